@@ -1,0 +1,45 @@
+# Every target sets up its own virtual environment in .venv: uv does it where present, pip otherwise.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo 'make demo   train two small VAEs on real images and compare them (a few minutes)'
+	@echo 'make test   run every test, in float64 and in float32'
+	@echo 'make lint   ruff and pyright'
+	@echo 'make clean  remove the virtual environment'
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m launch.demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto --maxprocesses=4
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 tests/distributions --float32
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# A stamp for each extra: installed again when the dependencies or the version may have changed.
+$(VENV)/.%: setup.cfg pyproject.toml | $(BIN)/python
+ifdef UV
+	uv pip install --quiet --python $(BIN)/python --editable '.[$*]'
+else
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+endif
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'structured_obs needs Python 3.11 or newer; name one with make PYTHON=python3.12'; exit 1; }
+ifdef UV
+	uv venv --quiet --python $(PYTHON) $(VENV)
+else
+	$(PYTHON) -m venv $(VENV)
+endif
+
+clean:
+	rm -rf $(VENV)

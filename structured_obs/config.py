@@ -1,0 +1,115 @@
+"""Typed configuration of a run: what `configs/*.py` return and what a workdir's checkpoint remembers.
+
+Every field has a type, a default and a unit. A launch script changes single fields from the command
+line (`--config.optim.learning_rate=3e-4`), type-checked. Pixels live in [-1, 1] everywhere behind the
+data pipeline, so every scale-dependent option (a noise variance, a smallest standard deviation) is
+given in those units: 1e-5 of a [0, 1] image is 4e-5 here.
+"""
+
+import dataclasses
+from typing import Any
+
+# This module's annotations are read as types by the flag parser: no `from __future__ import annotations`.
+
+
+@dataclasses.dataclass
+class DataConfig:
+  """Which images, how they are cut to one size, and how they reach the device."""
+
+  source: str = 'digits'  # 'digits', 'photos', 'folder:PATH', 'npz:PATH' or 'tfds:NAME'
+  height: int = 0  # pixels; 0 keeps the source's height
+  width: int = 0  # pixels; 0 keeps the source's width
+  channels: int = 0  # 1 gray, 3 RGB, 0 keeps the source's
+  crop: str = 'center'  # 'center': largest centred window of the target's aspect; 'none': stretch
+  resample: str = 'area'  # 'area' (anti-aliased box), 'bilinear', 'bicubic', 'lanczos', 'nearest'
+  limit: int = 0  # ingest at most this many images; 0 takes all
+  validation_fraction: float = 0.1  # of the training images, where the source has no such split
+  test_fraction: float = 0.1  # of all images, where the source has no such split
+  split_seed: int = 0  # seed of the fixed random split
+  skip_corrupt: bool = False  # leave unreadable images out and count them, instead of an error
+  cache_dir: str = ''  # prepared arrays; '' means ~/.cache/structured_obs
+  manual_dir: str = ''  # official archives for tfds:NAME; '' means tensorflow_datasets' own place
+  download: bool = False  # whether tfds:NAME may download
+  flip: bool = False  # random horizontal flips while training
+  shift: int = 0  # random translations while training, at most this many pixels, edges repeated
+  residency: str = 'auto'  # 'device', 'host' (memory-mapped) or 'auto' by the device's memory
+
+
+@dataclasses.dataclass
+class ModelConfig:
+  """The network: a convolutional VAE."""
+
+  latents: int = 16  # dimension of z
+  features: tuple[int, ...] = (32, 64)  # channels at each resolution, finest first; each next one halves
+  blocks: int = 1  # residual blocks at each resolution
+  norm: str = 'none'  # 'none', 'group' or 'batch'
+
+
+@dataclasses.dataclass
+class LikelihoodConfig:
+  """The observation distribution p(x|z): a family of `structured_obs.distributions` and its options."""
+
+  family: str = 'diagonal'
+  options: dict[str, Any] = dataclasses.field(default_factory=dict)  # arguments of the family
+
+
+@dataclasses.dataclass
+class ObjectiveConfig:
+  """What is maximised."""
+
+  beta: float = 1.0  # weight of KL(q(z|x) || p(z)) in the training loss; evaluation always uses 1
+  dequantize: bool = True  # add uniform noise of one gray level's width to the images
+
+
+@dataclasses.dataclass
+class OptimConfig:
+  """Adam, its schedule and its stages."""
+
+  learning_rate: float = 1e-3
+  warmup_steps: int = 100  # linear, from 0
+  schedule: str = 'constant'  # 'constant' or 'cosine' (to 0 at the last step)
+  weight_decay: float = 0.0  # decoupled (AdamW), on kernels only
+  clip_norm: float = 0.0  # clip the gradient's global norm to this; 0 does not clip
+  ema_decay: float = 0.0  # of the exponential moving average of the parameters; 0 keeps none
+  # 'WHAT:STEPS' one after the other, WHAT being 'mean' (the other heads wait), 'covariance' (only the
+  # other heads learn) or 'all'. After the last one, everything learns. Empty: everything, from the start.
+  stages: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass
+class TrainConfig:
+  """The training loop."""
+
+  steps: int = 1000
+  batch_size: int = 64  # images per step, over all devices and hosts
+  seed: int = 0
+  mapping: str = 'shard_map'  # 'shard_map' or 'pmap'
+  steps_in_flight: int = 4  # steps dispatched before the loop waits for the oldest
+  log_every: int = 50  # steps
+  validate_every: int = 200  # steps
+  checkpoint_every: int = 200  # steps
+  keep: int = 2  # latest checkpoints kept, beside the best
+  patience: int = 0  # validations without improvement before stopping early; 0 never stops early
+  max_nonfinite: int = 10  # skipped steps in a row before the run stops
+
+
+@dataclasses.dataclass
+class EvalConfig:
+  """Evaluation on a split."""
+
+  batch_size: int = 64  # images at a time
+  importance_samples: int = 500  # K of IWAE
+  chunk: int = 50  # importance samples evaluated at once; bounds the memory
+
+
+@dataclasses.dataclass
+class Config:
+  """A whole run."""
+
+  data: DataConfig = dataclasses.field(default_factory=DataConfig)
+  model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+  likelihood: LikelihoodConfig = dataclasses.field(default_factory=LikelihoodConfig)
+  objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
+  optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+  train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+  eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)

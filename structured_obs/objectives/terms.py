@@ -1,0 +1,36 @@
+"""Terms: what every model returns for a batch, and all that an objective may read.
+
+Letters: B batch.
+"""
+
+from typing import NamedTuple
+
+import jax
+
+Array = jax.Array
+
+
+class Terms(NamedTuple):
+  """Log densities of one joint sample per image, in nats per image, by the variable's name.
+
+  A model draws its latents from q and reports log p and log q of each variable it drew or was given:
+  for a VAE `log_p = {'x': .., 'z': ..}` and `log_q = {'z': ..}`. Where KL(q(z|x) || p(z)) has a closed
+  form it stands in `stats` as 'kl_z', and the ELBO uses it in the place of the sampled difference.
+  """
+
+  log_p: dict[str, Array]  # [B] each
+  log_q: dict[str, Array]  # [B] each
+  stats: dict[str, Array]  # [B] each: 'kl_z' and whatever else is worth watching or constraining
+
+
+def log_weight(terms: Terms) -> Array:
+  """Log importance weight log p(x, z) - log q(z|x) of each image's sample. [B], nats."""
+  return sum_terms(terms.log_p) - sum_terms(terms.log_q)
+
+
+def sum_terms(terms: dict[str, Array]) -> Array:
+  """Sum of a dictionary of [B] terms. [B]."""
+  first, *rest = terms.values()
+  for term in rest:
+    first = first + term
+  return first
