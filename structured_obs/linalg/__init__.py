@@ -1,0 +1,1 @@
+"""Structured linear algebra on plain arrays: jax only, one matrix per function."""

@@ -1,0 +1,52 @@
+"""Distributions over images as pure functions; a family is one module here and one line below.
+
+>>> import jax
+>>> from structured_obs.distributions import low_rank
+>>> params = low_rank.LowRank(
+...   mean=jax.numpy.zeros((8, 8, 1)),
+...   cov_factor=jax.random.normal(jax.random.key(0), (8, 8, 1, 3)),
+...   cov_diag=jax.numpy.asarray(0.01),
+... )
+>>> x = low_rank.sample(jax.random.key(1), params)
+>>> jax.jit(low_rank.log_prob)(params, x).shape
+()
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from structured_obs.distributions import base, diagonal, gaussian, kl, low_rank
+
+__all__ = ['FAMILIES', 'base', 'diagonal', 'family', 'gaussian', 'kl', 'low_rank', 'options']
+
+FAMILIES: dict[str, Callable[..., base.Family]] = {
+  'diagonal': diagonal.family,
+  'low_rank': low_rank.family,
+}
+
+
+def options(name: str, **overrides: Any) -> dict[str, Any]:
+  """Every option of a family with its value: the defaults of its constructor, and these overrides.
+
+  Raises:
+    ValueError: no family or option has this name; the nearest names are suggested.
+  """
+  _check_name('family', name, FAMILIES)
+  parameters = inspect.signature(FAMILIES[name]).parameters
+  for override in overrides:
+    _check_name(f'option of the family {name!r}', override, parameters)
+  return {key: parameter.default for key, parameter in parameters.items()} | overrides
+
+
+def family(name: str, **overrides: Any) -> base.Family:
+  """Build a family by its name. Build it once a program: two equal ones are not the same to jit."""
+  return FAMILIES[name](**options(name, **overrides))
+
+
+def _check_name(kind: str, name: str, known) -> None:
+  if name not in known:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f' Did you mean {near[0]!r}?' if near else ''
+    raise ValueError(f'There is no {kind} named {name!r}; there are {", ".join(known)}.{hint}')

@@ -1,0 +1,146 @@
+"""The records every family is made of, and the small functions all of them share.
+
+Letters, used everywhere: H W C image height, width, channels; D = H W C; R rank; B batch; S samples.
+`r` is the residual x - mean. Logarithms are natural, log densities in nats with every constant.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+P = TypeVar('P')  # a family's parameters: a NamedTuple of arrays, one image
+Shape = tuple[int, ...]
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class ImageShape(NamedTuple):
+  """Size of one image."""
+
+  height: int
+  width: int
+  channels: int
+
+  @property
+  def size(self) -> int:
+    """D = H W C."""
+    return self.height * self.width * self.channels
+
+
+class Conditional(NamedTuple):
+  """Distribution of the unobserved pixels of one image, given the observed ones. A pytree.
+
+  `mean` holds the observed values at observed pixels, where `variance` is 0. `variance` is None where
+  the family has no exact one at this size. `residual` is the relative residual of the solve behind the
+  mean: 0 for a closed form, and to be looked at where the solve is iterative.
+  """
+
+  mean: Array  # [H, W, C]
+  variance: Array | None  # [H, W, C]
+  sample: Callable[[Array], Array]  # key -> [H, W, C]; observed pixels as observed
+  log_prob: Callable[[Array], Array]  # x [H, W, C] -> [], nats: density of x's unobserved pixels
+  residual: Array  # []
+
+
+class PrincipalComponents(NamedTuple):
+  """Leading eigenpairs of a covariance."""
+
+  values: Array  # [k]  variances, largest first
+  vectors: Array  # [k, H, W, C]  orthonormal
+  residual: Array  # [k]  |cov v - value v| / value
+
+
+class Gaussian(NamedTuple, Generic[P]):
+  """The primitives of a Gaussian family, all on one image.
+
+  The optional ones replace a generic operation of `gaussian` where the family's structure gives a
+  closed form.
+  """
+
+  noise: Callable[[Array, P], Any]  # (key, params) -> white noise, a pytree of the family's choice
+  reparameterize: Callable[[P, Any], Array]  # (params, noise) -> [H, W, C]; affine, cov = F F^T
+  whiten: Callable[[P, Array], Any]  # (params, r [H, W, C]) -> pytree of squared norm r^T cov^-1 r
+  log_det: Callable[[P], Array]  # params -> [], log |cov|, nats
+  variance: Callable[[P], Array]  # params -> [H, W, C], exact marginal variances
+  covariance_matvec: Callable[[P, Array], Array]  # (params, v [H, W, C]) -> [H, W, C]
+  precision_matvec: Callable[[P, Array], Array]  # (params, v [H, W, C]) -> [H, W, C]
+  temper: Callable[[P, Array], P]  # (params, temperature []) -> params of temperature^2 cov
+  excess_entropy: Callable[[P], Array] | None = None  # params -> [], nats above the noise floor
+  condition: Callable[[P, Array, Array], Conditional] | None = None  # (params, x, observed)
+  posterior_mean: Callable[[P, Array, Array], tuple[Array, Array]] | None = None
+  principal_components: Callable[[P, int], PrincipalComponents] | None = None
+
+
+class Family(NamedTuple, Generic[P]):
+  """One family of distributions over images, as pure functions on one image's parameters."""
+
+  outputs: Callable[[ImageShape], dict[str, Shape]]  # what a decoder must emit, by name
+  from_outputs: Callable[[dict[str, Array]], P]  # unconstrained outputs -> valid params
+  log_prob: Callable[[P, Array], Array]  # (params, x [H, W, C]) -> [], nats
+  sample: Callable[[Array, P], Array]  # (key, params) -> [H, W, C]
+  mean: Callable[[P], Array]  # params -> [H, W, C]
+  gaussian: Gaussian[P] | None = None
+
+
+def soft_clip(x: Array, low: float, high: float) -> Array:
+  """Clip smoothly: about the identity inside [low, high], saturating at both ends. Any shape.
+
+  Unlike a hard clip its gradient vanishes nowhere. Raises ValueError unless low < high.
+  """
+  if not low < high:
+    raise ValueError(f'soft_clip needs low < high; got low={low} and high={high}.')
+  # Two forms of one function, each free of cancellation on its side, however large x is.
+  below = low + jax.nn.softplus(x - low) - jax.nn.softplus(x - high)
+  above = high + jax.nn.softplus(low - x) - jax.nn.softplus(high - x)
+  return jnp.where(x < (low + high) / 2, below, above)
+
+
+def nan_unless_finite(value: Array) -> Array:
+  """Turn an infinite result, which only bad parameters give, into NaN; keep its derivative."""
+  return value + 0 * value
+
+
+def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
+  """Raise at trace time unless a floating-point array has this shape (None: any size).
+
+  Raises:
+    TypeError: the array is not of a floating-point type.
+    ValueError: the shape differs.
+  """
+  if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
+    raise TypeError(
+      f'{name} must be a floating-point array; got {jnp.result_type(array)}. '
+      'Scale integer images to floats first, e.g. with data.images.to_unit.'
+    )
+  got = jnp.shape(array)
+  fits = len(got) == len(shape) and all(w in (None, g) for g, w in zip(got, shape, strict=True))
+  if not fits:
+    wanted = tuple('any' if size is None else size for size in shape)
+    raise ValueError(
+      f'{name} must have shape {wanted}; got {got}. Functions of a distribution take one image: '
+      'map them over a batch with jax.vmap.'
+    )
+
+
+def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
+  """Raise at trace time unless a mask is boolean and of this shape (TypeError, ValueError)."""
+  if jnp.result_type(mask) != bool:
+    raise TypeError(f'{name} must be a boolean array; got {jnp.result_type(mask)}.')
+  if jnp.shape(mask) != shape:
+    raise ValueError(f'{name} must have shape {shape}; got {jnp.shape(mask)}.')
+
+
+def check_outputs(outputs: dict[str, Array], names: set[str]) -> None:
+  """Raise ValueError unless a decoder's outputs are exactly the ones a family asks for."""
+  if set(outputs) != names:
+    raise ValueError(f'from_outputs needs the outputs {sorted(names)}; got {sorted(outputs)}.')
+
+
+def squared_norm(tree: Any) -> Array:
+  """Sum of squares over all leaves of a pytree. []."""
+  first, *rest = (jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))
+  return sum(rest, start=first)

@@ -1,0 +1,182 @@
+"""Independent pixels: cov = diag(exp(2 log_scale)).
+
+The distribution almost every VAE uses, the baseline of every comparison, and the one for latents: the
+operations below take any event shape, written [H, W, C] for images. Every operation costs D.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from structured_obs.distributions import base
+
+Array = jax.Array
+
+
+class Diagonal(NamedTuple):
+  """Parameters of independent normal pixels."""
+
+  mean: Array  # [H, W, C]
+  log_scale: Array  # [H, W, C]  log of the standard deviation
+
+
+def family(
+  min_scale: float = 1e-3, max_scale: float = 10.0, initial_scale: float = 0.5
+) -> base.Family[Diagonal]:
+  """Family of independent normal pixels.
+
+  Args:
+    min_scale: smallest standard deviation a network can predict, in units of the data.
+    max_scale: largest one.
+    initial_scale: the standard deviation that a network output of 0 stands for.
+
+  Raises:
+    ValueError: unless 0 < min_scale < initial_scale < max_scale.
+  """
+  if not 0 < min_scale < initial_scale < max_scale < math.inf:
+    raise ValueError(
+      'diagonal needs 0 < min_scale < initial_scale < max_scale; '
+      f'got {min_scale}, {initial_scale}, {max_scale}.'
+    )
+  bounds = math.log(min_scale), math.log(max_scale)
+
+  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+    return {'mean': tuple(image), 'log_scale': tuple(image)}
+
+  def from_outputs(outputs: dict[str, Array]) -> Diagonal:
+    base.check_outputs(outputs, {'mean', 'log_scale'})
+    log_scale = base.soft_clip(outputs['log_scale'] + math.log(initial_scale), *bounds)
+    return Diagonal(outputs['mean'], log_scale)
+
+  gaussian = base.Gaussian(
+    noise=noise,
+    reparameterize=reparameterize,
+    whiten=whiten,
+    log_det=log_det,
+    variance=variance,
+    covariance_matvec=covariance_matvec,
+    precision_matvec=precision_matvec,
+    temper=temper,
+    excess_entropy=excess_entropy,
+    condition=condition,
+    posterior_mean=posterior_mean,
+    principal_components=principal_components,
+  )
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
+
+
+def log_prob(params: Diagonal, x: Array) -> Array:
+  """Log density of an image, summed over pixels. [], nats."""
+  return base.nan_unless_finite(jnp.sum(log_prob_by_pixel(params, x)))
+
+
+def log_prob_by_pixel(params: Diagonal, x: Array) -> Array:
+  """Log density of each pixel. [H, W, C], nats."""
+  params = _checked(params)
+  base.check_shape('x', x, params.mean.shape)
+  z = (x - params.mean) * jnp.exp(-params.log_scale)
+  return -params.log_scale - 0.5 * jnp.square(z) - 0.5 * base.LOG_2PI
+
+
+def sample(key: Array, params: Diagonal) -> Array:
+  """Draw one image. [H, W, C]."""
+  return reparameterize(params, noise(key, params))
+
+
+def mean(params: Diagonal) -> Array:
+  """Mean. [H, W, C]."""
+  return params.mean
+
+
+def noise(key: Array, params: Diagonal) -> Array:
+  """White noise for `reparameterize`. [H, W, C]."""
+  return jax.random.normal(key, params.mean.shape, params.mean.dtype)
+
+
+def reparameterize(params: Diagonal, noise: Array) -> Array:
+  """Image that this noise stands for. [H, W, C]."""
+  params = _checked(params)
+  return params.mean + jnp.exp(params.log_scale) * noise
+
+
+def whiten(params: Diagonal, residual: Array) -> Array:
+  """Residual in units of standard deviations. [H, W, C]."""
+  return residual * jnp.exp(-_checked(params).log_scale)
+
+
+def log_det(params: Diagonal) -> Array:
+  """log |cov|. [], nats."""
+  return 2 * jnp.sum(_checked(params).log_scale)
+
+
+def variance(params: Diagonal) -> Array:
+  """Marginal variances. [H, W, C]."""
+  return jnp.exp(2 * _checked(params).log_scale)
+
+
+def covariance_matvec(params: Diagonal, v: Array) -> Array:
+  """cov v. [H, W, C]."""
+  return variance(params) * v
+
+
+def precision_matvec(params: Diagonal, v: Array) -> Array:
+  """cov^-1 v. [H, W, C]."""
+  return jnp.exp(-2 * _checked(params).log_scale) * v
+
+
+def temper(params: Diagonal, temperature: Array) -> Diagonal:
+  """Scale every standard deviation by the temperature."""
+  return params._replace(log_scale=params.log_scale + jnp.log(temperature))
+
+
+def excess_entropy(params: Diagonal) -> Array:
+  """Entropy above that of the independent pixel noise: 0, there is nothing else. [], nats."""
+  return jnp.zeros_like(params.mean, shape=())
+
+
+def condition(params: Diagonal, x: Array, observed: Array) -> base.Conditional:
+  """Distribution of the unobserved pixels: what it was before, since pixels are independent."""
+  params = _checked(params)
+  conditional_mean = jnp.where(observed, x, params.mean)
+  return base.Conditional(
+    mean=conditional_mean,
+    variance=jnp.where(observed, 0, variance(params)),
+    sample=jax.tree_util.Partial(_sample_unobserved, params, conditional_mean, observed),
+    log_prob=jax.tree_util.Partial(_log_prob_unobserved, params, observed),
+    residual=jnp.zeros_like(conditional_mean, shape=()),
+  )
+
+
+def _sample_unobserved(params, conditional_mean, observed, key):
+  return jnp.where(observed, conditional_mean, sample(key, params))
+
+
+def _log_prob_unobserved(params, observed, x):
+  return base.nan_unless_finite(jnp.sum(jnp.where(observed, 0, log_prob_by_pixel(params, x))))
+
+
+def posterior_mean(params: Diagonal, noisy: Array, noise_variance: Array) -> tuple[Array, Array]:
+  """Mean and variance of the clean image given one with added noise. [H, W, C] each."""
+  prior = variance(params)
+  # prior / noise may be infinite or 0 at the ends, where the forms below still hold.
+  kept = 1 / (1 + prior / noise_variance)
+  return noisy + kept * (params.mean - noisy), prior * kept
+
+
+def principal_components(params: Diagonal, k: int) -> base.PrincipalComponents:
+  """Leading eigenpairs: the k pixels of largest variance."""
+  values, pixels = jax.lax.top_k(variance(params).reshape(-1), k)
+  vectors = jax.nn.one_hot(pixels, params.mean.size, dtype=values.dtype)
+  return base.PrincipalComponents(
+    values, vectors.reshape(k, *params.mean.shape), jnp.zeros_like(values)
+  )
+
+
+def _checked(params: Diagonal) -> Diagonal:
+  """Check the shapes; turn infinite scales into NaN."""
+  shape = jnp.shape(params.mean)
+  base.check_shape('mean', params.mean, shape)
+  base.check_shape('log_scale', params.log_scale, shape)
+  return params._replace(log_scale=base.nan_unless_finite(params.log_scale))

@@ -1,0 +1,269 @@
+"""What every Gaussian family can do, written once on top of its primitives.
+
+Each function takes the family's record and the parameters of one image; map them over a batch with
+`jax.vmap`. A family that has a closed form for an operation gives it in its record, and the functions
+here use it.
+
+Letters: H W C image height, width, channels; D = H W C. Log densities and entropies in nats.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from structured_obs.distributions import base
+from structured_obs.linalg import iterative
+
+Array = jax.Array
+Family = base.Family
+P = base.P
+
+MAX_DENSE_SIZE = 4096  # pixels up to which a dense [D, D] matrix is formed unasked: 64 MiB in float32
+
+
+def log_prob(family: Family[P], params: P, x: Array) -> Array:
+  """Log density of an image. [], nats."""
+  return family.log_prob(params, x)
+
+
+def sample(key: Array, family: Family[P], params: P) -> Array:
+  """Draw one image. [H, W, C]."""
+  return family.sample(key, params)
+
+
+def mahalanobis(family: Family[P], params: P, x: Array) -> Array:
+  """Squared Mahalanobis distance of an image from the mean, r^T cov^-1 r. [].
+
+  Under the model it is chi-square with D degrees of freedom: D on average, with variance 2 D.
+  """
+  return base.squared_norm(_gaussian(family).whiten(params, x - family.mean(params)))
+
+
+def entropy(family: Family[P], params: P) -> Array:
+  """Differential entropy, 1/2 (D (1 + log 2 pi) + log |cov|). [], nats."""
+  size = family.mean(params).size
+  return 0.5 * (size * (1 + base.LOG_2PI) + _gaussian(family).log_det(params))
+
+
+def excess_entropy(family: Family[P], params: P) -> Array:
+  """Entropy above that of the family's own independent pixel noise. [], nats.
+
+  Computed by itself, so that it is accurate where the whole entropy is a large number in float32.
+
+  Raises:
+    ValueError: the family has no such noise floor.
+  """
+  excess = _gaussian(family).excess_entropy
+  if excess is None:
+    raise ValueError('excess_entropy needs a family with a floor of independent pixel noise.')
+  return excess(params)
+
+
+def variance(family: Family[P], params: P) -> Array:
+  """Marginal variance of every pixel, exact. [H, W, C]."""
+  return _gaussian(family).variance(params)
+
+
+def covariance_column(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
+  """Covariance of every pixel with one pixel (row, column, channel). [H, W, C]."""
+  mean = family.mean(params)
+  one = jnp.zeros_like(mean).at[pixel].set(1)
+  return _gaussian(family).covariance_matvec(params, one)
+
+
+def correlation(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
+  """Correlation of every pixel with one pixel (row, column, channel). [H, W, C], in [-1, 1]."""
+  scale = jnp.sqrt(variance(family, params))
+  return covariance_column(family, params, pixel) / (scale * scale[pixel])
+
+
+def covariance(family: Family[P], params: P, max_size: int = MAX_DENSE_SIZE) -> Array:
+  """Dense covariance matrix, pixels in C order. [D, D].
+
+  Raises:
+    ValueError: the image has more than `max_size` pixels.
+  """
+  mean = family.mean(params)
+  _check_dense('covariance', mean.size, max_size)
+  basis = jnp.eye(mean.size, dtype=mean.dtype).reshape(mean.size, *mean.shape)
+  columns = jax.vmap(lambda v: _gaussian(family).covariance_matvec(params, v))(basis)
+  return columns.reshape(mean.size, mean.size).T
+
+
+def temper(family: Family[P], params: P, temperature: Array | float) -> P:
+  """Parameters of the same distribution with its covariance scaled by temperature^2.
+
+  A temperature that is not positive gives NaN.
+  """
+  temperature = jnp.asarray(temperature, family.mean(params).dtype)
+  positive = jnp.where(temperature > 0, temperature, jnp.nan)
+  return _gaussian(family).temper(params, positive)
+
+
+def principal_components(family: Family[P], params: P, k: int) -> base.PrincipalComponents:
+  """Largest k eigenvalues of the covariance and their eigenvectors.
+
+  Raises:
+    ValueError: unless 1 <= k <= D.
+  """
+  mean, gaussian = family.mean(params), _gaussian(family)
+  if not 1 <= k <= mean.size:
+    raise ValueError(f'k must be from 1 to the number of pixels, {mean.size}; got {k}.')
+  if gaussian.principal_components is not None:
+    return gaussian.principal_components(params, k)
+  return leading_components(lambda v: gaussian.covariance_matvec(params, v), mean, k)
+
+
+def condition(family: Family[P], params: P, x: Array, observed: Array) -> base.Conditional:
+  """Distribution of the unobserved pixels of an image, given the observed ones.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    x: [H, W, C]; unobserved pixels are not read.
+    observed: [H, W, C] bool. Its shape is static and its values may be traced.
+
+  Raises:
+    TypeError, ValueError: a mask that is not boolean, or shapes that do not match.
+  """
+  mean, gaussian = family.mean(params), _gaussian(family)
+  base.check_shape('x', x, mean.shape)
+  base.check_mask('observed', observed, mean.shape)
+  if gaussian.condition is not None:
+    return gaussian.condition(params, x, observed)
+  return _condition_by_precision(family, params, x, observed)
+
+
+def posterior_mean(
+  family: Family[P], params: P, noisy: Array, noise_variance: Array | float
+) -> tuple[Array, Array]:
+  """Posterior mean and variance of a clean image from one with independent noise added.
+
+  Args:
+    family: a Gaussian family, the prior of the clean image.
+    params: of one image.
+    noisy: [H, W, C].
+    noise_variance: [] or [H, W, C]; infinite at a pixel that was not observed.
+
+  Returns:
+    The mean and the marginal variance, [H, W, C] each.
+
+  Raises:
+    ValueError: the family has no closed form and the image is too large for a dense one.
+  """
+  mean, gaussian = family.mean(params), _gaussian(family)
+  base.check_shape('noisy', noisy, mean.shape)
+  noise_variance = jnp.asarray(noise_variance, mean.dtype)
+  noise_variance = jnp.where(noise_variance >= 0, noise_variance, jnp.nan)
+  if gaussian.posterior_mean is not None:
+    return gaussian.posterior_mean(params, noisy, noise_variance)
+  _check_dense('posterior_mean', mean.size, MAX_DENSE_SIZE)
+  # With s = (1 + N)^-1/2, cov (cov + N)^-1 = cov s (s cov s + 1 - s^2)^-1 s holds from N = 0 to inf.
+  prior = covariance(family, params)
+  scale = jax.lax.rsqrt(1 + jnp.broadcast_to(noise_variance, mean.shape).reshape(-1))
+  residual = jnp.where(scale > 0, (noisy - mean).reshape(-1), 0)
+  scaled = scale[:, None] * prior
+  chol = jnp.linalg.cholesky(scaled * scale[None, :] + jnp.diag(1 - jnp.square(scale)))
+  half = jax.scipy.linalg.solve_triangular(chol, scaled, lower=True)
+  white = jax.scipy.linalg.solve_triangular(chol, scale * residual, lower=True)
+  spread = jnp.diag(prior) - jnp.sum(jnp.square(half), axis=0)
+  return mean + (half.T @ white).reshape(mean.shape), spread.reshape(mean.shape)
+
+
+def leading_components(matvec: Callable[[Array], Array], like: Array, k: int):
+  """Eigenpairs of a covariance given by its products with images like this one [H, W, C]."""
+
+  def flat(v: Array) -> Array:
+    return matvec(v.reshape(like.shape)).reshape(-1)
+
+  pairs = iterative.top_eigenpairs(flat, like.size, k, like.dtype)
+  vectors = pairs.vectors.reshape(k, *like.shape)
+  return base.PrincipalComponents(pairs.values, vectors, pairs.residual)
+
+
+class _Given(NamedTuple):
+  """What a conditional of the generic kind remembers. `chol` is None beyond the dense size."""
+
+  params: Any
+  observed: Array  # [H, W, C]
+  mean: Array  # [H, W, C]  conditional mean; observed pixels as observed
+  chol: Array | None  # [D, D]  Cholesky factor of the unobserved block of the precision, else identity
+
+
+def _condition_by_precision(family, params, x, observed) -> base.Conditional:
+  """Condition with products of the precision matrix Q alone: Q_AA m_A = -Q_AO r_O."""
+  filled, residual = _fill_in(family, params, observed, x)
+  chol = variance = None
+  if filled.size <= MAX_DENSE_SIZE:
+    chol = _unobserved_cholesky(family, params, observed)
+    identity = jnp.eye(filled.size, dtype=filled.dtype)
+    root = jax.scipy.linalg.solve_triangular(chol, identity, lower=True)
+    spread = jnp.sum(jnp.square(root), axis=0).reshape(filled.shape)
+    variance = jnp.where(observed, 0, spread)
+  given = _Given(params, observed, filled, chol)
+  partial = jax.tree_util.Partial
+  return base.Conditional(
+    mean=filled,
+    variance=variance,
+    sample=partial(functools.partial(_sample_given, family), given),
+    log_prob=partial(functools.partial(_log_prob_given, family), given),
+    residual=residual,
+  )
+
+
+def _fill_in(family, params, observed, x) -> tuple[Array, Array]:
+  """Conditional mean at the unobserved pixels, and the relative residual of its solve."""
+  mean, multiply = family.mean(params), _gaussian(family).precision_matvec
+  pull = -multiply(params, jnp.where(observed, x - mean, 0))
+
+  def unobserved_block(v: Array) -> Array:
+    image = v.reshape(mean.shape)
+    return jnp.where(observed, 0, multiply(params, jnp.where(observed, 0, image))).reshape(-1)
+
+  rhs = jnp.where(observed, 0, pull).reshape(-1)
+  solution = iterative.conjugate_gradient(unobserved_block, rhs)
+  return jnp.where(observed, x, mean + solution.value.reshape(mean.shape)), solution.residual
+
+
+def _unobserved_cholesky(family, params, observed) -> Array:
+  mean = family.mean(params)
+  basis = jnp.eye(mean.size, dtype=mean.dtype).reshape(mean.size, *mean.shape)
+  precision = jax.vmap(lambda v: _gaussian(family).precision_matvec(params, v))(basis)
+  precision, seen = precision.reshape(mean.size, mean.size), observed.reshape(-1)
+  hidden = ~seen[:, None] & ~seen[None, :]
+  return jnp.linalg.cholesky(jnp.where(hidden, precision, jnp.diag(seen.astype(mean.dtype))))
+
+
+def _sample_given(family, given: _Given, key: Array) -> Array:
+  # Matheron's rule: move a sample of the whole image onto the observed pixels.
+  drawn = family.sample(key, given.params)
+  moved, _ = _fill_in(family, given.params, given.observed, drawn)
+  return jnp.where(given.observed, given.mean, drawn + given.mean - moved)
+
+
+def _log_prob_given(family, given: _Given, x: Array) -> Array:
+  if given.chol is None:
+    _check_dense('log_prob of a conditional of this family', given.mean.size, MAX_DENSE_SIZE)
+  rest = jnp.where(given.observed, 0, x - given.mean)
+  quadratic = jnp.sum(rest * _gaussian(family).precision_matvec(given.params, rest))
+  log_det = 2 * jnp.sum(jnp.log(jnp.diag(given.chol)))
+  unobserved = jnp.sum(~given.observed, dtype=rest.dtype)
+  return -0.5 * (unobserved * base.LOG_2PI - log_det + quadratic)
+
+
+def _gaussian(family: Family[P]) -> base.Gaussian[P]:
+  if family.gaussian is None:
+    raise ValueError('This operation needs a Gaussian family; this family has no Gaussian record.')
+  return family.gaussian
+
+
+def _check_dense(operation: str, size: int, max_size: int) -> None:
+  if size > max_size:
+    raise ValueError(
+      f'{operation} would form a dense {size} x {size} matrix, '
+      f'{4e-9 * size**2:.2g} GB in float32; the limit is {max_size} pixels. '
+      'Use covariance_column, variance or the products of the family instead.'
+    )

@@ -1,0 +1,87 @@
+"""Dense Gaussian oracles in float64: for tests and small images only.
+
+Every function takes the mean as a vector [D] and the covariance as a matrix [D, D], works in NumPy
+float64 whatever jax's precision is, and costs O(D^3): a structured implementation is compared with
+these, so they share no code and no formula with it. The quadratic forms go through a Cholesky factor
+of the dense matrix; a covariance that is not positive definite raises `numpy.linalg.LinAlgError`.
+
+Letters: D dimensions of a flattened image (row, column, channel, C order), O observed ones, A = D - O.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+
+def log_prob(mean: ArrayLike, cov: ArrayLike, x: ArrayLike) -> float:
+  """Log density of N(mean, cov) at x, with all constants. Nats."""
+  residual = _vector(x) - _vector(mean)
+  return -0.5 * (residual.size * math.log(2 * math.pi) + log_det(cov) + mahalanobis(cov, residual))
+
+
+def mahalanobis(cov: ArrayLike, residual: ArrayLike) -> float:
+  """Squared Mahalanobis norm residual^T cov^-1 residual."""
+  whitened = np.linalg.solve(np.linalg.cholesky(_matrix(cov)), _vector(residual))
+  return float(whitened @ whitened)
+
+
+def log_det(cov: ArrayLike) -> float:
+  """Log determinant of a covariance. Nats."""
+  return float(2 * np.sum(np.log(np.diagonal(np.linalg.cholesky(_matrix(cov))))))
+
+
+def entropy(cov: ArrayLike) -> float:
+  """Differential entropy of a Gaussian. Nats."""
+  cov = _matrix(cov)
+  return 0.5 * (len(cov) * (1 + math.log(2 * math.pi)) + log_det(cov))
+
+
+def kl_divergence(
+  mean_p: ArrayLike, cov_p: ArrayLike, mean_q: ArrayLike, cov_q: ArrayLike
+) -> float:
+  """KL(N(mean_p, cov_p) || N(mean_q, cov_q)). Nats."""
+  cov_p, cov_q = _matrix(cov_p), _matrix(cov_q)
+  shift = _vector(mean_q) - _vector(mean_p)
+  trace = float(np.trace(np.linalg.solve(cov_q, cov_p)))
+  return 0.5 * (
+    trace + mahalanobis(cov_q, shift) - len(cov_p) + log_det(cov_q) - log_det(cov_p)
+  )
+
+
+def marginal(mean: ArrayLike, cov: ArrayLike, kept: ArrayLike) -> tuple[Vector, Matrix]:
+  """Mean [O] and covariance [O, O] of the dimensions where the boolean mask `kept` [D] is true."""
+  kept = np.asarray(kept, bool).ravel()
+  return _vector(mean)[kept], _matrix(cov)[np.ix_(kept, kept)]
+
+
+def condition(
+  mean: ArrayLike, cov: ArrayLike, x: ArrayLike, observed: ArrayLike
+) -> tuple[Vector, Matrix]:
+  """Mean [A] and covariance [A, A] of the dimensions not `observed` [D], given the values x there."""
+  mean, cov, x = _vector(mean), _matrix(cov), _vector(x)
+  seen = np.asarray(observed, bool).ravel()
+  rest = ~seen
+  gain = np.linalg.solve(cov[np.ix_(seen, seen)], cov[np.ix_(seen, rest)]).T
+  conditional_mean = mean[rest] + gain @ (x[seen] - mean[seen])
+  return conditional_mean, cov[np.ix_(rest, rest)] - gain @ cov[np.ix_(seen, rest)]
+
+
+def posterior(
+  mean: ArrayLike, cov: ArrayLike, noisy: ArrayLike, noise_variance: float
+) -> tuple[Vector, Matrix]:
+  """Mean [D] and covariance [D, D] of x given noisy = x + white noise of that variance."""
+  mean, cov = _vector(mean), _matrix(cov)
+  gain = np.linalg.solve(cov + noise_variance * np.eye(len(cov)), cov).T
+  return mean + gain @ (_vector(noisy) - mean), noise_variance * gain
+
+
+def _vector(values: ArrayLike) -> Vector:
+  return np.asarray(values, np.float64).ravel()
+
+
+def _matrix(values: ArrayLike) -> Matrix:
+  return np.asarray(values, np.float64)

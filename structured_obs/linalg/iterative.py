@@ -1,0 +1,74 @@
+"""Solves and eigenpairs of a symmetric positive definite matrix known by its products alone.
+
+Each returns its relative residual beside the solution: an iteration that did not converge says so.
+
+Letters: n size.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.sparse import linalg as sparse_linalg
+
+Array = jax.Array
+Matvec = Callable[[Array], Array]  # [n] -> [n]
+
+DENSE_SIZE = 4096  # up to here a dense eigendecomposition is the safe and simple way
+
+
+class Solution(NamedTuple):
+  """Solution of a linear system and how good it is."""
+
+  value: Array  # [n]
+  residual: Array  # []  |A x - b| / |b|
+
+
+class Eigenpairs(NamedTuple):
+  """Leading eigenpairs and how good they are."""
+
+  values: Array  # [k], largest first
+  vectors: Array  # [k, n], orthonormal rows
+  residual: Array  # [k]  |A v - value v| / value
+
+
+def conjugate_gradient(matvec: Matvec, rhs: Array, max_iterations: int = 1000) -> Solution:
+  """Solve A x = b by conjugate gradients, to about the precision of the type.
+
+  Args:
+    matvec: of a symmetric positive definite A; zero rows are fine where b is zero too.
+    rhs: [n], b.
+    max_iterations: the iteration ends here at the latest.
+  """
+  tolerance = 10 * float(jnp.finfo(rhs.dtype).eps)
+  value, _ = jax.scipy.sparse.linalg.cg(matvec, rhs, tol=tolerance, maxiter=max_iterations)
+  norm = jnp.linalg.norm(rhs)
+  residual = jnp.linalg.norm(matvec(value) - rhs) / jnp.where(norm > 0, norm, 1)
+  return Solution(value, residual)
+
+
+def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigenpairs:
+  """Largest k eigenvalues and their vectors.
+
+  Up to `DENSE_SIZE` by a dense eigendecomposition, beyond it by locally optimal block preconditioned
+  conjugate gradients, whose residual is to be looked at where the spectrum has no gap.
+
+  Raises:
+    ValueError: unless 1 <= k <= n, and 5 k < n beyond the dense size.
+  """
+  if not 1 <= k <= size:
+    raise ValueError(f'k must be from 1 to the number of pixels, {size}; got {k}.')
+  if size <= DENSE_SIZE:
+    dense = jax.vmap(matvec)(jnp.eye(size, dtype=dtype))
+    values, columns = jnp.linalg.eigh((dense + dense.T) / 2)
+    values, vectors = values[::-1][:k], columns.T[::-1][:k]
+  elif 5 * k >= size:
+    raise ValueError(f'k must be below a fifth of the number of pixels, {size}; got {k}.')
+  else:
+    start = jax.random.normal(jax.random.key(0), (size, k), dtype)
+    product = jax.vmap(matvec, in_axes=1, out_axes=1)
+    values, columns, _ = sparse_linalg.lobpcg_standard(product, start, m=200)
+    vectors = columns.T
+  error = jax.vmap(matvec)(vectors) - values[:, None] * vectors
+  return Eigenpairs(values, vectors, jnp.linalg.norm(error, axis=1) / values)
