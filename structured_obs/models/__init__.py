@@ -1,0 +1,1 @@
+"""Networks (Flax Linen) that emit the parameters of a distribution family."""

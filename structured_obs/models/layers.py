@@ -1,0 +1,50 @@
+"""Building blocks of convolutional networks for images of any size.
+
+Letters: B batch; H W image height, width; F features.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def norm_layer(kind: str, train: bool, axis_name: str | None) -> Callable[[Array], Array]:
+  """Normalisation by name: 'none', 'group' or 'batch' (over all devices of the axis)."""
+  layers = {
+    'none': lambda x: x,
+    'group': lambda x: nn.GroupNorm(num_groups=None, group_size=min(8, x.shape[-1]))(x),
+    'batch': lambda x: nn.BatchNorm(use_running_average=not train, axis_name=axis_name)(x),
+  }
+  if kind not in layers:
+    raise ValueError(f'norm must be one of {", ".join(layers)}; got {kind!r}.')
+  return layers[kind]
+
+
+class ResidualBlock(nn.Module):
+  """Two 3x3 convolutions added to their input."""
+
+  norm: str = 'none'
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    """Map [B, H, W, F] to the same shape."""
+    features, normalise = x.shape[-1], norm_layer(self.norm, train, self.axis_name)
+    y = nn.Conv(features, (3, 3))(nn.silu(normalise(x)))
+    y = nn.Conv(features, (3, 3))(nn.silu(normalise(y)))
+    return x + y
+
+
+def halved(size: int) -> int:
+  """Size of an image's side at the next coarser resolution."""
+  return -(-size // 2)
+
+
+def upsample(x: Array, height: int, width: int) -> Array:
+  """Repeat every pixel of [B, h, w, F] twice in both directions and crop to height x width."""
+  x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+  return x[:, :height, :width]

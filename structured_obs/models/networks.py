@@ -1,0 +1,65 @@
+"""Convolutional encoder and decoder for images of any size, one pixel wide or odd ones too.
+
+Letters: B batch; H W C image height, width, channels; Z latents; F features.
+"""
+
+import flax.linen as nn
+import jax
+
+from structured_obs.distributions import base
+from structured_obs.models import layers
+from structured_obs.models.heads import Heads
+
+Array = jax.Array
+
+
+class Encoder(nn.Module):
+  """Residual blocks at every resolution, halved in between, and two dense layers at the end."""
+
+  outputs: int
+  features: tuple[int, ...]
+  blocks: int
+  norm: str
+  axis_name: str | None
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    """Map images [B, H, W, C] to [B, outputs]."""
+    for level, width in enumerate(self.features):
+      stride = 1 if level == 0 else 2
+      x = nn.Conv(width, (3, 3), strides=stride)(x)
+      for _ in range(self.blocks):
+        x = layers.ResidualBlock(self.norm, self.axis_name)(x, train)
+    x = nn.silu(x).reshape(x.shape[0], -1)
+    x = nn.silu(nn.Dense(4 * self.features[-1])(x))
+    return nn.Dense(self.outputs)(x)
+
+
+class Decoder(nn.Module):
+  """Mirror of `Encoder`, ending in one head for every output of a family."""
+
+  image: base.ImageShape
+  outputs: dict[str, base.Shape]
+  features: tuple[int, ...]
+  blocks: int
+  norm: str
+  axis_name: str | None
+
+  @nn.compact
+  def __call__(self, z: Array, train: bool) -> dict[str, Array]:
+    """Map latents [B, Z] to one array [B, *shape] for each output."""
+    sizes = [(self.image.height, self.image.width)]
+    for _ in self.features[1:]:
+      sizes.append((layers.halved(sizes[-1][0]), layers.halved(sizes[-1][1])))
+    (height, width), coarsest = sizes[-1], self.features[-1]
+    x = nn.silu(nn.Dense(4 * coarsest)(z))
+    x = nn.Dense(height * width * coarsest)(x).reshape(-1, height, width, coarsest)
+    levels = zip(reversed(self.features), reversed(sizes), strict=True)
+    for level, (channels, (height, width)) in enumerate(levels):
+      if level > 0:
+        x = nn.Conv(channels, (3, 3))(layers.upsample(x, height, width))
+      for _ in range(self.blocks):
+        x = layers.ResidualBlock(self.norm, self.axis_name)(x, train)
+    # The heads read features of about unit variance, so that their small weights mean what they say.
+    x = nn.LayerNorm(use_bias=False, use_scale=False)(nn.silu(x))
+    return Heads(self.outputs, name='heads')(x)

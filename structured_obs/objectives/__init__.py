@@ -1,0 +1,1 @@
+"""Objectives: what is maximised, read from a model's `Terms` alone."""

@@ -1,0 +1,87 @@
+"""Bounds on the log likelihood, in nats per image and in bits per dimension.
+
+Letters: B batch; K importance samples.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from structured_obs.objectives.terms import Terms
+
+Array = jax.Array
+# (terms, multipliers) -> (loss [], metrics: [] each)
+Objective = Callable[[Terms, dict[str, Any]], tuple[Array, dict[str, Array]]]
+
+
+def elbo(terms: Terms, beta: float = 1.0) -> Array:
+  """Evidence lower bound of each image: log p(x|z) - beta KL(q(z|x) || p(z)). [B], nats.
+
+  A latent's KL is the closed form where the model reports one in `stats['kl_<name>']`, and else the
+  sampled log q - log p, which has the same mean and more noise.
+  """
+  total = None
+  for name, log_p in terms.log_p.items():
+    term = log_p if name not in terms.log_q else -beta * _kl(terms, name)
+    total = term if total is None else total + term
+  if total is None:
+    raise ValueError('elbo needs at least one term in log_p.')
+  return total
+
+
+def _kl(terms: Terms, name: str) -> Array:
+  return terms.stats.get(f'kl_{name}', terms.log_q[name] - terms.log_p[name])
+
+
+def iwae(log_weights: Array) -> Array:
+  """Importance-weighted bound log 1/K sum_k exp(log_weight_k), never below the ELBO in expectation.
+
+  Args:
+    log_weights: [K, B], nats, of K independent samples.
+
+  Returns:
+    [B], nats.
+
+  Reference: Burda et al., "Importance Weighted Autoencoders", 2016, equation 8.
+  """
+  return jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
+
+
+def bits_per_dim(log_prob: Array, num_dims: int, width: float) -> Array:
+  """Bits per dimension of images on a grid, from a log density of their dequantised version.
+
+  With uniform noise of one bin's width added to the images (`data.images.dequantize`), the mean of the
+  result is an upper bound on the code length of the discrete images. Without the noise it is no bound
+  on anything: a density on a grid can be as large as one likes.
+
+  Args:
+    log_prob: any shape, nats per image, or a lower bound on it.
+    num_dims: D = H W C.
+    width: of one bin, in the units of the density: 2 / 255 for 8-bit images in [-1, 1].
+  """
+  return -log_prob / (num_dims * math.log(2)) - math.log2(width)
+
+
+def negative_elbo(beta: float = 1.0) -> Objective:
+  """Objective: the mean over the batch of minus the ELBO, with KL terms weighted by beta.
+
+  Its metrics are the loss, the ELBO at beta = 1 and the mean of every term.
+  """
+
+  def objective(terms: Terms, multipliers: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
+    del multipliers  # none without constraints
+    loss = -jnp.mean(elbo(terms, beta))
+    return loss, {'loss': loss, 'elbo': jnp.mean(elbo(terms)), **term_means(terms)}
+
+  return objective
+
+
+def term_means(terms: Terms) -> dict[str, Array]:
+  """Mean over the batch of every term, named 'log_p/x', 'log_q/z', 'stats/kl_z' and so on."""
+  means = {}
+  for kind, group in terms._asdict().items():
+    means |= {f'{kind}/{name}': jnp.mean(term) for name, term in group.items()}
+  return means
