@@ -1,0 +1,157 @@
+"""What all launch scripts share: the `--config` flag, and mistakes answered with one line.
+
+`--config=configs/digits.py:low_rank` reads a config file, with a variant after the colon, and
+`--config.optim.learning_rate=3e-4` changes one of its fields, checked against the field's type.
+Tuples are given as `--config.model.features='(32, 64)'`.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = 'config'
+_DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
+
+
+class _Mistake(Exception):
+  """A command line that cannot be right; the message is one sentence."""
+
+
+def define_config() -> flags.FlagHolder[Any]:
+  """Defines the required flag `--config`; its value is the config that the file returns."""
+  holder = config_flags.DEFINE_config_file(_CONFIG, None, 'Config file, as configs/NAME.py:VARIANT')
+  flags.register_validator(_CONFIG, lambda config: config is not None,
+                           message='a config file is needed, such as --config=configs/digits.py.')
+  return holder
+
+
+def run(main: Callable[[Sequence[str]], Any]) -> None:
+  """Parses the command line, runs `main` and exits.
+
+  A mistake on the command line is answered with one line, and exit status 2. An error that `main`
+  raises for its user (ValueError, OSError, ImportError, TypeError) is answered with its message,
+  and exit status 1; with `--debug`, with its traceback.
+
+  Args:
+    main: what to run, given the command line without flags.
+  """
+  app.run(lambda arguments: _guarded(main, arguments), flags_parser=_parse)
+
+
+def _guarded(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> Any:
+  """Runs `main`; prints the message of a user's error instead of its traceback."""
+  try:
+    return main(arguments)
+  except (ValueError, OSError, ImportError, TypeError) as error:
+    if _DEBUG.value:
+      raise
+    print(f'error: {error}', file=sys.stderr)
+    return 1
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+  """Parses the command line, or prints what is wrong with it and exits with status 2."""
+  try:
+    config = _load(arguments) if _CONFIG in flags.FLAGS else None
+    _check_names(arguments, config)
+    rest = _parse_values(arguments, config)
+    if rest[1:]:
+      raise _Mistake(f'{rest[1]!r} is not a flag; flags are given as --name=value.')
+    if config is not None:
+      _check_tuples(flags.FLAGS[_CONFIG].value, _CONFIG)
+    return rest
+  except (flags.Error, _Mistake) as error:
+    print(f'error: {str(error).splitlines()[0]}', file=sys.stderr)
+    sys.exit(2)
+
+
+def _load(arguments: Sequence[str]) -> Any:
+  """Returns the config that `--config` names, without overrides; None without that flag."""
+  given = [i for i, argument in enumerate(arguments)
+           if argument.startswith('-') and argument.lstrip('-').partition('=')[0] == _CONFIG]
+  if not given:
+    return None
+  path = _value(arguments, given[0])
+  file = path.partition(':')[0]
+  if not os.path.isfile(file):
+    raise _Mistake(f'--config={path} names the file {file!r}, which does not exist.')
+  try:
+    return flags.FLAGS[_CONFIG].parser.parse(path)
+  except Exception as error:
+    cause = error.__context__ or error  # ml_collections puts a whole traceback into the message
+    raise _Mistake(f'--config={path} cannot be read: {type(cause).__name__}: {cause}') from error
+
+
+def _check_names(arguments: Sequence[str], config: Any) -> None:
+  """Looks every `--config.a.b` up in the config."""
+  for argument in arguments if config is not None else ():
+    name = argument.lstrip('-').partition('=')[0].removeprefix('no')
+    if argument.startswith('-') and name.startswith(f'{_CONFIG}.'):
+      node = _look_up(config, name)
+      if dataclasses.is_dataclass(node) or isinstance(node, dict):
+        raise _Mistake(f'--{name} is a group: give one of its fields, '
+                       f'{", ".join(f"--{name}.{field}" for field in _fields(node))}.')
+
+
+def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
+  """Parses the flags; a value of the wrong type is told with the type it must have."""
+  try:
+    return flags.FLAGS(arguments)
+  except flags.IllegalFlagValueError as error:
+    named = re.match(rf'flag --({_CONFIG}\.[\w.]+)=', str(error))
+    if named is None:
+      raise
+    value = str(error)[named.end():].partition(': ')[0]
+    wanted = type(_look_up(config, named[1])).__name__
+    raise _Mistake(f'--{named[1]} must be of type {wanted}, but is {value!r}.') from error
+
+
+def _value(arguments: Sequence[str], index: int) -> str:
+  """Returns the value of a flag, given as --flag=value or --flag value."""
+  _, equals, value = arguments[index].partition('=')
+  return value if equals or index + 1 == len(arguments) else arguments[index + 1]
+
+
+def _fields(node: Any) -> list[str]:
+  """Returns the names below a node of the config."""
+  if dataclasses.is_dataclass(node):
+    return [field.name for field in dataclasses.fields(node)]
+  return list(node) if isinstance(node, dict) else []
+
+
+def _look_up(config: Any, name: str) -> Any:
+  """Follows a dotted name through the config; tells the nearest names of an unknown one."""
+  node, seen = config, _CONFIG
+  for part in name.split('.')[1:]:
+    known = _fields(node)
+    if part not in known:
+      near = difflib.get_close_matches(part, known, 3, 0.5) or sorted(known)
+      meant = ' or '.join(f'--{seen}.{one}' for one in near)
+      hint = f'did you mean {meant}?' if near else f'--{seen} has no fields.'
+      raise _Mistake(f'--{name} is not a field of the config; {hint}')
+    node = node[part] if isinstance(node, dict) else getattr(node, part)
+    seen = f'{seen}.{part}'
+  return node
+
+
+def _check_tuples(node: Any, path: str) -> None:
+  """Checks the elements of tuples, which ml_collections takes as they come."""
+  for field in dataclasses.fields(node):
+    value = getattr(node, field.name)
+    name = f'{path}.{field.name}'
+    if dataclasses.is_dataclass(value):
+      _check_tuples(value, name)
+    elif typing.get_origin(field.type) is tuple:
+      element = typing.get_args(field.type)[0]
+      wrong = [one for one in value if type(one) is not element]
+      if wrong:
+        raise _Mistake(f'--{name} must be a tuple of {element.__name__}, but holds '
+                       f'{wrong[0]!r}.')

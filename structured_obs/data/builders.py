@@ -1,0 +1,101 @@
+"""tensorflow_datasets builders of mnist, cifar10 and celeb_a that need no TensorFlow.
+
+The library's own builders of these three import TensorFlow. These read the published archives with
+`archives`, keep their order, and write array_record files, which `tfds.data_source` reads back.
+They are classes because that is the library's interface. They are not registered:
+`tfds.builder('mnist')` stays the library's own.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from structured_obs.data import archives, decode
+
+
+class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Writes one of `archives.ARCHIVES` as array_record."""
+
+  VERSION = tfds.core.Version('3.0.1')
+  MANUAL_DOWNLOAD_INSTRUCTIONS = 'The official archives, under the names they are published with.'
+  archive: ClassVar[archives.Archive]
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    features: dict[str, Any] = {'image': tfds.features.Image(shape=self.archive.shape)}
+    if self.archive.classes:
+      features['label'] = tfds.features.ClassLabel(num_classes=self.archive.classes)
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features),
+                                 homepage=self.archive.homepage, disable_shuffling=True)
+
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    folder = os.fspath(dl_manager.manual_dir)
+    return {split: self._generate_examples(folder, split) for split in self.archive.splits}
+
+  def _generate_examples(self, folder: str, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for index, (image, label) in enumerate(self.archive.read(folder, split)):
+      content = image if isinstance(image, bytes) else _png(image)
+      labelled = {} if label is None else {'label': label}
+      yield index, {'image': io.BytesIO(content)} | labelled
+
+
+def _png(image: np.ndarray) -> bytes:
+  """Encodes an image without loss; given an array, the library would ask TensorFlow to do it."""
+  content = io.BytesIO()
+  picture = image[..., 0] if image.shape[-1] == 1 else image
+  decode.pillow().fromarray(picture).save(content, 'PNG', compress_level=1)
+  return content.getvalue()
+
+
+class Mnist(ArchiveBuilder, skip_registration=True):
+  """70,000 handwritten digits, 28 x 28 gray."""
+  archive = archives.ARCHIVES['mnist']
+
+
+class Cifar10(ArchiveBuilder, skip_registration=True):
+  """60,000 small photographs, 32 x 32 RGB."""
+  archive = archives.ARCHIVES['cifar10']
+
+
+class CelebA(ArchiveBuilder, skip_registration=True):
+  """202,599 aligned faces, 218 x 178 RGB, in the official three-way partition."""
+  archive = archives.ARCHIVES['celeb_a']
+
+
+BUILDERS: dict[str, type[ArchiveBuilder]] = {'mnist': Mnist, 'cifar10': Cifar10, 'celeb_a': CelebA}
+
+
+def build(name: str, folder: str, data_dir: str) -> str:
+  """Writes the archives in `folder` as array_record under `data_dir`, and returns where they lie.
+
+  Raises:
+    ValueError: where an archive is damaged, naming it.
+  """
+  tfds.disable_progress_bar()
+  builder = BUILDERS[name](data_dir=data_dir, file_format='array_record')
+  if not os.path.isdir(builder.data_dir):
+    settings = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
+    try:
+      with contextlib.redirect_stdout(io.StringIO()):  # it would speak of downloading
+        builder.download_and_prepare(download_config=settings)
+    except OSError:
+      if not os.path.isdir(builder.data_dir):  # else another process wrote the same in the meantime
+        raise
+  return builder.data_dir
+
+
+def download(name: str, folder: str) -> None:
+  """Fetches the official archives into `folder`, under the names they are published with."""
+  archive = archives.ARCHIVES[name]
+  urls = {file: archive.url + file for file in archive.files[0]}
+  partial = os.path.join(folder, 'partial')
+  manager = tfds.download.DownloadManager(download_dir=partial)
+  fetched: Any = manager.download(urls)
+  for file, path in fetched.items():
+    shutil.move(os.fspath(path), os.path.join(folder, file))
+  shutil.rmtree(partial)

@@ -1,0 +1,141 @@
+"""From a file's bytes to one uint8 array, and from there to the size a run asks for.
+
+`decode` honours the EXIF orientation, drops transparency, looks palettes up and scales 16-bit gray
+to 8 bits. `fit` makes the image gray or RGB, crops and resizes it with Pillow's filters, all of
+which average over the pixels they drop (anti-aliasing), except 'nearest', and round once along each
+axis. Enlarging is allowed.
+"""
+
+import difflib
+import struct
+import zlib
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from structured_obs.config import DataConfig
+
+FILTERS = {'area': 'BOX', 'bilinear': 'BILINEAR', 'bicubic': 'BICUBIC', 'lanczos': 'LANCZOS',
+           'nearest': 'NEAREST'}
+CROPS = ('center', 'none')
+
+
+class UnreadableImage(ValueError):
+  """An image that cannot be decoded; the message names it."""
+
+
+class Target(NamedTuple):
+  """What `fit` makes of an image."""
+  height: int  # pixels; 0 keeps the image's own
+  width: int  # pixels; 0 keeps the image's own
+  channels: int  # 1, 3, or 0: the image's own
+  crop: str  # one of CROPS
+  resample: str  # one of FILTERS
+
+
+def target(config: DataConfig) -> Target:
+  """Reads and checks the size, crop and filter of a configuration.
+
+  Raises:
+    ValueError: naming the field, what it is and what it may be.
+  """
+  for name in ('height', 'width', 'limit'):
+    if getattr(config, name) < 0:
+      raise ValueError(f'data.{name} must not be negative, but is {getattr(config, name)}.')
+  if config.channels not in (0, 1, 3):
+    raise ValueError(f'data.channels must be 1 (gray), 3 (RGB) or 0, but is {config.channels}.')
+  for name, known in (('crop', CROPS), ('resample', tuple(FILTERS))):
+    value = getattr(config, name)
+    if value not in known:
+      near = difflib.get_close_matches(value, known, 1, 0)[0]
+      raise ValueError(f'data.{name} is {value!r}, which is none of {", ".join(known)}; '
+                       f'did you mean {near!r}?')
+  return Target(config.height, config.width, config.channels, config.crop, config.resample)
+
+
+def pillow() -> Any:
+  """Returns the PIL.Image module, or raises an ImportError that names the extra."""
+  try:
+    from PIL import Image
+  except ImportError as error:
+    raise missing('pillow') from error
+  return Image
+
+
+def missing(package: str) -> ImportError:
+  """Returns the error that says how to get a package of the `data` extra."""
+  return ImportError(f"This source of images needs {package}: pip install 'structured_obs[data]'.")
+
+
+def decode(file: BinaryIO | str, name: str) -> np.ndarray:
+  """Reads one image file.
+
+  Args:
+    file: path or open binary file.
+    name: what an error calls it.
+
+  Returns:
+    uint8 [H, W, 1] for gray images, [H, W, 3] for all others.
+
+  Raises:
+    UnreadableImage: where the file is damaged, truncated or not an image.
+  """
+  image_module = pillow()
+  try:
+    with image_module.open(file) as opened:
+      pixels = _pixels(opened)
+  # Pillow's decoders let all of these through on damaged files.
+  except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error,
+          zlib.error, image_module.DecompressionBombError) as error:
+    reason = str(error) or type(error).__name__
+    raise UnreadableImage(f'Image {name} cannot be read: {reason}') from error
+  return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _pixels(opened: Any) -> np.ndarray:
+  """Decodes an opened Pillow image to uint8 [H, W] or [H, W, 3]."""
+  from PIL import ImageOps
+  image = ImageOps.exif_transpose(opened)
+  if image.mode.startswith('I'):
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+      raise ValueError(f'its values, {values.min()} to {values.max()}, do not fit 16 bits')
+    return ((values + 128) // 257).astype(np.uint8)
+  if image.mode == 'F':
+    raise ValueError('its pixels are floating-point numbers of unknown range')
+  if image.mode == 'P' and 'transparency' in image.info:
+    image = image.convert('RGBA')
+  gray = image.mode in ('1', 'L', 'LA', 'La')
+  return np.asarray(image.convert('L' if gray else 'RGB'))
+
+
+def fit(image: np.ndarray, to: Target) -> np.ndarray:
+  """Converts, crops and resizes one image.
+
+  Args:
+    image: uint8 [H, W, 1 or 3].
+    to: the size, the channels, the crop and the filter.
+
+  Returns:
+    uint8 [to.height or H, to.width or W, to.channels or C]. Gray is 0.299 R + 0.587 G + 0.114 B.
+  """
+  rows, columns, channels = image.shape
+  height, width, wanted = to.height or rows, to.width or columns, to.channels or channels
+  if image.shape == (height, width, wanted):
+    return image
+  image_module = pillow()
+  picture = image_module.fromarray(image[..., 0] if channels == 1 else image)
+  if wanted != channels:
+    picture = picture.convert('L' if wanted == 1 else 'RGB')
+  if (rows, columns) != (height, width):
+    box = _window(rows, columns, height, width) if to.crop == 'center' else None
+    picture = picture.resize((width, height), image_module.Resampling[FILTERS[to.resample]], box)
+  return np.asarray(picture).reshape(height, width, wanted)
+
+
+def _window(rows: int, columns: int, height: int, width: int) -> tuple[int, int, int, int]:
+  """Returns the largest centred window (left, top, right, bottom) of the target's aspect."""
+  tall = min(rows, max(1, round(columns * height / width)))
+  wide = min(columns, max(1, round(rows * width / height)))
+  top, left = (rows - tall) // 2, (columns - wide) // 2
+  return left, top, left + wide, top + tall

@@ -1,0 +1,79 @@
+"""`folder:PATH`: every PNG, JPEG, WebP and BMP file under a folder, or inside a zip archive.
+
+Images are ordered by their name relative to the folder, so a copy of the folder elsewhere gives the
+same order and the same splits. Hidden files are passed over.
+"""
+
+import io
+import os
+import posixpath
+import zipfile
+import zlib
+
+from structured_obs.data import decode, sources
+
+EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
+THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter's lock
+
+
+def find(path: str) -> sources.Source:
+  """Lists the images of a folder or a zip archive, without opening them.
+
+  Raises:
+    FileNotFoundError: where there is nothing at `path`, or no image in it.
+    ValueError: where `path` is a file, but no zip archive.
+  """
+  path = os.path.abspath(os.path.expanduser(path))
+  if not os.path.exists(path):
+    raise FileNotFoundError(f'data.source names the folder {path}, which does not exist.')
+  if os.path.isdir(path):
+    names = _walk(path)
+    content = [(name, sources.stamp(os.path.join(path, name))) for name in names]
+  elif zipfile.is_zipfile(path):
+    with zipfile.ZipFile(path) as archive:
+      names = sorted(filter(_is_image, archive.namelist()))
+    content = [sources.stamp(path)]
+  else:
+    raise ValueError(f'data.source names {path}, which is neither a folder nor a zip archive.')
+  if not names:
+    raise FileNotFoundError(f'There is no image in {path}: it must hold files ending in '
+                            f'{", ".join(EXTENSIONS)}, directly or in folders below.')
+  identity = sources.digest([path, content])
+  return sources.Source(f'folder:{path}', identity, lambda: _open(path, names))
+
+
+def _is_image(name: str) -> bool:
+  """Tells images by their extension, passing over hidden files and macOS's resource forks."""
+  hidden = any(part.startswith(('.', '__MACOSX')) for part in name.split('/'))
+  return not hidden and name.lower().endswith(EXTENSIONS)
+
+
+def _walk(path: str) -> list[str]:
+  """Returns the sorted relative names, with forward slashes, of all images under a folder."""
+  names = []
+  for folder, _, files in os.walk(path):
+    prefix = os.path.relpath(folder, path).replace(os.sep, '/')
+    names += [posixpath.normpath(posixpath.join(prefix, file)) for file in files]
+  return sorted(filter(_is_image, names))
+
+
+def _open(path: str, names: list[str]) -> sources.Records:
+  """Gives random access to the images of a folder or a zip archive."""
+  if os.path.isdir(path):
+    def load(index: int) -> sources.Example:
+      file = os.path.join(path, names[index])
+      return decode.decode(file, file), None
+    version = 'folder'
+  else:
+    archive = zipfile.ZipFile(path)
+
+    def load(index: int) -> sources.Example:
+      label = f'{path}:{names[index]}'
+      try:
+        content = archive.read(names[index])
+      except (zipfile.BadZipFile, OSError, EOFError, RuntimeError,
+              zlib.error) as error:
+        raise decode.UnreadableImage(f'Image {label} cannot be read: {error}') from error
+      return decode.decode(io.BytesIO(content), label), None
+    version = 'zip archive'
+  return sources.Records(len(names), load, lambda i: names[i], version, threads=THREADS)

@@ -1,0 +1,110 @@
+"""One image on its way into and out of the model: pure functions, for use inside jit and vmap.
+
+Pixels are stored as levels k = 0 .. levels - 1 and seen by the model as x = 2 k / (levels - 1) - 1,
+so that black is -1, white is 1, and one level is `bin_width(levels)` = 2 / (levels - 1) wide. A
+density of x becomes one of the pixel values by dequantising: uniform noise of one level's width
+around x.
+"""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def bin_width(levels: int) -> float:
+  """Returns the distance of two neighbouring levels in [-1, 1].
+
+  Raises:
+    ValueError: unless 2 <= levels <= 256.
+  """
+  if not 2 <= levels <= 256:
+    raise ValueError(f'levels must lie between 2 and 256, but is {levels}.')
+  return 2 / (levels - 1)
+
+
+def _check_integers(image: Array, name: str) -> None:
+  if not jnp.issubdtype(image.dtype, jnp.integer):
+    raise TypeError(f'{name} must hold integer levels, such as uint8, but its dtype is '
+                    f'{image.dtype}.')
+
+
+def to_unit(image: Array, levels: int = 256) -> Array:
+  """Maps levels to [-1, 1]; exactly -1 and 1 at the ends.
+
+  Args:
+    image: integer levels 0 .. levels - 1, any shape.
+    levels: number of gray levels.
+
+  Returns:
+    float32 of the same shape.
+
+  Raises:
+    TypeError: where `image` does not hold integers.
+  """
+  _check_integers(image, 'image')
+  top = round(2 / bin_width(levels))
+  level = image.astype(jnp.int32)
+  x = (2 * level - top).astype(jnp.float32) / top
+  # XLA multiplies by 1 / top instead, which misses 1 by an ulp for some numbers of levels, 42 say.
+  return jnp.where(level == 0, -1., jnp.where(level == top, 1., x))
+
+
+def from_unit(x: Array, levels: int = 256) -> Array:
+  """Maps [-1, 1] to the nearest level; values outside go to the nearest end. Inverse of `to_unit`.
+
+  Args:
+    x: floats, any shape; NaN gives an undefined level.
+    levels: number of gray levels.
+
+  Returns:
+    uint8 of the same shape.
+  """
+  level = jnp.round((x + 1) / bin_width(levels))
+  return jnp.clip(level, 0, levels - 1).astype(jnp.uint8)
+
+
+def dequantize(key: Array, x: Array, levels: int = 256) -> Array:
+  """Adds uniform noise of one level's width, w (u - 1/2): the density of the result integrates to
+  one level.
+
+  Args:
+    key: one jax.random.key.
+    x: floats in [-1, 1], the image of `to_unit`.
+    levels: number of gray levels.
+
+  Returns:
+    as x, in [-1 - w/2, 1 + w/2], w the bin width.
+  """
+  noise = jax.random.uniform(key, x.shape, x.dtype, -0.5, 0.5)
+  return x + bin_width(levels) * noise
+
+
+def augment(key: Array, image: Array, flip: bool = False, shift: int = 0) -> Array:
+  """Mirrors and moves one image at random, before it is scaled.
+
+  Args:
+    key: one jax.random.key.
+    image: [H, W, C] integer levels.
+    flip: mirror left and right, with probability 1/2.
+    shift: move by -shift .. shift pixels along both axes, each equally likely; the edge is
+      repeated.
+
+  Returns:
+    as `image`.
+
+  Raises:
+    TypeError: where `image` does not hold integers.
+    ValueError: where `shift` is negative.
+  """
+  _check_integers(image, 'image')
+  if shift < 0:
+    raise ValueError(f'data.shift must not be negative, but is {shift}.')
+  flip_key, shift_key = jax.random.split(key)
+  if flip:
+    image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+  if shift:
+    padded = jnp.pad(image, ((shift, shift), (shift, shift), (0, 0)), mode='edge')
+    row, column = jax.random.randint(shift_key, (2,), 0, 2 * shift + 1)
+    image = jax.lax.dynamic_slice(padded, (row, column, 0), image.shape)
+  return image

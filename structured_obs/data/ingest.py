@@ -1,0 +1,147 @@
+"""Decoding, cropping and resizing every image of a source, once, into one uint8 array on disk.
+
+Memory stays bounded: an image is written as soon as it has its final size, and only a few are in
+flight. Threads decode at once, for Pillow lets go of the interpreter while it works; the order of
+the rows does not depend on them.
+"""
+
+import functools
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO, NamedTuple, TypeVar
+
+import numpy as np
+
+from structured_obs.data import decode, sources
+
+Progress = Callable[[str], None]
+_EVERY = 5.  # seconds between two lines of progress
+_IN_FLIGHT = 4  # images decoded ahead, per thread
+_NAMED = 10  # at most so many corrupt images are named
+_PIECE = 1 << 22  # bytes read at once for a checksum
+
+T = TypeVar('T')
+
+
+class Written(NamedTuple):
+  """What `write` wrote."""
+  shape: tuple[int, int, int]  # H, W, C of every image
+  rows: np.ndarray  # [M] which entry of `indices` each row of the array is
+  labels: list[int | None]  # [M]
+  sha256: str  # of the pixels in order, without the file's header
+  skipped: int  # number of corrupt images left out
+  skipped_names: list[str]  # the first of them
+
+
+class Job(NamedTuple):
+  """What to ingest, and how."""
+  records: sources.Records
+  indices: Sequence[int]  # which images, in which order
+  target: decode.Target
+  skip_corrupt: bool = False  # leave corrupt images out, instead of an error at the first
+  progress: Progress | None = None  # is given a line of text now and then
+
+
+def write(path: str, job: Job) -> Written:
+  """Writes the images of a job as one .npy file, uint8 [M, H, W, C].
+
+  Raises:
+    UnreadableImage: naming the first corrupt image, unless they are skipped.
+    ValueError: where two images differ in size, and no size to bring them to is given.
+  """
+  shape, rows, labels, corrupt = None, [], [], []
+  digest = hashlib.sha256()
+  with open(path, 'wb') as file:
+    for row, loaded in enumerate(_told(_in_order(job), job)):
+      if isinstance(loaded, decode.UnreadableImage):
+        corrupt.append(_corrupt(loaded, job, row))
+        continue
+      image, label = loaded
+      if shape is None:
+        shape = image.shape
+        _header(file, (len(job.indices), *shape))
+      elif image.shape != shape:
+        raise ValueError(_mixed(job, (rows[0], shape), (row, image.shape)))
+      content = image.tobytes()
+      file.write(content)
+      digest.update(content)
+      rows.append(row)
+      labels.append(label)
+    if shape is None:
+      raise ValueError(f'None of {len(job.indices)} images can be read; the first is {corrupt[0]}.')
+    file.seek(0)
+    _header(file, (len(rows), *shape))
+  return Written(shape, np.array(rows), labels, digest.hexdigest(), len(corrupt), corrupt[:_NAMED])
+
+
+def _load(job: Job, index: int) -> sources.Example | decode.UnreadableImage:
+  """Reads one image and brings it to its size; a corrupt one gives its error."""
+  try:
+    image, label = job.records.load(index)
+  except decode.UnreadableImage as error:
+    return error
+  return decode.fit(image, job.target), label
+
+
+def _corrupt(error: decode.UnreadableImage, job: Job, row: int) -> str:
+  """Returns the name of a corrupt image to be skipped, or raises the error."""
+  if job.skip_corrupt:
+    return job.records.describe(job.indices[row])
+  raise decode.UnreadableImage(f'{error}. Replace or remove it, or set data.skip_corrupt=True to '
+                               'leave such images out.') from error
+
+
+def _mixed(job: Job, *images: tuple[int, tuple[int, ...]]) -> str:
+  """Says that two images, (row, shape) each, differ in size, and what to set."""
+  one, other = (f'{job.records.describe(job.indices[row])} is {" x ".join(map(str, shape))}'
+                for row, shape in images)
+  return (f'Images differ in size (height x width x channels): {one}, but {other}. Set '
+          'data.height, data.width and data.channels to bring all of them to one size.')
+
+
+def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+  """Writes a .npy header; NumPy pads it so that any number of rows takes the same space."""
+  header = {'descr': '|u1', 'fortran_order': False, 'shape': shape}
+  np.lib.format.write_array_header_1_0(file, header)
+
+
+def _in_order(job: Job) -> Iterator[sources.Example | decode.UnreadableImage]:
+  """Yields every image of a job in order, decoded by threads a few images ahead."""
+  load = functools.partial(_load, job)
+  if job.records.threads <= 1:
+    yield from map(load, job.indices)
+    return
+  with ThreadPoolExecutor(job.records.threads) as pool:
+    pending = deque()
+    try:
+      for index in job.indices:
+        pending.append(pool.submit(load, index))
+        if len(pending) >= _IN_FLIGHT * job.records.threads:
+          yield pending.popleft().result()
+      while pending:
+        yield pending.popleft().result()
+    finally:
+      pool.shutdown(cancel_futures=True)
+
+
+def _told(items: Iterable[T], job: Job) -> Iterator[T]:
+  """Passes items on, with a line of progress now and then."""
+  last = time.monotonic()
+  for done, item in enumerate(items):
+    if job.progress and time.monotonic() - last > _EVERY:
+      last = time.monotonic()
+      job.progress(f'{done:,} of {len(job.indices):,} images')
+    yield item
+
+
+def pixels_sha256(path: str) -> str:
+  """Returns the SHA-256 of the pixels in a .npy file of uint8, read piece by piece."""
+  array = np.load(path, mmap_mode='r')
+  digest = hashlib.sha256()
+  rows = max(1, _PIECE // array[0].size)
+  for start in range(0, len(array), rows):
+    digest.update(array[start:start + rows].tobytes())
+  return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""`photos`: random crops of the photographs that the scikit-image wheel brings along; no download.
+
+Seven colour photographs, split by photograph: no crop of a validation or test image shares its
+scene with a training image (of the motorcycle's two views only one is used). A crop is a window
+once, twice or four times the wanted size, shrunk to it; which window depends on `split_seed` alone.
+"""
+
+import functools
+import importlib.util
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from structured_obs.config import DataConfig
+from structured_obs.data import decode, order, sources
+
+PHOTOGRAPHS = (  # by split: training, validation, test
+    ('astronaut.png', 'hubble_deep_field.jpg', 'ihc.png', 'motorcycle_left.png', 'rocket.jpg'),
+    ('chelsea.png',),
+    ('coffee.png',))
+CROPS = 10_000  # where `limit` is 0
+SIZE = 32  # where `height` or `width` is 0
+FACTORS = (1, 2, 4)  # size of the window a crop is shrunk from, in crops; where it fits
+
+
+def find(config: DataConfig) -> sources.Source:
+  """Finds the photographs in the installed scikit-image.
+
+  Raises:
+    ImportError: where scikit-image is not installed.
+    FileNotFoundError: where this scikit-image lacks a photograph.
+  """
+  spec = importlib.util.find_spec('skimage')
+  if spec is None or not spec.submodule_search_locations:
+    raise decode.missing('scikit-image')
+  folder = os.path.join(spec.submodule_search_locations[0], 'data')
+  names = [name for group in PHOTOGRAPHS for name in group]
+  absent = [name for name in names if not os.path.exists(os.path.join(folder, name))]
+  if absent:
+    raise FileNotFoundError(f"The installed scikit-image does not bring {', '.join(absent)} in "
+                            f"{folder}; install another version of it for data.source='photos'.")
+  content = [(name, os.path.getsize(os.path.join(folder, name))) for name in names]
+  return sources.Source('photos', sources.digest(content),
+                        lambda: _open(config, folder, names))
+
+
+class _Crops(NamedTuple):
+  """Where N crops lie."""
+  split: np.ndarray  # [N] index into splits.SPLITS
+  photograph: np.ndarray  # [N] index into the names
+  factor: np.ndarray  # [N] window's size in crops
+  corner: np.ndarray  # [N, 2] top, left
+
+
+def _crops(config: DataConfig, folder: str, names: list[str]) -> _Crops:
+  """Chooses the crops of all splits."""
+  total = config.limit or CROPS
+  held_out = [max(1, round(config.validation_fraction * total)),
+              max(1, round(config.test_fraction * total))]
+  if total <= sum(held_out):
+    raise ValueError(f'{total} crops leave none to train on: raise data.limit, or lower '
+                     'data.validation_fraction and data.test_fraction.')
+  size = np.array([config.height or SIZE, config.width or SIZE])
+  sizes = np.array([_photograph(folder, name).shape[:2] for name in names])
+  if np.any(size > sizes):
+    raise ValueError(f'Crops of {size[0]} x {size[1]} pixels do not fit into the photographs; the '
+                     f'largest that do are {sizes[:, 0].min()} x {sizes[:, 1].min()}.')
+  parts, first = [], 0
+  for split, count in enumerate([total - sum(held_out), *held_out]):
+    raw = order.draws(4 * count, config.split_seed, split).reshape(4, -1).astype(np.uint64)
+    photograph = first + (raw[0] % np.uint64(len(PHOTOGRAPHS[split]))).astype(np.int64)
+    first += len(PHOTOGRAPHS[split])
+    fitting = np.sum([np.all(factor * size <= sizes, 1) for factor in FACTORS], 0)
+    factor = np.array(FACTORS)[(raw[1] % fitting[photograph].astype(np.uint64)).astype(np.int64)]
+    room = sizes[photograph] - factor[:, None] * size + 1
+    corner = (raw[2:].T % room.astype(np.uint64)).astype(np.int64)
+    parts.append(_Crops(np.full(count, split), photograph, factor, corner))
+  return _Crops(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+@functools.cache
+def _photograph(folder: str, name: str) -> np.ndarray:
+  """Returns one whole photograph, uint8 [H, W, 3]; the seven take 7 MB, so they are kept."""
+  return decode.decode(os.path.join(folder, name), name)
+
+
+def _open(config: DataConfig, folder: str, names: list[str]) -> sources.Records:
+  """Gives random access to the crops."""
+  height, width = config.height or SIZE, config.width or SIZE
+  to = decode.target(config)._replace(height=height, width=width)
+  crops = _crops(config, folder, names)
+
+  def load(index: int) -> sources.Example:
+    top, left = crops.corner[index]
+    image = _photograph(folder, names[crops.photograph[index]])
+    factor = crops.factor[index]
+    window = image[top:top + factor * height, left:left + factor * width]
+    return decode.fit(np.ascontiguousarray(window), to), None
+
+  def describe(index: int) -> str:
+    return f'{names[crops.photograph[index]]} at {crops.corner[index]}'
+  return sources.Records(len(crops.split), load, describe, sources.version('scikit-image'),
+                         splits=crops.split)

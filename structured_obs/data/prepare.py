@@ -1,0 +1,196 @@
+"""Images made ready for training: one uint8 array, made once, and the record of how it was made.
+
+`prepare` puts under the cache folder, in a folder named by a fingerprint of everything that
+determines the result: `images.npy` (uint8 [N, H, W, C], the training images, then validation, then
+test), `labels.npy` where the source has labels, and `spec.json`. It is written beside its final
+place and renamed at the end, so that an interrupted run leaves nothing half done, and of two
+processes at once the first one wins.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import zipfile
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from structured_obs.config import DataConfig
+from structured_obs.data import decode, ingest, sources, splits
+
+_CODE = 1  # raise it whenever the same source and configuration would give other pixels or splits
+_RELEVANT = ('height', 'width', 'channels', 'crop', 'resample', 'limit', 'validation_fraction',
+             'test_fraction', 'split_seed', 'skip_corrupt')
+
+
+class DataSpec(NamedTuple):
+  """What a prepared set of images is; `spec.json` holds these fields."""
+  height: int
+  width: int
+  channels: int
+  levels: int  # pixels are 0 .. levels - 1
+  counts: dict[str, int]  # images by split
+  source: str  # as configured, paths made absolute
+  version: str  # of the source
+  fingerprint: str  # names the cache folder; a digest of the configuration and the source's files
+  sha256: str  # of the pixels: equal where two machines hold the same images
+  split_rule: str  # in words
+  crop: str
+  resample: str
+  has_labels: bool
+  skipped: int  # corrupt images left out
+  skipped_names: list[str]  # the first of them
+  libraries: dict[str, str]  # versions that decoded the images
+
+
+class Prepared(NamedTuple):
+  """Images ready for training: memory-mapped, so that opening them costs nothing."""
+  spec: DataSpec
+  images: dict[str, np.ndarray]  # by split: uint8 [N, H, W, C]
+  labels: dict[str, np.ndarray | None]  # by split: int32 [N], None where the source has none
+  path: str  # the cache folder
+
+
+def prepare(config: DataConfig, progress: ingest.Progress | None = None,
+            verify: bool = False) -> Prepared:
+  """Opens the images that a configuration describes; ingests them the first time.
+
+  Args:
+    config: the source, the size and the split.
+    progress: is given a line of text now and then while images are ingested.
+    verify: also compare the SHA-256 of a cached array, which reads all of it.
+
+  Raises:
+    FileNotFoundError: where the source is not there, saying what to put where.
+    ImportError: where the source needs a package of the `data` extra.
+    UnreadableImage: naming a corrupt image, unless `config.skip_corrupt`.
+    ValueError: for a wrong configuration, images of mixed sizes, or a damaged cache.
+  """
+  to = decode.target(config)
+  source = sources.find(config)
+  fingerprint = _fingerprint(config, source)
+  root = os.path.abspath(os.path.expanduser(
+      config.cache_dir or os.path.join('~', '.cache', 'structured_obs')))
+  path = os.path.join(root, f'{source.name.partition(":")[0]}-{fingerprint[:16]}')
+  if not os.path.isdir(path):
+    os.makedirs(root, exist_ok=True)
+    _remove_abandoned(path)
+    partial = f'{path}.{_host()}.{os.getpid()}.partial'
+    os.makedirs(partial)
+    try:
+      _ingest(partial, config, source, to, progress)
+      _publish(partial, path)
+    finally:
+      shutil.rmtree(partial, ignore_errors=True)
+  return load(path, verify)
+
+
+def _fingerprint(config: DataConfig, source: sources.Source) -> str:
+  """Digests everything that determines the prepared images."""
+  fields = dataclasses.asdict(config)
+  return sources.digest([_CODE, source.name.partition(':')[0], source.identity,
+                         {name: fields[name] for name in _RELEVANT}])
+
+
+def _ingest(folder: str, config: DataConfig, source: sources.Source, to: decode.Target,
+            progress: ingest.Progress | None) -> None:
+  """Reads the source and writes images.npy, labels.npy and spec.json into a folder."""
+  if progress:
+    progress(f'reading {source.name}')
+  records = source.open()
+  split = splits.assign(records.size, records.splits, config)
+  indices = np.concatenate([np.flatnonzero(split == k) for k in range(len(splits.SPLITS))])
+  written = ingest.write(os.path.join(folder, 'images.npy'), ingest.Job(
+      records, indices.tolist(), to, config.skip_corrupt, progress))
+  has_labels = None not in written.labels
+  if has_labels:
+    np.save(os.path.join(folder, 'labels.npy'), np.array(written.labels, np.int32))
+  kept = split[indices[written.rows]]
+  spec = DataSpec(
+      *written.shape, levels=records.levels, source=source.name, version=records.version,
+      counts={name: int(np.sum(kept == k)) for k, name in enumerate(splits.SPLITS)},
+      fingerprint=_fingerprint(config, source), sha256=written.sha256,
+      split_rule=splits.rule(records.splits, config), crop=config.crop, resample=config.resample,
+      has_labels=has_labels, skipped=written.skipped, skipped_names=written.skipped_names,
+      libraries=_libraries())
+  with open(os.path.join(folder, 'spec.json'), 'w', encoding='utf-8') as file:
+    json.dump(spec._asdict(), file, indent=2)
+
+
+def _libraries() -> dict[str, str]:
+  """Returns the versions of the packages that images pass through."""
+  found = {'numpy': np.__version__}
+  with contextlib.suppress(ImportError):  # digits need no Pillow
+    found['pillow'] = sources.version('pillow').split()[1]
+  return found
+
+
+def load(path: str, verify: bool = False) -> Prepared:
+  """Opens a folder that `prepare` has written.
+
+  Raises:
+    ValueError: where it was altered or truncated since.
+  """
+  try:
+    with open(os.path.join(path, 'spec.json'), encoding='utf-8') as file:
+      spec = DataSpec(**json.load(file))
+    images = np.load(os.path.join(path, 'images.npy'), mmap_mode='r')
+    labels = np.load(os.path.join(path, 'labels.npy')) if spec.has_labels else None
+  except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    raise ValueError(_damaged(path, str(error))) from error
+  expected = (sum(spec.counts.values()), spec.height, spec.width, spec.channels)
+  if images.shape != expected or images.dtype != np.uint8:
+    raise ValueError(_damaged(path, f'images.npy is {images.dtype} of shape {images.shape}, but '
+                              f'spec.json says uint8 of shape {expected}'))
+  if verify and ingest.pixels_sha256(os.path.join(path, 'images.npy')) != spec.sha256:
+    raise ValueError(_damaged(path, "the pixels' SHA-256 is not the one in spec.json"))
+  return Prepared(spec, _by_split(images, spec), _by_split(labels, spec), path)
+
+
+def _damaged(path: str, reason: str) -> str:
+  """Says that a cache folder is damaged, and what to do."""
+  return (f'The prepared images in {path} were altered after they were written: {reason}. Delete '
+          'that folder; the next run prepares it again.')
+
+
+def _by_split(array: np.ndarray | None, spec: DataSpec) -> dict[str, Any]:
+  """Cuts [N, ...] into the splits, one after the other."""
+  ends = np.cumsum([spec.counts[name] for name in splits.SPLITS])
+  return {name: None if array is None else array[end - spec.counts[name]:end]
+          for name, end in zip(splits.SPLITS, ends, strict=True)}
+
+
+def _host() -> str:
+  """Returns this machine's name, without dots."""
+  return os.uname().nodename.replace('.', '-')
+
+
+def _publish(partial: str, path: str) -> None:
+  """Moves a finished folder to its place, unless another process was faster."""
+  try:
+    os.rename(partial, path)
+  except OSError:
+    if not os.path.isdir(path):
+      raise
+
+
+def _remove_abandoned(path: str) -> None:
+  """Removes what killed processes of this host left of the same ingest."""
+  folder, prefix = os.path.split(f'{path}.{_host()}.')
+  for entry in os.scandir(folder):
+    pid = entry.name.removeprefix(prefix).removesuffix('.partial')
+    if entry.name.startswith(prefix) and pid.isdigit() and not _runs(int(pid)):
+      shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+  """Tells whether a process of this host is alive."""
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  except OSError:
+    return True
+  return True

@@ -1,0 +1,81 @@
+"""Which image belongs to the training, validation and test images: fixed, and stated in words."""
+
+import numpy as np
+
+from structured_obs.config import DataConfig
+from structured_obs.data import order
+
+SPLITS = ('train', 'validation', 'test')
+LEFT_OUT = -1
+
+_TRAIN, _VALIDATION, _TEST = range(3)
+
+
+def assign(count: int, official: np.ndarray | None, config: DataConfig) -> np.ndarray:
+  """Gives every image of a source its split.
+
+  A split that the source has is kept as it is. A missing test split is drawn from the training
+  images, `test_fraction` of all; then a missing validation split, `validation_fraction` of what is
+  left to train on; at least one image each. `limit` leaves images out at random, evenly over the
+  splits.
+
+  Args:
+    count: number N of images.
+    official: [N] index into SPLITS of each image, or None where the source has no splits.
+    config: the fractions, the limit and the seed.
+
+  Returns:
+    [N] int8 index into SPLITS, LEFT_OUT where `limit` leaves the image out.
+
+  Raises:
+    ValueError: where a fraction is outside [0, 1) or nothing is left to train on.
+  """
+  for name in ('validation_fraction', 'test_fraction'):
+    if not 0 <= getattr(config, name) < 1:
+      raise ValueError(f'data.{name} must lie in [0, 1), but is {getattr(config, name)}.')
+  split = np.zeros(count, np.int8) if official is None else official.astype(np.int8)
+  if not np.any(split == _TEST):
+    split = _draw(split, _TEST, config.test_fraction * count, config.split_seed)
+  if not np.any(split == _VALIDATION):
+    share = config.validation_fraction * np.sum(split == _TRAIN)
+    split = _draw(split, _VALIDATION, share, config.split_seed)
+  if not np.any(split == _TRAIN):
+    raise ValueError(f'There are too few images, {count}, to train on any: give more, or set '
+                     'data.validation_fraction and data.test_fraction to 0.')
+  return _limited(split, config.limit, config.split_seed)
+
+
+def _draw(split: np.ndarray, target: int, share: float, seed: int) -> np.ndarray:
+  """Moves about `share` of the training images to another split, at least one if any."""
+  pool = np.flatnonzero(split == _TRAIN)
+  number = max(1, round(share)) if share > 0 else 0
+  split[pool[order.permutation(len(pool), seed, target)[:number]]] = target
+  return split
+
+
+def _limited(split: np.ndarray, limit: int, seed: int) -> np.ndarray:
+  """Leaves out all but `limit` images, keeping the proportions and one image of every split."""
+  if limit == 0 or limit >= len(split):
+    return split
+  sizes = [int(np.sum(split == k)) for k in range(3)]
+  if limit < sum(size > 0 for size in sizes):
+    raise ValueError(f'data.limit={limit} is fewer than one image for each split.')
+  keep = [max(1, limit * size // len(split)) if size else 0 for size in sizes]
+  keep[_TRAIN] = limit - keep[_VALIDATION] - keep[_TEST]
+  limited = np.full_like(split, LEFT_OUT)
+  for k, (size, number) in enumerate(zip(sizes, keep, strict=True)):
+    chosen = order.permutation(size, seed, 3 + k)[:number]
+    limited[np.flatnonzero(split == k)[chosen]] = k
+  return limited
+
+
+def rule(official: np.ndarray | None, config: DataConfig) -> str:
+  """Says in words how `assign` split the images."""
+  kept = [] if official is None else [name for k, name in enumerate(SPLITS) if k in official]
+  words = [f'{", ".join(kept)} as the source has them'] if kept else []
+  seeded = f'by a permutation of seed {config.split_seed}'
+  if 'test' not in kept:
+    words.append(f'test: {config.test_fraction:g} of all images, {seeded}')
+  if 'validation' not in kept:
+    words.append(f'validation: {config.validation_fraction:g} of the training images, {seeded}')
+  return '; '.join(words)

@@ -1,0 +1,201 @@
+"""`tfds:NAME`: data sets of tensorflow_datasets, without TensorFlow, from what is on this machine.
+
+Two kinds of local data are looked for, in this order: the official archives of mnist, cifar10 and
+celeb_a in `manual_dir` (written once as array_record, beside the cache); and any data set that was
+prepared with `file_format='array_record'` in tensorflow_datasets' own folder. NAME may say more:
+'mnist:3.0.1' picks a version, 'downsampled_imagenet/64x64' a configuration. Only `download=True`
+uses the network.
+"""
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+
+from structured_obs.config import DataConfig
+from structured_obs.data import archives, decode, folder, sources
+from structured_obs.data.splits import SPLITS
+
+
+def _library() -> Any:
+  """Returns the tensorflow_datasets module, or raises an ImportError that names the extra."""
+  try:
+    import tensorflow_datasets
+  except ImportError as error:
+    raise decode.missing('tensorflow-datasets') from error
+  return tensorflow_datasets
+
+
+def _data_dir() -> str:
+  """Returns where tensorflow_datasets keeps prepared data."""
+  place = os.environ.get('TFDS_DATA_DIR') or os.path.join('~', 'tensorflow_datasets')
+  return os.path.abspath(os.path.expanduser(place))
+
+
+def _manual_dir(config: DataConfig) -> str:
+  """Returns where the user keeps official archives."""
+  place = config.manual_dir or os.path.join(_data_dir(), 'downloads', 'manual')
+  return os.path.abspath(os.path.expanduser(place))
+
+
+def _own_dir(config: DataConfig) -> str:
+  """Returns where this project's builders write array_record files."""
+  cache = config.cache_dir or os.path.join('~', '.cache', 'structured_obs')
+  return os.path.join(os.path.abspath(os.path.expanduser(cache)), 'tensorflow_datasets')
+
+
+def find(config: DataConfig, name: str) -> sources.Source:
+  """Finds a data set on this machine.
+
+  Raises:
+    FileNotFoundError: where it is not here and may not be downloaded; says what to put where.
+    ImportError: where a download is asked for and tensorflow_datasets is not installed.
+  """
+  local = _find_local(config, name)
+  if local is None and config.download:
+    _download(config, name)
+    local = _find_local(config, name)
+  if local is None:
+    raise FileNotFoundError(_advice(config, name))
+  return local
+
+
+def _find_local(config: DataConfig, name: str) -> sources.Source | None:
+  """Looks for official archives, then for prepared data."""
+  if name in archives.ARCHIVES:
+    for folder in (_manual_dir(config), os.path.join(_own_dir(config), 'downloads', name)):
+      files = archives.find(archives.ARCHIVES[name], folder)
+      if files:
+        content = [(file, sources.stamp(os.path.join(folder, file))) for file in files]
+        return _from_archives(config, name, folder, sources.digest([folder, content]))
+  prepared = _prepared(name)
+  if prepared is None:
+    return None
+  files = sorted(file.name for file in os.scandir(prepared) if file.is_file())
+  content = [(file, sources.stamp(os.path.join(prepared, file))) for file in files]
+  return sources.Source(f'tfds:{name}', sources.digest([prepared, content]),
+                        lambda: _open(prepared))
+
+
+def _from_archives(config: DataConfig, name: str, folder: str, identity: str) -> sources.Source:
+  """Describes a data set of which `folder` holds the official archives."""
+  place = os.path.join(_own_dir(config), identity[:16])
+  return sources.Source(f'tfds:{name}', identity, lambda: _open_archives(name, folder, place))
+
+
+def _prepared(name: str) -> str | None:
+  """Returns the folder of a prepared data set's newest (or the named) version, or None.
+
+  Raises:
+    ValueError: where the data set has several configurations and `name` picks none.
+  """
+  path, _, wanted = name.partition(':')
+  root = os.path.join(_data_dir(), path)
+  folders = [folder for folder, _, files in os.walk(root) if 'dataset_info.json' in files]
+  folders = [folder for folder in folders if wanted in ('', os.path.basename(folder))]
+  parents = sorted({os.path.dirname(folder) for folder in folders})
+  if len(parents) > 1:
+    names = [os.path.relpath(parent, _data_dir()) for parent in parents]
+    raise ValueError(f"tfds:{name} has several configurations here; name one: {', '.join(names)}.")
+  return max(folders, key=_release, default=None)
+
+
+def _release(folder: str) -> list[int]:
+  """Returns the numbers of a version, [3, 0, 1] for a folder .../3.0.1, to find the newest."""
+  return [int(part) for part in os.path.basename(folder).split('.') if part.isdigit()]
+
+
+def _advice(config: DataConfig, name: str) -> str:
+  """Says what was looked for, and what to do."""
+  place = os.path.join(_data_dir(), name.partition(':')[0])
+  sentence = f'tfds:{name} is not on this machine: {place} holds no prepared data'
+  archive = archives.ARCHIVES.get(name)
+  if archive is None:
+    return (f'{sentence}. Prepare it there with tensorflow_datasets and '
+            "file_format='array_record', name another folder with the environment variable "
+            'TFDS_DATA_DIR, or set data.download=True.')
+  folder = _manual_dir(config)
+  absent = ' or '.join(' and '.join(names) for names in archives.absent(archive, folder))
+  allow = ', or set data.download=True' if archive.url else ''
+  return (f'{sentence}, and {folder} lacks {absent}. Get them from {archive.homepage} and put them '
+          f'there, name another folder with data.manual_dir{allow}.')
+
+
+def _download(config: DataConfig, name: str) -> None:
+  """Fetches official archives, or lets tensorflow_datasets prepare one of its own data sets."""
+  tfds = _library()
+  archive = archives.ARCHIVES.get(name)
+  if archive is None:
+    try:
+      builder = tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
+      builder.download_and_prepare(file_format='array_record')
+    except ImportError as error:  # most of its builders import TensorFlow, and some more
+      raise ImportError(f'tensorflow_datasets cannot prepare {name} here: {error}. Install what it '
+                        'asks for, or prepare the data on another machine.') from error
+  elif archive.url:
+    from structured_obs.data import builders
+    folder = os.path.join(_own_dir(config), 'downloads', name)
+    os.makedirs(folder, exist_ok=True)
+    builders.download(name, folder)
+
+
+def _open_archives(name: str, folder: str, place: str) -> sources.Records:
+  """Writes official archives as array_record, unless that was done, and opens them."""
+  _library()
+  decode.pillow()  # the library encodes and decodes with it
+  from structured_obs.data import builders
+  return _open(builders.build(name, folder, place))
+
+
+def _open(prepared: str) -> sources.Records:
+  """Gives random access to prepared array_record files."""
+  tfds = _library()
+  decode.pillow()
+  builder = tfds.builder_from_directory(prepared)
+  if builder.info.file_format.value != 'array_record':
+    raise ValueError(f'{prepared} was prepared as {builder.info.file_format.value}, which only '
+                     "TensorFlow reads; prepare it again with file_format='array_record'.")
+  key = _image_feature(tfds, builder.info.features, prepared)
+  names = [name for name in SPLITS if name in builder.info.splits]
+  if not names:
+    raise ValueError(f'{prepared} has the splits {", ".join(builder.info.splits)}, but none of '
+                     f'{", ".join(SPLITS)}.')
+  # Decoded here: the library would decode with OpenCV where that is installed, to other pixels.
+  undecoded = {key: tfds.decode.SkipDecoding()}
+  parts = [builder.as_data_source(split=name, decoders=undecoded) for name in names]
+  return _records(names, parts, key, f'{builder.name} {builder.version}')
+
+
+def _image_feature(tfds: Any, features: Any, prepared: str) -> str:
+  """Returns the name of the one feature that is an image."""
+  keys = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+  if 'image' in keys or len(keys) == 1:
+    return 'image' if 'image' in keys else keys[0]
+  raise ValueError(f"{prepared} has the features {', '.join(features)}; it must have one image "
+                   "among them, or one named 'image'.")
+
+
+def _records(names: list[str], parts: list[Any], key: str, version: str) -> sources.Records:
+  """Joins the splits of a data set to one numbered sequence."""
+  lengths = [len(part) for part in parts]
+  starts = np.cumsum([0, *lengths])
+
+  def locate(index: int) -> tuple[int, int]:
+    part = int(np.searchsorted(starts, index, 'right')) - 1
+    return part, index - int(starts[part])
+
+  def load(index: int) -> sources.Example:
+    part, row = locate(index)
+    example = parts[part][row]
+    image = decode.decode(io.BytesIO(example[key]), describe(index))
+    label = np.asarray(example.get('label', ''))
+    return image, int(label) if label.ndim == 0 and label.dtype.kind in 'iu' else None
+
+  def describe(index: int) -> str:
+    part, row = locate(index)
+    return f'{names[part]}[{row}] of {version}'
+
+  return sources.Records(int(starts[-1]), load, describe, f'tensorflow_datasets {version}',
+                         splits=np.repeat([SPLITS.index(name) for name in names], lengths),
+                         threads=folder.THREADS)

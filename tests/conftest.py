@@ -1,0 +1,48 @@
+"""Settings of every test run.
+
+By default the tests run in float64 (jax's x64 mode). `pytest tests/distributions --float32` runs them
+with x64 off: tolerances follow the precision, and tests marked `x64` are skipped. Both runs forbid
+implicit promotion of dtypes and ranks and see four CPU devices.
+"""
+
+import os
+
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+import jax
+import pytest
+
+NUM_DEVICES = 4
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+  parser.addoption('--float32', action='store_true', help='run with jax x64 mode off')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+  config.addinivalue_line('markers', 'x64: needs float64; skipped under --float32')
+  jax.config.update('jax_enable_x64', not config.getoption('--float32'))
+  jax.config.update('jax_numpy_dtype_promotion', 'strict')
+  jax.config.update('jax_numpy_rank_promotion', 'raise')
+  jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
+  if config.pluginmanager.has_plugin('cacheprovider'):
+    _persist_compilations(config)
+
+
+def _persist_compilations(config: pytest.Config) -> None:
+  """Keeps compiled programs between runs: most of these tests' time is XLA's."""
+  jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('jax')))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  # An entry that another process is writing, or left half written, is compiled again.
+  unreadable = 'ignore:Error (reading|writing) persistent compilation cache:UserWarning'
+  config.addinivalue_line('filterwarnings', unreadable)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+  if not config.getoption('--float32'):
+    return
+  skip = pytest.mark.skip(reason='needs float64')
+  for item in items:
+    if item.get_closest_marker('x64'):
+      item.add_marker(skip)

@@ -1,0 +1,108 @@
+"""The command line: overrides of a config, mistakes in one line, and the prepare_data script."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.data import helpers
+
+_CONFIG = '''
+from structured_obs import config
+
+
+def get_config(variant=''):
+  if variant not in ('', 'low_rank'):
+    raise ValueError(f'There is no variant {variant!r}.')
+  result = config.Config()
+  result.data.source = 'npz:FOLDER/x.npz'
+  result.data.cache_dir = 'FOLDER/cache'
+  result.likelihood.options = {'rank': 8, 'noise_variance': 1e-3}
+  return result
+'''
+_SHOW = '''
+from launch import flags
+CONFIG = flags.define_config()
+flags.run(lambda arguments: print(CONFIG.value.KEY))
+'''
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A folder with a config file and ten images."""
+  (tmp_path / 'config.py').write_text(_CONFIG.replace('FOLDER', str(tmp_path)))
+  np.savez(tmp_path / 'x.npz', image=helpers.random_images(10))
+  return tmp_path
+
+
+def _run(command: list[str]) -> tuple[int, list[str], list[str]]:
+  done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+  return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+
+def _prepare(folder, *flags: str, config: str = 'config.py') -> tuple[int, list[str], list[str]]:
+  return _run(['-m', 'launch.prepare_data', f'--config={folder / config}', *flags])
+
+
+def test_prepare_data_says_what_there_is(folder):
+  status, printed, errors = _prepare(folder, '--verify', config='config.py:low_rank')
+  assert (status, errors) == (0, [])
+  text = '\n'.join(printed)
+  assert '8 train, 1 validation, 1 test' in text
+  assert '6 x 5 x 3, 256 levels' in text
+  assert 'verified' in text
+
+
+@pytest.mark.parametrize(('flag', 'key', 'expected'), [
+    ('--config.likelihood.options.rank=4', 'likelihood.options',
+     "{'rank': 4, 'noise_variance': 0.001}"),
+    ('--config.model.features=(8, 9, 10)', 'model.features', '(8, 9, 10)'),
+    ('--config.optim.stages=mean:20', 'optim.stages', "('mean:20',)"),
+    ('--config.data.flip', 'data.flip', 'True')])
+def test_fields_can_be_overridden(folder, flag, key, expected):
+  program = _SHOW.replace('KEY', key)
+  # The flags are found in sys.argv, which `-c` leaves to the program.
+  assert _run(['-c', program, f'--config={folder / "config.py"}', flag]) == (0, [expected], [])
+
+
+@pytest.mark.parametrize(('flag', 'words'), [
+    ('--config.optim.lerning_rate=1', 'did you mean --config.optim.learning_rate?'),
+    ('--config.optimm.clip_norm=1', 'did you mean --config.optim?'),
+    ('--config.likelihood.options.rnk=1', 'did you mean --config.likelihood.options.rank?'),
+    ('--noconfig.data.flp', 'did you mean --config.data.flip?'),
+    ('--config.optim.learning_rate=abc', "must be of type float, but is 'abc'"),
+    ('--config.likelihood.options.rank=abc', "must be of type int, but is 'abc'"),
+    ('--config.data.flip=maybe', "must be of type bool, but is 'maybe'"),
+    ("--config.model.features=(1, 'a')", "must be a tuple of int, but holds 'a'"),
+    ('--config.optim=3', 'is a group: give one of its fields, --config.optim.learning_rate'),
+    ('--verfy', "Unknown command line flag 'verfy'. Did you mean:"),
+    ('verify', 'flags are given as --name=value')])
+def test_a_mistake_is_answered_with_one_line(folder, flag, words):
+  status, printed, errors = _prepare(folder, flag)
+  assert (status, printed, len(errors)) == (2, [], 1)
+  assert words in errors[0]
+
+
+@pytest.mark.parametrize(('config', 'words'), [
+    ('none.py', 'does not exist'), ('config.py:hi', "ValueError: There is no variant 'hi'.")])
+def test_a_config_that_cannot_be_read(folder, config, words):
+  status, printed, errors = _prepare(folder, config=config)
+  assert (status, printed, len(errors)) == (2, [], 1)
+  assert words in errors[0]
+
+
+def test_a_missing_config_is_asked_for():
+  status, _, errors = _run(['-m', 'launch.prepare_data'])
+  assert (status, len(errors)) == (2, 1)
+  assert 'a config file is needed' in errors[0]
+
+
+def test_errors_of_the_library_are_one_line_unless_debugging(folder):
+  flag = '--config.data.source=folder:/no/such'
+  status, _, errors = _prepare(folder, flag)
+  assert status == 1
+  assert errors == ['error: data.source names the folder /no/such, which does not exist.']
+  status, _, errors = _prepare(folder, flag, '--debug')
+  assert status == 1
+  assert 'Traceback' in errors[0]
