@@ -9,7 +9,7 @@ given in those units: 1e-5 of a [0, 1] image is 4e-5 here.
 import dataclasses
 from typing import Any
 
-# This module's annotations are read as types by the flag parser: no `from __future__ import annotations`.
+# The flag parser reads the annotations as types: no `from __future__ import annotations` here.
 
 
 @dataclasses.dataclass
@@ -40,7 +40,7 @@ class ModelConfig:
   """The network: a convolutional VAE."""
 
   latents: int = 16  # dimension of z
-  features: tuple[int, ...] = (32, 64)  # channels at each resolution, finest first; each next one halves
+  features: tuple[int, ...] = (32, 64)  # channels at each resolution, finest first, then halved
   blocks: int = 1  # residual blocks at each resolution
   norm: str = 'none'  # 'none', 'group' or 'batch'
 
@@ -72,7 +72,7 @@ class OptimConfig:
   clip_norm: float = 0.0  # clip the gradient's global norm to this; 0 does not clip
   ema_decay: float = 0.0  # of the exponential moving average of the parameters; 0 keeps none
   # 'WHAT:STEPS' one after the other, WHAT being 'mean' (the other heads wait), 'covariance' (only the
-  # other heads learn) or 'all'. After the last one, everything learns. Empty: everything, from the start.
+  # other heads learn) or 'all'. After the last one, everything learns. Empty: everything from the start.
   stages: tuple[str, ...] = ()
 
 

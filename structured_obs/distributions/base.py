@@ -128,7 +128,7 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
 
 def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
   """Raise at trace time unless a mask is boolean and of this shape (TypeError, ValueError)."""
-  if jnp.result_type(mask) != bool:
+  if not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
     raise TypeError(f'{name} must be a boolean array; got {jnp.result_type(mask)}.')
   if jnp.shape(mask) != shape:
     raise ValueError(f'{name} must have shape {shape}; got {jnp.shape(mask)}.')

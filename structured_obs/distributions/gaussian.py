@@ -246,7 +246,7 @@ def _sample_given(family, given: _Given, key: Array) -> Array:
 
 def _log_prob_given(family, given: _Given, x: Array) -> Array:
   if given.chol is None:
-    _check_dense('log_prob of a conditional of this family', given.mean.size, MAX_DENSE_SIZE)
+    raise _too_dense('log_prob of a conditional of this family', given.mean.size, MAX_DENSE_SIZE)
   rest = jnp.where(given.observed, 0, x - given.mean)
   quadratic = jnp.sum(rest * _gaussian(family).precision_matvec(given.params, rest))
   log_det = 2 * jnp.sum(jnp.log(jnp.diag(given.chol)))
@@ -262,8 +262,12 @@ def _gaussian(family: Family[P]) -> base.Gaussian[P]:
 
 def _check_dense(operation: str, size: int, max_size: int) -> None:
   if size > max_size:
-    raise ValueError(
-      f'{operation} would form a dense {size} x {size} matrix, '
-      f'{4e-9 * size**2:.2g} GB in float32; the limit is {max_size} pixels. '
-      'Use covariance_column, variance or the products of the family instead.'
-    )
+    raise _too_dense(operation, size, max_size)
+
+
+def _too_dense(operation: str, size: int, max_size: int) -> ValueError:
+  return ValueError(
+    f'{operation} would form a dense {size} x {size} matrix, {4e-9 * size**2:.2g} GB in float32; '
+    f'the limit is {max_size} pixels. Use covariance_column, variance or the products of the family '
+    'instead.'
+  )

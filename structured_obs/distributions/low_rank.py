@@ -2,18 +2,17 @@
 
 P is the factor [D, R] of R images, D a diagonal matrix: one number for all pixels (SOS-VAE: D = eps I)
 or one each. A sample is mean + P w + D^1/2 u with w ~ N(0, I_R) and u ~ N(0, I_D), and conditionals
-and posteriors are of the same kind, in closed form with R x R matrices.
+and posteriors are of the same kind, in closed form with R x R matrices. Cost: D R^2 for log_prob and
+conditionals, D R for a sample.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022, equations 2 and 7. The log density uses the ridge identity of `linalg.woodbury`
 where the paper's form would lose hundreds of nats in float32.
-
-Cost: D R^2 for log_prob and conditionals, D R for a sample.
 """
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +39,7 @@ class Noise(NamedTuple):
 
 
 class _Flat(NamedTuple):
-  """Checked parameters as vectors, n = H W C. Non-positive or infinite variances have become NaN."""
+  """Checked parameters, n = H W C; variances that are not positive or infinite have become NaN."""
 
   mean: Array  # [n]
   factor: Array  # [n, R]
@@ -67,28 +66,27 @@ def family(
   Raises:
     ValueError: the rank is negative or a variance not positive.
   """
-  if rank < 0 or noise_variance <= (min_variance if learn_diag else 0) or min_variance <= 0:
+  floor = min_variance if learn_diag else 0
+  if not (rank >= 0 and min_variance > 0 and floor < noise_variance < math.inf):
     raise ValueError(
       'low_rank needs rank >= 0, positive variances, and min_variance < noise_variance with '
       f'learn_diag; got rank={rank}, noise_variance={noise_variance}, min_variance={min_variance}.'
     )
-  names = {'mean', 'cov_factor'} | ({'cov_diag'} if learn_diag else set())
-  excess = noise_variance - min_variance
+  excess = noise_variance - floor
   # Inverse of softplus, exact for small arguments: log(exp(y) - 1) = y + log(1 - exp(-y)).
-  offset = excess + math.log(-math.expm1(-excess)) if learn_diag else 0.0
+  offset = excess + math.log(-math.expm1(-excess))
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
-    shapes = {'mean': tuple(image), 'cov_factor': (*image, rank), 'cov_diag': tuple(image)}
-    return {name: shape for name, shape in shapes.items() if name in names}
+    shapes = {'mean': tuple(image), 'cov_factor': (*image, rank)}
+    return shapes | ({'cov_diag': tuple(image)} if learn_diag else {})
 
   def from_outputs(outputs: dict[str, Array]) -> LowRank:
-    base.check_outputs(outputs, names)
-    mean = outputs['mean']
+    names = ['mean', 'cov_factor', 'cov_diag'][: 3 if learn_diag else 2]
+    base.check_outputs(outputs, set(names))
+    diag = jnp.full_like(outputs['mean'], noise_variance, shape=())
     if learn_diag:
       diag = min_variance + jax.nn.softplus(outputs['cov_diag'] + offset)
-    else:
-      diag = jnp.full_like(mean, noise_variance, shape=())
-    return LowRank(mean, factor_scale * outputs['cov_factor'], diag)
+    return LowRank(outputs['mean'], factor_scale * outputs['cov_factor'], diag)
 
   gaussian = base.Gaussian(
     noise=noise,
@@ -146,8 +144,7 @@ def reparameterize(params: LowRank, noise: Noise) -> Array:
 def whiten(params: LowRank, residual: Array) -> woodbury.Whitened:
   """Coordinates of a residual [H, W, C] whose squared norms add up to r^T cov^-1 r."""
   base.check_shape('residual', residual, params.mean.shape)
-  flat = _flat(params)
-  inverse_scale, cap = _factorise(flat)
+  inverse_scale, cap = _factorise(_flat(params))
   return woodbury.whiten(cap, residual.reshape(-1) * inverse_scale)
 
 
@@ -160,8 +157,7 @@ def log_det(params: LowRank) -> Array:
 
 def excess_entropy(params: LowRank) -> Array:
   """Entropy above that of the pixel noise D alone, 1/2 log |C|: what the factor adds. [], nats."""
-  _, cap = _factorise(_flat(params))
-  return 0.5 * base.nan_unless_finite(cap.log_det)
+  return 0.5 * base.nan_unless_finite(_factorise(_flat(params))[1].log_det)
 
 
 def variance(params: LowRank) -> Array:
@@ -181,11 +177,8 @@ def covariance_matvec(params: LowRank, v: Array) -> Array:
 
 def precision_matvec(params: LowRank, v: Array) -> Array:
   """cov^-1 v. [H, W, C]."""
-  base.check_shape('v', v, params.mean.shape)
-  flat = _flat(params)
-  inverse_scale, cap = _factorise(flat)
-  whitened = woodbury.whiten(cap, v.reshape(-1) * inverse_scale)
-  return (whitened.residual * inverse_scale).reshape(v.shape)
+  inverse_scale = jax.lax.rsqrt(_flat(params).diag)
+  return (whiten(params, v).residual * inverse_scale).reshape(v.shape)
 
 
 def temper(params: LowRank, temperature: Array) -> LowRank:
@@ -232,8 +225,8 @@ def condition(params: LowRank, x: Array, observed: Array) -> base.Conditional:
 
 
 def _sample_unobserved(rest: _Flat, seen: Array, like: Array, key: Array) -> Array:
-  white = noise(key, LowRank(like, rest.factor, rest.diag))
-  return jnp.where(seen, rest.mean, _reparameterize(rest, white)).reshape(like.shape)
+  drawn = _reparameterize(rest, noise(key, LowRank(like, rest.factor, rest.diag)))
+  return jnp.where(seen, rest.mean, drawn).reshape(like.shape)
 
 
 def _log_prob_unobserved(rest: _Flat, seen: Array, x: Array) -> Array:
@@ -294,14 +287,12 @@ def _flat(params: LowRank) -> _Flat:
 
 
 def _factorise(flat: _Flat) -> tuple[Array, woodbury.Capacitance]:
-  """D^-1/2 and the capacitance."""
   inverse_scale = jax.lax.rsqrt(flat.diag)
   return inverse_scale, woodbury.capacitance(flat.factor, inverse_scale)
 
 
 def _log_density(flat: _Flat, pixels: Array) -> Array:
-  density = woodbury.log_density(pixels - flat.mean, flat.factor, flat.diag)
-  return base.nan_unless_finite(density)
+  return base.nan_unless_finite(woodbury.log_density(pixels - flat.mean, flat.factor, flat.diag))
 
 
 def _reparameterize(flat: _Flat, noise: Noise) -> Array:

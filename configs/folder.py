@@ -1,0 +1,35 @@
+"""A low-rank VAE on any folder, or zip file, of images.
+
+  python -m launch.train --config=configs/folder.py --config.data.source=folder:PATH --workdir=runs/mine
+
+Images are cropped at the centre and resized to 64x64; `--config.data.height`, `.width` and `.channels`
+(1 gray, 3 RGB, 0 as the files are) choose otherwise, and `--config.data.skip_corrupt` leaves unreadable
+files out. Variants: `low_rank` (the default) and `diagonal`, which differ in the family alone.
+
+Reference for the family: Langley et al., "Structured Uncertainty in the Observation Space of Variational
+Autoencoders", 2022. The network is a small one, not the paper's.
+"""
+
+from structured_obs import config, distributions
+
+LIKELIHOODS = {
+  'low_rank': {'rank': 25, 'noise_variance': 0.01, 'learn_diag': True, 'min_variance': 1e-5},
+  'diagonal': {'min_scale': 3e-3},
+}
+
+
+def get_config(variant: str = 'low_rank') -> config.Config:
+  """Config of a variant, 'low_rank' or 'diagonal'."""
+  variant = variant or 'low_rank'
+  if variant not in LIKELIHOODS:
+    raise ValueError(f'configs/folder.py has the variants low_rank and diagonal; got {variant!r}.')
+  return config.Config(
+    data=config.DataConfig(source='folder:', height=64, width=64, flip=True),
+    model=config.ModelConfig(latents=64, features=(32, 64, 128, 128), blocks=1, norm='group'),
+    likelihood=config.LikelihoodConfig(
+      variant, distributions.options(variant, **LIKELIHOODS[variant])
+    ),
+    optim=config.OptimConfig(learning_rate=5e-4, warmup_steps=500, clip_norm=1e4, ema_decay=0.999),
+    train=config.TrainConfig(steps=20000, batch_size=32, validate_every=1000, checkpoint_every=1000),
+    eval=config.EvalConfig(batch_size=32, chunk=5),
+  )
