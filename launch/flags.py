@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = 'config'
@@ -48,6 +48,8 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
 
 def _guarded(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> Any:
   """Runs `main`; prints the message of a user's error instead of its traceback."""
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells 70 lines about every checkpoint
   try:
     return main(arguments)
   except (ValueError, OSError, ImportError, TypeError) as error:

@@ -1,0 +1,60 @@
+"""Trains a model, or goes on training it: the same command resumes what it began.
+
+  python -m launch.train --config=configs/digits.py:low_rank --workdir=runs/low_rank
+  python -m launch.train --config=configs/digits.py:low_rank --dry_run
+
+Ctrl-C and SIGTERM save and exit with status 0; a second Ctrl-C aborts. On several hosts, start the
+same command on each of them with --coordinator_address, --num_processes and its own --process_id,
+or with --distributed=auto where jax knows the cluster; all of them must see the same workdir.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import flags as absl_flags
+
+from launch import flags
+from structured_obs.train import distributed, run
+
+_CONFIG = flags.define_config()
+_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_DRY_RUN = absl_flags.DEFINE_bool('dry_run', False, 'Describe the compiled step; write nothing.')
+_TENSORBOARD = absl_flags.DEFINE_bool('tensorboard', False, 'Also write TensorBoard event files.')
+_ALLOW = absl_flags.DEFINE_bool(
+  'allow_config_change', False, 'Go on although the configuration or the data are not the same.'
+)
+_CACHE = absl_flags.DEFINE_string('compile_cache', '', 'Directory that keeps compiled programs.')
+_DISTRIBUTED = absl_flags.DEFINE_enum(
+  'distributed', 'off', ['off', 'auto'], "'auto' reads the cluster's environment."
+)
+_COORDINATOR = absl_flags.DEFINE_string('coordinator_address', None, 'host:port of process 0.')
+_PROCESSES = absl_flags.DEFINE_integer('num_processes', None, 'Number of processes.')
+_PROCESS = absl_flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.')
+
+
+def main(arguments: Sequence[str]) -> None:
+  """Runs the training that the flags describe."""
+  del arguments
+  if _CACHE.value:
+    jax.config.update('jax_compilation_cache_dir', _CACHE.value)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  run.run(
+    _CONFIG.value,
+    run.Options(
+      workdir=_WORKDIR.value,
+      command=f'python -m launch.train {shlex.join(sys.argv[1:])}',
+      dry_run=_DRY_RUN.value,
+      tensorboard=_TENSORBOARD.value,
+      allow_config_change=_ALLOW.value,
+      cluster=distributed.Cluster(
+        _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _DISTRIBUTED.value == 'auto'
+      ),
+    ),
+  )
+
+
+if __name__ == '__main__':
+  flags.run(main)

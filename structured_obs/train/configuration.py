@@ -1,0 +1,156 @@
+"""A configuration as plain data: checked, compared with the one a run began with, and read back."""
+
+import dataclasses
+from typing import Any
+
+from structured_obs.config import Config
+from structured_obs.train import feed, names, parallel, schedule
+
+NORMS = ('none', 'group', 'batch')
+
+# What may change when a run goes on: nothing of it moves a parameter by more than round-off.
+FREE = (
+  'data.cache_dir',
+  'data.manual_dir',
+  'data.download',
+  'data.residency',
+  'train.mapping',
+  'train.steps_in_flight',
+  'train.log_every',
+  'train.validate_every',
+  'train.checkpoint_every',
+  'train.keep',
+  'train.patience',
+  'train.max_nonfinite',
+  'eval',
+)
+
+POSITIVE = (
+  'model.latents',
+  'train.steps',
+  'train.batch_size',
+  'train.steps_in_flight',
+  'train.log_every',
+  'train.validate_every',
+  'train.checkpoint_every',
+  'train.keep',
+  'train.max_nonfinite',
+  'eval.batch_size',
+  'eval.importance_samples',
+  'eval.chunk',
+  'optim.learning_rate',
+)
+NOT_NEGATIVE = (
+  'model.blocks',
+  'objective.beta',
+  'optim.warmup_steps',
+  'optim.weight_decay',
+  'optim.clip_norm',
+  'train.patience',
+  'train.seed',
+)
+
+
+def check(config: Config) -> None:
+  """Raises a ValueError that names the first field whose value cannot be."""
+  fields = flatten(config)
+  for name in POSITIVE:
+    if not fields[name] > 0:
+      raise ValueError(f'{name} must be positive, but is {fields[name]}.')
+  for name in NOT_NEGATIVE:
+    if not fields[name] >= 0:
+      raise ValueError(f'{name} must not be negative, but is {fields[name]}.')
+  if not 0 <= config.optim.ema_decay < 1:
+    raise ValueError(
+      f'optim.ema_decay must be at least 0 and below 1, but is {config.optim.ema_decay}.'
+    )
+  if not config.model.features or min(config.model.features) < 1:
+    raise ValueError(
+      'model.features must hold one positive number of channels for each resolution, but is '
+      f'{tuple(config.model.features)}.'
+    )
+  names.check('train.mapping', config.train.mapping, parallel.MAPPINGS)
+  names.check('optim.schedule', config.optim.schedule, schedule.SCHEDULES)
+  names.check('model.norm', config.model.norm, NORMS)
+  names.check('data.residency', config.data.residency, feed.RESIDENCIES)
+  schedule.parse_stages(config.optim.stages)
+
+
+def check_batch(config: Config, num_images: int, devices: int, processes: int) -> None:
+  """Raises a ValueError if the batch cannot be cut over the devices, or exceeds the training set.
+
+  Args:
+    config: of the run.
+    num_images: in the training split.
+    devices: of all processes together.
+    processes: how many there are.
+  """
+  size = config.train.batch_size
+  if size % devices:
+    low, high = size // devices * devices, -(-size // devices) * devices
+    near = f'{low} or {high}' if low else f'{high}'
+    raise ValueError(
+      f'train.batch_size is {size}, which does not divide by the {devices} devices of '
+      f'{processes} process{"es" if processes > 1 else ""}; {near} would.'
+    )
+  if size > num_images:
+    raise ValueError(
+      f'train.batch_size is {size}, but the training split has only {num_images} images; it must '
+      'be at most that.'
+    )
+  if processes > 1 and config.train.mapping == 'pmap':
+    raise ValueError("train.mapping 'pmap' works on one host only; 'shard_map' works on many.")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+  """Returns the configuration as nested dictionaries, as JSON gives them back."""
+  return dataclasses.asdict(config, dict_factory=lambda items: {k: _plain(v) for k, v in items})
+
+
+def from_dict(tree: dict[str, Any]) -> Config:
+  """Inverse of `to_dict`; a field that is not there has its default.
+
+  Raises:
+    ValueError: if there is a field that Config does not have.
+  """
+  config = Config()
+  for section, values in tree.items():
+    if section not in {field.name for field in dataclasses.fields(config)}:
+      raise ValueError(f"The stored configuration has a section '{section}' that Config lacks.")
+    part = getattr(config, section)
+    known = {field.name for field in dataclasses.fields(part)}
+    for name, value in values.items():
+      if name not in known:
+        raise ValueError(f"The stored configuration has '{section}.{name}', which Config lacks.")
+      default = getattr(part, name)
+      setattr(part, name, tuple(value) if isinstance(default, tuple) else value)
+  return config
+
+
+def flatten(config: Config) -> dict[str, Any]:
+  """Returns the fields as 'section.name'; options of the family as 'likelihood.options.name'."""
+  flat = {}
+  for section, values in to_dict(config).items():
+    for name, value in values.items():
+      if isinstance(value, dict):
+        flat.update({f'{section}.{name}.{option}': item for option, item in value.items()})
+      else:
+        flat[f'{section}.{name}'] = value
+  return flat
+
+
+def binding(config: Config) -> dict[str, Any]:
+  """Returns the fields that a run must keep from its first step to its last.
+
+  The number of steps is among them only where the learning rate depends on it.
+  """
+  free = FREE + (('train.steps',) if config.optim.schedule == 'constant' else ())
+  return {
+    name: value
+    for name, value in flatten(config).items()
+    if name not in free and name.split('.')[0] not in free
+  }
+
+
+def _plain(value: Any) -> Any:
+  return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,190 @@
+"""From a configuration to everything a run is made of, once; and from a workdir back to a model."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from structured_obs import distributions
+from structured_obs.config import Config
+from structured_obs.data import images as pixels
+from structured_obs.data.prepare import DataSpec
+from structured_obs.distributions.base import Family, ImageShape
+from structured_obs.models import vae
+from structured_obs.objectives import bounds
+from structured_obs.train import checkpoint, configuration, optimizers, parallel
+from structured_obs.train import schedule as schedules
+from structured_obs.train import state as states
+from structured_obs.train import step as steps
+
+Array = jax.Array
+
+CHECKPOINTS = 'checkpoints'  # in a workdir: the latest ones
+BEST = 'best'  # in a workdir: the one of the best validation ELBO
+
+
+class Experiment(NamedTuple):
+  """What a configuration stands for. Build it once: a second model would be compiled again."""
+
+  config: Config
+  spec: DataSpec
+  image: ImageShape
+  family: Family
+  model: Any  # a Linen module with the methods of `models.vae.VAE`
+  objective: Any  # (terms, multipliers) -> (loss [], metrics)
+  optimizer: optax.GradientTransformation
+  schedule: schedules.Schedule  # updates made -> learning rate
+
+
+class Restored(NamedTuple):
+  """A trained model, ready to be evaluated."""
+
+  experiment: Experiment
+  variables: dict[str, Any]  # {'params': .., 'batch_stats': ..}; averaged parameters where kept
+  step: int
+  metadata: dict[str, Any]  # of the checkpoint
+
+
+def resolve(config: Config) -> Config:
+  """Returns the configuration, checked, with every option of the family written out.
+
+  Raises:
+    ValueError: naming the field that cannot be.
+  """
+  configuration.check(config)
+  options = distributions.options(config.likelihood.family, **config.likelihood.options)
+  likelihood = dataclasses.replace(config.likelihood, options=options)
+  return dataclasses.replace(config, likelihood=likelihood)
+
+
+def build(config: Config, spec: DataSpec) -> Experiment:
+  """Makes family, model, objective and optimizer of a run.
+
+  Raises:
+    ValueError: naming the field of the configuration that cannot be.
+  """
+  config = resolve(config)
+  family = distributions.family(config.likelihood.family, **config.likelihood.options)
+  image = ImageShape(spec.height, spec.width, spec.channels)
+  model = vae.VAE(
+    family=family,
+    image=image,
+    latents=config.model.latents,
+    features=tuple(config.model.features),
+    blocks=config.model.blocks,
+    norm=config.model.norm,
+    axis_name=parallel.AXIS,
+  )
+  return Experiment(
+    config=config,
+    spec=spec,
+    image=image,
+    family=family,
+    model=model,
+    objective=bounds.negative_elbo(config.objective.beta),
+    optimizer=optimizers.make_optimizer(config.optim, config.train.steps),
+    schedule=schedules.learning_rate(config.optim, config.train.steps),
+  )
+
+
+def run_keys(experiment: Experiment) -> tuple[Array, Array, Array]:
+  """Returns the keys of a run: of the initialisation, of the training and of the validation."""
+  initial, training, validation = jax.random.split(jax.random.key(experiment.config.train.seed), 3)
+  return initial, training, validation
+
+
+def init_state(experiment: Experiment, key: Array) -> states.TrainState:
+  """Returns the state before the first step, on the default device."""
+
+  def init(key: Array) -> states.TrainState:
+    model_key, image_key = jax.random.split(key)
+    x = jnp.zeros((1, *experiment.image), jnp.float32)
+    variables = experiment.model.init(model_key, image_key[None], x)
+    keep_ema = experiment.config.optim.ema_decay > 0
+    return states.create(variables, experiment.optimizer, keep_ema)
+
+  return jax.jit(init)(key)
+
+
+def make_preprocess(config: Config, spec: DataSpec) -> steps.Preprocess:
+  """Returns `(keys [B], uint8 [B, H, W, C]) -> float32 [B, H, W, C]`: what a step does first.
+
+  It augments as configured, scales to [-1, 1] and dequantises.
+  """
+
+  def one(key: Array, image: Array) -> Array:
+    augment_key, noise_key = jax.random.split(key)
+    image = pixels.augment(augment_key, image, config.data.flip, config.data.shift)
+    x = pixels.to_unit(image, spec.levels)
+    if config.objective.dequantize:
+      x = pixels.dequantize(noise_key, x, spec.levels)
+    return x
+
+  return jax.vmap(one)
+
+
+def make_step(experiment: Experiment, mesh: Mesh) -> steps.TrainStep:
+  """Returns the compiled-on-first-use step over the mesh, by the configured mapping."""
+  config = experiment.config
+  update = steps.make_train_step(
+    experiment.model,
+    experiment.objective,
+    experiment.optimizer,
+    make_preprocess(config, experiment.spec),
+    axis_name=parallel.AXIS,
+    ema_decay=config.optim.ema_decay,
+  )
+  return parallel.MAPPINGS[config.train.mapping](update, mesh)
+
+
+def abstract_state(experiment: Experiment, mesh: Mesh) -> states.TrainState:
+  """Returns the shapes of the state with the sharding it has in a run over the mesh."""
+  shapes = jax.eval_shape(lambda key: init_state(experiment, key), jax.random.key(0))
+  sharding = parallel.replicated(mesh)
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
+  )
+
+
+def restore(workdir: str | Path, which: str | int = 'best') -> Restored:
+  """Returns a model of a run, on the first local device.
+
+  Args:
+    workdir: of the run.
+    which: 'best' by validation ELBO, 'latest', or the step of a checkpoint that is still kept.
+
+  Raises:
+    FileNotFoundError: if there is no such checkpoint.
+    ValueError: if the checkpoint does not fit its own configuration, or is damaged.
+  """
+  directory, step = locate(Path(workdir), which)
+  with checkpoint.open_for_reading(directory) as checkpointer:
+    metadata = checkpoint.read_metadata(checkpointer, step)
+    config = configuration.from_dict(metadata['config'])
+    experiment = build(config, DataSpec(**metadata['data']))
+    mesh = parallel.make_mesh(jax.local_devices()[:1])
+    state = checkpoint.load(checkpointer, step, abstract_state(experiment, mesh))
+  return Restored(experiment, states.evaluation_variables(state), step, metadata)
+
+
+def locate(workdir: Path, which: str | int) -> tuple[Path, int]:
+  """Returns the directory and the step of a checkpoint: see `restore`."""
+  found = {}
+  for directory in (workdir / BEST, workdir / CHECKPOINTS):
+    found[directory.name] = checkpoint.steps_in(directory)
+  if which == 'latest' and found[CHECKPOINTS]:
+    return workdir / CHECKPOINTS, found[CHECKPOINTS][-1]
+  if which == 'best' and found[BEST]:
+    return workdir / BEST, found[BEST][-1]
+  if str(which).isdecimal():
+    for name, steps_there in found.items():
+      if int(which) in steps_there:
+        return workdir / name, int(which)
+  raise FileNotFoundError(
+    f"{workdir} has no checkpoint '{which}'; it has the steps {found[CHECKPOINTS]}, and best "
+    f"{found[BEST]}. 'best', 'latest' or one of these steps can be restored."
+  )

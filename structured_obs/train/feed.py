@@ -1,0 +1,98 @@
+"""Brings the batch of a step to the devices: a pure function of the step, however it travels.
+
+Either the whole training array lies on every device and a step's batch is gathered there by its
+indices, or a thread reads the rows from the memory map on the host and sends them some steps ahead.
+"""
+
+import contextlib
+from collections.abc import Callable, Generator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from structured_obs.config import TrainConfig
+from structured_obs.data import pipeline
+from structured_obs.train import names, parallel
+
+Array = jax.Array
+
+RESIDENCIES = ('auto', 'device', 'host')
+AHEAD = 2  # batches on their way while one is in use
+
+
+def stream(
+  images: np.ndarray, config: TrainConfig, residency: str, mesh: Mesh
+) -> Callable[[int, int], Generator[Array]]:
+  """Returns `(first, end) -> the batches of the steps first .. end - 1`, cut over the mesh.
+
+  Args:
+    images: [N, H, W, C] uint8, the training split.
+    config: batch size and seed.
+    residency: 'device', 'host' or 'auto'.
+    mesh: over all devices of all processes.
+  """
+  names.check('data.residency', residency, RESIDENCIES)
+
+  def indices(step: int) -> np.ndarray:
+    return pipeline.batch_indices(
+      config.seed, step, len(images), config.batch_size, jax.process_index(), jax.process_count()
+    )
+
+  if residency == 'device' or (residency == 'auto' and _fits(images, mesh)):
+    return _from_device(images, indices, mesh)
+  return _from_host(images, indices, mesh)
+
+
+def _fits(images: np.ndarray, mesh: Mesh) -> bool:
+  """Whether every device of this process can hold the images; those of a CPU share one memory."""
+  local = mesh.local_devices
+  copies = len(local) if local[0].platform == 'cpu' else 1
+  return pipeline.fits_on_device(images.nbytes * copies, local[0])
+
+
+def global_batch(config: TrainConfig, images: np.ndarray, step: int) -> np.ndarray:
+  """Returns the whole batch of a step on the host, [B, H, W, C] uint8, of all processes."""
+  count = jax.process_count()
+  rows = [
+    pipeline.batch_indices(config.seed, step, len(images), config.batch_size, process, count)
+    for process in range(count)
+  ]
+  return pipeline.gather(images, np.concatenate(rows))
+
+
+def _from_device(
+  images: np.ndarray, indices: Callable[[int], np.ndarray], mesh: Mesh
+) -> Callable[[int, int], Generator[Array]]:
+  whole, cut = PartitionSpec(), PartitionSpec(parallel.AXIS)
+  resident = jax.make_array_from_callback(
+    images.shape, parallel.replicated(mesh), lambda index: np.asarray(images[index])
+  )
+
+  def take(images: Array, rows: Array) -> Array:
+    return images.at[rows].get(mode='promise_in_bounds')
+
+  gather = jax.jit(jax.shard_map(take, mesh=mesh, in_specs=(whole, cut), out_specs=cut))
+
+  def batches(first: int, end: int) -> Generator[Array]:
+    for step in range(first, end):
+      yield gather(resident, _spread(indices(step), mesh))
+
+  return batches
+
+
+def _from_host(
+  images: np.ndarray, indices: Callable[[int], np.ndarray], mesh: Mesh
+) -> Callable[[int, int], Generator[Array]]:
+  def make(step: int) -> Array:
+    return _spread(pipeline.gather(images, indices(step)), mesh)
+
+  def batches(first: int, end: int) -> Generator[Array]:
+    with contextlib.closing(pipeline.prefetch(make, first, end, AHEAD)) as made:
+      yield from made
+
+  return batches
+
+
+def _spread(local: np.ndarray, mesh: Mesh) -> Array:
+  return jax.make_array_from_process_local_data(parallel.split(mesh), local)

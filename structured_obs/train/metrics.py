@@ -1,0 +1,201 @@
+"""What a run tells: metrics.jsonl, TensorBoard events, and progress on the terminal.
+
+One JSON object a line: {"step": .., "kind": "train" or "validation", name: number, ..}. The lines
+are strict JSON, in which a number that is not finite is null.
+"""
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import rich.console
+import rich.progress
+
+FILE = 'metrics.jsonl'
+FIRST = ('loss',)  # metrics to show before the others
+
+
+def check_tensorboard() -> None:
+  """Raises an ImportError that names the extra if tensorboardX is missing."""
+  if importlib.util.find_spec('tensorboardX') is None:
+    raise ImportError(
+      "--tensorboard writes event files with tensorboardX, which is not installed; pip install "
+      "'structured_obs[log]' brings it."
+    )
+
+
+def strict(value: Any) -> Any:
+  """Returns the value with every float that JSON cannot express as None."""
+  if isinstance(value, Mapping):
+    return {key: strict(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [strict(item) for item in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read(workdir: Path) -> list[dict[str, Any]]:
+  """Returns the records of a run, in order; a last line that was cut short is left out."""
+  path = Path(workdir) / FILE
+  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+  return [json.loads(line) for line in lines if line.endswith('\n')]
+
+
+def truncate(workdir: Path, step: int) -> None:
+  """Removes the records after `step`, which a resumed run writes again."""
+  kept = [record for record in read(workdir) if record['step'] <= step]
+  temporary = Path(workdir) / f'{FILE}.tmp'
+  temporary.write_text(''.join(json.dumps(record, allow_nan=False) + '\n' for record in kept))
+  os.replace(temporary, Path(workdir) / FILE)
+
+
+class Meter:
+  """Averages the metrics of finished steps, over those that are finite, and measures the speed."""
+
+  def __init__(self, batch_size: int):
+    self._batch_size = batch_size
+    self._told: list[dict[str, Any]] = []
+    self._timed = 0
+    self._seconds = 0.0
+    self._since: float | None = None  # None until the first step, which compiles, has finished
+
+  def add(self, told: dict[str, Any]) -> None:
+    """Adds the metrics of a finished step, as arrays on the devices."""
+    self._told.append(told)
+    if self._since is None:
+      self._since = time.perf_counter()
+    else:
+      self._timed += 1
+
+  def read(self) -> dict[str, float]:
+    """Returns the means since the last call, and images per second of all devices together."""
+    fetched = jax.device_get(self._told)
+    now = time.perf_counter()
+    seconds = self._seconds + now - (now if self._since is None else self._since)
+    found = set(fetched[0]) if fetched else set()
+    names = [name for name in FIRST if name in found] + sorted(found - {*FIRST, 'skipped'})
+    values = {name: _finite_mean([float(told[name]) for told in fetched]) for name in names}
+    values['images_per_second'] = (
+      self._timed * self._batch_size / seconds if self._timed else math.nan
+    )
+    self._told, self._timed, self._seconds, self._since = [], 0, 0.0, now
+    return values
+
+  @contextlib.contextmanager
+  def pause(self) -> Iterator[None]:
+    """Leaves what happens inside out of the speed."""
+    begun = time.perf_counter()
+    yield
+    if self._since is not None:
+      self._seconds -= time.perf_counter() - begun
+
+
+def _finite_mean(values: list[float]) -> float:
+  finite = [value for value in values if math.isfinite(value)]
+  return math.fsum(finite) / len(finite) if finite else math.nan
+
+
+def _shown(name: str, values: Mapping[str, float]) -> bool:
+  """Whether a line on the terminal has room for it: not the sampled terms of latents, not norms."""
+  kind, _, term = name.partition('/')
+  sampled = kind in ('log_p', 'log_q') and f'log_q/{term}' in values
+  quiet = name in ('param_norm', 'learning_rate') or (name == 'skipped' and not values[name])
+  return not sampled and not quiet
+
+
+class Recorder:
+  """Writes records to metrics.jsonl and, if asked, TensorBoard, and shows them. A context manager.
+
+  On a terminal a rich progress bar stays at the bottom; elsewhere each record is one plain line.
+  `active=False` makes it silent: the processes other than 0 of a run on many hosts.
+  """
+
+  def __init__(self, workdir: Path, steps: int, tensorboard: bool = False, active: bool = True):
+    self._active = active
+    self._steps = steps
+    self._workdir = Path(workdir)
+    self._tensorboard = tensorboard
+    self._file: Any = None
+    self._began: tuple[int, float] | None = None
+    self._events: Any = None
+    self._console = rich.console.Console(highlight=False, soft_wrap=True)
+    self._bar = rich.progress.Progress(
+      rich.progress.TextColumn('step {task.completed}/{task.total}'),
+      rich.progress.BarColumn(),
+      rich.progress.TimeElapsedColumn(),
+      rich.progress.TextColumn('ETA'),
+      rich.progress.TimeRemainingColumn(),
+      rich.progress.TextColumn('{task.description}'),
+      console=self._console,
+      disable=not (active and self._console.is_terminal),
+    )
+    self._task = self._bar.add_task('', total=steps)
+
+  def __enter__(self) -> 'Recorder':
+    self._bar.start()
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self._bar.stop()
+    for output in (self._file, self._events):
+      if output is not None:
+        output.close()
+
+  def resume(self, step: int) -> None:
+    """Goes on from `step`: forgets the records after it, and moves the bar."""
+    self._began = None
+    if self._active:
+      truncate(self._workdir, step)
+      self._file = (self._workdir / FILE).open('a')
+    if self._active and self._tensorboard:
+      import tensorboardX  # the `log` extra
+
+      self._events = tensorboardX.SummaryWriter(
+        str(self._workdir / 'tensorboard'), purge_step=step or None
+      )
+    self._bar.reset(self._task, completed=step)
+
+  def advance(self, step: int) -> None:
+    """Moves the progress bar."""
+    self._began = self._began or (step, time.perf_counter())  # the first step compiles: not counted
+    self._bar.update(self._task, completed=step)
+
+  def record(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+    """Writes and shows one record."""
+    if not self._active:
+      return
+    self._file.write(
+      json.dumps(strict({'step': step, 'kind': kind, **values}), allow_nan=False) + '\n'
+    )
+    self._file.flush()
+    if self._events is not None:
+      for name, value in values.items():
+        self._events.add_scalar(f'{kind}/{name}', value, step)
+    self._show(step, kind, values)
+
+  def say(self, text: str) -> None:
+    """Prints one message, above the progress bar where there is one."""
+    if self._active:
+      self._console.print(text, markup=False)
+
+  def _show(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+    shown = [name for name in values if _shown(name, values)]
+    terms = '  '.join(f'{name} {values[name]:.5g}' for name in shown)
+    if kind == 'train' and not self._bar.disable:
+      self._bar.update(self._task, completed=step, description=terms)
+    else:
+      left = f'  ETA {self._eta(step)}' if kind == 'train' else ''
+      self.say(f'{kind} {step}/{self._steps}  {terms}{left}')
+
+  def _eta(self, step: int) -> str:
+    if self._began is None or step <= self._began[0]:
+      return '-'
+    first, begun = self._began
+    left = (time.perf_counter() - begun) / (step - first) * (self._steps - step)
+    return f'{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}'

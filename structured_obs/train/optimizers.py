@@ -1,0 +1,103 @@
+"""The optimizer: Adam by stages on the network, whatever the constraints need on the multipliers.
+
+One `optax.partition` splits the network from the multipliers, another one inside it splits the
+network by the head's name, so that a stage can train the mean's head before the covariance's. A
+part that waits receives no update, and its Adam moments do not move either.
+"""
+
+from typing import Any
+
+import jax
+import optax
+
+from structured_obs.config import OptimConfig
+from structured_obs.train import schedule
+
+PyTree = Any
+HEADS = ['decoder', 'heads']  # where a network keeps the heads of its outputs
+
+
+def make_optimizer(
+  config: OptimConfig,
+  steps: int,
+  multipliers: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformation:
+  """Returns the optimizer of the tree {'model', 'multipliers'}.
+
+  Args:
+    config: learning rate, schedule, clipping, decay and stages.
+    steps: of the whole run; the cosine schedule ends there.
+    multipliers: transforms the multipliers' gradients; None keeps them as they are.
+  """
+  stages = schedule.parse_stages(config.stages)
+  transforms = []
+  if config.clip_norm > 0:
+    # Waiting heads have gradients too; they must not count towards the norm that is clipped.
+    transforms += [_by_stage(optax.identity(), stages)] if stages else []
+    transforms += [optax.clip_by_global_norm(config.clip_norm)]
+  transforms += [_by_stage(_adam(config), stages) if stages else _adam(config)]
+  rate: Any = schedule.learning_rate(config, steps)
+  transforms += [optax.scale_by_learning_rate(rate)]
+  return _with_standard_promotion(
+    optax.partition(
+      {'model': optax.chain(*transforms), 'multipliers': multipliers or optax.set_to_zero()},
+      {'model': 'model', 'multipliers': 'multipliers'},
+    )
+  )
+
+
+def label_of(path: tuple[Any, ...]) -> str:
+  """Returns the label of the parameter at a path ('model', ..): by the head's name, or 'rest'."""
+  keys = [getattr(entry, 'key', '') for entry in path]
+  if keys[:3] != ['model', *HEADS] or len(keys) < 4:
+    return 'rest'
+  return 'mean_head' if keys[3] == 'mean' else 'other_heads'
+
+
+def labels(params: PyTree) -> PyTree:
+  """Returns the tree of labels of {'model': the network's parameters}."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: label_of(path), params)
+
+
+def _with_standard_promotion(
+  inner: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+  """Lets optax mix integers and floats, as it does, where the caller forbids that (strict mode)."""
+
+  def update(updates: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
+    with jax.numpy_dtype_promotion('standard'):
+      return inner.update(updates, state, params)
+
+  return optax.GradientTransformation(inner.init, update)
+
+
+def _adam(config: OptimConfig) -> optax.GradientTransformation:
+  if config.weight_decay == 0:
+    return optax.scale_by_adam()
+  return optax.chain(
+    optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay, mask=_kernels)
+  )
+
+
+def _kernels(params: PyTree) -> PyTree:
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: getattr(path[-1], 'key', '') == 'kernel', params
+  )
+
+
+def _condition(stages: tuple[schedule.Stage, ...], label: str) -> Any:
+  """The condition as optax declares it, whose step might be any number."""
+  learns = schedule.learns(stages, label)
+  return lambda step, **_: learns(step)
+
+
+def _by_stage(
+  inner: optax.GradientTransformation, stages: tuple[schedule.Stage, ...]
+) -> optax.GradientTransformation:
+  return optax.partition(
+    {
+      label: optax.conditionally_mask(inner, _condition(stages, label))
+      for label in schedule.LABELS
+    },
+    labels,
+  )

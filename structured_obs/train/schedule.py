@@ -1,0 +1,83 @@
+"""Learning rate and stages: what is learnt when, as functions of the number of updates made."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from structured_obs.config import OptimConfig
+from structured_obs.train import names
+
+Array = jax.Array
+Schedule = Callable[[Array], Array]  # [] int32 -> [] float32
+
+SCHEDULES = ('constant', 'cosine')
+LABELS = ('mean_head', 'other_heads', 'rest')  # of the network's parameters
+LEARNERS = {
+  'mean': ('mean_head', 'rest'),
+  'covariance': ('other_heads',),
+  'all': LABELS,
+}
+
+
+class Stage(NamedTuple):
+  """`steps` updates of which only the parameters labelled `learners` take part."""
+
+  learners: tuple[str, ...]  # of LABELS
+  steps: int
+
+
+def learning_rate(config: OptimConfig, steps: int) -> Schedule:
+  """Returns the learning rate as a function of the updates made: linear warm-up, then the schedule.
+
+  The rate of the first update is learning_rate / warmup_steps, not 0, and with 'cosine' that of the
+  update after the last one is 0.
+  """
+  names.check('optim.schedule', config.schedule, SCHEDULES)
+  warmup = max(config.warmup_steps, 1)
+  rest = max(steps - config.warmup_steps, 1)
+
+  def rate(count: Array) -> Array:
+    done = jnp.asarray(count, jnp.float32)
+    factor = jnp.minimum((done + 1) / warmup, 1.0)
+    if config.schedule == 'cosine':
+      progress = jnp.clip((done - config.warmup_steps) / rest, 0.0, 1.0)
+      factor = factor * (1 + jnp.cos(math.pi * progress)) / 2
+    return config.learning_rate * factor
+
+  return rate
+
+
+def parse_stages(stages: tuple[str, ...]) -> tuple[Stage, ...]:
+  """Reads 'WHAT:STEPS' strings, such as 'mean:200'.
+
+  Raises:
+    ValueError: if one is not of that form, names no known part, or lasts no step.
+  """
+  return tuple(_parse_stage(stage) for stage in stages)
+
+
+def _parse_stage(stage: str) -> Stage:
+  what, colon, steps = stage.partition(':')
+  if not colon or not steps.strip().isdecimal() or int(steps) == 0:
+    raise ValueError(
+      f"optim.stages has the entry '{stage}', which is not of the form 'WHAT:STEPS' with a "
+      "positive number of steps, such as 'mean:200'."
+    )
+  names.check('optim.stages', what, LEARNERS)
+  return Stage(LEARNERS[what], int(steps))
+
+
+def learns(stages: tuple[Stage, ...], label: str) -> Callable[[Array], Array]:
+  """Returns `updates made -> whether the parameters of this label learn`, [] int32 -> [] bool."""
+
+  def active(count: Array) -> Array:
+    on, end = jnp.zeros_like(count, dtype=bool), 0
+    for stage in stages:
+      begin, end = end, end + stage.steps
+      on = jnp.where((count >= begin) & (count < end), label in stage.learners, on)
+    return on | (count >= end)
+
+  return active

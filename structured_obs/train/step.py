@@ -1,0 +1,141 @@
+"""One update, as one device sees it.
+
+The function that `make_train_step` returns is the same for a single device, for `jax.shard_map` and
+for `jax.pmap`. Under `shard_map` with its check of varying types, the gradient of a device's own
+loss with respect to replicated parameters comes out already summed over the devices, and the usual
+`pmean(grads)` then leaves that sum, a factor of the device count too large, without an error.
+Casting the parameters to varying ones first makes the gradient the device's own under either
+mapping, and one `pmean` then makes it the global batch's.
+
+Letters: B images of one device in one step.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from structured_obs.train.state import TrainState
+
+Array = jax.Array
+PyTree = Any
+Metrics = dict[str, Array]  # [] each
+Preprocess = Callable[[Array, Array], Array]  # (keys [B], uint8 [B, H, W, C]) -> [B, H, W, C]
+TrainStep = Callable[[TrainState, Array, Array], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+  model: Any,
+  objective: Callable[..., tuple[Array, Metrics]],
+  optimizer: optax.GradientTransformation,
+  preprocess: Preprocess,
+  axis_name: str | None = None,
+  ema_decay: float = 0.0,
+) -> TrainStep:
+  """Returns the update `(state, key, batch) -> (state, metrics)`, pure and free of host calls.
+
+  `batch` is uint8 [B, H, W, C], this device's share of the global batch, and `key` that of the run.
+  Where the loss or the gradient is not finite the update is dropped: parameters, model state,
+  optimizer state and moving average stay as they were, and only the counters move.
+
+  Args:
+    model: a Linen module whose `apply(variables, keys, x, train=True)` returns Terms.
+    objective: (terms, multipliers) -> (loss [], metrics), a mean over the images it sees.
+    optimizer: of the tree {'model', 'multipliers'}.
+    preprocess: makes the model's images of the stored ones.
+    axis_name: the mapped axis over devices; None for one device without any mapping.
+    ema_decay: of the moving average, where the state keeps one.
+  """
+  gradient = make_gradient(model, objective, preprocess, axis_name)
+
+  def train_step(state: TrainState, key: Array, batch: Array) -> tuple[TrainState, Metrics]:
+    local = gradient(state, key, batch)
+    loss, metrics, model_state, grads = _mean_over(axis_name, local)
+    grad_norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params: PyTree = optax.apply_updates(state.params, updates)
+    proposed = state._replace(
+      params=params,
+      model_state=model_state,
+      opt_state=opt_state,
+      ema=_average(state, params['model'], ema_decay),
+    )
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state)
+    skipped = jnp.where(finite, 0, state.skipped + 1).astype(jnp.int32)
+    told = {
+      **metrics,
+      'loss': loss,
+      'grad_norm': grad_norm,
+      'param_norm': optax.tree.norm(state.params['model']),
+      'skipped': skipped,
+    }
+    return kept._replace(step=state.step + 1, skipped=skipped), told
+
+  return train_step
+
+
+def make_gradient(
+  model: Any,
+  objective: Callable[..., tuple[Array, Metrics]],
+  preprocess: Preprocess,
+  axis_name: str | None,
+) -> Callable[[TrainState, Array, Array], tuple[Array, Metrics, PyTree, PyTree]]:
+  """Returns `(state, key, batch) -> (loss, metrics, model_state, grads)` of one device's images."""
+
+  def gradient(state: TrainState, key: Array, batch: Array):
+    data_keys, model_keys = step_keys(key, state.step, batch.shape[0], axis_name)
+    x = preprocess(data_keys, batch)
+
+    def loss_fn(params: PyTree) -> tuple[Array, tuple[Metrics, PyTree]]:
+      variables = {'params': params['model'], **state.model_state}
+      terms, model_state = model.apply(
+        variables, model_keys, x, train=True, mutable=list(state.model_state)
+      )
+      loss, metrics = objective(terms, params['multipliers'])
+      return loss, (metrics, model_state)
+
+    params = _varying(state.params, axis_name)  # see the module's docstring
+    (loss, (metrics, model_state)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    return loss, metrics, model_state, grads
+
+  return gradient
+
+
+def step_keys(
+  key: Array, step: Array | int, count: int, axis_name: str | None
+) -> tuple[Array, Array]:
+  """Returns the keys of this device's images at this step: ([B] for the data, [B] for the model).
+
+  They depend on the image's position in the global batch, so on no layout of devices or hosts.
+  """
+  first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
+  positions = first + jnp.arange(count, dtype=jnp.int32)
+  return image_keys(jax.random.fold_in(key, step), positions)
+
+
+def image_keys(key: Array, indices: Array) -> tuple[Array, Array]:
+  """Returns two keys per image, for the data and for the model, from the images' indices [B]."""
+  pairs = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index)))(indices)
+  return pairs[:, 0], pairs[:, 1]
+
+
+def _varying(tree: PyTree, axis_name: str | None) -> PyTree:
+  if axis_name is None:
+    return tree
+  return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to='varying'), tree)
+
+
+def _mean_over(axis_name: str | None, tree: PyTree) -> PyTree:
+  return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def _average(state: TrainState, params: PyTree, decay: float) -> PyTree | None:
+  """Moving average whose decay starts near 0, so that the initial parameters are soon forgotten."""
+  if state.ema is None:
+    return None
+  count = state.step.astype(jnp.float32)
+  step_size = 1 - jnp.minimum(decay, (1 + count) / (10 + count))
+  return optax.incremental_update(params, state.ema, step_size)

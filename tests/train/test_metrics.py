@@ -1,0 +1,88 @@
+"""Records: strict JSON, once for every step, also after a run was cut short."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from structured_obs.train import metrics
+
+
+def record(workdir: Path, *steps: int, tensorboard: bool = False, resume: int = 0) -> None:
+  with metrics.Recorder(workdir, 100, tensorboard) as recorder:
+    recorder.resume(resume)
+    for step in steps:
+      recorder.record(step, 'train', {'loss': 1.0 / step})
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path: Path):
+  with metrics.Recorder(tmp_path, 10) as recorder:
+    recorder.resume(0)
+    recorder.record(1, 'train', {'loss': math.nan, 'grad_norm': math.inf, 'kl': 2.0})
+  text = (tmp_path / metrics.FILE).read_text()
+
+  def refuse(constant: str) -> None:
+    raise AssertionError(constant)
+
+  found = json.loads(text, parse_constant=refuse)
+  assert found == {'step': 1, 'kind': 'train', 'loss': None, 'grad_norm': None, 'kl': 2.0}
+
+
+def test_a_resumed_run_writes_no_step_twice(tmp_path: Path):
+  record(tmp_path, 2, 4, 6)
+  with (tmp_path / metrics.FILE).open('a') as file:
+    file.write('{"step": 8, "ki')  # what a kill leaves
+  assert [line['step'] for line in metrics.read(tmp_path)] == [2, 4, 6]
+  record(tmp_path, 6, 8, resume=4)
+  assert [line['step'] for line in metrics.read(tmp_path)] == [2, 4, 6, 8]
+
+
+def test_without_a_terminal_every_record_is_one_plain_line(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+  record(tmp_path, 1, 2)
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split('  ')[0] for line in lines] == ['train 1/100', 'train 2/100']
+  assert '\x1b' not in ''.join(lines)
+
+
+def test_the_other_processes_are_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+  with metrics.Recorder(tmp_path, 10, active=False) as recorder:
+    recorder.resume(0)
+    recorder.record(1, 'train', {'loss': 1.0})
+    recorder.say('nothing')
+  assert not list(tmp_path.iterdir())
+  assert capsys.readouterr().out == ''
+
+
+def test_tensorboard_events_carry_the_values(tmp_path: Path):
+  pytest.importorskip('tensorboardX')
+  record(tmp_path, 1, 2, tensorboard=True)
+  (path,) = (tmp_path / 'tensorboard').iterdir()
+  content = path.read_bytes()
+  assert content.count(b'train/loss') == 2
+  assert np.float32(0.5).tobytes() in content
+
+
+def test_tensorboard_missing_is_said_with_the_extra(monkeypatch: pytest.MonkeyPatch):
+  monkeypatch.setattr(metrics.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ImportError, match=r'structured_obs\[log\]'):
+    metrics.check_tensorboard()
+
+
+def test_the_meter_averages_finite_values_and_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch):
+  now = [0.0]
+  monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now[0])
+  meter = metrics.Meter(batch_size=8)
+  for loss in (1.0, math.nan, 4.0):
+    now[0] += 1.0
+    meter.add({'loss': np.float32(loss), 'grad_norm': np.float32(math.nan), 'skipped': np.int32(0)})
+  with meter.pause():
+    now[0] += 100.0
+  values = meter.read()
+  assert values['loss'] == 2.5
+  assert math.isnan(values['grad_norm'])
+  assert values['images_per_second'] == 8.0  # 2 timed steps of 8 images in 2 s
+  assert 'skipped' not in values
