@@ -25,7 +25,7 @@ def get_config(variant: str = 'low_rank') -> config.Config:
     raise ValueError(f'configs/folder.py has the variants low_rank and diagonal; got {variant!r}.')
   return config.Config(
     data=config.DataConfig(source='folder:', height=64, width=64, flip=True),
-    model=config.ModelConfig(latents=64, features=(32, 64, 128, 128), blocks=1, norm='group'),
+    model=config.ModelConfig(latents=64, features=(16, 32, 64, 128), blocks=1, norm='group'),
     likelihood=config.LikelihoodConfig(
       variant, distributions.options(variant, **LIKELIHOODS[variant])
     ),

@@ -173,7 +173,9 @@ def posterior_mean(
   return mean + (half.T @ white).reshape(mean.shape), spread.reshape(mean.shape)
 
 
-def leading_components(matvec: Callable[[Array], Array], like: Array, k: int):
+def leading_components(
+  matvec: Callable[[Array], Array], like: Array, k: int
+) -> base.PrincipalComponents:
   """Eigenpairs of a covariance given by its products with images like this one [H, W, C]."""
 
   def flat(v: Array) -> Array:

@@ -75,8 +75,8 @@ def posterior(
 ) -> tuple[Vector, Matrix]:
   """Mean [D] and covariance [D, D] of x given noisy = x + white noise of that variance."""
   mean, cov = _vector(mean), _matrix(cov)
-  gain = np.linalg.solve(cov + noise_variance * np.eye(len(cov)), cov).T
-  return mean + gain @ (_vector(noisy) - mean), noise_variance * gain
+  gain = _matrix(np.linalg.solve(cov + noise_variance * np.eye(len(cov)), cov).T)
+  return mean + gain @ (_vector(noisy) - mean), _matrix(noise_variance * gain)
 
 
 def _vector(values: ArrayLike) -> Vector:

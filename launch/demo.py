@@ -1,0 +1,59 @@
+"""Trains two VAEs on real images, with independent pixels and with a low-rank covariance.
+
+  python -m launch.demo
+
+Both are of configs/digits.py: the same network on the same 8x8 digits, another distribution of the
+pixels. Prints one table over the test images, and writes it with pictures and the scores of every
+image into --workdir. Run again, it goes on where it stopped, and does not train what is trained.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from configs import digits
+from launch import flags
+from structured_obs.evaluation import report, results
+from structured_obs.train import finished, parallel, run
+
+VARIANTS = ('diagonal', 'low_rank')
+
+_WORKDIR = absl_flags.DEFINE_string('workdir', 'runs/demo', 'Directory of the two runs.')
+_SAMPLES = absl_flags.DEFINE_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
+_STEPS = absl_flags.DEFINE_integer('steps', 0, "Training steps; 0 for the config's.", 0)
+
+
+def main(arguments: Sequence[str]) -> None:
+  """Trains, evaluates and compares the variants."""
+  del arguments
+  opened = []
+  for variant in VARIANTS:
+    workdir = str(Path(_WORKDIR.value) / variant)
+    if not _train(variant, workdir):
+      return
+    opened.append(finished.load(workdir, 'best', variant))
+  models, images = [trained for trained, _ in opened], opened[0][1].images['test']
+  mesh = parallel.make_mesh()
+  settings = results.settings_of(models[0].config, models[0].spec, _SAMPLES.value)
+  print(f'\nEvaluating both on {len(images)} test images.')
+  found = [results.evaluate(trained, images, settings, mesh) for trained in models]
+  written = report.write_evaluation(_WORKDIR.value, found, images, {'split': 'test', 'seed': 0})
+  print(f'\n{results.comparison_table(found)}\n\n{results.explanation(found)}')
+  print(f'\npicture  {written.parent / "figures" / "samples.png"}\nreport   {written}')
+
+
+def _train(variant: str, workdir: str) -> bool:
+  """Trains a variant to its end; False after a signal to stop."""
+  config = digits.get_config(variant)
+  if _STEPS.value:
+    config.train.steps = _STEPS.value
+  print(f'\nTraining {variant} in {workdir}')
+  command = f'python -m launch.demo --workdir={_WORKDIR.value}'
+  command += f' --steps={_STEPS.value}' if _STEPS.value else ''
+  outcome = run.run(config, run.Options(workdir=workdir, command=command))
+  return outcome is not None and outcome.reason != 'stopped'
+
+
+if __name__ == '__main__':
+  flags.run(main)

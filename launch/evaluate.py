@@ -1,0 +1,60 @@
+"""Evaluates a trained model on a split: ELBO, IWAE, bits per dimension and calibration.
+
+  python -m launch.evaluate --workdir=runs/low_rank
+  python -m launch.evaluate --workdir=runs/diagonal --compare=runs/low_rank,runs/other
+
+Prints a table and writes evaluation.json, per_image.npz, report.md and figures into
+WORKDIR/evaluation (WORKDIR/evaluation_validation for --split=validation). With --compare, all models
+get the same dequantised images, and the table has paired differences from the run of --workdir.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags as absl_flags
+from absl import logging
+
+from launch import flags
+from structured_obs.evaluation import report, results
+from structured_obs.train import finished, parallel
+
+_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
+_SPLIT = absl_flags.DEFINE_enum('split', 'test', ['test', 'validation', 'train'], 'Which images.')
+_COMPARE = absl_flags.DEFINE_list('compare', [], 'Directories of other runs, between commas.')
+_NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 0, 'The first so many; 0 for all.', 0)
+_SAMPLES = absl_flags.DEFINE_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
+_SEED = absl_flags.DEFINE_integer('seed', 0, 'Of the dequantisation and the latents.', 0)
+
+
+def main(arguments: Sequence[str]) -> None:
+  """Evaluates what the flags name."""
+  del arguments
+  logging.set_verbosity(logging.WARNING)  # Orbax tells 70 lines about every checkpoint
+  if not _WORKDIR.value:
+    raise ValueError('--workdir is missing; it names the directory of the run to evaluate.')
+  workdirs = [_WORKDIR.value, *_COMPARE.value]
+  short = [Path(workdir).resolve().name for workdir in workdirs]
+  names = short if len({*short}) == len(short) else workdirs
+  if len({*names}) < len(names):
+    raise ValueError('--workdir and --compare name a run twice; a run is compared with other ones.')
+  opened = [
+    finished.load(workdir, _CHECKPOINT.value, name)
+    for workdir, name in zip(workdirs, names, strict=True)
+  ]
+  models = [trained for trained, _ in opened]
+  results.check_comparable(models[0], models[1:])
+  images = opened[0][1].images[_SPLIT.value][: _NUM_IMAGES.value or None]
+  settings = results.settings_of(models[0].config, models[0].spec, _SAMPLES.value)
+  mesh = parallel.make_mesh()
+  found = [results.evaluate(trained, images, settings, mesh, _SEED.value) for trained in models]
+  folder = 'evaluation' if _SPLIT.value == 'test' else f'evaluation_{_SPLIT.value}'
+  about = {'split': _SPLIT.value, 'checkpoint': _CHECKPOINT.value, 'seed': _SEED.value}
+  written = report.write_evaluation(os.path.join(_WORKDIR.value, folder), found, images, about)
+  print(f'{results.comparison_table(found)}\n\n{results.explanation(found)}')
+  print(f'\nwritten to {written.parent}: report.md, evaluation.json, per_image.npz, figures')
+
+
+if __name__ == '__main__':
+  flags.run(main)

@@ -1,0 +1,66 @@
+"""Draws from a trained model: new images, and reconstructions of test images.
+
+  python -m launch.sample --workdir=runs/low_rank --num=8 --pixel=4,4 --temperature=0.8
+
+Both as means, samples, standard deviations, correlations with one pixel and principal components: a
+picture each, and all arrays in samples.npz, in WORKDIR/samples or --output.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+from absl import logging
+
+from launch import flags
+from structured_obs import plotting
+from structured_obs.evaluation import views
+from structured_obs.train import finished
+
+_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
+_NUM = absl_flags.DEFINE_integer('num', 8, 'Images in a row.', 1)
+_SAMPLES = absl_flags.DEFINE_integer('samples', 3, 'Samples of each distribution.', 0)
+_PIXEL = absl_flags.DEFINE_list('pixel', [], 'Row, column and channel; by default the middle one.')
+_TEMPERATURE = absl_flags.DEFINE_float('temperature', 1.0, 'Factor of the standard deviations.')
+_COMPONENTS = absl_flags.DEFINE_integer('components', 5, 'Principal components.', 0)
+_SEED = absl_flags.DEFINE_integer('seed', 0, 'Of all that is drawn.', 0)
+_OUTPUT = absl_flags.DEFINE_string('output', '', 'Directory to write to.')
+
+
+def main(arguments: Sequence[str]) -> None:
+  """Draws what the flags describe."""
+  del arguments
+  logging.set_verbosity(logging.WARNING)  # Orbax tells 70 lines about every checkpoint
+  if not _WORKDIR.value:
+    raise ValueError('--workdir is missing; it names the directory of the run to sample from.')
+  trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)
+  model, variables = trained.model, trained.variables
+  request = views.Request(
+    views.parse_pixel(_PIXEL.value, model), _SAMPLES.value, _TEMPERATURE.value, _COMPONENTS.value
+  )
+  prior_key, key = jax.random.split(jax.random.key(_SEED.value))
+  images = np.asarray(prepared.images['test'][: _NUM.value])
+  x = views.to_float(images, trained.spec.levels)
+  prior = views.of_prior(model, variables, _NUM.value, prior_key, request)
+  found = views.of_reconstructions(model, variables, x, key, request)
+
+  output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'samples')
+  title = f'{trained.name}, step {trained.step}, temperature {_TEMPERATURE.value:g}'
+  plotting.image_rows(
+    output / 'prior.png', views.rows(prior, request), title=f'New images: {title}'
+  )
+  plotting.image_rows(
+    output / 'reconstructions.png',
+    views.rows(found, request, np.asarray(x)),
+    title=f'Reconstructions: {title}',
+  )
+  arrays = {**views.named(prior, 'prior'), **views.named(found, 'reconstruction'), 'original': x}
+  np.savez_compressed(output / 'samples.npz', **arrays)  # type: ignore[arg-type]
+  print(f'written to {output}: prior.png, reconstructions.png, samples.npz')
+
+
+if __name__ == '__main__':
+  flags.run(main)

@@ -1,0 +1,71 @@
+"""Whether a model's covariance is as large as its errors, seen in squared Mahalanobis distances.
+
+Under a Gaussian of D dimensions the distance q of an image from the mean is chi-square with D
+degrees of freedom: q / D is 1 on average, with a standard deviation of sqrt(2 / D). The mean alone
+says little, as every family that can scale its covariance learns to get it right; the spread and
+the quantiles say whether the correlations are.
+
+Letters: N images; D = H W C.
+"""
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Calibration(NamedTuple):
+  """Calibration of a model on a split. All three are 1 for a perfect model."""
+
+  mean: float  # mean(q) / D: above 1 for a covariance that is too small
+  spread: float  # sd(q) / sqrt(2 D): above 1 where errors vary more than the model knows
+  temperature: float  # sqrt(mean(q) / D): scaling the covariance by its square is most likely
+
+
+def calibration(mahalanobis: np.ndarray, num_dims: int) -> Calibration:
+  """Calibration from the squared Mahalanobis distances per dimension q / D of a split.
+
+  Args:
+    mahalanobis: [N], q / D. A NaN among them makes every result NaN.
+    num_dims: D.
+
+  Raises:
+    ValueError: unless there is at least one image and one dimension.
+  """
+  _check(mahalanobis, num_dims)
+  mean = float(np.mean(mahalanobis, dtype=np.float64))
+  deviation = float(np.std(mahalanobis, ddof=1)) if mahalanobis.size > 1 else math.nan
+  return Calibration(mean, deviation * math.sqrt(num_dims / 2), math.sqrt(mean))
+
+
+def quantiles(mahalanobis: np.ndarray, num_dims: int) -> tuple[np.ndarray, np.ndarray]:
+  """Quantiles of q / D for a quantile-quantile plot: expected under the model, and found. [N] each.
+
+  The expected ones are the chi-square distribution's at (i + 1/2) / N by the Wilson-Hilferty
+  approximation, off by 0.033 standard deviations at most for D = 16, 0.008 for 64 and 0.002 for 256
+  (N = 1000).
+
+  Args:
+    mahalanobis: [N], q / D.
+    num_dims: D.
+
+  Raises:
+    ValueError: unless there is at least one image and one dimension.
+
+  Reference: Wilson and Hilferty, "The distribution of chi-square", 1931.
+  """
+  _check(mahalanobis, num_dims)
+  normal, count = NormalDist(), mahalanobis.size
+  z = np.array([normal.inv_cdf((i + 0.5) / count) for i in range(count)])
+  variance = 2 / (9 * num_dims)
+  cube_root = 1 - variance + z * math.sqrt(variance)
+  return np.maximum(cube_root, 0) ** 3, np.sort(np.asarray(mahalanobis, np.float64))
+
+
+def _check(mahalanobis: np.ndarray, num_dims: int) -> None:
+  if mahalanobis.ndim != 1 or not mahalanobis.size or num_dims < 1:
+    raise ValueError(
+      'Calibration needs the distances of at least one image, [N], and num_dims >= 1; got an array '
+      f'of shape {mahalanobis.shape} and num_dims={num_dims}.'
+    )

@@ -1,0 +1,237 @@
+"""Likelihoods of a whole split of images, per image and exact: padded rows never reach a mean.
+
+An image's noise follows from the key and the image's index in its split. So a score depends on
+neither the batch size, the chunk nor the devices, and two models see the same dequantised images:
+their difference is a paired one.
+
+Letters: N images of the split; B images at a time; K importance samples.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from structured_obs.data import images as pixels
+from structured_obs.distributions import gaussian
+from structured_obs.objectives import bounds
+from structured_obs.objectives.terms import Terms, log_weight, sum_terms
+
+Array = jax.Array
+AXIS = 'batch'
+
+
+class Settings(NamedTuple):
+  """How a split is scored."""
+
+  levels: int  # gray levels of the images; also the width of the dequantisation noise
+  importance_samples: int = 500  # K
+  chunk: int = 50  # importance samples at once; with the batch it bounds the memory
+  batch_size: int = 64  # images at a time over all devices, rounded up to a multiple of them
+  dequantize: bool = True  # add uniform noise of one level's width, one draw an image
+
+
+class Scores(NamedTuple):
+  """Scores of every image, [N] float64 each. Log densities are of pixels in [-1, 1], in nats."""
+
+  elbo: np.ndarray  # mean over K samples of log p(x|z), minus the KL
+  kl: np.ndarray  # KL(q(z|x) || p(z)), in closed form where the model has one
+  log_prob: np.ndarray  # log p(x|z) at the posterior's mean
+  iwae: np.ndarray  # of K samples, the same as the ELBO's
+  mahalanobis: np.ndarray  # squared distance per dimension, q / D; NaN where there is no Gaussian
+
+
+class Summary(NamedTuple):
+  """Mean over images."""
+
+  mean: float
+  standard_error: float  # NaN for a single image
+  num_images: int
+
+
+class _Job(NamedTuple):
+  """What a batch is measured with; hashable, so that it can be static under jit."""
+
+  measure: Callable[..., Any]  # (job, variables, keys [B], x [B, H, W, C]) -> pytree of [B]
+  model: Any
+  mesh: Mesh
+  settings: Settings
+
+
+def split_scores(
+  model: Any,
+  variables: dict[str, Any],
+  images: np.ndarray,
+  key: Array,
+  settings: Settings,
+  mesh: Mesh | None = None,
+) -> Scores:
+  """Scores every image of a split.
+
+  A log density of an image is a large number, of which float32 keeps few decimals: what is averaged
+  over the samples are differences from the first sample, put together with it in float64.
+
+  Args:
+    model: `apply(variables, keys, x)` returns Terms, its method `reconstruct` the parameters of a
+      distribution of `model.family`.
+    variables: as `apply` takes them, on one device or replicated on those of `mesh`.
+    images: [N, H, W, C] uint8 levels.
+    key: of the evaluation; take the same one for models that are to be compared.
+    settings: how to score.
+    mesh: devices to spread the batch over, along the axis 'batch'; None for the first local device.
+
+  Raises:
+    ValueError: if there is no image, or a setting is not positive.
+  """
+  for name in ('importance_samples', 'chunk', 'batch_size'):
+    if getattr(settings, name) < 1:
+      raise ValueError(f'{name} must be positive, but is {getattr(settings, name)}.')
+  if not len(images):
+    raise ValueError('images must hold at least one image to score; this split is empty.')
+  job = _Job(_score, model, mesh or _first_device(), settings)
+  found = _over_split(job, variables, images, key)
+  return Scores(
+    elbo=found['anchor'] + found['elbo'],
+    kl=found['kl'],
+    log_prob=found['log_prob'],
+    iwae=found['anchor'] + found['iwae'],
+    mahalanobis=found['mahalanobis'],
+  )
+
+
+def split_elbo(
+  model: Any,
+  variables: dict[str, Any],
+  images: np.ndarray,
+  key: Array,
+  levels: int,
+  batch_size: int = 64,
+  mesh: Mesh | None = None,
+  dequantize: bool = True,
+) -> np.ndarray:
+  """Returns a one-sample ELBO of every image, [N] float64, nats of a density of pixels in [-1, 1].
+
+  The quick score of a validation: see `split_scores` for the arguments. On several hosts every
+  process passes the same images and gets the whole answer.
+  """
+  settings = Settings(levels, batch_size=batch_size, dequantize=dequantize)
+  job = _Job(_one_sample_elbo, model, mesh or _first_device(), settings)
+  return _over_split(job, variables, images, key) if len(images) else np.zeros(0)
+
+
+def summarize(values: np.ndarray) -> Summary:
+  """Mean of the values [N] and its standard error. A NaN among them is not left out: it stays."""
+  values = np.asarray(values, np.float64)
+  spread = float(values.std(ddof=1)) if values.size > 1 else math.nan
+  return Summary(float(values.mean()), spread / math.sqrt(values.size), values.size)
+
+
+def paired_difference(first: np.ndarray, second: np.ndarray) -> Summary:
+  """Mean over images of first - second and its standard error, both [N] and of the same images.
+
+  Raises:
+    ValueError: if the two are not of the same images.
+  """
+  if first.shape != second.shape:
+    raise ValueError(
+      'A paired difference needs scores of the same images; got arrays of shape '
+      f'{first.shape} and {second.shape}.'
+    )
+  return summarize(first - second)
+
+
+def _one_sample_elbo(job: _Job, variables: dict[str, Any], keys: Array, x: Array) -> Array:
+  return bounds.elbo(job.model.apply(variables, keys, x))
+
+
+def _score(job: _Job, variables: dict[str, Any], keys: Array, x: Array) -> dict[str, Array]:
+  """Scores of one batch, [B] each: 'elbo' and 'iwae' relative to 'anchor', see `split_scores`."""
+
+  def draw(sample: Array) -> Terms:
+    sample_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, sample)
+    return job.model.apply(variables, sample_keys, x)
+
+  def relative(sample: Array) -> tuple[Array, Array, Array]:
+    observed, latent = _split_terms(draw(sample))
+    offset = sum_terms(observed.log_p) - anchor
+    if not latent.log_q:
+      return offset, offset, jnp.zeros_like(offset)
+    kl = -bounds.elbo(latent)
+    return offset - kl, offset + log_weight(latent), kl
+
+  samples = jnp.arange(job.settings.importance_samples, dtype=jnp.int32)
+  first = sum_terms(_split_terms(draw(samples[0]))[0].log_p)
+  anchor = jnp.where(jnp.isfinite(first), first, 0)
+  elbo, weights, kl = jax.lax.map(relative, samples, batch_size=job.settings.chunk)
+  family = job.model.family
+  params = job.model.apply(variables, None, x, method='reconstruct')
+  distance = jnp.full_like(anchor, math.nan)
+  if family.gaussian is not None:
+    distance = jax.vmap(functools.partial(gaussian.mahalanobis, family))(params, x)
+  return {
+    'anchor': anchor,
+    'elbo': jnp.mean(elbo, axis=0),
+    'iwae': bounds.iwae(weights),
+    'kl': jnp.mean(kl, axis=0),
+    'log_prob': jax.vmap(family.log_prob)(params, x),
+    'mahalanobis': distance / math.prod(x.shape[1:]),
+  }
+
+
+def _split_terms(terms: Terms) -> tuple[Terms, Terms]:
+  """Parts the terms into those of what is observed and those of the latents."""
+  observed = {name: term for name, term in terms.log_p.items() if name not in terms.log_q}
+  latent = {name: terms.log_p[name] for name in terms.log_q}
+  return Terms(observed, {}, {}), Terms(latent, terms.log_q, terms.stats)
+
+
+def _over_split(job: _Job, variables: dict[str, Any], images: np.ndarray, key: Array) -> Any:
+  """Measures every image: the pytree that `job.measure` returns, with arrays [N] float64."""
+  count, size = len(images), job.mesh.size
+  batch_size = -(-min(job.settings.batch_size, count) // size) * size
+  variables, key = jax.device_put((variables, key), NamedSharding(job.mesh, PartitionSpec()))
+  parts = []
+  for first in range(0, count, batch_size):
+    rows = np.arange(first, first + batch_size, dtype=np.int32)
+    # The last batch is filled up with the last image, and its surplus rows are dropped.
+    batch = _spread(np.asarray(images[np.minimum(rows, count - 1)]), job.mesh)
+    found = _measure_batch(job, variables, key, _spread(rows, job.mesh), batch)
+    parts.append(jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(found)))
+  return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _measure_batch(
+  job: _Job, variables: dict[str, Any], key: Array, rows: Array, batch: Array
+) -> Any:
+  """Measures one batch, replicated. Jitted at module level: compiled once for one job."""
+
+  def local(variables: dict[str, Any], key: Array, rows: Array, batch: Array) -> Any:
+    levels = job.settings.levels
+    pairs = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
+    x = jax.vmap(lambda image: pixels.to_unit(image, levels))(batch)
+    if job.settings.dequantize:
+      x = jax.vmap(lambda k, image: pixels.dequantize(k, image, levels))(pairs[:, 0], x)
+    return job.measure(job, variables, pairs[:, 1], x)
+
+  whole, cut = PartitionSpec(), PartitionSpec(AXIS)
+  mapped = jax.shard_map(local, mesh=job.mesh, in_specs=(whole, whole, cut, cut), out_specs=cut)
+  return jax.lax.with_sharding_constraint(
+    mapped(variables, key, rows, batch), NamedSharding(job.mesh, whole)
+  )
+
+
+def _first_device() -> Mesh:
+  auto = (jax.sharding.AxisType.Auto,)
+  return jax.make_mesh((1,), (AXIS,), axis_types=auto, devices=jax.local_devices()[:1])
+
+
+def _spread(rows: np.ndarray, mesh: Mesh) -> Array:
+  """Cuts a batch that every process holds over the devices of the mesh."""
+  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+  return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])

@@ -1,0 +1,187 @@
+"""Reports: Markdown and figures about one run after its training, or about an evaluation."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from structured_obs import plotting
+from structured_obs.evaluation import calibration, results, views
+from structured_obs.evaluation.results import Result, Trained
+from structured_obs.models import vae
+
+Images = Mapping[str, np.ndarray]  # split -> uint8 [N, H, W, C]
+
+SCORED = 1000  # images of a split that the report of a training scores at most
+SHOWN = 8  # images in a row of a picture
+
+
+def write_report(
+  trained: Trained, images: Images, records: Sequence[Mapping[str, Any]], command: str
+) -> Path:
+  """Writes `report.md` and its figures into the workdir of a run that ended.
+
+  Scores are quick ones, of one sample of z an image and at most the first 1000 images of a split,
+  so that a report costs little beside its training; it names the command for the full ones.
+
+  Args:
+    trained: the best checkpoint of the run.
+    images: of the splits; 'validation' and 'test' are scored where they hold any.
+    records: of metrics.jsonl.
+    command: that started the run, and resumes it.
+
+  Returns:
+    The path of the report.
+  """
+  workdir = Path(trained.workdir)
+  figures = {
+    'Training': plotting.training_curves(workdir / 'figures' / 'curves.png', records),
+    'Reconstructions of test images': _picture(trained, images['test'], 'reconstructions.png'),
+    'New images, from the prior': _picture(trained, None, 'prior.png'),
+  }
+  parts = [
+    f'# {trained.name}: {trained.config.likelihood.family} on {trained.spec.source}',
+    f'Checkpoint of step {trained.step} of at most {trained.config.train.steps}'
+    f'{", the best by the validation ELBO" if len(images["validation"]) else ""}; '
+    f'{vae.num_parameters(trained.variables):,} parameters.',
+    _scores(trained, images),
+    *(_figure_text(title, path, workdir) for title, path in figures.items() if path),
+    _commands(trained, command),
+    _data(trained),
+    _config(trained),
+  ]
+  return _write(workdir / 'report.md', parts)
+
+
+def write_evaluation(
+  directory: str | Path, found: Sequence[Result], images: np.ndarray, about: Mapping[str, Any]
+) -> Path:
+  """Writes evaluation.json, per_image.npz, report.md and its figures.
+
+  Args:
+    directory: to write to; it is made.
+    found: results on the same images, the first one compared with the others.
+    images: [N, H, W, C] uint8, those that were scored.
+    about: what else to put into the JSON: the split, the seed.
+
+  Returns:
+    The path of the report.
+  """
+  directory = Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  content = results.strict_json({**about, **results.as_json(found)})
+  (directory / 'evaluation.json').write_text(content)
+  np.savez_compressed(directory / 'per_image.npz', **results.per_image(found))  # type: ignore[arg-type]
+  curves = {
+    result.trained.name: calibration.quantiles(result.scores.mahalanobis, result.num_dims)
+    for result in found
+  }
+  qq = plotting.quantile_quantile(directory / 'figures' / 'calibration.png', curves)
+  models = [result.trained for result in found]
+  picture = comparison_picture(directory / 'figures' / 'samples.png', models, images)
+  named = ', '.join(f'`{trained.workdir}` (step {trained.step})' for trained in models)
+  details = '; '.join(f'{name} {value}' for name, value in about.items())
+  parts = [
+    f'# Evaluation of {named}',
+    details,
+    results.comparison_table(found),
+    results.explanation(found),
+    _figure_text('Calibration', qq, directory),
+    'Quantiles of q / D over the images; on the dashed line the errors are as the model says.',
+    _figure_text('Images', picture, directory),
+  ]
+  return _write(directory / 'report.md', parts)
+
+
+def comparison_picture(
+  path: str | Path, models: Sequence[Trained], images: np.ndarray, samples: int = 2, seed: int = 0
+) -> Path:
+  """Draws originals and, for each model, their means and samples of p(x|z) at the posterior's mean.
+
+  Args:
+    path: of the PNG file.
+    models: of the same images.
+    images: [N, H, W, C] uint8; the first 8 are shown.
+    samples: rows of samples a model.
+    seed: of the samples.
+  """
+  x = views.to_float(np.asarray(images[:SHOWN]), models[0].spec.levels)
+  rows = [plotting.Row('original', np.asarray(x))]
+  for trained in models:
+    request = views.Request(views.center(trained.model), samples, components=0)
+    found = views.of_reconstructions(
+      trained.model, trained.variables, x, jax.random.key(seed), request
+    )
+    rows.append(plotting.Row(f'{trained.name}\nmean', found.mean))
+    for i, sample in enumerate(found.samples, 1):
+      rows.append(plotting.Row(f'{trained.name}\nsample {i}', sample))
+  return plotting.image_rows(path, rows)
+
+
+def _picture(trained: Trained, images: np.ndarray | None, name: str) -> Path | None:
+  """Draws views of the prior, or of reconstructions where there are images."""
+  model, path = trained.model, Path(trained.workdir) / 'figures' / name
+  request = views.Request(views.center(model), components=min(3, model.image.size))
+  key = jax.random.key(0)
+  if images is None:
+    found = views.of_prior(model, trained.variables, SHOWN, key, request)
+    return plotting.image_rows(path, views.rows(found, request))
+  if not len(images):
+    return None
+  x = views.to_float(np.asarray(images[:SHOWN]), trained.spec.levels)
+  found = views.of_reconstructions(model, trained.variables, x, key, request)
+  return plotting.image_rows(path, views.rows(found, request, np.asarray(x)))
+
+
+def _scores(trained: Trained, images: Images) -> str:
+  quick = results.settings_of(trained.config, trained.spec, samples=1)
+  texts, scored = [], []
+  for split in ('validation', 'test'):
+    if len(images[split]):
+      found = results.evaluate(trained, np.asarray(images[split][:SCORED]), quick)
+      scored, count = [found], len(found.scores.elbo)
+      kind = 'all' if count == len(images[split]) else 'the first'
+      texts += [f'## On {kind} {count} {split} images', results.comparison_table(scored)]
+  return '\n\n'.join([*texts, results.explanation(scored)]) if scored else ''
+
+
+def _commands(trained: Trained, command: str) -> str:
+  return '\n'.join([
+    '## What next',
+    '```sh',
+    f'{command}  # goes on with the training',
+    f'python -m launch.evaluate --workdir={trained.workdir}',
+    f'python -m launch.sample --workdir={trained.workdir}',
+    '```',
+  ])
+
+
+def _data(trained: Trained) -> str:
+  spec = trained.spec
+  counts = ', '.join(f'{count:,} {split}' for split, count in spec.counts.items())
+  return '\n'.join([
+    '## Data',
+    f'- {spec.source} ({spec.version}): {counts}; {spec.split_rule}',
+    f'- {spec.height} x {spec.width} x {spec.channels} pixels of {spec.levels} levels',
+    f'- SHA-256 of the pixels `{spec.sha256}`',
+  ])
+
+
+def _config(trained: Trained) -> str:
+  lines = ['## Configuration', '```']
+  for section, fields in dataclasses.asdict(trained.config).items():
+    values = ', '.join(f'{name}={value!r}' for name, value in fields.items())
+    lines.append(f'{section}: {values}')
+  return '\n'.join([*lines, '```'])
+
+
+def _figure_text(title: str, path: Path, directory: Path) -> str:
+  return f'## {title}\n![{title}]({path.relative_to(directory).as_posix()})'
+
+
+def _write(path: Path, parts: Sequence[str]) -> Path:
+  path.write_text('\n\n'.join(part for part in parts if part) + '\n')
+  return path

@@ -1,0 +1,251 @@
+"""Trained models evaluated on one split: what was found, as a table for people and as strict JSON.
+
+Letters: N images; D = H W C.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from structured_obs.config import Config
+from structured_obs.data import images as pixels
+from structured_obs.data.prepare import DataSpec
+from structured_obs.evaluation import calibration, likelihood
+from structured_obs.models import vae
+from structured_obs.objectives import bounds
+
+
+class Trained(NamedTuple):
+  """A trained model and what it was trained on."""
+
+  name: str  # in tables
+  workdir: str
+  config: Config
+  spec: DataSpec
+  model: Any
+  variables: dict[str, Any]
+  step: int
+
+
+class Result(NamedTuple):
+  """One model's scores on a split."""
+
+  trained: Trained
+  settings: likelihood.Settings
+  scores: likelihood.Scores
+
+  @property
+  def num_dims(self) -> int:
+    """D."""
+    return self.trained.model.image.size
+
+
+class _Quantity(NamedTuple):
+  """One line of the table."""
+
+  name: str  # in JSON
+  label: str  # in tables
+  values: Callable[[Result], np.ndarray]  # [N]
+  decimals: int
+
+
+def evaluate(
+  trained: Trained, images: np.ndarray, settings: likelihood.Settings, mesh: Mesh | None = None,
+  seed: int = 0,
+) -> Result:
+  """Scores uint8 images [N, H, W, C]. One seed gives every model the same dequantised images."""
+  key = jax.random.key(seed)
+  scores = likelihood.split_scores(trained.model, trained.variables, images, key, settings, mesh)
+  return Result(trained, settings, scores)
+
+
+def settings_of(config: Config, spec: DataSpec, samples: int = 0) -> likelihood.Settings:
+  """The settings that a run's configuration asks for, or with another number of samples."""
+  return likelihood.Settings(
+    levels=spec.levels,
+    importance_samples=samples or config.eval.importance_samples,
+    chunk=config.eval.chunk,
+    batch_size=config.eval.batch_size,
+    dequantize=config.objective.dequantize,
+  )
+
+
+def check_comparable(first: Trained, others: Sequence[Trained]) -> None:
+  """Raises ValueError unless all were trained on the same data, dequantised alike."""
+  for other in others:
+    if first.spec.sha256 != other.spec.sha256:
+      raise ValueError(
+        f'{other.workdir} was trained on other images than {first.workdir} ({other.spec.source}, '
+        f'{first.spec.source}; by their SHA-256), so their likelihoods cannot be compared.'
+      )
+    if first.config.objective.dequantize != other.config.objective.dequantize:
+      raise ValueError(
+        f'{other.workdir} and {first.workdir} differ in objective.dequantize, so their likelihoods '
+        'are not of the same thing.'
+      )
+
+
+def comparison_table(results: Sequence[Result]) -> str:
+  """Table of all scores with standard errors, and of paired differences from the first result.
+
+  A Markdown table with aligned columns. Smaller is better in its first rows; the last two rows are
+  1 for a perfect model.
+  """
+  first, *others = results
+  header = [f'mean over {len(first.scores.elbo)} images', *(r.trained.name for r in results)]
+  header += [f'{other.trained.name} - {first.trained.name}' for other in others]
+  lines = [header]
+  for _, label, values, decimals in _quantities(first.settings.importance_samples):
+    cells = [_cell(likelihood.summarize(values(result)), decimals) for result in results]
+    differences = [likelihood.paired_difference(values(other), values(first)) for other in others]
+    cells += [_cell(difference, decimals) for difference in differences]
+    lines.append([label, *cells])
+  spreads = [f'{_calibration(result).spread:.3f}' for result in results]
+  lines.append(['its spread, sd(q) / sqrt(2 D)', *spreads, *('' for _ in others)])
+  return markdown_table(lines)
+
+
+def explanation(results: Sequence[Result]) -> str:
+  """What the numbers of the table are, in a few sentences."""
+  settings, scores = results[0].settings, results[0].scores
+  width = pixels.bin_width(settings.levels)
+  lines = [
+    f'Densities are of pixels in [-1, 1], where one of the {settings.levels} gray levels is '
+    f'{width:.6g} wide. '
+    + (
+      'Uniform noise of that width is added to each image (dequantisation), one draw an image, the '
+      'same for every model.'
+      if settings.dequantize
+      else 'Without dequantisation: bits/dim are no bound on a code length.'
+    ),
+    f'Of the negative bounds, smaller is better. ± is the standard error over {len(scores.elbo)} '
+    'images; that of a difference is of the differences image by image. '
+    f'{_averaged(settings.importance_samples)} q is the squared Mahalanobis distance at the '
+    "posterior's mean, D the number of pixels times channels; q / D and its spread are 1 where the "
+    "model's covariance is right.",
+  ]
+  for result in results:
+    bad = sum(int(np.sum(~np.isfinite(values))) for values in result.scores[:4])
+    if bad:
+      lines.append(f'{result.trained.name}: {bad} scores are not finite, and so are the means.')
+  return '\n\n'.join(lines)
+
+
+def as_json(results: Sequence[Result]) -> dict[str, Any]:
+  """Everything in the table as nested dictionaries; differences are from the first result."""
+  first, *others = results
+  quantities = _quantities(first.settings.importance_samples)
+  return {
+    'images': len(first.scores.elbo),
+    'settings': {**first.settings._asdict(), 'bin_width': pixels.bin_width(first.settings.levels)},
+    'models': {r.trained.name: _model_json(r, quantities) for r in results},
+    'differences': {
+      f'{other.trained.name} - {first.trained.name}': {
+        q.name: likelihood.paired_difference(q.values(other), q.values(first))._asdict()
+        for q in quantities
+      }
+      for other in others
+    },
+  }
+
+
+def per_image(results: Sequence[Result]) -> dict[str, np.ndarray]:
+  """Arrays [N] by 'NAME/SCORE', for np.savez."""
+  return {
+    f'{result.trained.name}/{score}': values
+    for result in results
+    for score, values in result.scores._asdict().items()
+  }
+
+
+def strict_json(tree: Any) -> str:
+  """JSON text in which a number that is not finite is null, as the standard demands."""
+  return json.dumps(_strict(tree), indent=2, allow_nan=False) + '\n'
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+  """Markdown of a header and rows of cells, with columns aligned: names left, numbers right."""
+  widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+
+  def text(line: Sequence[str]) -> str:
+    cells = [
+      cell.rjust(width) if i else cell.ljust(width)
+      for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+    ]
+    return f'| {" | ".join(cells)} |'
+
+  rule = [('-' * width) if not i else '-' * (width - 1) + ':' for i, width in enumerate(widths)]
+  return '\n'.join([text(lines[0]), text(rule), *(text(line) for line in lines[1:])])
+
+
+def _quantities(samples: int) -> list[_Quantity]:
+  iwae = f'negative IWAE-{samples}'
+  importance = [
+    _Quantity('negative_iwae_nats', f'{iwae}, nats', lambda r: -r.scores.iwae, 2),
+    _Quantity(
+      'negative_iwae_bits_per_dim', f'{iwae}, bits/dim', lambda r: _bits(r, r.scores.iwae), 4
+    ),
+  ]
+  return [
+    _Quantity('negative_elbo_nats', 'negative ELBO, nats', lambda r: -r.scores.elbo, 2),
+    _Quantity(
+      'negative_elbo_bits_per_dim', 'negative ELBO, bits/dim', lambda r: _bits(r, r.scores.elbo), 4
+    ),
+    *(importance if samples > 1 else ()),  # of one sample it is the ELBO with more noise
+    _Quantity('kl_nats', 'KL of z from its prior, nats', lambda r: r.scores.kl, 2),
+    _Quantity(
+      'reconstruction_nats', '-log p(x given mean of z), nats', lambda r: -r.scores.log_prob, 2
+    ),
+    _Quantity(
+      'mahalanobis_per_dim', 'squared Mahalanobis distance q / D', lambda r: r.scores.mahalanobis, 3
+    ),
+  ]
+
+
+def _bits(result: Result, log_prob: np.ndarray) -> np.ndarray:
+  width = pixels.bin_width(result.settings.levels)
+  return np.asarray(bounds.bits_per_dim(log_prob, result.num_dims, width))  # type: ignore[arg-type]
+
+
+def _calibration(result: Result) -> calibration.Calibration:
+  return calibration.calibration(result.scores.mahalanobis, result.num_dims)
+
+
+def _model_json(result: Result, quantities: Sequence[_Quantity]) -> dict[str, Any]:
+  trained = result.trained
+  return {
+    'workdir': trained.workdir,
+    'step': trained.step,
+    'family': trained.config.likelihood.family,
+    'options': trained.config.likelihood.options,
+    'parameters': vae.num_parameters(trained.variables),
+    'scores': {q.name: likelihood.summarize(q.values(result))._asdict() for q in quantities},
+    'calibration': _calibration(result)._asdict(),
+  }
+
+
+def _averaged(samples: int) -> str:
+  if samples == 1:
+    return 'The ELBO is of one sample of z an image.'
+  return f'The ELBO is averaged over the {samples} samples of z an image that IWAE-{samples} uses.'
+
+
+def _cell(summary: likelihood.Summary, decimals: int) -> str:
+  if math.isnan(summary.mean):
+    return 'nan'
+  return f'{summary.mean:.{decimals}f} ± {summary.standard_error:.{decimals}f}'
+
+
+def _strict(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {str(key): _strict(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_strict(item) for item in value]
+  if isinstance(value, np.generic):
+    value = value.item()
+  return None if isinstance(value, float) and not math.isfinite(value) else value

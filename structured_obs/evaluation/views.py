@@ -1,0 +1,192 @@
+"""What a model's distributions look like: means, samples, spreads, correlations and components.
+
+Letters: N distributions; S samples of each; k principal components; H W C image height, width and
+channels.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs import plotting
+from structured_obs.data import images as pixels
+from structured_obs.distributions import gaussian
+from structured_obs.distributions.base import Family
+
+Array = jax.Array
+
+
+class Request(NamedTuple):
+  """What to compute for each distribution; hashable, so that it can be static under jit."""
+
+  pixel: tuple[int, int, int]  # row, column, channel that correlations are taken with
+  samples: int = 3  # S
+  temperature: float = 1.0  # standard deviations are multiplied by it
+  components: int = 5  # k; 0 computes none
+
+
+class Views(NamedTuple):
+  """Arrays to look at. What only a Gaussian has is None for other families."""
+
+  mean: np.ndarray  # [N, H, W, C]
+  samples: np.ndarray  # [S, N, H, W, C]
+  standard_deviation: np.ndarray | None  # [N, H, W, C]
+  correlation: np.ndarray | None  # [N, H, W, C], of every pixel with the chosen one
+  component_variances: np.ndarray | None  # [k, N], largest first
+  components: np.ndarray | None  # [k, N, H, W, C], orthonormal; largest entry positive
+
+
+def of_prior(
+  model: Any, variables: dict[str, Any], num: int, key: Array, request: Request
+) -> Views:
+  """Views of p(x|z) for `num` latents drawn from the prior.
+
+  Raises:
+    ValueError: if a number in the request cannot be.
+  """
+  _check(model, num, request)
+  latent_key, sample_key = jax.random.split(key)
+  generate = jax.jit(functools.partial(model.apply, method='generate'))
+  params = generate(variables, _keys(latent_key, num))
+  return draw(model.family, params, _keys(sample_key, num), request)
+
+
+def of_reconstructions(
+  model: Any, variables: dict[str, Any], x: Array, key: Array, request: Request
+) -> Views:
+  """Views of p(x|z) at the mean of the posterior of each image.
+
+  Args:
+    model: with the methods of `models.vae.VAE`.
+    variables: as its `apply` takes them.
+    x: [N, H, W, C], floats in [-1, 1].
+    key: of the samples.
+    request: what to compute.
+
+  Raises:
+    ValueError: if a number in the request cannot be.
+  """
+  _check(model, len(x), request)
+  reconstruct = jax.jit(lambda variables, x: model.apply(variables, None, x, method='reconstruct'))
+  return draw(model.family, reconstruct(variables, x), _keys(key, len(x)), request)
+
+
+def draw(family: Family, params: Any, keys: Array, request: Request) -> Views:
+  """Views of N distributions of a family, from parameters with a leading N and keys [N]."""
+  views = Views(*jax.device_get(_draw(family, request, params, keys)))
+  if views.components is None:
+    return views
+  flat = views.components.reshape(*views.components.shape[:2], -1)
+  largest = np.take_along_axis(flat, np.abs(flat).argmax(axis=-1, keepdims=True), axis=-1)
+  sign = np.where(largest < 0, -1, 1).astype(flat.dtype)
+  return views._replace(components=(sign * flat).reshape(views.components.shape))
+
+
+def rows(views: Views, request: Request, originals: np.ndarray | None = None) -> list[plotting.Row]:
+  """Rows of a picture, one for each view; `originals` [N, H, W, C] in [-1, 1] come first."""
+  found = [] if originals is None else [plotting.Row('original', originals)]
+  found.append(plotting.Row('mean', views.mean))
+  found += [plotting.Row(f'sample {i + 1}', sample) for i, sample in enumerate(views.samples)]
+  if views.standard_deviation is not None:
+    found.append(plotting.Row('standard deviation', views.standard_deviation, 'size'))
+  if views.correlation is not None:
+    row, column, channel = request.pixel
+    gray = views.mean.shape[-1] == 1
+    name = f'({row}, {column})' if gray else f'({row}, {column}, {channel})'
+    correlation = views.correlation[..., channel : channel + 1]
+    found.append(
+      plotting.Row(f'correlation with\npixel {name}', correlation, 'signed', (row, column), 1.0)
+    )
+  for i, component in enumerate(() if views.components is None else views.components):
+    found.append(plotting.Row(f'component {i + 1}', component, 'signed'))
+  return found
+
+
+def to_float(images: np.ndarray, levels: int) -> Array:
+  """Images of a split, uint8 [N, H, W, C], as the model sees them without noise: in [-1, 1]."""
+  return pixels.to_unit(jnp.asarray(images), levels)
+
+
+def named(views: Views, prefix: str) -> dict[str, np.ndarray]:
+  """Arrays by 'PREFIX_VIEW', for np.savez."""
+  found = views._asdict().items()
+  return {f'{prefix}_{name}': array for name, array in found if array is not None}
+
+
+def parse_pixel(text: Sequence[str], model: Any) -> tuple[int, int, int]:
+  """Pixel from its row, column and (if not the first) channel as text; without any, the middle one.
+
+  Raises:
+    ValueError: unless there are two or three whole numbers. That they lie inside is checked later.
+  """
+  if not text:
+    return center(model)
+  if len(text) not in (2, 3) or not all(part.strip().isdecimal() for part in text):
+    raise ValueError(
+      'pixel must be a row, a column and perhaps a channel, counted from 0, such as 4,4 or 4,4,0; '
+      f'got {",".join(text)!r}.'
+    )
+  row, column, channel = [*map(int, text), 0][:3]
+  return row, column, channel
+
+
+def center(model: Any) -> tuple[int, int, int]:
+  """Row, column and channel of the pixel in the middle."""
+  return model.image.height // 2, model.image.width // 2, 0
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draw(family: Family, request: Request, params: Any, keys: Array) -> tuple[Any, ...]:
+  """The fields of `Views`, on the device."""
+  if request.temperature != 1:
+    params = jax.vmap(lambda p: gaussian.temper(family, p, request.temperature))(params)
+
+  def sample(i: Array) -> Array:
+    return jax.vmap(lambda key, p: family.sample(jax.random.fold_in(key, i), p))(keys, params)
+
+  mean = jax.vmap(family.mean)(params)
+  samples = jax.vmap(sample)(jnp.arange(request.samples, dtype=jnp.int32))
+  if family.gaussian is None:
+    return mean, samples, None, None, None, None
+  deviation = jnp.sqrt(jax.vmap(functools.partial(gaussian.variance, family))(params))
+  correlation = jax.vmap(lambda p: gaussian.correlation(family, p, request.pixel))(params)
+  if not request.components:
+    return mean, samples, deviation, correlation, None, None
+  # One image after the other: some families need a dense [D, D] matrix for each.
+  found = jax.lax.map(
+    lambda p: gaussian.principal_components(family, p, request.components), params
+  )
+  components = jnp.swapaxes(found.vectors, 0, 1)
+  return mean, samples, deviation, correlation, found.values.T, components
+
+
+def _keys(key: Array, num: int) -> Array:
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num, dtype=jnp.int32))
+
+
+def _check(model: Any, num: int, request: Request) -> None:
+  if num < 1 or request.samples < 0:
+    raise ValueError(
+      f'There must be an image to look at, and samples >= 0; got {num} and {request.samples}.'
+    )
+  if not request.temperature > 0:
+    raise ValueError(f'temperature must be positive, but is {request.temperature}.')
+  if request.temperature != 1 and model.family.gaussian is None:
+    raise ValueError('A temperature other than 1 needs a Gaussian family, which this one is not.')
+  shape = tuple(model.image)
+  if len(request.pixel) != 3 or not all(
+    0 <= at < size for at, size in zip(request.pixel, shape, strict=True)
+  ):
+    raise ValueError(
+      'pixel must be a row, a column and a channel inside an image of shape '
+      f'{shape}, counted from 0; got {request.pixel}.'
+    )
+  if not 0 <= request.components <= model.image.size:
+    raise ValueError(
+      f'components must be from 0 to the number of pixels, {model.image.size}; '
+      f'got {request.components}.'
+    )

@@ -1,0 +1,88 @@
+"""Kullback-Leibler divergences of every pair of families with a closed form, against dense matrices."""
+
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from structured_obs.distributions import kl
+from structured_obs.linalg import dense
+from tests.distributions import cases
+from tests.distributions.cases import Case
+
+MAIN = cases.gaussian_only(cases.main_cases())
+PAIRS = [
+  (p, q)
+  for p, q in itertools.product(MAIN, MAIN)
+  if (type(cases.random_params(p)), type(cases.random_params(q))) in kl.CLOSED_FORMS
+]
+
+
+class Other(NamedTuple):
+  """Parameters of a family that the table does not know."""
+
+  mean: jax.Array
+
+
+def _dense_kl(p: cases.Problem, q: cases.Problem) -> float:
+  return dense.kl_divergence(p.mean, p.cov, q.mean, q.cov)
+
+
+@pytest.mark.parametrize(('case_p', 'case_q'), PAIRS, ids=str)
+def test_closed_forms(case_p: Case, case_q: Case):
+  p, q = cases.make_problem(case_p), cases.make_problem(case_q, seed=1)
+  function = jax.jit(lambda a, b: kl.kl_divergence(p.family, a, q.family, b))
+  actual, expected = float(function(p.params, q.params)), _dense_kl(p, q)
+  assert actual > 0
+  assert actual == pytest.approx(expected, rel=cases.tolerance(1e-9, 1e-4))
+
+
+@pytest.mark.parametrize('case', [p for p, q in PAIRS if p == q], ids=str)
+def test_zero_between_equals(case: Case):
+  problem = cases.make_problem(case)
+  value = kl.kl_divergence(problem.family, problem.params, problem.family, problem.params)
+  assert float(value) == pytest.approx(0, abs=cases.tolerance(1e-10, 2e-4))
+
+
+@pytest.mark.parametrize('case', [p for p, q in PAIRS if p == q], ids=str)
+def test_small_divergences_are_accurate(case: Case):
+  """Between p and p at a temperature of 1.01."""
+  p = cases.make_problem(case)
+  assert p.family.gaussian is not None
+  near = p.family.gaussian.temper(p.params, jnp.asarray(1.01, p.x.dtype))
+  exact = p.size * (np.log(1.01) + 0.5 * (1.01**-2 - 1))
+  actual = float(kl.kl_divergence(p.family, p.params, p.family, near))
+  assert actual == pytest.approx(exact, abs=cases.tolerance(1e-10, 2e-4))
+
+
+@pytest.mark.parametrize('case', [p for p, q in PAIRS if p == q], ids=str)
+def test_bad_parameters_give_nan(case: Case):
+  problem = cases.make_problem(case)
+  bad = problem.params._replace(mean=problem.params.mean.at[0, 0, 0].set(jnp.nan))
+  for p, q in ((bad, problem.params), (problem.params, bad)):
+    assert np.isnan(kl.kl_divergence(problem.family, p, problem.family, q))
+
+
+@pytest.mark.parametrize(('case_p', 'case_q'), [PAIRS[0], PAIRS[-1]], ids=str)
+def test_monte_carlo_agrees(case_p: Case, case_q: Case):
+  p, q = cases.make_problem(case_p), cases.make_problem(case_q, seed=1)
+  estimate = kl.kl_monte_carlo(jax.random.key(0), p.family, p.params, q.family, q.params, 2000)
+  assert estimate.standard_error > 0
+  assert abs(float(estimate.value) - _dense_kl(p, q)) < 5 * float(estimate.standard_error)
+
+
+def test_a_pair_without_closed_form_is_refused():
+  problem = cases.make_problem(MAIN[0])
+  family = problem.family._replace(mean=lambda params: params.mean)
+  with pytest.raises(ValueError, match=r'no closed form for Other \|\| .*kl_monte_carlo'):
+    kl.kl_divergence(family, Other(problem.params.mean), problem.family, problem.params)
+
+
+def test_images_of_different_shapes_are_refused():
+  problem = cases.make_problem(MAIN[0])
+  other = cases.make_problem(MAIN[0]._replace(image=(2, 2, 1)))
+  with pytest.raises(ValueError, match='images of one shape'):
+    kl.kl_divergence(problem.family, problem.params, other.family, other.params)

@@ -1,0 +1,234 @@
+"""The operations on top of the primitives, against dense float64 formulas.
+
+Generic cases go through what `gaussian` does for a family without closed forms of its own.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from structured_obs.distributions import gaussian
+from structured_obs.linalg import dense
+from tests.distributions import cases
+from tests.distributions.cases import Case, assert_close, assert_within, each
+
+MAIN = cases.gaussian_only(cases.main_cases())
+WITH_GENERIC = MAIN + cases.gaussian_only(cases.generic_cases())
+ALL = WITH_GENERIC + cases.gaussian_only(cases.shape_cases())
+MASKS = ('random', 'none', 'all', 'one hidden')
+
+
+def _mask(kind: str, problem: cases.Problem) -> Any:
+  if kind == 'random':
+    return cases.random_mask(problem.image, seed=3)
+  mask = np.full(tuple(problem.image), kind != 'none')
+  mask.flat[problem.size // 2] = kind == 'all'
+  return mask
+
+
+def _with(case: Case, **changes: Any) -> dict[str, Any]:
+  """Results of every operation with other arguments: an image, a mask or a noise variance."""
+  return cases.compiled(case)(*cases.arguments(case, **changes))
+
+
+@pytest.mark.x64
+@each(MAIN)
+def test_entropy_is_minus_the_mean_of_log_prob(case: Case):
+  """log p is quadratic, so E log p = log p(mean) + tr(Hessian cov) / 2, without sampling."""
+  problem = cases.make_problem(case)
+
+  def log_prob(flat):
+    return problem.family.log_prob(problem.params, flat.reshape(problem.image))
+
+  mean = jnp.asarray(problem.mean)
+  hessian = np.asarray(jax.jit(jax.hessian(log_prob))(mean))
+  expected = -(float(log_prob(mean)) + 0.5 * np.trace(hessian @ problem.cov))
+  assert_close(cases.results(case)['entropy'], expected, 1e-9, 1e-9)
+  assert_close(-hessian, np.linalg.inv(problem.cov), 1e-9, 1e-9)
+
+
+@each(MAIN)
+@pytest.mark.parametrize('kind', MASKS)
+def test_condition(case: Case, kind: str):
+  _check_condition(case, kind)
+
+
+@each([case for case in ALL if case not in MAIN])
+def test_condition_of_generic_families_and_other_shapes(case: Case):
+  _check_condition(case, 'random')
+
+
+def _check_condition(case: Case, kind: str) -> None:
+  problem = cases.make_problem(case)
+  observed = _mask(kind, problem)
+  rest = ~observed.ravel()
+  x = np.asarray(problem.x, np.float64).ravel()
+  mean, cov = dense.condition(problem.mean, problem.cov, x, observed)
+  given = _with(case, observed=observed)
+  assert float(given['condition.residual']) < cases.tolerance(1e-8, 1e-3)
+  for name in ('mean', 'sample'):
+    np.testing.assert_array_equal(given[f'condition.{name}'][observed], problem.x[observed])
+  variance = np.asarray(given['condition.variance'], np.float64)
+  np.testing.assert_array_equal(variance[observed], 0)
+  scale = np.sqrt(np.diag(cov))
+  assert_within(given['condition.mean'].ravel()[rest], mean, scale, 1e-7, 1e-2)
+  assert_within(variance.ravel()[rest], scale**2, scale**2, 1e-7, 2e-3)
+  expected = dense.log_prob(mean, cov, x[rest])
+  error = cases.tolerance(1e-7, 5e-2)
+  assert float(given['condition.log_prob']) == pytest.approx(expected, abs=error)
+
+
+@each(WITH_GENERIC)
+def test_chain_rule(case: Case):
+  """log p(x) = log p(x_O) + log p(x_A | x_O)."""
+  problem = cases.make_problem(case)
+  observed = cases.random_mask(problem.image, seed=7)
+  x = np.asarray(problem.x, np.float64).ravel()
+  mean, cov = dense.marginal(problem.mean, problem.cov, observed)
+  given = _with(case, observed=observed)
+  chained = dense.log_prob(mean, cov, x[observed.ravel()]) + float(given['condition.log_prob'])
+  assert float(given['log_prob']) == pytest.approx(chained, abs=cases.tolerance(1e-7, 5e-2))
+
+
+@each(WITH_GENERIC)
+def test_conditional_samples(case: Case):
+  """8,192 samples, whitened by the dense conditional, within 6 standard errors of white."""
+  problem, num = cases.make_problem(case), 8192
+  observed = cases.random_mask(problem.image, seed=3)
+  mean, cov = dense.condition(problem.mean, problem.cov, problem.x, observed)
+
+  def draw(key: Any) -> Any:
+    given = gaussian.condition(problem.family, problem.params, problem.x, jnp.asarray(observed))
+    return given.sample(key)
+
+  keys = jax.random.split(jax.random.key(0), num)
+  samples = np.asarray(jax.jit(jax.vmap(draw))(keys), np.float64)
+  centred = samples[:, ~observed] - mean
+  white = np.linalg.solve(np.linalg.cholesky(cov), centred.T)
+  assert np.max(np.abs(white.mean(1))) < 6 / num**0.5
+  assert np.max(np.abs(white @ white.T / num - np.eye(len(white)))) < 6 * (2 / num) ** 0.5
+
+
+@each(WITH_GENERIC)
+def test_unobserved_pixels_are_not_read(case: Case):
+  problem = cases.make_problem(case)
+  observed = jnp.asarray(cases.random_mask(problem.image, seed=3))
+  holes = jnp.where(observed, problem.x, jnp.nan)
+  given, same = _with(case, observed=observed), _with(case, observed=observed, x=holes)
+  for name in ('condition.mean', 'condition.variance', 'condition.sample'):
+    np.testing.assert_array_equal(same[name], given[name])
+
+  def total(params):
+    return jnp.sum(gaussian.condition(problem.family, params, holes, observed).mean)
+
+  gradient = jax.jit(jax.grad(total))(problem.params)
+  assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+
+
+def test_condition_refuses_masks_of_other_types_and_shapes():
+  problem = cases.make_problem(MAIN[0])
+  condition = functools.partial(gaussian.condition, problem.family, problem.params, problem.x)
+  with pytest.raises(TypeError, match='observed must be a boolean array'):
+    condition(jnp.ones_like(problem.x))
+  with pytest.raises(ValueError, match='observed must have shape'):
+    condition(jnp.ones((2, 2), bool))
+
+
+@each(ALL)
+@pytest.mark.parametrize('noise_variance', [1e-2, 1e-6])
+def test_posterior_mean(case: Case, noise_variance: float):
+  problem = cases.make_problem(case)
+  noise = noise_variance**0.5 * np.random.default_rng(0).normal(size=problem.size)
+  noisy = problem.x + cases.as_image(noise, problem.image)
+  expected, cov = dense.posterior(problem.mean, problem.cov, noisy, noise_variance)
+  mean, variance = _with(case, x=noisy, noise_variance=noise_variance)['posterior_mean']
+  scale = np.sqrt(np.diag(cov))
+  # Without a closed form the variance is a difference of two numbers as large as the prior's.
+  error = 0.2 if case.generic else 1e-3
+  assert_within(mean.ravel(), expected, scale, 1e-7, error)
+  assert_within(variance.ravel(), scale**2, scale**2, 1e-6, error)
+
+
+@each(WITH_GENERIC)
+def test_posterior_mean_between_its_limits(case: Case):
+  """No noise gives the image back; infinite noise at some pixels is conditioning on the others."""
+  problem = cases.make_problem(case)
+  mean, variance = _with(case, noise_variance=0)['posterior_mean']
+  assert_close(mean, problem.x, 1e-9, 1e-4)
+  assert np.max(np.abs(variance)) <= cases.tolerance(1e-12, 1e-5) * np.max(np.diag(problem.cov))
+  observed = cases.random_mask(problem.image, seed=3)
+  noise = jnp.where(observed, jnp.zeros_like(problem.x), jnp.inf)
+  posterior = jax.jit(functools.partial(gaussian.posterior_mean, problem.family))
+  mean, variance = posterior(problem.params, problem.x, noise)
+  expected, cov = dense.condition(problem.mean, problem.cov, problem.x, observed)
+  scale = np.sqrt(np.diag(cov))
+  assert_within(np.asarray(mean)[~observed], expected, scale, 1e-7, 1e-2)
+  assert_within(np.asarray(variance)[~observed], scale**2, scale**2, 1e-7, 2e-3)
+
+
+def test_posterior_mean_refuses_negative_noise():
+  problem = cases.make_problem(MAIN[0])
+  mean, _ = gaussian.posterior_mean(problem.family, problem.params, problem.x, -1.0)
+  assert np.all(np.isnan(mean))
+
+
+@each(ALL)
+def test_principal_components(case: Case):
+  _check_components(cases.make_problem(case), cases.results(case)['principal_components'])
+
+
+@each(WITH_GENERIC)
+def test_leading_principal_components(case: Case):
+  problem = cases.make_problem(case)
+  for k in (1, 4):
+    _check_components(problem, cases.run(gaussian.principal_components, problem, k=k), k)
+
+
+def _check_components(problem: cases.Problem, found: Any, k: int | None = None) -> None:
+  k = problem.size if k is None else k
+  spectrum = np.linalg.eigvalsh(problem.cov)[::-1]
+  values, vectors = np.asarray(found.values, np.float64), np.asarray(found.vectors, np.float64)
+  assert vectors.shape == (k, *problem.image)
+  rows = vectors.reshape(k, -1)
+  assert np.max(np.abs(values - spectrum[:k])) <= cases.tolerance(1e-12, 3e-6) * spectrum[0]
+  assert_close(rows @ rows.T, np.eye(k), 1e-10, 1e-5)
+  error = rows @ problem.cov - values[:, None] * rows
+  assert np.max(np.abs(error)) <= cases.tolerance(1e-10, 4e-6) * spectrum[0]
+
+
+@each(WITH_GENERIC)
+def test_more_components_than_pixels_are_refused(case: Case):
+  problem = cases.make_problem(case)
+  for k in (0, problem.size + 1):
+    with pytest.raises(ValueError, match=f'k must be .*{problem.size}'):
+      gaussian.principal_components(problem.family, problem.params, k)
+
+
+@each(MAIN)
+def test_temper_scales_the_covariance(case: Case):
+  problem, tempered = cases.make_problem(case), cases.results(case)['temper']
+  np.testing.assert_array_equal(problem.family.mean(tempered), problem.family.mean(problem.params))
+  warm = cases.compiled(case)(tempered, *cases.arguments(case)[1:])
+  assert_close(warm['covariance'], 0.09 * problem.cov, 1e-12, 1e-6)
+  expected = dense.log_prob(problem.mean, 0.09 * problem.cov, problem.x)
+  assert float(warm['log_prob']) == pytest.approx(expected, rel=cases.tolerance(1e-9, 1e-4))
+  for temperature in (0.0, -1.0):
+    none = gaussian.temper(problem.family, problem.params, temperature)
+    assert np.isnan(cases.compiled(case)(none, *cases.arguments(case)[1:])['log_prob'])
+
+
+@each(MAIN)
+def test_dense_covariance_is_refused_for_large_images(case: Case):
+  problem = cases.make_problem(case)
+  with pytest.raises(ValueError, match=r'covariance would form a dense 24 x 24 matrix.*limit is 23'):
+    gaussian.covariance(problem.family, problem.params, max_size=23)
+
+
+def test_operations_need_a_gaussian():
+  family = cases.family_of(MAIN[0])._replace(gaussian=None)
+  with pytest.raises(ValueError, match='needs a Gaussian family'):
+    gaussian.entropy(family, cases.random_params(MAIN[0]))

@@ -1,0 +1,109 @@
+"""Figures: files of the right size from gray and colour images of any size."""
+
+import math
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from structured_obs import plotting
+
+SHAPES = [(8, 8, 1), (5, 9, 3), (1, 17, 1), (13, 1, 3), (1, 1, 1), (70, 40, 3)]
+
+
+def _images(shape: tuple[int, ...], count: int = 3) -> np.ndarray:
+  return np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
+
+
+def _read(path: Path | None) -> np.ndarray:
+  """Pixels of a PNG file, checked not to be one flat colour."""
+  assert path is not None
+  found = matplotlib.image.imread(path)
+  assert found.std() > 0.01
+  return found
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_image_rows_of_every_kind(tmp_path: Path, shape: tuple[int, int, int]):
+  images = _images(shape)
+  rows = [
+    plotting.Row('original', images),
+    plotting.Row('standard deviation', np.abs(images), 'size'),
+    plotting.Row('correlation', images[..., :1], 'signed', mark=(shape[0] // 2, 0), limit=1.0),
+    plotting.Row('component 1', images, 'signed'),
+  ]
+  path = plotting.image_rows(tmp_path / 'new' / 'x.png', rows, ['a', 'b', 'c'], 'A title')
+  found = _read(path)
+  assert min(found.shape[:2]) > 100
+  assert max(found.shape[:2]) < 2000
+
+
+def test_more_images_make_a_wider_picture_and_more_rows_a_taller_one(tmp_path: Path):
+  def size(rows: int, count: int) -> tuple[int, int]:
+    path = plotting.image_rows(
+      tmp_path / 'x.png', [plotting.Row('row', _images((8, 8, 1), count))] * rows
+    )
+    return _read(path).shape[:2]
+
+  height, width = size(2, 3)
+  assert size(2, 6)[0] == height
+  assert size(2, 6)[1] > 1.5 * width
+  assert size(4, 3)[0] > 1.5 * height
+
+
+def test_pixels_are_clipped_and_shown_in_gray(tmp_path: Path):
+  image = np.stack([np.full((4, 4, 1), value) for value in (-3.0, 0.0, 3.0)])
+  found = _read(plotting.image_rows(tmp_path / 'x.png', [plotting.Row('', image)]))
+  middle = found[found.shape[0] // 2, :, :3]
+  assert (middle == 0).all(axis=1).sum() > 50  # black
+  assert (np.abs(middle - 0.5) < 0.01).all(axis=1).sum() > 50  # gray
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_values_that_are_not_finite_or_all_zero_can_be_shown(tmp_path: Path, channels: int):
+  bad = np.full((2, 4, 4, channels), math.nan)
+  rows = [plotting.Row(kind, bad, kind) for kind in ('pixels', 'signed', 'size')]
+  rows += [plotting.Row(kind, np.zeros_like(bad), kind) for kind in ('signed', 'size')]
+  _read(plotting.image_rows(tmp_path / 'x.png', rows))
+
+
+@pytest.mark.parametrize('shape', [(2, 4, 4), (2, 4, 4, 2), (0, 4, 4, 1)])
+def test_what_is_not_a_row_of_images_is_named(tmp_path: Path, shape: tuple[int, ...]):
+  with pytest.raises(ValueError, match="row 'mine' must hold images"):
+    plotting.image_rows(tmp_path / 'x.png', [plotting.Row('mine', np.zeros(shape))])
+  with pytest.raises(ValueError, match='at least one row'):
+    plotting.image_rows(tmp_path / 'x.png', [])
+  with pytest.raises(ValueError, match='kind must be'):
+    plotting.image_rows(tmp_path / 'x.png', [plotting.Row('', np.zeros((1, 2, 2, 1)), 'sizes')])
+
+
+def test_training_curves(tmp_path: Path):
+  records = [
+    {'step': step, 'kind': kind, 'elbo': None if step == 3 else -1e4 / step, 'stats/kl_z': 0.1 * step}
+    for step in range(1, 20)
+    for kind in ('train', 'validation')
+  ]
+  found = _read(plotting.training_curves(tmp_path / 'x.png', records))
+  assert found.shape[1] > 2 * found.shape[0]
+  _read(plotting.training_curves(tmp_path / 'x.png', records[:1]))
+
+
+def test_no_curves_without_records(tmp_path: Path):
+  assert plotting.training_curves(tmp_path / 'x.png', []) is None
+  assert plotting.training_curves(tmp_path / 'x.png', [{'step': 1, 'kind': 'train'}]) is None
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('found', [np.linspace(0.9, 1.1, 20), np.ones(1), np.full(3, math.nan)])
+def test_quantile_plots(tmp_path: Path, found: np.ndarray):
+  curves = {'one': (np.linspace(0.8, 1.2, len(found)), found), 'two': (found, 100 * found)}
+  _read(plotting.quantile_quantile(tmp_path / 'x.png', curves))
+
+
+def test_figures_leave_no_global_state(tmp_path: Path):
+  """No pyplot figure is opened, so none has to be closed."""
+  import matplotlib.pyplot
+
+  plotting.image_rows(tmp_path / 'x.png', [plotting.Row('', _images((4, 4, 1)))])
+  assert not matplotlib.pyplot.get_fignums()

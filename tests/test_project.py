@@ -1,0 +1,127 @@
+"""The project as a newcomer meets it: its version, its packages, what they need, its examples.
+
+Programs run in processes of their own, with jax as a user has it.
+"""
+
+import configparser
+import functools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import structured_obs
+
+ROOT = Path(__file__).resolve().parent.parent
+
+BARE = """
+import sys
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+
+ALLOWED = {'jax', 'jaxlib', 'numpy', 'ml_dtypes', 'opt_einsum', 'scipy', 'structured_obs', 'tests'}
+
+class BareFinder:
+  @staticmethod
+  def find_spec(name, path=None, target=None):
+    top = name.partition('.')[0]
+    standard = top in sys.stdlib_module_names or top.startswith('_sysconfigdata')
+    return PathFinder.find_spec(name, path, target) if standard or top in ALLOWED else None
+
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, BareFinder]
+"""
+
+EVERY_OPERATION = """
+import functools
+import jax
+import jax.numpy as jnp
+from structured_obs import distributions
+from tests.distributions.operations import all_operations
+
+image = distributions.base.ImageShape(3, 4, 1)
+observed = jnp.arange(12).reshape(3, 4, 1) % 2 == 0
+for name in distributions.FAMILIES:
+  family = distributions.family(name)
+  outputs = {key: jnp.ones((2, *shape)) for key, shape in family.outputs(image).items()}
+  params = jax.vmap(family.from_outputs)(outputs)
+  x = jnp.zeros((2, *image))
+  run = jax.vmap(functools.partial(all_operations, family), in_axes=(0, 0, 0, None, None))
+  jax.jit(run)(params, x, jax.random.split(jax.random.key(0)), observed, 0.1)
+  jax.jit(jax.vmap(jax.grad(family.log_prob)))(params, x)
+print('ran', len(distributions.FAMILIES))
+"""
+
+DOCTESTS = """
+import doctest, importlib, sys
+failed = sum(doctest.testmod(importlib.import_module(name)).failed for name in sys.argv[1:])
+sys.exit(failed > 0)
+"""
+
+
+def _run(program: str, *arguments: str, cwd: Path = ROOT) -> str:
+  path = f'import sys; sys.path.insert(0, {str(ROOT)!r})\n'
+  command = [sys.executable, '-c', path + program, *arguments]
+  done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stdout + done.stderr
+  return done.stdout
+
+
+@functools.cache
+def _setup() -> configparser.ConfigParser:
+  parser = configparser.ConfigParser(interpolation=None)
+  parser.read(ROOT / 'setup.cfg', encoding='utf-8')
+  return parser
+
+
+def test_version_is_one():
+  version = structured_obs.__version__
+  assert re.fullmatch(r'\d+\.\d+\.\d+(\.dev\d+)?', version)
+  assert _setup()['metadata']['version'] == 'attr: structured_obs.__version__'
+  assert f'version: {version}' in (ROOT / 'CITATION.cff').read_text(encoding='utf-8')
+  assert version in (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
+
+
+def test_metadata_names_what_exists():
+  metadata = _setup()['metadata']
+  assert metadata['name'] == 'structured_obs'
+  assert metadata['license_expression'] == 'Apache-2.0'
+  assert 'Apache License' in (ROOT / metadata['license_files']).read_text(encoding='utf-8')
+  assert (ROOT / metadata['long_description'].removeprefix('file: ')).is_file()
+
+
+def test_every_package_has_an_init():
+  """Otherwise the wheel would leave it out."""
+  folders = {path.parent for path in (ROOT / 'structured_obs').rglob('*.py')}
+  assert not [folder.name for folder in folders if not (folder / '__init__.py').is_file()]
+
+
+def test_the_package_alone_imports_no_framework():
+  loaded = _run(
+    'import structured_obs\n'
+    "print(*{'flax', 'optax', 'orbax', 'matplotlib', 'absl', 'chex'} & sys.modules.keys())"
+  )
+  assert not loaded.strip()
+
+
+def test_distributions_need_jax_alone():
+  """Everything but jax and what jax itself depends on is missing; every operation still runs."""
+  assert _run(BARE + EVERY_OPERATION).startswith('ran')
+
+
+def _modules_with_examples() -> list[str]:
+  files = sorted((ROOT / 'structured_obs').rglob('*.py'))
+  with_examples = [path for path in files if '>>> ' in path.read_text(encoding='utf-8')]
+  names = ['.'.join(path.relative_to(ROOT).with_suffix('').parts) for path in with_examples]
+  return [name.removesuffix('.__init__') for name in names]
+
+
+def test_examples_in_docstrings():
+  assert _modules_with_examples()
+  _run(DOCTESTS, *_modules_with_examples())
+
+
+def test_examples_in_the_readme(tmp_path: Path):
+  """Its python blocks, one after the other as one program."""
+  text = (ROOT / 'README.md').read_text(encoding='utf-8')
+  blocks = re.findall(r'^```python\n(.*?)^```', text, flags=re.MULTILINE | re.DOTALL)
+  assert blocks
+  _run('\n'.join(blocks), cwd=tmp_path)
