@@ -170,7 +170,8 @@ def posterior_mean(
   half = jax.scipy.linalg.solve_triangular(chol, scaled, lower=True)
   white = jax.scipy.linalg.solve_triangular(chol, scale * residual, lower=True)
   spread = jnp.diag(prior) - jnp.sum(jnp.square(half), axis=0)
-  return mean + (half.T @ white).reshape(mean.shape), spread.reshape(mean.shape)
+  moved = jnp.matmul(half.T, white, precision=jax.lax.Precision.HIGHEST)
+  return mean + moved.reshape(mean.shape), spread.reshape(mean.shape)
 
 
 def leading_components(

@@ -17,6 +17,7 @@ Images = Mapping[str, np.ndarray]  # split -> uint8 [N, H, W, C]
 
 SCORED = 1000  # images of a split that the report of a training scores at most
 SHOWN = 8  # images in a row of a picture
+EIGEN_SIZE = 16384  # largest D of which the report of a training shows principal components
 
 
 def write_report(
@@ -124,7 +125,9 @@ def comparison_picture(
 def _picture(trained: Trained, images: np.ndarray | None, name: str) -> Path | None:
   """Draws views of the prior, or of reconstructions where there are images."""
   model, path = trained.model, Path(trained.workdir) / 'figures' / name
-  request = views.Request(views.center(model), components=min(3, model.image.size))
+  # Components of large images can take a minute each: launch.sample draws them when asked to.
+  components = min(3, model.image.size) if model.image.size <= EIGEN_SIZE else 0
+  request = views.Request(views.center(model), components=components)
   key = jax.random.key(0)
   if images is None:
     found = views.of_prior(model, trained.variables, SHOWN, key, request)

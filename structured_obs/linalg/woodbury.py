@@ -56,7 +56,7 @@ def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
   """
   scaled = _scale_rows(factor, inverse_scale)
   if scaled.shape[1] == 0:
-    return Capacitance(scaled, scaled.T @ scaled, jnp.zeros_like(scaled, shape=()))
+    return Capacitance(scaled, matmul(scaled.T, scaled), jnp.zeros_like(scaled, shape=()))
   return Capacitance(scaled, *_inverse_root(scaled))
 
 

@@ -1,5 +1,6 @@
 """A run from its configuration to its last line: what can be refused is, before anything starts."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,9 @@ from structured_obs.data import prepare
 from structured_obs.train import configuration, distributed, dry_run, finished, loop, metrics
 from structured_obs.train import experiment as experiments
 from structured_obs.train import workdir as workdirs
+
+
+_say = functools.partial(print, flush=True)  # a log that is a file shows each line at once
 
 
 class Options(NamedTuple):
@@ -25,7 +29,7 @@ class Options(NamedTuple):
 
 
 def run(
-  config: Config, options: Options, say: Callable[[str], None] = print
+  config: Config, options: Options, say: Callable[[str], None] = _say
 ) -> loop.Outcome | None:
   """Trains, or goes on training, what `config` describes in `options.workdir`.
 

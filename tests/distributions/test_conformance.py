@@ -1,6 +1,7 @@
 """What every family keeps: shapes, dtypes, transformations, refusals."""
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -93,6 +94,15 @@ def test_shard_map_equals_one_device(case: Case):
     out_specs=(spec(), spec(), spec('data')), check_vma=True,
   )  # fmt: skip
   _assert_same(jax.jit(sharded)(params, xs, keys), jax.jit(step)(params, xs, keys))
+
+
+@each(MAIN + GENERIC)
+def test_matrix_products_are_at_the_highest_precision(case: Case):
+  """The default of a GPU (TF32) or TPU (bfloat16) would cost hundreds of nats; a CPU cannot tell."""
+  program = cases.compiled(case).lower(*cases.arguments(case)).as_text()
+  products = [line for line in program.splitlines() if 'stablehlo.dot_general' in line]
+  not_empty = [line for line in products if not re.search(r'[<x]0x', line)]
+  assert not [line for line in not_empty if 'precision = [HIGHEST, HIGHEST]' not in line]
 
 
 @each(MAIN)

@@ -65,7 +65,7 @@ def test_float32_log_prob_at_the_papers_settings(
 
 
 @pytest.mark.parametrize('largest', [1.0, 20.0])
-@pytest.mark.parametrize('decades', [2, 3, 5])
+@pytest.mark.parametrize('decades', [2, 3, 4, 5])
 def test_float32_log_prob_with_a_spread_spectrum(largest: float, decades: int):
   factor = reference.spread_spectrum(SIZE, 25, decades, largest)
   params, x = reference.well_specified(factor, IMAGE)

@@ -34,7 +34,7 @@ def test_no_right_hand_side_gives_no_solution_and_no_nan():
   assert solution.residual == 0
 
 
-@pytest.mark.parametrize('dense_size', [4096, 10])
+@pytest.mark.parametrize('dense_size', [512, 10])
 def test_top_eigenpairs(monkeypatch, dense_size):
   monkeypatch.setattr(iterative, 'DENSE_SIZE', dense_size)
   matrix = spd(60, 1e4)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,8 +70,7 @@ def test_an_image_does_not_feel_the_batch_it_is_in():
   model, variables, keys, x = make()
   together = apply(model, variables, keys, x)
   alone = apply(model, variables, keys[2:3], x[2:3])
-  for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
-    np.testing.assert_allclose(a[2:3], b, rtol=2e-5)
+  chex.assert_trees_all_close(jax.tree.map(lambda a: a[2:3], together), alone, rtol=2e-5)
 
 
 def test_heads_carry_the_names_of_the_outputs():
