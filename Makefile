@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses=4
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 tests/distributions --float32
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 tests/distributions tests/linalg --float32
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -29,6 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
     _persist_compilations(config)
 
 
+@pytest.fixture(autouse=True, scope='module')
+def _forget_compiled_programs():
+  """Bounds the memory of a long run; what is compiled stays in the persistent cache."""
+  yield
+  jax.clear_caches()
+
+
 def _persist_compilations(config: pytest.Config) -> None:
   """Keeps compiled programs between runs: most of these tests' time is XLA's."""
   jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('jax')))

@@ -7,7 +7,7 @@ conditionals, D R for a sample.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022, equations 2 and 7. The log density uses the ridge identity of `linalg.woodbury`
-where the paper's form would lose hundreds of nats in float32.
+where the paper's form would lose tens of nats in float32.
 """
 
 import functools

@@ -10,7 +10,7 @@ Everything goes through the *capacitance* C = I + W^T W of the scaled factor W =
 
 The ridge identity is the minimum over c of a sum of squares, so nothing cancels and an error in c
 enters squared; the textbook form |t|^2 - |C^-1/2 W^T t|^2 subtracts two large numbers and is wrong by
-hundreds of nats in float32 when D is small. Every product that touches C runs at the highest
+tens of nats in float32 when D is small. Every product that touches C runs at the highest
 precision, since the default matrix arithmetic of GPUs (TF32) and TPUs (bfloat16) is too coarse for it.
 
 A row of zeros in P and in r leaves that pixel out of C and of the quadratic form, which is how a subset
@@ -46,6 +46,7 @@ class Whitened(NamedTuple):
   coefficients: Array  # [R]  c: the posterior mean of the factor's noise given the residual
 
 
+@jax.jit  # called eagerly, the branches inside would be compiled anew on every call
 def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
   """Factorise the capacitance of P P^T + D.
 

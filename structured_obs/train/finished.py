@@ -6,7 +6,7 @@ from structured_obs.data import prepare
 from structured_obs.data.prepare import Prepared
 from structured_obs.evaluation import report
 from structured_obs.evaluation.results import Trained
-from structured_obs.train import checkpoint, metrics
+from structured_obs.train import checkpoint, distributed, metrics
 from structured_obs.train import experiment as experiments
 from structured_obs.train import workdir as workdirs
 
@@ -50,16 +50,18 @@ def load(
   return trained, prepared
 
 
-def write_report(workdir: str | Path) -> Path:
+def write_report(workdir: str | Path) -> Path | None:
   """Writes the report of a training into its workdir; see `evaluation.report.write_report`.
 
-  It is of the best checkpoint, or without validation of the latest. Of several hosts, one calls it:
-  it works on the first local device alone.
+  It is of the best checkpoint, or without validation of the latest. Of several hosts all call it,
+  since they read a checkpoint together; process 0 writes, on its first device, and gets the path.
 
   Raises:
     FileNotFoundError, ValueError: as `load`.
   """
   best = checkpoint.steps_in(Path(workdir) / experiments.BEST)
   trained, prepared = load(workdir, 'best' if best else 'latest')
+  if not distributed.primary():
+    return None
   command = workdirs.read(Path(workdir))['command']
   return report.write_report(trained, prepared.images, metrics.read(Path(workdir)), command)

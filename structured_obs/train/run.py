@@ -63,9 +63,10 @@ def run(
   about = workdirs.describe(config, prepared.spec, options.command)
   distributed.barrier('checked')  # nobody writes before everybody has looked
   outcome = loop.train(experiment, prepared, workdir, about, options.tensorboard)
+  report = finished.write_report(workdir) if outcome.reason != 'stopped' else None
   if distributed.primary():
-    if outcome.reason != 'stopped':
-      say(f'Report: {finished.write_report(workdir)}')
+    if report:
+      say(f'Report: {report}')
     say(farewell(outcome, config, options))
   return outcome
 
