@@ -13,7 +13,6 @@ from structured_obs.train import configuration, distributed, dry_run, finished, 
 from structured_obs.train import experiment as experiments
 from structured_obs.train import workdir as workdirs
 
-
 _say = functools.partial(print, flush=True)  # a log that is a file shows each line at once
 
 
