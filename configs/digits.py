@@ -7,7 +7,9 @@ data, optimizer and noise. Both predict a variance for every pixel, with the sam
 16 factors. The digits are few (1,258 to train on), so capacity was chosen on the validation images, for
 both models together, and the checkpoint of the best validation ELBO is the one that is evaluated.
 
-DIGITS_CLAIM
+Two CPU cores train a variant in under a minute. `make demo` trains both and compares them on 359 test
+images: negative IWAE-500 of -10.26 (diagonal) and -16.09 nats (low_rank), a paired difference of 5.82 +-
+0.49 nats; negative ELBO of -4.66 and -13.94 nats, 9.28 +- 1.31 apart. README has the whole table.
 
 Reference for the family: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022. The network is a small one, not the paper's.

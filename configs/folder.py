@@ -6,6 +6,9 @@ Images are cropped at the centre and resized to 64x64; `--config.data.height`, `
 (1 gray, 3 RGB, 0 as the files are) choose otherwise, and `--config.data.skip_corrupt` leaves unreadable
 files out. Variants: `low_rank` (the default) and `diagonal`, which differ in the family alone.
 
+On two CPU cores it trains on 42 colour images a second, 0.76 s a step: 20,000 steps take four hours,
+and `--config.train.steps=700`, which takes nine minutes, already gives faces coherent colours.
+
 Reference for the family: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022. The network is a small one, not the paper's.
 """
