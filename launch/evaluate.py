@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags as absl_flags
-from absl import logging
 
 from launch import flags
 from structured_obs.evaluation import report, results
@@ -31,7 +30,6 @@ _SEED = absl_flags.DEFINE_integer('seed', 0, 'Of the dequantisation and the late
 def main(arguments: Sequence[str]) -> None:
   """Evaluates what the flags name."""
   del arguments
-  logging.set_verbosity(logging.WARNING)  # Orbax tells 70 lines about every checkpoint
   if not _WORKDIR.value:
     raise ValueError('--workdir is missing; it names the directory of the run to evaluate.')
   workdirs = [_WORKDIR.value, *_COMPARE.value]

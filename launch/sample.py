@@ -12,7 +12,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import flags as absl_flags
-from absl import logging
 
 from launch import flags
 from structured_obs import plotting
@@ -33,7 +32,6 @@ _OUTPUT = absl_flags.DEFINE_string('output', '', 'Directory to write to.')
 def main(arguments: Sequence[str]) -> None:
   """Draws what the flags describe."""
   del arguments
-  logging.set_verbosity(logging.WARNING)  # Orbax tells 70 lines about every checkpoint
   if not _WORKDIR.value:
     raise ValueError('--workdir is missing; it names the directory of the run to sample from.')
   trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)

@@ -125,7 +125,7 @@ def comparison_picture(
 def _picture(trained: Trained, images: np.ndarray | None, name: str) -> Path | None:
   """Draws views of the prior, or of reconstructions where there are images."""
   model, path = trained.model, Path(trained.workdir) / 'figures' / name
-  # Components of large images can take a minute each: launch.sample draws them when asked to.
+  # Components of larger images take long: launch.sample draws them when asked to.
   components = min(3, model.image.size) if model.image.size <= EIGEN_SIZE else 0
   request = views.Request(views.center(model), components=components)
   key = jax.random.key(0)

@@ -210,9 +210,9 @@ class _Loop:
     )
     if not elbo.size:
       return False
-    value = float(elbo.mean())
+    value, standard_error, _ = likelihood.summarize(elbo)
     self.run.recorder.record(
-      self.step, 'validation', {'elbo': value, 'standard_error': _standard_error(elbo)}
+      self.step, 'validation', {'elbo': value, 'standard_error': standard_error}
     )
     improved = value > (-math.inf if self.standing.best is None else self.standing.best)
     if improved:
@@ -244,7 +244,3 @@ class _Loop:
 
   def _outcome(self, reason: str) -> Outcome:
     return Outcome(self.step, reason, self.standing, self.state)
-
-
-def _standard_error(values: np.ndarray) -> float:
-  return float(values.std(ddof=1) / math.sqrt(values.size)) if values.size > 1 else math.nan
