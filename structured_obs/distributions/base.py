@@ -36,7 +36,7 @@ class Conditional(NamedTuple):
 
   `mean` holds the observed values at observed pixels, where `variance` is 0. `variance` is None where
   the family has no exact one at this size. `residual` is the relative residual of the solve behind the
-  mean: 0 for a closed form, and to be looked at where the solve is iterative.
+  mean, and `iterations` how many it took: 0 for a closed form, and to be looked at where it is iterative.
   """
 
   mean: Array  # [H, W, C]
@@ -44,6 +44,7 @@ class Conditional(NamedTuple):
   sample: Callable[[Array], Array]  # key -> [H, W, C]; observed pixels as observed
   log_prob: Callable[[Array], Array]  # x [H, W, C] -> [], nats: density of x's unobserved pixels
   residual: Array  # []
+  iterations: Array  # [] int32
 
 
 class PrincipalComponents(NamedTuple):
@@ -72,7 +73,10 @@ class Gaussian(NamedTuple, Generic[P]):
   excess_entropy: Callable[[P], Array] | None = None  # params -> [], nats above the noise floor
   condition: Callable[[P, Array, Array], Conditional] | None = None  # (params, x, observed)
   posterior_mean: Callable[[P, Array, Array], tuple[Array, Array]] | None = None
+  # (params, t [H, W, C], s [H, W, C]) -> log |t Q t + s| [], diag of its inverse [H, W, C]; Q = cov^-1
+  regularized: Callable[[P, Array, Array], tuple[Array, Array]] | None = None
   principal_components: Callable[[P, int], PrincipalComponents] | None = None
+  innovation_variance: Callable[[P], Array] | None = None  # params -> [H, W, C], given later pixels
 
 
 class Family(NamedTuple, Generic[P]):
@@ -84,6 +88,7 @@ class Family(NamedTuple, Generic[P]):
   sample: Callable[[Array, P], Array]  # (key, params) -> [H, W, C]
   mean: Callable[[P], Array]  # params -> [H, W, C]
   gaussian: Gaussian[P] | None = None
+  log_prior: Callable[[P], Array] | None = None  # params -> [], nats: a term of training alone
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:

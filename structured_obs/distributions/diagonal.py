@@ -146,6 +146,7 @@ def condition(params: Diagonal, x: Array, observed: Array) -> base.Conditional:
     sample=jax.tree_util.Partial(_sample_unobserved, params, conditional_mean, observed),
     log_prob=jax.tree_util.Partial(_log_prob_unobserved, params, observed),
     residual=jnp.zeros_like(conditional_mean, shape=()),
+    iterations=jnp.zeros_like(conditional_mean, jnp.int32, shape=()),
   )
 
 

@@ -7,21 +7,17 @@ here use it.
 Letters: H W C image height, width, channels; D = H W C. Log densities and entropies in nats.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base
+from structured_obs.distributions import base, posterior
 from structured_obs.linalg import iterative
 
 Array = jax.Array
 Family = base.Family
 P = base.P
-
-MAX_DENSE_SIZE = 4096  # pixels up to which a dense [D, D] matrix is formed unasked: 64 MiB in float32
 
 
 def log_prob(family: Family[P], params: P, x: Array) -> Array:
@@ -67,6 +63,21 @@ def variance(family: Family[P], params: P) -> Array:
   return _gaussian(family).variance(params)
 
 
+def variance_inflation(family: Family[P], params: P) -> Array:
+  """Largest marginal variance over the largest variance of a pixel given its predecessors. [], >= 1.
+
+  A model fitted by maximum likelihood can be good at predicting pixels from their neighbours and still
+  have marginal variances that grow without bound along the image; its samples are then worthless.
+
+  Raises:
+    ValueError: the family generates its pixels in no order.
+  """
+  innovation = _gaussian(family).innovation_variance
+  if innovation is None:
+    raise ValueError('variance_inflation needs a family that generates pixels one after the other.')
+  return jnp.max(variance(family, params)) / jnp.max(innovation(params))
+
+
 def covariance_column(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
   """Covariance of every pixel with one pixel (row, column, channel). [H, W, C]."""
   mean = family.mean(params)
@@ -80,7 +91,7 @@ def correlation(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Ar
   return covariance_column(family, params, pixel) / (scale * scale[pixel])
 
 
-def covariance(family: Family[P], params: P, max_size: int = MAX_DENSE_SIZE) -> Array:
+def covariance(family: Family[P], params: P, max_size: int = posterior.MAX_DENSE_SIZE) -> Array:
   """Dense covariance matrix, pixels in C order. [D, D].
 
   Raises:
@@ -134,12 +145,12 @@ def condition(family: Family[P], params: P, x: Array, observed: Array) -> base.C
   base.check_mask('observed', observed, mean.shape)
   if gaussian.condition is not None:
     return gaussian.condition(params, x, observed)
-  return _condition_by_precision(family, params, x, observed)
+  return posterior.condition(family, params, x, observed)
 
 
 def posterior_mean(
   family: Family[P], params: P, noisy: Array, noise_variance: Array | float
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array | None]:
   """Posterior mean and variance of a clean image from one with independent noise added.
 
   Args:
@@ -149,10 +160,8 @@ def posterior_mean(
     noise_variance: [] or [H, W, C]; infinite at a pixel that was not observed.
 
   Returns:
-    The mean and the marginal variance, [H, W, C] each.
-
-  Raises:
-    ValueError: the family has no closed form and the image is too large for a dense one.
+    The mean and the marginal variance, [H, W, C] each. The variance is None where the family has no
+    exact one at this size.
   """
   mean, gaussian = family.mean(params), _gaussian(family)
   base.check_shape('noisy', noisy, mean.shape)
@@ -160,18 +169,7 @@ def posterior_mean(
   noise_variance = jnp.where(noise_variance >= 0, noise_variance, jnp.nan)
   if gaussian.posterior_mean is not None:
     return gaussian.posterior_mean(params, noisy, noise_variance)
-  _check_dense('posterior_mean', mean.size, MAX_DENSE_SIZE)
-  # With s = (1 + N)^-1/2, cov (cov + N)^-1 = cov s (s cov s + 1 - s^2)^-1 s holds from N = 0 to inf.
-  prior = covariance(family, params)
-  scale = jax.lax.rsqrt(1 + jnp.broadcast_to(noise_variance, mean.shape).reshape(-1))
-  residual = jnp.where(scale > 0, (noisy - mean).reshape(-1), 0)
-  scaled = scale[:, None] * prior
-  chol = jnp.linalg.cholesky(scaled * scale[None, :] + jnp.diag(1 - jnp.square(scale)))
-  half = jax.scipy.linalg.solve_triangular(chol, scaled, lower=True)
-  white = jax.scipy.linalg.solve_triangular(chol, scale * residual, lower=True)
-  spread = jnp.diag(prior) - jnp.sum(jnp.square(half), axis=0)
-  moved = jnp.matmul(half.T, white, precision=jax.lax.Precision.HIGHEST)
-  return mean + moved.reshape(mean.shape), spread.reshape(mean.shape)
+  return posterior.posterior_mean(family, params, noisy, noise_variance)
 
 
 def leading_components(
@@ -187,76 +185,6 @@ def leading_components(
   return base.PrincipalComponents(pairs.values, vectors, pairs.residual)
 
 
-class _Given(NamedTuple):
-  """What a conditional of the generic kind remembers. `chol` is None beyond the dense size."""
-
-  params: Any
-  observed: Array  # [H, W, C]
-  mean: Array  # [H, W, C]  conditional mean; observed pixels as observed
-  chol: Array | None  # [D, D]  Cholesky factor of the unobserved block of the precision, else identity
-
-
-def _condition_by_precision(family, params, x, observed) -> base.Conditional:
-  """Condition with products of the precision matrix Q alone: Q_AA m_A = -Q_AO r_O."""
-  filled, residual = _fill_in(family, params, observed, x)
-  chol = variance = None
-  if filled.size <= MAX_DENSE_SIZE:
-    chol = _unobserved_cholesky(family, params, observed)
-    identity = jnp.eye(filled.size, dtype=filled.dtype)
-    root = jax.scipy.linalg.solve_triangular(chol, identity, lower=True)
-    spread = jnp.sum(jnp.square(root), axis=0).reshape(filled.shape)
-    variance = jnp.where(observed, 0, spread)
-  given = _Given(params, observed, filled, chol)
-  partial = jax.tree_util.Partial
-  return base.Conditional(
-    mean=filled,
-    variance=variance,
-    sample=partial(functools.partial(_sample_given, family), given),
-    log_prob=partial(functools.partial(_log_prob_given, family), given),
-    residual=residual,
-  )
-
-
-def _fill_in(family, params, observed, x) -> tuple[Array, Array]:
-  """Conditional mean at the unobserved pixels, and the relative residual of its solve."""
-  mean, multiply = family.mean(params), _gaussian(family).precision_matvec
-  pull = -multiply(params, jnp.where(observed, x - mean, 0))
-
-  def unobserved_block(v: Array) -> Array:
-    image = v.reshape(mean.shape)
-    return jnp.where(observed, 0, multiply(params, jnp.where(observed, 0, image))).reshape(-1)
-
-  rhs = jnp.where(observed, 0, pull).reshape(-1)
-  solution = iterative.conjugate_gradient(unobserved_block, rhs)
-  return jnp.where(observed, x, mean + solution.value.reshape(mean.shape)), solution.residual
-
-
-def _unobserved_cholesky(family, params, observed) -> Array:
-  mean = family.mean(params)
-  basis = jnp.eye(mean.size, dtype=mean.dtype).reshape(mean.size, *mean.shape)
-  precision = jax.vmap(lambda v: _gaussian(family).precision_matvec(params, v))(basis)
-  precision, seen = precision.reshape(mean.size, mean.size), observed.reshape(-1)
-  hidden = ~seen[:, None] & ~seen[None, :]
-  return jnp.linalg.cholesky(jnp.where(hidden, precision, jnp.diag(seen.astype(mean.dtype))))
-
-
-def _sample_given(family, given: _Given, key: Array) -> Array:
-  # Matheron's rule: move a sample of the whole image onto the observed pixels.
-  drawn = family.sample(key, given.params)
-  moved, _ = _fill_in(family, given.params, given.observed, drawn)
-  return jnp.where(given.observed, given.mean, drawn + given.mean - moved)
-
-
-def _log_prob_given(family, given: _Given, x: Array) -> Array:
-  if given.chol is None:
-    raise _too_dense('log_prob of a conditional of this family', given.mean.size, MAX_DENSE_SIZE)
-  rest = jnp.where(given.observed, 0, x - given.mean)
-  quadratic = jnp.sum(rest * _gaussian(family).precision_matvec(given.params, rest))
-  log_det = 2 * jnp.sum(jnp.log(jnp.diag(given.chol)))
-  unobserved = jnp.sum(~given.observed, dtype=rest.dtype)
-  return -0.5 * (unobserved * base.LOG_2PI - log_det + quadratic)
-
-
 def _gaussian(family: Family[P]) -> base.Gaussian[P]:
   if family.gaussian is None:
     raise ValueError('This operation needs a Gaussian family; this family has no Gaussian record.')
@@ -265,12 +193,4 @@ def _gaussian(family: Family[P]) -> base.Gaussian[P]:
 
 def _check_dense(operation: str, size: int, max_size: int) -> None:
   if size > max_size:
-    raise _too_dense(operation, size, max_size)
-
-
-def _too_dense(operation: str, size: int, max_size: int) -> ValueError:
-  return ValueError(
-    f'{operation} would form a dense {size} x {size} matrix, {4e-9 * size**2:.2g} GB in float32; '
-    f'the limit is {max_size} pixels. Use covariance_column, variance or the products of the family '
-    'instead.'
-  )
+    raise posterior.too_dense(operation, size, max_size)

@@ -177,8 +177,7 @@ def covariance_matvec(params: LowRank, v: Array) -> Array:
 
 def precision_matvec(params: LowRank, v: Array) -> Array:
   """cov^-1 v. [H, W, C]."""
-  inverse_scale = jax.lax.rsqrt(_flat(params).diag)
-  return (whiten(params, v).residual * inverse_scale).reshape(v.shape)
+  return (whiten(params, v).residual * jax.lax.rsqrt(_flat(params).diag)).reshape(v.shape)
 
 
 def temper(params: LowRank, temperature: Array) -> LowRank:
@@ -221,6 +220,7 @@ def condition(params: LowRank, x: Array, observed: Array) -> base.Conditional:
     sample=jax.tree_util.Partial(_sample_unobserved, rest, seen, params.mean),
     log_prob=jax.tree_util.Partial(_log_prob_unobserved, rest, seen),
     residual=jnp.zeros_like(params.mean, shape=()),
+    iterations=jnp.zeros_like(params.mean, jnp.int32, shape=()),
   )
 
 

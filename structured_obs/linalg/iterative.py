@@ -24,6 +24,7 @@ class Solution(NamedTuple):
 
   value: Array  # [n]
   residual: Array  # []  |A x - b| / |b|
+  iterations: Array  # [] int32
 
 
 class Eigenpairs(NamedTuple):
@@ -34,19 +35,52 @@ class Eigenpairs(NamedTuple):
   residual: Array  # [k]  |A v - value v| / value
 
 
-def conjugate_gradient(matvec: Matvec, rhs: Array, max_iterations: int = 1000) -> Solution:
-  """Solve A x = b by conjugate gradients, to about the precision of the type.
+def conjugate_gradient(
+  matvec: Matvec,
+  rhs: Array,
+  precondition: Matvec | None = None,
+  max_iterations: int = 1000,
+) -> Solution:
+  """Solve A x = b by preconditioned conjugate gradients, to about the precision of the type.
+
+  Differentiable to any order in whatever the products close over: a derivative is another such solve.
 
   Args:
     matvec: of a symmetric positive definite A; zero rows are fine where b is zero too.
     rhs: [n], b.
+    precondition: of an approximate inverse of A, symmetric positive definite too.
     max_iterations: the iteration ends here at the latest.
   """
+  inverse = precondition if precondition is not None else lambda v: v
   tolerance = 10 * float(jnp.finfo(rhs.dtype).eps)
-  value, _ = jax.scipy.sparse.linalg.cg(matvec, rhs, tol=tolerance, maxiter=max_iterations)
+
+  def iterate(product: Matvec, b: Array) -> tuple[Array, Array]:
+    goal = tolerance**2 * jnp.sum(jnp.square(b))
+
+    def going(state) -> Array:
+      _, residual, _, _, count = state
+      return (jnp.sum(jnp.square(residual)) > goal) & (count < max_iterations)
+
+    def step(state):
+      value, residual, direction, slope, count = state
+      image = product(direction)
+      length = slope / jnp.sum(direction * image)
+      residual = residual - length * image
+      near = inverse(residual)
+      next_slope = jnp.sum(residual * near)
+      next_direction = near + (next_slope / slope) * direction
+      return value + length * direction, residual, next_direction, next_slope, count + 1
+
+    near = inverse(b)
+    start = jnp.zeros_like(b), b, near, jnp.sum(b * near), jnp.zeros_like(b, jnp.int32, shape=())
+    value, *_, count = jax.lax.while_loop(going, step, start)
+    return value, count
+
+  solution = jax.lax.custom_linear_solve(matvec, rhs, iterate, symmetric=True, has_aux=True)
+  value, iterations = solution
   norm = jnp.linalg.norm(rhs)
   residual = jnp.linalg.norm(matvec(value) - rhs) / jnp.where(norm > 0, norm, 1)
-  return Solution(value, residual)
+  return Solution(value, residual, iterations)
 
 
 def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigenpairs:

@@ -68,12 +68,15 @@ def bits_per_dim(log_prob: Array, num_dims: int, width: float) -> Array:
 def negative_elbo(beta: float = 1.0) -> Objective:
   """Objective: the mean over the batch of minus the ELBO, with KL terms weighted by beta.
 
-  Its metrics are the loss, the ELBO at beta = 1 and the mean of every term.
+  Where a family has a prior of its parameters ('log_prior' in the stats), its log density of each
+  image's parameters is part of the loss, and of the loss alone: a maximum a posteriori fit, per image.
+  Its metrics are the loss, the ELBO at beta = 1 without the prior and the mean of every term.
   """
 
   def objective(terms: Terms, multipliers: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
     del multipliers  # none without constraints
-    loss = -jnp.mean(elbo(terms, beta))
+    log_prior = terms.stats.get('log_prior', 0)
+    loss = -jnp.mean(elbo(terms, beta) + log_prior)
     return loss, {'loss': loss, 'elbo': jnp.mean(elbo(terms)), **term_means(terms)}
 
   return objective

@@ -1,0 +1,163 @@
+"""Which pixels of a colour image a sparse Cholesky factor links, as one pattern on a plain grid.
+
+Letters: H W C image height, width, channels; K later neighbours in the same channel; X links to other
+channels; G grids.
+
+A factor's columns come as `off_diag` [H, W, C, K], the same channel's neighbours, and `cross` [H, W, C, X]:
+
+  X = 0                 none: every channel is a grid of its own, G = C
+  X = C - 1             pixel: channel ch is linked to channel ch + o of the same pixel, o = 1 .. C - 1
+  X = (C - 1) (K + 1)   full: as pixel, and then for each neighbour to channel (ch + o) mod C of it
+
+Linked channels make one grid of H x W C, pixels with their channels side by side, where a neighbour
+(dr, dc) of channel distance d is the offset (dr, dc C + d). Links that lead nowhere, past the last
+channel of the same pixel, are no part of the pattern and are never read.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from structured_obs.linalg import sparse_triangular
+
+Array = jax.Array
+Offsets = sparse_triangular.Offsets
+
+CHANNELS = ('none', 'pixel', 'full')
+
+
+class Slot(NamedTuple):
+  """One stored link and the channels for which it leads by this offset."""
+
+  source: str  # 'off_diag' or 'cross'
+  index: int  # in the last axis of the source
+  channels: tuple[int, ...]
+
+
+class Pattern(NamedTuple):
+  """Offsets on the grids, and what is stored for each. Hashable."""
+
+  split: bool  # whether each channel is a grid of its own
+  offsets: Offsets
+  slots: tuple[tuple[Slot, ...], ...]  # one tuple for each offset
+
+
+def cross_links(channels: str, neighbours: int, count: int) -> int:
+  """X for a coupling of `count` channels.
+
+  Raises:
+    ValueError: the coupling's name is unknown.
+  """
+  if channels not in CHANNELS:
+    raise ValueError(f'channels must be one of {", ".join(CHANNELS)}; got {channels!r}.')
+  return {'none': 0, 'pixel': count - 1, 'full': (count - 1) * (neighbours + 1)}[channels]
+
+
+def pattern(channels: int, neighbours: int, cross: int) -> Pattern:
+  """The pattern of a factor with these sizes C, K and X.
+
+  Raises:
+    ValueError: no filter size has K neighbours, or no coupling X links.
+  """
+  spatial = sparse_triangular.offsets(sparse_triangular.filter_size(neighbours))
+  everyone = tuple(range(channels))
+  if cross == 0:
+    slots = tuple((Slot('off_diag', k, everyone),) for k in range(neighbours))
+    return Pattern(True, spatial, slots)
+  if cross not in (channels - 1, (channels - 1) * (neighbours + 1)):
+    raise ValueError(
+      f'cross must hold 0, C - 1 or (C - 1) (K + 1) links, with C = {channels} and K = {neighbours}; '
+      f'got {cross}.'
+    )
+  found: dict[tuple[int, int], list[Slot]] = {}
+  for k, (dr, dc) in enumerate(spatial):
+    found.setdefault((dr, dc * channels), []).append(Slot('off_diag', k, everyone))
+  for index in range(cross):
+    number, other = divmod(index, channels - 1)
+    dr, dc = spatial[number - 1] if number else (0, 0)
+    step = other + 1
+    direct = tuple(ch for ch in everyone if ch + step < channels)
+    found.setdefault((dr, dc * channels + step), []).append(Slot('cross', index, direct))
+    if number:  # the same pixel has no later channels to wrap around to
+      wrapped = tuple(ch for ch in everyone if ch + step >= channels)
+      offset = (dr, dc * channels + step - channels)
+      found.setdefault(offset, []).append(Slot('cross', index, wrapped))
+  ordered = sorted(found)
+  return Pattern(False, tuple(ordered), tuple(tuple(found[offset]) for offset in ordered))
+
+
+def to_grids(image: Array, pattern: Pattern) -> Array:
+  """Image [H, W, C] as grids [G, H, W or W C]."""
+  if pattern.split:
+    return jnp.moveaxis(image, -1, 0)
+  return image.reshape(1, image.shape[0], image.shape[1] * image.shape[2])
+
+
+def from_grids(grids: Array, pattern: Pattern, shape: tuple[int, ...]) -> Array:
+  """Inverse of `to_grids`. [H, W, C]."""
+  return jnp.moveaxis(grids, 0, -1) if pattern.split else grids.reshape(shape)
+
+
+def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
+  """Weights on the grids. [G, H, W or W C, number of offsets]."""
+  if pattern.split:
+    return jnp.moveaxis(off_diag, 2, 0)
+  arrays = {'off_diag': off_diag, 'cross': cross}
+  height, width, channels, _ = off_diag.shape
+  columns = []
+  for slots in pattern.slots:
+    # Slots of one offset have no channel in common.
+    parts = (
+      jnp.where(_one_of(slot.channels, channels), arrays[slot.source][..., slot.index], 0)
+      for slot in slots
+    )
+    columns.append(sum(parts, start=jnp.zeros_like(off_diag, shape=(height, width, channels))))
+  return jnp.stack(columns, axis=-1).reshape(1, height, width * channels, len(columns))
+
+
+def links_from_grid(weights: Array, pattern: Pattern, shape: tuple[int, ...]) -> tuple[Array, Array]:
+  """`off_diag` and `cross` from weights on one grid of interleaved channels [H, W C, offsets]."""
+  height, width, channels = shape
+  image = weights.reshape(height, width, channels, len(pattern.offsets))
+  stored: dict[str, dict[int, Array]] = {'off_diag': {}, 'cross': {}}
+  zero = jnp.zeros_like(image, shape=(height, width, channels))
+  for k, slots in enumerate(pattern.slots):
+    for slot in slots:
+      part = jnp.where(_one_of(slot.channels, channels), image[..., k], 0)
+      kind = stored[slot.source]
+      kind[slot.index] = kind.get(slot.index, zero) + part
+  off_diag, cross = (
+    jnp.stack([values[i] for i in range(len(values))], axis=-1)
+    if values
+    else jnp.zeros_like(image, shape=(height, width, channels, 0))
+    for values in (stored['off_diag'], stored['cross'])
+  )
+  return off_diag, cross
+
+
+def interleaved(pattern: Pattern, channels: int) -> Pattern:
+  """The same links on one grid of interleaved channels."""
+  if not pattern.split:
+    return pattern
+  offsets = tuple((dr, dc * channels) for dr, dc in pattern.offsets)
+  return Pattern(False, offsets, pattern.slots)
+
+
+def present(pattern: Pattern, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+  """Whether each link of an interleaved pattern exists and ends in the image. [H, W C, offsets]."""
+  height, width, channels = shape
+  down, right = np.reshape(np.asarray(pattern.offsets, int), (-1, 2)).T
+  rows, columns = np.indices((height, width * channels))[..., None]
+  inside = (rows + down < height) & (columns + right >= 0) & (columns + right < width * channels)
+  linked = np.zeros((channels, len(pattern.offsets)), bool)
+  for k, slots in enumerate(pattern.slots):
+    for slot in slots:
+      linked[list(slot.channels), k] = True
+  return inside & np.tile(linked, (width, 1))
+
+
+def _one_of(chosen: tuple[int, ...], channels: int) -> NDArray[np.bool_]:
+  return np.isin(np.arange(channels), chosen)[None, None]

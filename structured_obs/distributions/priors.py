@@ -1,0 +1,58 @@
+"""Priors of the Cholesky factor of a precision: terms of a training objective, in nats.
+
+Letters: D pixels; l the log diagonal of L, b = -off_diag exp(-l) (`distributions.sparse_precision`).
+
+  normal    l ~ N(-log initial_scale, scale^2) and b ~ N(0, scale^2), every entry by itself
+  wishart   L L^T ~ Wishart with D - 1 + scale degrees of freedom and the mean 1 / initial_scale^2 on its
+            diagonal: its density as one of L, restricted to L's pattern and up to a constant
+
+The first bounds how far a pixel's prediction can lean on each neighbour, whatever the scale of the data.
+The second is the prior of the paper's authors: an L2 penalty on L and a weight on its log diagonal.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from structured_obs.distributions import base
+
+Array = jax.Array
+
+PRIORS = ('none', 'normal', 'wishart')
+
+
+def log_prior(name: str, scale: float, initial_scale: float) -> Callable[[Any], Array] | None:
+  """`params -> []`, nats, of records with `log_diag`, `off_diag` and `cross`; None without a prior.
+
+  Raises:
+    ValueError: the name is unknown or the scale not positive.
+  """
+  if name not in PRIORS:
+    raise ValueError(f'prior must be one of {", ".join(PRIORS)}; got {name!r}.')
+  if not 0 < scale < math.inf:
+    raise ValueError(f'prior_scale must be positive; got {scale}.')
+  if name == 'none':
+    return None
+
+  def normal(params: Any) -> Array:
+    inverse = jnp.exp(-params.log_diag)[..., None]
+    centred = params.log_diag + math.log(initial_scale)
+    squares = (centred, params.off_diag * inverse, params.cross * inverse)
+    count = sum(a.size for a in squares)
+    constant = count * (math.log(scale) + 0.5 * base.LOG_2PI)
+    return -0.5 * base.squared_norm(squares) / scale**2 - constant
+
+  def wishart(params: Any) -> Array:
+    size = params.log_diag.size
+    degrees = size - 1 + scale
+    variance = 1 / (degrees * initial_scale**2)
+    entries = (jnp.exp(params.log_diag), params.off_diag, params.cross)
+    # The Jacobian of L -> L L^T weighs pixel j's log diagonal by D - j.
+    order = jnp.arange(size, 0, -1).astype(params.log_diag.dtype).reshape(params.log_diag.shape)
+    log_diag = jnp.sum((degrees - size - 1 + order) * params.log_diag)
+    return log_diag - 0.5 * base.squared_norm(entries) / variance
+
+  return normal if name == 'normal' else wishart
