@@ -17,13 +17,34 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from structured_obs.distributions import base, diagonal, gaussian, kl, low_rank
+from structured_obs.distributions import (
+  base,
+  dense_precision,
+  diagonal,
+  gaussian,
+  kl,
+  low_rank,
+  sparse_precision,
+)
 
-__all__ = ['FAMILIES', 'base', 'diagonal', 'family', 'gaussian', 'kl', 'low_rank', 'options']
+__all__ = [
+  'FAMILIES',
+  'base',
+  'dense_precision',
+  'diagonal',
+  'family',
+  'gaussian',
+  'kl',
+  'low_rank',
+  'options',
+  'sparse_precision',
+]
 
 FAMILIES: dict[str, Callable[..., base.Family]] = {
   'diagonal': diagonal.family,
   'low_rank': low_rank.family,
+  'sparse_precision': sparse_precision.family,
+  'dense_precision': dense_precision.family,
 }
 
 

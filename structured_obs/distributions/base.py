@@ -36,7 +36,7 @@ class Conditional(NamedTuple):
 
   `mean` holds the observed values at observed pixels, where `variance` is 0. `variance` is None where
   the family has no exact one at this size. `residual` is the relative residual of the solve behind the
-  mean, and `iterations` how many it took: 0 for a closed form, and to be looked at where it is iterative.
+  mean, and `iterations` how many it took: 0 for a closed form, to be looked at where it is iterative.
   """
 
   mean: Array  # [H, W, C]

@@ -3,21 +3,32 @@
 KL(p || q) = 1/2 [tr(cov_q^-1 cov_p) + d^T cov_q^-1 d - D + log |cov_q| - log |cov_p|]
 
 with d the difference of the means. The table below holds the pairs with a closed form, by the types of
-the two parameter records. `kl_monte_carlo` estimates any other pair, and says how well.
+the two parameter records. Any other pair of Gaussians takes dense matrices, over images small enough;
+`kl_monte_carlo` estimates any pair at all, and says how well.
 
 Letters: D = H W C pixels; R rank.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base
+from structured_obs.distributions import (
+  base,
+  diagonal,
+  gaussian,
+  links,
+  low_rank,
+  posterior,
+  sparse_precision,
+)
 from structured_obs.distributions.diagonal import Diagonal
 from structured_obs.distributions.low_rank import LowRank
-from structured_obs.linalg import woodbury
+from structured_obs.distributions.sparse_precision import SparsePrecision
+from structured_obs.linalg import selected_inverse, sparse_triangular, woodbury
 
 Array = jax.Array
 Family = base.Family
@@ -38,13 +49,16 @@ def kl_divergence(family_p: Family, p: Any, family_q: Family, q: Any) -> Array:
   """
   _check_same_image(family_p, p, family_q, q)
   pair = type(p), type(q)
-  if pair not in CLOSED_FORMS:
-    known = ', '.join(f'{a.__name__} || {b.__name__}' for a, b in CLOSED_FORMS)
-    raise ValueError(
-      f'kl_divergence has no closed form for {pair[0].__name__} || {pair[1].__name__}; it has '
-      f'{known}. kl_monte_carlo estimates any pair.'
-    )
-  return CLOSED_FORMS[pair](p, q)
+  if pair in CLOSED_FORMS:
+    return CLOSED_FORMS[pair](p, q)
+  if family_p.gaussian and family_q.gaussian and family_p.mean(p).size <= posterior.MAX_DENSE_SIZE:
+    return _dense(family_p, p, family_q, q)
+  known = ', '.join(f'{a.__name__} || {b.__name__}' for a, b in CLOSED_FORMS)
+  raise ValueError(
+    f'kl_divergence has no closed form for {pair[0].__name__} || {pair[1].__name__}; it has '
+    f'{known}, and dense matrices for any two Gaussians of at most {posterior.MAX_DENSE_SIZE} pixels. '
+    'kl_monte_carlo estimates any pair.'
+  )
 
 
 def kl_monte_carlo(
@@ -96,6 +110,94 @@ def _diagonal_and_low_rank(p: Diagonal | LowRank, q: Diagonal | LowRank) -> Arra
   return _low_rank(_as_low_rank(p), _as_low_rank(q))
 
 
+def _by_trace(trace: Callable[[Any, Any], Array]) -> Callable[[Any, Any], Array]:
+  """The divergence from tr(cov_q^-1 cov_p), where the families give the rest of it."""
+
+  def divergence(p: Any, q: Any) -> Array:
+    ops_p, ops_q = MODULES[type(p)], MODULES[type(q)]
+    distance = base.squared_norm(ops_q.whiten(q, p.mean - q.mean))
+    log_dets = ops_q.log_det(q) - ops_p.log_det(p)
+    return base.nan_unless_finite(0.5 * (trace(p, q) - p.mean.size + distance + log_dets))
+
+  return divergence
+
+
+def _sparse_diagonal(p: SparsePrecision, q: Diagonal) -> Array:
+  return jnp.sum(sparse_precision.variance(p) * jnp.exp(-2 * q.log_scale))
+
+
+def _diagonal_sparse(p: Diagonal, q: SparsePrecision) -> Array:
+  return jnp.sum(sparse_precision.precision_diagonal(q) * jnp.exp(2 * p.log_scale))
+
+
+def _low_rank_sparse(p: LowRank, q: SparsePrecision) -> Array:
+  own = jnp.sum(sparse_precision.precision_diagonal(q) * _as_low_rank(p).cov_diag)
+  columns = jax.vmap(sparse_precision.whiten, in_axes=(None, -1))(q, p.cov_factor)
+  return own + jnp.sum(jnp.square(columns))
+
+
+def _sparse_low_rank(p: SparsePrecision, q: LowRank) -> Array:
+  # cov_q^-1 = D^-1 - Z Z^T with Z = D^-1 P C^-1/2, so that R forward solves are enough.
+  inverse_scale = jax.lax.rsqrt(_as_low_rank(q).cov_diag).reshape(-1)
+  cap = woodbury.capacitance(_rows(q), inverse_scale)
+  columns = woodbury.matmul(cap.scaled, cap.root.T) * inverse_scale[:, None]
+  images = columns.T.reshape(-1, *p.mean.shape)
+  half = jax.vmap(sparse_precision.solve, in_axes=(None, 0))(p, images)
+  own = sparse_precision.variance(p).reshape(-1) * jnp.square(inverse_scale)
+  return jnp.sum(own) - jnp.sum(jnp.square(half))
+
+
+def _sparse_sparse(p: SparsePrecision, q: SparsePrecision) -> Array:
+  # tr(L^T cov_p L) takes cov_p between the neighbours of one pixel alone.
+  (pattern_p, factor_p), (pattern_q, factor_q) = links.factor(p), links.factor(q)
+  if pattern_p.split and pattern_q.split:
+    offsets = pattern_p.offsets, pattern_q.offsets
+    each = jax.vmap(lambda a, b: _quadratic(a, offsets[0], b, offsets[1]))(factor_p, factor_q)
+    return jnp.sum(each)
+  (offsets_p, factor_p), (offsets_q, factor_q) = links.joined(p), links.joined(q)
+  return _quadratic(factor_p, offsets_p, factor_q, offsets_q)
+
+
+def _quadratic(factor_p, offsets_p, factor_q, offsets_q) -> Array:
+  """tr(L_q^T (L_p L_p^T)^-1 L_q) on one grid."""
+  taps = ((0, 0), *offsets_q)
+  rows, columns = (max(abs(tap[axis]) for tap in taps) for axis in (0, 1))
+  cov = selected_inverse.covariances(factor_p, offsets_p, rows, 2 * columns)
+  cov = jnp.pad(cov, ((0, rows), (columns, columns), (0, 0), (0, 0)))
+  weights = sparse_triangular.mask(factor_q.weights, offsets_q)
+  weights = jnp.concatenate([factor_q.diag[..., None], weights], axis=-1)
+  height, width, count = weights.shape
+  pairs = [(a, b) for a in range(count) for b in range(count) if taps[a] <= taps[b]]
+  first, second = jnp.asarray(pairs, jnp.int32).T
+  steps = jnp.asarray(taps, jnp.int32)
+
+  def add(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+    a, b = pair
+    (down, right), (between, across) = steps[a], steps[b] - steps[a]
+    zero = jnp.zeros_like(down)
+    start = (down, right + columns, between, across + 2 * columns)
+    near = jax.lax.dynamic_slice(cov, start, (height, width, 1, 1))[..., 0, 0]
+    ends = (jax.lax.dynamic_slice(weights, (zero, zero, i), (height, width, 1)) for i in (a, b))
+    twice = jnp.where(a == b, 1, 2).astype(near.dtype)
+    return total + twice * jnp.sum(math.prod(end[..., 0] for end in ends) * near), None
+
+  return jax.lax.scan(add, jnp.zeros_like(weights, shape=()), (first, second))[0]
+
+
+def _dense(family_p: Family, p: Any, family_q: Family, q: Any) -> Array:
+  """Any two Gaussians over an image small enough for a dense covariance."""
+  ops_p, ops_q = family_p.gaussian, family_q.gaussian
+  assert ops_p is not None
+  assert ops_q is not None
+  columns = gaussian.covariance(family_p, p).T.reshape(-1, *family_p.mean(p).shape)
+  products = jax.vmap(ops_q.precision_matvec, in_axes=(None, 0))(q, columns)
+  size = len(columns)
+  trace = jnp.trace(products.reshape(size, size))
+  distance = gaussian.mahalanobis(family_q, q, family_p.mean(p))
+  log_dets = ops_q.log_det(q) - ops_p.log_det(p)
+  return base.nan_unless_finite(0.5 * (trace - size + distance + log_dets))
+
+
 def _check_same_image(family_p: Family, p: Any, family_q: Family, q: Any) -> None:
   shape_p, shape_q = family_p.mean(p).shape, family_q.mean(q).shape
   if shape_p != shape_q:
@@ -107,4 +209,14 @@ CLOSED_FORMS: dict[tuple[type, type], Callable[[Any, Any], Array]] = {
   (Diagonal, LowRank): _diagonal_and_low_rank,
   (LowRank, Diagonal): _diagonal_and_low_rank,
   (LowRank, LowRank): _diagonal_and_low_rank,
+  (SparsePrecision, Diagonal): _by_trace(_sparse_diagonal),
+  (Diagonal, SparsePrecision): _by_trace(_diagonal_sparse),
+  (SparsePrecision, LowRank): _by_trace(_sparse_low_rank),
+  (LowRank, SparsePrecision): _by_trace(_low_rank_sparse),
+  (SparsePrecision, SparsePrecision): _by_trace(_sparse_sparse),
+}
+MODULES: dict[type, Any] = {
+  Diagonal: diagonal,
+  LowRank: low_rank,
+  SparsePrecision: sparse_precision,
 }

@@ -3,7 +3,8 @@
 Letters: H W C image height, width, channels; K later neighbours in the same channel; X links to other
 channels; G grids.
 
-A factor's columns come as `off_diag` [H, W, C, K], the same channel's neighbours, and `cross` [H, W, C, X]:
+A factor's columns come as `off_diag` [H, W, C, K], its neighbours in the same channel, and `cross`
+[H, W, C, X]:
 
   X = 0                 none: every channel is a grid of its own, G = C
   X = C - 1             pixel: channel ch is linked to channel ch + o of the same pixel, o = 1 .. C - 1
@@ -14,17 +15,20 @@ Linked channels make one grid of H x W C, pixels with their channels side by sid
 channel of the same pixel, are no part of the pattern and are never read.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from structured_obs.distributions import base
 from structured_obs.linalg import sparse_triangular
 
 Array = jax.Array
 Offsets = sparse_triangular.Offsets
+Factor = sparse_triangular.Factor
 
 CHANNELS = ('none', 'pixel', 'full')
 
@@ -115,7 +119,8 @@ def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
       for slot in slots
     )
     columns.append(sum(parts, start=jnp.zeros_like(off_diag, shape=(height, width, channels))))
-  return jnp.stack(columns, axis=-1).reshape(1, height, width * channels, len(columns))
+  stacked = jnp.stack(columns, axis=-1) if columns else off_diag
+  return stacked.reshape(1, height, width * channels, len(columns))
 
 
 def links_from_grid(weights: Array, pattern: Pattern, shape: tuple[int, ...]) -> tuple[Array, Array]:
@@ -157,6 +162,52 @@ def present(pattern: Pattern, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     for slot in slots:
       linked[list(slot.channels), k] = True
   return inside & np.tile(linked, (width, 1))
+
+
+def factor(params: Any) -> tuple[Pattern, Factor]:
+  """L of a record with `mean`, `log_diag`, `off_diag` and `cross`, whose shapes are checked.
+
+  Returns:
+    The pattern, and L's factors on its grids: diag [G, H, W or W C], weights [G, H, W or W C, offsets].
+  """
+  image = jnp.shape(params.mean)
+  base.check_shape('mean', params.mean, (None, None, None))
+  base.check_shape('log_diag', params.log_diag, image)
+  base.check_shape('off_diag', params.off_diag, (*image, None))
+  base.check_shape('cross', params.cross, (*image, None))
+  chosen = pattern(image[-1], params.off_diag.shape[-1], params.cross.shape[-1])
+  diag = jnp.exp(base.nan_unless_finite(params.log_diag))
+  return chosen, Factor(to_grids(diag, chosen), grid_weights(params.off_diag, params.cross, chosen))
+
+
+def apply(params: Any, v: Array, operation: Callable[..., Array]) -> Array:
+  """`operation(factor, v, offsets)` of `linalg.sparse_triangular` on an image. [H, W, C]."""
+  chosen, factors = factor(params)
+  base.check_shape('image', v, params.mean.shape)
+  done = jax.vmap(lambda f, g: operation(f, g, chosen.offsets))(factors, to_grids(v, chosen))
+  return from_grids(done, chosen, params.mean.shape)
+
+
+def joined(params: Any) -> tuple[Offsets, Factor]:
+  """L on one grid of interleaved channels, whether or not they are linked: its offsets and itself."""
+  image = params.mean.shape
+  chosen = pattern(image[-1], params.off_diag.shape[-1], params.cross.shape[-1])
+  chosen = interleaved(chosen, image[-1])
+  diag = jnp.exp(base.nan_unless_finite(params.log_diag))
+  weights = grid_weights(params.off_diag, params.cross, chosen)
+  return chosen.offsets, Factor(to_grids(diag, chosen)[0], weights[0])
+
+
+def masked(params: Any) -> Any:
+  """The same record with 0 for every link that leads out of the image."""
+  image = params.mean.shape
+  chosen = pattern(image[-1], params.off_diag.shape[-1], params.cross.shape[-1])
+  chosen = interleaved(chosen, image[-1])
+  if not chosen.offsets:
+    return params
+  ones = jnp.asarray(present(chosen, image).astype(params.mean.dtype))
+  off_diag, cross = links_from_grid(ones, chosen, image)
+  return params._replace(off_diag=params.off_diag * off_diag, cross=params.cross * cross)
 
 
 def _one_of(chosen: tuple[int, ...], channels: int) -> NDArray[np.bool_]:

@@ -5,8 +5,8 @@ infinite where it is not seen. With s^2 = 1 / (1 + N), t^2 = 1 - s^2 and r the r
 
   E[image] = mean + r - t k,   (t Q t + s^2) k = t Q r,   cov = t (t Q t + s^2)^-1 t
 
-holds from N = 0 to infinity, for a conditional (only those two) as for denoising. The system is solved by
-conjugate gradients; its log-determinant and the diagonal of its inverse are the family's own
+holds from N = 0 to infinity, for a conditional (only those two) as for denoising. The system is solved
+by conjugate gradients; its log-determinant and the diagonal of its inverse are the family's own
 (`regularized`) or come from a dense matrix up to `MAX_DENSE_SIZE` pixels.
 
 Letters: H W C image height, width, channels; D = H W C.

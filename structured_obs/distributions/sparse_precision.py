@@ -1,11 +1,11 @@
 """Sparse precision, inv(cov) = L L^T, with L on the causal half of a neighbourhood (SUPN).
 
-Letters: H W C image height, width, channels; D = H W C; f filter size, h = f // 2; K = (f^2 - 1) / 2 later
-neighbours; X links to other channels (`distributions.links`).
+Letters: H W C image height, width, channels; D = H W C; f filter size, h = f // 2; K = (f^2 - 1) / 2
+later neighbours; X links to other channels (`distributions.links`).
 
 Pixels are in raster order and column j of L is stored at pixel j: its diagonal entry exp(log_diag) and
-its entries for the K raster-later pixels of an f x f window. Whitening, y = L^T r, is a filter of its own
-at each pixel, and says that pixel j given all *later* ones is normal with variance exp(-2 log_diag) and
+its entries for the K raster-later pixels of an f x f window. Whitening, y = L^T r, is a filter of its
+own at each pixel, and says that pixel j given all *later* ones is normal with variance exp(-2 log_diag) and
 the mean
 
   mean_j + sum_k b_jk r_(j + o_k),    b = -off_diag exp(-log_diag).
@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, links, priors
-from structured_obs.linalg import regression, sparse_triangular
+from structured_obs.linalg import regression, selected_inverse, sparse_triangular
 
 Array = jax.Array
 Factor = sparse_triangular.Factor
@@ -57,14 +57,14 @@ def family(
 
   Args:
     filter_size: f, odd; 1 leaves independent pixels.
-    channels: how the channels of an image are linked, 'none', 'pixel' (those of one pixel) or 'full' (each
-      with every channel of every neighbour).
+    channels: how the channels of an image are linked, 'none', 'pixel' (those of one pixel) or 'full'
+      (each with every channel of every neighbour).
     parametrization: 'autoregressive', where a network predicts b, or 'raw', the entries of L.
     min_scale: smallest standard deviation of a pixel given the later ones that a network can predict,
       in units of the data.
     max_scale: largest one.
     initial_scale: that of outputs 0, which stand for independent pixels.
-    prior: of L, a term of the training objective: 'none', 'normal' or 'wishart' (`distributions.priors`).
+    prior: of L, a term of the training objective: 'none', 'normal', 'wishart' (`distributions.priors`).
     prior_scale: its parameter.
 
   Raises:
@@ -84,8 +84,9 @@ def family(
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
     shape, cross = tuple(image), links.cross_links(channels, neighbours, image.channels)
-    shapes = {'mean': shape, 'log_diag': shape, 'off_diag': (*shape, neighbours), 'cross': (*shape, cross)}
-    return {name: size for name, size in shapes.items() if 0 not in size}
+    shapes = {'off_diag': (*shape, neighbours), 'cross': (*shape, cross)}
+    linked = {name: size for name, size in shapes.items() if 0 not in size}
+    return {'mean': shape, 'log_diag': shape, **linked}
 
   def from_outputs(emitted: dict[str, Array]) -> SparsePrecision:
     image = base.ImageShape(*emitted['mean'].shape)
@@ -96,7 +97,7 @@ def family(
     if parametrization == 'autoregressive':
       diag = jnp.exp(log_diag)[..., None]
       off_diag, cross = -off_diag * diag, -cross * diag
-    return _masked(SparsePrecision(emitted['mean'], log_diag, off_diag, cross))
+    return links.masked(SparsePrecision(emitted['mean'], log_diag, off_diag, cross))
 
   gaussian = base.Gaussian(
     noise=noise,
@@ -119,7 +120,7 @@ def log_prob(params: SparsePrecision, x: Array) -> Array:
   Reference: SUPN, equation 4, with the factor 1/2 and the constants that it leaves out.
   """
   base.check_shape('x', x, params.mean.shape)
-  pattern, factor = _grids(params)
+  pattern, factor = links.factor(params)
   log_diag, residual = (links.to_grids(a, pattern) for a in (params.log_diag, x - params.mean))
   density = functools.partial(sparse_triangular.log_density, offsets=pattern.offsets)
   densities = jax.vmap(density)(log_diag, factor.weights, residual)
@@ -146,32 +147,25 @@ def reparameterize(params: SparsePrecision, noise: Array) -> Array:
 
   Reference: SUPN, section 3.3.
   """
-  return params.mean + _apply(params, noise, sparse_triangular.solve_transposed)
+  return params.mean + links.apply(params, noise, sparse_triangular.solve_transposed)
 
 
 def whiten(params: SparsePrecision, residual: Array) -> Array:
   """L^T r, white under the model. [H, W, C]."""
-  return _apply(params, residual, sparse_triangular.matvec_transposed)
+  return links.apply(params, residual, sparse_triangular.matvec_transposed)
 
 
 def log_det(params: SparsePrecision) -> Array:
   """log |cov|. [], nats."""
-  _grids(params)
+  links.factor(params)
   return -2 * base.nan_unless_finite(jnp.sum(params.log_diag))
 
 
 def variance(params: SparsePrecision) -> Array:
   """Marginal variances, exact, by selected inversion. [H, W, C]."""
-  pattern, factor = _grids(params)
-  size = factor.diag[0].size
-  basis = jnp.eye(size, dtype=factor.diag.dtype).reshape(size, *factor.diag.shape[1:])
-
-  def one(f):
-    half = jax.vmap(lambda e: sparse_triangular.solve(f, e, pattern.offsets))(basis)
-    return jnp.sum(jnp.square(half), axis=0)
-
-  grids = jax.vmap(one)(factor)
-  return links.from_grids(grids, pattern, params.mean.shape)
+  pattern, factor = links.factor(params)
+  one = functools.partial(selected_inverse.variances, offsets=pattern.offsets)
+  return links.from_grids(jax.vmap(one)(factor), pattern, params.mean.shape)
 
 
 def innovation_variance(params: SparsePrecision) -> Array:
@@ -181,13 +175,28 @@ def innovation_variance(params: SparsePrecision) -> Array:
 
 def covariance_matvec(params: SparsePrecision, v: Array) -> Array:
   """cov v, by two triangular solves. [H, W, C]."""
-  half = _apply(params, v, sparse_triangular.solve)
-  return _apply(params, half, sparse_triangular.solve_transposed)
+  return links.apply(params, solve(params, v), sparse_triangular.solve_transposed)
 
 
 def precision_matvec(params: SparsePrecision, v: Array) -> Array:
   """cov^-1 v. [H, W, C]."""
-  return _apply(params, whiten(params, v), sparse_triangular.matvec)
+  return links.apply(params, whiten(params, v), sparse_triangular.matvec)
+
+
+def precision_diagonal(params: SparsePrecision) -> Array:
+  """Diagonal of cov^-1: the inverse variances of each pixel given all others. [H, W, C]."""
+  # The rows of L have these squared norms, and L * L has L's pattern.
+  ones = jnp.ones_like(params.mean)
+  return links.apply(params, ones, _squared_matvec)
+
+
+def _squared_matvec(factor: Factor, v: Array, offsets: links.Offsets) -> Array:
+  return sparse_triangular.matvec(jax.tree.map(jnp.square, factor), v, offsets)
+
+
+def solve(params: SparsePrecision, v: Array) -> Array:
+  """L^-1 v, of squared norm v^T cov v. [H, W, C]."""
+  return links.apply(params, v, sparse_triangular.solve)
 
 
 def temper(params: SparsePrecision, temperature: Array) -> SparsePrecision:
@@ -225,8 +234,8 @@ def given_last_rows(params: SparsePrecision, x: Array, rows: int) -> SparsePreci
   _check_rows(rows, height - 1)
   seen = (jnp.arange(height) >= height - rows)[:, None, None]
   pull = whiten(params, jnp.where(seen, x - params.mean, 0))
-  first = _masked(jax.tree.map(lambda leaf: leaf[: height - rows], params))
-  moved = _apply(first, pull[: height - rows], sparse_triangular.solve_transposed)
+  first = links.masked(jax.tree.map(lambda leaf: leaf[: height - rows], params))
+  moved = links.apply(first, pull[: height - rows], sparse_triangular.solve_transposed)
   return first._replace(mean=first.mean - moved)
 
 
@@ -261,40 +270,6 @@ def from_covariance(
   grid = weights.reshape(mean.shape[0], columns, count)
   log_diag = -0.5 * jnp.log(variance).reshape(mean.shape)
   return SparsePrecision(mean, log_diag, *links.links_from_grid(grid, pattern, mean.shape))
-
-
-def _masked(params: SparsePrecision) -> SparsePrecision:
-  """Parameters with 0 for every link that leads out of the image."""
-  image = params.mean.shape
-  pattern = links.pattern(image[-1], params.off_diag.shape[-1], params.cross.shape[-1])
-  pattern = links.interleaved(pattern, image[-1])
-  if not pattern.offsets:
-    return params
-  ones = links.present(pattern, image).astype(params.mean.dtype)
-  off_diag, cross = links.links_from_grid(jnp.asarray(ones), pattern, image)
-  return params._replace(off_diag=params.off_diag * off_diag, cross=params.cross * cross)
-
-
-def _grids(params: SparsePrecision) -> tuple[links.Pattern, Factor]:
-  """Check the shapes; L as factors of its grids, diag [G, ..] and weights [G, .., links]."""
-  image = jnp.shape(params.mean)
-  base.check_shape('mean', params.mean, (None, None, None))
-  base.check_shape('log_diag', params.log_diag, image)
-  base.check_shape('off_diag', params.off_diag, (*image, None))
-  base.check_shape('cross', params.cross, (*image, None))
-  pattern = links.pattern(image[-1], params.off_diag.shape[-1], params.cross.shape[-1])
-  diag = jnp.exp(base.nan_unless_finite(params.log_diag))
-  weights = links.grid_weights(params.off_diag, params.cross, pattern)
-  return pattern, Factor(links.to_grids(diag, pattern), weights)
-
-
-def _apply(params: SparsePrecision, v: Array, operation) -> Array:
-  """An operation of `linalg.sparse_triangular` on every grid of an image [H, W, C]."""
-  pattern, factor = _grids(params)
-  base.check_shape('image', v, params.mean.shape)
-  grids = links.to_grids(v, pattern)
-  done = jax.vmap(lambda f, g: operation(f, g, pattern.offsets))(factor, grids)
-  return links.from_grids(done, pattern, params.mean.shape)
 
 
 def _check_rows(rows: int, most: int) -> None:

@@ -114,7 +114,7 @@ def _forward(links, inverse, right, owed, offsets: Offsets) -> tuple[Array, Arra
   def column(carry, inputs):
     value, *near = inputs
     value = value - carry[0]
-    ahead = list((*carry[1:], jnp.zeros_like(value)))
+    ahead = [*carry[1:], jnp.zeros_like(value)]
     for dc, link in zip(same, near, strict=True):
       ahead[dc - 1] = ahead[dc - 1] + link * value
     return tuple(ahead), value

@@ -2,8 +2,8 @@
 
 Letters: H W height, width; K later neighbours of a pixel; B images; R right-hand sides of one image.
 
-Pixels are in raster order. Column j of L holds a positive diagonal entry and, for each of the K *offsets*
-(dr, dc) that lead to a raster-later pixel, the entry L[j + (dr, dc), j]. Both are stored at pixel j, the
+Pixels are in raster order. Column j of L holds a positive diagonal entry and, for each of the K
+*offsets* (dr, dc) that lead to a raster-later pixel, the entry L[j + (dr, dc), j]. Both are stored at pixel j, the
 layout that a convolution emits, and an entry whose row would lie outside the image is no part of L: it
 is never read. So with o_k the offsets and w_k the weights,
 

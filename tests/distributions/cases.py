@@ -23,7 +23,16 @@ from tests.distributions import operations
 
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
   'low_rank': ({'rank': 0}, {'rank': 3, 'learn_diag': True}),
+  'sparse_precision': (
+    {'filter_size': 1},
+    {'filter_size': 3, 'channels': 'pixel', 'parametrization': 'raw'},
+    {'filter_size': 3, 'channels': 'full'},
+    {'filter_size': 7},
+  ),
+  'dense_precision': ({'parametrization': 'raw'},),
 }
+# Size of random outputs where 1 is too much: a pixel's many links would make the covariance singular.
+OUTPUT_SCALES = {'dense_precision': 0.3}
 IMAGES = ((4, 4, 1), (3, 5, 2), (4, 3, 3), (1, 6, 1), (5, 1, 3))
 MAIN_IMAGE = (3, 4, 2)
 
@@ -116,7 +125,8 @@ def random_params(case: Case, seed: int = 0, dtype: Any = None) -> Any:
   rng = np.random.default_rng(seed)
   dtype = dtype or default_dtype()
   shapes = family.outputs(ImageShape(*case.image))
-  outputs = {name: jnp.asarray(rng.normal(size=s), dtype) for name, s in shapes.items()}
+  scale = OUTPUT_SCALES.get(case.name, 1.0)
+  outputs = {name: jnp.asarray(rng.normal(scale=scale, size=s), dtype) for name, s in shapes.items()}
   return family.from_outputs(outputs)
 
 

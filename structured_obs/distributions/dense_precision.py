@@ -1,0 +1,184 @@
+"""Dense precision, inv(cov) = L L^T with L lower triangular: every Gaussian, for small images.
+
+Letters: H W C image height, width, channels; D = H W C, at most about a thousand.
+
+Pixels are in raster order. Column j of L belongs to pixel j and says that given all later pixels, it is
+normal with variance L_jj^-2 and the mean
+
+  mean_j + sum_(i > j) b_ij r_i,    b_ij = -L_ij / L_jj,
+
+as in `sparse_precision`, of which this is the case without zeros. A network emits D (D - 1) / 2 numbers for
+the strictly lower triangle, column by column.
+
+Cost: D^2 for a density, a sample, a covariance column; D^3 for exact variances.
+
+Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, section 4, "Cholesky
+Decomposition".
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs.distributions import base
+from structured_obs.linalg import triangular
+
+Array = jax.Array
+
+PARAMETRIZATIONS = ('autoregressive', 'raw')
+
+
+class DensePrecision(NamedTuple):
+  """Parameters of a Gaussian with any covariance."""
+
+  mean: Array  # [H, W, C]
+  chol: Array  # [D, D]  L, lower triangular with a positive diagonal; its upper part is not read
+
+
+def family(
+  parametrization: str = 'autoregressive',
+  min_scale: float = 1e-3,
+  max_scale: float = 10.0,
+  initial_scale: float = 0.5,
+) -> base.Family[DensePrecision]:
+  """Family of Gaussians with any covariance.
+
+  Args:
+    parametrization: 'autoregressive', where a network predicts b, or 'raw', the entries of L.
+    min_scale: smallest standard deviation of a pixel given the later ones that a network can predict,
+      in units of the data.
+    max_scale: largest one.
+    initial_scale: that of outputs 0, which stand for independent pixels.
+
+  Raises:
+    ValueError: an option is not one of these.
+  """
+  if parametrization not in PARAMETRIZATIONS:
+    raise ValueError(
+      f'parametrization must be one of {", ".join(PARAMETRIZATIONS)}; got {parametrization!r}.'
+    )
+  if not 0 < min_scale < initial_scale < max_scale < math.inf:
+    raise ValueError(
+      'dense_precision needs 0 < min_scale < initial_scale < max_scale; '
+      f'got {min_scale}, {initial_scale}, {max_scale}.'
+    )
+  bounds = -math.log(max_scale), -math.log(min_scale)
+
+  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+    shapes = {'mean': tuple(image), 'log_diag': tuple(image)}
+    if image.size > 1:
+      shapes['off_diag'] = (image.size * (image.size - 1) // 2,)
+    return shapes
+
+  def from_outputs(emitted: dict[str, Array]) -> DensePrecision:
+    image = base.ImageShape(*emitted['mean'].shape)
+    base.check_outputs(emitted, set(outputs(image)))
+    log_diag = base.soft_clip(emitted['log_diag'] - math.log(initial_scale), *bounds)
+    diag = jnp.exp(log_diag).reshape(-1)
+    if image.size == 1:
+      return DensePrecision(emitted['mean'], diag[:, None])
+    column, row = np.triu_indices(image.size, 1)  # of L, whose transpose NumPy walks along
+    lower = jnp.diag(diag).at[row, column].set(emitted['off_diag'], unique_indices=True)
+    if parametrization == 'autoregressive':
+      lower = jnp.where(np.tri(image.size, k=-1, dtype=bool), -lower * diag[None, :], lower)
+    return DensePrecision(emitted['mean'], lower)
+
+  gaussian = base.Gaussian(
+    noise=noise,
+    reparameterize=reparameterize,
+    whiten=whiten,
+    log_det=log_det,
+    variance=variance,
+    covariance_matvec=covariance_matvec,
+    precision_matvec=precision_matvec,
+    temper=temper,
+    innovation_variance=innovation_variance,
+  )
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
+
+
+def log_prob(params: DensePrecision, x: Array) -> Array:
+  """Log density of an image. [], nats."""
+  constant = params.mean.size * base.LOG_2PI + log_det(params)
+  base.check_shape('x', x, params.mean.shape)
+  quadratic = base.squared_norm(whiten(params, x - params.mean))
+  return base.nan_unless_finite(-0.5 * (constant + quadratic))
+
+
+def sample(key: Array, params: DensePrecision) -> Array:
+  """Draw one image. [H, W, C]."""
+  return reparameterize(params, noise(key, params))
+
+
+def mean(params: DensePrecision) -> Array:
+  """Mean. [H, W, C]."""
+  return params.mean
+
+
+def noise(key: Array, params: DensePrecision) -> Array:
+  """White noise for `reparameterize`. [H, W, C]."""
+  return jax.random.normal(key, params.mean.shape, params.mean.dtype)
+
+
+def reparameterize(params: DensePrecision, noise: Array) -> Array:
+  """Image that this noise stands for: mean + L^-T u. [H, W, C]."""
+  return params.mean + _apply(params, noise, triangular.solve_transposed)
+
+
+def whiten(params: DensePrecision, residual: Array) -> Array:
+  """L^T r, white under the model. [H, W, C]."""
+  return _apply(params, residual, lambda lower, r: _matmul(lower.T, r))
+
+
+def log_det(params: DensePrecision) -> Array:
+  """log |cov|. [], nats."""
+  return base.nan_unless_finite(-2 * jnp.sum(jnp.log(jnp.diag(_lower(params)))))
+
+
+def variance(params: DensePrecision) -> Array:
+  """Marginal variances, from the whole of L^-1. [H, W, C]."""
+  lower = _lower(params)
+  inverse = triangular.solve(lower, jnp.eye(lower.shape[0], dtype=lower.dtype))
+  return jnp.sum(jnp.square(inverse), axis=0).reshape(params.mean.shape)
+
+
+def innovation_variance(params: DensePrecision) -> Array:
+  """Variance of each pixel given all later ones, L_jj^-2. [H, W, C]."""
+  return jnp.square(1 / jnp.diag(_lower(params))).reshape(params.mean.shape)
+
+
+def covariance_matvec(params: DensePrecision, v: Array) -> Array:
+  """cov v, by two triangular solves. [H, W, C]."""
+  return _apply(params, _apply(params, v, triangular.solve), triangular.solve_transposed)
+
+
+def precision_matvec(params: DensePrecision, v: Array) -> Array:
+  """cov^-1 v. [H, W, C]."""
+  return _apply(params, whiten(params, v), _matmul)
+
+
+def temper(params: DensePrecision, temperature: Array) -> DensePrecision:
+  """Scale the covariance by temperature^2."""
+  return params._replace(chol=params.chol / temperature)
+
+
+def _lower(params: DensePrecision) -> Array:
+  """Check the shapes; L with zeros above its diagonal and NaN for infinite entries. [D, D]."""
+  base.check_shape('mean', params.mean, (None, None, None))
+  size = math.prod(jnp.shape(params.mean))
+  base.check_shape('chol', params.chol, (size, size))
+  return jnp.tril(base.nan_unless_finite(params.chol))
+
+
+def _matmul(matrix: Array, v: Array) -> Array:
+  return jnp.matmul(matrix, v, precision=jax.lax.Precision.HIGHEST)
+
+
+def _apply(params: DensePrecision, v: Array, operation) -> Array:
+  """An operation (L [D, D], columns [D, 1]) -> [D, 1] on an image [H, W, C]."""
+  lower = _lower(params)
+  base.check_shape('image', v, params.mean.shape)
+  return operation(lower, v.reshape(-1, 1)).reshape(params.mean.shape)
