@@ -73,8 +73,9 @@ class Gaussian(NamedTuple, Generic[P]):
   excess_entropy: Callable[[P], Array] | None = None  # params -> [], nats above the noise floor
   condition: Callable[[P, Array, Array], Conditional] | None = None  # (params, x, observed)
   posterior_mean: Callable[[P, Array, Array], tuple[Array, Array]] | None = None
-  # (params, t [H, W, C], s [H, W, C]) -> log |t Q t + s| [], diag of its inverse [H, W, C]; Q = cov^-1
-  regularized: Callable[[P, Array, Array], tuple[Array, Array]] | None = None
+  # (params, t [H, W, C], s [H, W, C]) -> log |t Q t + s| [], diag of its inverse [H, W, C]; Q = cov^-1.
+  # None for an image too large for it.
+  regularized: Callable[[P, Array, Array], tuple[Array, Array] | None] | None = None
   principal_components: Callable[[P, int], PrincipalComponents] | None = None
   innovation_variance: Callable[[P], Array] | None = None  # params -> [H, W, C], given later pixels
 
@@ -102,6 +103,12 @@ def soft_clip(x: Array, low: float, high: float) -> Array:
   below = low + jax.nn.softplus(x - low) - jax.nn.softplus(x - high)
   above = high + jax.nn.softplus(low - x) - jax.nn.softplus(high - x)
   return jnp.where(x < (low + high) / 2, below, above)
+
+
+def inverse_soft_clip(value: float, low: float, high: float) -> float:
+  """The x of which soft_clip(x, low, high) is this value, between low and high."""
+  above_low = math.expm1(value - low)
+  return low + math.log(above_low) - math.log1p(-math.exp(value - high))
 
 
 def nan_unless_finite(value: Array) -> Array:

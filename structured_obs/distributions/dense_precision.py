@@ -2,13 +2,13 @@
 
 Letters: H W C image height, width, channels; D = H W C, at most about a thousand.
 
-Pixels are in raster order. Column j of L belongs to pixel j and says that given all later pixels, it is
-normal with variance L_jj^-2 and the mean
+Pixels are in raster order. Column j of L belongs to pixel j and says that given all later pixels, it
+is normal with variance L_jj^-2 and the mean
 
   mean_j + sum_(i > j) b_ij r_i,    b_ij = -L_ij / L_jj,
 
-as in `sparse_precision`, of which this is the case without zeros. A network emits D (D - 1) / 2 numbers for
-the strictly lower triangle, column by column.
+as in `sparse_precision`, of which this is the case without zeros. A network emits D (D - 1) / 2
+numbers for the strictly lower triangle, column by column.
 
 Cost: D^2 for a density, a sample, a covariance column; D^3 for exact variances.
 
@@ -66,6 +66,7 @@ def family(
       f'got {min_scale}, {initial_scale}, {max_scale}.'
     )
   bounds = -math.log(max_scale), -math.log(min_scale)
+  offset = base.inverse_soft_clip(-math.log(initial_scale), *bounds)
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
     shapes = {'mean': tuple(image), 'log_diag': tuple(image)}
@@ -76,7 +77,7 @@ def family(
   def from_outputs(emitted: dict[str, Array]) -> DensePrecision:
     image = base.ImageShape(*emitted['mean'].shape)
     base.check_outputs(emitted, set(outputs(image)))
-    log_diag = base.soft_clip(emitted['log_diag'] - math.log(initial_scale), *bounds)
+    log_diag = base.soft_clip(emitted['log_diag'] + offset, *bounds)
     diag = jnp.exp(log_diag).reshape(-1)
     if image.size == 1:
       return DensePrecision(emitted['mean'], diag[:, None])

@@ -5,9 +5,11 @@ Letters: D pixels; l the log diagonal of L, b = -off_diag exp(-l) (`distribution
   normal    l ~ N(-log initial_scale, scale^2) and b ~ N(0, scale^2), every entry by itself
   wishart   L L^T ~ Wishart with D - 1 + scale degrees of freedom and the mean 1 / initial_scale^2 on its
             diagonal: its density as one of L, restricted to L's pattern and up to a constant
+  coefficients  b ~ N(0, scale^2), and nothing about l
 
-The first bounds how far a pixel's prediction can lean on each neighbour, whatever the scale of the data.
-The second is the prior of the paper's authors: an L2 penalty on L and a weight on its log diagonal.
+The first and the last bound how far a pixel's prediction can lean on each neighbour, whatever the scale
+of the data; the last leaves alone variances that differ much between pixels. The second is the prior of
+the paper's authors: an L2 penalty on L and a weight on its log diagonal.
 """
 
 import math
@@ -21,7 +23,7 @@ from structured_obs.distributions import base
 
 Array = jax.Array
 
-PRIORS = ('none', 'normal', 'wishart')
+PRIORS = ('none', 'normal', 'wishart', 'coefficients')
 
 
 def log_prior(name: str, scale: float, initial_scale: float) -> Callable[[Any], Array] | None:
@@ -37,13 +39,16 @@ def log_prior(name: str, scale: float, initial_scale: float) -> Callable[[Any], 
   if name == 'none':
     return None
 
-  def normal(params: Any) -> Array:
+  def of_normals(*entries: Array) -> Array:
+    constant = sum(a.size for a in entries) * (math.log(scale) + 0.5 * base.LOG_2PI)
+    return -0.5 * base.squared_norm(entries) / scale**2 - constant
+
+  def coefficients(params: Any) -> Array:
     inverse = jnp.exp(-params.log_diag)[..., None]
-    centred = params.log_diag + math.log(initial_scale)
-    squares = (centred, params.off_diag * inverse, params.cross * inverse)
-    count = sum(a.size for a in squares)
-    constant = count * (math.log(scale) + 0.5 * base.LOG_2PI)
-    return -0.5 * base.squared_norm(squares) / scale**2 - constant
+    return of_normals(params.off_diag * inverse, params.cross * inverse)
+
+  def normal(params: Any) -> Array:
+    return coefficients(params) + of_normals(params.log_diag + math.log(initial_scale))
 
   def wishart(params: Any) -> Array:
     size = params.log_diag.size
@@ -55,4 +60,4 @@ def log_prior(name: str, scale: float, initial_scale: float) -> Callable[[Any], 
     log_diag = jnp.sum((degrees - size - 1 + order) * params.log_diag)
     return log_diag - 0.5 * base.squared_norm(entries) / variance
 
-  return normal if name == 'normal' else wishart
+  return {'normal': normal, 'wishart': wishart, 'coefficients': coefficients}[name]

@@ -5,8 +5,7 @@ later neighbours; X links to other channels (`distributions.links`).
 
 Pixels are in raster order and column j of L is stored at pixel j: its diagonal entry exp(log_diag) and
 its entries for the K raster-later pixels of an f x f window. Whitening, y = L^T r, is a filter of its
-own at each pixel, and says that pixel j given all *later* ones is normal with variance exp(-2 log_diag) and
-the mean
+own at each pixel: given all *later* pixels, pixel j is normal with variance exp(-2 log_diag) and mean
 
   mean_j + sum_k b_jk r_(j + o_k),    b = -off_diag exp(-log_diag).
 
@@ -26,12 +25,13 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, links, priors
-from structured_obs.linalg import regression, selected_inverse, sparse_triangular
+from structured_obs.linalg import banded, regression, selected_inverse, sparse_triangular
 
 Array = jax.Array
 Factor = sparse_triangular.Factor
 
 PARAMETRIZATIONS = ('autoregressive', 'raw')
+MAX_BAND = 2**26  # entries of a banded matrix that is formed unasked: 256 MiB in float32
 
 
 class SparsePrecision(NamedTuple):
@@ -64,7 +64,7 @@ def family(
       in units of the data.
     max_scale: largest one.
     initial_scale: that of outputs 0, which stand for independent pixels.
-    prior: of L, a term of the training objective: 'none', 'normal', 'wishart' (`distributions.priors`).
+    prior: of L, a term of the training objective, one of `distributions.priors`.
     prior_scale: its parameter.
 
   Raises:
@@ -81,6 +81,7 @@ def family(
       f'got {min_scale}, {initial_scale}, {max_scale}.'
     )
   bounds = -math.log(max_scale), -math.log(min_scale)
+  offset = base.inverse_soft_clip(-math.log(initial_scale), *bounds)
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
     shape, cross = tuple(image), links.cross_links(channels, neighbours, image.channels)
@@ -92,7 +93,7 @@ def family(
     image = base.ImageShape(*emitted['mean'].shape)
     base.check_outputs(emitted, set(outputs(image)))
     empty = jnp.zeros_like(emitted['mean'], shape=(*image, 0))
-    log_diag = base.soft_clip(emitted['log_diag'] - math.log(initial_scale), *bounds)
+    log_diag = base.soft_clip(emitted['log_diag'] + offset, *bounds)
     off_diag, cross = emitted.get('off_diag', empty), emitted.get('cross', empty)
     if parametrization == 'autoregressive':
       diag = jnp.exp(log_diag)[..., None]
@@ -108,6 +109,7 @@ def family(
     covariance_matvec=covariance_matvec,
     precision_matvec=precision_matvec,
     temper=temper,
+    regularized=regularized,
     innovation_variance=innovation_variance,
   )
   log_prior = priors.log_prior(prior, prior_scale, initial_scale)
@@ -117,14 +119,13 @@ def family(
 def log_prob(params: SparsePrecision, x: Array) -> Array:
   """Log density of an image. [], nats.
 
-  Reference: SUPN, equation 4, with the factor 1/2 and the constants that it leaves out.
+  Reference: SUPN, equation 4, with the constants that it leaves out.
   """
   base.check_shape('x', x, params.mean.shape)
   pattern, factor = links.factor(params)
   log_diag, residual = (links.to_grids(a, pattern) for a in (params.log_diag, x - params.mean))
-  density = functools.partial(sparse_triangular.log_density, offsets=pattern.offsets)
-  densities = jax.vmap(density)(log_diag, factor.weights, residual)
-  return base.nan_unless_finite(jnp.sum(densities))
+  log_density = functools.partial(sparse_triangular.log_density, offsets=pattern.offsets)
+  return base.nan_unless_finite(jnp.sum(jax.vmap(log_density)(log_diag, factor.weights, residual)))
 
 
 def sample(key: Array, params: SparsePrecision) -> Array:
@@ -143,10 +144,7 @@ def noise(key: Array, params: SparsePrecision) -> Array:
 
 
 def reparameterize(params: SparsePrecision, noise: Array) -> Array:
-  """Image that this noise stands for: mean + L^-T u. [H, W, C].
-
-  Reference: SUPN, section 3.3.
-  """
+  """Image that this noise stands for: mean + L^-T u. [H, W, C]."""
   return params.mean + links.apply(params, noise, sparse_triangular.solve_transposed)
 
 
@@ -164,8 +162,35 @@ def log_det(params: SparsePrecision) -> Array:
 def variance(params: SparsePrecision) -> Array:
   """Marginal variances, exact, by selected inversion. [H, W, C]."""
   pattern, factor = links.factor(params)
-  one = functools.partial(selected_inverse.variances, offsets=pattern.offsets)
-  return links.from_grids(jax.vmap(one)(factor), pattern, params.mean.shape)
+  grids = jax.vmap(lambda one: selected_inverse.variances(one, pattern.offsets))(factor)
+  return links.from_grids(grids, pattern, params.mean.shape)
+
+
+def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Array, Array] | None:
+  """log |t cov^-1 t + s| [] and the diagonal of its inverse [H, W, C], by a banded Cholesky factor.
+
+  Args:
+    params: of one image.
+    scale: [H, W, C], t.
+    ridge: [H, W, C], s, not negative.
+
+  Returns:
+    None for an image whose band has more than `MAX_BAND` entries.
+  """
+  pattern, factor = links.factor(params)
+  rows, columns = (max((abs(o[axis]) for o in pattern.offsets), default=0) for axis in (0, 1))
+  if factor.diag.size * (rows * factor.diag.shape[-1] + columns + 1) > MAX_BAND:
+    return None
+
+  def one(factor: Factor, scale: Array, ridge: Array) -> tuple[Array, Array]:
+    scaled = sparse_triangular.scale_rows(factor, scale, pattern.offsets)
+    band = banded.gram(banded.from_grid(scaled, pattern.offsets))
+    chol = banded.cholesky(band.at[:, 0].add(ridge.reshape(-1)))
+    return banded.log_det(chol), banded.variances(chol).reshape(scale.shape)
+
+  grids = (links.to_grids(a, pattern) for a in (scale, ridge))
+  log_dets, inverse = jax.vmap(one)(factor, *grids)
+  return jnp.sum(log_dets), links.from_grids(inverse, pattern, params.mean.shape)
 
 
 def innovation_variance(params: SparsePrecision) -> Array:
@@ -185,13 +210,11 @@ def precision_matvec(params: SparsePrecision, v: Array) -> Array:
 
 def precision_diagonal(params: SparsePrecision) -> Array:
   """Diagonal of cov^-1: the inverse variances of each pixel given all others. [H, W, C]."""
-  # The rows of L have these squared norms, and L * L has L's pattern.
-  ones = jnp.ones_like(params.mean)
-  return links.apply(params, ones, _squared_matvec)
 
+  def squared(factor: Factor, v: Array, offsets: links.Offsets) -> Array:
+    return sparse_triangular.matvec(jax.tree.map(jnp.square, factor), v, offsets)
 
-def _squared_matvec(factor: Factor, v: Array, offsets: links.Offsets) -> Array:
-  return sparse_triangular.matvec(jax.tree.map(jnp.square, factor), v, offsets)
+  return links.apply(params, jnp.ones_like(params.mean), squared)  # the rows' squared norms
 
 
 def solve(params: SparsePrecision, v: Array) -> Array:
@@ -254,7 +277,7 @@ def from_covariance(
     channels: how the channels are linked, as in `family`.
 
   Raises:
-    ValueError: an option is unknown or the shapes do not match.
+    ValueError: an option is unknown or a shape wrong.
   """
   base.check_shape('mean', mean, (None, None, None))
   base.check_shape('covariance', covariance, (mean.size, mean.size))

@@ -1,12 +1,13 @@
-"""Banded symmetric positive definite matrices: Cholesky factor, solves, log-determinant, inverse's diagonal.
+"""Banded symmetric positive definite matrices: Cholesky factor, solves, log-determinant, inverse.
 
 Letters: n size; w bandwidth, the largest |i - j| of an entry that is not zero.
 
 A *band* [n, w + 1] holds a lower triangle by columns, `band[j, d]` = A[j + d, j]: SciPy's lower `ab`
-transposed. Of a symmetric matrix it is the lower half; a Cholesky factor has the same layout. Entries with
-j + d >= n lie outside the matrix and are never read. All functions take one matrix and one right-hand
-side [n]: `jax.vmap` maps them over either. Derivatives of every order, forward and reverse, come from
-closed forms: a solve stores no factorisation steps, and a factorisation keeps one block each w columns.
+transposed. Of a symmetric matrix it is the lower half; a Cholesky factor has the same layout. Entries
+with j + d >= n lie outside the matrix and are never read. All functions take one matrix and one
+right-hand side [n]: `jax.vmap` maps them over either. Derivatives of every order, forward and reverse,
+come from closed forms: a solve stores no steps of a factorisation, and a factorisation keeps a few
+blocks for every w columns.
 
 The work is done in dense blocks of about w columns (`linalg.blocks`), so that it is matrix products; the
 compile time does not depend on n. Cost: n w^2 for the factorisation and the inverse, n w for a solve.

@@ -85,34 +85,41 @@ def square(blocks: Blocks) -> Blocks:
 def factorise(blocks: Blocks) -> Blocks:
   """Cholesky factor of a positive definite matrix given by the blocks of its lower triangle.
 
-  NaN from the first block on that is not positive definite. Differentiable to any order; reverse mode
-  keeps one block a step.
+  NaN from the first block on that is not positive definite. Differentiable to any order.
   """
-
-  def step(carried: Array, block: Blocks) -> tuple[Array, Blocks]:
-    own, inverse = _root(block.own - carried)
-    below = matmul(block.below, inverse.T)
-    return jnp.tril(matmul(below, below.T)), Blocks(own, below)
-
-  start = jnp.zeros_like(blocks.own[0])
-  return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), start, blocks)[1]
+  return _factorise(*blocks)[0]
 
 
 @jax.custom_jvp
-def _root(lower: Array) -> tuple[Array, Array]:
-  """Cholesky factor and its inverse, [b, b] each, of the matrix with this lower triangle."""
-  return _lapack_root(lower)
+def _factorise(own: Array, below: Array) -> tuple[Blocks, Array]:
+  """Blocks of L, and the inverses of those on its diagonal [B, b, b]."""
+
+  def step(carried: Array, block: tuple[Array, Array]) -> tuple[Array, tuple[Blocks, Array]]:
+    root, inverse = _root(block[0] - carried)
+    link = matmul(block[1], inverse.T)
+    return matmul(link, link.T), (Blocks(root, link), inverse)
+
+  return jax.lax.scan(step, jnp.zeros_like(own[0]), (own, below))[1]
 
 
-@_root.defjvp
-def _root_jvp(primals, tangents):
-  # dL = L phi(L^-1 dA L^-T), phi the lower triangle with half of the diagonal: products alone.
-  (lower,), (tangent,) = primals, tangents
-  root, inverse = _root(lower)
-  symmetric = jnp.tril(tangent) + jnp.tril(tangent, -1).T
-  inner = matmul(matmul(inverse, symmetric), inverse.T)
-  moved = matmul(root, jnp.tril(inner) - jnp.diag(jnp.diag(inner)) / 2)
-  return (root, inverse), (moved, -matmul(matmul(inverse, moved), inverse))
+@_factorise.defjvp
+def _factorise_jvp(primals, tangents):
+  # dL = L phi(L^-1 dA L^-T) block by block, phi the lower triangle with half of the diagonal: products
+  # alone, so that the derivative of any order has the same form.
+  chol, inverses = _factorise(*primals)
+
+  def step(carried: Array, block):
+    root, link, inverse, d_own, d_below = block
+    change = jnp.tril(d_own - carried)
+    inner = matmul(matmul(inverse, change + jnp.tril(change, -1).T), inverse.T)
+    d_root = matmul(root, jnp.tril(inner) - jnp.diag(jnp.diag(inner)) / 2)
+    d_link = matmul(d_below - matmul(link, d_root.T), inverse.T)
+    half = matmul(d_link, link.T)
+    d_inverse = -matmul(matmul(inverse, d_root), inverse)
+    return half + half.T, (Blocks(d_root, d_link), d_inverse)
+
+  inputs = (*chol, inverses, *tangents)
+  return (chol, inverses), jax.lax.scan(step, jnp.zeros_like(inverses[0]), inputs)[1]
 
 
 def _one_by_one(function):
@@ -136,10 +143,23 @@ def _one_by_one(function):
 
 
 @_one_by_one
-def _lapack_root(lower: Array) -> tuple[Array, Array]:
-  root = jax.lax.linalg.cholesky(lower, symmetrize_input=False)
-  identity = jnp.eye(lower.shape[0], dtype=lower.dtype)
-  return root, jax.lax.linalg.triangular_solve(root, identity, left_side=True, lower=True)
+def _root(lower: Array) -> tuple[Array, Array]:
+  """Halves the matrix until LAPACK, which starts threads for large ones, has only small ones to do."""
+  size = lower.shape[0]
+  if size <= 40:
+    root = jax.lax.linalg.cholesky(lower, symmetrize_input=False)
+    identity = jnp.eye(size, dtype=lower.dtype)
+    return root, jax.lax.linalg.triangular_solve(root, identity, left_side=True, lower=True)
+  half = size // 2
+  first, first_inverse = _root(lower[:half, :half])
+  link = matmul(lower[half:, :half], first_inverse.T)
+  last, last_inverse = _root(lower[half:, half:] - matmul(link, link.T))
+  zero = jnp.zeros_like(lower, shape=(half, size - half))
+  corner = -matmul(last_inverse, matmul(link, first_inverse))
+  return (
+    jnp.block([[first, zero], [link, last]]),
+    jnp.block([[first_inverse, zero], [corner, last_inverse]]),
+  )
 
 
 def solve(blocks: Blocks, rhs: Array, transposed: bool) -> Array:

@@ -3,9 +3,9 @@
 Letters: H W height, width; K later neighbours of a pixel; B images; R right-hand sides of one image.
 
 Pixels are in raster order. Column j of L holds a positive diagonal entry and, for each of the K
-*offsets* (dr, dc) that lead to a raster-later pixel, the entry L[j + (dr, dc), j]. Both are stored at pixel j, the
-layout that a convolution emits, and an entry whose row would lie outside the image is no part of L: it
-is never read. So with o_k the offsets and w_k the weights,
+*offsets* (dr, dc) that lead to a raster-later pixel, the entry L[j + (dr, dc), j]. Both are stored at
+pixel j, the layout that a convolution emits, and an entry whose row would lie outside the image is no
+part of L: it is never read. So with o_k the offsets and w_k the weights,
 
   (L^T v)[j] = diag[j] v[j] + sum_k w_k[j] v[j + o_k]              a stencil
   (L v)[i]   = diag[i] v[i] + sum_k w_k[i - o_k] v[i - o_k]        its transpose
@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import row_scan, wavefront
+from structured_obs.linalg import row_scan, stencil, wavefront
 
 Array = jax.Array
 Offsets = tuple[tuple[int, int], ...]  # (rows down, columns right), each raster-later than (0, 0)
@@ -71,6 +71,13 @@ def mask(weights: Array, offsets: Offsets) -> Array:
   height, width, _ = weights.shape
   ones = jnp.ones_like(weights, shape=(height, width))
   return weights * jnp.stack([_shifted(ones, o) for o in offsets], axis=-1) if offsets else weights
+
+
+def scale_rows(factor: Factor, scale: Array, offsets: Offsets) -> Factor:
+  """diag(t) L for t [H, W], a factor of diag(t) L L^T diag(t)."""
+  ends = [_shifted(scale, offset) for offset in offsets]
+  weights = factor.weights * jnp.stack(ends, axis=-1) if offsets else factor.weights
+  return Factor(factor.diag * scale, weights)
 
 
 def matvec(factor: Factor, v: Array, offsets: Offsets) -> Array:
@@ -159,8 +166,7 @@ def _log_density_jvp(offsets, primals, tangents):
   if not _is_zero(d_log_diag):
     tangent += jnp.sum((1 - whitened * own) * d_log_diag)
   if not _is_zero(d_weights) and offsets:
-    padded = _padded(residual, offsets)
-    outer = jnp.stack([-whitened * _slice(padded, o, offsets, residual.shape) for o in offsets], axis=-1)
+    outer = jnp.stack([-whitened * near for near in stencil.neighbours(residual, offsets)], axis=-1)
     tangent += jnp.sum(outer * d_weights)
   if not _is_zero(d_residual):
     factor = Factor(jnp.exp(log_diag), weights)
@@ -178,46 +184,23 @@ def _is_zero(tangent) -> bool:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _stencil(weights: Array, v: Array, offsets: Offsets) -> Array:
   """sum_k w_k[j] v[j + o_k]. [H, W]. Bilinear, and differentiated as such."""
-  return _gather(weights, v, offsets)
+  return stencil.apply(weights, v, offsets)
 
 
 @_stencil.defjvp
 def _stencil_jvp(offsets, primals, tangents):
   (weights, v), (d_weights, d_v) = primals, tangents
-  tangent = _plain_gather(d_weights, v, offsets) + _plain_gather(weights, d_v, offsets)
+  tangent = stencil.shifts(d_weights, v, offsets) + stencil.shifts(weights, d_v, offsets)
   return _stencil(weights, v, offsets), tangent
 
 
-def _gather(weights: Array, v: Array, offsets: Offsets) -> Array:
-  return _plain_gather(weights, v, offsets)
-
-
-def _plain_gather(weights: Array, v: Array, offsets: Offsets) -> Array:
-  padded = _padded(v, offsets)
-  terms = (weights[..., k] * _slice(padded, o, offsets, v.shape) for k, o in enumerate(offsets))
-  return sum(terms, start=jnp.zeros_like(v))
-
-
 def _matvec_transposed(factor: Factor, v: Array, offsets: Offsets) -> Array:
-  return factor.diag * v + _plain_gather(factor.weights, v, offsets)
+  return factor.diag * v + stencil.shifts(factor.weights, v, offsets)
 
 
 def _matvec(factor: Factor, v: Array, offsets: Offsets) -> Array:
   terms = (_shifted(factor.weights[..., k] * v, (-dr, -dc)) for k, (dr, dc) in enumerate(offsets))
   return sum(terms, start=factor.diag * v)
-
-
-def _padded(v: Array, offsets: Offsets) -> Array:
-  rows = max((dr for dr, _ in offsets), default=0)
-  columns = max((abs(dc) for _, dc in offsets), default=0)
-  return jnp.pad(v, ((0, rows), (columns, columns)))
-
-
-def _slice(padded: Array, offset: tuple[int, int], offsets: Offsets, shape: tuple[int, ...]) -> Array:
-  columns = max(abs(dc) for _, dc in offsets)
-  (row, column), (height, width) = offset, shape
-  start = columns + column
-  return padded[row : row + height, start : start + width]
 
 
 def _shifted(v: Array, offset: tuple[int, int]) -> Array:

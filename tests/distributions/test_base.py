@@ -52,3 +52,9 @@ def test_nan_unless_finite():
 def test_squared_norm_is_over_all_leaves():
   tree = {'a': jnp.asarray([3.0, 4.0]), 'b': jnp.zeros((0, 2)), 'c': jnp.asarray(2.0)}
   assert base.squared_norm(tree) == 29
+
+
+@pytest.mark.parametrize('value', [-2.2, 0.0, 6.8])
+def test_inverse_soft_clip(value: float):
+  x = base.inverse_soft_clip(value, -2.3, 6.9)
+  assert float(base.soft_clip(jnp.asarray(x), -2.3, 6.9)) == pytest.approx(value, abs=1e-5)

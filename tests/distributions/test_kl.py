@@ -8,12 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.distributions import kl
+from structured_obs.distributions import FAMILIES, kl
 from structured_obs.linalg import dense
 from tests.distributions import cases
 from tests.distributions.cases import Case
 
-MAIN = cases.gaussian_only(cases.main_cases())
+OF_FAMILY = {
+  name: [case for case in cases.gaussian_only(cases.main_cases()) if case.name == name]
+  for name in FAMILIES
+}
+# Each family with its defaults and with its last set of options.
+MAIN = [case for found in OF_FAMILY.values() for case in sorted({found[0], found[-1]})]
 PAIRS = [
   (p, q)
   for p, q in itertools.product(MAIN, MAIN)
@@ -38,6 +43,15 @@ def test_closed_forms(case_p: Case, case_q: Case):
   actual, expected = float(function(p.params, q.params)), _dense_kl(p, q)
   assert actual > 0
   assert actual == pytest.approx(expected, rel=cases.tolerance(1e-9, 1e-4))
+
+
+@pytest.mark.parametrize('name', ['diagonal', 'low_rank', 'sparse_precision', 'dense_precision'])
+def test_pairs_without_a_closed_form_take_dense_matrices(name: str):
+  chosen = OF_FAMILY[name][-1], OF_FAMILY['dense_precision'][-1]
+  p, q = (cases.make_problem(case, seed) for seed, case in enumerate(chosen))
+  for a, b in ((p, q), (q, p)):
+    actual = float(kl.kl_divergence(a.family, a.params, b.family, b.params))
+    assert actual == pytest.approx(_dense_kl(a, b), rel=cases.tolerance(1e-9, 1e-4))
 
 
 @pytest.mark.parametrize('case', [p for p, q in PAIRS if p == q], ids=str)
@@ -76,7 +90,7 @@ def test_monte_carlo_agrees(case_p: Case, case_q: Case):
 
 def test_a_pair_without_closed_form_is_refused():
   problem = cases.make_problem(MAIN[0])
-  family = problem.family._replace(mean=lambda params: params.mean)
+  family = problem.family._replace(mean=lambda params: params.mean, gaussian=None)
   with pytest.raises(ValueError, match=r'no closed form for Other \|\| .*kl_monte_carlo'):
     kl.kl_divergence(family, Other(problem.params.mean), problem.family, problem.params)
 

@@ -1,4 +1,4 @@
-"""Sparse lower-triangular factors on small grids, and their dense float64 matrices, written entry by entry."""
+"""Sparse lower-triangular factors on small grids, and their dense matrices, written entry by entry."""
 
 from typing import NamedTuple
 
