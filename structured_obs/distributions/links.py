@@ -37,7 +37,7 @@ class Slot(NamedTuple):
   """One stored link and the channels for which it leads by this offset."""
 
   source: str  # 'off_diag' or 'cross'
-  index: int  # in the last axis of the source
+  place: int  # in the last axis of the source
   channels: tuple[int, ...]
 
 
@@ -115,7 +115,7 @@ def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
   for slots in pattern.slots:
     # Slots of one offset have no channel in common.
     parts = (
-      jnp.where(_one_of(slot.channels, channels), arrays[slot.source][..., slot.index], 0)
+      jnp.where(_one_of(slot.channels, channels), arrays[slot.source][..., slot.place], 0)
       for slot in slots
     )
     columns.append(sum(parts, start=jnp.zeros_like(off_diag, shape=(height, width, channels))))
@@ -133,7 +133,7 @@ def links_from_grid(weights: Array, pattern: Pattern, shape: tuple[int, ...]) ->
     for slot in slots:
       part = jnp.where(_one_of(slot.channels, channels), image[..., k], 0)
       kind = stored[slot.source]
-      kind[slot.index] = kind.get(slot.index, zero) + part
+      kind[slot.place] = kind.get(slot.place, zero) + part
   off_diag, cross = (
     jnp.stack([values[i] for i in range(len(values))], axis=-1)
     if values

@@ -64,7 +64,8 @@ def pack(diag: Array, weights: Array, offsets: Offsets, transposed: bool) -> Pac
     offsets: K offsets, static.
     transposed: whether `solve` is to apply L^-T instead of L^-1.
   """
-  layout = _layout(*diag.shape, offsets)
+  height, width = diag.shape
+  layout = _layout(height, width, offsets)
   unit = jnp.where(_inside(diag.shape, offsets), weights / diag[..., None], 0)
   if transposed:
     links = _skew(unit[::-1, ::-1], layout)

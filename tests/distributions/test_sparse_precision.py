@@ -132,6 +132,7 @@ def test_the_autoregressive_outputs_predict_each_pixel_from_the_later_ones():
   given = gaussian.condition(chosen, params, x, jnp.asarray(seen))
   expected = 0.1 * x[1, 2] + 0.2 * x[2, 0] + 0.3 * x[2, 1] + 0.4 * x[2, 2]
   assert_close(given.mean[1, 1], expected, 1e-12, 1e-5)
+  assert given.variance is not None
   assert_close(given.variance[1, 1], np.exp(-2 * params.log_diag[1, 1]), 1e-12, 1e-5)
 
 
