@@ -105,6 +105,21 @@ def soft_clip(x: Array, low: float, high: float) -> Array:
   return jnp.where(x < (low + high) / 2, below, above)
 
 
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+  """Raise ValueError unless an option is one of those known."""
+  if value not in known:
+    raise ValueError(f'{name} must be one of {", ".join(known)}; got {value!r}.')
+
+
+def check_scales(family: str, min_scale: float, initial_scale: float, max_scale: float) -> None:
+  """Raise ValueError unless 0 < min_scale < initial_scale < max_scale, all finite."""
+  if not 0 < min_scale < initial_scale < max_scale < math.inf:
+    raise ValueError(
+      f'{family} needs 0 < min_scale < initial_scale < max_scale; '
+      f'got {min_scale}, {initial_scale}, {max_scale}.'
+    )
+
+
 def inverse_soft_clip(value: float, low: float, high: float) -> float:
   """The x of which soft_clip(x, low, high) is this value, between low and high."""
   above_low = math.expm1(value - low)

@@ -56,15 +56,8 @@ def family(
   Raises:
     ValueError: an option is not one of these.
   """
-  if parametrization not in PARAMETRIZATIONS:
-    raise ValueError(
-      f'parametrization must be one of {", ".join(PARAMETRIZATIONS)}; got {parametrization!r}.'
-    )
-  if not 0 < min_scale < initial_scale < max_scale < math.inf:
-    raise ValueError(
-      'dense_precision needs 0 < min_scale < initial_scale < max_scale; '
-      f'got {min_scale}, {initial_scale}, {max_scale}.'
-    )
+  base.check_choice('parametrization', parametrization, PARAMETRIZATIONS)
+  base.check_scales('dense_precision', min_scale, initial_scale, max_scale)
   bounds = -math.log(max_scale), -math.log(min_scale)
   offset = base.inverse_soft_clip(-math.log(initial_scale), *bounds)
 

@@ -35,11 +35,7 @@ def family(
   Raises:
     ValueError: unless 0 < min_scale < initial_scale < max_scale.
   """
-  if not 0 < min_scale < initial_scale < max_scale < math.inf:
-    raise ValueError(
-      'diagonal needs 0 < min_scale < initial_scale < max_scale; '
-      f'got {min_scale}, {initial_scale}, {max_scale}.'
-    )
+  base.check_scales('diagonal', min_scale, initial_scale, max_scale)
   bounds = math.log(min_scale), math.log(max_scale)
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:

@@ -55,8 +55,7 @@ def cross_links(channels: str, neighbours: int, count: int) -> int:
   Raises:
     ValueError: the coupling's name is unknown.
   """
-  if channels not in CHANNELS:
-    raise ValueError(f'channels must be one of {", ".join(CHANNELS)}; got {channels!r}.')
+  base.check_choice('channels', channels, CHANNELS)
   return {'none': 0, 'pixel': count - 1, 'full': (count - 1) * (neighbours + 1)}[channels]
 
 

@@ -32,8 +32,7 @@ def log_prior(name: str, scale: float, initial_scale: float) -> Callable[[Any], 
   Raises:
     ValueError: the name is unknown or the scale not positive.
   """
-  if name not in PRIORS:
-    raise ValueError(f'prior must be one of {", ".join(PRIORS)}; got {name!r}.')
+  base.check_choice('prior', name, PRIORS)
   if not 0 < scale < math.inf:
     raise ValueError(f'prior_scale must be positive; got {scale}.')
   if name == 'none':

@@ -72,14 +72,8 @@ def family(
   """
   neighbours = len(sparse_triangular.offsets(filter_size))
   links.cross_links(channels, neighbours, 1)
-  if parametrization not in PARAMETRIZATIONS:
-    known = ', '.join(PARAMETRIZATIONS)
-    raise ValueError(f'parametrization must be one of {known}; got {parametrization!r}.')
-  if not 0 < min_scale < initial_scale < max_scale < math.inf:
-    raise ValueError(
-      'sparse_precision needs 0 < min_scale < initial_scale < max_scale; '
-      f'got {min_scale}, {initial_scale}, {max_scale}.'
-    )
+  base.check_choice('parametrization', parametrization, PARAMETRIZATIONS)
+  base.check_scales('sparse_precision', min_scale, initial_scale, max_scale)
   bounds = -math.log(max_scale), -math.log(min_scale)
   offset = base.inverse_soft_clip(-math.log(initial_scale), *bounds)
 

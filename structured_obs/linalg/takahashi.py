@@ -57,7 +57,7 @@ def lagged_covariances(
     lags: increasing numbers from 0 to n - 1.
   """
   size, window = diag.shape[0], max((*shifts, *lags), default=0)
-  block = 16 if window <= 256 else 32  # the fastest of 8, 16, 32 and 64 at 64 x 64 and 128 x 128
+  block = 16 if window <= 256 else 32  # of 8, 16 and 32 the fastest at 64 x 64
   steps = -(-size // block)
   outer = -(-steps // (math.isqrt(steps - 1) + 1))
   inner = -(-steps // outer)

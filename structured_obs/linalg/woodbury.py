@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+SymbolicZero = jax.custom_derivatives.SymbolicZero
 
 matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
@@ -166,6 +167,7 @@ def log_density(residual: Array, factor: Array, diag: Array) -> Array:
   """Log density of N(0, P P^T + D), with a closed-form derivative.
 
   Differentiable to any order, in forward and reverse mode; no Cholesky factorisation is differentiated.
+  Mapped over images on a CPU, it takes one after the other, which needs a fraction of the memory.
 
   Args:
     residual: [n].
@@ -175,9 +177,80 @@ def log_density(residual: Array, factor: Array, diag: Array) -> Array:
   Returns:
     [], nats.
   """
+  return _derivatives((), residual, factor, diag)[0]
+
+
+def _log_density_jvp(primals, tangents):
+  names = ('residual', 'factor', 'diag')
+  known = {
+    name: t for name, t in zip(names, tangents, strict=True) if not isinstance(t, SymbolicZero)
+  }
+  value, *gradients = _derivatives(tuple(known), *primals)
+  products = (jnp.sum(g * t) for g, t in zip(gradients, known.values(), strict=True))
+  return value, sum(products, start=jnp.zeros_like(value))
+
+
+log_density.defjvp(_log_density_jvp, symbolic_zeros=True)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _derivatives(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
+  """The log density [] and its derivatives by the wanted of 'residual', 'factor' and 'diag'."""
+  return _image_by_image(wanted)(residual, factor, diag)
+
+
+@_derivatives.defjvp
+def _derivatives_jvp(wanted, primals, tangents):
+  # What vmap maps one by one cannot be transposed; the formulas themselves can.
+  return jax.jvp(functools.partial(_formulas, wanted), primals, tangents)
+
+
+@functools.cache
+def _image_by_image(wanted: tuple[str, ...]):
+  """The formulas for one image, whose map over images is a loop on a CPU."""
+  formulas = functools.partial(_formulas, wanted)
+  one = jax.custom_batching.custom_vmap(formulas)
+
+  @one.def_vmap
+  def rule(axis_size: int, in_batched: list[bool], *arrays: Array):
+    del axis_size
+
+    def in_turn(*arrays: Array):
+      mapped = tuple(a for a, batched in zip(arrays, in_batched, strict=True) if batched)
+
+      def body(parts: tuple[Array, ...]):
+        rest = iter(parts)
+        full = (next(rest) if b else a for a, b in zip(arrays, in_batched, strict=True))
+        return one(*full)
+
+      return jax.lax.map(body, mapped)
+
+    together = jax.vmap(formulas, in_axes=tuple(0 if b else None for b in in_batched))
+    found = jax.lax.platform_dependent(*arrays, cpu=in_turn, default=together)
+    return found, jax.tree.map(lambda _: True, found)
+
+  return one
+
+
+def _formulas(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
+  # With g = Sigma^-1 r: d/dr = -g, d/dP = g c^T - Sigma^-1 P, d/dD = (g^2 - diag Sigma^-1) / 2.
   inverse_scale = jax.lax.rsqrt(diag)
   cap = capacitance(factor, inverse_scale)
-  return _log_density(diag, cap, whiten(cap, residual * inverse_scale))
+  whitened = whiten(cap, residual * inverse_scale)
+  solved = whitened.residual * inverse_scale
+  half = matmul(cap.scaled, cap.root.T) if {'factor', 'diag'} & set(wanted) else cap.scaled
+  gradients = []
+  for name in wanted:
+    if name == 'residual':
+      gradients.append(-solved)
+    elif name == 'factor':
+      outer = solved[:, None] * whitened.coefficients[None, :]
+      gradients.append(outer - _scale_rows(matmul(half, cap.root), inverse_scale))
+    else:
+      own = (1 - jnp.sum(jnp.square(half), axis=-1)) / diag
+      by_pixel = 0.5 * (jnp.square(solved) - own)
+      gradients.append(by_pixel if diag.ndim else jnp.sum(by_pixel))
+  return _log_density(diag, cap, whitened), *gradients
 
 
 def _log_density(diag: Array, cap: Capacitance, whitened: Whitened) -> Array:
@@ -185,35 +258,6 @@ def _log_density(diag: Array, cap: Capacitance, whitened: Whitened) -> Array:
   log_det_diag = jnp.sum(jnp.log(diag)) if diag.ndim else size * jnp.log(diag)
   quadratic = jnp.sum(jnp.square(whitened.residual)) + jnp.sum(jnp.square(whitened.coefficients))
   return -0.5 * (size * math.log(2 * math.pi) + log_det_diag + cap.log_det + quadratic)
-
-
-def _log_density_jvp(primals, tangents):
-  # With g = Sigma^-1 r: d/dr = -g, d/dP = g c^T - Sigma^-1 P, d/dD = (g^2 - diag Sigma^-1) / 2.
-  (residual, factor, diag), (d_residual, d_factor, d_diag) = primals, tangents
-  inverse_scale = jax.lax.rsqrt(diag)
-  cap = capacitance(factor, inverse_scale)
-  whitened = whiten(cap, residual * inverse_scale)
-  solved = whitened.residual * inverse_scale
-  tangent = jnp.zeros_like(residual, shape=())
-  if not _is_zero(d_residual):
-    tangent -= jnp.sum(solved * d_residual)
-  if not (_is_zero(d_factor) and _is_zero(d_diag)):
-    half = matmul(cap.scaled, cap.root.T)
-    if not _is_zero(d_factor):
-      inverse_factor = _scale_rows(matmul(half, cap.root), inverse_scale)
-      outer = solved[:, None] * whitened.coefficients[None, :]
-      tangent += jnp.sum((outer - inverse_factor) * d_factor)
-    if not _is_zero(d_diag):
-      diag_inverse = (1 - jnp.sum(jnp.square(half), axis=-1)) / diag
-      tangent += 0.5 * jnp.sum((jnp.square(solved) - diag_inverse) * d_diag)
-  return _log_density(diag, cap, whitened), tangent
-
-
-log_density.defjvp(_log_density_jvp, symbolic_zeros=True)
-
-
-def _is_zero(tangent) -> bool:
-  return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
 
 
 def _scale_rows(matrix: Array, scale: Array) -> Array:

@@ -111,7 +111,7 @@ def test_log_density_and_its_gradient_are_the_dense_ones(shape, offsets):
   assert_close(np.ravel(gradient[2]), -grid.dense @ z, 1e-12, np.inf)
   assert_close(np.ravel(gradient[0]), 1 - z * flat * np.ravel(grid.factor.diag), 1e-12, np.inf)
   check_grads(
-    lambda *args: sparse_triangular.log_density(*args, offsets),
+    lambda l, w, r: sparse_triangular.log_density(l, w, r, offsets),
     (log_diag, grid.factor.weights, image), order=2, modes=['fwd', 'rev'], rtol=1e-5, atol=1e-5,
   )
 
