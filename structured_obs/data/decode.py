@@ -113,16 +113,22 @@ def fit(image: np.ndarray, to: Target) -> np.ndarray:
   """Converts, crops and resizes one image.
 
   Args:
-    image: uint8 [H, W, 1 or 3].
+    image: uint8 [H, W, 1 or 3]; or of real numbers, which has the size it has.
     to: the size, the channels, the crop and the filter.
 
   Returns:
     uint8 [to.height or H, to.width or W, to.channels or C]. Gray is 0.299 R + 0.587 G + 0.114 B.
+
+  Raises:
+    ValueError: where an image of real numbers would have to change.
   """
   rows, columns, channels = image.shape
   height, width, wanted = to.height or rows, to.width or columns, to.channels or channels
   if image.shape == (height, width, wanted):
     return image
+  if image.dtype != np.uint8:
+    raise ValueError(f'These images are of {rows} x {columns} real numbers, which data.height, '
+                     'data.width and data.channels cannot change; leave them 0.')
   image_module = pillow()
   picture = image_module.fromarray(image[..., 0] if channels == 1 else image)
   if wanted != channels:

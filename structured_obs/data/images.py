@@ -4,6 +4,9 @@ Pixels are stored as levels k = 0 .. levels - 1 and seen by the model as x = 2 k
 so that black is -1, white is 1, and one level is `bin_width(levels)` = 2 / (levels - 1) wide. A
 density of x becomes one of the pixel values by dequantising: uniform noise of one level's width
 around x.
+
+Images of real numbers, which only come about synthetically, have 0 levels: they are seen as they are
+and never dequantised.
 """
 
 import jax
@@ -29,19 +32,27 @@ def _check_integers(image: Array, name: str) -> None:
                     f'{image.dtype}.')
 
 
+def _check_real(image: Array, name: str) -> None:
+  if not jnp.issubdtype(image.dtype, jnp.floating):
+    raise TypeError(f'{name} of 0 levels must hold real numbers, but its dtype is {image.dtype}.')
+
+
 def to_unit(image: Array, levels: int = 256) -> Array:
-  """Maps levels to [-1, 1]; exactly -1 and 1 at the ends.
+  """Maps levels to [-1, 1]; exactly -1 and 1 at the ends. Real numbers stay what they are.
 
   Args:
-    image: integer levels 0 .. levels - 1, any shape.
-    levels: number of gray levels.
+    image: integer levels 0 .. levels - 1, any shape; or real numbers.
+    levels: number of gray levels; 0 for real numbers.
 
   Returns:
     float32 of the same shape.
 
   Raises:
-    TypeError: where `image` does not hold integers.
+    TypeError: where `image` holds integers of 0 levels, or real numbers of any other.
   """
+  if levels == 0:
+    _check_real(image, 'image')
+    return image.astype(jnp.float32)
   _check_integers(image, 'image')
   top = round(2 / bin_width(levels))
   level = image.astype(jnp.int32)
@@ -80,29 +91,37 @@ def dequantize(key: Array, x: Array, levels: int = 256) -> Array:
   return x + bin_width(levels) * noise
 
 
-def augment(key: Array, image: Array, flip: bool = False, shift: int = 0) -> Array:
-  """Mirrors and moves one image at random, before it is scaled.
+def augment(
+    key: Array, image: Array, flip: bool = False, shift: int = 0, turn: bool = False) -> Array:
+  """Mirrors, turns and moves one image at random, all its channels together.
 
   Args:
     key: one jax.random.key.
-    image: [H, W, C] integer levels.
+    image: [H, W, C], of any type.
     flip: mirror left and right, with probability 1/2.
     shift: move by -shift .. shift pixels along both axes, each equally likely; the edge is
       repeated.
+    turn: turn by 0, 1, 2 or 3 right angles, each equally likely; with `flip`, all 8 symmetries of
+      the square.
 
   Returns:
     as `image`.
 
   Raises:
-    TypeError: where `image` does not hold integers.
-    ValueError: where `shift` is negative.
+    ValueError: where `shift` is negative, or an image to be turned is not square.
   """
-  _check_integers(image, 'image')
   if shift < 0:
     raise ValueError(f'data.shift must not be negative, but is {shift}.')
+  if turn and image.shape[0] != image.shape[1]:
+    raise ValueError(f'data.turn is of square images, but these are {image.shape[0]} pixels high '
+                     f'and {image.shape[1]} wide.')
   flip_key, shift_key = jax.random.split(key)
   if flip:
     image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+  if turn:
+    once, twice = jax.random.bernoulli(jax.random.fold_in(key, 2), shape=(2,))
+    image = jnp.where(once, jnp.rot90(image), image)
+    image = jnp.where(twice, image[::-1, ::-1], image)
   if shift:
     padded = jnp.pad(image, ((shift, shift), (shift, shift), (0, 0)), mode='edge')
     row, column = jax.random.randint(shift_key, (2,), 0, 2 * shift + 1)

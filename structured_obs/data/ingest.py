@@ -1,4 +1,4 @@
-"""Decoding, cropping and resizing every image of a source, once, into one uint8 array on disk.
+"""Decoding, cropping and resizing every image of a source, once, into one array on disk.
 
 Memory stays bounded: an image is written as soon as it has its final size, and only a few are in
 flight. Threads decode at once, for Pillow lets go of the interpreter while it works; the order of
@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -46,13 +46,13 @@ class Job(NamedTuple):
 
 
 def write(path: str, job: Job) -> Written:
-  """Writes the images of a job as one .npy file, uint8 [M, H, W, C].
+  """Writes the images of a job as one .npy file, [M, H, W, C] of the type that its source has.
 
   Raises:
     UnreadableImage: naming the first corrupt image, unless they are skipped.
     ValueError: where two images differ in size, and no size to bring them to is given.
   """
-  shape, rows, labels, corrupt = None, [], [], []
+  shape, dtype, rows, labels, corrupt = None, None, [], [], []
   digest = hashlib.sha256()
   with open(path, 'wb') as file:
     for row, loaded in enumerate(_told(_in_order(job), job)):
@@ -61,8 +61,8 @@ def write(path: str, job: Job) -> Written:
         continue
       image, label = loaded
       if shape is None:
-        shape = image.shape
-        _header(file, (len(job.indices), *shape))
+        shape, dtype = image.shape, image.dtype
+        _header(file, (len(job.indices), *shape), dtype)
       elif image.shape != shape:
         raise ValueError(_mixed(job, (rows[0], shape), (row, image.shape)))
       content = image.tobytes()
@@ -70,10 +70,10 @@ def write(path: str, job: Job) -> Written:
       digest.update(content)
       rows.append(row)
       labels.append(label)
-    if shape is None:
+    if shape is None or dtype is None:
       raise ValueError(f'None of {len(job.indices)} images can be read; the first is {corrupt[0]}.')
     file.seek(0)
-    _header(file, (len(rows), *shape))
+    _header(file, (len(rows), *shape), dtype)
   return Written(shape, np.array(rows), labels, digest.hexdigest(), len(corrupt), corrupt[:_NAMED])
 
 
@@ -102,9 +102,9 @@ def _mixed(job: Job, *images: tuple[int, tuple[int, ...]]) -> str:
           'data.height, data.width and data.channels to bring all of them to one size.')
 
 
-def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+def _header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
   """Writes a .npy header; NumPy pads it so that any number of rows takes the same space."""
-  header = {'descr': '|u1', 'fortran_order': False, 'shape': shape}
+  header = {'descr': dtype.str, 'fortran_order': False, 'shape': shape}
   np.lib.format.write_array_header_1_0(file, header)
 
 
@@ -138,10 +138,10 @@ def _told(items: Iterable[T], job: Job) -> Iterator[T]:
 
 
 def pixels_sha256(path: str) -> str:
-  """Returns the SHA-256 of the pixels in a .npy file of uint8, read piece by piece."""
+  """Returns the SHA-256 of the pixels in a .npy file, read piece by piece."""
   array = np.load(path, mmap_mode='r')
   digest = hashlib.sha256()
-  rows = max(1, _PIECE // array[0].size)
+  rows = max(1, _PIECE // array[0].nbytes)
   for start in range(0, len(array), rows):
     digest.update(array[start:start + rows].tobytes())
   return digest.hexdigest()

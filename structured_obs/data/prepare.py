@@ -5,6 +5,9 @@ determines the result: `images.npy` (uint8 [N, H, W, C], the training images, th
 test), `labels.npy` where the source has labels, and `spec.json`. It is written beside its final
 place and renamed at the end, so that an interrupted run leaves nothing half done, and of two
 processes at once the first one wins.
+
+A source of real numbers makes the array float32. Where a source tells more about an image, such as
+its mean, that condition lies in channels behind the image's own, and travels with it everywhere.
 """
 
 import contextlib
@@ -30,7 +33,7 @@ class DataSpec(NamedTuple):
   height: int
   width: int
   channels: int
-  levels: int  # pixels are 0 .. levels - 1
+  levels: int  # pixels are 0 .. levels - 1; 0 for real numbers
   counts: dict[str, int]  # images by split
   source: str  # as configured, paths made absolute
   version: str  # of the source
@@ -43,12 +46,23 @@ class DataSpec(NamedTuple):
   skipped: int  # corrupt images left out
   skipped_names: list[str]  # the first of them
   libraries: dict[str, str]  # versions that decoded the images
+  condition: int = 0  # channels that are stored behind the image's own, for the model to be given
+
+  @property
+  def stored(self) -> tuple[int, int, int]:
+    """Height, width and channels of what is stored of one image."""
+    return self.height, self.width, self.channels + self.condition
+
+  @property
+  def dtype(self) -> np.dtype[Any]:
+    """Type of what is stored."""
+    return np.dtype(np.uint8 if self.levels else np.float32)
 
 
 class Prepared(NamedTuple):
   """Images ready for training: memory-mapped, so that opening them costs nothing."""
   spec: DataSpec
-  images: dict[str, np.ndarray]  # by split: uint8 [N, H, W, C]
+  images: dict[str, np.ndarray]  # by split: [N, *spec.stored] of spec.dtype
   labels: dict[str, np.ndarray | None]  # by split: int32 [N], None where the source has none
   path: str  # the cache folder
 
@@ -108,13 +122,15 @@ def _ingest(folder: str, config: DataConfig, source: sources.Source, to: decode.
   if has_labels:
     np.save(os.path.join(folder, 'labels.npy'), np.array(written.labels, np.int32))
   kept = split[indices[written.rows]]
+  height, width, channels = written.shape
   spec = DataSpec(
-      *written.shape, levels=records.levels, source=source.name, version=records.version,
+      height, width, channels - records.condition, levels=records.levels, source=source.name,
+      version=records.version,
       counts={name: int(np.sum(kept == k)) for k, name in enumerate(splits.SPLITS)},
       fingerprint=_fingerprint(config, source), sha256=written.sha256,
       split_rule=splits.rule(records.splits, config), crop=config.crop, resample=config.resample,
       has_labels=has_labels, skipped=written.skipped, skipped_names=written.skipped_names,
-      libraries=_libraries())
+      libraries=_libraries(), condition=records.condition)
   with open(os.path.join(folder, 'spec.json'), 'w', encoding='utf-8') as file:
     json.dump(spec._asdict(), file, indent=2)
 
@@ -140,10 +156,10 @@ def load(path: str, verify: bool = False) -> Prepared:
     labels = np.load(os.path.join(path, 'labels.npy')) if spec.has_labels else None
   except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
     raise ValueError(_damaged(path, str(error))) from error
-  expected = (sum(spec.counts.values()), spec.height, spec.width, spec.channels)
-  if images.shape != expected or images.dtype != np.uint8:
+  expected = (sum(spec.counts.values()), *spec.stored)
+  if images.shape != expected or images.dtype != spec.dtype:
     raise ValueError(_damaged(path, f'images.npy is {images.dtype} of shape {images.shape}, but '
-                              f'spec.json says uint8 of shape {expected}'))
+                              f'spec.json says {spec.dtype} of shape {expected}'))
   if verify and ingest.pixels_sha256(os.path.join(path, 'images.npy')) != spec.sha256:
     raise ValueError(_damaged(path, "the pixels' SHA-256 is not the one in spec.json"))
   return Prepared(spec, _by_split(images, spec), _by_split(labels, spec), path)

@@ -18,7 +18,8 @@ import numpy as np
 from structured_obs.config import DataConfig
 from structured_obs.data import decode
 
-Example = tuple[np.ndarray, int | None]  # uint8 [H, W, C], C 1 or 3; label, where there are labels
+# uint8 [H, W, C], C 1 or 3, or float32 [H, W, C + condition]; and a label, where there are labels.
+Example = tuple[np.ndarray, int | None]
 
 
 class Records(NamedTuple):
@@ -27,9 +28,10 @@ class Records(NamedTuple):
   load: Callable[[int], Example]
   describe: Callable[[int], str]  # index -> what an error calls the image
   version: str  # of what the images are read from
-  levels: int = 256  # pixels are 0 .. levels - 1
+  levels: int = 256  # pixels are 0 .. levels - 1; 0 for real numbers
   splits: np.ndarray | None = None  # [N] index into splits.SPLITS, where the source has splits
   threads: int = 1  # how many threads may call `load` at once with profit
+  condition: int = 0  # channels behind an image's own that a model is given, such as a known mean
 
 
 class Source(NamedTuple):
@@ -96,8 +98,15 @@ def _tfds(config: DataConfig, argument: str) -> Source:
   return tfds_source.find(config, argument)
 
 
+def _synthetic(config: DataConfig, argument: str) -> Source:
+  from structured_obs.data import synthetic
+  del argument
+  return synthetic.find(config.source)
+
+
 SOURCES: dict[str, Callable[[DataConfig, str], Source]] = {
-    'digits': _digits, 'photos': _photos, 'folder': _folder, 'npz': _npz, 'tfds': _tfds}
+    'digits': _digits, 'photos': _photos, 'folder': _folder, 'npz': _npz, 'tfds': _tfds,
+    'splines': _synthetic, 'ellipses': _synthetic}
 _ARGUMENTS = {'folder': 'PATH', 'npz': 'PATH', 'tfds': 'NAME'}
 
 

@@ -4,10 +4,12 @@ Letters: B batch; H W C image height, width, channels; F features.
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from structured_obs.distributions import base
 
@@ -17,10 +19,11 @@ Array = jax.Array
 class Heads(nn.Module):
   """One linear layer for every entry of `shapes`, under that entry's name.
 
-  An entry that begins with the image's height and width is a 1x1 convolution; any other is a dense
-  layer on the features averaged over the image. Small weights and zero biases start every output near
-  0, the value at which a family is a plain white distribution; they are never exactly 0, since a
-  low-rank factor of 0 would have no gradient.
+  An entry that begins with the image's height and width is a 1x1 convolution, and so is one of
+  D (D - 1) / 2 numbers, the columns of a strictly lower triangle: every pixel emits its own. Any other
+  is a dense layer on the features averaged over the image. Small weights and zero biases start every
+  output near 0, the value at which a family is a plain white distribution; they are never exactly 0,
+  since a low-rank factor of 0 would have no gradient.
   """
 
   shapes: dict[str, base.Shape]
@@ -29,7 +32,7 @@ class Heads(nn.Module):
   @nn.compact
   def __call__(self, features: Array) -> dict[str, Array]:
     """Map features [B, H, W, F] to one array [B, *shape] for each name."""
-    init = nn.initializers.variance_scaling(self.scale**2, 'fan_in', 'normal')
+    init = self._init()
     outputs = {}
     for name, shape in self.shapes.items():
       spatial = shape[:2] == features.shape[1:3]
@@ -38,6 +41,30 @@ class Heads(nn.Module):
       if width == 0:  # rank 0: nothing to predict
         outputs[name] = jnp.zeros_like(source, shape=(source.shape[0], *shape))
         continue
+      order = _triangle_order(shape, features.shape[1] * features.shape[2])
+      if order:
+        outputs[name] = self._triangle(features, name, order)
+        continue
       layer = nn.Dense(width, kernel_init=init, name=name)
       outputs[name] = layer(source).reshape(source.shape[0], *shape)
     return outputs
+
+  def _triangle(self, features: Array, name: str, order: int) -> Array:
+    """Columns [B, D (D - 1) / 2] of a strictly lower triangle, one after the other."""
+    batch, pixels = features.shape[0], features.shape[1] * features.shape[2]
+    width = order // pixels * (order - 1)
+    columns = nn.Dense(width, kernel_init=self._init(), name=name)(features)
+    # A column holds the later of the D - 1 other pixels first; what is left over has no place.
+    pixel, step = np.nonzero(np.add.outer(np.arange(order), np.arange(order - 1)) < order - 1)
+    return columns.reshape(batch, order, order - 1)[:, pixel, step]
+
+  def _init(self) -> Any:
+    return nn.initializers.variance_scaling(self.scale**2, 'fan_in', 'normal')
+
+
+def _triangle_order(shape: base.Shape, pixels: int) -> int:
+  """D, where the shape is (D (D - 1) / 2,) with D pixels of some channels; else 0."""
+  if len(shape) != 1 or pixels == 1:
+    return 0
+  order = round((1 + math.sqrt(1 + 8 * shape[0])) / 2)
+  return order if order * (order - 1) // 2 == shape[0] and order % pixels == 0 else 0

@@ -63,6 +63,16 @@ def test_augment_reaches_all_moves_and_only_those(flip, shift):
   assert {one.tobytes() for one in np.asarray(many)} == expected
 
 
+@pytest.mark.parametrize('flip', [False, True])
+def test_augment_reaches_all_turns_with_all_channels_together(flip):
+  image = np.random.default_rng(0).normal(size=(4, 4, 2)).astype(np.float32)
+  keys = jax.random.split(jax.random.key(1), 100)
+  turn = jax.jit(jax.vmap(lambda key: images.augment(key, jnp.asarray(image), flip, turn=True)))
+  sources = [image, image[:, ::-1]] if flip else [image]
+  expected = {np.rot90(source, k).tobytes() for source in sources for k in range(4)}
+  assert {one.tobytes() for one in np.asarray(turn(keys))} == expected
+
+
 def test_augment_depends_on_its_key_alone():
   image = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 6, 1), np.uint8))
   key = jax.random.key(3)
@@ -75,9 +85,16 @@ def test_augment_depends_on_its_key_alone():
 def test_wrong_types_and_numbers_are_refused():
   with pytest.raises(TypeError, match='integer levels'):
     images.to_unit(jnp.zeros((2, 2)))
-  with pytest.raises(TypeError, match='integer levels'):
-    images.augment(jax.random.key(0), jnp.zeros((2, 2, 1)), True)
+  with pytest.raises(TypeError, match='must hold real numbers, but its dtype is uint8'):
+    images.to_unit(jnp.zeros((2, 2), jnp.uint8), 0)
   with pytest.raises(ValueError, match='between 2 and 256, but is 1'):
     images.to_unit(jnp.zeros((2, 2), jnp.uint8), 1)
   with pytest.raises(ValueError, match='shift'):
     images.augment(jax.random.key(0), jnp.zeros((2, 2, 1), jnp.uint8), shift=-1)
+  with pytest.raises(ValueError, match='is of square images, but these are 2 pixels high'):
+    images.augment(jax.random.key(0), jnp.zeros((2, 3, 1), jnp.uint8), turn=True)
+
+
+def test_real_numbers_are_seen_as_they_are():
+  x = jnp.asarray([[-3.5, 0.25], [7.0, 1e-3]], jnp.float32)
+  np.testing.assert_array_equal(images.to_unit(x, 0), x)

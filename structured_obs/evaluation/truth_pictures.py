@@ -1,0 +1,104 @@
+"""Predicted covariances beside the true ones, and samples of both, as pictures.
+
+Letters: N images; H W C image height, width, channels; D = H W C.
+
+Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, figures 3 to 6.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs import plotting
+from structured_obs.data import synthetic
+from structured_obs.evaluation import covariance_error
+from structured_obs.evaluation.results import Trained
+
+SHOWN = 6  # images
+SAMPLES = 2  # of each distribution
+
+
+def write(
+  directory: str | Path, models: Sequence[Trained], split: str, images: np.ndarray
+) -> dict[str, Path]:
+  """Draws the pictures of the first images of a split.
+
+  Args:
+    directory: of the PNG files.
+    models: with means given and covariances known.
+    split: that the images are of.
+    images: [N, H, W, 2 C], the first of the split.
+
+  Returns:
+    Paths by title.
+  """
+  directory, shown = Path(directory), images[:SHOWN]
+  examples = synthetic.split_examples(models[0].config.data, split)
+  truth = covariance_error.truth_of(list(itertools.islice(examples, len(shown))))
+  covariances = {'truth': truth.covariance} | {
+    trained.name: _covariance(trained, shown) for trained in models
+  }
+  samples = {name: _samples(truth.mean, found) for name, found in covariances.items()}
+  x = truth.mean + truth.residual.reshape(truth.mean.shape)
+  return {
+    'Covariances': _matrices(directory / 'covariances.png', covariances),
+    'Samples': _drawn(directory / 'true_samples.png', truth.mean, x, samples),
+    **_columns(directory / 'columns.png', covariances, truth.mean),
+  }
+
+
+def _covariance(trained: Trained, images: np.ndarray) -> np.ndarray:
+  """Covariances [N, D, D] that a model predicts, float64."""
+  params = covariance_error.reconstruct(
+    trained.model, trained.variables, trained.spec.levels, jnp.asarray(images)
+  )
+  return np.linalg.inv(covariance_error.precisions(trained.model.family, params))
+
+
+def _samples(mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+  """Samples [S, N, H, W, C] of N(mean, covariance), of the same white noise whatever these are."""
+  noise = np.random.default_rng(0).normal(size=(SAMPLES, len(mean), covariance.shape[1], 1))
+  values, vectors = np.linalg.eigh(covariance)
+  # The symmetric root, so that equal noise gives images that can be compared.
+  root = (vectors * np.sqrt(np.maximum(values, 0))[:, None]) @ vectors.swapaxes(1, 2)
+  return mean + (root @ noise).reshape(SAMPLES, *mean.shape)
+
+
+def _matrices(path: Path, covariances: dict[str, np.ndarray]) -> Path:
+  largest = float(np.abs(covariances['truth']).max())
+  rows = [
+    plotting.Row(name, found[..., None], 'signed', limit=largest)
+    for name, found in covariances.items()
+  ]
+  return plotting.image_rows(path, rows)
+
+
+def _drawn(path: Path, mean: np.ndarray, x: np.ndarray, samples: dict[str, np.ndarray]) -> Path:
+  """Samples of every distribution: as signals, where the images are one pixel high or wide."""
+  if 1 in mean.shape[1:3]:
+    flat = {'mean': mean, 'x': x} | {name: found[0] for name, found in samples.items()}
+    return plotting.signals(path, {name: f.reshape(len(mean), -1) for name, f in flat.items()})
+  rows = [plotting.Row('mean', mean), plotting.Row('x', x)]
+  for i in range(SAMPLES):
+    rows += [plotting.Row(f'{name}\nsample {i + 1}', found[i]) for name, found in samples.items()]
+  return plotting.image_rows(path, rows)
+
+
+def _columns(path: Path, covariances: dict[str, np.ndarray], mean: np.ndarray) -> dict[str, Path]:
+  """Covariances of all pixels with a few, of images; of signals the matrices show them."""
+  height, width, channels = mean.shape[1:]
+  if 1 in (height, width):
+    return {}
+  rows = []
+  for row, column in ((height // 2, width // 2), (height // 3, width // 2), (height // 2, width // 3)):
+    pixel = (row * width + column) * channels
+    picked = {name: found[:, pixel].reshape(mean.shape) for name, found in covariances.items()}
+    largest = float(np.abs(picked['truth']).max())
+    rows += [
+      plotting.Row(f'{name}\n({row}, {column})', found[..., :1], 'signed', (row, column), largest)
+      for name, found in picked.items()
+    ]
+  return {'Covariances with single pixels': plotting.image_rows(path, rows)}

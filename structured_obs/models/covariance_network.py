@@ -1,0 +1,152 @@
+"""Covariance network: from an image's known mean to the covariance of its noise, in any family.
+
+Letters: B batch; H W C image height, width, channels; D = H W C; F features.
+
+What it is given is the image with its mean behind it, [B, H, W, 2 C]; there is nothing latent. Two
+networks can be chosen. 'mlp' is that of the paper, layers on all pixels at once. 'patch' says more about
+the task, and needs fewer examples: what is emitted at a pixel is one function of the means in a
+window around it, of the image's edges there, and of a summary of the whole image.
+
+Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, sections 4 and 5.1.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from structured_obs.distributions import base
+from structured_obs.models import layers, observation
+from structured_obs.models.heads import Heads
+from structured_obs.objectives.terms import Terms
+
+Array = jax.Array
+
+MEAN = 'mean'  # the output of a family that is known here
+NETWORKS = ('patch', 'mlp')
+
+
+class Options(NamedTuple):
+  """Size of the network."""
+
+  network: str = 'patch'  # 'patch' or 'mlp'
+  features: tuple[int, ...] = (64, 64, 64)  # of each layer
+  window: int = 5  # of 'patch': pixels across; odd
+  context: tuple[int, ...] = (32, 64)  # of 'patch': channels of a summary at 1/2, 1/4, ...; () for none
+  norm: str = 'none'  # of 'mlp': 'none' or 'batch'
+
+
+class CovarianceNetwork(nn.Module):
+  """Network of the covariance of a given family, for images whose mean is known.
+
+  It has the methods of `vae.VAE` that make sense without latents.
+  """
+
+  family: base.Family
+  image: base.ImageShape
+  options: Options = Options()
+  axis_name: str | None = None  # mapped axis over which batch norm averages
+  has_prior: ClassVar[bool] = False
+
+  def setup(self) -> None:
+    outputs = self.family.outputs(self.image)
+    if MEAN not in outputs:
+      raise ValueError(
+        f"A covariance network is given the mean, but this family has no output '{MEAN}'; it has "
+        f'{", ".join(outputs)}.'
+      )
+    rest = {name: shape for name, shape in outputs.items() if name != MEAN}
+    network = {'patch': PatchNetwork, 'mlp': Mlp}[self.options.network]
+    self.decoder = network(rest, self.options, self.axis_name)
+
+  def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
+    """Report the log density of each image.
+
+    Args:
+      keys: [B], not used: nothing is drawn.
+      x: [B, H, W, 2 C], floats: the images, and behind them their means.
+      train: whether batch norm uses the batch's statistics and updates its running ones.
+    """
+    del keys
+    params = self._parameters(x, train)
+    images = x[..., : self.image.channels]
+    log_p = {'x': jax.vmap(self.family.log_prob)(params, images)}
+    return Terms(log_p=log_p, log_q={}, stats=observation.log_prior(self.family, params))
+
+  def reconstruct(self, keys: Array | None, x: Array) -> Any:
+    """Parameters of p(x|mean) for images with their means, [B, H, W, 2 C]; the means alone are read."""
+    del keys
+    return self._parameters(x, train=False)
+
+  def generate(self, keys: Array) -> Any:
+    """Raise ValueError: means come from outside."""
+    del keys
+    raise ValueError('A covariance network is given the mean of an image, so it cannot generate one.')
+
+  def _parameters(self, x: Array, train: bool) -> Any:
+    image, channels = self.image, self.image.channels
+    stored = (image.height, image.width, 2 * channels)
+    if x.ndim != 4 or x.shape[1:] != stored or not jnp.issubdtype(x.dtype, jnp.floating):
+      raise ValueError(
+        'x must be floating-point images with their means behind them, of shape (batch, '
+        f'{", ".join(map(str, stored))}); got {x.dtype} of shape {x.shape}.'
+      )
+    mean = x[..., channels:]
+    outputs = {MEAN: mean, **self.decoder(mean, train)}
+    return jax.vmap(self.family.from_outputs)(outputs)
+
+
+class PatchNetwork(nn.Module):
+  """Layers that see one window of the image each, modulated by a summary of the whole image."""
+
+  outputs: dict[str, base.Shape]
+  options: Options
+  axis_name: str | None
+
+  @nn.compact
+  def __call__(self, mean: Array, train: bool) -> dict[str, Array]:
+    """Map means [B, H, W, C] to one array [B, *shape] for each output."""
+    del train
+    window, features = self.options.window, self.options.features
+    # The padding of a channel of ones tells where the image ends.
+    seen = jnp.concatenate([mean, jnp.ones_like(mean[..., :1])], axis=-1)
+    sides = tuple(min(window, 2 * side - 1) for side in mean.shape[1:3])
+    x = nn.Conv(features[0], sides)(seen)
+    if self.options.context:
+      summary = nn.Dense(2 * features[0])(self._summary(mean))
+      scale, shift = jnp.split(summary[:, None, None], 2, axis=-1)
+      x = x * (1 + scale) + shift
+    for width in features[1:]:
+      y = nn.Dense(width)(nn.relu(x))
+      x = x + y if width == x.shape[-1] else y
+    x = nn.LayerNorm(use_bias=False, use_scale=False)(nn.relu(x))
+    return Heads(self.outputs, name='heads')(x)
+
+  def _summary(self, mean: Array) -> Array:
+    """Numbers about the whole image, [B, 2 F]."""
+    z = mean
+    for channels in self.options.context:
+      z = nn.relu(nn.Conv(channels, (3, 3), strides=2)(z))
+    z = z.reshape(z.shape[0], -1)
+    for _ in range(2):
+      z = nn.relu(nn.Dense(2 * self.options.features[0])(z))
+    return z
+
+
+class Mlp(nn.Module):
+  """Fully connected layers, as the paper's for splines."""
+
+  outputs: dict[str, base.Shape]
+  options: Options
+  axis_name: str | None
+
+  @nn.compact
+  def __call__(self, mean: Array, train: bool) -> dict[str, Array]:
+    """Map means [B, H, W, C] to one array [B, *shape] for each output."""
+    normalise = layers.norm_layer(self.options.norm, train, self.axis_name)
+    x = mean.reshape(mean.shape[0], -1)
+    for width in self.options.features:
+      x = nn.relu(normalise(nn.Dense(width)(x)))
+    x = nn.LayerNorm(use_bias=False, use_scale=False)(x)
+    return Heads(self.outputs, name='heads')(x[:, None, None])
