@@ -15,7 +15,7 @@ from absl import flags as absl_flags
 
 from launch import flags
 from structured_obs import plotting
-from structured_obs.evaluation import views
+from structured_obs.evaluation import stability, views
 from structured_obs.train import finished
 
 _WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
@@ -42,22 +42,28 @@ def main(arguments: Sequence[str]) -> None:
   prior_key, key = jax.random.split(jax.random.key(_SEED.value))
   images = np.asarray(prepared.images['test'][: _NUM.value])
   x = views.to_float(images, trained.spec.levels)
-  prior = views.of_prior(model, variables, _NUM.value, prior_key, request)
   found = views.of_reconstructions(model, variables, x, key, request)
 
   output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'samples')
   title = f'{trained.name}, step {trained.step}, temperature {_TEMPERATURE.value:g}'
-  plotting.image_rows(
-    output / 'prior.png', views.rows(prior, request), title=f'New images: {title}'
-  )
+  arrays = {**views.named(found, 'reconstruction'), 'original': views.observed(model, x)}
+  if model.has_prior:
+    prior = views.of_prior(model, variables, _NUM.value, prior_key, request)
+    rows = views.rows(prior, request)
+    plotting.image_rows(output / 'prior.png', rows, title=f'New images: {title}')
+    arrays |= views.named(prior, 'prior')
   plotting.image_rows(
     output / 'reconstructions.png',
-    views.rows(found, request, np.asarray(x)),
+    views.rows(found, request, views.observed(model, x)),
     title=f'Reconstructions: {title}',
   )
-  arrays = {**views.named(prior, 'prior'), **views.named(found, 'reconstruction'), 'original': x}
   np.savez_compressed(output / 'samples.npz', **arrays)  # type: ignore[arg-type]
-  print(f'written to {output}: prior.png, reconstructions.png, samples.npz')
+  names = [*(['prior.png'] if model.has_prior else []), 'reconstructions.png', 'samples.npz']
+  print(f'written to {output}: {", ".join(names)}')
+  inflation = stability.variance_inflation(model, variables, images, trained.spec.levels)
+  warning = stability.warning(inflation, trained.config.eval.inflation_threshold)
+  if warning:
+    print(warning)
 
 
 if __name__ == '__main__':

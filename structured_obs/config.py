@@ -16,7 +16,8 @@ from typing import Any
 class DataConfig:
   """Which images, how they are cut to one size, and how they reach the device."""
 
-  source: str = 'digits'  # 'digits', 'photos', 'folder:PATH', 'npz:PATH' or 'tfds:NAME'
+  # 'digits', 'photos', 'splines', 'ellipses', 'folder:PATH', 'npz:PATH' or 'tfds:NAME'
+  source: str = 'digits'
   height: int = 0  # pixels; 0 keeps the source's height
   width: int = 0  # pixels; 0 keeps the source's width
   channels: int = 0  # 1 gray, 3 RGB, 0 keeps the source's
@@ -31,18 +32,33 @@ class DataConfig:
   manual_dir: str = ''  # official archives for tfds:NAME; '' means tensorflow_datasets' own place
   download: bool = False  # whether tfds:NAME may download
   flip: bool = False  # random horizontal flips while training
+  turn: bool = False  # random turns by right angles while training; with flip, all 8 symmetries
   shift: int = 0  # random translations while training, at most this many pixels, edges repeated
   residency: str = 'auto'  # 'device', 'host' (memory-mapped) or 'auto' by the device's memory
 
 
 @dataclasses.dataclass
 class ModelConfig:
-  """The network: a convolutional VAE."""
+  """The network: convolutional, with residual blocks."""
 
+  # 'vae'; 'ae', an autoencoder, with one latent for an image and no KL; or 'covariance', a network from
+  # the known mean of an image to its covariance, where the data come with means.
+  kind: str = 'vae'
   latents: int = 16  # dimension of z
   features: tuple[int, ...] = (32, 64)  # channels at each resolution, finest first, then halved
   blocks: int = 1  # residual blocks at each resolution
   norm: str = 'none'  # 'none', 'group' or 'batch'
+  # Channels of a decoder that all outputs but the mean have to themselves, as `features`; () shares one.
+  covariance_features: tuple[int, ...] = ()
+  covariance_layers: int = 0  # 3x3 convolutions at the image's size that end that decoder
+  covariance_sees_mean: bool = False  # whether these see the predicted mean
+  learn_scale: bool = False  # learn one factor of all standard deviations along with the mean
+  # Of a 'covariance': 'mlp', fully connected layers of `features` units; or 'patch', layers of `features`
+  # channels that see one window each and a summary of the whole image.
+  network: str = 'patch'
+  window: int = 5  # pixels across, odd
+  context: tuple[int, ...] = (32, 64)  # channels of the summary, at a half, a quarter, ...; () for none
+  input_noise: float = 0.0  # of an 'ae': sd of noise in what it sees, not in what it is scored on
 
 
 @dataclasses.dataclass
@@ -71,8 +87,9 @@ class OptimConfig:
   weight_decay: float = 0.0  # decoupled (AdamW), on kernels only
   clip_norm: float = 0.0  # clip the gradient's global norm to this; 0 does not clip
   ema_decay: float = 0.0  # of the exponential moving average of the parameters; 0 keeps none
-  # 'WHAT:STEPS' one after the other, WHAT being 'mean' (the other heads wait), 'covariance' (only the
-  # other heads learn) or 'all'. After the last one, everything learns. Empty: everything from the start.
+  # 'WHAT:STEPS' one after the other, WHAT being 'mean' (the other heads, or the covariance's decoder,
+  # wait), 'covariance' (only these learn), 'all_but_mean' (only the mean's head, or decoder, waits) or
+  # 'all'. After the last one, everything learns. Empty: everything from the start.
   stages: tuple[str, ...] = ()
 
 
@@ -91,6 +108,7 @@ class TrainConfig:
   keep: int = 2  # latest checkpoints kept, beside the best
   patience: int = 0  # validations without improvement before stopping early; 0 never stops early
   max_nonfinite: int = 10  # skipped steps in a row before the run stops
+  start_from: str = ''  # workdir of a run whose best parameters are taken over by name; '' takes none
 
 
 @dataclasses.dataclass
@@ -100,6 +118,9 @@ class EvalConfig:
   batch_size: int = 64  # images at a time
   importance_samples: int = 500  # K of IWAE
   chunk: int = 50  # importance samples evaluated at once; bounds the memory
+  # A covariance in which a pixel has more than this many times the largest variance it can have given
+  # its neighbours is reported: it explodes where they lead it. Validation looks at a few images.
+  inflation_threshold: float = 1e3
 
 
 @dataclasses.dataclass

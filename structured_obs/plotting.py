@@ -116,6 +116,29 @@ def training_curves(path: str | Path, records: Sequence[Mapping[str, Any]]) -> P
   return _save(figure, path)
 
 
+def signals(path: str | Path, curves: Mapping[str, np.ndarray]) -> Path:
+  """Draws signals of several kinds over each other, one panel for each example.
+
+  Args:
+    path: of the PNG file; its directory is made.
+    curves: by name, [n, points] each: one curve in each of n panels. The first kind is dashed.
+  """
+  count = len(next(iter(curves.values())))
+  columns = min(count, 3)
+  figure = _figure((2.4 * columns, 0.35 + 1.5 * math.ceil(count / columns)))
+  panels = figure.subplots(math.ceil(count / columns), columns, squeeze=False).flat
+  for i, axes in enumerate(panels):
+    for j, (name, values) in enumerate(curves.items() if i < count else ()):
+      color, style = ('#999999', '--') if j == 0 else (_COLORS[(j - 1) % len(_COLORS)], '-')
+      axes.plot(values[i], color=color, ls=style, lw=0.9, label=name)
+    axes.set_visible(i < count)
+    _tidy(axes)
+  handles, names = figure.axes[0].get_legend_handles_labels()
+  figure.legend(handles, names, frameon=False, fontsize=7, loc='upper center', ncols=len(names))
+  figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 / figure.get_size_inches()[1]))
+  return _save(figure, path)
+
+
 def quantile_quantile(
   path: str | Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> Path:

@@ -29,7 +29,7 @@ AXIS = 'batch'
 class Settings(NamedTuple):
   """How a split is scored."""
 
-  levels: int  # gray levels of the images; also the width of the dequantisation noise
+  levels: int  # gray levels of the images; also the width of the dequantisation noise. 0: real numbers
   importance_samples: int = 500  # K
   chunk: int = 50  # importance samples at once; with the batch it bounds the memory
   batch_size: int = 64  # images at a time over all devices, rounded up to a multiple of them
@@ -80,7 +80,7 @@ def split_scores(
     model: `apply(variables, keys, x)` returns Terms, its method `reconstruct` the parameters of a
       distribution of `model.family`.
     variables: as `apply` takes them, on one device or replicated on those of `mesh`.
-    images: [N, H, W, C] uint8 levels.
+    images: [N, H, W, C] uint8 levels, or real numbers, as stored.
     key: of the evaluation; take the same one for models that are to be compared.
     settings: how to score.
     mesh: devices to spread the batch over, along the axis 'batch'; None for the first local device.
@@ -170,6 +170,7 @@ def _score(job: _Job, variables: dict[str, Any], keys: Array, x: Array) -> dict[
   elbo, weights, kl = jax.lax.map(relative, samples, batch_size=job.settings.chunk)
   family = job.model.family
   params = job.model.apply(variables, None, x, method='reconstruct')
+  x = x[..., : job.model.image.channels]  # behind them, what a model may be given about an image
   distance = jnp.full_like(anchor, math.nan)
   if family.gaussian is not None:
     distance = jax.vmap(functools.partial(gaussian.mahalanobis, family))(params, x)

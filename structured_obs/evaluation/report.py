@@ -9,7 +9,15 @@ import jax
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.evaluation import calibration, results, views
+from structured_obs.evaluation import (
+  calibration,
+  covariance_error,
+  pictures,
+  results,
+  stability,
+  truth_pictures,
+  views,
+)
 from structured_obs.evaluation.results import Result, Trained
 from structured_obs.models import vae
 
@@ -41,14 +49,16 @@ def write_report(
   figures = {
     'Training': plotting.training_curves(workdir / 'figures' / 'curves.png', records),
     'Reconstructions of test images': _picture(trained, images['test'], 'reconstructions.png'),
-    'New images, from the prior': _picture(trained, None, 'prior.png'),
   }
+  if trained.model.has_prior:
+    figures['New images, from the prior'] = _picture(trained, None, 'prior.png')
   parts = [
     f'# {trained.name}: {trained.config.likelihood.family} on {trained.spec.source}',
     f'Checkpoint of step {trained.step} of at most {trained.config.train.steps}'
     f'{", the best by the validation ELBO" if len(images["validation"]) else ""}; '
     f'{vae.num_parameters(trained.variables):,} parameters.',
     _scores(trained, images),
+    _stability(trained, images),
     *(_figure_text(title, path, workdir) for title, path in figures.items() if path),
     _commands(trained, command),
     _data(trained),
@@ -58,7 +68,11 @@ def write_report(
 
 
 def write_evaluation(
-  directory: str | Path, found: Sequence[Result], images: np.ndarray, about: Mapping[str, Any]
+  directory: str | Path,
+  found: Sequence[Result],
+  images: np.ndarray,
+  about: Mapping[str, Any],
+  truth: Mapping[str, covariance_error.Errors] | None = None,
 ) -> Path:
   """Writes evaluation.json, per_image.npz, report.md and its figures.
 
@@ -67,15 +81,19 @@ def write_evaluation(
     found: results on the same images, the first one compared with the others.
     images: [N, H, W, C] uint8, those that were scored.
     about: what else to put into the JSON: the split, the seed.
+    truth: errors where the true covariances of the split are known, of `covariance_error.judge`.
 
   Returns:
     The path of the report.
   """
   directory = Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
-  content = results.strict_json({**about, **results.as_json(found)})
-  (directory / 'evaluation.json').write_text(content)
-  np.savez_compressed(directory / 'per_image.npz', **results.per_image(found))  # type: ignore[arg-type]
+  tree, arrays = results.as_json(found), results.per_image(found)
+  if truth:
+    tree['truth_known'] = covariance_error.as_json(truth)
+    arrays |= covariance_error.per_image(truth)
+  (directory / 'evaluation.json').write_text(results.strict_json({**about, **tree}))
+  np.savez_compressed(directory / 'per_image.npz', **arrays)  # type: ignore[arg-type]
   curves = {
     result.trained.name: calibration.quantiles(result.scores.mahalanobis, result.num_dims)
     for result in found
@@ -83,6 +101,9 @@ def write_evaluation(
   qq = plotting.quantile_quantile(directory / 'figures' / 'calibration.png', curves)
   models = [result.trained for result in found]
   picture = comparison_picture(directory / 'figures' / 'samples.png', models, images)
+  further = pictures.write(directory / 'figures', models, images)
+  if truth:
+    further |= truth_pictures.write(directory / 'figures', models, about['split'], images)
   named = ', '.join(f'`{trained.workdir}` (step {trained.step})' for trained in models)
   details = '; '.join(f'{name} {value}' for name, value in about.items())
   parts = [
@@ -90,9 +111,11 @@ def write_evaluation(
     details,
     results.comparison_table(found),
     results.explanation(found),
+    covariance_error.text(truth) if truth else '',
     _figure_text('Calibration', qq, directory),
     'Quantiles of q / D over the images; on the dashed line the errors are as the model says.',
     _figure_text('Images', picture, directory),
+    *(_figure_text(title, path, directory) for title, path in further.items()),
   ]
   return _write(directory / 'report.md', parts)
 
@@ -110,7 +133,7 @@ def comparison_picture(
     seed: of the samples.
   """
   x = views.to_float(np.asarray(images[:SHOWN]), models[0].spec.levels)
-  rows = [plotting.Row('original', np.asarray(x))]
+  rows = [plotting.Row('original', views.observed(models[0].model, x))]
   for trained in models:
     request = views.Request(views.center(trained.model), samples, components=0)
     found = views.of_reconstructions(
@@ -136,7 +159,7 @@ def _picture(trained: Trained, images: np.ndarray | None, name: str) -> Path | N
     return None
   x = views.to_float(np.asarray(images[:SHOWN]), trained.spec.levels)
   found = views.of_reconstructions(model, trained.variables, x, key, request)
-  return plotting.image_rows(path, views.rows(found, request, np.asarray(x)))
+  return plotting.image_rows(path, views.rows(found, request, views.observed(model, x)))
 
 
 def _scores(trained: Trained, images: Images) -> str:
@@ -149,6 +172,20 @@ def _scores(trained: Trained, images: Images) -> str:
       kind = 'all' if count == len(images[split]) else 'the first'
       texts += [f'## On {kind} {count} {split} images', results.comparison_table(scored)]
   return '\n\n'.join([*texts, results.explanation(scored)]) if scored else ''
+
+
+def _stability(trained: Trained, images: Images) -> str:
+  """What is known of the covariance's stability; '' for a family in which it cannot explode."""
+  shown = images['validation'] if len(images['validation']) else images['test']
+  levels, threshold = trained.spec.levels, trained.config.eval.inflation_threshold
+  found = stability.variance_inflation(trained.model, trained.variables, shown, levels)
+  if found is None:
+    return ''
+  text = (
+    'Largest marginal variance over the largest variance of a pixel given those generated before it, '
+    f'in {len(found)} images: median {np.median(found):.3g}, largest {np.max(found):.3g}.'
+  )
+  return '\n\n'.join(['## Stability', text, stability.warning(found, threshold)]).strip()
 
 
 def _commands(trained: Trained, command: str) -> str:
@@ -168,7 +205,8 @@ def _data(trained: Trained) -> str:
   return '\n'.join([
     '## Data',
     f'- {spec.source} ({spec.version}): {counts}; {spec.split_rule}',
-    f'- {spec.height} x {spec.width} x {spec.channels} pixels of {spec.levels} levels',
+    f'- {spec.height} x {spec.width} x {spec.channels} '
+    + (f'pixels of {spec.levels} levels' if spec.levels else 'real numbers, with their means'),
     f'- SHA-256 of the pixels `{spec.sha256}`',
   ])
 

@@ -52,6 +52,7 @@ class _Quantity(NamedTuple):
   label: str  # in tables
   values: Callable[[Result], np.ndarray]  # [N]
   decimals: int
+  of_prior: bool = False  # whether it needs a prior of z, which an autoencoder does not have
 
 
 def evaluate(
@@ -100,11 +101,18 @@ def comparison_table(results: Sequence[Result]) -> str:
   header = [f'mean over {len(first.scores.elbo)} images', *(r.trained.name for r in results)]
   header += [f'{other.trained.name} - {first.trained.name}' for other in others]
   lines = [header]
-  for _, label, values, decimals in _quantities(first.settings.importance_samples):
-    cells = [_cell(likelihood.summarize(values(result)), decimals) for result in results]
-    differences = [likelihood.paired_difference(values(other), values(first)) for other in others]
-    cells += [_cell(difference, decimals) for difference in differences]
-    lines.append([label, *cells])
+  for q in _quantities(results):
+    cells = [
+      _cell(likelihood.summarize(q.values(result)), q.decimals) if _has(result, q) else ''
+      for result in results
+    ]
+    cells += [
+      _cell(likelihood.paired_difference(q.values(other), q.values(first)), q.decimals)
+      if _has(other, q) and _has(first, q)
+      else ''
+      for other in others
+    ]
+    lines.append([q.label, *cells])
   spreads = [f'{_calibration(result).spread:.3f}' for result in results]
   lines.append(['its spread, sd(q) / sqrt(2 D)', *spreads, *('' for _ in others)])
   return markdown_table(lines)
@@ -113,21 +121,14 @@ def comparison_table(results: Sequence[Result]) -> str:
 def explanation(results: Sequence[Result]) -> str:
   """What the numbers of the table are, in a few sentences."""
   settings, scores = results[0].settings, results[0].scores
-  width = pixels.bin_width(settings.levels)
+  latent = any(result.trained.model.has_prior for result in results)
   lines = [
-    f'Densities are of pixels in [-1, 1], where one of the {settings.levels} gray levels is '
-    f'{width:.6g} wide. '
-    + (
-      'Uniform noise of that width is added to each image (dequantisation), one draw an image, the '
-      'same for every model.'
-      if settings.dequantize
-      else 'Without dequantisation: bits/dim are no bound on a code length.'
-    ),
-    f'Of the negative bounds, smaller is better. ± is the standard error over {len(scores.elbo)} '
-    'images; that of a difference is of the differences image by image. '
-    f'{_averaged(settings.importance_samples)} q is the squared Mahalanobis distance at the '
-    "posterior's mean, D the number of pixels times channels; q / D and its spread are 1 where the "
-    "model's covariance is right.",
+    _measured(settings),
+    f'Of negative densities and bounds, smaller is better. ± is the standard error over '
+    f'{len(scores.elbo)} images; that of a difference is of the differences image by image. '
+    f'{_averaged(settings.importance_samples) if latent else ""}q is the squared Mahalanobis distance '
+    f'at the {"posterior" if latent else "model"}\'s mean, D the number of pixels times channels; q / D '
+    "and its spread are 1 where the model's covariance is right.",
   ]
   for result in results:
     bad = sum(int(np.sum(~np.isfinite(values))) for values in result.scores[:4])
@@ -139,15 +140,16 @@ def explanation(results: Sequence[Result]) -> str:
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
   """Everything in the table as nested dictionaries; differences are from the first result."""
   first, *others = results
-  quantities = _quantities(first.settings.importance_samples)
+  quantities = _quantities(results)
   return {
     'images': len(first.scores.elbo),
-    'settings': {**first.settings._asdict(), 'bin_width': pixels.bin_width(first.settings.levels)},
+    'settings': {**first.settings._asdict(), 'bin_width': _bin_width(first.settings)},
     'models': {r.trained.name: _model_json(r, quantities) for r in results},
     'differences': {
       f'{other.trained.name} - {first.trained.name}': {
         q.name: likelihood.paired_difference(q.values(other), q.values(first))._asdict()
         for q in quantities
+        if _has(other, q) and _has(first, q)
       }
       for other in others
     },
@@ -183,7 +185,29 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
   return '\n'.join([text(lines[0]), text(rule), *(text(line) for line in lines[1:])])
 
 
-def _quantities(samples: int) -> list[_Quantity]:
+def _quantities(results: Sequence[Result]) -> list[_Quantity]:
+  """What there is to tell of these models: bits of levels, bounds where there are latents."""
+  levels = results[0].settings.levels
+  latent = any(result.trained.model.has_prior for result in results)
+  bounds_of_prior = _latent_quantities(results[0].settings.importance_samples) if latent else []
+  encoded = any(hasattr(result.trained.model, 'infer') for result in results)
+  density = '-log p(x given mean of z), nats' if latent else '-log p(x given z), nats'
+  density = density if encoded else '-log p(x), nats'
+  found = [
+    *(quantity._replace(of_prior=True) for quantity in bounds_of_prior),
+    _Quantity('reconstruction_nats', density, lambda r: -r.scores.log_prob, 2),
+    _Quantity(
+      'mahalanobis_per_dim', 'squared Mahalanobis distance q / D', lambda r: r.scores.mahalanobis, 3
+    ),
+  ]
+  return [quantity for quantity in found if levels or not quantity.name.endswith('bits_per_dim')]
+
+
+def _has(result: Result, quantity: _Quantity) -> bool:
+  return not quantity.of_prior or result.trained.model.has_prior
+
+
+def _latent_quantities(samples: int) -> list[_Quantity]:
   iwae = f'negative IWAE-{samples}'
   importance = [
     _Quantity('negative_iwae_nats', f'{iwae}, nats', lambda r: -r.scores.iwae, 2),
@@ -198,12 +222,6 @@ def _quantities(samples: int) -> list[_Quantity]:
     ),
     *(importance if samples > 1 else ()),  # of one sample it is the ELBO with more noise
     _Quantity('kl_nats', 'KL of z from its prior, nats', lambda r: r.scores.kl, 2),
-    _Quantity(
-      'reconstruction_nats', '-log p(x given mean of z), nats', lambda r: -r.scores.log_prob, 2
-    ),
-    _Quantity(
-      'mahalanobis_per_dim', 'squared Mahalanobis distance q / D', lambda r: r.scores.mahalanobis, 3
-    ),
   ]
 
 
@@ -224,15 +242,39 @@ def _model_json(result: Result, quantities: Sequence[_Quantity]) -> dict[str, An
     'family': trained.config.likelihood.family,
     'options': trained.config.likelihood.options,
     'parameters': vae.num_parameters(trained.variables),
-    'scores': {q.name: likelihood.summarize(q.values(result))._asdict() for q in quantities},
+    'scores': {
+      q.name: likelihood.summarize(q.values(result))._asdict()
+      for q in quantities
+      if _has(result, q)
+    },
     'calibration': _calibration(result)._asdict(),
   }
 
 
+def _measured(settings: likelihood.Settings) -> str:
+  """Of what the densities are."""
+  if not settings.levels:
+    return 'Densities are of real numbers: there are no levels, and so no bits.'
+  return (
+    f'Densities are of pixels in [-1, 1], where one of the {settings.levels} gray levels is '
+    f'{_bin_width(settings):.6g} wide. '
+    + (
+      'Uniform noise of that width is added to each image (dequantisation), one draw an image, the '
+      'same for every model.'
+      if settings.dequantize
+      else 'Without dequantisation: bits/dim are no bound on a code length.'
+    )
+  )
+
+
+def _bin_width(settings: likelihood.Settings) -> float | None:
+  return pixels.bin_width(settings.levels) if settings.levels else None
+
+
 def _averaged(samples: int) -> str:
   if samples == 1:
-    return 'The ELBO is of one sample of z an image.'
-  return f'The ELBO is averaged over the {samples} samples of z an image that IWAE-{samples} uses.'
+    return 'The ELBO is of one sample of z an image. '
+  return f'The ELBO is averaged over the {samples} samples of z an image that IWAE-{samples} uses. '
 
 
 def _cell(summary: likelihood.Summary, decimals: int) -> str:

@@ -107,8 +107,13 @@ def rows(views: Views, request: Request, originals: np.ndarray | None = None) ->
 
 
 def to_float(images: np.ndarray, levels: int) -> Array:
-  """Images of a split, uint8 [N, H, W, C], as the model sees them without noise: in [-1, 1]."""
+  """Images of a split, as stored, as the model sees them without noise: levels in [-1, 1]."""
   return pixels.to_unit(jnp.asarray(images), levels)
+
+
+def observed(model: Any, x: Array) -> np.ndarray:
+  """The images themselves, [N, H, W, C], without what a model is given about them."""
+  return np.asarray(x[..., : model.image.channels])
 
 
 def named(views: Views, prefix: str) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ Letters: B batch; H W C image height, width, channels; Z latents; F features.
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from structured_obs.distributions import base
 from structured_obs.models import layers
@@ -27,6 +28,7 @@ class Encoder(nn.Module):
     """Map images [B, H, W, C] to [B, outputs]."""
     for level, width in enumerate(self.features):
       stride = 1 if level == 0 else 2
+      x = x if self.blocks or level == 0 else nn.silu(x)
       x = nn.Conv(width, (3, 3), strides=stride)(x)
       for _ in range(self.blocks):
         x = layers.ResidualBlock(self.norm, self.axis_name)(x, train)
@@ -44,10 +46,16 @@ class Decoder(nn.Module):
   blocks: int
   norm: str
   axis_name: str | None
+  extra_layers: int = 0  # 3x3 convolutions at the image's size, before the heads
+  head_scale: float = 0.1  # standard deviation of the outputs at the start
 
   @nn.compact
-  def __call__(self, z: Array, train: bool) -> dict[str, Array]:
-    """Map latents [B, Z] to one array [B, *shape] for each output."""
+  def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
+    """Map latents [B, Z] to one array [B, *shape] for each output.
+
+    An image [B, H, W, C], where one is given, is seen beside the features by what follows the last
+    resolution.
+    """
     sizes = [(self.image.height, self.image.width)]
     for _ in self.features[1:]:
       sizes.append((layers.halved(sizes[-1][0]), layers.halved(sizes[-1][1])))
@@ -57,9 +65,15 @@ class Decoder(nn.Module):
     levels = zip(reversed(self.features), reversed(sizes), strict=True)
     for level, (channels, (height, width)) in enumerate(levels):
       if level > 0:
+        # Without residual blocks there would be no other nonlinearity between the resolutions.
+        x = x if self.blocks else nn.silu(x)
         x = nn.Conv(channels, (3, 3))(layers.upsample(x, height, width))
       for _ in range(self.blocks):
         x = layers.ResidualBlock(self.norm, self.axis_name)(x, train)
+    if image is not None:
+      x = jnp.concatenate([x, image], axis=-1)
+    for _ in range(self.extra_layers):
+      x = nn.Conv(self.features[0], (3, 3))(nn.silu(x))
     # The heads read features of about unit variance, so that their small weights mean what they say.
     x = nn.LayerNorm(use_bias=False, use_scale=False)(nn.silu(x))
-    return Heads(self.outputs, name='heads')(x)
+    return Heads(self.outputs, self.head_scale, name='heads')(x)

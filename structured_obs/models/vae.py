@@ -4,14 +4,15 @@ Letters: B batch; H W C image height, width, channels; Z latents.
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, diagonal
-from structured_obs.models.networks import Decoder, Encoder
+from structured_obs.models import observation
+from structured_obs.models.networks import Encoder
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
@@ -32,6 +33,8 @@ class VAE(nn.Module):
   blocks: int = 1  # residual blocks at each resolution
   norm: str = 'none'  # 'none', 'group' or 'batch'
   axis_name: str | None = None  # mapped axis over which batch norm averages
+  options: observation.Options = observation.Options()
+  has_prior: ClassVar[bool] = True
 
   def setup(self) -> None:
     shared = {
@@ -41,7 +44,10 @@ class VAE(nn.Module):
       'axis_name': self.axis_name,
     }
     self.encoder = Encoder(outputs=2 * self.latents, **shared)
-    self.decoder = Decoder(image=self.image, outputs=self.family.outputs(self.image), **shared)
+    self.decoder, self.covariance_decoder = observation.make_decoders(
+      self.family, self.image, self.options, shared
+    )
+    self.log_scale = observation.scale_parameter(self, self.options)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
     """Draw one latent per image from q(z|x) and report every term of the bound.
@@ -66,25 +72,28 @@ class VAE(nn.Module):
         'z': jax.vmap(diagonal.log_prob)(prior, z),
       },
       log_q={'z': jax.vmap(diagonal.log_prob)(posterior, z)},
-      stats={'kl_z': kl},
+      stats={'kl_z': kl, **observation.log_prior(self.family, params)},
     )
 
   def encode(self, x: Array, train: bool = False) -> diagonal.Diagonal:
     """Posterior q(z|x), [B, Z] each, with log variances softly clipped to about +-7."""
-    _check_images(x, self.image)
+    check_images(x, self.image)
     mean, log_scale = jnp.split(self.encoder(x, train), 2, axis=-1)
     return diagonal.Diagonal(mean, base.soft_clip(log_scale, -3.5, 3.5))
 
   def decode(self, z: Array, train: bool = False) -> Any:
     """Parameters of p(x|z) for latents [B, Z]: the family's record, each field with a leading B."""
-    return jax.vmap(self.family.from_outputs)(self.decoder(z, train))
+    decoders = observation.Decoders(self.decoder, self.covariance_decoder)
+    return observation.parameters(self.family, self.options, decoders, self.log_scale, z, train)
+
+  def infer(self, keys: Array | None, x: Array) -> Array:
+    """Latents [B, Z] drawn from q(z|x), or its mean where keys is None."""
+    posterior = self.encode(x)
+    return posterior.mean if keys is None else jax.vmap(diagonal.sample)(keys, posterior)
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
     """Parameters of p(x|z) at z ~ q(z|x), or at the posterior's mean where keys is None."""
-    posterior = self.encode(x)
-    if keys is None:
-      return self.decode(posterior.mean)
-    return self.decode(jax.vmap(diagonal.sample)(keys, posterior))
+    return self.decode(self.infer(keys, x))
 
   def generate(self, keys: Array) -> Any:
     """Parameters of p(x|z) at z ~ p(z), one for each of the keys [B]."""
@@ -92,7 +101,8 @@ class VAE(nn.Module):
     return self.decode(jax.vmap(draw)(keys))
 
 
-def _check_images(x: Array, image: base.ImageShape) -> None:
+def check_images(x: Array, image: base.ImageShape) -> None:
+  """Raise ValueError unless x is a batch of floating-point images of this shape."""
   if x.ndim != 4 or x.shape[1:] != tuple(image) or not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(
       f'x must be floating-point images of shape (batch, {", ".join(map(str, image))}), scaled to '

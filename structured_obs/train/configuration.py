@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 from structured_obs.config import Config
-from structured_obs.train import feed, names, parallel, schedule
+from structured_obs.models import covariance_network
+from structured_obs.train import feed, kinds, names, parallel, schedule
 
 NORMS = ('none', 'group', 'batch')
 
@@ -48,6 +49,9 @@ NOT_NEGATIVE = (
   'optim.clip_norm',
   'train.patience',
   'train.seed',
+  'model.covariance_layers',
+  'model.input_noise',
+  'eval.inflation_threshold',
 )
 
 
@@ -71,9 +75,39 @@ def check(config: Config) -> None:
     )
   names.check('train.mapping', config.train.mapping, parallel.MAPPINGS)
   names.check('optim.schedule', config.optim.schedule, schedule.SCHEDULES)
+  names.check('model.kind', config.model.kind, kinds.KINDS)
+  _check_model(config)
   names.check('model.norm', config.model.norm, NORMS)
   names.check('data.residency', config.data.residency, feed.RESIDENCIES)
   schedule.parse_stages(config.optim.stages)
+
+
+def _check_model(config: Config) -> None:
+  """Raises a ValueError if options of the model do not go together."""
+  model = config.model
+  if min(model.covariance_features, default=1) < 1:
+    raise ValueError(
+      'model.covariance_features must be empty or hold one positive number of channels for each '
+      f'resolution, but is {tuple(model.covariance_features)}.'
+    )
+  if (model.covariance_layers or model.covariance_sees_mean) and not model.covariance_features:
+    raise ValueError(
+      'model.covariance_layers and model.covariance_sees_mean are of a decoder that the covariance '
+      'has to itself; give its channels in model.covariance_features.'
+    )
+  names.check('model.network', model.network, covariance_network.NETWORKS)
+  if model.window < 1 or model.window % 2 == 0:
+    raise ValueError(f'model.window must be odd and positive, but is {model.window}.')
+  if min(model.context, default=1) < 1:
+    raise ValueError(
+      'model.context must be empty or hold one positive number of channels for each resolution, but '
+      f'is {tuple(model.context)}.'
+    )
+  if model.input_noise and model.kind != 'ae':
+    raise ValueError(
+      f"model.input_noise is of a denoising autoencoder, model.kind 'ae', but the kind is "
+      f"'{model.kind}'."
+    )
 
 
 def check_batch(config: Config, num_images: int, devices: int, processes: int) -> None:

@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 import jax
-import numpy as np
 
 from structured_obs.train import experiment as experiments
 from structured_obs.train import optimizers, parallel
@@ -20,7 +19,7 @@ def report(experiment: Experiment) -> str:
   state = experiments.abstract_state(experiment, mesh)
   size = experiment.config.train.batch_size
   batch = jax.ShapeDtypeStruct(
-    (size, *experiment.image), np.uint8, sharding=parallel.split(mesh)
+    (size, *experiment.spec.stored), experiment.spec.dtype, sharding=parallel.split(mesh)
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
   step: Any = experiments.make_step(_by_shard_map(experiment), mesh)
@@ -28,9 +27,9 @@ def report(experiment: Experiment) -> str:
   spec = experiment.spec
   lines = [
     f'data        {spec.source}: {spec.height} x {spec.width} x {spec.channels}, '
-    f'{spec.levels} levels',
+    f'{f"{spec.levels} levels" if spec.levels else "real numbers"}',
     f'            {", ".join(f"{count} {name}" for name, count in spec.counts.items())}',
-    f'batch       uint8 {list(batch.shape)} over {mesh.size} device(s) of '
+    f'batch       {spec.dtype} {list(batch.shape)} over {mesh.size} device(s) of '
     f'{jax.process_count()} process(es): {size // mesh.size} images each',
     *_parameter_lines(state.params['model']),
     *_cost_lines(compiled, size // mesh.size),

@@ -14,9 +14,8 @@ from structured_obs.config import Config
 from structured_obs.data import images as pixels
 from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions.base import Family, ImageShape
-from structured_obs.models import vae
 from structured_obs.objectives import bounds
-from structured_obs.train import checkpoint, configuration, optimizers, parallel
+from structured_obs.train import checkpoint, configuration, kinds, optimizers, parallel
 from structured_obs.train import schedule as schedules
 from structured_obs.train import state as states
 from structured_obs.train import step as steps
@@ -68,17 +67,10 @@ def build(config: Config, spec: DataSpec) -> Experiment:
     ValueError: naming the field of the configuration that cannot be.
   """
   config = resolve(config)
+  _check_data(config, spec)
   family = distributions.family(config.likelihood.family, **config.likelihood.options)
   image = ImageShape(spec.height, spec.width, spec.channels)
-  model = vae.VAE(
-    family=family,
-    image=image,
-    latents=config.model.latents,
-    features=tuple(config.model.features),
-    blocks=config.model.blocks,
-    norm=config.model.norm,
-    axis_name=parallel.AXIS,
-  )
+  model = kinds.KINDS[config.model.kind](config, family, image)
   return Experiment(
     config=config,
     spec=spec,
@@ -89,6 +81,23 @@ def build(config: Config, spec: DataSpec) -> Experiment:
     optimizer=optimizers.make_optimizer(config.optim, config.train.steps),
     schedule=schedules.learning_rate(config.optim, config.train.steps),
   )
+
+
+def _check_data(config: Config, spec: DataSpec) -> None:
+  """Raises a ValueError if the model or the objective is not for this kind of data."""
+  given = spec.condition > 0
+  if given != (config.model.kind in kinds.CONDITIONED):
+    raise ValueError(
+      f"model.kind is '{config.model.kind}', but data.source '{config.data.source}' comes "
+      f'{"with" if given else "without"} the means of its images: '
+      f"{'a model that is given them' if given else 'a model that needs none'} is of kind "
+      f"{', '.join(kind for kind in kinds.KINDS if (kind in kinds.CONDITIONED) == given)}."
+    )
+  if config.objective.dequantize and not spec.levels:
+    raise ValueError(
+      f"objective.dequantize must be False for data.source '{config.data.source}', which is of real "
+      'numbers: there is no level whose width the noise could have.'
+    )
 
 
 def run_keys(experiment: Experiment) -> tuple[Array, Array, Array]:
@@ -102,7 +111,7 @@ def init_state(experiment: Experiment, key: Array) -> states.TrainState:
 
   def init(key: Array) -> states.TrainState:
     model_key, image_key = jax.random.split(key)
-    x = jnp.zeros((1, *experiment.image), jnp.float32)
+    x = jnp.zeros((1, *experiment.spec.stored), jnp.float32)
     variables = experiment.model.init(model_key, image_key[None], x)
     keep_ema = experiment.config.optim.ema_decay > 0
     return states.create(variables, experiment.optimizer, keep_ema)
@@ -111,14 +120,15 @@ def init_state(experiment: Experiment, key: Array) -> states.TrainState:
 
 
 def make_preprocess(config: Config, spec: DataSpec) -> steps.Preprocess:
-  """Returns `(keys [B], uint8 [B, H, W, C]) -> float32 [B, H, W, C]`: what a step does first.
+  """Returns `(keys [B], stored images [B, ...]) -> float32 of their shape`: what a step does first.
 
   It augments as configured, scales to [-1, 1] and dequantises.
   """
 
   def one(key: Array, image: Array) -> Array:
     augment_key, noise_key = jax.random.split(key)
-    image = pixels.augment(augment_key, image, config.data.flip, config.data.shift)
+    data = config.data
+    image = pixels.augment(augment_key, image, data.flip, data.shift, data.turn)
     x = pixels.to_unit(image, spec.levels)
     if config.objective.dequantize:
       x = pixels.dequantize(noise_key, x, spec.levels)

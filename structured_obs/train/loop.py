@@ -16,8 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from structured_obs.data.prepare import Prepared
-from structured_obs.evaluation import likelihood
-from structured_obs.train import checkpoint, distributed, feed, metrics, nonfinite, parallel
+from structured_obs.evaluation import likelihood, stability
+from structured_obs.train import checkpoint, distributed, feed, metrics, nonfinite, parallel, start
 from structured_obs.train import experiment as experiments
 from structured_obs.train import workdir as workdirs
 from structured_obs.train.experiment import Experiment
@@ -112,7 +112,11 @@ def _begin(run: Run) -> tuple[TrainState, Standing]:
       checkpoint.save(run.best, state, metadata)
   else:
     key, _, _ = experiments.run_keys(run.experiment)
-    state = parallel.replicate(experiments.init_state(run.experiment, key), run.mesh)
+    state = experiments.init_state(run.experiment, key)
+    if run.experiment.config.train.start_from:
+      state, said = start.take_over(run.experiment, state, run.prepared.images['train'])
+      run.recorder.say(said)
+    state = parallel.replicate(state, run.mesh)
     standing = Standing()
   step = done[-1] if done else 0
   if distributed.primary():
@@ -211,9 +215,19 @@ class _Loop:
     if not elbo.size:
       return False
     value, standard_error, _ = likelihood.summarize(elbo)
-    self.run.recorder.record(
-      self.step, 'validation', {'elbo': value, 'standard_error': standard_error}
+    told = {'elbo': value, 'standard_error': standard_error}
+    inflation = stability.variance_inflation(
+      experiment.model,
+      evaluation_variables(self.state),
+      self.run.prepared.images['validation'],
+      spec.levels,
     )
+    if inflation is not None:
+      told['variance_inflation'] = float(np.max(inflation))
+    self.run.recorder.record(self.step, 'validation', told)
+    warning = stability.warning(inflation, experiment.config.eval.inflation_threshold)
+    if warning:
+      self.run.recorder.say(warning)
     improved = value > (-math.inf if self.standing.best is None else self.standing.best)
     if improved:
       self.standing = self.standing._replace(best=value, best_step=self.step, waited=0)

@@ -15,6 +15,7 @@ from structured_obs.train import schedule
 
 PyTree = Any
 HEADS = ['decoder', 'heads']  # where a network keeps the heads of its outputs
+COVARIANCE = 'covariance_decoder'  # where it keeps those of the covariance, if by themselves
 
 
 def make_optimizer(
@@ -46,9 +47,18 @@ def make_optimizer(
   )
 
 
-def label_of(path: tuple[Any, ...]) -> str:
-  """Returns the label of the parameter at a path ('model', ..): by the head's name, or 'rest'."""
+def label_of(path: tuple[Any, ...], separate: bool = False) -> str:
+  """Returns the label of the parameter at a path ('model', ..): by the head's name, or 'rest'.
+
+  Args:
+    path: of the parameter.
+    separate: whether the covariance has a decoder of its own; the other one is then the mean's.
+  """
   keys = [getattr(entry, 'key', '') for entry in path]
+  if separate and keys[:2] == ['model', COVARIANCE]:
+    return 'other_heads'
+  if separate and keys[:2] == ['model', HEADS[0]]:
+    return 'mean_head'
   if keys[:3] != ['model', *HEADS] or len(keys) < 4:
     return 'rest'
   return 'mean_head' if keys[3] == 'mean' else 'other_heads'
@@ -56,7 +66,8 @@ def label_of(path: tuple[Any, ...]) -> str:
 
 def labels(params: PyTree) -> PyTree:
   """Returns the tree of labels of {'model': the network's parameters}."""
-  return jax.tree_util.tree_map_with_path(lambda path, _: label_of(path), params)
+  separate = COVARIANCE in params['model']
+  return jax.tree_util.tree_map_with_path(lambda path, _: label_of(path, separate), params)
 
 
 def _with_standard_promotion(

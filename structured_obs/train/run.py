@@ -47,6 +47,8 @@ def run(
   workdir = Path(options.workdir)
   if not options.dry_run:
     workdirs.check(workdir, config, options.allow_config_change)
+  if config.train.start_from and not (workdir / workdirs.FILE).exists():
+    workdirs.read(Path(config.train.start_from))
   if options.tensorboard:
     metrics.check_tensorboard()
   distributed.initialize(options.cluster)

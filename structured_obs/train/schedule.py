@@ -18,6 +18,7 @@ LABELS = ('mean_head', 'other_heads', 'rest')  # of the network's parameters
 LEARNERS = {
   'mean': ('mean_head', 'rest'),
   'covariance': ('other_heads',),
+  'all_but_mean': ('other_heads', 'rest'),
   'all': LABELS,
 }
 
@@ -68,6 +69,15 @@ def _parse_stage(stage: str) -> Stage:
     )
   names.check('optim.stages', what, LEARNERS)
   return Stage(LEARNERS[what], int(steps))
+
+
+def ever_learning(stages: tuple[Stage, ...], steps: int) -> set[str]:
+  """Returns the labels of what learns at any time in a run of so many steps."""
+  found, end = set(), 0
+  for stage in stages:
+    found |= set(stage.learners) if end < steps else set()
+    end += stage.steps
+  return found | (set(LABELS) if end < steps else set())
 
 
 def learns(stages: tuple[Stage, ...], label: str) -> Callable[[Array], Array]:

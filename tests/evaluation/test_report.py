@@ -47,6 +47,10 @@ def _images() -> dict[str, np.ndarray]:
 
 class _Model(NamedTuple):
   image: base.ImageShape = IMAGE
+  has_prior: bool = True
+
+  def infer(self) -> None:
+    """A model with this method has latents."""
 
 
 def _result(name: str, elbo: list[float], samples: int = 500) -> results.Result:
@@ -61,6 +65,22 @@ def _result(name: str, elbo: list[float], samples: int = 500) -> results.Result:
 
 FIRST = _result('diagonal', [-20.0, -30.0, -40.0])
 SECOND = _result('low_rank', [-14.0, -26.0, -32.0])
+
+
+def test_an_autoencoder_has_no_bounds_and_a_density_of_its_own():
+  trained = SECOND.trained._replace(model=_Model(has_prior=False))
+  encoder = SECOND._replace(trained=trained)
+  rows = {
+    _cells(line)[0]: _cells(line)[1:]
+    for line in results.comparison_table([FIRST, encoder]).splitlines()
+  }
+  assert rows['negative ELBO, nats'] == ['30.00 ± 5.77', '', '']
+  assert rows['-log p(x given mean of z), nats'][2] == '-6.00 ± 1.15'
+  tree = results.as_json([FIRST, encoder])
+  assert set(tree['models']['low_rank']['scores']) == {'reconstruction_nats', 'mahalanobis_per_dim'}
+  assert set(tree['differences']['low_rank - diagonal']) == set(tree['models']['low_rank']['scores'])
+  assert '| -log p(x given z), nats ' in results.comparison_table([encoder])
+  assert 'bound' not in results.comparison_table([encoder])
 
 
 def _cells(line: str) -> list[str]:
@@ -155,7 +175,7 @@ def test_report_of_an_evaluation(tmp_path: Path):
   found = [results.evaluate(trained, images, settings) for trained in models]
   path = report.write_evaluation(tmp_path / 'new', found, images, {'split': 'test'})
   assert results.comparison_table(found) in path.read_text()
-  _check_figures(path, 2)
+  _check_figures(path, 6)
   tree = _strict((path.parent / 'evaluation.json').read_text())
   arrays = np.load(path.parent / 'per_image.npz')
   assert tree['split'] == 'test'

@@ -82,7 +82,12 @@ def test_adam_is_the_papers_formula_and_leaves_multipliers_alone():
 
 @pytest.mark.parametrize(
   ('stage', 'moves'),
-  [('mean:3', (True, False)), ('covariance:3', (False, True)), ('all:3', (True, True))],
+  [
+    ('mean:3', (True, False)),
+    ('covariance:3', (False, True)),
+    ('all_but_mean:3', (False, True)),
+    ('all:3', (True, True)),
+  ],
 )
 def test_a_stage_freezes_the_other_parameters(stage: str, moves: tuple[bool, bool]):
   params, _ = descend(dataclasses.replace(CONFIG, stages=(stage,)), 3)
@@ -109,6 +114,15 @@ def test_stages_follow_each_other_and_then_everything_learns():
   two, three, rest = [True] * 2, [True] * 3, [True] * 2
   assert table['mean_head'] == table['rest'] == two + [False] * 3 + rest
   assert table['other_heads'] == [False] * 2 + three + rest
+
+
+def test_what_ever_learns_in_a_run():
+  stages = schedule.parse_stages(('mean:5', 'covariance:3'))
+  assert schedule.ever_learning(stages, 5) == {'mean_head', 'rest'}
+  assert schedule.ever_learning(stages, 6) == set(schedule.LABELS)
+  assert schedule.ever_learning(stages[1:], 3) == {'other_heads'}
+  assert schedule.ever_learning(stages[1:], 4) == set(schedule.LABELS)
+  assert schedule.ever_learning((), 1) == set(schedule.LABELS)
 
 
 def test_the_clipped_norm_is_of_the_learning_parameters():

@@ -1,0 +1,92 @@
+"""Structured uncertainty for any folder, or zip file, of images, 16 to 128 pixels wide; on a CPU.
+
+First a model of the mean, then the covariance of what it leaves, filter size 7:
+
+  A=--config.data.source=folder:PATH
+  python -m launch.train --config=configs/supn_folder.py:vae_mean $A --workdir=runs/folder/vae_mean
+  python -m launch.train --config=configs/supn_folder.py:vae $A --workdir=runs/folder/vae
+  python -m launch.train --config=configs/supn_folder.py:vae_diagonal $A \\
+      --workdir=runs/folder/vae_diagonal
+  python -m launch.evaluate --workdir=runs/folder/vae --compare=runs/folder/vae_diagonal
+  python -m launch.denoise --workdir=runs/folder/vae --sigma=0.1 --compare=runs/folder/dae
+
+The second command starts from the workdir of the first (`train.start_from`, for other places); encoder
+and mean stay as they are. Images are cut to squares at the centre, shrunk to 64x64 and made gray;
+another size stands behind a comma, 16, 32, 64 or 128, as in `vae_mean,32` and `vae,32`, and colour is
+--config.data.channels=3 (with --config.likelihood.options.channels=pixel, linked).
+
+| variant | what it is |
+|---|---|
+| `vae_mean` `ae_mean` | VAE, autoencoder: a mean and one variance |
+| `vae` `ae` | covariance networks on them: sparse precision, 7x7 |
+| `vae_diagonal` `ae_diagonal` | the same networks, independent pixels: the comparison of families |
+| `diagonal` | a VAE whose mean and variances are trained together |
+| `dae` | denoising autoencoder for noise 0.1 in [-1, 1] |
+
+CLAIM
+
+Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018. The networks are small ones,
+and the covariance's sees the mean beside z.
+"""
+
+from structured_obs import config, distributions
+
+LIKELIHOODS = {'sparse_precision': {'filter_size': 7}, 'diagonal': {}}
+FEATURES = {
+  16: (24, 48),
+  32: (16, 32, 64),
+  64: (8, 24, 48, 96),
+  128: (8, 16, 24, 48, 96),
+}
+STAGED = ('vae', 'ae', 'vae_diagonal', 'ae_diagonal')
+VARIANTS = ('vae_mean', 'ae_mean', *STAGED, 'diagonal', 'dae')
+STEPS = {'mean': 1800, 'covariance': 1500}
+
+
+def get_config(variant: str = 'vae') -> config.Config:
+  """Config of a variant, 'vae' by default, and perhaps a size, as 'vae,32': see the table above."""
+  name, _, size = (variant or 'vae').partition(',')
+  if name not in VARIANTS or size not in ('', *map(str, FEATURES)):
+    raise ValueError(
+      f'configs/supn_folder.py has the variants {", ".join(VARIANTS)}, and behind a comma the sizes '
+      f'{", ".join(map(str, FEATURES))}; got {variant!r}.'
+    )
+  side, base = int(size or 64), name.partition('_')[0]
+  family = 'sparse_precision' if name in ('vae', 'ae') else 'diagonal'
+  stage = 'covariance' if name in STAGED else 'mean'
+  return config.Config(
+    data=config.DataConfig(source='folder:', height=side, width=side, channels=1, flip=True),
+    model=_model(name, FEATURES[side]),
+    likelihood=config.LikelihoodConfig(
+      family, distributions.options(family, **LIKELIHOODS[family])
+    ),
+    optim=config.OptimConfig(
+      learning_rate=2e-3,
+      schedule='cosine',
+      clip_norm=1e4,
+      stages=() if name == 'diagonal' else (f'{stage}:{STEPS[stage]}',),
+    ),
+    train=config.TrainConfig(
+      steps=STEPS[stage],
+      batch_size=32,
+      validate_every=300,
+      checkpoint_every=300,
+      start_from=f'runs/folder/{base}_mean' if name in STAGED else '',
+    ),
+    eval=config.EvalConfig(batch_size=32, chunk=5),
+  )
+
+
+def _model(name: str, features: tuple[int, ...]) -> config.ModelConfig:
+  staged = name in STAGED
+  return config.ModelConfig(
+    kind='ae' if name.partition('_')[0] in ('ae', 'dae') else 'vae',
+    latents=64,
+    features=features,
+    blocks=0,
+    covariance_features=features if staged else (),
+    covariance_layers=2 if staged else 0,
+    covariance_sees_mean=staged,
+    learn_scale=name != 'diagonal',
+    input_noise=0.1 if name == 'dae' else 0.0,
+  )

@@ -1,0 +1,1 @@
+"""What a trained model is good for, beyond its likelihood."""

@@ -1,0 +1,182 @@
+"""What a structured p(x|z) adds to a mean, in the pictures of the paper that proposed it.
+
+Reconstructions and images from the prior with one residual sample, a way through the latent space along
+which the noise stays the same, and maps of standard deviations beside those of other models.
+
+Letters: N images; T steps of a way; H W C image height, width, channels.
+
+Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, figures 7 to 10.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs import plotting
+from structured_obs.distributions import gaussian
+from structured_obs.distributions.base import Family
+from structured_obs.evaluation import views
+from structured_obs.evaluation.results import Trained
+
+Array = jax.Array
+
+SHOWN = 8  # images in a row
+STEPS = 8  # T
+WAYS = 2  # of which each starts at another image
+
+
+class Drawn(NamedTuple):
+  """A distribution's mean and one sample of what is around it."""
+
+  mean: np.ndarray  # [N, H, W, C]
+  residual: np.ndarray  # [N, H, W, C]  sample - mean
+
+
+def draw(family: Family, params: Any, keys: Array) -> Drawn:
+  """Mean and one residual of N distributions, from parameters with a leading N and keys [N].
+
+  Equal keys give equal noise, of which a Gaussian family makes residuals as different as the
+  covariances are.
+  """
+  return Drawn(*jax.device_get(_draw(family, params, keys)))
+
+
+def interpolation(trained: Trained, ends: Array, key: Array, steps: int = STEPS) -> Drawn:
+  """Distributions along the straight way between two images' latents, with one noise. [T, H, W, C].
+
+  Args:
+    trained: a model with latents.
+    ends: [2, H, W, C], floats in [-1, 1].
+    key: of the noise.
+    steps: T.
+  """
+  model, variables = trained.model, trained.variables
+  first, last = _infer(model, variables, ends)
+  weight = jnp.linspace(0, 1, steps, dtype=first.dtype)[:, None]
+  z = (1 - weight) * first[None] + weight * last[None]
+  keys = jnp.broadcast_to(key[None], (steps,))
+  return draw(model.family, _decode(model, variables, z), keys)
+
+
+def write(
+  directory: Path, models: Sequence[Trained], images: np.ndarray, seed: int = 0
+) -> dict[str, Path]:
+  """Draws every picture that the models allow, and returns the paths by title.
+
+  Args:
+    directory: to write to.
+    models: of the same images; the way through the latent space and the prior are of the first.
+    images: [N, H, W, C] of a split; the first 8 are shown.
+    seed: of the samples.
+  """
+  key = jax.random.key(seed)
+  x = views.to_float(np.asarray(images[:SHOWN]), models[0].spec.levels)
+  first = models[0]
+  found = {
+    'Reconstructions with one residual sample': _reconstructions(
+      directory / 'residuals.png', models, x, key
+    )
+  }
+  if all(trained.model.family.gaussian is not None for trained in models):
+    title = 'Standard deviation of every pixel'
+    found[title] = _deviations(directory / 'deviations.png', models, x, key)
+  if first.model.has_prior:
+    title = 'New images from the prior with one residual sample'
+    found[title] = _prior(directory / 'prior.png', models, key)
+  if hasattr(first.model, 'infer'):
+    title = 'From an image to its mirror image, and to another one, with the noise fixed'
+    found[title] = _ways(directory / 'interpolation.png', first, x, key)
+  return found
+
+
+def _reconstructions(path: Path, models: Sequence[Trained], x: Array, key: Array) -> Path:
+  rows = [plotting.Row('original', _shown(models[0], x))]
+  for trained in models:
+    params = _reconstruct(trained.model, trained.variables, x)
+    drawn = draw(trained.model.family, params, _keys(key, len(x)))
+    rows += _rows(trained.name, drawn)
+  return plotting.image_rows(path, rows)
+
+
+def _prior(path: Path, models: Sequence[Trained], key: Array) -> Path:
+  rows = []
+  for trained in models:
+    if not trained.model.has_prior:
+      continue
+    generate = jax.jit(functools.partial(trained.model.apply, method='generate'))
+    params = generate(trained.variables, _keys(key, SHOWN))
+    drawn = draw(trained.model.family, params, _keys(jax.random.fold_in(key, 1), SHOWN))
+    rows += _rows(trained.name, drawn)
+  return plotting.image_rows(path, rows)
+
+
+def _deviations(path: Path, models: Sequence[Trained], x: Array, key: Array) -> Path:
+  """Standard deviations of all models on one scale, each with a residual sample."""
+  rows, found = [plotting.Row('original', _shown(models[0], x))], []
+  for trained in models:
+    params = _reconstruct(trained.model, trained.variables, x)
+    drawn = draw(trained.model.family, params, _keys(key, len(x)))
+    variance = jax.device_get(_variance(trained.model.family, params))
+    found.append((trained.name, np.sqrt(variance), drawn.residual))
+  largest = max(float(np.quantile(deviation, 0.999)) for _, deviation, _ in found)
+  for name, deviation, residual in found:
+    rows.append(plotting.Row(f'{name}\nstandard deviation', deviation, 'size', limit=largest))
+    rows.append(plotting.Row('residual sample', residual, 'signed', limit=3 * largest))
+  return plotting.image_rows(path, rows)
+
+
+def _ways(path: Path, trained: Trained, x: Array, key: Array) -> Path:
+  rows = []
+  for way in range(min(WAYS, len(x))):
+    for other in (x[way, :, ::-1], x[(way + 1) % len(x)]):
+      drawn = interpolation(trained, jnp.stack([x[way], other]), jax.random.fold_in(key, way))
+      rows += [plotting.Row('mean', drawn.mean), plotting.Row('sample', drawn.mean + drawn.residual)]
+  return plotting.image_rows(path, rows, title='The noise is the same all along a way')
+
+
+def _rows(name: str, drawn: Drawn) -> list[plotting.Row]:
+  return [
+    plotting.Row(f'{name}\nmean', drawn.mean),
+    plotting.Row('residual sample', drawn.residual, 'signed'),
+    plotting.Row('their sum', drawn.mean + drawn.residual),
+  ]
+
+
+def _shown(trained: Trained, x: Array) -> np.ndarray:
+  """Images without what a model may be given behind their channels."""
+  return np.asarray(x)[..., : trained.model.image.channels]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draw(family: Family, params: Any, keys: Array) -> tuple[Array, Array]:
+  mean = jax.vmap(family.mean)(params)
+  return mean, jax.vmap(family.sample)(keys, params) - mean
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _variance(family: Family, params: Any) -> Array:
+  return jax.lax.map(functools.partial(gaussian.variance, family), params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _reconstruct(model: Any, variables: Any, x: Array) -> Any:
+  return model.apply(variables, None, x, method='reconstruct')
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _infer(model: Any, variables: Any, x: Array) -> Array:
+  return model.apply(variables, None, x, method='infer')
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode(model: Any, variables: Any, z: Array) -> Any:
+  return model.apply(variables, z, method='decode')
+
+
+def _keys(key: Array, num: int) -> Array:
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num, dtype=jnp.int32))

@@ -1,0 +1,80 @@
+"""Whether a model's marginal variances explode while its likelihood looks fine.
+
+A model that predicts each pixel from others generated before it can be right about every step and
+still, step by step, lead itself to variances of any size: its samples are worthless then. Seen in the
+largest marginal variance over the largest variance of a pixel given its predecessors; see
+`distributions.gaussian.variance_inflation`.
+
+Letters: N images.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from structured_obs.data import images as pixels
+from structured_obs.distributions import gaussian
+
+CHECKED = 8  # images, of which each takes a computation of exact variances
+
+
+def variance_inflation(
+  model: Any, variables: dict[str, Any], images: np.ndarray, levels: int
+) -> np.ndarray | None:
+  """Inflation of p(x|z) at the posterior's mean for the first 8 images, [N], 1 or more.
+
+  Args:
+    model: with the methods of `models.vae.VAE`.
+    variables: as its `apply` takes them, on one device or replicated on several.
+    images: uint8 [N, H, W, C] of a split.
+    levels: gray levels of the images.
+
+  Returns:
+    float64; NaN or infinite for a covariance that is not finite. None where the family generates
+    pixels in no order, or there is no image.
+  """
+  if not has_order(model.family) or not len(images):
+    return None
+  found = _inflation(model, levels, variables, np.asarray(images[:CHECKED]))
+  return np.asarray(jax.device_get(found), np.float64)
+
+
+def has_order(family: Any) -> bool:
+  """Whether the family generates pixels one after the other."""
+  return family.gaussian is not None and family.gaussian.innovation_variance is not None
+
+
+def of_params(family: Any, params: Any) -> np.ndarray | None:
+  """The same, [N], for distributions with a leading N; None where the family has no order."""
+  if not has_order(family):
+    return None
+  return np.asarray(jax.device_get(_of_params(family, params)), np.float64)
+
+
+def warning(inflation: np.ndarray | None, threshold: float) -> str:
+  """A sentence about a covariance that explodes; '' for one that does not."""
+  if inflation is None or bool(np.all(inflation <= threshold)):
+    return ''
+  count = int(np.sum(~(inflation <= threshold)))
+  return (
+    f'WARNING: the covariance explodes. In {count} of {len(inflation)} images a pixel has up to '
+    f'{np.max(inflation):.3g} times the largest variance that any pixel has given those generated '
+    f'before it (eval.inflation_threshold is {threshold:g}). Samples of this model are not images, '
+    "whatever its likelihood. A prior on the covariance (likelihood.options.prior='normal'), a smaller "
+    'optim.learning_rate or fewer steps help.'
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _inflation(model: Any, levels: int, variables: Any, images: jax.Array) -> jax.Array:
+  x = jax.vmap(lambda image: pixels.to_unit(image, levels))(images)
+  params = model.apply(variables, None, x, method='reconstruct')
+  return _of_params(model.family, params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _of_params(family: Any, params: Any) -> jax.Array:
+  # One image after the other: exact variances may take more memory than the image.
+  return jax.lax.map(functools.partial(gaussian.variance_inflation, family), params)

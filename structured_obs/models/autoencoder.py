@@ -1,0 +1,90 @@
+"""Autoencoder: the VAE's networks with one latent for an image, without noise, prior or KL.
+
+Trained by its likelihood. With one learnt scale of all pixels and the covariance frozen (the stage
+'mean'), that is the mean squared error. With `input_noise` it is a denoising autoencoder, which sees a
+noisy image and is scored on the clean one.
+
+Letters: B batch; H W C image height, width, channels; Z latents.
+
+Reference: Vincent et al., "Extracting and composing robust features with denoising autoencoders", 2008.
+"""
+
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+
+from structured_obs.distributions import base
+from structured_obs.models import observation, vae
+from structured_obs.models.networks import Encoder
+from structured_obs.objectives.terms import Terms
+
+Array = jax.Array
+
+
+class Autoencoder(nn.Module):
+  """Autoencoder with observations of a given family. Fields as of `vae.VAE`."""
+
+  family: base.Family
+  image: base.ImageShape
+  latents: int = 16
+  features: tuple[int, ...] = (32, 64)
+  blocks: int = 1
+  norm: str = 'none'
+  axis_name: str | None = None
+  options: observation.Options = observation.Options()
+  input_noise: float = 0.0  # sd of normal noise added to what the encoder sees in `__call__`
+  has_prior: ClassVar[bool] = False
+
+  def setup(self) -> None:
+    shared = {
+      'features': self.features,
+      'blocks': self.blocks,
+      'norm': self.norm,
+      'axis_name': self.axis_name,
+    }
+    self.encoder = Encoder(outputs=self.latents, **shared)
+    self.decoder, self.covariance_decoder = observation.make_decoders(
+      self.family, self.image, self.options, shared
+    )
+    self.log_scale = observation.scale_parameter(self, self.options)
+
+  def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
+    """Report log p(x|z) at the latent of each image, or of a noisy version of it.
+
+    Args:
+      keys: [B], one per image.
+      x: [B, H, W, C], floats.
+      train: whether batch norm uses the batch's statistics and updates its running ones.
+    """
+    seen = x
+    if self.input_noise > 0:
+      noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
+      seen = x + self.input_noise * noise
+    params = self.decode(self.encode(seen, train), train)
+    log_p = {'x': jax.vmap(self.family.log_prob)(params, x)}
+    return Terms(log_p=log_p, log_q={}, stats=observation.log_prior(self.family, params))
+
+  def encode(self, x: Array, train: bool = False) -> Array:
+    """Latents [B, Z]."""
+    vae.check_images(x, self.image)
+    return self.encoder(x, train)
+
+  def decode(self, z: Array, train: bool = False) -> Any:
+    """Parameters of p(x|z) for latents [B, Z]: the family's record, each field with a leading B."""
+    decoders = observation.Decoders(self.decoder, self.covariance_decoder)
+    return observation.parameters(self.family, self.options, decoders, self.log_scale, z, train)
+
+  def infer(self, keys: Array | None, x: Array) -> Array:
+    """Latents [B, Z]; there is nothing random about them."""
+    del keys
+    return self.encode(x)
+
+  def reconstruct(self, keys: Array | None, x: Array) -> Any:
+    """Parameters of p(x|z) at the latents of images [B, H, W, C], which are seen as they are."""
+    return self.decode(self.infer(keys, x))
+
+  def generate(self, keys: Array) -> Any:
+    """Raise ValueError: there is no prior to draw latents from."""
+    del keys
+    raise ValueError('An autoencoder has no prior, so it cannot generate; a VAE can.')

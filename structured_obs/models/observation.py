@@ -1,0 +1,96 @@
+"""From latents to the parameters of p(x|z): one decoder, or one for the mean and one for the rest.
+
+With a decoder of its own, the covariance can be learnt by a whole network while the mean stays as it
+is (Dorta et al., 2018: "the covariance network"); with a shared one it is a head beside the mean's.
+
+Letters: B batch; H W C image height, width, channels; Z latents.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from structured_obs.distributions import base, gaussian
+from structured_obs.models.networks import Decoder
+
+Array = jax.Array
+
+MEAN = 'mean'  # the output, of every family, that a frozen mean consists of
+HEAD_SCALE = 0.02  # of the covariance's own heads: it starts white, but for a few percent
+RATE = 10.0  # how much faster than other parameters the shared scale learns
+
+
+class Options(NamedTuple):
+  """How parameters follow from latents."""
+
+  covariance_features: tuple[int, ...] = ()  # of a decoder of its own for all but the mean; () shares
+  covariance_layers: int = 0  # 3x3 convolutions at the image's size that end that decoder
+  covariance_sees_mean: bool = False  # whether these layers see the predicted mean
+  learn_scale: bool = False  # a learnt factor of all standard deviations, part of the mean's stage
+  frozen_mean: bool = False  # save the derivatives of a mean, and latents, that no step updates
+  white: bool = False  # take all but the mean to be 0: independent pixels of one standard deviation
+
+
+class Decoders(NamedTuple):
+  """The networks from z, made in the `setup` of a model, where they get their names."""
+
+  decoder: Decoder
+  covariance_decoder: Decoder | None  # None where the decoder gives every output
+
+
+def make_decoders(
+  family: base.Family, image: base.ImageShape, options: Options, shared: dict[str, Any]
+) -> Decoders:
+  """The decoders that the options describe; `shared` are the fields of `Decoder` common to both."""
+  outputs = family.outputs(image)
+  if not options.covariance_features:
+    return Decoders(Decoder(image=image, outputs=outputs, **shared), None)
+  rest = {name: shape for name, shape in outputs.items() if name != MEAN}
+  covariance = Decoder(
+    image=image,
+    outputs=rest,
+    extra_layers=options.covariance_layers,
+    head_scale=HEAD_SCALE,
+    **{**shared, 'features': options.covariance_features},
+  )
+  return Decoders(Decoder(image=image, outputs={MEAN: outputs[MEAN]}, **shared), covariance)
+
+
+def log_prior(family: base.Family, params: Any) -> dict[str, Array]:
+  """The stats of a family with a prior of its parameters: 'log_prior' [B]. Else none."""
+  return {} if family.log_prior is None else {'log_prior': jax.vmap(family.log_prior)(params)}
+
+
+def scale_parameter(module: nn.Module, options: Options) -> Array | None:
+  """The parameter 'log_scale' [] of a model, 0 at the start; None without a learnt scale."""
+  if not options.learn_scale:
+    return None
+  return module.param('log_scale', nn.initializers.zeros, (), jnp.float32)
+
+
+def parameters(
+  family: base.Family,
+  options: Options,
+  decoders: Decoders,
+  log_scale: Array | None,
+  z: Array,
+  train: bool,
+) -> Any:
+  """Parameters of p(x|z) for latents [B, Z]: the family's record, each field with a leading B."""
+  z = jax.lax.stop_gradient(z) if options.frozen_mean else z
+  outputs = decoders.decoder(z, train)
+  if options.frozen_mean:
+    outputs = {**outputs, MEAN: jax.lax.stop_gradient(outputs[MEAN])}
+  if decoders.covariance_decoder is not None:
+    seen = jax.lax.stop_gradient(outputs[MEAN]) if options.covariance_sees_mean else None
+    outputs = {**outputs, **decoders.covariance_decoder(z, train, seen)}
+  if options.white:
+    zeros = {name: jnp.zeros_like(output) for name, output in outputs.items()}
+    outputs = {**zeros, MEAN: outputs[MEAN]}
+  params = jax.vmap(family.from_outputs)(outputs)
+  if log_scale is None:
+    return params
+  temperature = jnp.exp(RATE * log_scale)
+  return jax.vmap(lambda p: gaussian.temper(family, p, temperature))(params)

@@ -1,0 +1,60 @@
+"""Kinds of models by name: each makes a network of the configuration. One line in KINDS for one more."""
+
+from collections.abc import Callable
+from typing import Any
+
+from structured_obs.config import Config
+from structured_obs.distributions.base import Family, ImageShape
+from structured_obs.models import autoencoder, covariance_network, observation, vae
+from structured_obs.train import parallel, schedule
+
+Builder = Callable[[Config, Family, ImageShape], Any]  # -> a Linen module with the methods of vae.VAE
+
+
+def _vae(config: Config, family: Family, image: ImageShape) -> vae.VAE:
+  return vae.VAE(family, image, **_network(config))
+
+
+def _autoencoder(config: Config, family: Family, image: ImageShape) -> autoencoder.Autoencoder:
+  noise = config.model.input_noise
+  return autoencoder.Autoencoder(family, image, **_network(config), input_noise=noise)
+
+
+def _covariance(
+  config: Config, family: Family, image: ImageShape
+) -> covariance_network.CovarianceNetwork:
+  model = config.model
+  options = covariance_network.Options(
+    network=model.network,
+    features=tuple(model.features),
+    window=model.window,
+    context=tuple(model.context),
+    norm=model.norm,
+  )
+  return covariance_network.CovarianceNetwork(family, image, options, axis_name=parallel.AXIS)
+
+
+def _network(config: Config) -> dict[str, Any]:
+  model = config.model
+  stages = schedule.parse_stages(config.optim.stages)
+  learning = schedule.ever_learning(stages, config.train.steps)
+  options = observation.Options(
+    covariance_features=tuple(model.covariance_features),
+    covariance_layers=model.covariance_layers,
+    covariance_sees_mean=model.covariance_sees_mean,
+    learn_scale=model.learn_scale,
+    frozen_mean=not learning & {'mean_head', 'rest'},
+    white='other_heads' not in learning,
+  )
+  return {
+    'latents': model.latents,
+    'features': tuple(model.features),
+    'blocks': model.blocks,
+    'norm': model.norm,
+    'axis_name': parallel.AXIS,
+    'options': options,
+  }
+
+
+KINDS: dict[str, Builder] = {'vae': _vae, 'ae': _autoencoder, 'covariance': _covariance}
+CONDITIONED = ('covariance',)  # kinds that are given the mean of an image

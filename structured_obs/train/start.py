@@ -1,0 +1,135 @@
+"""Starting from another run: its parameters by name, and the scale of the errors it leaves.
+
+A covariance network begins where a model of the mean ended: encoder and mean are taken over, what the
+other run does not have is new, and the new covariance is white at the size of the residuals.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs.data import images as pixels
+from structured_obs.distributions import gaussian
+from structured_obs.distributions.base import ImageShape
+from structured_obs.models import observation
+from structured_obs.train import experiment as experiments
+from structured_obs.train import optimizers
+from structured_obs.train import state as states
+from structured_obs.train.experiment import Experiment
+
+PyTree = Any
+MEASURED = 512  # training images whose residuals give the scale
+BATCH = 64
+
+
+class Taken(NamedTuple):
+  """What a run began with."""
+
+  state: states.TrainState
+  said: str  # one line about it
+
+
+def take_over(
+  experiment: Experiment, state: states.TrainState, images: np.ndarray
+) -> Taken:
+  """Takes over what the run of `train.start_from` has of the same name.
+
+  Where the covariance is new and the model has a learnt scale, that is set so that the white
+  distribution it starts with has the root mean square of the residuals.
+
+  Args:
+    experiment: about to start.
+    state: of its first step.
+    images: uint8 [N, H, W, C] to train on; the first 512 are measured.
+
+  Raises:
+    FileNotFoundError: if there is no such run, or no checkpoint in it.
+    ValueError: if a network of the same name has another size, or no name is the same.
+  """
+  workdir = experiment.config.train.start_from
+  old = jax.device_get(experiments.restore(workdir).variables)
+  variables = {'params': state.params['model'], **state.model_state}
+  merged, taken, fresh = merge(variables, old, workdir)
+  said = f'Took {len(taken)} arrays over from {workdir}; {len(fresh)} are new'
+  if experiment.config.model.learn_scale and any(_of_covariance(path) for path in fresh):
+    scale = residual_scale(experiment, merged, images)
+    merged['params']['log_scale'] = jnp.asarray(
+      math.log(scale / _white_scale(experiment)) / observation.RATE, jnp.float32
+    )
+    said += f', and begin white at the residuals of {scale:.4g}'
+  params = {**state.params, 'model': merged['params']}
+  new = state._replace(
+    params=params,
+    model_state={name: tree for name, tree in merged.items() if name != 'params'},
+    ema=None if state.ema is None else jax.tree.map(jnp.copy, merged['params']),
+  )
+  return Taken(new, f'{said}.')
+
+
+def merge(
+  new: PyTree, old: PyTree, source: str
+) -> tuple[PyTree, list[str], list[str]]:
+  """Returns `new` with what `old` has of it, the paths taken over, and those that are new.
+
+  Heads and a decoder of the covariance are new where their sizes differ.
+
+  Raises:
+    ValueError: if anything else has another size, or nothing has the same name.
+  """
+  known = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(old)}
+  taken, fresh = [], []
+
+  def choose(path: tuple[Any, ...], leaf: Any) -> Any:
+    name = jax.tree_util.keystr(path)
+    found = known.get(name)
+    if found is not None and found.shape == leaf.shape:
+      taken.append(name)
+      return jnp.asarray(found, leaf.dtype)
+    if found is not None and not _of_covariance(name):
+      raise ValueError(
+        f'train.start_from names {source}, whose {name} has the shape {found.shape}, but here it '
+        f'has {leaf.shape}: the networks must have the same size.'
+      )
+    fresh.append(name)
+    return leaf
+
+  merged = jax.tree_util.tree_map_with_path(choose, new)
+  if not taken:
+    raise ValueError(f'train.start_from names {source}, which has no parameter of this model.')
+  return merged, taken, fresh
+
+
+def residual_scale(experiment: Experiment, variables: PyTree, images: np.ndarray) -> float:
+  """Root mean square of x - mean over the first images, at the mean of q(z|x)."""
+  model, family, spec = experiment.model, experiment.family, experiment.spec
+
+  @jax.jit
+  def squares(variables: PyTree, batch: jax.Array) -> jax.Array:
+    x = jax.vmap(lambda image: pixels.to_unit(image, spec.levels))(batch)
+    params = model.apply(variables, None, x, method='reconstruct')
+    return jnp.mean(jnp.square(x - jax.vmap(family.mean)(params)))
+
+  chosen = np.asarray(images[:MEASURED])
+  starts = range(0, len(chosen) - len(chosen) % BATCH or len(chosen), BATCH)
+  means = [float(squares(variables, chosen[first : first + BATCH])) for first in starts]
+  dequantized = experiment.config.objective.dequantize and spec.levels
+  noise = pixels.bin_width(spec.levels) ** 2 / 12 if dequantized else 0
+  return math.sqrt(np.mean(means) + noise)
+
+
+def _white_scale(experiment: Experiment) -> float:
+  """Standard deviation of a pixel under the family's parameters of outputs 0, for any image."""
+  family, image = experiment.family, ImageShape(1, 1, experiment.image.channels)
+  outputs = {name: jnp.zeros(shape) for name, shape in family.outputs(image).items()}
+  variance = gaussian.variance(family, family.from_outputs(outputs))
+  return math.sqrt(float(jnp.mean(variance)))
+
+
+def _of_covariance(name: str) -> bool:
+  heads = ''.join(f"['{key}']" for key in optimizers.HEADS)
+  if f"['{optimizers.COVARIANCE}']" in name:
+    return True
+  return heads in name and f"{heads}['{observation.MEAN}']" not in name

@@ -1,0 +1,55 @@
+"""launch.denoise on runs of the demo."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.launch import conftest
+
+
+def test_denoise_compares_the_methods(demo: conftest.Demo, tmp_path: Path):
+  done = conftest.launch(
+    'denoise', f'--workdir={demo.workdir / "low_rank"}', f'--compare={demo.workdir / "diagonal"}',
+    '--sigma=0.4', '--num_images=3', '--components=5', '--best_components=4', f'--output={tmp_path}',
+  )  # fmt: skip
+  assert done.status == 0, done.errors
+  tree = json.loads((tmp_path / 'scores.json').read_text())
+  assert (tree['sigma'], tree['images']) == (0.4, 3)
+  expected = {'noisy', 'reconstruction', 'posterior mean', 'posterior mean, refined 1x', 'diagonal'}
+  names = set(tree['methods'])
+  assert expected < names
+  assert 'projection on 5' in names
+  errors = {name: scores['mse']['mean'] for name, scores in tree['methods'].items()}
+  assert errors['posterior mean'] < errors['reconstruction']
+  with np.load(tmp_path / 'images.npz') as arrays:
+    assert arrays['posterior mean'].shape == arrays['standard deviation'].shape == (3, 8, 8, 1)
+    error = np.mean(np.square(arrays['noisy'] - arrays['original']), axis=(1, 2, 3), dtype=np.float64)
+  np.testing.assert_allclose(tree['methods']['noisy']['mse']['mean'], error.mean(), rtol=1e-5)
+  assert (tmp_path / 'denoising.png').stat().st_size > 5000
+  assert '1000 MSE - posterior mean' in (tmp_path / 'report.md').read_text()
+
+
+def test_files_that_are_noisy_already_are_not_scored(demo: conftest.Demo, tmp_path: Path):
+  path = tmp_path / 'one.png'
+  noise = np.random.default_rng(0).integers(0, 17, (16, 16), dtype=np.uint8)
+  Image.fromarray(noise).save(path)
+  done = conftest.launch(
+    'denoise', f'--workdir={demo.workdir / "low_rank"}', f'--files={path}', '--noisy',
+    '--noprojection', f'--output={tmp_path / "out"}',
+  )  # fmt: skip
+  assert done.status == 0, done.errors
+  assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['denoising.png', 'images.npz']
+
+
+def test_mistakes_are_one_line(demo: conftest.Demo):
+  workdir = f'--workdir={demo.workdir / "low_rank"}'
+  for flags, message in (
+    ((), '--workdir is missing'),
+    ((workdir, '--noisy'), 'name them with --files'),
+    ((workdir, '--sigma=0'), 'must be positive, of pixels in'),
+  ):
+    done = conftest.launch('denoise', *flags)
+    assert (done.status, len(done.errors)) == (1, 1)
+    assert message in done.errors[0]
