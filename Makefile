@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help:
 	@echo 'make demo   train two small VAEs on real images and compare them (a few minutes)'
 	@echo 'make test   run every test, in float64 and in float32'
 	@echo 'make lint   ruff and pyright'
+	@echo 'make bench  time the kernels beside LAPACK, SciPy, NumPyro and PyTorch'
 	@echo 'make clean  remove the virtual environment'
 
 demo: $(VENV)/.demo
@@ -18,6 +19,9 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses=4
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 tests/distributions tests/linalg --float32
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m launch.benchmark --out=benchmark.json
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

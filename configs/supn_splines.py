@@ -24,7 +24,7 @@ The default takes 1 min 45 s of one CPU core's time, data included. On the 1,000
 knows the truth.)
 
 What differs from the paper: but for `mlp`, what is emitted at a point is one function of the means
-within 12 points and of a summary of the whole signal. Half of the training signals are reversed, an exact
+within 12 points and of a summary of the whole signal. Half of the training signals are reversed, a
 symmetry of the generator. 11 epochs of Adam at 2e-3 with a cosine schedule, weight decay and averaged
 parameters, instead of 200 at 1e-4.
 """

@@ -26,6 +26,7 @@ MAY_IMPORT = {
   'objectives': {'linalg', 'distributions'},
   'models': {'linalg', 'distributions', 'objectives'},
   'data': {'config'},
+  'benchmark': CORE,
   'evaluation': CORE | {'config', 'data', 'plotting'},  # its reports have figures
   'applications': CORE | {'config', 'data', 'plotting'},
   'train': CORE | {'', 'config', 'data', 'evaluation'},

@@ -28,16 +28,30 @@ def solve(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed:
   return many(diag[None], weights[None], rhs[None, None])[0, 0]
 
 
+def solve_many(
+  diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool
+) -> Array:
+  """L^-1 b or L^-T b of B grids with R right-hand sides each. [B, R, H, W].
+
+  Differentiable as it stands, and its derivative stores every step: `linalg.sparse_triangular` has the
+  solve whose derivative does not.
+
+  Args:
+    diag: [B, H, W].
+    weights: [B, H, W, K].
+    rhs: [B, R, H, W].
+    offsets: K offsets, static.
+    transposed: whether to apply L^-T instead of L^-1.
+  """
+  chunk = max(CHUNK // (max(len(offsets), 1) * rhs.shape[1]), 1)
+  piece = functools.partial(_solve_chunk, offsets=offsets, transposed=transposed)
+  return _by_chunks(piece, (diag, weights, rhs), chunk)
+
+
 @functools.cache
 def _solver(offsets: Offsets, transposed: bool):
-  """The solve for B grids with R right-hand sides each, [B, R, H, W]."""
-
-  def run(diag: Array, weights: Array, rhs: Array) -> Array:
-    chunk = max(CHUNK // (max(len(offsets), 1) * rhs.shape[1]), 1)
-    piece = functools.partial(_solve_chunk, offsets=offsets, transposed=transposed)
-    return _by_chunks(piece, (diag, weights, rhs), chunk)
-
-  return side_by_side.solver(run)
+  """`solve_many`, closed under vmap and not to be differentiated."""
+  return side_by_side.solver(functools.partial(solve_many, offsets=offsets, transposed=transposed))
 
 
 def _by_chunks(run, arrays: tuple[Array, ...], chunk: int) -> Array:

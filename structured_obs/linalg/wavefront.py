@@ -107,7 +107,7 @@ def _solver(offsets: Offsets, transposed: bool):
     right = _skew(right, layout).reshape(layout.steps, layout.slots, images, sides)
     links, scale = jnp.transpose(weights, (1, 2, 3, 0)), jnp.transpose(inverse, (1, 2, 0))
     right = right * scale[..., None] if transposed else right
-    solved = _recursion(links[..., None], right, layout, offsets)
+    solved = _recursion(links, right, layout, offsets)
     solved = solved if transposed else solved * scale[..., None]
     image = _unskew(solved.reshape(layout.steps, layout.slots, images * sides), layout)
     image = jnp.transpose(image.reshape(height, width, images, sides), (2, 3, 0, 1))
@@ -119,7 +119,7 @@ def _solver(offsets: Offsets, transposed: bool):
 def _recursion(links: Array, right: Array, layout: _Layout, offsets: Offsets) -> Array:
   """y[i] = b[i] - sum_k w_k[i] y[i - distance_k] over the flat array, a step at a time.
 
-  links [T, K, M, B, 1], right [T, M, B, R] -> [T, M, B, R].
+  links [T, K, M, B], right [T, M, B, R] -> [T, M, B, R].
   """
   slots = layout.slots
   distances = _distances(layout, offsets)
@@ -131,7 +131,7 @@ def _recursion(links: Array, right: Array, layout: _Layout, offsets: Offsets) ->
     value = jax.lax.dynamic_index_in_dim(right, step, keepdims=False)
     link = jax.lax.dynamic_index_in_dim(links, step, keepdims=False)
     for k, distance in enumerate(distances):
-      value = value - link[k] * window[history - distance : history - distance + slots]
+      value = value - link[k][..., None] * window[history - distance : history - distance + slots]
     return jax.lax.dynamic_update_slice_in_dim(solved, value, history + step * slots, axis=0)
 
   start = jnp.zeros_like(right, shape=(history + layout.steps * slots, *right.shape[2:]))

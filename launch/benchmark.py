@@ -1,0 +1,72 @@
+"""Measures the kernels beside what a user would pick instead, in one process.
+
+  python -m launch.benchmark --out=benchmark.json
+  python -m launch.benchmark --suite=sparse --sizes=64,128 --filters=5,7 --batches=1,16
+
+Rounds alternate between the candidates, and ratios are those of medians. Peers that are not installed
+are skipped and named (extra `bench`). The suite `robustness` calls the batched gradient of every
+operation --calls times in a row and ends the process with a traceback if one takes more than --timeout.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from launch import flags
+
+_SUITE = absl_flags.DEFINE_list(
+  'suite', ['sparse', 'banded', 'low_rank', 'compile'], 'sparse, banded, low_rank, compile, robustness.'
+)
+_SIZES = absl_flags.DEFINE_list('sizes', ['64'], 'Heights of square images.')
+_FILTERS = absl_flags.DEFINE_list('filters', ['5'], 'Filter sizes of the sparse factor.')
+_BATCHES = absl_flags.DEFINE_list('batches', ['16'], 'Images at once.')
+_RANKS = absl_flags.DEFINE_list('ranks', ['25'], 'Columns of the low-rank factor.')
+_REPEATS = absl_flags.DEFINE_integer('repeats', 15, 'Rounds.')
+_CALLS = absl_flags.DEFINE_integer('calls', 1000, 'Gradients of each operation (robustness).')
+_TIMEOUT = absl_flags.DEFINE_integer('timeout', 300, 'Seconds for each operation (robustness).')
+_OUT = absl_flags.DEFINE_string('out', '', 'JSON file to write.')
+_XLA_FLAG = absl_flags.DEFINE_bool('xla_flag', False, 'Lets XLA compile larger loops natively.')
+
+LOOPS = '--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=10000000'
+
+
+def main(arguments: Sequence[str]) -> None:
+  """Measures what the flags name."""
+  del arguments
+  if _XLA_FLAG.value:  # read when the first computation starts
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {LOOPS}'.strip()
+  from structured_obs.benchmark import suites
+
+  settings = suites.Settings(
+    suites=tuple(_SUITE.value),
+    sizes=_numbers(_SIZES),
+    filters=_numbers(_FILTERS),
+    batches=_numbers(_BATCHES),
+    ranks=_numbers(_RANKS),
+    repeats=_REPEATS.value,
+    calls=_CALLS.value,
+    timeout=_TIMEOUT.value,
+  )
+  suites.check(settings)
+  if _OUT.value and not Path(_OUT.value).resolve().parent.is_dir():
+    raise ValueError(f'The directory of --out={_OUT.value} does not exist.')
+  record = {'machine': suites.machine(), 'settings': settings._asdict(), 'tasks': []}
+  for task in suites.run(settings):
+    print(suites.table(task), flush=True)
+    record['tasks'].append(task)
+  if _OUT.value:
+    Path(_OUT.value).write_text(json.dumps(record, indent=2), encoding='utf-8')
+
+
+def _numbers(flag: absl_flags.FlagHolder[list[str]]) -> tuple[int, ...]:
+  try:
+    return tuple(int(text) for text in flag.value) or (0,)
+  except ValueError:
+    raise ValueError(f'--{flag.name} takes whole numbers between commas; got {flag.value}.') from None
+
+
+if __name__ == '__main__':
+  flags.run(main)

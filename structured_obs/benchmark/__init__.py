@@ -1,0 +1,1 @@
+"""Speed, accuracy, memory and endurance of the kernels beside what a user would pick instead."""

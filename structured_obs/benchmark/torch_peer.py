@@ -1,0 +1,40 @@
+"""PyTorch as a peer, with one thread and with all of them: the better one counts."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from structured_obs.benchmark.measure import Bar, Candidate, faster
+
+
+def thread_counts() -> list[int]:
+  """One thread, and as many as there are processors."""
+  return sorted({1, os.cpu_count() or 1})
+
+
+def candidates(run: Callable[[], Any]) -> list[Candidate]:
+  """One candidate for each number of threads.
+
+  Raises:
+    ImportError: PyTorch is not installed.
+  """
+  import torch
+
+  def threaded(threads: int) -> Candidate:
+    def call() -> Any:
+      if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+      return run()
+
+    return Candidate(_name(threads), call)
+
+  return [threaded(threads) for threads in thread_counts()]
+
+
+def bars(ratio: float) -> tuple[Bar, ...]:
+  """Faster than PyTorch with any of these numbers of threads."""
+  return tuple(faster(_name(threads), ratio) for threads in thread_counts())
+
+
+def _name(threads: int) -> str:
+  return f'torch, {threads} thread' + ('s' if threads > 1 else '')

@@ -1,0 +1,192 @@
+"""The benchmark at tiny sizes: its records, its table and what it refuses."""
+
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from launch import benchmark
+from structured_obs.benchmark import conditioning, measure, robustness, solves, suites
+from structured_obs.distributions import FAMILIES, kl
+
+TINY = suites.Settings(
+  sizes=(5,), filters=(3,), batches=(2,), ranks=(2,), repeats=2, calls=2, timeout=120
+)
+SPARSE_TASKS = [
+  'solve', 'packing for solves', 'packed solve', 'solve, value and gradient', 'log_prob',
+  'log_prob, value and gradient', '64 samples of one factor', 'exact variances', 'conditional mean'
+]  # fmt: skip
+
+
+@functools.cache
+def _records(suite: str) -> list[dict[str, Any]]:
+  return list(suites.run(TINY._replace(suites=(suite,))))
+
+
+@pytest.mark.parametrize('suite', suites.SUITES)
+def test_every_suite_runs(monkeypatch, suite: str):
+  chosen = ('banded solve', 'low-rank log_density')
+  few = {name: operation for name, operation in robustness.kernels(3, 1).items() if name in chosen}
+  monkeypatch.setattr(robustness, 'operations', lambda: few)
+  records = _records(suite)
+  assert json.loads(json.dumps(records)) == records
+  for record in records:
+    assert suites.table(record)
+    if suite == 'robustness':
+      assert record['finite']
+      assert record['operation'] in suites.table(record)
+    elif suite == 'compile':
+      assert [row['name'] for row in record['rows']] == ['5x5', '10x10']
+      assert {bar['quantity'] for bar in record['bars']} > {'solve', 'gradient'}
+    elif 'median' in record:
+      assert record['rows'][0] == {'name': 'ours', 'ratio': 1.0}
+    else:
+      _check_agreement(record)
+
+
+def _check_agreement(record: dict[str, Any]) -> None:
+  """Every peer computes what we do, and both what float64 does."""
+  rows = record['candidates']
+  assert rows[0]['name'] == 'ours'
+  assert rows[0]['ratio'] == 1
+  for row in rows:
+    assert row['difference'] < 1e-4, (record['task'], row)
+    assert row['error'] is None or row['error'] < 1e-5, (record['task'], row)
+
+
+def test_peers_of_the_sparse_factor():
+  peers = {'scipy': 'LAPACK tbtrs', 'torch': 'torch, 1 thread'}
+  records = _records('sparse')
+  named = {record['task'].split(' f=')[0]: record for record in records if 'task' in record}
+  assert list(named) == SPARSE_TASKS
+  tasks = {
+    'scipy': ('solve', 'packed solve', '64 samples of one factor'),
+    'torch': ('log_prob, value and gradient',),
+  }
+  for package, peer in peers.items():
+    for task in tasks[package]:
+      names = [row['name'] for row in named[task]['candidates']]
+      there = importlib.util.find_spec(package) is not None
+      assert (peer in names) == there
+      assert (package in named[task]['missing']) != there
+
+
+def test_a_wrong_result_is_seen():
+  ours = measure.Candidate('ours', lambda: [np.ones(3), np.ones(2)])
+  wrong = measure.Candidate('wrong', lambda: [np.ones(3), np.array([1.0, 3.0])])
+  _, row = measure.compare(measure.Task('ones', [ours, wrong], np.full(3, 2.0)), 1)['candidates']
+  assert row['difference'] == 2
+  assert row['error'] == 0.5
+
+
+def test_bars_are_judged_by_their_column():
+  rows = [
+    {'name': 'ours', 'median_ms': 2.0, 'temporary_bytes': 10, 'error': 1e-5},
+    {'name': 'peer', 'median_ms': 5.0, 'temporary_bytes': 90, 'error': 1e-3},
+  ]
+  bars = (
+    measure.faster('peer', 2.5),
+    measure.faster('absent', 1.0),
+    measure.Bar('temporary_bytes', 10.0, 'peer'),
+    measure.Bar('error', 2e-5),
+    measure.Bar('median_ms', 1.0),
+  )
+  judged = measure.judge(bars, rows)
+  assert [bar['reached'] for bar in judged] == [2.5, 9.0, 1e-5, 2.0]
+  assert [bar['met'] for bar in judged] == [True, False, True, False]
+
+
+def test_conditioning_counts_by_its_median_case():
+  cases = [
+    {'candidates': [{'name': 'ours', 'ratio': 1.0}, {'name': 'CHOLMOD', 'ratio': ratio}]}
+    for ratio in (0.1, 1.5, 9.0)
+  ]
+  record = conditioning.median_case(64, 5, cases)
+  assert record['rows'][1]['ratio'] == 1.5
+  assert record['bars'][0]['met']
+  assert 'CHOLMOD' in suites.table(record)
+
+
+def test_packed_bars_need_the_flag(monkeypatch):
+  monkeypatch.delenv('XLA_FLAGS', raising=False)
+  natural, packed = solves.lapack_bars(12, (16, 64, 64))
+  assert [bar.limit for bar in natural] == [2.5]
+  assert packed == ()
+  monkeypatch.setenv('XLA_FLAGS', benchmark.LOOPS)
+  shapes = ((16, 64, 64), (16, 128, 128), (1, 256, 256))
+  limits = [solves.lapack_bars(12, shape)[1][0].limit for shape in shapes]
+  assert limits == [8.0, 20.0, 40.0]
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'suites': ('speed',)}, "suite must be among sparse, .*, robustness; got 'speed'"),
+    ({'filters': (4,)}, 'filters must be odd'),
+    ({'sizes': (0,)}, 'must be at least 1'),
+  ],
+)
+def test_wrong_settings_are_refused(change, message: str):
+  with pytest.raises(ValueError, match=message):
+    suites.check(TINY._replace(**change))
+
+
+def test_every_operation_of_every_family_is_there():
+  names = robustness.operations(size=3, batch=1)
+  for family in FAMILIES:
+    for operation in ('log_prob', 'sample', 'entropy', 'variance', 'condition', 'posterior_mean'):
+      assert f'{family} {operation}' in names
+  pairs = [name for name in names if name.startswith('kl ')]
+  assert len(pairs) == len(kl.CLOSED_FORMS)
+  assert 'kl sparse_precision || low_rank' in pairs
+
+
+@pytest.mark.parametrize(
+  'name', ['low_rank posterior_mean', 'dense_precision condition', 'kl diagonal || diagonal']
+)
+def test_an_operation_survives(name: str):
+  operation = robustness.operations(size=3, batch=2)[name]
+  record = robustness.survive(name, operation, 2)
+  assert record['finite']
+  function, arguments = operation
+  gradient = jax.vmap(jax.grad(function))(*arguments)
+  assert any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(gradient))
+
+
+def test_a_failing_operation_is_reported():
+  record = robustness.survive('log', (jnp.log, (jnp.zeros(2, jnp.float32),)), 1)
+  assert not record['finite']
+  assert 'NOT FINITE' in suites.table(record)
+
+
+def _launch(*flags: str) -> subprocess.CompletedProcess[str]:
+  return subprocess.run(
+    [sys.executable, '-m', 'launch.benchmark', *flags],
+    capture_output=True, text=True, timeout=200, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}, check=False,
+  )  # fmt: skip
+
+
+def test_command_writes_json(tmp_path):
+  out = tmp_path / 'benchmark.json'
+  tiny = ('--sizes=4', '--filters=3', '--batches=1', '--repeats=1', '--suite=sparse', '--xla_flag')
+  done = _launch(*tiny, f'--out={out}')
+  assert done.returncode == 0, done.stderr
+  record = json.loads(out.read_text())
+  assert record['machine']['versions']['jax']
+  assert 'small_while_loop' in record['machine']['xla_flags']
+  names = [task['task'].split(' f=')[0] for task in record['tasks'] if 'task' in task]
+  assert list(dict.fromkeys(names)) == SPARSE_TASKS
+
+
+def test_a_wrong_flag_gives_one_sentence():
+  done = _launch('--sizes=big')
+  assert done.returncode == 1
+  assert done.stderr.strip() == "error: --sizes takes whole numbers between commas; got ['big']."
