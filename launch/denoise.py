@@ -6,7 +6,7 @@
 
 Noise of --sigma, in units of pixels in [-1, 1], is added to images of the test split, or to --files;
 with --noisy these are taken as they are, and nothing can be scored. The methods: the posterior mean
-under p(x|z), z from the noisy image; the same with z from the first guess (--refinements); the paper's
+under p(x|z), z from the noisy image; the same with z from the first guess (--refinements=1); the paper's
 projection on --components eigenvectors, and on as many as serve --best_components validation images best
 (both take seconds an image of 64x64). Each run of --compare denoises by its posterior mean, or by its
 plain reconstruction where it is an autoencoder trained for that (model.input_noise).
@@ -36,7 +36,7 @@ _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' o
 _SIGMA = absl_flags.DEFINE_float('sigma', 0.1, 'Standard deviation of the noise; pixels in [-1, 1].')
 _COMPARE = absl_flags.DEFINE_list('compare', [], 'Directories of other runs, between commas.')
 _NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 32, 'The first so many; 0 for all.', 0)
-_REFINEMENTS = absl_flags.DEFINE_integer('refinements', 1, 'How often a guess is encoded again.', 0)
+_REFINEMENTS = absl_flags.DEFINE_integer('refinements', 0, 'How often a guess is encoded again.', 0)
 _PROJECTION = absl_flags.DEFINE_bool('projection', True, 'Whether to project, as the paper does.')
 _COMPONENTS = absl_flags.DEFINE_integer('components', 0, '0: 1000 for 64x64, in proportion.', 0)
 _BEST = absl_flags.DEFINE_integer('best_components', 0, 'Validation images to choose k on.', 0)

@@ -53,7 +53,7 @@ class ModelConfig:
   covariance_layers: int = 0  # 3x3 convolutions at the image's size that end that decoder
   covariance_sees_mean: bool = False  # whether these see the predicted mean
   learn_scale: bool = False  # learn one factor of all standard deviations along with the mean
-  # Of a 'covariance': 'mlp', fully connected layers of `features` units; or 'patch', layers of `features`
+  # Of a 'covariance': 'mlp', fully connected layers of `features` units; or 'patch', layers of as many
   # channels that see one window each and a summary of the whole image.
   network: str = 'patch'
   window: int = 5  # pixels across, odd

@@ -1,17 +1,21 @@
 """Covariances near the diagonal of (L L^T)^-1 for a sparse lower-triangular L, without the rest.
 
 Letters: n size; T taps; w bandwidth, the largest tap or wanted lag; b pixels in a block; B blocks; N
-window; q rows of L below a block that hold anything.
+window of the w entries after a block; q rows of L below a block that hold anything.
 
 L is given by its diagonal and a few of its subdiagonals, `taps[j, t]` = L[j + s_t, j] for static s_t.
 The rows of the inverse S obey S L = L^-T, which is upper triangular, so that going from the last block J
-to the first, with N the w entries after it and G = L_NJ L_JJ^-1,
+to the first, with N the w entries after it,
 
-  S_NJ = -S_NN G,    S_JJ = (L_JJ L_JJ^T)^-1 + G^T S_NN G,
+  L_JJ^T S_JN = -L_NJ^T S_NN,    L_JJ^T S_JJ = L_JJ^-1 - L_NJ^T S_NJ,
 
-and the window S_NN moves up by one block. Both terms of S_JJ are positive semidefinite: nothing
-cancels. The whole window is kept (the pattern of L is not closed under elimination), but only the q rows
-of G that the taps reach are multiplied. Cost: n w q; every step is a product of dense matrices.
+and the window S_NN moves up by one block. S_JN is a product of dense matrices. S_JJ takes its rows one
+after the other, from the last to the first, and each column from the row that came before: the lower
+triangle of the second equation is never used. That keeps rounding from growing by orders of magnitude
+from block to block where pixels lean heavily on each other; so does applying L_NJ^T first, since
+L_JJ^-T L_NJ^T, which predicts far pixels, has large entries that cancel. The whole window is kept (the
+pattern of L is not closed under elimination), but only the q rows that the taps reach are multiplied.
+Cost: n w q.
 
 Reference: Takahashi, Fagan and Chin, "Formation of a sparse bus impedance matrix", 1973.
 """
@@ -77,16 +81,36 @@ def _step(later: Array, block: _Block, shifts: tuple[int, ...], lags: tuple[int,
   """The window [N, N] after a block -> the window from the block on, and what is wanted of it."""
   size, window = block.inverse.shape[0], later.shape[0]
   runs = _runs(shifts, size)
-  gain = _matmul(block.inverse, _below(block.taps, runs))  # G^T [b, q]
+  below = _below(block.taps, runs)  # L_NJ^T [b, q]
   reached = [(max(run.first - size, 0), run.last) for run in runs]
   rows = [later[:0], *(later[a:z] for a, z in reached)]
-  cross = _matmul(gain, jnp.concatenate(rows))  # -S_JN [b, N]
-  columns = [block.inverse, *(cross[:, a:z] for a, z in reached)]
-  own = _matmul(jnp.concatenate([block.inverse, gain], 1), jnp.concatenate(columns, 1).T)
+  cross = _matmul(block.inverse, _matmul(below, jnp.concatenate(rows)))  # -S_JN [b, N]
+  near = jnp.concatenate([cross[:, :0], *(cross[:, a:z] for a, z in reached)], 1)
+  own = _own(block, _matmul(below, near.T), shifts)
   wanted = _diagonals(jnp.concatenate([own, -cross], 1), lags)
   cross, kept = -cross[:, : window - size], later[: window - size, : window - size]
   top, bottom = jnp.concatenate([own, cross], 1), jnp.concatenate([cross.T, kept], 1)
   return jnp.concatenate([top, bottom]), wanted
+
+
+def _own(block: _Block, right: Array, shifts: tuple[int, ...]) -> Array:
+  """The symmetric S_JJ [b, b] from -L_NJ^T S_NJ [b, b], of which the upper triangle is read."""
+  size = right.shape[0]
+  scales = 1 / jnp.diag(block.inverse)  # the diagonal of L_JJ
+  inside = [(index, shift) for index, shift in enumerate(shifts) if shift < size]
+  diagonals = (jnp.diag(block.taps[: size - shift, index], shift) for index, shift in inside)
+  links = sum(diagonals, start=jnp.zeros_like(right))  # L_JJ^T without its diagonal
+  units = jnp.eye(size, dtype=right.dtype)
+
+  def row(known: Array, inputs: tuple[Array, ...]) -> tuple[Array, None]:
+    unit, after, own_links, scale, wanted = inputs
+    values = after * (wanted - jnp.sum(own_links[:, None] * known, axis=0)) / scale
+    variance = (1 / scale + jnp.sum(unit * wanted) - jnp.sum(own_links * values)) / scale
+    cross = unit[:, None] * values[None, :]
+    return known + cross + cross.T + variance * unit[:, None] * unit[None, :], None
+
+  after = jnp.triu(jnp.ones_like(units), 1)
+  return jax.lax.scan(row, jnp.zeros_like(right), (units, after, links, scales, right), reverse=True)[0]
 
 
 def _runs(shifts: tuple[int, ...], block: int) -> list[_Run]:

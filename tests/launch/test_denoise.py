@@ -12,7 +12,8 @@ from tests.launch import conftest
 def test_denoise_compares_the_methods(demo: conftest.Demo, tmp_path: Path):
   done = conftest.launch(
     'denoise', f'--workdir={demo.workdir / "low_rank"}', f'--compare={demo.workdir / "diagonal"}',
-    '--sigma=0.4', '--num_images=3', '--components=5', '--best_components=4', f'--output={tmp_path}',
+    '--sigma=0.4', '--num_images=3', '--components=5', '--best_components=4', '--refinements=1',
+    f'--output={tmp_path}',
   )  # fmt: skip
   assert done.status == 0, done.errors
   tree = json.loads((tmp_path / 'scores.json').read_text())

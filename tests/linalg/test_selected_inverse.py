@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from structured_obs.linalg import selected_inverse
+from structured_obs.distributions import sparse_precision
+from structured_obs.linalg import selected_inverse, sparse_triangular
 from structured_obs.linalg.sparse_triangular import Factor, Offsets, offsets
 from tests.linalg.factors import dense_factor, random_factor, tolerance
 
@@ -139,3 +140,22 @@ def test_wrong_arguments_are_refused():
     selected_inverse.covariances(factor, offsets(3), -1, 2)
   with pytest.raises(ValueError, match='raster-later'):
     selected_inverse.variances(factor, (*offsets(3)[:3], (0, -1)))
+
+
+@pytest.mark.x64
+def test_float32_is_accurate_where_pixels_lean_heavily_on_each_other():
+  """The nearest factor of a smooth covariance, through which rounding could grow from block to block."""
+  shape, filter_size = (20, 20), 7
+  rows, columns = np.indices(shape).reshape(2, -1)
+  squares = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
+  covariance = np.exp(-squares / 18) + 1e-3 * np.eye(rows.size)
+  params = sparse_precision.from_covariance(jnp.zeros((*shape, 1)), jnp.asarray(covariance), filter_size)
+  single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+  pattern = offsets(filter_size)
+  factor = Factor(jnp.exp(single.log_diag[..., 0]), single.off_diag[:, :, 0])
+  exact = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), factor)
+  identity = jnp.eye(rows.size).reshape(-1, *shape)
+  half = jax.vmap(lambda e: sparse_triangular.solve(exact, e, pattern))(identity)
+  expected = jnp.sum(jnp.square(half), axis=(1, 2)).reshape(shape)
+  actual = selected_inverse.variances(factor, pattern)
+  assert np.max(np.abs(actual.astype(jnp.float64) - expected)) < 3e-4 * np.max(expected)
