@@ -41,12 +41,16 @@ class Decoder(nn.Module):
     return Head(self.size, name='heads')(nn.tanh(nn.Dense(8, name='hidden')(z)))
 
 
+FAMILY = diagonal.family()
+
+
 class StubVAE(nn.Module):
   """Dense VAE with two latents; `norm` adds batch normalisation over all devices."""
 
   size: int
   norm: bool = False
   axis_name: str | None = None
+  family: Any = FAMILY
 
   @nn.compact
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
@@ -105,7 +109,7 @@ def make_experiment(config: Config, model: type[StubVAE] = StubVAE) -> Experimen
     config=config,
     spec=spec,
     image=ImageShape(spec.height, spec.width, spec.channels),
-    family=diagonal.family(),
+    family=FAMILY,
     model=model(size=12, norm=config.model.norm == 'batch', axis_name=parallel.AXIS),
     objective=objective,
     optimizer=optimizers.make_optimizer(config.optim, config.train.steps),
