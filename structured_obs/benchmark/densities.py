@@ -77,7 +77,7 @@ def _by_shifts(log_diag, weights, residual, pattern: Offsets, exp, pad) -> Any:
 
 
 def _torch(arguments: tuple[Array, ...], pattern: Offsets) -> list[Candidate]:
-  import torch
+  import torch  # pyright: ignore[reportMissingImports]
 
   log_diag, weights, residual = arrays = [
     torch.tensor(np.asarray(x), requires_grad=True) for x in arguments

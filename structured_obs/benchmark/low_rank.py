@@ -37,7 +37,7 @@ def _gradient(log_density: Any) -> Any:
 
 
 def _numpyro(residual: Array, factor: Array, diag: Array) -> list[Candidate]:
-  from numpyro import distributions
+  from numpyro import distributions  # pyright: ignore[reportMissingImports]
 
   def log_density(residual: Array, factor: Array, diag: Array) -> Array:
     zero = jnp.zeros_like(residual)
@@ -47,7 +47,7 @@ def _numpyro(residual: Array, factor: Array, diag: Array) -> list[Candidate]:
 
 
 def _torch(residual: Array, factor: Array, diag: Array) -> list[Candidate]:
-  import torch
+  import torch  # pyright: ignore[reportMissingImports]
 
   arrays = [torch.tensor(np.asarray(x), requires_grad=True) for x in (residual, factor, diag)]
 

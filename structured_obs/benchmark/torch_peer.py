@@ -18,7 +18,7 @@ def candidates(run: Callable[[], Any]) -> list[Candidate]:
   Raises:
     ImportError: PyTorch is not installed.
   """
-  import torch
+  import torch  # pyright: ignore[reportMissingImports]
 
   def threaded(threads: int) -> Candidate:
     def call() -> Any:
