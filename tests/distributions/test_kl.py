@@ -42,7 +42,9 @@ def test_closed_forms(case_p: Case, case_q: Case):
   function = jax.jit(lambda a, b: kl.kl_divergence(p.family, a, q.family, b))
   actual, expected = float(function(p.params, q.params)), _dense_kl(p, q)
   assert actual > 0
-  assert actual == pytest.approx(expected, rel=cases.tolerance(1e-9, 1e-4))
+  # A sparse p against a low-rank q takes the difference of two numbers of the size of 1 / eps.
+  coarse = case_p.name == 'sparse_precision' and case_q.name == 'low_rank'
+  assert actual == pytest.approx(expected, rel=cases.tolerance(1e-9, 1e-3 if coarse else 1e-4))
 
 
 @pytest.mark.parametrize('name', ['diagonal', 'low_rank', 'sparse_precision', 'dense_precision'])
