@@ -73,19 +73,22 @@ def _by_chunks(run, arrays: tuple[Array, ...], chunk: int) -> Array:
 def _solve_chunk(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
   """L = L' D with a unit triangular L' and D the diagonal: one kind of weights serves both solves."""
   images, sides, height, width = rhs.shape
+  last = jnp.transpose(rhs, (2, 3, 0, 1))  # here rather than row by row: a quarter of the time at R = 64
   reach = max((abs(dc) for _, dc in offsets), default=0)
   rows = max((dr for dr, _ in offsets), default=0)
   step = _backward if transposed else _forward
 
-  def body(carry: Array, index: Array) -> tuple[Array, Array]:
+  def body(carry: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+    index, right = inputs
     inverse = 1 / _row(diag, index, 1)
     links = jnp.transpose(_row(weights, index, 1) * inverse[..., None], (2, 1, 0))[..., None]
-    right = jnp.transpose(_row(rhs, index, 2), (2, 0, 1))
-    return step(links, inverse.T[..., None], right, carry, offsets)
+    carry, solved = step(links, inverse.T[..., None], right, carry, offsets)
+    return carry, jnp.transpose(solved, (1, 2, 0))
 
   carry = jnp.zeros_like(rhs, shape=(rows, width + 2 * reach, images, sides))
-  _, solved = jax.lax.scan(body, carry, jnp.arange(height, dtype=jnp.int32), reverse=transposed)
-  return jnp.transpose(solved, (2, 3, 0, 1))
+  rows_down = (jnp.arange(height, dtype=jnp.int32), last)
+  _, solved = jax.lax.scan(body, carry, rows_down, reverse=transposed)
+  return jnp.transpose(solved, (1, 2, 0, 3))
 
 
 def _row(array: Array, index: Array, axis: int) -> Array:
@@ -102,19 +105,25 @@ def _backward(links, inverse, right, later, offsets: Offsets) -> tuple[Array, Ar
   for k, (dr, dc) in enumerate(offsets):
     if dr > 0:
       known -= links[k] * later[dr - 1, reach + dc : reach + dc + width]
-  same = {dc: k for k, (dr, dc) in enumerate(offsets) if dr == 0}
-
-  def column(carry, inputs):
-    value, *near = inputs
-    for link, dc in zip(near, same, strict=True):
-      value = value - link * carry[dc - 1]
-    return (value, *carry[:-1]), value
-
-  carry = (jnp.zeros_like(right[0]),) * max(same, default=1)
-  inputs = (known, *(links[k] for k in same.values()))
-  solved = jax.lax.scan(column, carry, inputs, reverse=True)[1] if same else known
+  near = {dc: links[k] for k, (dr, dc) in enumerate(offsets) if dr == 0}
+  solved = _along_row(known, near, reverse=True)
   padded = jnp.pad(solved, ((reach, reach), (0, 0), (0, 0)))
   return jnp.concatenate([padded[None], later])[: later.shape[0]], solved
+
+
+def _along_row(known: Array, links: dict[int, Array], reverse: bool) -> Array:
+  """y[c] = known[c] - sum_d links_d[c] y[c - d], or y[c + d] and from the far end. [W, B, R]."""
+  if not links:
+    return known
+
+  def column(near, inputs):
+    value, *weights = inputs
+    for weight, distance in zip(weights, links, strict=True):
+      value = value - weight * near[distance - 1]
+    return (value, *near[:-1]), value
+
+  start = (jnp.zeros_like(known[0]),) * max(links)
+  return jax.lax.scan(column, start, (known, *links.values()), reverse=reverse)[1]
 
 
 def _forward(links, inverse, right, owed, offsets: Offsets) -> tuple[Array, Array]:
@@ -123,20 +132,11 @@ def _forward(links, inverse, right, owed, offsets: Offsets) -> tuple[Array, Arra
   links [K, W, B, 1], inverse [W, B, 1], right [W, B, R], owed [h, W + 2 p, B, R].
   """
   width, reach = right.shape[0], (owed.shape[1] - right.shape[0]) // 2
-  same = {dc: k for k, (dr, dc) in enumerate(offsets) if dr == 0}
-
-  def column(carry, inputs):
-    value, *near = inputs
-    value = value - carry[0]
-    ahead = [*carry[1:], jnp.zeros_like(value)]
-    for dc, link in zip(same, near, strict=True):
-      ahead[dc - 1] = ahead[dc - 1] + link * value
-    return tuple(ahead), value
-
   known = right - owed[0, reach : reach + width] if owed.shape[0] else right
-  carry = (jnp.zeros_like(right[0]),) * max(same, default=1)
-  inputs = (known, *(links[k] for k in same.values()))
-  solved = jax.lax.scan(column, carry, inputs)[1] if same else known
+  # Each link at the pixel that it leads to, so that the inner loop only reads: a quarter faster.
+  near = {dc: links[k] for k, (dr, dc) in enumerate(offsets) if dr == 0}
+  near = {dc: jnp.pad(link, ((dc, 0), (0, 0), (0, 0)))[:width] for dc, link in near.items()}
+  solved = _along_row(known, near, reverse=False)
   owed = jnp.concatenate([owed[1:], jnp.zeros_like(owed[:1])])
   for k, (dr, dc) in enumerate(offsets):
     if dr > 0:
