@@ -3,8 +3,8 @@
   python -m launch.train --config=configs/supn_ellipses.py --workdir=runs/ellipses
   python -m launch.evaluate --workdir=runs/ellipses
 
-Variants: sparse factors `f5` (the default), `f3` and `f7`, `diagonal`, `dense`, every entry of the factor
-of a precision of 256 pixels, and `f5_free`, without the prior.
+Variants: sparse factors `f5` (the default), `f3` and `f7`, `diagonal`, `dense`, every entry of the
+factor of a precision of 256 pixels, and `f5_free`, without the prior.
 34,000 examples are trained on and 1,000 choose the checkpoint; covariances are used by the evaluation
 alone, which tells KL divergences from the truth both ways beside the bounds of the family.
 

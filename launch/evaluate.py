@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from launch import flags
-from structured_obs.evaluation import covariance_error, report, results
+from structured_obs.evaluation import report, results, sections
 from structured_obs.train import finished, parallel
 
 _WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
@@ -49,12 +49,15 @@ def main(arguments: Sequence[str]) -> None:
   found = [results.evaluate(trained, images, settings, mesh, _SEED.value) for trained in models]
   folder = 'evaluation' if _SPLIT.value == 'test' else f'evaluation_{_SPLIT.value}'
   about = {'split': _SPLIT.value, 'checkpoint': _CHECKPOINT.value, 'seed': _SEED.value}
-  truth = covariance_error.judge(models, _SPLIT.value, images)
+  splits = opened[0][1].images
+  further = sections.make(
+    sections.Evaluated(found, _SPLIT.value, images, splits, _SEED.value)
+  )
   directory = os.path.join(_WORKDIR.value, folder)
-  written = report.write_evaluation(directory, found, images, about, truth)
+  written = report.write_evaluation(directory, found, images, about, further)
   print(f'{results.comparison_table(found)}\n\n{results.explanation(found)}')
-  if truth:
-    print(f'\n{covariance_error.text(truth)}')
+  for section in further:
+    print(f'\n{section.text}')
   print(f'\nwritten to {written.parent}: report.md, evaluation.json, per_image.npz, figures')
 
 

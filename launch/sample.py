@@ -3,7 +3,8 @@
   python -m launch.sample --workdir=runs/low_rank --num=8 --pixel=4,4 --temperature=0.8
 
 Both as means, samples, standard deviations, correlations with one pixel and principal components: a
-picture each, and all arrays in samples.npz, in WORKDIR/samples or --output.
+picture each, and all arrays in samples.npz, in WORKDIR/samples or --output. --grid=10 also draws 10 x 10
+samples, of the runs of --compare too, side by side.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from absl import flags as absl_flags
 
 from launch import flags
 from structured_obs import plotting
-from structured_obs.evaluation import stability, views
+from structured_obs.evaluation import pictures, stability, views
 from structured_obs.train import finished
 
 _WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
@@ -24,7 +25,10 @@ _NUM = absl_flags.DEFINE_integer('num', 8, 'Images in a row.', 1)
 _SAMPLES = absl_flags.DEFINE_integer('samples', 3, 'Samples of each distribution.', 0)
 _PIXEL = absl_flags.DEFINE_list('pixel', [], 'Row, column and channel; by default the middle one.')
 _TEMPERATURE = absl_flags.DEFINE_float('temperature', 1.0, 'Factor of the standard deviations.')
+_LABELS = absl_flags.DEFINE_list('labels', [], 'Classes of new images, in turn, if it was given them.')
 _COMPONENTS = absl_flags.DEFINE_integer('components', 5, 'Principal components.', 0)
+_GRID = absl_flags.DEFINE_integer('grid', 0, 'Rows and columns of a grid of samples; 0: none.', 0)
+_COMPARE = absl_flags.DEFINE_list('compare', [], 'Directories of other runs for the grid.')
 _SEED = absl_flags.DEFINE_integer('seed', 0, 'Of all that is drawn.', 0)
 _OUTPUT = absl_flags.DEFINE_string('output', '', 'Directory to write to.')
 
@@ -36,8 +40,10 @@ def main(arguments: Sequence[str]) -> None:
     raise ValueError('--workdir is missing; it names the directory of the run to sample from.')
   trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)
   model, variables = trained.model, trained.variables
+  models = [trained, *(finished.load(path, _CHECKPOINT.value)[0] for path in _COMPARE.value)]
   request = views.Request(
-    views.parse_pixel(_PIXEL.value, model), _SAMPLES.value, _TEMPERATURE.value, _COMPONENTS.value
+    views.parse_pixel(_PIXEL.value, model), _SAMPLES.value, _TEMPERATURE.value, _COMPONENTS.value,
+    tuple(map(int, _LABELS.value)),
   )
   prior_key, key = jax.random.split(jax.random.key(_SEED.value))
   images = np.asarray(prepared.images['test'][: _NUM.value])
@@ -58,8 +64,9 @@ def main(arguments: Sequence[str]) -> None:
     title=f'Reconstructions: {title}',
   )
   np.savez_compressed(output / 'samples.npz', **arrays)  # type: ignore[arg-type]
-  names = [*(['prior.png'] if model.has_prior else []), 'reconstructions.png', 'samples.npz']
-  print(f'written to {output}: {", ".join(names)}')
+  if _GRID.value:
+    pictures.sample_grid(output / 'grid.png', models, _GRID.value, _SEED.value)
+  print(f'written to {output}: {", ".join(sorted(path.name for path in output.iterdir()))}')
   inflation = stability.variance_inflation(model, variables, images, trained.spec.levels)
   warning = stability.warning(inflation, trained.config.eval.inflation_threshold)
   if warning:

@@ -34,6 +34,7 @@ class DataConfig:
   flip: bool = False  # random horizontal flips while training
   turn: bool = False  # random turns by right angles while training; with flip, all 8 symmetries
   shift: int = 0  # random translations while training, at most this many pixels, edges repeated
+  labels: bool = False  # give the model each image's class, where the source has labels
   residency: str = 'auto'  # 'device', 'host' (memory-mapped) or 'auto' by the device's memory
 
 
@@ -41,13 +42,17 @@ class DataConfig:
 class ModelConfig:
   """The network: convolutional, with residual blocks."""
 
-  # 'vae'; 'ae', an autoencoder, with one latent for an image and no KL; or 'covariance', a network from
-  # the known mean of an image to its covariance, where the data come with means.
+  # 'vae'; 'ae', an autoencoder, with one latent for an image and no KL; 'covariance', a network from the
+  # known mean of an image to its covariance, where the data come with means; or 'distribution', one for
+  # all images, without a network.
   kind: str = 'vae'
   latents: int = 16  # dimension of z
   features: tuple[int, ...] = (32, 64)  # channels at each resolution, finest first, then halved
   blocks: int = 1  # residual blocks at each resolution
   norm: str = 'none'  # 'none', 'group' or 'batch'
+  # Of 'vae' and 'ae': 'mirror', whose encoder ends in dense layers; or 'resnet', whose encoder ends in a
+  # maximum over the image, and whose decoder begins with a transposed convolution of its size.
+  architecture: str = 'mirror'
   # Channels of a decoder that all outputs but the mean have to themselves, as `features`; () shares one.
   covariance_features: tuple[int, ...] = ()
   covariance_layers: int = 0  # 3x3 convolutions at the image's size that end that decoder
@@ -59,6 +64,7 @@ class ModelConfig:
   window: int = 5  # pixels across, odd
   context: tuple[int, ...] = (32, 64)  # channels of the summary, at a half, a quarter, ...; () for none
   input_noise: float = 0.0  # of an 'ae': sd of noise in what it sees, not in what it is scored on
+  natural_gradient: bool = False  # of a 'distribution': multiply gradients by its covariance
 
 
 @dataclasses.dataclass
@@ -75,6 +81,13 @@ class ObjectiveConfig:
 
   beta: float = 1.0  # weight of KL(q(z|x) || p(z)) in the training loss; evaluation always uses 1
   dequantize: bool = True  # add uniform noise of one gray level's width to the images
+  # Constraints on the mean over the images, held by multipliers that are learnt along.
+  kl_bound: float = 0.0  # nats: KL(q(z|x) || p(z)) is at most this; 0 is no constraint
+  # Nats per rank: the entropy of p(x|z) above that of its pixel noise is at most this for each column of
+  # a low-rank factor; 0 is no constraint.
+  entropy_bound: float = 0.0
+  damping: float = 10.0  # of the constraints: weight of their squared violation
+  multiplier_rate: float = 0.1  # steps of the multipliers, in units of the constraints' violation
 
 
 @dataclasses.dataclass

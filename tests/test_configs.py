@@ -1,21 +1,30 @@
 """The recipes for images: every variant can be built, and says what it claims to be."""
 
+import math
 from typing import Any
 
 import jax
 import pytest
 
-from configs import supn_celeba, supn_folder
+from configs import (
+  sos_vae_celeba,
+  sos_vae_celeba64_gray,
+  sos_vae_digits,
+  sos_vae_folder,
+  supn_celeba,
+  supn_folder,
+)
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
-from structured_obs.train import experiment
+from structured_obs.models.vae import num_parameters
+from structured_obs.train import configuration, experiment
 from tests.train import stub
 
 
 def built(config: Config) -> experiment.Experiment:
   """The experiment of a configuration, on images of its size."""
   data = config.data
-  size = {'height': data.height, 'width': data.width, 'channels': data.channels}
+  size = {'height': data.height or 8, 'width': data.width or 8, 'channels': data.channels or 1}
   spec: DataSpec = stub.make_prepared().spec._replace(**size)
   return experiment.build(config, spec)
 
@@ -64,7 +73,52 @@ def test_beta_is_of_the_mean():
   assert supn_celeba.get_config('beta5_mean').objective.beta == 5
 
 
-@pytest.mark.parametrize('module', [supn_celeba, supn_folder])
+SOS = [sos_vae_celeba, sos_vae_celeba64_gray, sos_vae_digits, sos_vae_folder]
+
+
+@pytest.mark.parametrize(
+  ('module', 'variant'),
+  [(module, name) for module in SOS for name in module.VARIANTS if name != 'conditional'],
+)
+def test_every_variant_of_sos_vae_can_be_built(module, variant: str):
+  config = module.get_config(variant)
+  params = shapes(config)
+  assert set(params['decoder']['heads']) >= {'mean'}
+  assert ('cov_factor' in params['decoder']['heads']) == (variant != 'beta_vae')
+  held = experiment.constraints_of(config)
+  bounded = variant in ('sos_vae', 'fixed_noise')
+  assert set(held) == {'kl_z', *(['excess_entropy'] if bounded else [])}
+  assert config.objective.beta == 0  # the multiplier is the beta
+  if variant == 'unconstrained':
+    assert 'cov_diag' in params['decoder']['heads']
+
+
+@pytest.mark.parametrize('module', SOS)
+def test_the_variants_of_sos_vae_differ_in_nothing_but_the_likelihood(module):
+  first = configuration.flatten(module.get_config(''))
+  for variant in module.VARIANTS:
+    other = configuration.flatten(module.get_config(variant))
+    differing = {name for name in first.keys() | other.keys() if first.get(name) != other.get(name)}
+    allowed = {'likelihood.family', 'objective.entropy_bound'}
+    allowed |= {'data.labels'} if variant == 'conditional' else set()
+    assert all(name in allowed or name.startswith('likelihood.options.') for name in differing)
+
+
+def test_the_bounds_and_the_network_are_the_papers():
+  config = sos_vae_celeba.get_config()
+  held = experiment.constraints_of(config)
+  pixels = 218 * 178 * 3
+  floor = pixels / 2 * math.log(2 * math.pi * math.e * 1e-5)  # of eps I, for pixels in [0, 1]
+  assert held['excess_entropy'].bound == pytest.approx(-504750 - floor, abs=0.2)
+  assert held['kl_z'].bound == 45
+  assert 31.0e6 < num_parameters({'params': shapes(config)}) < 31.2e6
+  gray = sos_vae_celeba64_gray.get_config()
+  floor = 64 * 64 / 2 * math.log(2 * math.pi * math.e * 1e-5)
+  bound = experiment.constraints_of(gray)['excess_entropy'].bound
+  assert bound == pytest.approx(-17630 - floor, abs=0.2)
+
+
+@pytest.mark.parametrize('module', [supn_celeba, supn_folder, *SOS])
 @pytest.mark.parametrize('variant', ['vea', 'vae,7'])
 def test_unknown_variants_are_refused(module, variant: str):
   with pytest.raises(ValueError, match='has the variants'):

@@ -78,6 +78,48 @@ def test_what_is_not_a_row_of_images_is_named(tmp_path: Path, shape: tuple[int, 
     plotting.image_rows(tmp_path / 'x.png', [plotting.Row('', np.zeros((1, 2, 2, 1)), 'sizes')])
 
 
+def test_places_left_empty_and_outlines(tmp_path: Path):
+  black = np.full((2, 8, 8, 1), -1.0)
+  outline = np.zeros((2, 8, 8), bool)
+  outline[1, 3:5, 3:6] = True
+  row = plotting.Row('', black, outline=outline)
+  both = _read(plotting.image_rows(tmp_path / 'x.png', [row]))[..., :3]
+  one = _read(plotting.image_rows(tmp_path / 'y.png', [row._replace(empty=(0,))]))[..., :3]
+  assert both.shape == one.shape
+  blackness = lambda found: (found == 0).all(axis=-1).sum()  # noqa: E731
+  assert 0.4 < blackness(one) / blackness(both) < 0.6
+  red = (both[..., 0] > 0.9) & (both[..., 1] < 0.5)
+  rows, columns = np.nonzero(red)
+  assert rows.size > 50
+  assert np.ptp(columns) > 1.2 * np.ptp(rows)  # as the outlined pixels
+  with pytest.raises(ValueError, match='outline of the row'):
+    plotting.image_rows(tmp_path / 'x.png', [row._replace(outline=outline[0])])
+
+
+def test_a_grid_shows_every_pixel_in_its_place(tmp_path: Path):
+  images = np.linspace(-1, 1, 2 * 3 * 4 * 5).reshape(2, 3, 4, 5, 1)
+  path = plotting.image_grid(tmp_path / 'new' / 'x.png', images)
+  found = _read(path)[..., :3]
+  scale, gap = 32, 2
+  height, width = 2 * 4 * scale + gap, 3 * 5 * scale + 2 * gap
+  bottom, left = round(0.08 * 150), round(0.1 * 150)
+  grid = found[found.shape[0] - bottom - height : found.shape[0] - bottom, left : left + width]
+  for row, column, r, c in ((0, 0, 0, 0), (1, 2, 3, 4), (1, 0, 2, 3)):
+    y = row * (4 * scale + gap) + r * scale + scale // 2
+    x = column * (5 * scale + gap) + c * scale + scale // 2
+    expected = (images[row, column, r, c, 0] + 1) / 2
+    np.testing.assert_allclose(grid[y, x], expected, atol=0.01)
+
+
+def test_a_grid_with_labels_is_larger(tmp_path: Path):
+  images = _images((6, 4, 3), 6).reshape(3, 2, 6, 4, 3)
+  plain = _read(plotting.image_grid(tmp_path / 'x.png', images)).shape
+  named = plotting.image_grid(tmp_path / 'y.png', images, ['a', 'b', 'c'], ['0', '1'], 'A title')
+  assert all(a > b for a, b in zip(_read(named).shape[:2], plain[:2], strict=True))
+  with pytest.raises(ValueError, match='rows, columns, height, width'):
+    plotting.image_grid(tmp_path / 'x.png', images[0])
+
+
 def test_training_curves(tmp_path: Path):
   records = [
     {'step': step, 'kind': kind, 'elbo': None if step == 3 else -1e4 / step, 'stats/kl_z': 0.1 * step}

@@ -75,7 +75,7 @@ def from_unit(x: Array, levels: int = 256) -> Array:
   return jnp.clip(level, 0, levels - 1).astype(jnp.uint8)
 
 
-def dequantize(key: Array, x: Array, levels: int = 256) -> Array:
+def dequantize(key: Array, x: Array, levels: int = 256, channels: int | None = None) -> Array:
   """Adds uniform noise of one level's width, w (u - 1/2): the density of the result integrates to
   one level.
 
@@ -83,10 +83,14 @@ def dequantize(key: Array, x: Array, levels: int = 256) -> Array:
     key: one jax.random.key.
     x: floats in [-1, 1], the image of `to_unit`.
     levels: number of gray levels.
+    channels: of x [H, W, ...], these first ones are the image's; others stay as they are.
 
   Returns:
     as x, in [-1 - w/2, 1 + w/2], w the bin width.
   """
+  if channels is not None and channels < x.shape[-1]:
+    noisy = dequantize(key, x[..., :channels], levels)
+    return jnp.concatenate([noisy, x[..., channels:]], axis=-1)
   noise = jax.random.uniform(key, x.shape, x.dtype, -0.5, 0.5)
   return x + bin_width(levels) * noise
 

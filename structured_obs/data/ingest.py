@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
-from structured_obs.data import decode, sources
+from structured_obs.data import decode, labels, sources
 
 Progress = Callable[[str], None]
 _EVERY = 5.  # seconds between two lines of progress
@@ -42,6 +42,7 @@ class Job(NamedTuple):
   indices: Sequence[int]  # which images, in which order
   target: decode.Target
   skip_corrupt: bool = False  # leave corrupt images out, instead of an error at the first
+  labels: bool = False  # put each image's class behind it
   progress: Progress | None = None  # is given a line of text now and then
 
 
@@ -52,7 +53,7 @@ def write(path: str, job: Job) -> Written:
     UnreadableImage: naming the first corrupt image, unless they are skipped.
     ValueError: where two images differ in size, and no size to bring them to is given.
   """
-  shape, dtype, rows, labels, corrupt = None, None, [], [], []
+  shape, dtype, rows, found, corrupt = None, None, [], [], []
   digest = hashlib.sha256()
   with open(path, 'wb') as file:
     for row, loaded in enumerate(_told(_in_order(job), job)):
@@ -69,12 +70,12 @@ def write(path: str, job: Job) -> Written:
       file.write(content)
       digest.update(content)
       rows.append(row)
-      labels.append(label)
+      found.append(label)
     if shape is None or dtype is None:
       raise ValueError(f'None of {len(job.indices)} images can be read; the first is {corrupt[0]}.')
     file.seek(0)
     _header(file, (len(rows), *shape), dtype)
-  return Written(shape, np.array(rows), labels, digest.hexdigest(), len(corrupt), corrupt[:_NAMED])
+  return Written(shape, np.array(rows), found, digest.hexdigest(), len(corrupt), corrupt[:_NAMED])
 
 
 def _load(job: Job, index: int) -> sources.Example | decode.UnreadableImage:
@@ -83,7 +84,8 @@ def _load(job: Job, index: int) -> sources.Example | decode.UnreadableImage:
     image, label = job.records.load(index)
   except decode.UnreadableImage as error:
     return error
-  return decode.fit(image, job.target), label
+  example = decode.fit(image, job.target), label
+  return labels.behind(example, job.records.describe(index)) if job.labels else example
 
 
 def _corrupt(error: decode.UnreadableImage, job: Job, row: int) -> str:

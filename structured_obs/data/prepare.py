@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import decode, ingest, sources, splits
+from structured_obs.data import decode, ingest, labels, sources, splits
 
 _CODE = 1  # raise it whenever the same source and configuration would give other pixels or splits
 _RELEVANT = ('height', 'width', 'channels', 'crop', 'resample', 'limit', 'validation_fraction',
@@ -47,6 +47,8 @@ class DataSpec(NamedTuple):
   skipped_names: list[str]  # the first of them
   libraries: dict[str, str]  # versions that decoded the images
   condition: int = 0  # channels that are stored behind the image's own, for the model to be given
+  # With data.labels, that channel is the class: how many training images have class 0, 1, ...
+  class_counts: tuple[int, ...] | list[int] = ()
 
   @property
   def stored(self) -> tuple[int, int, int]:
@@ -104,8 +106,9 @@ def prepare(config: DataConfig, progress: ingest.Progress | None = None,
 def _fingerprint(config: DataConfig, source: sources.Source) -> str:
   """Digests everything that determines the prepared images."""
   fields = dataclasses.asdict(config)
+  relevant = _RELEVANT + (('labels',) if config.labels else ())
   return sources.digest([_CODE, source.name.partition(':')[0], source.identity,
-                         {name: fields[name] for name in _RELEVANT}])
+                         {name: fields[name] for name in relevant}])
 
 
 def _ingest(folder: str, config: DataConfig, source: sources.Source, to: decode.Target,
@@ -117,20 +120,23 @@ def _ingest(folder: str, config: DataConfig, source: sources.Source, to: decode.
   split = splits.assign(records.size, records.splits, config)
   indices = np.concatenate([np.flatnonzero(split == k) for k in range(len(splits.SPLITS))])
   written = ingest.write(os.path.join(folder, 'images.npy'), ingest.Job(
-      records, indices.tolist(), to, config.skip_corrupt, progress))
+      records, indices.tolist(), to, config.skip_corrupt, config.labels, progress))
   has_labels = None not in written.labels
   if has_labels:
     np.save(os.path.join(folder, 'labels.npy'), np.array(written.labels, np.int32))
   kept = split[indices[written.rows]]
+  condition = records.condition + config.labels
+  train = kept == splits.SPLITS.index('train')
   height, width, channels = written.shape
   spec = DataSpec(
-      height, width, channels - records.condition, levels=records.levels, source=source.name,
+      height, width, channels - condition, levels=records.levels, source=source.name,
       version=records.version,
       counts={name: int(np.sum(kept == k)) for k, name in enumerate(splits.SPLITS)},
       fingerprint=_fingerprint(config, source), sha256=written.sha256,
       split_rule=splits.rule(records.splits, config), crop=config.crop, resample=config.resample,
       has_labels=has_labels, skipped=written.skipped, skipped_names=written.skipped_names,
-      libraries=_libraries(), condition=records.condition)
+      libraries=_libraries(), condition=condition,
+      class_counts=labels.counts(np.array(written.labels), train) if config.labels else [])
   with open(os.path.join(folder, 'spec.json'), 'w', encoding='utf-8') as file:
     json.dump(spec._asdict(), file, indent=2)
 

@@ -78,6 +78,7 @@ class Gaussian(NamedTuple, Generic[P]):
   regularized: Callable[[P, Array, Array], tuple[Array, Array] | None] | None = None
   principal_components: Callable[[P, int], PrincipalComponents] | None = None
   innovation_variance: Callable[[P], Array] | None = None  # params -> [H, W, C], given later pixels
+  white_image: Callable[[P, Array], Array] | None = None  # (params, r) -> [H, W, C]; None: `whiten`
 
 
 class Family(NamedTuple, Generic[P]):

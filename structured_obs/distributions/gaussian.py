@@ -38,6 +38,21 @@ def mahalanobis(family: Family[P], params: P, x: Array) -> Array:
   return base.squared_norm(_gaussian(family).whiten(params, x - family.mean(params)))
 
 
+def white_image(family: Family[P], params: P, x: Array) -> Array:
+  """Image whose pixels are independent and of variance 1 if x is of this distribution. [H, W, C].
+
+  Each number of it belongs to the pixel at its place, but which transformation makes x white is the
+  family's choice: only statistics that no rotation would explain away, such as correlations between
+  neighbours, say something about the model.
+
+  Raises:
+    ValueError: the family is not Gaussian.
+  """
+  primitives = _gaussian(family)
+  whiten = primitives.white_image or primitives.whiten
+  return whiten(params, x - family.mean(params)).reshape(x.shape)
+
+
 def entropy(family: Family[P], params: P) -> Array:
   """Differential entropy, 1/2 (D (1 + log 2 pi) + log |cov|). [], nats."""
   size = family.mean(params).size

@@ -217,7 +217,8 @@ def _measure_batch(
     pairs = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
     x = jax.vmap(lambda image: pixels.to_unit(image, levels))(batch)
     if job.settings.dequantize:
-      x = jax.vmap(lambda k, image: pixels.dequantize(k, image, levels))(pairs[:, 0], x)
+      own = job.model.image.channels
+      x = jax.vmap(lambda k, image: pixels.dequantize(k, image, levels, own))(pairs[:, 0], x)
     return job.measure(job, variables, pairs[:, 1], x)
 
   whole, cut = PartitionSpec(), PartitionSpec(AXIS)

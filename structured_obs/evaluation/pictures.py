@@ -94,6 +94,32 @@ def write(
   return found
 
 
+def sample_grid(path: Path, models: Sequence[Trained], size: int, seed: int = 0) -> Path:
+  """Draws size x size samples of each model, means and noise from their priors, side by side.
+
+  Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
+  Autoencoders", 2022, figure 3.
+
+  Raises:
+    ValueError: a model has no prior, or another size of images than the first.
+  """
+  blocks, headings = [], []
+  for trained in models:
+    if not trained.model.has_prior or trained.model.image != models[0].model.image:
+      raise ValueError(
+        f'{trained.workdir} cannot be in one grid of samples with {models[0].workdir}: all need a prior '
+        f'and images of {tuple(models[0].model.image)}.'
+      )
+    latent_keys, keys = (_keys(key, size * size) for key in jax.random.split(jax.random.key(seed)))
+    generate = jax.jit(functools.partial(trained.model.apply, method='generate'))
+    drawn = draw(trained.model.family, generate(trained.variables, latent_keys), keys)
+    images = (drawn.mean + drawn.residual).reshape(size, size, *tuple(trained.model.image))
+    blocks += [np.ones_like(images[:, :1]), images] if blocks else [images]
+    heading = ['', *([''] * (size // 2)), trained.name] + [''] * (size - size // 2 - 1)
+    headings += heading if headings else heading[1:]
+  return plotting.image_grid(path, np.concatenate(blocks, axis=1), columns=headings)
+
+
 def _reconstructions(path: Path, models: Sequence[Trained], x: Array, key: Array) -> Path:
   rows = [plotting.Row('original', _shown(models[0], x))]
   for trained in models:

@@ -11,14 +11,13 @@ import numpy as np
 from structured_obs import plotting
 from structured_obs.evaluation import (
   calibration,
-  covariance_error,
   pictures,
   results,
   stability,
-  truth_pictures,
   views,
 )
 from structured_obs.evaluation.results import Result, Trained
+from structured_obs.evaluation.sections import Section
 from structured_obs.models import vae
 
 Images = Mapping[str, np.ndarray]  # split -> uint8 [N, H, W, C]
@@ -72,7 +71,7 @@ def write_evaluation(
   found: Sequence[Result],
   images: np.ndarray,
   about: Mapping[str, Any],
-  truth: Mapping[str, covariance_error.Errors] | None = None,
+  sections: Sequence[Section] = (),
 ) -> Path:
   """Writes evaluation.json, per_image.npz, report.md and its figures.
 
@@ -81,7 +80,7 @@ def write_evaluation(
     found: results on the same images, the first one compared with the others.
     images: [N, H, W, C] uint8, those that were scored.
     about: what else to put into the JSON: the split, the seed.
-    truth: errors where the true covariances of the split are known, of `covariance_error.judge`.
+    sections: what else was found out, of `sections.make`.
 
   Returns:
     The path of the report.
@@ -89,9 +88,9 @@ def write_evaluation(
   directory = Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   tree, arrays = results.as_json(found), results.per_image(found)
-  if truth:
-    tree['truth_known'] = covariance_error.as_json(truth)
-    arrays |= covariance_error.per_image(truth)
+  for section in sections:
+    tree[section.name] = section.tree
+    arrays |= section.arrays
   (directory / 'evaluation.json').write_text(results.strict_json({**about, **tree}))
   np.savez_compressed(directory / 'per_image.npz', **arrays)  # type: ignore[arg-type]
   curves = {
@@ -102,8 +101,8 @@ def write_evaluation(
   models = [result.trained for result in found]
   picture = comparison_picture(directory / 'figures' / 'samples.png', models, images)
   further = pictures.write(directory / 'figures', models, images)
-  if truth:
-    further |= truth_pictures.write(directory / 'figures', models, about['split'], images)
+  for section in sections:
+    further |= section.draw(directory / 'figures') if section.draw else {}
   named = ', '.join(f'`{trained.workdir}` (step {trained.step})' for trained in models)
   details = '; '.join(f'{name} {value}' for name, value in about.items())
   parts = [
@@ -111,7 +110,7 @@ def write_evaluation(
     details,
     results.comparison_table(found),
     results.explanation(found),
-    covariance_error.text(truth) if truth else '',
+    *(section.text for section in sections),
     _figure_text('Calibration', qq, directory),
     'Quantiles of q / D over the images; on the dashed line the errors are as the model says.',
     _figure_text('Images', picture, directory),

@@ -27,6 +27,7 @@ class Request(NamedTuple):
   samples: int = 3  # S
   temperature: float = 1.0  # standard deviations are multiplied by it
   components: int = 5  # k; 0 computes none
+  labels: tuple[int, ...] = ()  # classes of new images, in turn; () leaves them to the model
 
 
 class Views(NamedTuple):
@@ -51,7 +52,8 @@ def of_prior(
   _check(model, num, request)
   latent_key, sample_key = jax.random.split(key)
   generate = jax.jit(functools.partial(model.apply, method='generate'))
-  params = generate(variables, _keys(latent_key, num))
+  labels = (jnp.asarray(np.resize(request.labels, num), jnp.int32),) if request.labels else ()
+  params = generate(variables, _keys(latent_key, num), *labels)
   return draw(model.family, params, _keys(sample_key, num), request)
 
 
@@ -91,6 +93,8 @@ def rows(views: Views, request: Request, originals: np.ndarray | None = None) ->
   found = [] if originals is None else [plotting.Row('original', originals)]
   found.append(plotting.Row('mean', views.mean))
   found += [plotting.Row(f'sample {i + 1}', sample) for i, sample in enumerate(views.samples)]
+  if len(views.samples):
+    found.append(plotting.Row('sample 1 - mean', views.samples[0] - views.mean, 'signed'))
   if views.standard_deviation is not None:
     found.append(plotting.Row('standard deviation', views.standard_deviation, 'size'))
   if views.correlation is not None:
@@ -189,6 +193,13 @@ def _check(model: Any, num: int, request: Request) -> None:
     raise ValueError(
       'pixel must be a row, a column and a channel inside an image of shape '
       f'{shape}, counted from 0; got {request.pixel}.'
+    )
+  known = getattr(model, 'label_classes', None)
+  number = 0 if known is None else len(known.counts)
+  if request.labels and not all(0 <= label < number for label in request.labels):
+    raise ValueError(
+      f'labels must be classes of the model, from 0 to {number - 1}; got {request.labels}.' if number
+      else f'labels are of a label-conditional model, which this one is not; got {request.labels}.'
     )
   if not 0 <= request.components <= model.image.size:
     raise ValueError(

@@ -151,10 +151,23 @@ def whiten(cap: Capacitance, scaled_residual: Array) -> Whitened:
   """
   rest, coefficients = scaled_residual, jnp.zeros_like(cap.root, shape=cap.root.shape[:1])
   for _ in range(3):
-    gradient = matmul(cap.scaled.T, rest) - coefficients
+    # Not W^T times a vector: XLA would make a transposed copy of W, which costs more than all else.
+    gradient = matmul(rest, cap.scaled) - coefficients
     coefficients = coefficients + solve(cap, gradient)
     rest = scaled_residual - matmul(cap.scaled, coefficients)
   return Whitened(rest, coefficients)
+
+
+def whiten_symmetrically(cap: Capacitance, scaled_residual: Array) -> Array:
+  """(I + W W^T)^-1/2 t for t = D^-1/2 r: white and in the place of the residual. [n].
+
+  Not to be differentiated where eigenvalues coincide.
+  """
+  values, vectors = jnp.linalg.eigh(matmul(cap.scaled.T, cap.scaled))
+  values = jnp.maximum(values, 0)
+  shrink = 1 / (1 + values + jnp.sqrt(1 + values))  # (1 - 1 / sqrt(1 + value)) / value, 1/2 at 0
+  inner = matmul(vectors.T, matmul(scaled_residual, cap.scaled))
+  return scaled_residual - matmul(cap.scaled, matmul(vectors, shrink * inner))
 
 
 def leverage(cap: Capacitance) -> Array:

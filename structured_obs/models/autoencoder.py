@@ -9,6 +9,7 @@ Letters: B batch; H W C image height, width, channels; Z latents.
 Reference: Vincent et al., "Extracting and composing robust features with denoising autoencoders", 2008.
 """
 
+import functools
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -16,7 +17,7 @@ import jax
 
 from structured_obs.distributions import base
 from structured_obs.models import observation, vae
-from structured_obs.models.networks import Encoder
+from structured_obs.models.architectures import ARCHITECTURES
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
@@ -33,6 +34,7 @@ class Autoencoder(nn.Module):
   norm: str = 'none'
   axis_name: str | None = None
   options: observation.Options = observation.Options()
+  architecture: str = 'mirror'  # of `architectures.ARCHITECTURES`
   input_noise: float = 0.0  # sd of normal noise added to what the encoder sees in `__call__`
   has_prior: ClassVar[bool] = False
 
@@ -43,9 +45,10 @@ class Autoencoder(nn.Module):
       'norm': self.norm,
       'axis_name': self.axis_name,
     }
-    self.encoder = Encoder(outputs=self.latents, **shared)
+    architecture = ARCHITECTURES[self.architecture]
+    self.encoder = architecture.encoder(outputs=self.latents, **shared)
     self.decoder, self.covariance_decoder = observation.make_decoders(
-      self.family, self.image, self.options, shared
+      self.family, self.image, self.options, functools.partial(architecture.decoder, **shared)
     )
     self.log_scale = observation.scale_parameter(self, self.options)
 
@@ -63,7 +66,7 @@ class Autoencoder(nn.Module):
       seen = x + self.input_noise * noise
     params = self.decode(self.encode(seen, train), train)
     log_p = {'x': jax.vmap(self.family.log_prob)(params, x)}
-    return Terms(log_p=log_p, log_q={}, stats=observation.log_prior(self.family, params))
+    return Terms(log_p=log_p, log_q={}, stats=observation.stats(self.family, params))
 
   def encode(self, x: Array, train: bool = False) -> Array:
     """Latents [B, Z]."""

@@ -72,7 +72,7 @@ class CovarianceNetwork(nn.Module):
     params = self._parameters(x, train)
     images = x[..., : self.image.channels]
     log_p = {'x': jax.vmap(self.family.log_prob)(params, images)}
-    return Terms(log_p=log_p, log_q={}, stats=observation.log_prior(self.family, params))
+    return Terms(log_p=log_p, log_q={}, stats=observation.stats(self.family, params))
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
     """Parameters of p(x|mean) for images with their means, [B, H, W, 2 C]; the means alone are read."""

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from structured_obs.distributions import base
+
 Array = jax.Array
 
 
@@ -42,6 +44,14 @@ class ResidualBlock(nn.Module):
 def halved(size: int) -> int:
   """Size of an image's side at the next coarser resolution."""
   return -(-size // 2)
+
+
+def resolutions(image: base.ImageShape, number: int) -> list[tuple[int, int]]:
+  """Height and width of an image at so many resolutions, finest first."""
+  sizes = [(image.height, image.width)]
+  for _ in range(number - 1):
+    sizes.append((halved(sizes[-1][0]), halved(sizes[-1][1])))
+  return sizes
 
 
 def upsample(x: Array, height: int, width: int) -> Array:

@@ -3,6 +3,8 @@
 Letters: B batch; H W C image height, width, channels; Z latents; F features.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -56,9 +58,7 @@ class Decoder(nn.Module):
     An image [B, H, W, C], where one is given, is seen beside the features by what follows the last
     resolution.
     """
-    sizes = [(self.image.height, self.image.width)]
-    for _ in self.features[1:]:
-      sizes.append((layers.halved(sizes[-1][0]), layers.halved(sizes[-1][1])))
+    sizes = layers.resolutions(self.image, len(self.features))
     (height, width), coarsest = sizes[-1], self.features[-1]
     x = nn.silu(nn.Dense(4 * coarsest)(z))
     x = nn.Dense(height * width * coarsest)(x).reshape(-1, height, width, coarsest)
@@ -70,10 +70,15 @@ class Decoder(nn.Module):
         x = nn.Conv(channels, (3, 3))(layers.upsample(x, height, width))
       for _ in range(self.blocks):
         x = layers.ResidualBlock(self.norm, self.axis_name)(x, train)
-    if image is not None:
-      x = jnp.concatenate([x, image], axis=-1)
-    for _ in range(self.extra_layers):
-      x = nn.Conv(self.features[0], (3, 3))(nn.silu(x))
-    # The heads read features of about unit variance, so that their small weights mean what they say.
-    x = nn.LayerNorm(use_bias=False, use_scale=False)(nn.silu(x))
-    return Heads(self.outputs, self.head_scale, name='heads')(x)
+    return emit(self, x, image)
+
+
+def emit(decoder: Any, x: Array, image: Array | None) -> dict[str, Array]:
+  """What ends a decoder, in its scope and of its fields: from features [B, H, W, F] to the outputs."""
+  if image is not None:
+    x = jnp.concatenate([x, image], axis=-1)
+  for _ in range(decoder.extra_layers):
+    x = nn.Conv(decoder.features[0], (3, 3))(nn.silu(x))
+  # The heads read features of about unit variance, so that their small weights mean what they say.
+  x = nn.LayerNorm(use_bias=False, use_scale=False)(nn.silu(x))
+  return Heads(decoder.outputs, decoder.head_scale, name='heads')(x)

@@ -6,6 +6,7 @@ is (Dorta et al., 2018: "the covariance network"); with a shared one it is a hea
 Letters: B batch; H W C image height, width, channels; Z latents.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, gaussian
-from structured_obs.models.networks import Decoder
 
 Array = jax.Array
 
@@ -36,31 +36,41 @@ class Options(NamedTuple):
 class Decoders(NamedTuple):
   """The networks from z, made in the `setup` of a model, where they get their names."""
 
-  decoder: Decoder
-  covariance_decoder: Decoder | None  # None where the decoder gives every output
+  decoder: Any
+  covariance_decoder: Any | None  # None where the decoder gives every output
 
 
 def make_decoders(
-  family: base.Family, image: base.ImageShape, options: Options, shared: dict[str, Any]
+  family: base.Family, image: base.ImageShape, options: Options, make: Callable[..., Any]
 ) -> Decoders:
-  """The decoders that the options describe; `shared` are the fields of `Decoder` common to both."""
+  """The decoders that the options describe; `make` gets the fields in which two would differ."""
   outputs = family.outputs(image)
   if not options.covariance_features:
-    return Decoders(Decoder(image=image, outputs=outputs, **shared), None)
+    return Decoders(make(image=image, outputs=outputs), None)
   rest = {name: shape for name, shape in outputs.items() if name != MEAN}
-  covariance = Decoder(
+  covariance = make(
     image=image,
     outputs=rest,
+    features=options.covariance_features,
     extra_layers=options.covariance_layers,
     head_scale=HEAD_SCALE,
-    **{**shared, 'features': options.covariance_features},
   )
-  return Decoders(Decoder(image=image, outputs={MEAN: outputs[MEAN]}, **shared), covariance)
+  return Decoders(make(image=image, outputs={MEAN: outputs[MEAN]}), covariance)
 
 
-def log_prior(family: base.Family, params: Any) -> dict[str, Array]:
-  """The stats of a family with a prior of its parameters: 'log_prior' [B]. Else none."""
-  return {} if family.log_prior is None else {'log_prior': jax.vmap(family.log_prior)(params)}
+def stats(family: base.Family, params: Any) -> dict[str, Array]:
+  """What is to be told of p(x|z). [B] each.
+
+  'log_prior' where a family has a prior of its parameters; and where it has a floor of pixel noise,
+  'excess_entropy', the nats of its entropy above that, and 'variance', the mean over the pixels.
+  """
+  found = {}
+  if family.log_prior is not None:
+    found['log_prior'] = jax.vmap(family.log_prior)(params)
+  if family.gaussian is not None and family.gaussian.excess_entropy is not None:
+    found['excess_entropy'] = jax.vmap(family.gaussian.excess_entropy)(params)
+    found['variance'] = jax.vmap(lambda p: jnp.mean(gaussian.variance(family, p)))(params)
+  return found
 
 
 def scale_parameter(module: nn.Module, options: Options) -> Array | None:

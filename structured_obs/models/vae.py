@@ -1,8 +1,12 @@
 """Variational autoencoder whose decoder emits any distribution family's parameters.
 
-Letters: B batch; H W C image height, width, channels; Z latents.
+It may be given each image's class y, and is then a model of p(x|y): images come with their class behind
+them, C + 1 channels, the encoder sees it, and what is decoded is a latent with K numbers of the class.
+
+Letters: B batch; H W C image height, width, channels; Z latents; K classes, 0 without.
 """
 
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -11,11 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, diagonal
-from structured_obs.models import observation
-from structured_obs.models.networks import Encoder
+from structured_obs.models import classes, observation
+from structured_obs.models.architectures import ARCHITECTURES
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
+
+CLASS_PLANES = 8  # at most so many planes tell the encoder the class
 
 
 class VAE(nn.Module):
@@ -34,6 +40,8 @@ class VAE(nn.Module):
   norm: str = 'none'  # 'none', 'group' or 'batch'
   axis_name: str | None = None  # mapped axis over which batch norm averages
   options: observation.Options = observation.Options()
+  architecture: str = 'mirror'  # of `architectures.ARCHITECTURES`
+  label_classes: classes.Classes | None = None  # where images come with their class
   has_prior: ClassVar[bool] = True
 
   def setup(self) -> None:
@@ -43,18 +51,22 @@ class VAE(nn.Module):
       'norm': self.norm,
       'axis_name': self.axis_name,
     }
-    self.encoder = Encoder(outputs=2 * self.latents, **shared)
+    architecture = ARCHITECTURES[self.architecture]
+    self.encoder = architecture.encoder(outputs=2 * self.latents, **shared)
     self.decoder, self.covariance_decoder = observation.make_decoders(
-      self.family, self.image, self.options, shared
+      self.family, self.image, self.options, functools.partial(architecture.decoder, **shared)
     )
     self.log_scale = observation.scale_parameter(self, self.options)
+    if self.label_classes is not None:
+      width = min(len(self.label_classes.counts), CLASS_PLANES)
+      self.class_planes = nn.Dense(width, use_bias=False)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
     """Draw one latent per image from q(z|x) and report every term of the bound.
 
     Args:
       keys: [B], one per image.
-      x: [B, H, W, C], floats.
+      x: [B, H, W, C], floats; with classes [B, H, W, C + 1].
       train: whether batch norm uses the batch's statistics and updates its running ones.
 
     Returns:
@@ -62,7 +74,8 @@ class VAE(nn.Module):
     """
     posterior = self.encode(x, train)
     z = jax.vmap(diagonal.sample)(keys, posterior)
-    params = self.decode(z, train)
+    params = self.decode(self._with_class(z, x), train)
+    x = x[..., : self.image.channels]
     prior = jax.tree.map(jnp.zeros_like, posterior)
     variance = jnp.exp(2 * posterior.log_scale)
     kl = 0.5 * jnp.sum(variance + jnp.square(posterior.mean) - 1 - 2 * posterior.log_scale, axis=-1)
@@ -72,41 +85,70 @@ class VAE(nn.Module):
         'z': jax.vmap(diagonal.log_prob)(prior, z),
       },
       log_q={'z': jax.vmap(diagonal.log_prob)(posterior, z)},
-      stats={'kl_z': kl, **observation.log_prior(self.family, params)},
+      stats={'kl_z': kl, **observation.stats(self.family, params)},
     )
 
   def encode(self, x: Array, train: bool = False) -> diagonal.Diagonal:
     """Posterior q(z|x), [B, Z] each, with log variances softly clipped to about +-7."""
-    check_images(x, self.image)
-    mean, log_scale = jnp.split(self.encoder(x, train), 2, axis=-1)
+    check_images(x, self.image, self.label_classes is not None)
+    mean, log_scale = jnp.split(self.encoder(self._seen(x), train), 2, axis=-1)
     return diagonal.Diagonal(mean, base.soft_clip(log_scale, -3.5, 3.5))
 
   def decode(self, z: Array, train: bool = False) -> Any:
-    """Parameters of p(x|z) for latents [B, Z]: the family's record, each field with a leading B."""
+    """Parameters of p(x|z) for latents [B, Z + K]: the family's record, each field with a leading B."""
     decoders = observation.Decoders(self.decoder, self.covariance_decoder)
     return observation.parameters(self.family, self.options, decoders, self.log_scale, z, train)
 
   def infer(self, keys: Array | None, x: Array) -> Array:
-    """Latents [B, Z] drawn from q(z|x), or its mean where keys is None."""
+    """Latents [B, Z + K] drawn from q(z|x), or its mean where keys is None; the class is the image's."""
     posterior = self.encode(x)
-    return posterior.mean if keys is None else jax.vmap(diagonal.sample)(keys, posterior)
+    z = posterior.mean if keys is None else jax.vmap(diagonal.sample)(keys, posterior)
+    return self._with_class(z, x)
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
     """Parameters of p(x|z) at z ~ q(z|x), or at the posterior's mean where keys is None."""
     return self.decode(self.infer(keys, x))
 
-  def generate(self, keys: Array) -> Any:
-    """Parameters of p(x|z) at z ~ p(z), one for each of the keys [B]."""
+  def generate(self, keys: Array, labels: Array | None = None) -> Any:
+    """Parameters of p(x|z) at z ~ p(z), one for each of the keys [B].
+
+    Args:
+      keys: [B].
+      labels: [B] integers, the classes of a label-conditional model; None draws each as often as it
+        was among the training images.
+    """
     draw = lambda key: jax.random.normal(key, (self.latents,), jnp.float32)  # noqa: E731
-    return self.decode(jax.vmap(draw)(keys))
+    z = jax.vmap(draw)(keys)
+    if self.label_classes is None:
+      return self.decode(z)
+    if labels is None:
+      labels = classes.draw(self.label_classes, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys))
+    y = jax.nn.one_hot(labels, len(self.label_classes.counts), dtype=z.dtype)
+    return self.decode(jnp.concatenate([z, y], axis=-1))
+
+  def _with_class(self, z: Array, x: Array) -> Array:
+    """Latents [B, Z + K]: with the class that the images have."""
+    if self.label_classes is None:
+      return z
+    return jnp.concatenate([z, classes.of_images(self.label_classes, x, self.image)], axis=-1)
+
+  def _seen(self, x: Array) -> Array:
+    """What the encoder sees: the images, and behind them planes that the class has learnt."""
+    if self.label_classes is None:
+      return x
+    planes = self.class_planes(classes.of_images(self.label_classes, x, self.image))[:, None, None]
+    planes = jnp.broadcast_to(planes, (*x.shape[:3], planes.shape[-1]))
+    return jnp.concatenate([x[..., : self.image.channels], planes], axis=-1)
 
 
-def check_images(x: Array, image: base.ImageShape) -> None:
-  """Raise ValueError unless x is a batch of floating-point images of this shape."""
-  if x.ndim != 4 or x.shape[1:] != tuple(image) or not jnp.issubdtype(x.dtype, jnp.floating):
+def check_images(x: Array, image: base.ImageShape, with_class: bool = False) -> None:
+  """Raise ValueError unless x is a batch of floating-point images of this shape, or with their class."""
+  shape = (*image[:2], image.channels + with_class)
+  if x.ndim != 4 or x.shape[1:] != shape or not jnp.issubdtype(x.dtype, jnp.floating):
+    behind = ', with the class of each behind its channels' if with_class else ''
     raise ValueError(
-      f'x must be floating-point images of shape (batch, {", ".join(map(str, image))}), scaled to '
-      f'[-1, 1]; got {x.dtype} of shape {x.shape}.'
+      f'x must be floating-point images of shape (batch, {", ".join(map(str, shape))}), scaled to '
+      f'[-1, 1]{behind}; got {x.dtype} of shape {x.shape}.'
     )
 
 

@@ -4,12 +4,13 @@ Letters: B batch; K importance samples.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from structured_obs.objectives import constraints as constrained
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
@@ -65,19 +66,36 @@ def bits_per_dim(log_prob: Array, num_dims: int, width: float) -> Array:
   return -log_prob / (num_dims * math.log(2)) - math.log2(width)
 
 
-def negative_elbo(beta: float = 1.0) -> Objective:
+def negative_elbo(
+  beta: float = 1.0,
+  constraints: Mapping[str, constrained.Constraint] | None = None,
+  axis_name: str | None = None,
+) -> Objective:
   """Objective: the mean over the batch of minus the ELBO, with KL terms weighted by beta.
 
   Where a family has a prior of its parameters ('log_prior' in the stats), its log density of each
   image's parameters is part of the loss, and of the loss alone: a maximum a posteriori fit, per image.
-  Its metrics are the loss, the ELBO at beta = 1 without the prior and the mean of every term.
+  Constraints on the mean of a statistic add their penalty to the loss, which then has a gradient by
+  their multipliers as well; with one on 'kl_z' and a beta of 0, the multiplier is the beta of a
+  beta-VAE. The metrics are the loss, the ELBO at beta = 1 without prior or penalty, the mean of every
+  term, and the multipliers.
+
+  Args:
+    beta: weight of the KL terms.
+    constraints: by the name of a statistic; see `constraints.penalty`.
+    axis_name: of the mapped axis over devices, if any; read by constraints alone.
   """
 
+  constrained.check(constraints or {})
+
   def objective(terms: Terms, multipliers: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
-    del multipliers  # none without constraints
     log_prior = terms.stats.get('log_prior', 0)
     loss = -jnp.mean(elbo(terms, beta) + log_prior)
-    return loss, {'loss': loss, 'elbo': jnp.mean(elbo(terms)), **term_means(terms)}
+    if constraints:
+      penalty = constrained.penalty(constraints, multipliers, terms.stats, axis_name)
+      loss = loss + penalty.astype(loss.dtype)
+    prices = {f'multipliers/{name}': value for name, value in multipliers.items()}
+    return loss, {'loss': loss, 'elbo': jnp.mean(elbo(terms)), **term_means(terms), **prices}
 
   return objective
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from structured_obs.config import Config
-from structured_obs.models import covariance_network
+from structured_obs.models import architectures, covariance_network
 from structured_obs.train import feed, kinds, names, parallel, schedule
 
 NORMS = ('none', 'group', 'batch')
@@ -40,10 +40,14 @@ POSITIVE = (
   'eval.importance_samples',
   'eval.chunk',
   'optim.learning_rate',
+  'objective.multiplier_rate',
 )
 NOT_NEGATIVE = (
   'model.blocks',
   'objective.beta',
+  'objective.kl_bound',
+  'objective.entropy_bound',
+  'objective.damping',
   'optim.warmup_steps',
   'optim.weight_decay',
   'optim.clip_norm',
@@ -95,6 +99,12 @@ def _check_model(config: Config) -> None:
       'model.covariance_layers and model.covariance_sees_mean are of a decoder that the covariance '
       'has to itself; give its channels in model.covariance_features.'
     )
+  names.check('model.architecture', model.architecture, architectures.ARCHITECTURES)
+  if model.architecture == 'resnet' and not model.blocks:
+    raise ValueError(
+      "model.blocks must be positive where model.architecture is 'resnet', whose blocks are what halves "
+      'the image, but is 0.'
+    )
   names.check('model.network', model.network, covariance_network.NETWORKS)
   if model.window < 1 or model.window % 2 == 0:
     raise ValueError(f'model.window must be odd and positive, but is {model.window}.')
@@ -103,10 +113,33 @@ def _check_model(config: Config) -> None:
       'model.context must be empty or hold one positive number of channels for each resolution, but '
       f'is {tuple(model.context)}.'
     )
+  if config.data.labels and model.kind not in kinds.LABELLED:
+    raise ValueError(
+      f"data.labels gives each image's class to a model.kind of {', '.join(kinds.LABELLED)}, but the "
+      f"kind is '{model.kind}'; set data.labels=False."
+    )
   if model.input_noise and model.kind != 'ae':
     raise ValueError(
       f"model.input_noise is of a denoising autoencoder, model.kind 'ae', but the kind is "
       f"'{model.kind}'."
+    )
+  if model.natural_gradient and model.kind != 'distribution':
+    raise ValueError(
+      f"model.natural_gradient is of model.kind 'distribution', but the kind is '{model.kind}'."
+    )
+
+
+def check_constraints(config: Config) -> None:
+  """Raises a ValueError if there is nothing that a constraint could hold."""
+  if config.objective.kl_bound and config.model.kind != 'vae':
+    raise ValueError(
+      "objective.kl_bound is of the latents of a model.kind 'vae', but the kind is "
+      f"'{config.model.kind}', whose latents have no KL."
+    )
+  if config.objective.entropy_bound and not config.likelihood.options.get('rank'):
+    raise ValueError(
+      'objective.entropy_bound is in nats for each column of a low-rank factor, but likelihood.family '
+      f"'{config.likelihood.family}' has none; use 'low_rank' with a rank of at least 1."
     )
 
 

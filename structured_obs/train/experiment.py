@@ -14,7 +14,8 @@ from structured_obs.config import Config
 from structured_obs.data import images as pixels
 from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions.base import Family, ImageShape
-from structured_obs.objectives import bounds
+from structured_obs.models.classes import Classes
+from structured_obs.objectives import bounds, constraints
 from structured_obs.train import checkpoint, configuration, kinds, optimizers, parallel
 from structured_obs.train import schedule as schedules
 from structured_obs.train import state as states
@@ -57,7 +58,9 @@ def resolve(config: Config) -> Config:
   configuration.check(config)
   options = distributions.options(config.likelihood.family, **config.likelihood.options)
   likelihood = dataclasses.replace(config.likelihood, options=options)
-  return dataclasses.replace(config, likelihood=likelihood)
+  config = dataclasses.replace(config, likelihood=likelihood)
+  configuration.check_constraints(config)
+  return config
 
 
 def build(config: Config, spec: DataSpec) -> Experiment:
@@ -71,21 +74,39 @@ def build(config: Config, spec: DataSpec) -> Experiment:
   family = distributions.family(config.likelihood.family, **config.likelihood.options)
   image = ImageShape(spec.height, spec.width, spec.channels)
   model = kinds.KINDS[config.model.kind](config, family, image)
+  if spec.class_counts:
+    model = model.clone(label_classes=Classes(tuple(spec.class_counts), spec.levels))
+  held = constraints_of(config)
   return Experiment(
     config=config,
     spec=spec,
     image=image,
     family=family,
     model=model,
-    objective=bounds.negative_elbo(config.objective.beta),
-    optimizer=optimizers.make_optimizer(config.optim, config.train.steps),
+    objective=bounds.negative_elbo(config.objective.beta, held, parallel.AXIS),
+    optimizer=optimizers.make_optimizer(
+      config.optim,
+      config.train.steps,
+      constraints.ascend(config.objective.multiplier_rate) if held else None,
+    ),
     schedule=schedules.learning_rate(config.optim, config.train.steps),
   )
 
 
+def constraints_of(config: Config) -> dict[str, constraints.Constraint]:
+  """Returns the constraints that a configuration asks for, by the name of the statistic."""
+  objective, held = config.objective, {}
+  if objective.kl_bound > 0:
+    held['kl_z'] = constraints.Constraint(objective.kl_bound, damping=objective.damping)
+  if objective.entropy_bound > 0:
+    bound = objective.entropy_bound * config.likelihood.options['rank']
+    held['excess_entropy'] = constraints.Constraint(bound, damping=objective.damping)
+  return held
+
+
 def _check_data(config: Config, spec: DataSpec) -> None:
   """Raises a ValueError if the model or the objective is not for this kind of data."""
-  given = spec.condition > 0
+  given = spec.condition > 0 and not spec.class_counts
   if given != (config.model.kind in kinds.CONDITIONED):
     raise ValueError(
       f"model.kind is '{config.model.kind}', but data.source '{config.data.source}' comes "
@@ -114,7 +135,8 @@ def init_state(experiment: Experiment, key: Array) -> states.TrainState:
     x = jnp.zeros((1, *experiment.spec.stored), jnp.float32)
     variables = experiment.model.init(model_key, image_key[None], x)
     keep_ema = experiment.config.optim.ema_decay > 0
-    return states.create(variables, experiment.optimizer, keep_ema)
+    multipliers = constraints.initial_multipliers(constraints_of(experiment.config))
+    return states.create(variables, experiment.optimizer, keep_ema, multipliers)
 
   return jax.jit(init)(key)
 
@@ -131,7 +153,7 @@ def make_preprocess(config: Config, spec: DataSpec) -> steps.Preprocess:
     image = pixels.augment(augment_key, image, data.flip, data.shift, data.turn)
     x = pixels.to_unit(image, spec.levels)
     if config.objective.dequantize:
-      x = pixels.dequantize(noise_key, x, spec.levels)
+      x = pixels.dequantize(noise_key, x, spec.levels, spec.channels)
     return x
 
   return jax.vmap(one)

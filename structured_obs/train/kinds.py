@@ -5,7 +5,7 @@ from typing import Any
 
 from structured_obs.config import Config
 from structured_obs.distributions.base import Family, ImageShape
-from structured_obs.models import autoencoder, covariance_network, observation, vae
+from structured_obs.models import autoencoder, covariance_network, distribution, observation, vae
 from structured_obs.train import parallel, schedule
 
 Builder = Callable[[Config, Family, ImageShape], Any]  # -> a Linen module with the methods of vae.VAE
@@ -34,6 +34,13 @@ def _covariance(
   return covariance_network.CovarianceNetwork(family, image, options, axis_name=parallel.AXIS)
 
 
+def _distribution(
+  config: Config, family: Family, image: ImageShape
+) -> distribution.Distribution:
+  natural = config.model.natural_gradient
+  return distribution.Distribution(family, image, _network(config)['options'], natural)
+
+
 def _network(config: Config) -> dict[str, Any]:
   model = config.model
   stages = schedule.parse_stages(config.optim.stages)
@@ -53,8 +60,15 @@ def _network(config: Config) -> dict[str, Any]:
     'norm': model.norm,
     'axis_name': parallel.AXIS,
     'options': options,
+    'architecture': model.architecture,
   }
 
 
-KINDS: dict[str, Builder] = {'vae': _vae, 'ae': _autoencoder, 'covariance': _covariance}
+KINDS: dict[str, Builder] = {
+  'vae': _vae,
+  'ae': _autoencoder,
+  'covariance': _covariance,
+  'distribution': _distribution,
+}
 CONDITIONED = ('covariance',)  # kinds that are given the mean of an image
+LABELLED = ('vae',)  # kinds that may be given the class of an image

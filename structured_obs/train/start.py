@@ -110,7 +110,7 @@ def residual_scale(experiment: Experiment, variables: PyTree, images: np.ndarray
   def squares(variables: PyTree, batch: jax.Array) -> jax.Array:
     x = jax.vmap(lambda image: pixels.to_unit(image, spec.levels))(batch)
     params = model.apply(variables, None, x, method='reconstruct')
-    return jnp.mean(jnp.square(x - jax.vmap(family.mean)(params)))
+    return jnp.mean(jnp.square(x[..., : spec.channels] - jax.vmap(family.mean)(params)))
 
   chosen = np.asarray(images[:MEASURED])
   starts = range(0, len(chosen) - len(chosen) % BATCH or len(chosen), BATCH)

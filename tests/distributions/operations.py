@@ -57,6 +57,10 @@ def _primitives(family: Family[Any], params: Any, x: Array, key: Array) -> dict[
     'covariance_matvec': primitives.covariance_matvec(params, x),
     'precision_matvec': primitives.precision_matvec(params, x),
     'precision_matrix': jax.vmap(lambda v: primitives.precision_matvec(params, v).ravel())(basis),
+    'white_image': gaussian.white_image(family, params, x),
+    'white_image_matrix': jax.vmap(
+      lambda v: gaussian.white_image(family, params, family.mean(params) + v).ravel()
+    )(basis).T,
     'whiten_matrix': jax.vmap(whitened)(basis).T,
   }
 

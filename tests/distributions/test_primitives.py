@@ -103,6 +103,16 @@ def test_whiten(case: Case):
 
 
 @each(ALL)
+def test_white_image(case: Case):
+  """A symmetric W of the images' own size, up to the diagonal: W cov W^T is the identity."""
+  problem, results = cases.make_problem(case), cases.results(case)
+  whiten = np.asarray(results['white_image_matrix'], np.float64)
+  assert_close(whiten @ problem.cov @ whiten.T, np.eye(problem.size), 1e-8, 1e-3)
+  residual = np.asarray(problem.x, np.float64).ravel() - problem.mean
+  assert_close(np.asarray(results['white_image']).ravel(), whiten @ residual, 1e-8, 1e-3)
+
+
+@each(ALL)
 def test_mahalanobis_and_log_det(case: Case):
   problem, results = cases.make_problem(case), cases.results(case)
   residual = np.asarray(problem.x, np.float64).ravel() - problem.mean

@@ -98,7 +98,7 @@ def test_views_of_a_model(model):
   assert found.samples.shape == (3, 5, *IMAGE)
   rows = views.rows(found, REQUEST, np.asarray(x))
   assert [row.label for row in rows][:2] == ['original', 'mean']
-  assert len(rows) == 2 + 3 + 2 + 4
+  assert len(rows) == 2 + 3 + 1 + 2 + 4  # one for the difference of a sample from the mean
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,7 @@ def test_views_of_a_model(model):
     (REQUEST._replace(pixel=(3, 0, 0)), 'pixel must be'),
     (REQUEST._replace(pixel=(0, 0, -1)), 'pixel must be'),
     (REQUEST._replace(temperature=0.0), 'temperature must be positive'),
+    (REQUEST._replace(labels=(1,)), 'labels are of a label-conditional model'),
     (REQUEST._replace(components=13), 'components must be from 0 to the number of pixels, 12'),
     (REQUEST._replace(samples=-1), 'samples >= 0'),
   ],

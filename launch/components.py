@@ -1,0 +1,75 @@
+"""Scales the principal components of a predicted distribution, one row of images each.
+
+  python -m launch.components --workdir=runs/faces --subject=test:3
+  python -m launch.components --workdir=runs/faces --subject=prior:0 --components=25
+
+One sample is drawn and stays as it is, but for one component, whose share in it is multiplied by
+-5 to 5. A second picture shows the components alone: the mean and -5 to 5 standard deviations of each.
+With --nopixel_noise the sample of a low-rank family is of its factor alone.
+
+Writes SUBJECT.png, SUBJECT_alone.png and SUBJECT.npz into WORKDIR/components, or --output.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+
+from launch import flags
+from structured_obs import plotting
+from structured_obs.applications import components
+from structured_obs.applications import subject as subjects
+from structured_obs.train import finished
+
+_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
+_SUBJECT = absl_flags.DEFINE_string('subject', 'test:0', subjects.FORMS)
+_COMPONENTS = absl_flags.DEFINE_integer('components', 0, 'How many; 0 for 10, or all.', 0)
+_PIXEL_NOISE = absl_flags.DEFINE_bool('pixel_noise', True, 'Whether a low-rank sample has any.')
+_SEED = absl_flags.DEFINE_integer('seed', 0, 'Of the sample.', 0)
+_OUTPUT = absl_flags.DEFINE_string('output', '', 'Directory to write to.')
+
+
+def main(arguments: Sequence[str]) -> None:
+  """Draws what the flags describe."""
+  del arguments
+  if not _WORKDIR.value:
+    raise ValueError('--workdir is missing; it names the directory of the run to look at.')
+  wanted = subjects.parse(_SUBJECT.value)
+  trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)
+  family = trained.model.family
+  components.check(family, trained.model.image, _COMPONENTS.value)
+  subject = subjects.find(trained, prepared, wanted)
+  count = _COMPONENTS.value or components.default_count(subject.params, trained.model.image)
+  key = jax.random.key(_SEED.value)
+  sample = components.draw(key, family, subject.params, _PIXEL_NOISE.value)
+  found = components.scale(family, subject.params, sample, count)
+
+  output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'components')
+  about = f'{subject.name} of {trained.name}, step {trained.step}'
+  headings = [f'{factor:g}' for factor in components.FACTORS]
+  labels = [f'{i + 1}' for i in range(count)]
+  plotting.image_grid(
+    output / f'{subject.name}.png',
+    np.asarray(found.samples), labels, headings,
+    f'{about}: a sample with one component (row) multiplied (column)',
+  )  # fmt: skip
+  labels = [f'{i + 1}, {deviation:.2g}' for i, deviation in enumerate(np.asarray(found.deviations))]
+  plotting.image_grid(
+    output / f'{subject.name}_alone.png',
+    np.asarray(found.alone), labels, headings,
+    f'{about}: the mean and so many standard deviations (column) of one component (row: number, size)',
+  )  # fmt: skip
+  arrays = {name: np.asarray(array) for name, array in found._asdict().items()}
+  arrays['factors'] = np.asarray(components.FACTORS)
+  np.savez_compressed(output / f'{subject.name}.npz', **arrays)  # type: ignore[arg-type]
+  print(f'written to {output}: {subject.name}.png, {subject.name}_alone.png, {subject.name}.npz')
+  message = components.warning(found)
+  if message:
+    print(message)
+
+
+if __name__ == '__main__':
+  flags.run(main)

@@ -1,0 +1,138 @@
+"""A comparison of ways to denoise, on a test split or on images of one's own.
+
+What one run makes of noisy images by each method of `denoise`, what others make of them, and all of it
+written as pictures, arrays and a table.
+
+Letters: N images; H W C image height, width, channels.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from structured_obs import plotting
+from structured_obs.applications import denoise
+from structured_obs.evaluation import image_quality, views
+from structured_obs.evaluation.results import Trained
+
+Array = jax.Array
+
+POSTERIOR = 'posterior mean'
+DEVIATION = 'its standard deviation'
+SHOWN = 8  # images in the picture
+
+
+class Settings(NamedTuple):
+  """What to compare."""
+
+  sigma: float  # standard deviation of the noise, of pixels in [-1, 1]
+  refinements: int = 0  # how often a guess is encoded again, in a method of its own
+  project: bool = True  # on leading eigenvectors, as the paper does
+  components: int = 0  # of the projection; 0: the paper's 1000 for 64x64, in proportion
+  seed: int = 0  # of the noise
+
+
+def check(trained: Trained, settings: Settings) -> None:
+  """Raise ValueError if a run cannot denoise, or what its settings say cannot be."""
+  denoise.check(trained.model.family, settings.sigma)
+  if trained.spec.condition:
+    raise ValueError(
+      f'{trained.workdir} is of a model that is given more than an image, such as its class, to which '
+      'no noise may be added; denoise with a run that sees images alone.'
+    )
+
+
+def methods(
+  trained: Trained, noisy: Array, settings: Settings, validation: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+  """What a run makes of noisy images [N, H, W, C], by the method's name.
+
+  Among them, as `DEVIATION`, the posterior standard deviation, where it is known.
+
+  Args:
+    trained: with a Gaussian family.
+    noisy: in the model's units.
+    settings: what to compute.
+    validation: uint8 [M, H, W, C], to find the best number of components on; none leaves that out.
+  """
+  model, variables, sigma = trained.model, trained.variables, settings.sigma
+  first = denoise.posterior_mean(model, variables, noisy, sigma)
+  found = {'reconstruction': first.reconstruction, POSTERIOR: first.mean}
+  if settings.refinements:
+    first = denoise.posterior_mean(model, variables, noisy, sigma, settings.refinements)
+    found[f'{POSTERIOR}, refined {settings.refinements}x'] = first.mean
+  if first.variance is not None:
+    found[DEVIATION] = np.sqrt(np.maximum(first.variance, 0))
+  if not settings.project:
+    return found
+  counts = [settings.components or denoise.paper_components(model.image.size)]
+  if validation is not None and len(validation):
+    counts.append(_best_components(trained, validation, settings))
+  for k in counts:
+    found[f'projection on {k}'] = denoise.projection(model, variables, noisy, k).mean
+  return found
+
+
+def other(run: Trained, first: Trained, noisy: Array, settings: Settings) -> np.ndarray:
+  """What another run makes of the noisy images of the first, [N, H, W, C].
+
+  By its plain reconstruction where it was trained for that (model.input_noise), else by its posterior
+  mean. Raises ValueError where it is of images of another shape.
+  """
+  if run.model.image != first.model.image:
+    raise ValueError(
+      f'{run.workdir} is of images of {tuple(run.model.image)}, but {first.workdir} of '
+      f'{tuple(first.model.image)}.'
+    )
+  if run.config.model.input_noise:
+    return denoise.reconstruct(run.model, run.variables, noisy)
+  return denoise.posterior_mean(run.model, run.variables, noisy, settings.sigma).mean
+
+
+def write(
+  output: Path,
+  trained: Trained,
+  found: dict[str, np.ndarray],
+  clean: np.ndarray | None,
+  settings: Settings,
+) -> str:
+  """Writes denoising.png and images.npz, and with clean images report.md and scores.json.
+
+  Returns:
+    What to tell: the table of scores, where there is one, and where everything is.
+  """
+  images = {name: array for name, array in found.items() if name != DEVIATION}
+  rows = [] if clean is None else [plotting.Row('original', clean[:SHOWN])]
+  rows += [plotting.Row(name.replace(', ', ',\n'), x[:SHOWN]) for name, x in images.items()]
+  if DEVIATION in found:
+    rows.append(plotting.Row('its standard\ndeviation', found[DEVIATION][:SHOWN], 'size'))
+  title = f'Denoising: {trained.name}, step {trained.step}, noise {settings.sigma:g}'
+  plotting.image_rows(output / 'denoising.png', rows, title=title)
+  arrays = {**images, 'standard deviation': found.get(DEVIATION), 'original': clean}
+  arrays = {name: array for name, array in arrays.items() if array is not None}
+  np.savez_compressed(output / 'images.npz', **arrays)  # type: ignore[arg-type]
+  if clean is None:
+    return f'written to {output}: denoising.png, images.npz'
+  table, scores = image_quality.comparison(images, clean, POSTERIOR)
+  about = (
+    f'`{trained.workdir}` (step {trained.step}), noise of standard deviation {settings.sigma:g} added '
+    'to pixels in [-1, 1]; ± is the standard error over images, of a difference that of the '
+    'differences image by image.'
+  )
+  tree: dict[str, Any] = {
+    'sigma': settings.sigma, 'images': len(clean), 'seed': settings.seed, 'methods': scores
+  }  # fmt: skip
+  image_quality.write(output, table, tree, about)
+  return f'{table}\n\nwritten to {output}: report.md, scores.json, images.npz, denoising.png'
+
+
+def _best_components(trained: Trained, images: np.ndarray, settings: Settings) -> int:
+  """How many eigenvectors give the least error on validation images with noise of their own."""
+  clean = views.to_float(np.asarray(images), trained.spec.levels)
+  noisy = denoise.add_noise(jax.random.key(settings.seed + 1), clean, settings.sigma)
+  size = trained.model.image.size
+  errors = denoise.projection(trained.model, trained.variables, noisy, size, clean).errors
+  assert errors is not None
+  return int(np.argmin(errors.mean(axis=0))) + 1

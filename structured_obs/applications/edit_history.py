@@ -1,0 +1,112 @@
+"""A sequence of edits, with the distribution after each, and the picture of it.
+
+Letters: E edits; S samples; H W C image height, width, channels.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs import plotting
+from structured_obs.applications import edit
+from structured_obs.distributions import gaussian
+from structured_obs.distributions.base import Family
+
+Array = jax.Array
+
+
+class History(NamedTuple):
+  """The distribution as it was predicted, and after each edit and those before it."""
+
+  means: np.ndarray  # [E + 1, H, W, C]
+  deviations: np.ndarray | None  # [E + 1, H, W, C]; None where the family knows none
+  samples: np.ndarray  # [E + 1, S, H, W, C]
+  touched: np.ndarray  # [E, H, W, C]  the mean before each edit, with its pixels set
+  masks: np.ndarray  # [E, H, W, C]  bool, of each edit
+  implausibility: np.ndarray  # [E]  after each edit
+
+
+def run(
+  family: Family, params: Any, edits: Sequence[edit.Edit], key: Array, samples: int = 3
+) -> History:
+  """Makes edits one after the other.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    edits: E of them, in order.
+    key: of the samples; one noise for each sample, whatever the edits.
+    samples: S.
+
+  Raises:
+    ValueError: as `edit.apply`.
+  """
+  keys = jax.random.split(key, max(samples, 1))[:samples]
+  edit.check(family)
+  mean, variance, predicted = _predicted(family, params, keys)
+  means, masks, touched, implausible = [mean], [], [], []
+  found = [edit.apply(family, params, edits[: i + 1]) for i in range(len(edits))]
+  for one, result in zip(edits, found, strict=True):
+    touched.append(jnp.where(one.mask, one.value, means[-1]))
+    means.append(result.mean)
+    masks.append(one.mask)
+    implausible.append(result.implausibility)
+  deviations = None
+  if found[-1].deviation is not None:
+    deviations = [jnp.sqrt(variance), *(one.deviation for one in found)]
+  drawn = [predicted, *(np.asarray([one.sample(key) for key in keys]) for one in found)]
+  return History(
+    means=np.asarray(means),
+    deviations=None if deviations is None else np.asarray(deviations),
+    samples=np.stack([np.reshape(images, (len(keys), *mean.shape)) for images in drawn]),
+    touched=np.asarray(touched),
+    masks=np.asarray(masks),
+    implausibility=np.asarray(implausible),
+  )
+
+
+def rows(history: History) -> tuple[list[plotting.Row], list[str]]:
+  """Rows and headings of the paper's figure 6: the image, an edit, the image after it, the next edit.
+
+  Below are the change that each edit made, standard deviations, and samples.
+  """
+  count = len(history.touched)
+  at_edits, after = tuple(range(1, 2 * count, 2)), history.means[1:]
+  outline = np.zeros((2 * count + 1, *history.masks.shape[1:3]), bool)
+  outline[1::2] = history.masks.any(axis=-1)
+  line = _between(history.means, history.touched)
+  found = [plotting.Row('mean', line, outline=outline)]
+  change = _between(np.zeros_like(history.means), after * 0)
+  change[2::2] = after - history.means[:-1]
+  found.append(plotting.Row('change', change, 'signed', empty=(0, *at_edits)))
+  if history.deviations is not None:
+    deviations = _between(history.deviations, after * 0)
+    found.append(plotting.Row('standard\ndeviation', deviations, 'size', empty=at_edits))
+  for i in range(history.samples.shape[1]):
+    drawn = _between(history.samples[:, i], after * 0)
+    found.append(plotting.Row(f'sample {i + 1}', drawn, empty=at_edits))
+  headings = ['predicted', *(heading for i in range(count) for heading in (f'edit {i + 1}', 'after'))]
+  return found, headings
+
+
+def arrays(history: History) -> dict[str, np.ndarray]:
+  """Arrays by name, for np.savez."""
+  return {name: array for name, array in history._asdict().items() if array is not None}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predicted(family: Family, params: Any, keys: Array) -> tuple[Array, Array, Array]:
+  """Mean, variance and a sample for each key, before any edit."""
+  samples = jax.lax.map(lambda key: family.sample(key, params), keys)
+  return family.mean(params), gaussian.variance(family, params), samples
+
+
+def _between(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+  """E + 1 images and E between them, as one array [2 E + 1, H, W, C]."""
+  found = np.empty((len(outer) + len(inner), *outer.shape[1:]), outer.dtype)
+  found[::2], found[1::2] = outer, inner
+  return found

@@ -1,0 +1,136 @@
+"""Edits as a user gives them: rectangles in words, and pairs of image files.
+
+Values are in the model's units, pixels in [-1, 1] from black to white.
+"""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs.applications import edit
+from structured_obs.data import decode
+from structured_obs.data import images as pixels
+from structured_obs.distributions.base import ImageShape
+
+FORM = 'row,column,height,width,value or red/green/blue, and perhaps a deviation, as 4,6,3,3,-0.5,0.1'
+_LEVELS = 256  # of an image file
+
+
+class Rectangle(NamedTuple):
+  """Pixels to set, counted from the top left."""
+
+  row: int
+  column: int
+  height: int
+  width: int
+  value: tuple[float, ...]  # one number for all channels, or one each
+  deviation: float = 0.0
+
+
+def parse_rectangle(text: str) -> Rectangle:
+  """Rectangle from its description, 'row,column,height,width,value[/green/blue][,deviation]'.
+
+  Raises:
+    ValueError: it is of another form, empty, or has a negative number where none can be.
+  """
+  parts = [part.strip() for part in text.split(',')]
+  if len(parts) not in (5, 6) or not all(part.isdecimal() for part in parts[:4]):
+    raise ValueError(f'A rectangle must be {FORM}; got {text!r}.')
+  row, column, height, width = map(int, parts[:4])
+  value = tuple(_number(part, text) for part in parts[4].split('/'))
+  found = Rectangle(row, column, height, width, value, *(_number(part, text) for part in parts[5:]))
+  if len(value) not in (1, 3):
+    raise ValueError(f'A rectangle needs one value or red/green/blue; got {text!r}.')
+  if not height or not width:
+    raise ValueError(f'A rectangle must be at least one pixel high and wide; got {text!r}.')
+  edit.check_deviation(found.deviation)
+  return found
+
+
+def of_rectangle(rectangle: Rectangle, image: ImageShape) -> edit.Edit:
+  """Edit of images of this shape.
+
+  Raises:
+    ValueError: the rectangle is not inside, or has more values than the image has channels.
+  """
+  row, column, height, width, value, deviation = rectangle
+  if row + height > image.height or column + width > image.width:
+    raise ValueError(
+      f'The rectangle of rows {row} to {row + height - 1} and columns {column} to {column + width - 1} '
+      f'does not lie in the image of {image.height} x {image.width} pixels, counted from 0.'
+    )
+  if len(value) not in (1, image.channels):
+    raise ValueError(
+      f'A rectangle in an image of {image.channels} channel(s) needs as many values, or one for all; '
+      f'got {len(value)}.'
+    )
+  mask = np.zeros(image, bool)
+  mask[row : row + height, column : column + width] = True
+  values = np.broadcast_to(np.asarray(value, np.float32), image)
+  return edit.Edit(jnp.asarray(values), jnp.asarray(mask), deviation)
+
+
+class Painted(NamedTuple):
+  """Files of an edit, as they were read."""
+
+  value: np.ndarray  # uint8 [h, w, 1 or 3]
+  mask: np.ndarray  # uint8 [h, w, 1 or 3], bright where the values count
+
+
+def read_files(image_path: str, mask_path: str) -> Painted:
+  """Reads the values of an edit and its mask.
+
+  Raises:
+    ValueError, OSError: a file is not there or cannot be read, or the two differ in size.
+  """
+  value, mask = read_image(image_path), read_image(mask_path)
+  if value.shape[:2] != mask.shape[:2]:
+    raise ValueError(
+      f'{image_path} and its mask {mask_path} must be of one size; they have {value.shape[:2]} and '
+      f'{mask.shape[:2]} pixels.'
+    )
+  return Painted(value, mask)
+
+
+def of_files(painted: Painted, to: decode.Target, deviation: float = 0.0) -> edit.Edit:
+  """Edit of images as large as the model's.
+
+  Args:
+    painted: the files; mask pixels brighter than middle gray count.
+    to: how images are cut and resized to the model's; the mask without blurring it.
+    deviation: of the edit.
+
+  Raises:
+    ValueError: the mask is dark wherever it is used.
+  """
+  edit.check_deviation(deviation)
+  value = decode.fit(painted.value, to)
+  mask = decode.fit(painted.mask, to._replace(channels=1, resample='nearest')) >= _LEVELS // 2
+  if not mask.any():
+    raise ValueError('The mask of an edit has no bright pixel where the image is used.')
+  values = pixels.to_unit(jnp.asarray(value), _LEVELS)
+  return edit.Edit(values, jnp.asarray(np.broadcast_to(mask, values.shape)), deviation)
+
+
+def read_image(path: str) -> np.ndarray:
+  """Pixels of an image file, uint8 [H, W, 1 or 3].
+
+  Raises:
+    FileNotFoundError, UnreadableImage: naming the file.
+  """
+  if not Path(path).is_file():
+    raise FileNotFoundError(f'There is no image file {path}.')
+  return decode.decode(path, path)
+
+
+def _number(part: str, text: str) -> float:
+  try:
+    number = float(part)
+  except ValueError:
+    number = math.nan
+  if not math.isfinite(number):
+    raise ValueError(f'A rectangle must be {FORM}; {part!r} in {text!r} is not a number.')
+  return number

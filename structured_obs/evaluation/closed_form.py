@@ -1,0 +1,238 @@
+"""A distribution fitted by gradients beside the best one there is, and beside PCA of the same rank.
+
+A model of kind 'distribution' of the low-rank family has an optimum in closed form, probabilistic PCA:
+with a learnt scale over all noise variances, without one at the variance it has. It is made of the
+same training images, with the variance that dequantisation adds to each pixel, and scored on the same
+dequantised images. Plain PCA draws from a plane of R dimensions in the space of images and so has no
+density; its samples are shown beside the model's.
+
+Letters: R rank; H W C image height, width, channels.
+
+Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
+Autoencoders", 2022, section 4.5 and figure 7.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs import distributions, plotting
+from structured_obs.data import images as pixels
+from structured_obs.distributions import low_rank, probabilistic_pca
+from structured_obs.evaluation import likelihood, results
+from structured_obs.evaluation.results import Result, Trained
+from structured_obs.models.distribution import Distribution
+
+TRAINING = 1000  # training images that are scored at most
+SIDE = 10  # images along each side of a grid
+
+
+class Fit(NamedTuple):
+  """One trained distribution and the optimum of its family."""
+
+  found: Result  # of the trained one, on the images that are evaluated
+  best: Result  # of the optimum, on the same
+  found_training: Result  # both on training images
+  best_training: Result
+  images: probabilistic_pca.Moments  # of the training images, as they are without dequantisation
+
+  @property
+  def rank(self) -> int:
+    """R."""
+    return self.found.trained.config.likelihood.options['rank']
+
+  @property
+  def params(self) -> low_rank.LowRank:
+    """Of the trained distribution."""
+    return _params(self.found.trained)
+
+
+def of_results(
+  found: Sequence[Result], scored: np.ndarray, training: np.ndarray, seed: int = 0
+) -> list[Fit]:
+  """The optimum of every result whose family has one.
+
+  Args:
+    found: on the same images.
+    scored: these images, [N, H, W, C] uint8.
+    training: those that the models were trained on.
+    seed: of the dequantisation in `found`.
+  """
+  known = [result for result in found if _has_optimum(result.trained)]
+  if not known:
+    return []
+  levels = known[0].settings.levels
+  most = max(1, *(result.trained.config.likelihood.options['rank'] for result in known))
+  convert = lambda batch: np.asarray(pixels.to_unit(jnp.asarray(batch), levels))  # noqa: E731
+  images = probabilistic_pca.moments(training, most, convert)
+  shown = np.asarray(training[:TRAINING])
+  fits = []
+  for result in known:
+    settings = result.settings._replace(importance_samples=1)
+    best = optimum(result, images)
+    fits.append(
+      Fit(
+        result,
+        results.evaluate(best, scored, settings, seed=seed),
+        results.evaluate(result.trained, shown, settings, seed=seed),
+        results.evaluate(best, shown, settings, seed=seed),
+        images,
+      )
+    )
+  return fits
+
+
+def optimum(result: Result, images: probabilistic_pca.Moments) -> Trained:
+  """The distribution of the largest likelihood in the family of a result, as a model of its own."""
+  trained, settings = result.trained, result.settings
+  options, learnt = trained.config.likelihood.options, _learns_noise(trained)
+  if settings.dequantize:
+    images = probabilistic_pca.with_noise(images, pixels.bin_width(settings.levels) ** 2 / 12)
+  given = None if learnt else options['noise_variance']
+  params = probabilistic_pca.optimum(images, options['rank'], given)
+  family = distributions.family(
+    'low_rank', rank=options['rank'], noise_variance=float(params.cov_diag), factor_scale=1.0
+  )
+  heads = {'mean': params.mean, 'cov_factor': params.cov_factor}
+  return trained._replace(
+    name=f'probabilistic PCA of rank {options["rank"]}',
+    model=Distribution(family, trained.model.image),
+    variables={'params': {'decoder': {'heads': heads}}},
+  )
+
+
+def text(fits: Sequence[Fit]) -> str:
+  """Markdown: a table for each distribution, and what its numbers are."""
+  parts = ['## Beside the closed form', *(_table(fit) for fit in fits), EXPLANATION]
+  if any(_augmented(fit.found.trained) for fit in fits):
+    parts.append('The closed form has not seen the random flips, turns or shifts of the training.')
+  return '\n\n'.join(parts)
+
+
+EXPLANATION = (
+  '-log p(x) in nats, smaller is better; ± are standard errors over images, of differences image by '
+  'image. Probabilistic PCA maximises the likelihood of the training images, dequantised, in closed '
+  'form (Tipping and Bishop, 1999); a per cent is of its own -log p(x). PCA draws mean + U diag(sd) w '
+  'with U the first principal components and w normal: it has no pixel noise and hence no density.'
+)
+
+
+def as_json(fits: Sequence[Fit]) -> dict[str, Any]:
+  """Summaries by the distribution's name."""
+  return {fit.found.trained.name: _numbers(fit) for fit in fits}
+
+
+def per_image(fits: Sequence[Fit]) -> dict[str, np.ndarray]:
+  """Log densities [N] under each optimum, for np.savez."""
+  return {
+    f'closed_form/{fit.found.trained.name}/log_prob': fit.best.scores.log_prob for fit in fits
+  }
+
+
+def draw(path: Path, fit: Fit, seed: int = 0) -> Path:
+  """Draws 100 samples of the distribution, the same ones without pixel noise, and 100 samples of PCA."""
+  params, key = fit.params, jax.random.key(seed)
+  keys = jax.random.split(key, SIDE * SIDE)
+  noise = jax.vmap(lambda key: low_rank.noise(key, params))(keys)
+  whole = jax.vmap(lambda n: low_rank.reparameterize(params, n))(noise)
+  quiet = noise._replace(diag=jnp.zeros_like(noise.diag))
+  plane = jax.vmap(lambda n: low_rank.reparameterize(params, n))(quiet)
+  grids = [_grid(whole), _grid(plane), _grid(pca_samples(jax.random.fold_in(key, 1), fit))]
+  gap = np.ones_like(grids[0][:, :1])  # white
+  joined = np.concatenate([grids[0], gap, grids[1], gap, grids[2]], axis=1)
+  columns = [''] * joined.shape[1]
+  for i, heading in enumerate((
+    fit.found.trained.name, 'without its pixel noise', f'PCA with {fit.rank} components'
+  )):  # fmt: skip
+    columns[i * (SIDE + 1) + SIDE // 2 - 1] = heading
+  return plotting.image_grid(path, joined, columns=columns)
+
+
+def pca_samples(key: jax.Array, fit: Fit) -> np.ndarray:
+  """100 samples of PCA with R components, mean + U diag(sd) w. [100, H, W, C]."""
+  weights = np.asarray(jax.random.normal(key, (SIDE * SIDE, fit.rank), jnp.float32), np.float64)
+  images = fit.images
+  weights = weights * np.sqrt(images.variances[: fit.rank])
+  return images.mean + np.einsum('nr,rhwc->nhwc', weights, images.directions[: fit.rank])
+
+
+def _has_optimum(trained: Trained) -> bool:
+  config = trained.config
+  return config.model.kind == 'distribution' and config.likelihood.family == 'low_rank'
+
+
+def _learns_noise(trained: Trained) -> bool:
+  """Whether the noise variance is found, not given. One for each pixel has an optimum out of reach."""
+  return trained.config.model.learn_scale or trained.config.likelihood.options['learn_diag']
+
+
+def _augmented(trained: Trained) -> bool:
+  data = trained.config.data
+  return data.flip or data.turn or data.shift > 0
+
+
+def _params(trained: Trained) -> low_rank.LowRank:
+  keys = jax.random.split(jax.random.key(0), 1)  # of nothing: it is one distribution
+  params = trained.model.apply(trained.variables, keys, method='generate')
+  return jax.tree.map(lambda leaf: leaf[0], params)
+
+
+def _grid(images: Any) -> np.ndarray:
+  array = np.asarray(images, np.float64)
+  return array.reshape(SIDE, SIDE, *array.shape[1:])
+
+
+def _numbers(fit: Fit) -> dict[str, Any]:
+  """Everything in the table of one distribution, and the noise variances."""
+  tree: dict[str, Any] = {}
+  for name, found, best in _pairs(fit):
+    difference = likelihood.paired_difference(-found.scores.log_prob, -best.scores.log_prob)
+    optimal = likelihood.summarize(-best.scores.log_prob)
+    tree[name] = {
+      'gradient_fit': likelihood.summarize(-found.scores.log_prob)._asdict(),
+      'closed_form': optimal._asdict(),
+      'difference': difference._asdict(),
+      'difference_per_cent': 100 * difference.mean / abs(optimal.mean),
+    }
+  tree['noise_variance'] = {
+    'gradient_fit': float(jnp.mean(fit.params.cov_diag)),
+    'closed_form': float(_params(fit.best.trained).cov_diag),
+  }
+  tree['variance_of_components'] = float(fit.images.variances[: fit.rank].sum() / fit.images.total)
+  return tree
+
+
+def _pairs(fit: Fit) -> list[tuple[str, Result, Result]]:
+  return [
+    ('evaluated', fit.found, fit.best),
+    ('training', fit.found_training, fit.best_training),
+  ]
+
+
+def _table(fit: Fit) -> str:
+  numbers = _numbers(fit)
+  parts = [(name, len(found.scores.log_prob)) for name, found, _ in _pairs(fit)]
+  noises = numbers['noise_variance']
+  header = ['-log p(x), nats', *(f'{count} {name} images' for name, count in parts), 'noise variance']
+  rows = [
+    [label, *(_cell(numbers[name][kind]) for name, _ in parts), f'{noises[kind]:.4g}']
+    for label, kind in (
+      (fit.found.trained.name, 'gradient_fit'),
+      (fit.best.trained.name, 'closed_form'),
+    )
+  ]
+  changes = [
+    f'{_cell(numbers[name]["difference"])} ({numbers[name]["difference_per_cent"]:.2f} %)'
+    for name, _ in parts
+  ]
+  share = f'PCA of rank {fit.rank}, {100 * numbers["variance_of_components"]:.1f} % of the variance'
+  rows += [['their difference', *changes, ''], [share, 'no density', 'no density', '0']]
+  return results.markdown_table([header, *rows])
+
+
+def _cell(summary: Mapping[str, Any]) -> str:
+  return f'{summary["mean"]:.3f} ± {summary["standard_error"]:.3f}'

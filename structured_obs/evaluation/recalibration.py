@@ -1,0 +1,109 @@
+"""The temperature that recalibrates a model, found on one split and judged on another.
+
+A constraint on the entropy, an early stop or a small validation set leave covariances too small for the
+errors on new images. Scaling every covariance by T^2 is the cheapest cure; with q the squared
+Mahalanobis distance of an image and D its size,
+
+  log p_T = log p + q (1 - 1 / T^2) / 2 - D log T,
+
+whose mean over images is largest at T^2 = mean(q) / D.
+
+Letters: N images; D = H W C.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from structured_obs.evaluation import calibration, likelihood, results
+from structured_obs.evaluation.results import Result
+
+
+class Recalibration(NamedTuple):
+  """One model before and after its covariances are scaled by temperature^2."""
+
+  temperature: float  # of the images it was found on
+  before: calibration.Calibration
+  after: calibration.Calibration
+  negative_log_prob: np.ndarray  # [N]  -log p(x given mean of z), nats
+  tempered: np.ndarray  # [N]  the same at that temperature
+
+
+def recalibrate(
+  found_on: likelihood.Scores, judged_on: likelihood.Scores, num_dims: int
+) -> Recalibration:
+  """Recalibration of a Gaussian model from its scores on two splits.
+
+  Args:
+    found_on: scores of the images that give the temperature.
+    judged_on: scores of others.
+    num_dims: D.
+  """
+  temperature = calibration.calibration(found_on.mahalanobis, num_dims).temperature
+  distance = judged_on.mahalanobis
+  gain = 0.5 * num_dims * distance * (1 - temperature**-2) - num_dims * math.log(temperature)
+  return Recalibration(
+    temperature,
+    calibration.calibration(distance, num_dims),
+    calibration.calibration(distance / temperature**2, num_dims),
+    -judged_on.log_prob,
+    -judged_on.log_prob - gain,
+  )
+
+
+def of_results(found: Sequence[Result], images: np.ndarray) -> dict[str, Recalibration]:
+  """Recalibrations by the models' names; of those that are Gaussian.
+
+  Args:
+    found: results on one split.
+    images: of another split, on which the temperatures are found; without any there are none.
+  """
+  recalibrations = {}
+  for result in found:
+    if result.trained.model.family.gaussian is None or not len(images):
+      continue
+    settings = result.settings._replace(importance_samples=1)
+    other = results.evaluate(result.trained, images, settings)
+    recalibrations[result.trained.name] = recalibrate(other.scores, result.scores, result.num_dims)
+  return recalibrations
+
+
+def text(found: Mapping[str, Recalibration]) -> str:
+  """A Markdown section: a table with one row for each model."""
+  if not found:
+    return ''
+  header = ['', 'temperature', 'q / D', 'recalibrated', 'its spread', 'recalibrated']
+  header += ['-log p, nats', 'recalibrated', 'difference']
+  rows = [header]
+  for name, one in found.items():
+    gained = likelihood.paired_difference(one.tempered, one.negative_log_prob)
+    rows.append([
+      name,
+      f'{one.temperature:.3f}',
+      *(f'{value:.3f}' for value in (one.before.mean, one.after.mean)),
+      *(f'{value:.3f}' for value in (one.before.spread, one.after.spread)),
+      *(f'{likelihood.summarize(x).mean:.2f}' for x in (one.negative_log_prob, one.tempered)),
+      f'{gained.mean:.2f} ± {gained.standard_error:.2f}',
+    ])
+  return '\n\n'.join([
+    '## Recalibration',
+    results.markdown_table(rows),
+    'Standard deviations are multiplied by the temperature that is most likely on the validation '
+    'images. Pass it to `launch.sample` as --temperature.',
+  ])
+
+
+def as_json(found: Mapping[str, Recalibration]) -> dict[str, Any]:
+  """Everything in the table by the model's name."""
+  return {
+    name: {
+      'temperature': one.temperature,
+      'before': one.before._asdict(),
+      'after': one.after._asdict(),
+      'negative_log_prob': likelihood.summarize(one.negative_log_prob)._asdict(),
+      'tempered': likelihood.summarize(one.tempered)._asdict(),
+    }
+    for name, one in found.items()
+  }

@@ -1,0 +1,109 @@
+"""What an evaluation tells beside its table of scores: one section for each thing it can find out.
+
+A section is made where models and data allow it. One more is a function here, and its line in `MAKERS`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from structured_obs.evaluation import (
+  closed_form,
+  covariance_error,
+  recalibration,
+  truth_pictures,
+  whiteness,
+)
+from structured_obs.evaluation.results import Result
+
+Figures = dict[str, Path]  # path by title
+
+
+class Evaluated(NamedTuple):
+  """What sections are made of."""
+
+  found: Sequence[Result]  # on the same images, of a split
+  split: str
+  images: np.ndarray  # [N, H, W, C], as stored: those that were scored
+  splits: Mapping[str, np.ndarray]  # all images of every split
+  seed: int = 0  # of the dequantisation
+
+
+class Section(NamedTuple):
+  """One part of an evaluation."""
+
+  name: str  # in evaluation.json
+  text: str  # Markdown, with its heading
+  tree: Any  # for JSON
+  arrays: Mapping[str, np.ndarray] = MappingProxyType({})  # for per_image.npz
+  draw: Callable[[Path], Figures] | None = None  # directory -> the figures drawn there
+
+
+def make(evaluated: Evaluated) -> list[Section]:
+  """Every section that these models and data allow."""
+  made = (maker(evaluated) for maker in MAKERS)
+  return [section for section in made if section is not None]
+
+
+def _truth(evaluated: Evaluated) -> Section | None:
+  models = [result.trained for result in evaluated.found]
+  found = covariance_error.judge(models, evaluated.split, evaluated.images)
+  if not found:
+    return None
+  return Section(
+    'truth_known',
+    covariance_error.text(found),
+    covariance_error.as_json(found),
+    covariance_error.per_image(found),
+    lambda directory: truth_pictures.write(directory, models, evaluated.split, evaluated.images),
+  )
+
+
+def _recalibration(evaluated: Evaluated) -> Section | None:
+  found = recalibration.of_results(evaluated.found, evaluated.splits['validation'])
+  if not found:
+    return None
+  return Section('recalibration', recalibration.text(found), recalibration.as_json(found))
+
+
+def _whiteness(evaluated: Evaluated) -> Section | None:
+  models = [result.trained for result in evaluated.found]
+  found = whiteness.of_models(models, evaluated.images)
+  if not found:
+    return None
+
+  def draw(directory: Path) -> Figures:
+    return {'Autocorrelation of residuals': whiteness.draw(directory / 'whiteness.png', found)}
+
+  return Section('whiteness', whiteness.text(found), whiteness.as_json(found), draw=draw)
+
+
+def _closed_form(evaluated: Evaluated) -> Section | None:
+  fits = closed_form.of_results(
+    evaluated.found, evaluated.images, evaluated.splits['train'], evaluated.seed
+  )
+  if not fits:
+    return None
+
+  def draw(directory: Path) -> Figures:
+    title = 'Samples without a network, and of PCA'
+    return {title: closed_form.draw(directory / 'without_network.png', fits[0])}
+
+  return Section(
+    'closed_form',
+    closed_form.text(fits),
+    closed_form.as_json(fits),
+    closed_form.per_image(fits),
+    draw,
+  )
+
+
+MAKERS: tuple[Callable[[Evaluated], Section | None], ...] = (
+  _truth,
+  _recalibration,
+  _whiteness,
+  _closed_form,
+)

@@ -1,0 +1,136 @@
+"""How white residuals are once a model has whitened them: correlations of neighbours that it missed.
+
+If x is of the distribution that a model predicts, the pixels of its white image are independent, and
+the autocorrelation of that image is 1 at no distance and 0 at any other. What a covariance does not
+know stays behind as correlation between neighbours: all of it for independent pixels.
+
+Letters: N images; B images at a time; H W C image height, width, channels; K largest lag; L = 2 K + 1.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs import plotting
+from structured_obs.distributions import gaussian
+from structured_obs.evaluation import results, views
+from structured_obs.evaluation.results import Trained
+
+Array = jax.Array
+LAG = 5  # K
+BATCH = 32  # B
+SCORED = 256  # images at most
+RESIDUAL = 'residual itself'
+
+
+class Whiteness(NamedTuple):
+  """Autocorrelation of white images."""
+
+  autocorrelation: np.ndarray  # [L, L]  by lag, rows down and columns right; 1 in the middle
+  root_mean_square: float  # over all lags but the middle one; 0 for white images
+
+
+def autocorrelation(images: Array, lag: int = LAG) -> Array:
+  """Sums of products of pixels of [N, H, W, C] at each lag, the means over the pairs. [L, L].
+
+  Lags as long as the image have no pairs and are NaN.
+  """
+  height, width = images.shape[1:3]
+  padded = jnp.pad(images, ((0, 0), (lag, lag), (lag, lag), (0, 0)))
+
+  def at(index: Array) -> Array:
+    row, column = index // (2 * lag + 1), index % (2 * lag + 1)
+    moved = jax.lax.dynamic_slice(padded, (0, row, column, 0), images.shape)
+    down, right = height - jnp.abs(row - lag), width - jnp.abs(column - lag)
+    pairs = (down * right * images.shape[0] * images.shape[3]).astype(images.dtype)
+    return jnp.where((down > 0) & (right > 0), jnp.sum(images * moved) / pairs, jnp.nan)
+
+  lags = jax.lax.map(at, jnp.arange((2 * lag + 1) ** 2, dtype=jnp.int32))
+  return lags.reshape(2 * lag + 1, 2 * lag + 1)
+
+
+def measure(trained: Trained, images: np.ndarray) -> tuple[Whiteness, Whiteness]:
+  """Whiteness of the residuals x - mean of p(x|z): as they are, and whitened by a Gaussian model.
+
+  Args:
+    trained: the model; z is the mean of q(z|x).
+    images: [N, H, W, C] as stored; the first 256 are measured.
+  """
+  sums, weights = [], []
+  for first in range(0, min(len(images), SCORED), BATCH):
+    batch = np.asarray(images[first : first + BATCH])
+    x = views.to_float(batch, trained.spec.levels)
+    sums.append(jax.device_get(_lags(trained.model, trained.variables, x)))
+    weights.append(len(batch))
+  residual, white = (np.average(part, axis=0, weights=weights) for part in zip(*sums, strict=True))
+  return summarize(residual), summarize(white)
+
+
+def summarize(lags: np.ndarray) -> Whiteness:
+  """Autocorrelation from mean products by lag [L, L], with the mean square in the middle."""
+  middle = lags.shape[0] // 2
+  found = np.asarray(lags, np.float64) / lags[middle, middle]
+  rest = np.delete(found.reshape(-1), middle * lags.shape[0] + middle)
+  return Whiteness(found, float(np.sqrt(np.nanmean(np.square(rest)))))
+
+
+def of_models(models: Sequence[Trained], images: np.ndarray) -> dict[str, Whiteness]:
+  """Whiteness by the names of the Gaussian models, after that of the first one's residuals."""
+  found: dict[str, Whiteness] = {}
+  for trained in models:
+    if trained.model.family.gaussian is not None:
+      residual, white = measure(trained, images)
+      found.setdefault(RESIDUAL, residual)
+      found[trained.name] = white
+  return found
+
+
+def text(found: Mapping[str, Whiteness]) -> str:
+  """A Markdown section: the root mean square and the nearest lags of each."""
+  if not found:
+    return ''
+  rows = [['correlation of white pixels', 'one down', 'one right', f'all lags to {LAG}, rms']]
+  for name, one in found.items():
+    middle = one.autocorrelation.shape[0] // 2
+    near = (one.autocorrelation[middle + 1, middle], one.autocorrelation[middle, middle + 1])
+    rows.append([name, *(f'{value:.3f}' for value in (*near, one.root_mean_square))])
+  return '\n\n'.join([
+    '## Whitened residuals',
+    results.markdown_table(rows),
+    'All would be 0 if the residuals were as the model says; "residual itself" is not whitened.',
+  ])
+
+
+def as_json(found: Mapping[str, Whiteness]) -> dict[str, Any]:
+  """Root mean square and autocorrelation by name."""
+  return {
+    name: {'root_mean_square': one.root_mean_square, 'autocorrelation': one.autocorrelation.tolist()}
+    for name, one in found.items()
+  }
+
+
+def draw(path: Path, found: Mapping[str, Whiteness]) -> Path:
+  """Draws the autocorrelations on one scale, the middle left out."""
+  shown = {name: one.autocorrelation.copy() for name, one in found.items()}
+  for lags in shown.values():
+    lags[lags.shape[0] // 2, lags.shape[0] // 2] = np.nan
+  limit = max(float(np.nanmax(np.abs(lags))) for lags in shown.values())
+  rows = [
+    plotting.Row(name, lags[None, :, :, None], 'signed', limit=limit) for name, lags in shown.items()
+  ]
+  return plotting.image_rows(path, rows, title=f'Autocorrelation, lags to {LAG}')
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _lags(model: Any, variables: Any, x: Array) -> tuple[Array, Array]:
+  """Mean products by lag of the residuals, and of the white images. [L, L] each."""
+  params = model.apply(variables, None, x, method='reconstruct')
+  x = x[..., : model.image.channels]
+  residual = x - jax.vmap(model.family.mean)(params)
+  white = jax.vmap(functools.partial(gaussian.white_image, model.family))(params, x)
+  return autocorrelation(residual), autocorrelation(white)

@@ -1,0 +1,102 @@
+"""ResNet encoder and decoder of SOS-VAE, for images of any size.
+
+The encoder ends in a maximum over the image, so only the decoder's first layer knows the image's size:
+a transposed convolution of the whole coarsest resolution, 1x1 -> h x w. Each of the other
+resolutions is entered by a residual block that halves, or that follows nearest-neighbour upsampling.
+With features (64, 128, 256, 512), 2 blocks, batch norm, 128 latents and rank 25 the network has the
+size of the authors': 31.0 million parameters at 218 x 178 x 3 and 21.5 at 64 x 64.
+
+What differs from theirs: they upsample by transposed convolutions of stride 2, which leave three
+quarters of what skips a block empty; each position of the coarsest resolution has a bias; the dense
+layer of the posterior starts small; and the end, from the last activation to the heads, is that of
+`networks.Decoder`.
+
+Letters: B batch; H W C image height, width, channels; h w the same at the coarsest resolution; Z
+latents; F features.
+
+Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
+Autoencoders", 2022, and its public code.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from structured_obs.distributions import base
+from structured_obs.models import layers, networks
+
+Array = jax.Array
+
+POSTERIOR_SCALE = 0.1  # of the posterior: it begins near the prior, although maxima are large
+
+
+class Block(nn.Module):
+  """Two 3x3 convolutions beside their input, which a 1x1 convolution brings to their size."""
+
+  features: int
+  stride: int = 1
+  norm: str = 'none'
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    """Map [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), F]."""
+    normalise = layers.norm_layer(self.norm, train, self.axis_name)
+    y = nn.Conv(self.features, (3, 3), strides=self.stride, padding=1)(x)
+    y = nn.Conv(self.features, (3, 3))(nn.relu(normalise(y)))
+    if self.stride > 1 or x.shape[-1] != self.features:
+      x = nn.Conv(self.features, (1, 1), strides=self.stride)(x)
+    return nn.relu(x + normalise(y))
+
+
+class Encoder(nn.Module):
+  """Residual blocks at every resolution, a maximum over the image, and one dense layer."""
+
+  outputs: int
+  features: tuple[int, ...]
+  blocks: int
+  norm: str
+  axis_name: str | None
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    """Map images [B, H, W, C] to [B, outputs]."""
+    normalise = layers.norm_layer(self.norm, train, self.axis_name)
+    x = nn.relu(normalise(nn.Conv(self.features[0], (3, 3))(x)))
+    for level, width in enumerate(self.features):
+      for block in range(self.blocks):
+        stride = 2 if level > 0 and block == 0 else 1
+        x = Block(width, stride, self.norm, self.axis_name)(x, train)
+    x = nn.relu(normalise(nn.Conv(self.features[-1], (1, 1))(x)))
+    init = nn.initializers.variance_scaling(POSTERIOR_SCALE**2, 'fan_in', 'normal')
+    return nn.Dense(self.outputs, kernel_init=init)(jnp.max(x, axis=(1, 2)))
+
+
+class Decoder(nn.Module):
+  """Mirror of `Encoder`, ending in one head for every output of a family. Fields as of the other one."""
+
+  image: base.ImageShape
+  outputs: dict[str, base.Shape]
+  features: tuple[int, ...]
+  blocks: int
+  norm: str
+  axis_name: str | None
+  extra_layers: int = 0
+  head_scale: float = 0.1
+
+  @nn.compact
+  def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
+    """Map latents [B, Z] to one array [B, *shape] for each output; see `networks.Decoder`."""
+    normalise = layers.norm_layer(self.norm, train, self.axis_name)
+    sizes = layers.resolutions(self.image, len(self.features))
+    # A transposed convolution of an image of one pixel is this dense layer, Z -> [h, w, Z].
+    x = nn.DenseGeneral((*sizes[-1], z.shape[-1]))(z)
+    x = nn.relu(normalise(nn.Conv(self.features[-1], (1, 1))(x)))
+    for level in reversed(range(len(self.features))):
+      if level < len(self.features) - 1:
+        x = layers.upsample(x, *sizes[level])
+        x = Block(self.features[level], 1, self.norm, self.axis_name)(x, train)
+      for _ in range(self.blocks - (level > 0)):
+        x = Block(self.features[level], 1, self.norm, self.axis_name)(x, train)
+    x = normalise(nn.Conv(self.features[0], (1, 1))(x))
+    return networks.emit(self, x, image)

@@ -1,0 +1,148 @@
+"""Rows of images with labels.
+
+Letters: n images in a row; H W C image height, width, channels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from structured_obs.plotting import figure as figures
+
+
+class Row(NamedTuple):
+  """One row of a picture: images and how to show them.
+
+  Signed values are shown from blue over white to red for one channel; for three, gray stands for 0.
+  Sizes, such as standard deviations, go from black to yellow, the mean over the channels. Both are
+  scaled to the row's largest value, which is added to the label.
+  """
+
+  label: str
+  images: np.ndarray  # [n, H, W, C], C = 1 or 3
+  kind: str = 'pixels'  # 'pixels' in [-1, 1], clipped; 'signed' about 0; 'size' from 0
+  mark: tuple[int, int] | None = None  # row and column of a pixel to mark
+  limit: float | None = None  # value of the strongest colour instead of the row's largest
+  outline: np.ndarray | None = None  # [n, H, W] bool: pixels to draw a line around
+  empty: tuple[int, ...] = ()  # places in the row that are left empty
+
+
+def image_rows(
+  path: str | Path, rows: Sequence[Row], columns: Sequence[str] = (), title: str = ''
+) -> Path:
+  """Draws rows of images, each with its label at the left. Rows may differ in length.
+
+  Args:
+    path: of the PNG file; its directory is made.
+    rows: from the top.
+    columns: a short heading for each column, or none.
+    title: above everything, or none.
+
+  Returns:
+    The path.
+
+  Raises:
+    ValueError: if there are no rows, or a row is not of images with 1 or 3 channels.
+  """
+  if not rows:
+    raise ValueError('image_rows needs at least one row.')
+  for row in rows:
+    _check_row(row)
+  count = max(len(row.images) for row in rows)
+  shapes = [_panel(row.images.shape[1], row.images.shape[2]) for row in rows]
+  labels = [_label(row) for row in rows]
+  width = max(shape[1] for shape in shapes) + 0.06
+  heights = [  # a flat image still needs room for its label
+    max(shape[0] + 0.06, 0.14 * len(label.split('\n')) + 0.02)
+    for shape, label in zip(shapes, labels, strict=True)
+  ]
+  left = 0.1 + 0.075 * max(len(line) for label in labels for line in label.split('\n'))
+  top = 0.08 + 0.3 * bool(title) + 0.2 * bool(columns)
+  size = max(left + count * width, 0.09 * len(title)) + 0.08, top + sum(heights) + 0.05
+  figure = figures.make(size)
+  if title:
+    figure.text(0.1 / size[0], 1 - 0.1 / size[1], title, va='top', fontsize=9, color=figures.INK)
+  bottom = size[1] - top
+  for row, label, height, shape in zip(rows, labels, heights, shapes, strict=True):
+    bottom -= height
+    middle = (bottom + height / 2) / size[1]
+    figure.text((left - 0.08) / size[0], middle, label, ha='right', va='center', fontsize=8)
+    for i in range(len(row.images)):
+      corner = left + i * width, bottom + (height - shape[0]) / 2
+      if i not in row.empty:
+        _draw(figures.axes(figure, corner, shape), row, i)
+  for i, heading in enumerate(columns):
+    x, y = left + (i + 0.5) * width, size[1] - top + 0.03
+    style = {'ha': 'center', 'va': 'bottom', 'fontsize': 8, 'color': figures.INK}
+    figure.text(x / size[0], y / size[1], heading, **style)
+  return figures.save(figure, path)
+
+
+def _check_row(row: Row) -> None:
+  if row.images.ndim != 4 or row.images.shape[-1] not in (1, 3) or 0 in row.images.shape:
+    raise ValueError(
+      f'The row {row.label!r} must hold images of shape (n, height, width, 1 or 3), at least one; '
+      f'got {row.images.shape}.'
+    )
+  if row.outline is not None and row.outline.shape != row.images.shape[:-1]:
+    raise ValueError(
+      f'The outline of the row {row.label!r} must have shape {row.images.shape[:-1]}; got '
+      f'{row.outline.shape}.'
+    )
+  if row.kind not in ('pixels', 'signed', 'size'):
+    raise ValueError(f"kind must be 'pixels', 'signed' or 'size'; got {row.kind!r}.")
+
+
+def _panel(height: int, width: int) -> tuple[float, float]:
+  """Height and width of one image in inches: small ones enlarged, flat or narrow ones visible."""
+  longest = 0.8 if max(height, width) <= 64 else 1.3
+  scale = longest / max(height, width)
+  return max(height * scale, 0.1), max(width * scale, 0.1)
+
+
+def _limit(row: Row) -> float:
+  values = np.abs(row.images[np.isfinite(row.images)])
+  largest = float(values.max()) if values.size else 0.0
+  return (largest if row.limit is None else row.limit) or 1.0
+
+
+def _label(row: Row) -> str:
+  if row.kind == 'pixels':
+    return row.label
+  sign = '±' if row.kind == 'signed' else '0 to '
+  return f'{row.label}\n{sign}{_limit(row):.2g}'
+
+
+def _draw(axes: Any, row: Row, index: int) -> None:
+  image = row.images[index]
+  axes.set(xticks=[], yticks=[])
+  for spine in axes.spines.values():
+    spine.set(linewidth=0.4, color='#888888')
+  options: dict[str, Any] = {'interpolation': 'nearest', 'aspect': 'auto'}
+  if row.kind == 'size':
+    axes.imshow(image.mean(axis=-1), cmap='inferno', vmin=0, vmax=_limit(row), **options)
+  elif row.kind == 'signed' and image.shape[-1] == 1:
+    limit = _limit(row)
+    axes.imshow(image[..., 0], cmap='RdBu_r', vmin=-limit, vmax=limit, **options)
+  else:
+    unit = image / _limit(row) if row.kind == 'signed' else image
+    shown = np.nan_to_num(np.clip((np.asarray(unit, np.float64) + 1) / 2, 0, 1))
+    axes.imshow(np.broadcast_to(shown, (*shown.shape[:2], 3)), **options)
+  if row.mark is not None:
+    for color, width in (('white', 2.2), ('black', 0.9)):
+      axes.plot(row.mark[1], row.mark[0], 'o', mec=color, mfc='none', ms=5, mew=width)
+  if row.outline is not None:
+    for xs, ys in _edges(row.outline[index]):
+      axes.plot(xs, ys, color='white', lw=2.2, solid_capstyle='butt')
+      axes.plot(xs, ys, color='red', lw=1.1, solid_capstyle='butt')
+
+
+def _edges(mask: np.ndarray) -> list[tuple[list[float], list[float]]]:
+  """Sides of pixels [H, W] at which a mask ends, as lines from (x, y) to (x, y)."""
+  padded = np.pad(mask, 1)
+  across = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1])  # between a row and the one above
+  along = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1])
+  lines = [([c - 0.5, c + 0.5], [r - 0.5, r - 0.5]) for r, c in across]
+  return lines + [([c - 0.5, c - 0.5], [r - 0.5, r + 0.5]) for r, c in along]

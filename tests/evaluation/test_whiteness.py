@@ -1,0 +1,35 @@
+"""Autocorrelations of images whose autocorrelation is known, and of a model that knows it."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from structured_obs.evaluation import whiteness
+
+
+def _moving_average(images: int = 400, height: int = 12, width: int = 9) -> np.ndarray:
+  """Stationary images with correlation 1/2 between neighbours in a row, and none further away."""
+  noise = np.random.default_rng(0).normal(size=(images, height, width + 1, 2))
+  return (noise[:, :, 1:] + noise[:, :, :-1]) / np.sqrt(2)
+
+
+def test_autocorrelation_of_a_moving_average_is_known():
+  found = whiteness.autocorrelation(jnp.asarray(_moving_average()), 2)
+  expected = np.zeros((5, 5))
+  expected[2, 1:4] = 0.5, 1.0, 0.5
+  np.testing.assert_allclose(found, expected, atol=0.02)
+  np.testing.assert_allclose(found, np.asarray(found)[::-1, ::-1], rtol=1e-9)
+
+
+def test_autocorrelation_is_its_definition():
+  images = np.random.default_rng(1).normal(size=(2, 4, 3, 1))
+  found = np.asarray(whiteness.autocorrelation(jnp.asarray(images), 4))
+  np.testing.assert_allclose(found[4 + 2, 4 - 1], np.mean(images[:, 2:, :2] * images[:, :2, 1:]))
+  assert np.isnan([found[8, 4], found[4, 7]]).all()
+
+
+def test_root_mean_square_leaves_the_middle_out():
+  lags = np.array([[0.0, 0.2, 0.0], [0.4, 2.0, 0.4], [0.0, 0.2, 0.0]])
+  found = whiteness.summarize(lags)
+  assert found.autocorrelation[1, 1] == 1
+  assert found.root_mean_square == pytest.approx(np.sqrt((2 * 0.1**2 + 2 * 0.2**2) / 8))

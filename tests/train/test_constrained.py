@@ -1,0 +1,99 @@
+"""Constrained runs: bounds hold at the end, multipliers resume bitwise and are the same on every device."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from structured_obs.config import Config
+from structured_obs.train import experiment as experiments
+from structured_obs.train import feed, loop, metrics, parallel
+from tests.train import stub
+
+KL, ENTROPY = 0.5, 0.3  # nats; nats per rank
+
+
+def _config(steps: int, **objective: Any) -> Config:
+  config = stub.make_config(steps=steps, validate_every=steps, checkpoint_every=6)
+  config.model = dataclasses.replace(config.model, latents=2, features=(4,), blocks=0)
+  options = {'rank': 2, 'noise_variance': 0.05, 'factor_scale': 1.0}
+  config.likelihood = dataclasses.replace(config.likelihood, family='low_rank', options=options)
+  settings = {'beta': 0.0, 'kl_bound': KL, 'entropy_bound': ENTROPY, 'dequantize': False}
+  config.objective = dataclasses.replace(config.objective, **settings | objective)
+  config.optim = dataclasses.replace(config.optim, learning_rate=1e-2, stages=('mean:2',))
+  return config
+
+
+def _train(config: Config, workdir: Path) -> loop.Outcome:
+  prepared = stub.make_prepared()
+  experiment = experiments.build(config, prepared.spec)
+  return loop.train(experiment, prepared, workdir, {'config': {}, 'data': {}})
+
+
+def test_a_resumed_run_has_the_multipliers_of_an_uninterrupted_one(tmp_path: Path):
+  whole = _train(_config(12), tmp_path / 'whole').state
+  _train(_config(6), tmp_path / 'parts')
+  resumed = _train(_config(12), tmp_path / 'parts').state
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))
+  assert set(whole.params['multipliers']) == {'kl_z', 'excess_entropy'}
+  assert float(whole.params['multipliers']['excess_entropy']) > 0
+
+
+def test_bounds_hold_at_the_end_and_multipliers_settle(tmp_path: Path):
+  config = _config(600, multiplier_rate=1.0)
+  config.train = dataclasses.replace(config.train, log_every=50, checkpoint_every=600)
+  config.optim = dataclasses.replace(config.optim, schedule='cosine')
+  _train(config, tmp_path)
+  records = [record for record in metrics.read(tmp_path) if record['kind'] == 'train']
+  last = records[-1]
+  assert last['stats/kl_z'] <= 1.02 * KL
+  assert last['stats/excess_entropy'] <= 1.02 * 2 * ENTROPY
+  prices = [record['multipliers/excess_entropy'] for record in records]
+  assert prices[-1] > 0
+  assert abs(prices[-1] - prices[-3]) < 0.1 * prices[-1]
+
+
+def test_without_the_bound_the_entropy_is_larger(tmp_path: Path):
+  config = _config(300, entropy_bound=0.0)
+  config.train = dataclasses.replace(config.train, log_every=100, checkpoint_every=300)
+  outcome = _train(config, tmp_path)
+  assert set(outcome.state.params['multipliers']) == {'kl_z'}
+  assert metrics.read(tmp_path)[-2]['stats/excess_entropy'] > 1.5 * 2 * ENTROPY
+
+
+def test_devices_agree_with_one():
+  config, prepared = _config(3), stub.make_prepared()
+  experiment = experiments.build(config, prepared.spec)
+  states = []
+  for devices in (1, 4):
+    mesh = parallel.make_mesh(jax.local_devices()[:devices])
+    _, key, _ = experiments.run_keys(experiment)
+    state = parallel.replicate(experiments.init_state(experiment, key), mesh)
+    update, key = experiments.make_step(experiment, mesh), parallel.replicate(key, mesh)
+    for number in range(3):
+      batch = feed.global_batch(config.train, prepared.images['train'], number)
+      state, _ = update(state, key, jax.device_put(batch, parallel.split(mesh)))
+    states.append(jax.device_get(state.params))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), *states)
+  assert float(states[0]['multipliers']['kl_z']) >= 0
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'objective': {'entropy_bound': 1.0}, 'family': 'diagonal'}, "'diagonal' has none; use 'low_rank'"),
+    ({'objective': {'kl_bound': 1.0, 'entropy_bound': 0.0}, 'kind': 'ae'}, "but the kind is 'ae'"),
+    ({'objective': {'kl_bound': -1.0}}, 'objective.kl_bound must not be negative'),
+    ({'objective': {'multiplier_rate': 0.0}}, 'objective.multiplier_rate must be positive'),
+  ],
+)  # fmt: skip
+def test_what_cannot_be_held_is_refused(change: dict[str, Any], message: str):
+  config = _config(3, **change['objective'])
+  if 'family' in change:
+    config.likelihood = dataclasses.replace(config.likelihood, family=change['family'], options={})
+  config.model.kind = change.get('kind', 'vae')
+  with pytest.raises(ValueError, match=message):
+    experiments.resolve(config)
