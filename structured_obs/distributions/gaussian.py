@@ -46,11 +46,13 @@ def white_image(family: Family[P], params: P, x: Array) -> Array:
   neighbours, say something about the model.
 
   Raises:
-    ValueError: the family is not Gaussian.
+    ValueError: the family is not Gaussian, or whitens into something else than an image.
   """
   primitives = _gaussian(family)
-  whiten = primitives.white_image or primitives.whiten
-  return whiten(params, x - family.mean(params)).reshape(x.shape)
+  white = (primitives.white_image or primitives.whiten)(params, x - family.mean(params))
+  if not hasattr(white, 'shape') or white.size != x.size:
+    raise ValueError('This family does not whiten into an image: it has no `white_image`.')
+  return white.reshape(x.shape)
 
 
 def entropy(family: Family[P], params: P) -> Array:

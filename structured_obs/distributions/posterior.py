@@ -97,6 +97,8 @@ def _fill_in(family, params, observed, x) -> tuple[Array, iterative.Solution]:
 
   residual = jnp.where(observed, x - mean, 0)
   moved, solution = _solve(family, params, hidden, 1 - hidden, residual, covariance)
+  # The iteration ends at once where something is NaN, with what it began with.
+  moved = jnp.where(solution.residual < WORST_RESIDUAL, moved, jnp.nan)
   return jnp.where(observed, x, mean + moved), solution
 
 

@@ -45,7 +45,8 @@ def autocorrelation(images: Array, lag: int = LAG) -> Array:
 
   def at(index: Array) -> Array:
     row, column = index // (2 * lag + 1), index % (2 * lag + 1)
-    moved = jax.lax.dynamic_slice(padded, (0, row, column, 0), images.shape)
+    zero = jnp.zeros_like(row)
+    moved = jax.lax.dynamic_slice(padded, (zero, row, column, zero), images.shape)
     down, right = height - jnp.abs(row - lag), width - jnp.abs(column - lag)
     pairs = (down * right * images.shape[0] * images.shape[3]).astype(images.dtype)
     return jnp.where((down > 0) & (right > 0), jnp.sum(images * moved) / pairs, jnp.nan)

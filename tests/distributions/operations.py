@@ -47,7 +47,15 @@ def _primitives(family: Family[Any], params: Any, x: Array, key: Array) -> dict[
   def whitened(image: Array) -> Array:
     return ravel_pytree(primitives.whiten(params, image))[0]
 
-  return {
+  results = {}
+  if primitives.white_image or isinstance(primitives.whiten(params, x), Array):
+
+    def white(v: Array) -> Array:
+      return gaussian.white_image(family, params, family.mean(params) + v).ravel()
+
+    results |= {'white_image': gaussian.white_image(family, params, x)}
+    results |= {'white_image_matrix': jax.vmap(white)(basis).T}
+  return results | {
     'noise': noise,
     'reparameterize': primitives.reparameterize(params, noise),
     'reparameterize_nothing': primitives.reparameterize(params, jax.tree.map(jnp.zeros_like, noise)),
@@ -57,10 +65,6 @@ def _primitives(family: Family[Any], params: Any, x: Array, key: Array) -> dict[
     'covariance_matvec': primitives.covariance_matvec(params, x),
     'precision_matvec': primitives.precision_matvec(params, x),
     'precision_matrix': jax.vmap(lambda v: primitives.precision_matvec(params, v).ravel())(basis),
-    'white_image': gaussian.white_image(family, params, x),
-    'white_image_matrix': jax.vmap(
-      lambda v: gaussian.white_image(family, params, family.mean(params) + v).ravel()
-    )(basis).T,
     'whiten_matrix': jax.vmap(whitened)(basis).T,
   }
 

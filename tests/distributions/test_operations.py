@@ -129,6 +129,15 @@ def test_unobserved_pixels_are_not_read(case: Case):
   assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
 
 
+@each([case for case in WITH_GENERIC if case.generic or 'precision' in case.name])
+def test_an_observed_pixel_that_is_not_a_number_leaves_none(case: Case):
+  problem = cases.make_problem(case)
+  observed = jnp.asarray(cases.random_mask(problem.image, seed=3))
+  bad = jnp.where(observed, jnp.nan, problem.x)
+  found = _with(case, observed=observed, x=bad)['condition.mean']
+  assert np.isnan(np.asarray(found)).all()
+
+
 def test_condition_refuses_masks_of_other_types_and_shapes():
   problem = cases.make_problem(MAIN[0])
   condition = functools.partial(gaussian.condition, problem.family, problem.params, problem.x)
