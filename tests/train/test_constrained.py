@@ -1,4 +1,4 @@
-"""Constrained runs: bounds hold at the end, multipliers resume bitwise and are the same on every device."""
+"""Constrained runs: bounds hold at the end, multipliers resume bitwise, and devices agree on them."""
 
 import dataclasses
 from pathlib import Path
