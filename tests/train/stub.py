@@ -51,6 +51,7 @@ class StubVAE(nn.Module):
   norm: bool = False
   axis_name: str | None = None
   family: Any = FAMILY
+  image: ImageShape = ImageShape(3, 4, 1)  # of `make_prepared`
 
   @nn.compact
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
