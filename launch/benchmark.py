@@ -18,7 +18,9 @@ from absl import flags as absl_flags
 from launch import flags
 
 _SUITE = absl_flags.DEFINE_list(
-  'suite', ['sparse', 'banded', 'low_rank', 'compile'], 'sparse, banded, low_rank, compile, robustness.'
+  'suite',
+  ['sparse', 'banded', 'low_rank', 'circulant', 'compile'],
+  'sparse, banded, low_rank, circulant, compile, robustness.',
 )
 _SIZES = absl_flags.DEFINE_list('sizes', ['64'], 'Heights of square images.')
 _FILTERS = absl_flags.DEFINE_list('filters', ['5'], 'Filter sizes of the sparse factor.')

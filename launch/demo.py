@@ -14,8 +14,7 @@ from absl import flags as absl_flags
 
 from configs import digits
 from launch import flags
-from structured_obs.evaluation import report, results
-from structured_obs.train import finished, parallel, run
+from structured_obs.train import compared, run
 
 VARIANTS = ('diagonal', 'low_rank')
 
@@ -27,20 +26,15 @@ _STEPS = absl_flags.DEFINE_integer('steps', 0, "Training steps; 0 for the config
 def main(arguments: Sequence[str]) -> None:
   """Trains, evaluates and compares the variants."""
   del arguments
-  opened = []
-  for variant in VARIANTS:
-    workdir = str(Path(_WORKDIR.value) / variant)
+  workdirs = {variant: str(Path(_WORKDIR.value) / variant) for variant in VARIANTS}
+  for variant, workdir in workdirs.items():
     if not _train(variant, workdir):
       return
-    opened.append(finished.load(workdir, 'best', variant))
-  models, images = [trained for trained, _ in opened], opened[0][1].images['test']
-  mesh = parallel.make_mesh()
-  settings = results.settings_of(models[0].config, models[0].spec, _SAMPLES.value)
-  print(f'\nEvaluating both on {len(images)} test images.')
-  found = [results.evaluate(trained, images, settings, mesh) for trained in models]
-  written = report.write_evaluation(_WORKDIR.value, found, images, {'split': 'test', 'seed': 0})
-  print(f'\n{results.comparison_table(found)}\n\n{results.explanation(found)}')
-  print(f'\npicture  {written.parent / "figures" / "samples.png"}\nreport   {written}')
+  print()
+  request = compared.Request(samples=_SAMPLES.value)
+  found = compared.evaluate(workdirs, _WORKDIR.value, request, print)
+  print(f'\n{found.text}')
+  print(f'\npicture  {found.report.parent / "figures" / "samples.png"}\nreport   {found.report}')
 
 
 def _train(variant: str, workdir: str) -> bool:

@@ -8,15 +8,13 @@ WORKDIR/evaluation (WORKDIR/evaluation_validation for --split=validation). With 
 get the same dequantised images, and the table has paired differences from the run of --workdir.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags as absl_flags
 
 from launch import flags
-from structured_obs.evaluation import report, results, sections
-from structured_obs.train import finished, parallel
+from structured_obs.train import compared
 
 _WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
@@ -37,28 +35,21 @@ def main(arguments: Sequence[str]) -> None:
   names = short if len({*short}) == len(short) else workdirs
   if len({*names}) < len(names):
     raise ValueError('--workdir and --compare name a run twice; a run is compared with other ones.')
-  opened = [
-    finished.load(workdir, _CHECKPOINT.value, name)
-    for workdir, name in zip(workdirs, names, strict=True)
-  ]
-  models = [trained for trained, _ in opened]
-  results.check_comparable(models[0], models[1:])
-  images = opened[0][1].images[_SPLIT.value][: _NUM_IMAGES.value or None]
-  settings = results.settings_of(models[0].config, models[0].spec, _SAMPLES.value)
-  mesh = parallel.make_mesh()
-  found = [results.evaluate(trained, images, settings, mesh, _SEED.value) for trained in models]
   folder = 'evaluation' if _SPLIT.value == 'test' else f'evaluation_{_SPLIT.value}'
-  about = {'split': _SPLIT.value, 'checkpoint': _CHECKPOINT.value, 'seed': _SEED.value}
-  splits = opened[0][1].images
-  further = sections.make(
-    sections.Evaluated(found, _SPLIT.value, images, splits, _SEED.value)
+  found = compared.evaluate(
+    dict(zip(names, workdirs, strict=True)),
+    Path(_WORKDIR.value) / folder,
+    compared.Request(
+      split=_SPLIT.value,
+      checkpoint=_CHECKPOINT.value,
+      num_images=_NUM_IMAGES.value,
+      samples=_SAMPLES.value,
+      seed=_SEED.value,
+    ),
   )
-  directory = os.path.join(_WORKDIR.value, folder)
-  written = report.write_evaluation(directory, found, images, about, further)
-  print(f'{results.comparison_table(found)}\n\n{results.explanation(found)}')
-  for section in further:
-    print(f'\n{section.text}')
-  print(f'\nwritten to {written.parent}: report.md, evaluation.json, per_image.npz, figures')
+  print(found.text)
+  where = found.report.parent
+  print(f'\nwritten to {where}: report.md, evaluation.json, per_image.npz, figures')
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ _CONFIG = 'config'
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
 
 
-class _Mistake(Exception):
+class _Mistake(ValueError):
   """A command line that cannot be right; the message is one sentence."""
 
 
@@ -85,6 +85,15 @@ def _load(arguments: Sequence[str]) -> Any:
   file = path.partition(':')[0]
   if not os.path.isfile(file):
     raise _Mistake(f'--config={path} names the file {file!r}, which does not exist.')
+  return read_config(path)
+
+
+def read_config(path: str) -> Any:
+  """Returns the config that a file has for 'FILE:VARIANT', without overrides.
+
+  Raises:
+    ValueError: if the file cannot be read, or has no such variant.
+  """
   try:
     return flags.FLAGS[_CONFIG].parser.parse(path)
   except Exception as error:

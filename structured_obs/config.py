@@ -16,12 +16,15 @@ from typing import Any
 class DataConfig:
   """Which images, how they are cut to one size, and how they reach the device."""
 
-  # 'digits', 'photos', 'splines', 'ellipses', 'folder:PATH', 'npz:PATH' or 'tfds:NAME'
+  # 'digits', 'photos', 'splines', 'ellipses', 'folder:PATH', 'npz:PATH', 'nifti:PATH' or 'tfds:NAME'
   source: str = 'digits'
   height: int = 0  # pixels; 0 keeps the source's height
   width: int = 0  # pixels; 0 keeps the source's width
   channels: int = 0  # 1 gray, 3 RGB, 0 keeps the source's
-  crop: str = 'center'  # 'center': largest centred window of the target's aspect; 'none': stretch
+  # 'center': largest centred window of the target's aspect; 'none': stretch; 'random': windows of the
+  # target's size, drawn once for every image by split_seed, each around a pixel that is not near black.
+  crop: str = 'center'
+  crops: int = 1  # windows of each image where crop is 'random'
   resample: str = 'area'  # 'area' (anti-aliased box), 'bilinear', 'bicubic', 'lanczos', 'nearest'
   limit: int = 0  # ingest at most this many images; 0 takes all
   validation_fraction: float = 0.1  # of the training images, where the source has no such split
@@ -35,6 +38,10 @@ class DataConfig:
   turn: bool = False  # random turns by right angles while training; with flip, all 8 symmetries
   shift: int = 0  # random translations while training, at most this many pixels, edges repeated
   labels: bool = False  # give the model each image's class, where the source has labels
+  # Of nifti:PATH, whose images are slices: 'axial', 'coronal' or 'sagittal' ones, of those in which at
+  # least this fraction of the pixels is not near black.
+  plane: str = 'axial'
+  min_foreground: float = 0.1
   residency: str = 'auto'  # 'device', 'host' (memory-mapped) or 'auto' by the device's memory
 
 
@@ -50,14 +57,20 @@ class ModelConfig:
   features: tuple[int, ...] = (32, 64)  # channels at each resolution, finest first, then halved
   blocks: int = 1  # residual blocks at each resolution
   norm: str = 'none'  # 'none', 'group' or 'batch'
-  # Of 'vae' and 'ae': 'mirror', whose encoder ends in dense layers; or 'resnet', whose encoder ends in a
-  # maximum over the image, and whose decoder begins with a transposed convolution of its size.
+  # Of 'vae' and 'ae': 'mirror', whose encoder ends in dense layers; 'resnet', whose encoder ends in a
+  # maximum over the image, and whose decoder begins with a transposed convolution of its size; or, with
+  # blocks=0, 'strided' or 'upsampling', Blur-VAE's, which double by either of these (`models.strided`).
   architecture: str = 'mirror'
   # Channels of a decoder that all outputs but the mean have to themselves, as `features`; () shares one.
   covariance_features: tuple[int, ...] = ()
   covariance_layers: int = 0  # 3x3 convolutions at the image's size that end that decoder
   covariance_sees_mean: bool = False  # whether these see the predicted mean
   learn_scale: bool = False  # learn one factor of all standard deviations along with the mean
+  # Of a 'vae', instead: set that factor to the one that fits the images of a batch best.
+  optimal_scale: bool = False
+  # Hidden units of a network G(z) of the blur kernel, for likelihood.family 'circulant'. It learns by
+  # itself, to blur images as the mean does. 0 makes the kernel an output of the decoder.
+  kernel_features: int = 0
   # Of a 'covariance': 'mlp', fully connected layers of `features` units; or 'patch', layers of as many
   # channels that see one window each and a summary of the whole image.
   network: str = 'patch'
@@ -86,6 +99,13 @@ class ObjectiveConfig:
   # Nats per rank: the entropy of p(x|z) above that of its pixel noise is at most this for each column of
   # a low-rank factor; 0 is no constraint.
   entropy_bound: float = 0.0
+  # What the loss has in the place of -log p(x|z), by its name in `objectives.reconstruction`, such as
+  # 'l1'; '' is the density itself, and what is evaluated is always that.
+  reconstruction: str = ''
+  reconstruction_weight: float = 1.0  # of that loss, beside the KL
+  epsilon: float = 0.0  # of 'paper_loss': added to the transfer function; 0 drops the log-determinant
+  white_steps: int = 0  # first so many steps that take the pixels to be independent, of one variance
+  kernel_boundary: str = 'circular'  # of blurred images that a kernel network learns from: or 'zero'
   damping: float = 10.0  # of the constraints: weight of their squared violation
   multiplier_rate: float = 0.1  # steps of the multipliers, in units of the constraints' violation
 
@@ -95,6 +115,7 @@ class OptimConfig:
   """Adam, its schedule and its stages."""
 
   learning_rate: float = 1e-3
+  kernel_learning_rate: float = 0.0  # of a kernel network; 0 is the same
   warmup_steps: int = 100  # linear, from 0
   schedule: str = 'constant'  # 'constant' or 'cosine' (to 0 at the last step)
   weight_decay: float = 0.0  # decoupled (AdamW), on kernels only

@@ -50,11 +50,13 @@ ONLY_IN = {
   'array_record': {'structured_obs/data'},
   'tensorboardX': {'structured_obs/train'},
   'rich': {'structured_obs/train', 'launch'},
+  'dm_pix': {'structured_obs/evaluation/image_quality.py'},
   'jax._src': set(),
 }
 # Extras that a user may not have: imported inside functions, with an error that names the extra.
 OPTIONAL = {
-  'tensorflow_datasets', 'grain', 'sklearn', 'skimage', 'nibabel', 'PIL', 'array_record', 'tensorboardX'
+  'tensorflow_datasets', 'grain', 'sklearn', 'skimage', 'nibabel', 'PIL', 'array_record', 'tensorboardX',
+  'dm_pix',
 }  # fmt: skip
 # Modules that need an extra as a whole; they themselves are imported inside functions only.
 OPTIONAL_MODULES = {'structured_obs.data.builders': 'structured_obs/data/builders.py'}

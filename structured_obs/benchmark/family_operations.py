@@ -23,6 +23,7 @@ def operations(size: int, batch: int) -> dict[str, Operation]:
   shape = base.ImageShape(size, size, 1)
   rng = np.random.default_rng(0)
   families = {name: build() for name, build in FAMILIES.items()}
+  families['circulant, reflect'] = FAMILIES['circulant'](reflect=True)  # parameters of another type
   x = jnp.asarray(rng.normal(size=(batch, *shape)), jnp.float32)
   outputs, others = (
     {name: _outputs(family, shape, batch, rng) for name, family in families.items()} for _ in range(2)

@@ -12,6 +12,7 @@ import jax
 
 from structured_obs.benchmark import (
   banded_solves,
+  circulant,
   compilation,
   conditioning,
   low_rank,
@@ -20,8 +21,11 @@ from structured_obs.benchmark import (
   sparse,
 )
 
-SUITES = ('sparse', 'banded', 'low_rank', 'compile', 'robustness')
-PACKAGES = ('jax', 'jaxlib', 'numpy', 'scipy', 'scikit-sparse', 'sksparse-minimal', 'numpyro', 'torch')
+SUITES = ('sparse', 'banded', 'low_rank', 'circulant', 'compile', 'robustness')
+PACKAGES = (
+  'jax', 'jaxlib', 'numpy', 'scipy', 'scikit-sparse', 'sksparse-minimal', 'numpyro', 'tfp-nightly',
+  'torch',
+)  # fmt: skip
 
 
 class Settings(NamedTuple):
@@ -84,6 +88,12 @@ def _low_rank(settings: Settings) -> Iterator[dict[str, Any]]:
     yield measure.compare(low_rank.task(3 * size * size, rank, batch), settings.repeats)
 
 
+def _circulant(settings: Settings) -> Iterator[dict[str, Any]]:
+  for size, batch in itertools.product(settings.sizes, settings.batches):
+    for task in circulant.tasks(size, batch):
+      yield measure.compare(task, settings.repeats)
+
+
 def _compile(settings: Settings) -> Iterator[dict[str, Any]]:
   for size, filter_size in _grids(settings):
     yield compilation.record(size, filter_size)
@@ -102,7 +112,7 @@ def _grids(settings: Settings) -> list[tuple[int, int]]:
 
 
 RUNNERS: dict[str, Callable[[Settings], Iterator[dict[str, Any]]]] = dict(
-  zip(SUITES, (_sparse, _banded, _low_rank, _compile, _robustness), strict=True)
+  zip(SUITES, (_sparse, _banded, _low_rank, _circulant, _compile, _robustness), strict=True)
 )
 
 

@@ -12,7 +12,7 @@ def thread_counts() -> list[int]:
   return sorted({1, os.cpu_count() or 1})
 
 
-def candidates(run: Callable[[], Any]) -> list[Candidate]:
+def candidates(run: Callable[[], Any], name: str = 'torch') -> list[Candidate]:
   """One candidate for each number of threads.
 
   Raises:
@@ -26,15 +26,15 @@ def candidates(run: Callable[[], Any]) -> list[Candidate]:
         torch.set_num_threads(threads)
       return run()
 
-    return Candidate(_name(threads), call)
+    return Candidate(_name(name, threads), call)
 
   return [threaded(threads) for threads in thread_counts()]
 
 
-def bars(ratio: float) -> tuple[Bar, ...]:
+def bars(ratio: float, name: str = 'torch') -> tuple[Bar, ...]:
   """Faster than PyTorch with any of these numbers of threads."""
-  return tuple(faster(_name(threads), ratio) for threads in thread_counts())
+  return tuple(faster(_name(name, threads), ratio) for threads in thread_counts())
 
 
-def _name(threads: int) -> str:
-  return f'torch, {threads} thread' + ('s' if threads > 1 else '')
+def _name(name: str, threads: int) -> str:
+  return f'{name}, {threads} thread' + ('s' if threads > 1 else '')

@@ -17,7 +17,7 @@ from structured_obs.config import DataConfig
 
 FILTERS = {'area': 'BOX', 'bilinear': 'BILINEAR', 'bicubic': 'BICUBIC', 'lanczos': 'LANCZOS',
            'nearest': 'NEAREST'}
-CROPS = ('center', 'none')
+CROPS = ('center', 'none', 'random')
 
 
 class UnreadableImage(ValueError):
@@ -50,6 +50,12 @@ def target(config: DataConfig) -> Target:
       near = difflib.get_close_matches(value, known, 1, 0)[0]
       raise ValueError(f'data.{name} is {value!r}, which is none of {", ".join(known)}; '
                        f'did you mean {near!r}?')
+  if config.crops < 1 or (config.crops > 1 and config.crop != 'random'):
+    raise ValueError(f"data.crops must be 1, or more where data.crop is 'random', but is "
+                     f'{config.crops} where that is {config.crop!r}.')
+  if config.crop == 'random' and not (config.height and config.width):
+    raise ValueError("data.crop is 'random', which needs the size of the windows: set data.height "
+                     'and data.width.')
   return Target(config.height, config.width, config.channels, config.crop, config.resample)
 
 
@@ -62,9 +68,9 @@ def pillow() -> Any:
   return Image
 
 
-def missing(package: str) -> ImportError:
-  """Returns the error that says how to get a package of the `data` extra."""
-  return ImportError(f"This source of images needs {package}: pip install 'structured_obs[data]'.")
+def missing(package: str, extra: str = 'data') -> ImportError:
+  """Returns the error that says how to get a package of an extra."""
+  return ImportError(f"This source of images needs {package}: pip install 'structured_obs[{extra}]'.")
 
 
 def decode(file: BinaryIO | str, name: str) -> np.ndarray:
@@ -110,7 +116,7 @@ def _pixels(opened: Any) -> np.ndarray:
 
 
 def fit(image: np.ndarray, to: Target) -> np.ndarray:
-  """Converts, crops and resizes one image.
+  """Converts, crops and resizes one image. Of random windows, it takes the centred one.
 
   Args:
     image: uint8 [H, W, 1 or 3]; or of real numbers, which has the size it has.
@@ -134,7 +140,9 @@ def fit(image: np.ndarray, to: Target) -> np.ndarray:
   if wanted != channels:
     picture = picture.convert('L' if wanted == 1 else 'RGB')
   if (rows, columns) != (height, width):
-    box = _window(rows, columns, height, width) if to.crop == 'center' else None
+    box = None if to.crop == 'none' else _window(rows, columns, height, width)
+    if to.crop == 'random' and height <= rows and width <= columns:
+      box = _centred(rows, columns, height, width)
     picture = picture.resize((width, height), image_module.Resampling[FILTERS[to.resample]], box)
   return np.asarray(picture).reshape(height, width, wanted)
 
@@ -143,5 +151,10 @@ def _window(rows: int, columns: int, height: int, width: int) -> tuple[int, int,
   """Returns the largest centred window (left, top, right, bottom) of the target's aspect."""
   tall = min(rows, max(1, round(columns * height / width)))
   wide = min(columns, max(1, round(rows * width / height)))
-  top, left = (rows - tall) // 2, (columns - wide) // 2
-  return left, top, left + wide, top + tall
+  return _centred(rows, columns, tall, wide)
+
+
+def _centred(rows: int, columns: int, height: int, width: int) -> tuple[int, int, int, int]:
+  """Returns the centred window (left, top, right, bottom) of this size."""
+  top, left = (rows - height) // 2, (columns - width) // 2
+  return left, top, left + width, top + height

@@ -27,11 +27,11 @@ def find(path: str) -> sources.Source:
   if not os.path.exists(path):
     raise FileNotFoundError(f'data.source names the folder {path}, which does not exist.')
   if os.path.isdir(path):
-    names = _walk(path)
+    names = walk(path, EXTENSIONS)
     content = [(name, sources.stamp(os.path.join(path, name))) for name in names]
   elif zipfile.is_zipfile(path):
     with zipfile.ZipFile(path) as archive:
-      names = sorted(filter(_is_image, archive.namelist()))
+      names = _chosen(archive.namelist(), EXTENSIONS)
     content = [sources.stamp(path)]
   else:
     raise ValueError(f'data.source names {path}, which is neither a folder nor a zip archive.')
@@ -42,19 +42,20 @@ def find(path: str) -> sources.Source:
   return sources.Source(f'folder:{path}', identity, lambda: _open(path, names))
 
 
-def _is_image(name: str) -> bool:
-  """Tells images by their extension, passing over hidden files and macOS's resource forks."""
-  hidden = any(part.startswith(('.', '__MACOSX')) for part in name.split('/'))
-  return not hidden and name.lower().endswith(EXTENSIONS)
+def _chosen(names: list[str], extensions: tuple[str, ...]) -> list[str]:
+  """Sorts the names with these extensions, without hidden files and macOS's resource forks."""
+  def hidden(name: str) -> bool:
+    return any(part.startswith(('.', '__MACOSX')) for part in name.split('/'))
+  return sorted(name for name in names if name.lower().endswith(extensions) and not hidden(name))
 
 
-def _walk(path: str) -> list[str]:
-  """Returns the sorted relative names, with forward slashes, of all images under a folder."""
+def walk(path: str, extensions: tuple[str, ...]) -> list[str]:
+  """Returns the sorted relative names, with forward slashes, of all such files under a folder."""
   names = []
   for folder, _, files in os.walk(path):
     prefix = os.path.relpath(folder, path).replace(os.sep, '/')
     names += [posixpath.normpath(posixpath.join(prefix, file)) for file in files]
-  return sorted(filter(_is_image, names))
+  return _chosen(names, extensions)
 
 
 def _open(path: str, names: list[str]) -> sources.Records:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
-from structured_obs.data import decode, labels, sources
+from structured_obs.data import crops, decode, labels, sources
 
 Progress = Callable[[str], None]
 _EVERY = 5.  # seconds between two lines of progress
@@ -29,7 +29,7 @@ T = TypeVar('T')
 class Written(NamedTuple):
   """What `write` wrote."""
   shape: tuple[int, int, int]  # H, W, C of every image
-  rows: np.ndarray  # [M] which entry of `indices` each row of the array is
+  rows: np.ndarray  # [M] which row of the job each row of the array is
   labels: list[int | None]  # [M]
   sha256: str  # of the pixels in order, without the file's header
   skipped: int  # number of corrupt images left out
@@ -44,6 +44,17 @@ class Job(NamedTuple):
   skip_corrupt: bool = False  # leave corrupt images out, instead of an error at the first
   labels: bool = False  # put each image's class behind it
   progress: Progress | None = None  # is given a line of text now and then
+  crops: int = 1  # random windows of each image, one after the other, where the target has such
+  seed: int = 0  # of the random windows
+
+  @property
+  def rows(self) -> int:
+    """How many images there will be, if none is corrupt."""
+    return len(self.indices) * self.crops
+
+  def image(self, row: int) -> int:
+    """Which image of the source a row is."""
+    return self.indices[row // self.crops]
 
 
 def write(path: str, job: Job) -> Written:
@@ -58,12 +69,13 @@ def write(path: str, job: Job) -> Written:
   with open(path, 'wb') as file:
     for row, loaded in enumerate(_told(_in_order(job), job)):
       if isinstance(loaded, decode.UnreadableImage):
-        corrupt.append(_corrupt(loaded, job, row))
+        name = _corrupt(loaded, job, row)
+        corrupt += [] if row % job.crops else [name]
         continue
       image, label = loaded
       if shape is None:
         shape, dtype = image.shape, image.dtype
-        _header(file, (len(job.indices), *shape), dtype)
+        _header(file, (job.rows, *shape), dtype)
       elif image.shape != shape:
         raise ValueError(_mixed(job, (rows[0], shape), (row, image.shape)))
       content = image.tobytes()
@@ -72,18 +84,22 @@ def write(path: str, job: Job) -> Written:
       rows.append(row)
       found.append(label)
     if shape is None or dtype is None:
-      raise ValueError(f'None of {len(job.indices)} images can be read; the first is {corrupt[0]}.')
+      raise ValueError(f'None of {job.rows} images can be read; the first is {corrupt[0]}.')
     file.seek(0)
     _header(file, (len(rows), *shape), dtype)
   return Written(shape, np.array(rows), found, digest.hexdigest(), len(corrupt), corrupt[:_NAMED])
 
 
-def _load(job: Job, index: int) -> sources.Example | decode.UnreadableImage:
+def _load(job: Job, row: int) -> sources.Example | decode.UnreadableImage:
   """Reads one image and brings it to its size; a corrupt one gives its error."""
+  index, to = job.image(row), job.target
   try:
     image, label = job.records.load(index)
   except decode.UnreadableImage as error:
     return error
+  if to.crop == 'random':
+    seed = job.seed, index, row % job.crops
+    image = crops.window(image, (to.height, to.width), seed, job.records.levels)
   example = decode.fit(image, job.target), label
   return labels.behind(example, job.records.describe(index)) if job.labels else example
 
@@ -91,14 +107,14 @@ def _load(job: Job, index: int) -> sources.Example | decode.UnreadableImage:
 def _corrupt(error: decode.UnreadableImage, job: Job, row: int) -> str:
   """Returns the name of a corrupt image to be skipped, or raises the error."""
   if job.skip_corrupt:
-    return job.records.describe(job.indices[row])
+    return job.records.describe(job.image(row))
   raise decode.UnreadableImage(f'{error}. Replace or remove it, or set data.skip_corrupt=True to '
                                'leave such images out.') from error
 
 
 def _mixed(job: Job, *images: tuple[int, tuple[int, ...]]) -> str:
   """Says that two images, (row, shape) each, differ in size, and what to set."""
-  one, other = (f'{job.records.describe(job.indices[row])} is {" x ".join(map(str, shape))}'
+  one, other = (f'{job.records.describe(job.image(row))} is {" x ".join(map(str, shape))}'
                 for row, shape in images)
   return (f'Images differ in size (height x width x channels): {one}, but {other}. Set '
           'data.height, data.width and data.channels to bring all of them to one size.')
@@ -114,13 +130,13 @@ def _in_order(job: Job) -> Iterator[sources.Example | decode.UnreadableImage]:
   """Yields every image of a job in order, decoded by threads a few images ahead."""
   load = functools.partial(_load, job)
   if job.records.threads <= 1:
-    yield from map(load, job.indices)
+    yield from map(load, range(job.rows))
     return
   with ThreadPoolExecutor(job.records.threads) as pool:
     pending = deque()
     try:
-      for index in job.indices:
-        pending.append(pool.submit(load, index))
+      for row in range(job.rows):
+        pending.append(pool.submit(load, row))
         if len(pending) >= _IN_FLIGHT * job.records.threads:
           yield pending.popleft().result()
       while pending:
@@ -135,7 +151,7 @@ def _told(items: Iterable[T], job: Job) -> Iterator[T]:
   for done, item in enumerate(items):
     if job.progress and time.monotonic() - last > _EVERY:
       last = time.monotonic()
-      job.progress(f'{done:,} of {len(job.indices):,} images')
+      job.progress(f'{done:,} of {job.rows:,} images')
     yield item
 
 

@@ -46,6 +46,7 @@ class DataSpec(NamedTuple):
   skipped: int  # corrupt images left out
   skipped_names: list[str]  # the first of them
   libraries: dict[str, str]  # versions that decoded the images
+  crops: int = 1  # random windows of each image of the source
   condition: int = 0  # channels that are stored behind the image's own, for the model to be given
   # With data.labels, that channel is the class: how many training images have class 0, 1, ...
   class_counts: tuple[int, ...] | list[int] = ()
@@ -80,7 +81,7 @@ def prepare(config: DataConfig, progress: ingest.Progress | None = None,
 
   Raises:
     FileNotFoundError: where the source is not there, saying what to put where.
-    ImportError: where the source needs a package of the `data` extra.
+    ImportError: where the source needs a package of the `data` or the `medical` extra.
     UnreadableImage: naming a corrupt image, unless `config.skip_corrupt`.
     ValueError: for a wrong configuration, images of mixed sizes, or a damaged cache.
   """
@@ -107,6 +108,7 @@ def _fingerprint(config: DataConfig, source: sources.Source) -> str:
   """Digests everything that determines the prepared images."""
   fields = dataclasses.asdict(config)
   relevant = _RELEVANT + (('labels',) if config.labels else ())
+  relevant += ('crops',) if config.crop == 'random' else ()
   return sources.digest([_CODE, source.name.partition(':')[0], source.identity,
                          {name: fields[name] for name in relevant}])
 
@@ -117,14 +119,15 @@ def _ingest(folder: str, config: DataConfig, source: sources.Source, to: decode.
   if progress:
     progress(f'reading {source.name}')
   records = source.open()
-  split = splits.assign(records.size, records.splits, config)
+  split = splits.assign(records.size, records.splits, config, records.groups)
   indices = np.concatenate([np.flatnonzero(split == k) for k in range(len(splits.SPLITS))])
   written = ingest.write(os.path.join(folder, 'images.npy'), ingest.Job(
-      records, indices.tolist(), to, config.skip_corrupt, config.labels, progress))
+      records, indices.tolist(), to, config.skip_corrupt, config.labels, progress, config.crops,
+      config.split_seed))
   has_labels = None not in written.labels
   if has_labels:
     np.save(os.path.join(folder, 'labels.npy'), np.array(written.labels, np.int32))
-  kept = split[indices[written.rows]]
+  kept = split[indices[written.rows // config.crops]]
   condition = records.condition + config.labels
   train = kept == splits.SPLITS.index('train')
   height, width, channels = written.shape
@@ -133,9 +136,10 @@ def _ingest(folder: str, config: DataConfig, source: sources.Source, to: decode.
       version=records.version,
       counts={name: int(np.sum(kept == k)) for k, name in enumerate(splits.SPLITS)},
       fingerprint=_fingerprint(config, source), sha256=written.sha256,
-      split_rule=splits.rule(records.splits, config), crop=config.crop, resample=config.resample,
-      has_labels=has_labels, skipped=written.skipped, skipped_names=written.skipped_names,
-      libraries=_libraries(), condition=condition,
+      split_rule=splits.rule(records.splits, config, records.groups is not None),
+      crop=config.crop, crops=config.crops, resample=config.resample, has_labels=has_labels,
+      skipped=written.skipped, skipped_names=written.skipped_names, libraries=_libraries(),
+      condition=condition,
       class_counts=labels.counts(np.array(written.labels), train) if config.labels else [])
   with open(os.path.join(folder, 'spec.json'), 'w', encoding='utf-8') as file:
     json.dump(spec._asdict(), file, indent=2)

@@ -32,6 +32,7 @@ class Records(NamedTuple):
   splits: np.ndarray | None = None  # [N] index into splits.SPLITS, where the source has splits
   threads: int = 1  # how many threads may call `load` at once with profit
   condition: int = 0  # channels behind an image's own that a model is given, such as a known mean
+  groups: np.ndarray | None = None  # [N] 0, 1, ...: images that no split may divide, as of a subject
 
 
 class Source(NamedTuple):
@@ -52,12 +53,12 @@ def stamp(path: str) -> tuple[int, int]:
   return status.st_size, status.st_mtime_ns
 
 
-def version(package: str) -> str:
+def version(package: str, extra: str = 'data') -> str:
   """Returns the installed version of a distribution, such as 'scikit-learn 1.5.0'."""
   try:
     return f'{package} {metadata.version(package)}'
   except metadata.PackageNotFoundError as error:
-    raise decode.missing(package) from error
+    raise decode.missing(package, extra) from error
 
 
 def _digits(config: DataConfig, argument: str) -> Source:
@@ -93,6 +94,11 @@ def _npz(config: DataConfig, argument: str) -> Source:
   return npz.find(argument)
 
 
+def _nifti(config: DataConfig, argument: str) -> Source:
+  from structured_obs.data import nifti
+  return nifti.find(config, argument)
+
+
 def _tfds(config: DataConfig, argument: str) -> Source:
   from structured_obs.data import tfds_source
   return tfds_source.find(config, argument)
@@ -105,9 +111,9 @@ def _synthetic(config: DataConfig, argument: str) -> Source:
 
 
 SOURCES: dict[str, Callable[[DataConfig, str], Source]] = {
-    'digits': _digits, 'photos': _photos, 'folder': _folder, 'npz': _npz, 'tfds': _tfds,
-    'splines': _synthetic, 'ellipses': _synthetic}
-_ARGUMENTS = {'folder': 'PATH', 'npz': 'PATH', 'tfds': 'NAME'}
+    'digits': _digits, 'photos': _photos, 'folder': _folder, 'npz': _npz, 'nifti': _nifti,
+    'tfds': _tfds, 'splines': _synthetic, 'ellipses': _synthetic}
+_ARGUMENTS = {'folder': 'PATH', 'npz': 'PATH', 'nifti': 'PATH', 'tfds': 'NAME'}
 
 
 def find(config: DataConfig) -> Source:

@@ -11,18 +11,22 @@ LEFT_OUT = -1
 _TRAIN, _VALIDATION, _TEST = range(3)
 
 
-def assign(count: int, official: np.ndarray | None, config: DataConfig) -> np.ndarray:
+def assign(count: int, official: np.ndarray | None, config: DataConfig,
+           groups: np.ndarray | None = None) -> np.ndarray:
   """Gives every image of a source its split.
 
   A split that the source has is kept as it is. A missing test split is drawn from the training
   images, `test_fraction` of all; then a missing validation split, `validation_fraction` of what is
-  left to train on; at least one image each. `limit` leaves images out at random, evenly over the
-  splits.
+  left to train on; at least one image each. Where images come in groups, such as the slices of one
+  subject, whole groups are drawn, and the fractions are of their number. `limit` leaves images out
+  at random, evenly over the splits.
 
   Args:
     count: number N of images.
     official: [N] index into SPLITS of each image, or None where the source has no splits.
     config: the fractions, the limit and the seed.
+    groups: [N] number of each image's group, all of 0, 1, ...; None where images stand alone. Not
+      together with `official`.
 
   Returns:
     [N] int8 index into SPLITS, LEFT_OUT where `limit` leaves the image out.
@@ -33,16 +37,18 @@ def assign(count: int, official: np.ndarray | None, config: DataConfig) -> np.nd
   for name in ('validation_fraction', 'test_fraction'):
     if not 0 <= getattr(config, name) < 1:
       raise ValueError(f'data.{name} must lie in [0, 1), but is {getattr(config, name)}.')
-  split = np.zeros(count, np.int8) if official is None else official.astype(np.int8)
+  units = count if groups is None else int(np.max(groups)) + 1
+  split = np.zeros(units, np.int8) if official is None else official.astype(np.int8)
   if not np.any(split == _TEST):
-    split = _draw(split, _TEST, config.test_fraction * count, config.split_seed)
+    split = _draw(split, _TEST, config.test_fraction * units, config.split_seed)
   if not np.any(split == _VALIDATION):
     share = config.validation_fraction * np.sum(split == _TRAIN)
     split = _draw(split, _VALIDATION, share, config.split_seed)
   if not np.any(split == _TRAIN):
-    raise ValueError(f'There are too few images, {count}, to train on any: give more, or set '
+    what = 'images' if groups is None else 'subjects'
+    raise ValueError(f'There are too few {what}, {units}, to train on any: give more, or set '
                      'data.validation_fraction and data.test_fraction to 0.')
-  return _limited(split, config.limit, config.split_seed)
+  return _limited(split if groups is None else split[groups], config.limit, config.split_seed)
 
 
 def _draw(split: np.ndarray, target: int, share: float, seed: int) -> np.ndarray:
@@ -69,13 +75,14 @@ def _limited(split: np.ndarray, limit: int, seed: int) -> np.ndarray:
   return limited
 
 
-def rule(official: np.ndarray | None, config: DataConfig) -> str:
+def rule(official: np.ndarray | None, config: DataConfig, grouped: bool = False) -> str:
   """Says in words how `assign` split the images."""
   kept = [] if official is None else [name for k, name in enumerate(SPLITS) if k in official]
   words = [f'{", ".join(kept)} as the source has them'] if kept else []
   seeded = f'by a permutation of seed {config.split_seed}'
+  what = 'subjects, with all their images' if grouped else 'images'
   if 'test' not in kept:
-    words.append(f'test: {config.test_fraction:g} of all images, {seeded}')
+    words.append(f'test: {config.test_fraction:g} of all {what}, {seeded}')
   if 'validation' not in kept:
-    words.append(f'validation: {config.validation_fraction:g} of the training images, {seeded}')
+    words.append(f'validation: {config.validation_fraction:g} of the training {what}, {seeded}')
   return '; '.join(words)

@@ -19,17 +19,22 @@ from typing import Any
 
 from structured_obs.distributions import (
   base,
+  blur_kernels,
+  circulant,
   dense_precision,
   diagonal,
   gaussian,
   kl,
   low_rank,
+  scaled,
   sparse_precision,
 )
 
 __all__ = [
   'FAMILIES',
   'base',
+  'blur_kernels',
+  'circulant',
   'dense_precision',
   'diagonal',
   'family',
@@ -37,6 +42,7 @@ __all__ = [
   'kl',
   'low_rank',
   'options',
+  'scaled',
   'sparse_precision',
 ]
 
@@ -45,6 +51,8 @@ FAMILIES: dict[str, Callable[..., base.Family]] = {
   'low_rank': low_rank.family,
   'sparse_precision': sparse_precision.family,
   'dense_precision': dense_precision.family,
+  'circulant': circulant.family,
+  'scaled_circulant': scaled.circulant_family,
 }
 
 

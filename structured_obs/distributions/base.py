@@ -72,7 +72,8 @@ class Gaussian(NamedTuple, Generic[P]):
   temper: Callable[[P, Array], P]  # (params, temperature []) -> params of temperature^2 cov
   excess_entropy: Callable[[P], Array] | None = None  # params -> [], nats above the noise floor
   condition: Callable[[P, Array, Array], Conditional] | None = None  # (params, x, observed)
-  posterior_mean: Callable[[P, Array, Array], tuple[Array, Array]] | None = None
+  # (params, noisy, noise_variance); None for a noise variance that it has no closed form for.
+  posterior_mean: Callable[[P, Array, Array], tuple[Array, Array | None] | None] | None = None
   # (params, t [H, W, C], s [H, W, C]) -> log |t Q t + s| [], diag of its inverse [H, W, C]; Q = cov^-1.
   # None for an image too large for it.
   regularized: Callable[[P, Array, Array], tuple[Array, Array] | None] | None = None
@@ -91,6 +92,8 @@ class Family(NamedTuple, Generic[P]):
   mean: Callable[[P], Array]  # params -> [H, W, C]
   gaussian: Gaussian[P] | None = None
   log_prior: Callable[[P], Array] | None = None  # params -> [], nats: a term of training alone
+  # outputs -> blur kernel [k, k], or [k, k, C], where the covariance is made of one.
+  kernel: Callable[[dict[str, Array]], Array] | None = None
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:

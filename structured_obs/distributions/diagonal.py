@@ -23,7 +23,10 @@ class Diagonal(NamedTuple):
 
 
 def family(
-  min_scale: float = 1e-3, max_scale: float = 10.0, initial_scale: float = 0.5
+  min_scale: float = 1e-3,
+  max_scale: float = 10.0,
+  initial_scale: float = 0.5,
+  learn_scale: bool = True,
 ) -> base.Family[Diagonal]:
   """Family of independent normal pixels.
 
@@ -31,6 +34,8 @@ def family(
     min_scale: smallest standard deviation a network can predict, in units of the data.
     max_scale: largest one.
     initial_scale: the standard deviation that a network output of 0 stands for.
+    learn_scale: whether a network predicts the standard deviation of each pixel; else it is the initial
+      one, and the mean is the only output.
 
   Raises:
     ValueError: unless 0 < min_scale < initial_scale < max_scale.
@@ -39,9 +44,13 @@ def family(
   bounds = math.log(min_scale), math.log(max_scale)
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
-    return {'mean': tuple(image), 'log_scale': tuple(image)}
+    return dict.fromkeys(('mean', 'log_scale') if learn_scale else ('mean',), tuple(image))
 
   def from_outputs(outputs: dict[str, Array]) -> Diagonal:
+    if not learn_scale:
+      base.check_outputs(outputs, {'mean'})
+      mean = outputs['mean']
+      return Diagonal(mean, jnp.full_like(mean, math.log(initial_scale)))
     base.check_outputs(outputs, {'mean', 'log_scale'})
     log_scale = base.soft_clip(outputs['log_scale'] + math.log(initial_scale), *bounds)
     return Diagonal(outputs['mean'], log_scale)

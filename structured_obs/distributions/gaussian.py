@@ -185,7 +185,9 @@ def posterior_mean(
   noise_variance = jnp.asarray(noise_variance, mean.dtype)
   noise_variance = jnp.where(noise_variance >= 0, noise_variance, jnp.nan)
   if gaussian.posterior_mean is not None:
-    return gaussian.posterior_mean(params, noisy, noise_variance)
+    closed_form = gaussian.posterior_mean(params, noisy, noise_variance)
+    if closed_form is not None:
+      return closed_form
   return posterior.posterior_mean(family, params, noisy, noise_variance)
 
 

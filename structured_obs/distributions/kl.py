@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from structured_obs.distributions import (
   base,
+  circulant,
   diagonal,
   gaussian,
   links,
@@ -25,6 +26,7 @@ from structured_obs.distributions import (
   posterior,
   sparse_precision,
 )
+from structured_obs.distributions.circulant import Circulant, Reflective
 from structured_obs.distributions.diagonal import Diagonal
 from structured_obs.distributions.low_rank import LowRank
 from structured_obs.distributions.sparse_precision import SparsePrecision
@@ -122,17 +124,17 @@ def _by_trace(trace: Callable[[Any, Any], Array]) -> Callable[[Any, Any], Array]
   return divergence
 
 
-def _sparse_diagonal(p: SparsePrecision, q: Diagonal) -> Array:
-  return jnp.sum(sparse_precision.variance(p) * jnp.exp(-2 * q.log_scale))
+def _any_diagonal(p: Any, q: Diagonal) -> Array:
+  return jnp.sum(MODULES[type(p)].variance(p) * jnp.exp(-2 * q.log_scale))
 
 
-def _diagonal_sparse(p: Diagonal, q: SparsePrecision) -> Array:
-  return jnp.sum(sparse_precision.precision_diagonal(q) * jnp.exp(2 * p.log_scale))
+def _diagonal_any(p: Diagonal, q: Any) -> Array:
+  return jnp.sum(MODULES[type(q)].precision_diagonal(q) * jnp.exp(2 * p.log_scale))
 
 
-def _low_rank_sparse(p: LowRank, q: SparsePrecision) -> Array:
-  own = jnp.sum(sparse_precision.precision_diagonal(q) * _as_low_rank(p).cov_diag)
-  columns = jax.vmap(sparse_precision.whiten, in_axes=(None, -1))(q, p.cov_factor)
+def _low_rank_any(p: LowRank, q: Any) -> Array:
+  own = jnp.sum(MODULES[type(q)].precision_diagonal(q) * _as_low_rank(p).cov_diag)
+  columns = jax.vmap(MODULES[type(q)].whiten, in_axes=(None, -1))(q, p.cov_factor)
   return own + jnp.sum(jnp.square(columns))
 
 
@@ -185,6 +187,15 @@ def _quadratic(factor_p, offsets_p, factor_q, offsets_q) -> Array:
   return jax.lax.scan(add, jnp.zeros_like(weights, shape=()), (first, second))[0]
 
 
+def _one_basis(p: Circulant | Reflective, q: Circulant | Reflective) -> Array:
+  # Eigenvalue by eigenvalue, so that nothing cancels between near distributions.
+  (own, basis), (other, _) = circulant.checked(p), circulant.checked(q)
+  log_ratio = own.log_spectrum - other.log_spectrum
+  spectra = circulant.total(p, basis, jnp.expm1(log_ratio) - log_ratio)
+  distance = base.squared_norm(circulant.whiten(q, p.mean - q.mean))
+  return base.nan_unless_finite(0.5 * (spectra + distance))
+
+
 def _dense(family_p: Family, p: Any, family_q: Family, q: Any) -> Array:
   """Any two Gaussians over an image small enough for a dense covariance."""
   ops_p, ops_q = family_p.gaussian, family_q.gaussian
@@ -210,14 +221,24 @@ CLOSED_FORMS: dict[tuple[type, type], Callable[[Any, Any], Array]] = {
   (Diagonal, LowRank): _diagonal_and_low_rank,
   (LowRank, Diagonal): _diagonal_and_low_rank,
   (LowRank, LowRank): _diagonal_and_low_rank,
-  (SparsePrecision, Diagonal): _by_trace(_sparse_diagonal),
-  (Diagonal, SparsePrecision): _by_trace(_diagonal_sparse),
+  (SparsePrecision, Diagonal): _by_trace(_any_diagonal),
+  (Diagonal, SparsePrecision): _by_trace(_diagonal_any),
   (SparsePrecision, LowRank): _by_trace(_sparse_low_rank),
-  (LowRank, SparsePrecision): _by_trace(_low_rank_sparse),
+  (LowRank, SparsePrecision): _by_trace(_low_rank_any),
   (SparsePrecision, SparsePrecision): _by_trace(_sparse_sparse),
+  (Circulant, Circulant): _one_basis,
+  (Circulant, Diagonal): _by_trace(_any_diagonal),
+  (Diagonal, Circulant): _by_trace(_diagonal_any),
+  (LowRank, Circulant): _by_trace(_low_rank_any),
+  (Reflective, Reflective): _one_basis,
+  (Reflective, Diagonal): _by_trace(_any_diagonal),
+  (Diagonal, Reflective): _by_trace(_diagonal_any),
+  (LowRank, Reflective): _by_trace(_low_rank_any),
 }
 MODULES: dict[type, Any] = {
   Diagonal: diagonal,
   LowRank: low_rank,
   SparsePrecision: sparse_precision,
+  Circulant: circulant,
+  Reflective: circulant,
 }

@@ -13,7 +13,9 @@ import numpy as np
 from structured_obs.evaluation import (
   closed_form,
   covariance_error,
+  quality_report,
   recalibration,
+  reconstruction_quality,
   truth_pictures,
   whiteness,
 )
@@ -62,6 +64,26 @@ def _truth(evaluated: Evaluated) -> Section | None:
   )
 
 
+def _image_quality(evaluated: Evaluated) -> Section | None:
+  models = [result.trained for result in evaluated.found]
+  found = reconstruction_quality.of_models(models, evaluated.images, evaluated.seed)
+  if not found:
+    return None
+
+  def draw(directory: Path) -> Figures:
+    grid = quality_report.draw_grid(directory / 'grid.png', found)
+    spectra = quality_report.draw_spectra(directory / 'spectra.png', found)
+    return {'Reconstructions, and means of new images': grid, 'Log spectra': spectra}
+
+  return Section(
+    'image_quality',
+    quality_report.text(found),
+    quality_report.as_json(found),
+    quality_report.per_image(found),
+    draw,
+  )
+
+
 def _recalibration(evaluated: Evaluated) -> Section | None:
   found = recalibration.of_results(evaluated.found, evaluated.splits['validation'])
   if not found:
@@ -103,6 +125,7 @@ def _closed_form(evaluated: Evaluated) -> Section | None:
 
 MAKERS: tuple[Callable[[Evaluated], Section | None], ...] = (
   _truth,
+  _image_quality,
   _recalibration,
   _whiteness,
   _closed_form,

@@ -1,9 +1,10 @@
 """Architectures of encoders and decoders by name. One line in ARCHITECTURES for one more."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from structured_obs.models import networks, resnet
+from structured_obs.models import networks, resnet, strided
 
 
 class Architecture(NamedTuple):
@@ -16,4 +17,9 @@ class Architecture(NamedTuple):
 ARCHITECTURES = {
   'mirror': Architecture(networks.Encoder, networks.Decoder),
   'resnet': Architecture(resnet.Encoder, resnet.Decoder),
+  'strided': Architecture(strided.Encoder, strided.Decoder),
+  'upsampling': Architecture(
+    functools.partial(strided.Encoder, hidden=False),
+    functools.partial(strided.Decoder, hidden=False, bilinear=True),
+  ),
 }

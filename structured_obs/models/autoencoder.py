@@ -47,7 +47,7 @@ class Autoencoder(nn.Module):
     }
     architecture = ARCHITECTURES[self.architecture]
     self.encoder = architecture.encoder(outputs=self.latents, **shared)
-    self.decoder, self.covariance_decoder = observation.make_decoders(
+    self.decoder, self.covariance_decoder, self.kernel_generator = observation.make_decoders(
       self.family, self.image, self.options, functools.partial(architecture.decoder, **shared)
     )
     self.log_scale = observation.scale_parameter(self, self.options)
@@ -64,9 +64,10 @@ class Autoencoder(nn.Module):
     if self.input_noise > 0:
       noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
       seen = x + self.input_noise * noise
-    params = self.decode(self.encode(seen, train), train)
-    log_p = {'x': jax.vmap(self.family.log_prob)(params, x)}
-    return Terms(log_p=log_p, log_q={}, stats=observation.stats(self.family, params))
+    predicted = self._predict(self.encode(seen, train), train)
+    log_p = {'x': jax.vmap(self.family.log_prob)(predicted.params, x)}
+    stats = observation.stats(self.family, predicted.params)
+    return Terms(log_p, {}, stats, observation.images(self.family, predicted, x))
 
   def encode(self, x: Array, train: bool = False) -> Array:
     """Latents [B, Z]."""
@@ -75,8 +76,7 @@ class Autoencoder(nn.Module):
 
   def decode(self, z: Array, train: bool = False) -> Any:
     """Parameters of p(x|z) for latents [B, Z]: the family's record, each field with a leading B."""
-    decoders = observation.Decoders(self.decoder, self.covariance_decoder)
-    return observation.parameters(self.family, self.options, decoders, self.log_scale, z, train)
+    return self._predict(z, train).params
 
   def infer(self, keys: Array | None, x: Array) -> Array:
     """Latents [B, Z]; there is nothing random about them."""
@@ -91,3 +91,7 @@ class Autoencoder(nn.Module):
     """Raise ValueError: there is no prior to draw latents from."""
     del keys
     raise ValueError('An autoencoder has no prior, so it cannot generate; a VAE can.')
+
+  def _predict(self, z: Array, train: bool) -> observation.Predicted:
+    decoders = observation.Decoders(self.decoder, self.covariance_decoder, self.kernel_generator)
+    return observation.predict(self.family, self.options, decoders, self.log_scale, z, train)

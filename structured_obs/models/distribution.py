@@ -100,12 +100,12 @@ class Distribution(nn.Module):
     return params
 
   def _from_outputs(self, decoder: Any) -> Any:
-    decoders = observation.Decoders(decoder, None)
+    decoders = observation.Decoders(decoder)
     z = jnp.zeros((1, 0), jnp.float32)
-    params = observation.parameters(
+    predicted = observation.predict(
       self.family, self.options, decoders, self.log_scale, z, train=False
     )
-    return jax.tree.map(lambda leaf: leaf[0], params)
+    return jax.tree.map(lambda leaf: leaf[0], predicted.params)
 
 
 class Outputs(nn.Module):

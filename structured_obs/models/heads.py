@@ -19,8 +19,8 @@ Array = jax.Array
 class Heads(nn.Module):
   """One linear layer for every entry of `shapes`, under that entry's name.
 
-  An entry that begins with the image's height and width is a 1x1 convolution, and so is one of
-  D (D - 1) / 2 numbers, the columns of a strictly lower triangle: every pixel emits its own. Any other
+  An entry that begins with the image's height and width is a convolution, and one of D (D - 1) / 2
+  numbers, the columns of a strictly lower triangle, is a 1x1 one: every pixel emits its own. Any other
   is a dense layer on the features averaged over the image. Small weights and zero biases start every
   output near 0, the value at which a family is a plain white distribution; they are never exactly 0,
   since a low-rank factor of 0 would have no gradient.
@@ -28,6 +28,7 @@ class Heads(nn.Module):
 
   shapes: dict[str, base.Shape]
   scale: float = 0.1  # standard deviation of the outputs at the start, for features of unit variance
+  window: int = 1  # pixels across that a pixel's own outputs see
 
   @nn.compact
   def __call__(self, features: Array) -> dict[str, Array]:
@@ -45,7 +46,10 @@ class Heads(nn.Module):
       if order:
         outputs[name] = self._triangle(features, name, order)
         continue
-      layer = nn.Dense(width, kernel_init=init, name=name)
+      if spatial and self.window > 1:
+        layer = nn.Conv(width, (self.window, self.window), kernel_init=init, name=name)
+      else:
+        layer = nn.Dense(width, kernel_init=init, name=name)
       outputs[name] = layer(source).reshape(source.shape[0], *shape)
     return outputs
 

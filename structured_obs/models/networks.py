@@ -73,12 +73,15 @@ class Decoder(nn.Module):
     return emit(self, x, image)
 
 
-def emit(decoder: Any, x: Array, image: Array | None) -> dict[str, Array]:
-  """What ends a decoder, in its scope and of its fields: from features [B, H, W, F] to the outputs."""
+def emit(decoder: Any, x: Array, image: Array | None, window: int = 1) -> dict[str, Array]:
+  """What ends a decoder, in its scope and of its fields: from features [B, H, W, F] to the outputs.
+
+  A pixel's outputs are of the features in a window of so many pixels around it.
+  """
   if image is not None:
     x = jnp.concatenate([x, image], axis=-1)
   for _ in range(decoder.extra_layers):
     x = nn.Conv(decoder.features[0], (3, 3))(nn.silu(x))
   # The heads read features of about unit variance, so that their small weights mean what they say.
   x = nn.LayerNorm(use_bias=False, use_scale=False)(nn.silu(x))
-  return Heads(decoder.outputs, decoder.head_scale, name='heads')(x)
+  return Heads(decoder.outputs, decoder.head_scale, window, name='heads')(x)

@@ -14,10 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, gaussian
+from structured_obs.models.kernel_generator import KernelGenerator
+from structured_obs.models.optimal_scale import OptimalScale
+from structured_obs.objectives.terms import Images
 
 Array = jax.Array
 
 MEAN = 'mean'  # the output, of every family, that a frozen mean consists of
+KERNEL = 'kernel'  # the output that a kernel generator takes over
 HEAD_SCALE = 0.02  # of the covariance's own heads: it starts white, but for a few percent
 RATE = 10.0  # how much faster than other parameters the shared scale learns
 
@@ -30,6 +34,8 @@ class Options(NamedTuple):
   covariance_sees_mean: bool = False  # whether these layers see the predicted mean
   learn_scale: bool = False  # a learnt factor of all standard deviations, part of the mean's stage
   frozen_mean: bool = False  # save the derivatives of a mean, and latents, that no step updates
+  optimal_scale: bool = False  # such a factor, but set to the best one; see `optimal_scale`
+  kernel_features: int = 0  # hidden units of a generator of the blur kernel; 0: an output like others
   white: bool = False  # take all but the mean to be 0: independent pixels of one standard deviation
 
 
@@ -37,7 +43,15 @@ class Decoders(NamedTuple):
   """The networks from z, made in the `setup` of a model, where they get their names."""
 
   decoder: Any
-  covariance_decoder: Any | None  # None where the decoder gives every output
+  covariance_decoder: Any | None = None  # None where the decoder gives every output
+  kernel_generator: Any | None = None  # None where the kernel, if any, is an output like others
+
+
+class Predicted(NamedTuple):
+  """What follows from latents."""
+
+  params: Any  # the family's, each field with a leading B
+  kernel: Array | None  # [B, k, k] or [B, k, k, C]: blur kernel of the covariance, if it has one
 
 
 def make_decoders(
@@ -45,8 +59,17 @@ def make_decoders(
 ) -> Decoders:
   """The decoders that the options describe; `make` gets the fields in which two would differ."""
   outputs = family.outputs(image)
+  generator = None
+  if options.kernel_features:
+    if KERNEL not in outputs:
+      raise ValueError(
+        f"A kernel generator needs a family with an output '{KERNEL}'; this one has "
+        f'{", ".join(outputs)}.'
+      )
+    generator = KernelGenerator(outputs[KERNEL], options.kernel_features)
+    outputs = {name: shape for name, shape in outputs.items() if name != KERNEL}
   if not options.covariance_features:
-    return Decoders(make(image=image, outputs=outputs), None)
+    return Decoders(make(image=image, outputs=outputs), None, generator)
   rest = {name: shape for name, shape in outputs.items() if name != MEAN}
   covariance = make(
     image=image,
@@ -55,7 +78,7 @@ def make_decoders(
     extra_layers=options.covariance_layers,
     head_scale=HEAD_SCALE,
   )
-  return Decoders(make(image=image, outputs={MEAN: outputs[MEAN]}), covariance)
+  return Decoders(make(image=image, outputs={MEAN: outputs[MEAN]}), covariance, generator)
 
 
 def stats(family: base.Family, params: Any) -> dict[str, Array]:
@@ -80,15 +103,31 @@ def scale_parameter(module: nn.Module, options: Options) -> Array | None:
   return module.param('log_scale', nn.initializers.zeros, (), jnp.float32)
 
 
-def parameters(
+def optimal_scale(
+  family: base.Family, options: Options, axis_name: str | None
+) -> OptimalScale | None:
+  """The module that sets the scale of all covariances; None without one."""
+  return OptimalScale(family, axis_name) if options.optimal_scale else None
+
+
+def images(family: base.Family, predicted: Predicted, x: Array) -> Images:
+  """What losses that are no density compare, for images x [B, H, W, C]."""
+  return Images(x, jax.vmap(family.mean)(predicted.params), predicted.kernel)
+
+
+def predict(
   family: base.Family,
   options: Options,
   decoders: Decoders,
   log_scale: Array | None,
   z: Array,
   train: bool,
-) -> Any:
-  """Parameters of p(x|z) for latents [B, Z]: the family's record, each field with a leading B."""
+) -> Predicted:
+  """Parameters of p(x|z), and their blur kernel, for latents [B, Z].
+
+  A kernel generator is a model of its own: neither do the latents learn from it, nor does it learn from
+  the density, whose kernel is taken as it is.
+  """
   z = jax.lax.stop_gradient(z) if options.frozen_mean else z
   outputs = decoders.decoder(z, train)
   if options.frozen_mean:
@@ -96,11 +135,16 @@ def parameters(
   if decoders.covariance_decoder is not None:
     seen = jax.lax.stop_gradient(outputs[MEAN]) if options.covariance_sees_mean else None
     outputs = {**outputs, **decoders.covariance_decoder(z, train, seen)}
+  if decoders.kernel_generator is not None:
+    outputs = {**outputs, KERNEL: decoders.kernel_generator(jax.lax.stop_gradient(z))}
   if options.white:
     zeros = {name: jnp.zeros_like(output) for name, output in outputs.items()}
     outputs = {**zeros, MEAN: outputs[MEAN]}
+  kernel = None if family.kernel is None else jax.vmap(family.kernel)(outputs)
+  if decoders.kernel_generator is not None:
+    outputs = {**outputs, KERNEL: jax.lax.stop_gradient(outputs[KERNEL])}
   params = jax.vmap(family.from_outputs)(outputs)
   if log_scale is None:
-    return params
+    return Predicted(params, kernel)
   temperature = jnp.exp(RATE * log_scale)
-  return jax.vmap(lambda p: gaussian.temper(family, p, temperature))(params)
+  return Predicted(jax.vmap(lambda p: gaussian.temper(family, p, temperature))(params), kernel)

@@ -53,10 +53,11 @@ class VAE(nn.Module):
     }
     architecture = ARCHITECTURES[self.architecture]
     self.encoder = architecture.encoder(outputs=2 * self.latents, **shared)
-    self.decoder, self.covariance_decoder = observation.make_decoders(
+    self.decoder, self.covariance_decoder, self.kernel_generator = observation.make_decoders(
       self.family, self.image, self.options, functools.partial(architecture.decoder, **shared)
     )
     self.log_scale = observation.scale_parameter(self, self.options)
+    self.optimal_scale = observation.optimal_scale(self.family, self.options, self.axis_name)
     if self.label_classes is not None:
       width = min(len(self.label_classes.counts), CLASS_PLANES)
       self.class_planes = nn.Dense(width, use_bias=False)
@@ -74,8 +75,9 @@ class VAE(nn.Module):
     """
     posterior = self.encode(x, train)
     z = jax.vmap(diagonal.sample)(keys, posterior)
-    params = self.decode(self._with_class(z, x), train)
+    predicted = self._predict(self._with_class(z, x), train)
     x = x[..., : self.image.channels]
+    params = self._scaled(predicted.params, x if train else None)
     prior = jax.tree.map(jnp.zeros_like, posterior)
     variance = jnp.exp(2 * posterior.log_scale)
     kl = 0.5 * jnp.sum(variance + jnp.square(posterior.mean) - 1 - 2 * posterior.log_scale, axis=-1)
@@ -86,6 +88,7 @@ class VAE(nn.Module):
       },
       log_q={'z': jax.vmap(diagonal.log_prob)(posterior, z)},
       stats={'kl_z': kl, **observation.stats(self.family, params)},
+      images=observation.images(self.family, predicted, x),
     )
 
   def encode(self, x: Array, train: bool = False) -> diagonal.Diagonal:
@@ -96,8 +99,18 @@ class VAE(nn.Module):
 
   def decode(self, z: Array, train: bool = False) -> Any:
     """Parameters of p(x|z) for latents [B, Z + K]: the family's record, each field with a leading B."""
-    decoders = observation.Decoders(self.decoder, self.covariance_decoder)
-    return observation.parameters(self.family, self.options, decoders, self.log_scale, z, train)
+    return self._scaled(self._predict(z, train).params)
+
+  def blur_kernels(self, keys: Array | None, x: Array) -> Array:
+    """Blur kernels [B, k, k], or [B, k, k, C], of the covariances at the latents of `infer`.
+
+    Raises:
+      ValueError: the covariances of this family are not made of one.
+    """
+    kernel = self._predict(self.infer(keys, x), train=False).kernel
+    if kernel is None:
+      raise ValueError('The covariances of this family are not made of a blur kernel.')
+    return kernel
 
   def infer(self, keys: Array | None, x: Array) -> Array:
     """Latents [B, Z + K] drawn from q(z|x), or its mean where keys is None; the class is the image's."""
@@ -125,6 +138,14 @@ class VAE(nn.Module):
       labels = classes.draw(self.label_classes, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys))
     y = jax.nn.one_hot(labels, len(self.label_classes.counts), dtype=z.dtype)
     return self.decode(jnp.concatenate([z, y], axis=-1))
+
+  def _predict(self, z: Array, train: bool) -> observation.Predicted:
+    decoders = observation.Decoders(self.decoder, self.covariance_decoder, self.kernel_generator)
+    return observation.predict(self.family, self.options, decoders, self.log_scale, z, train)
+
+  def _scaled(self, params: Any, x: Array | None = None) -> Any:
+    """Parameters with the scale that fits images [B, H, W, C] best, or the running one."""
+    return params if self.optimal_scale is None else self.optimal_scale(params, x)
 
   def _with_class(self, z: Array, x: Array) -> Array:
     """Latents [B, Z + K]: with the class that the images have."""

@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from structured_obs.objectives import alternating
 from structured_obs.objectives import constraints as constrained
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
-# (terms, multipliers) -> (loss [], metrics: [] each)
-Objective = Callable[[Terms, dict[str, Any]], tuple[Array, dict[str, Array]]]
+# (terms, multipliers, step) -> (loss [], metrics: [] each)
+Objective = Callable[..., tuple[Array, dict[str, Array]]]
 
 
 def elbo(terms: Terms, beta: float = 1.0) -> Array:
@@ -70,6 +71,7 @@ def negative_elbo(
   beta: float = 1.0,
   constraints: Mapping[str, constrained.Constraint] | None = None,
   axis_name: str | None = None,
+  fit: alternating.Fit = alternating.DENSITY,
 ) -> Objective:
   """Objective: the mean over the batch of minus the ELBO, with KL terms weighted by beta.
 
@@ -77,25 +79,36 @@ def negative_elbo(
   image's parameters is part of the loss, and of the loss alone: a maximum a posteriori fit, per image.
   Constraints on the mean of a statistic add their penalty to the loss, which then has a gradient by
   their multipliers as well; with one on 'kl_z' and a beta of 0, the multiplier is the beta of a
-  beta-VAE. The metrics are the loss, the ELBO at beta = 1 without prior or penalty, the mean of every
-  term, and the multipliers.
+  beta-VAE. A `fit` may put something else in the place of log p(x|z), and adds the loss of a network of
+  blur kernels. The metrics are the loss, the ELBO at beta = 1 without prior, penalty or other loss, the
+  mean of every term, and the multipliers.
 
   Args:
     beta: weight of the KL terms.
     constraints: by the name of a statistic; see `constraints.penalty`.
-    axis_name: of the mapped axis over devices, if any; read by constraints alone.
+    axis_name: of the mapped axis over devices, if any; read by constraints and a white fit alone.
+    fit: see `alternating`.
   """
 
   constrained.check(constraints or {})
 
-  def objective(terms: Terms, multipliers: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
+  def objective(
+    terms: Terms, multipliers: dict[str, Any], step: Array | int = 0
+  ) -> tuple[Array, dict[str, Array]]:
     log_prior = terms.stats.get('log_prior', 0)
-    loss = -jnp.mean(elbo(terms, beta) + log_prior)
+    observed = alternating.log_likelihood(fit, terms, step, axis_name)
+    fitted = terms._replace(log_p={**terms.log_p, 'x': observed})
+    loss = -jnp.mean(elbo(fitted, beta) + log_prior)
     if constraints:
       penalty = constrained.penalty(constraints, multipliers, terms.stats, axis_name)
       loss = loss + penalty.astype(loss.dtype)
-    prices = {f'multipliers/{name}': value for name, value in multipliers.items()}
-    return loss, {'loss': loss, 'elbo': jnp.mean(elbo(terms)), **term_means(terms), **prices}
+    told = {f'multipliers/{name}': value for name, value in multipliers.items()}
+    if fit.boundary is not None and terms.images is not None:
+      told['kernel_error'] = jnp.mean(alternating.kernel_error(terms.images, fit.boundary))
+      loss = loss + told['kernel_error']
+    if fit.reconstruction is not None:
+      told['reconstruction'] = -jnp.mean(observed)
+    return loss, {'loss': loss, 'elbo': jnp.mean(elbo(terms)), **term_means(terms), **told}
 
   return objective
 
@@ -103,6 +116,6 @@ def negative_elbo(
 def term_means(terms: Terms) -> dict[str, Array]:
   """Mean over the batch of every term, named 'log_p/x', 'log_q/z', 'stats/kl_z' and so on."""
   means = {}
-  for kind, group in terms._asdict().items():
+  for kind, group in (('log_p', terms.log_p), ('log_q', terms.log_q), ('stats', terms.stats)):
     means |= {f'{kind}/{name}': jnp.mean(term) for name, term in group.items()}
   return means

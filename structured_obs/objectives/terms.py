@@ -1,6 +1,6 @@
 """Terms: what every model returns for a batch, and all that an objective may read.
 
-Letters: B batch.
+Letters: B batch; H W C image height, width, channels; k size of a blur kernel.
 """
 
 from typing import NamedTuple
@@ -8,6 +8,14 @@ from typing import NamedTuple
 import jax
 
 Array = jax.Array
+
+
+class Images(NamedTuple):
+  """What was observed and what the model makes of it, for losses that are no density of it."""
+
+  x: Array  # [B, H, W, C]
+  mean: Array  # [B, H, W, C]  of p(x|z)
+  kernel: Array | None = None  # [B, k, k] or [B, k, k, C]  blur kernel of z, where one is predicted
 
 
 class Terms(NamedTuple):
@@ -21,6 +29,7 @@ class Terms(NamedTuple):
   log_p: dict[str, Array]  # [B] each
   log_q: dict[str, Array]  # [B] each
   stats: dict[str, Array]  # [B] each: 'kl_z' and whatever else is worth watching or constraining
+  images: Images | None = None  # where the model has any
 
 
 def log_weight(terms: Terms) -> Array:

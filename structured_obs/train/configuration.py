@@ -5,9 +5,11 @@ from typing import Any
 
 from structured_obs.config import Config
 from structured_obs.models import architectures, covariance_network
+from structured_obs.objectives import alternating, reconstruction
 from structured_obs.train import feed, kinds, names, parallel, schedule
 
 NORMS = ('none', 'group', 'batch')
+PAPER_LOSS = 'paper_loss'  # objective.reconstruction of Blur-VAE as published
 
 # What may change when a run goes on: nothing of it moves a parameter by more than round-off.
 FREE = (
@@ -41,6 +43,7 @@ POSITIVE = (
   'eval.chunk',
   'optim.learning_rate',
   'objective.multiplier_rate',
+  'objective.reconstruction_weight',
 )
 NOT_NEGATIVE = (
   'model.blocks',
@@ -54,6 +57,10 @@ NOT_NEGATIVE = (
   'train.patience',
   'train.seed',
   'model.covariance_layers',
+  'model.kernel_features',
+  'objective.epsilon',
+  'objective.white_steps',
+  'optim.kernel_learning_rate',
   'model.input_noise',
   'eval.inflation_threshold',
 )
@@ -83,6 +90,10 @@ def check(config: Config) -> None:
   _check_model(config)
   names.check('model.norm', config.model.norm, NORMS)
   names.check('data.residency', config.data.residency, feed.RESIDENCIES)
+  known = ('', PAPER_LOSS, *reconstruction.LOSSES)
+  names.check('objective.reconstruction', config.objective.reconstruction, known)
+  boundaries = alternating.BOUNDARIES
+  names.check('objective.kernel_boundary', config.objective.kernel_boundary, boundaries)
   schedule.parse_stages(config.optim.stages)
 
 
@@ -104,6 +115,11 @@ def _check_model(config: Config) -> None:
     raise ValueError(
       "model.blocks must be positive where model.architecture is 'resnet', whose blocks are what halves "
       'the image, but is 0.'
+    )
+  if model.architecture in ('strided', 'upsampling') and model.blocks:
+    raise ValueError(
+      f"model.blocks must be 0 where model.architecture is '{model.architecture}', which has no "
+      f'residual blocks, but is {model.blocks}.'
     )
   names.check('model.network', model.network, covariance_network.NETWORKS)
   if model.window < 1 or model.window % 2 == 0:
@@ -129,7 +145,36 @@ def _check_model(config: Config) -> None:
     )
 
 
-def check_constraints(config: Config) -> None:
+def check_options(config: Config) -> None:
+  """Raises a ValueError if the objective, or the model, is not for the options of the family."""
+  model, objective, likelihood = config.model, config.objective, config.likelihood
+  if model.optimal_scale and (model.kind != 'vae' or model.learn_scale):
+    raise ValueError(
+      "model.optimal_scale is of a model.kind 'vae' whose scale is not learnt, but the kind is "
+      f"'{model.kind}' and model.learn_scale is {model.learn_scale}."
+    )
+  generated = model.kernel_features > 0
+  if generated and (model.kind not in ('vae', 'ae') or 'kernel_size' not in likelihood.options):
+    raise ValueError(
+      "model.kernel_features is of a model.kind 'vae' or 'ae' whose likelihood.family is 'circulant', "
+      f"but the kind is '{model.kind}' and the family '{likelihood.family}'; set it to 0."
+    )
+  if objective.reconstruction == PAPER_LOSS and not (
+    generated or likelihood.options.get('gaussian_variance')
+  ):
+    raise ValueError(
+      "objective.reconstruction 'paper_loss' learns no kernel: set model.kernel_features, of a network "
+      'of kernels, or a fixed kernel by likelihood.options.gaussian_variance, of the family circulant.'
+    )
+  if objective.reconstruction and model.kind not in ('vae', 'ae'):
+    raise ValueError(
+      "objective.reconstruction is of a model.kind 'vae' or 'ae', but the kind is "
+      f"'{model.kind}'; leave it ''."
+    )
+  _check_constraints(config)
+
+
+def _check_constraints(config: Config) -> None:
   """Raises a ValueError if there is nothing that a constraint could hold."""
   if config.objective.kl_bound and config.model.kind != 'vae':
     raise ValueError(

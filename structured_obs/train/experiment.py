@@ -1,6 +1,7 @@
 """From a configuration to everything a run is made of, once; and from a workdir back to a model."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from structured_obs.data import images as pixels
 from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions.base import Family, ImageShape
 from structured_obs.models.classes import Classes
-from structured_obs.objectives import bounds, constraints
+from structured_obs.objectives import alternating, bounds, constraints, reconstruction
 from structured_obs.train import checkpoint, configuration, kinds, optimizers, parallel
 from structured_obs.train import schedule as schedules
 from structured_obs.train import state as states
@@ -35,7 +36,7 @@ class Experiment(NamedTuple):
   image: ImageShape
   family: Family
   model: Any  # a Linen module with the methods of `models.vae.VAE`
-  objective: Any  # (terms, multipliers) -> (loss [], metrics)
+  objective: Any  # (terms, multipliers, step) -> (loss [], metrics)
   optimizer: optax.GradientTransformation
   schedule: schedules.Schedule  # updates made -> learning rate
 
@@ -59,7 +60,7 @@ def resolve(config: Config) -> Config:
   options = distributions.options(config.likelihood.family, **config.likelihood.options)
   likelihood = dataclasses.replace(config.likelihood, options=options)
   config = dataclasses.replace(config, likelihood=likelihood)
-  configuration.check_constraints(config)
+  configuration.check_options(config)
   return config
 
 
@@ -83,11 +84,12 @@ def build(config: Config, spec: DataSpec) -> Experiment:
     image=image,
     family=family,
     model=model,
-    objective=bounds.negative_elbo(config.objective.beta, held, parallel.AXIS),
+    objective=bounds.negative_elbo(config.objective.beta, held, parallel.AXIS, fit_of(config)),
     optimizer=optimizers.make_optimizer(
       config.optim,
       config.train.steps,
       constraints.ascend(config.objective.multiplier_rate) if held else None,
+      config.model.kernel_features > 0,
     ),
     schedule=schedules.learning_rate(config.optim, config.train.steps),
   )
@@ -102,6 +104,25 @@ def constraints_of(config: Config) -> dict[str, constraints.Constraint]:
     bound = objective.entropy_bound * config.likelihood.options['rank']
     held['excess_entropy'] = constraints.Constraint(bound, damping=objective.damping)
   return held
+
+
+def fit_of(config: Config) -> alternating.Fit:
+  """Returns what the loss of a configuration has in the place of log p(x|z)."""
+  objective = config.objective
+  loss: Any = None
+  if objective.reconstruction == configuration.PAPER_LOSS:
+    noise, epsilon = config.likelihood.options['noise'], objective.epsilon or None
+    loss = alternating.of_kernels(
+      functools.partial(reconstruction.paper_loss, noise=noise, epsilon=epsilon)
+    )
+  elif objective.reconstruction:
+    loss = alternating.of_images(reconstruction.make(objective.reconstruction))
+  return alternating.Fit(
+    reconstruction=loss,
+    weight=objective.reconstruction_weight,
+    white_steps=objective.white_steps,
+    boundary=objective.kernel_boundary if config.model.kernel_features else None,
+  )
 
 
 def _check_data(config: Config, spec: DataSpec) -> None:

@@ -50,6 +50,8 @@ def _network(config: Config) -> dict[str, Any]:
     covariance_layers=model.covariance_layers,
     covariance_sees_mean=model.covariance_sees_mean,
     learn_scale=model.learn_scale,
+    optimal_scale=model.optimal_scale,
+    kernel_features=model.kernel_features,
     frozen_mean=not learning & {'mean_head', 'rest'},
     white='other_heads' not in learning,
   )

@@ -64,7 +64,7 @@ def make_examination(experiment: Experiment) -> Any:
     terms, _ = experiment.model.apply(
       variables, model_keys, x, train=True, mutable=list(state.model_state)
     )
-    loss, _ = experiment.objective(terms, state.params['multipliers'])
+    loss, _ = experiment.objective(terms, state.params['multipliers'], state.step)
     gradient = step.make_gradient(
       experiment.model, experiment.objective, preprocess, parallel.AXIS
     )

@@ -1,10 +1,12 @@
 """The optimizer: Adam by stages on the network, whatever the constraints need on the multipliers.
 
-One `optax.partition` splits the network from the multipliers, another one inside it splits the
-network by the head's name, so that a stage can train the mean's head before the covariance's. A
+One `optax.partition` splits the network from the multipliers, and from a network of blur kernels,
+which has an Adam and a learning rate of its own; another one inside it splits the network by the
+head's name, so that a stage can train the mean's head before the covariance's. A
 part that waits receives no update, and its Adam moments do not move either.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -16,12 +18,14 @@ from structured_obs.train import schedule
 PyTree = Any
 HEADS = ['decoder', 'heads']  # where a network keeps the heads of its outputs
 COVARIANCE = 'covariance_decoder'  # where it keeps those of the covariance, if by themselves
+KERNEL = 'kernel_generator'  # a network that learns by itself
 
 
 def make_optimizer(
   config: OptimConfig,
   steps: int,
   multipliers: optax.GradientTransformation | None = None,
+  kernel: bool = False,
 ) -> optax.GradientTransformation:
   """Returns the optimizer of the tree {'model', 'multipliers'}.
 
@@ -29,6 +33,7 @@ def make_optimizer(
     config: learning rate, schedule, clipping, decay and stages.
     steps: of the whole run; the cosine schedule ends there.
     multipliers: transforms the multipliers' gradients; None keeps them as they are.
+    kernel: whether the model has a network of the blur kernel, which has an optimizer to itself.
   """
   stages = schedule.parse_stages(config.stages)
   transforms = []
@@ -39,12 +44,20 @@ def make_optimizer(
   transforms += [_by_stage(_adam(config), stages) if stages else _adam(config)]
   rate: Any = schedule.learning_rate(config, steps)
   transforms += [optax.scale_by_learning_rate(rate)]
-  return _with_standard_promotion(
-    optax.partition(
-      {'model': optax.chain(*transforms), 'multipliers': multipliers or optax.set_to_zero()},
-      {'model': 'model', 'multipliers': 'multipliers'},
+  parts = {'model': optax.chain(*transforms), 'multipliers': multipliers or optax.set_to_zero()}
+  if kernel:
+    own = dataclasses.replace(
+      config, learning_rate=config.kernel_learning_rate or config.learning_rate
     )
-  )
+    own_rate: Any = schedule.learning_rate(own, steps)
+    parts['kernel'] = optax.chain(_adam(config), optax.scale_by_learning_rate(own_rate))
+  return _with_standard_promotion(optax.partition(parts, _parts))
+
+
+def _parts(params: PyTree) -> PyTree:
+  """Returns which optimizer each network has, and which the multipliers have."""
+  model = {name: 'kernel' if name == KERNEL else 'model' for name in params['model']}
+  return {'model': model, 'multipliers': 'multipliers'}
 
 
 def label_of(path: tuple[Any, ...], separate: bool = False) -> str:

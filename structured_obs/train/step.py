@@ -42,7 +42,7 @@ def make_train_step(
 
   Args:
     model: a Linen module whose `apply(variables, keys, x, train=True)` returns Terms.
-    objective: (terms, multipliers) -> (loss [], metrics), a mean over the images it sees.
+    objective: (terms, multipliers, step) -> (loss [], metrics), a mean over the images it sees.
     optimizer: of the tree {'model', 'multipliers'}.
     preprocess: makes the model's images of the stored ones.
     axis_name: the mapped axis over devices; None for one device without any mapping.
@@ -94,7 +94,7 @@ def make_gradient(
       terms, model_state = model.apply(
         variables, model_keys, x, train=True, mutable=list(state.model_state)
       )
-      loss, metrics = objective(terms, params['multipliers'])
+      loss, metrics = objective(terms, params['multipliers'], state.step)
       return loss, (metrics, model_state)
 
     params = _varying(state.params, axis_name)  # see the module's docstring

@@ -67,7 +67,7 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
 
 
 @pytest.mark.parametrize(('flag', 'words'), [
-    ('--config.optim.lerning_rate=1', 'did you mean --config.optim.learning_rate?'),
+    ('--config.optim.lerning_rate=1', 'did you mean --config.optim.learning_rate'),
     ('--config.optimm.clip_norm=1', 'did you mean --config.optim?'),
     ('--config.likelihood.options.rnk=1', 'did you mean --config.likelihood.options.rank?'),
     ('--noconfig.data.flp', 'did you mean --config.data.flip?'),

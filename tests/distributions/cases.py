@@ -25,12 +25,18 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
   'low_rank': ({'rank': 0}, {'rank': 3, 'learn_diag': True}),
   'sparse_precision': ({'filter_size': 3, 'channels': 'full', 'parametrization': 'raw'},),
   'dense_precision': ({'parametrization': 'raw'},),
+  'circulant': ({'parametrization': 'wiener'}, {'reflect': True, 'per_channel': True}),
 }
 # Size of random outputs where 1 is too much: a pixel's many links would make the covariance singular.
 OUTPUT_SCALES = {'dense_precision': 0.3, 'sparse_precision': 0.5}
 IMAGES = ((4, 4, 1), (3, 5, 2), (4, 3, 3), (1, 6, 1), (5, 1, 3))
 # Of families that take long to compile, and whose grids have tests of every shape of their own.
-FEWER_IMAGES = {'sparse_precision': ((1, 6, 1),), 'dense_precision': ((4, 3, 3),)}
+FEWER_IMAGES = {
+  'sparse_precision': ((1, 6, 1),),
+  'dense_precision': ((4, 3, 3),),
+  'circulant': ((5, 1, 3),),
+  'scaled_circulant': (),
+}
 MAIN_IMAGE = (3, 4, 2)
 
 

@@ -1,9 +1,12 @@
-"""Squared error, PSNR and the table of a comparison, by definition."""
+"""Squared error, PSNR, SSIM, sharpness and the table of a comparison, by definition."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from skimage import metrics
 
 from structured_obs.evaluation import image_quality
 
@@ -17,6 +20,70 @@ def test_psnr_of_a_constant_error():
   decibels = image_quality.peak_signal_to_noise(METHODS['better'], TRUE)
   np.testing.assert_allclose(decibels, 10 * np.log10(4 / 1e-4))
   assert np.all(np.isinf(image_quality.peak_signal_to_noise(TRUE, TRUE)))
+
+
+def _smooth(channels: int) -> tuple[np.ndarray, np.ndarray]:
+  """Images with structure, and ones that are near them, so that their SSIM is neither 0 nor 1."""
+  rows, columns = np.mgrid[:20, :17] / 4
+  shifts = RNG.uniform(0, 6, (5, 1, 1, channels))
+  true = 0.8 * np.sin(rows[None, ..., None] + shifts) * np.cos(columns[None, ..., None] - shifts)
+  return true, np.clip(0.7 * true + 0.1 + 0.1 * RNG.normal(size=true.shape), -1, 1)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_psnr_and_ssim_are_scikit_images(channels: int):
+  pytest.importorskip('dm_pix')
+  true, found = _smooth(channels)
+  psnr = [
+    metrics.peak_signal_noise_ratio(a, b, data_range=2) for a, b in zip(true, found, strict=True)
+  ]
+  np.testing.assert_allclose(image_quality.peak_signal_to_noise(found, true), psnr, rtol=1e-12)
+  expected: Any = [
+    metrics.structural_similarity(
+      (1 + a) / 2, (1 + b) / 2, data_range=1, gaussian_weights=True, sigma=1.5,
+      use_sample_covariance=False, channel_axis=2,
+    )
+    for a, b in zip(true, found, strict=True)
+  ]  # fmt: skip
+  similarity = image_quality.structural_similarity(found, true)
+  assert similarity.dtype == np.float64
+  np.testing.assert_allclose(similarity, expected, rtol=2e-5)
+  np.testing.assert_allclose(image_quality.structural_similarity(true, true), 1, atol=1e-6)
+  assert np.all((np.array(expected) > 0.2) & (np.array(expected) < 0.95))
+
+
+def test_dm_pix_has_the_same_psnr():
+  dm_pix = pytest.importorskip('dm_pix')
+  true, found = (((1 + image) / 2).astype(np.float32) for image in _smooth(3))
+  expected = image_quality.peak_signal_to_noise(2 * found - 1, 2 * true - 1)
+  np.testing.assert_allclose(dm_pix.psnr(found, true), expected, rtol=1e-5)
+
+
+def test_windows_of_ssim_fit_into_small_images():
+  pytest.importorskip('dm_pix')
+  similarity = image_quality.structural_similarity(METHODS['noisy'], TRUE)
+  assert similarity.shape == (6,)
+  assert np.all((similarity > 0.5) & (similarity < 1))
+
+
+def test_a_missing_dm_pix_is_said_with_the_extra(monkeypatch: pytest.MonkeyPatch):
+  monkeypatch.setitem(sys.modules, 'dm_pix', None)
+  with pytest.raises(ImportError, match=r'structured_obs\[metrics\]'):
+    image_quality.structural_similarity(TRUE, TRUE)
+
+
+def test_sharpness_is_the_variance_of_the_laplacian():
+  rows, columns = np.mgrid[:6, :7].astype(float)
+  flat = np.stack([rows + 2 * columns, rows - columns], axis=-1)
+  images = np.stack([flat, flat + RNG.normal(size=flat.shape)])
+  found = image_quality.laplacian_variance(images)
+  gray = images[1].mean(axis=-1)
+  laplacian: Any = [
+    gray[i - 1, j] + gray[i + 1, j] + gray[i, j - 1] + gray[i, j + 1] - 4 * gray[i, j]
+    for i in range(1, 5)
+    for j in range(1, 6)
+  ]
+  np.testing.assert_allclose(found, [0, float(np.var(laplacian))], atol=1e-12)
 
 
 def test_a_comparison_is_paired(tmp_path: Path):

@@ -27,6 +27,7 @@ def launch(script: str, *flags: str) -> Done:
     'JAX_COMPILATION_CACHE_DIR': jax.config.values['jax_compilation_cache_dir'] or '',
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
   }
   done = subprocess.run(
     command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment

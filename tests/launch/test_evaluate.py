@@ -23,7 +23,9 @@ def test_evaluate_compares_two_runs(demo: conftest.Demo):
   assert (tree['split'], tree['images'], tree['checkpoint']) == ('validation', 7, 'latest')
   assert tree['models']['low_rank']['step'] == 3
   assert np.load(folder / 'per_image.npz')['diagonal/mahalanobis'].shape == (7,)
-  assert (folder / 'figures' / 'calibration.png').is_file()
+  assert tree['image_quality']['differences']['diagonal - low_rank']['psnr_db']['num_images'] == 7
+  for figure in ('calibration', 'grid', 'spectra'):
+    assert (folder / 'figures' / f'{figure}.png').is_file()
   assert 'mean over 7 images' in (folder / 'report.md').read_text()
 
 

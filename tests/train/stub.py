@@ -68,9 +68,11 @@ class StubVAE(nn.Module):
     return Terms(log_p, log_q, {'kl_z': jnp.sum(z_mean**2, axis=1) / 2})
 
 
-def objective(terms: Terms, multipliers: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+def objective(
+  terms: Terms, multipliers: dict[str, Array], step: Array
+) -> tuple[Array, dict[str, Array]]:
   """Negative ELBO of the stub and one metric."""
-  del multipliers
+  del multipliers, step
   kl = jnp.mean(terms.stats['kl_z'])
   return kl - jnp.mean(terms.log_p['x']), {'kl_z': kl}
 

@@ -1,0 +1,52 @@
+"""Blur-VAE for volumes of brain MRI: random 64x64 windows of their slices, as the paper's of HCP.
+
+  python -m launch.train --config=configs/blur_vae_nifti.py --config.data.source=nifti:PATH \
+    --workdir=runs/mri/blur_vae
+  python -m launch.compare --config=configs/blur_vae_nifti.py --config.data.source=nifti:PATH \
+    --variants=l2,l1,ssim,cross_entropy,focal_frequency,blur_vae --workdir=runs/mri
+
+PATH is a folder of volumes, .nii or .nii.gz, a folder in it for each subject (extra `medical`); the
+images of one subject are all in one split. The second command is the paper's Table 3.
+
+As the paper's: the network of configs/blur_vae_celeba.py, 400 epochs, of which the first 20 with
+independent pixels, Adam at 1e-4, 80 % of the subjects to train on (an eighth of these to validate).
+The paper cuts random windows while it trains; here eight of every slice are cut once. Training ends
+after as many steps as 400 epochs of 100,000 windows have; the Human Connectome Project, whose 400
+volumes the paper takes, gives them to those who register.
+
+This recipe has not been trained here; configs/blur_vae_folder.py says what a small network reaches, on
+windows of MRI too.
+
+Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023,
+section 4.4 and Table 3.
+"""
+
+from structured_obs import config, recipes
+
+EPOCH = 100_000 // 64  # steps
+
+
+def get_config(variant: str = 'blur_vae') -> config.Config:
+  """Config of a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
+  variant = recipes.choose(variant, recipes.BLUR_VAE, 'configs/blur_vae_nifti.py')
+  base = config.Config(
+    data=config.DataConfig(
+      source='nifti:',
+      height=64,
+      width=64,
+      channels=1,
+      crop='random',
+      crops=8,
+      validation_fraction=0.125,
+      test_fraction=0.2,
+    ),
+    model=config.ModelConfig(
+      architecture='strided', latents=256, features=(64, 128, 256, 512), blocks=0, norm='batch'
+    ),
+    optim=config.OptimConfig(learning_rate=1e-4),
+    train=config.TrainConfig(
+      steps=400 * EPOCH, batch_size=64, validate_every=EPOCH, checkpoint_every=20 * EPOCH, keep=20
+    ),
+    eval=config.EvalConfig(batch_size=32, importance_samples=100, chunk=5),
+  )
+  return recipes.blur_vae(base, recipes.BlurVae(white_steps=20 * EPOCH), variant)

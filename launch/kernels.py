@@ -1,0 +1,53 @@
+"""Draws how the blur kernels of a few test images changed over a training, and tells their widths.
+
+  python -m launch.kernels --workdir=runs/blur/blur_vae --images=4
+
+One row for each checkpoint that the run has kept, so that `train.keep` and `train.checkpoint_every`
+decide how many. Writes kernels.png and prints the table.
+
+Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023,
+Figure 2.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags as absl_flags
+
+from launch import flags
+from structured_obs.evaluation import kernels, views
+from structured_obs.train import checkpoint, experiment, finished
+
+_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_IMAGES = absl_flags.DEFINE_integer('images', 4, 'Test images that are drawn.', 1)
+_MEASURED = absl_flags.DEFINE_integer('measured', 256, 'Test images whose kernels are measured.', 1)
+_OUT = absl_flags.DEFINE_string('out', '', 'PNG file; WORKDIR/figures/kernels.png without it.')
+
+
+def main(arguments: Sequence[str]) -> None:
+  """Draws what the flags name."""
+  del arguments
+  if not _WORKDIR.value:
+    raise ValueError('--workdir is missing; it names the directory of the run.')
+  steps = checkpoint.steps_in(Path(_WORKDIR.value) / experiment.CHECKPOINTS)
+  if not steps:
+    raise FileNotFoundError(f'{_WORKDIR.value} has no checkpoints.')
+  moments, images = [], np.zeros(0)
+  for step in steps:
+    trained, prepared = finished.load(_WORKDIR.value, step)
+    images = np.asarray(prepared.images['test'][: max(_MEASURED.value, _IMAGES.value)])
+    moments.append(kernels.at(trained, images))
+  print(kernels.table(moments))
+  shown = images[: _IMAGES.value]
+  few = [
+    moment._replace(kernels=moment.kernels[: len(shown)], means=moment.means[: len(shown)])
+    for moment in moments
+  ]
+  path = Path(_OUT.value or Path(_WORKDIR.value) / 'figures' / 'kernels.png')
+  original = views.to_float(shown, trained.spec.levels)[..., : trained.spec.channels]
+  print(f'\nfigure  {kernels.draw(path, few, np.asarray(original))}')
+
+
+if __name__ == '__main__':
+  flags.run(main)

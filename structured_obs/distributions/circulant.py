@@ -1,0 +1,300 @@
+"""Blurred noise: covariances that a Fourier or a cosine basis makes diagonal (Blur-VAE).
+
+The eigenvalues are those of a blur kernel (`blur_kernels.Spectrum` has the formulas) times scale^2.
+`Circulant` images are periodic: all pixels have one variance, and a covariance depends on the shift
+between two pixels alone. `Reflective` images are mirrored at their borders, for kernels symmetric in
+both axes: no pixel is a neighbour of the opposite border. Channels are independent, with one spectrum
+for all or one each. Cost: D log D for every operation but conditionals, which take conjugate gradients.
+
+Letters: H W C image height, width, channels; D = H W C; F columns of a spectrum (`linalg.spectral`).
+
+Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023.
+"""
+
+import math
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from structured_obs.distributions import base, blur_kernels
+from structured_obs.linalg import spectral
+
+Array = jax.Array
+
+class Circulant(NamedTuple):
+  """Parameters of a periodic Gaussian."""
+
+  mean: Array  # [H, W, C]
+  # [H, W // 2 + 1] or [H, W // 2 + 1, C], log eigenvalues in the layout of rfft2. In columns 0 and, for
+  # an even W, W / 2, rows u and H - u are one frequency: if they differ, their mean counts.
+  log_spectrum: Array
+
+
+class Reflective(NamedTuple):
+  """Parameters of a Gaussian mirrored at the image's borders."""
+
+  mean: Array  # [H, W, C]
+  log_spectrum: Array  # [H, W] or [H, W, C], log eigenvalues in the layout of the cosine transform
+
+
+Params: TypeAlias = Circulant | Reflective
+BASES: dict[type, spectral.Basis] = {Circulant: spectral.PERIODIC, Reflective: spectral.REFLECTING}
+
+
+def family(
+  kernel_size: int = 11,
+  parametrization: str = 'regularised',
+  noise: float = 0.025,
+  epsilon: float = 0.5,
+  floor: float = 1e-3,
+  taps: str = 'softmax',
+  per_channel: bool = False,
+  reflect: bool = False,
+  gaussian_variance: float = 0.0,
+  scale: str = 'learned',
+  min_scale: float = 1e-3,
+  initial_scale: float = 0.1,
+  max_scale: float = 10.0,
+) -> base.Family[Any]:
+  """Family of blurred noise.
+
+  Args:
+    kernel_size: k of the k x k kernel; may be even, and larger than the image.
+    parametrization: 'regularised', 'wiener' or 'inverse_eps'; see `blur_kernels.Spectrum`.
+    noise, epsilon, floor: of these spectra.
+    taps: 'softmax', where a network's outputs become taps that are positive and add up to 1, the
+      central one 0.9 for outputs 0; or 'raw', where they are added to a kernel of one central 1.
+    per_channel: whether every channel has a kernel of its own.
+    reflect: whether images are mirrored at their borders, or periodic.
+    gaussian_variance: if positive, the kernel is a Gaussian of this variance, in pixels^2, that no
+      network predicts.
+    scale: 'learned', one standard deviation that a network predicts, or 'fixed', `initial_scale`.
+    min_scale, max_scale: smallest and largest scale a network can predict, in units of the data.
+    initial_scale: the scale that a network output of 0 stands for.
+
+  Raises:
+    ValueError: an option is not one of these, or a number is out of range.
+  """
+  spectrum = blur_kernels.check(blur_kernels.Spectrum(parametrization, noise, epsilon, floor))
+  base.check_choice('taps', taps, ('softmax', 'raw'))
+  base.check_choice('scale', scale, ('learned', 'fixed'))
+  base.check_scales('circulant', min_scale, initial_scale, max_scale)
+  bounds = math.log(min_scale), math.log(max_scale)
+  offset = base.inverse_soft_clip(math.log(initial_scale), *bounds)
+  fixed = blur_kernels.gaussian(kernel_size, gaussian_variance)
+
+  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+    shapes: dict[str, base.Shape] = {'mean': tuple(image)}
+    if fixed is None:
+      shapes['kernel'] = (kernel_size, kernel_size, *((image.channels,) if per_channel else ()))
+    return shapes | ({'log_scale': ()} if scale == 'learned' else {})
+
+  def kernel(emitted: dict[str, Array]) -> Array:
+    if fixed is not None:
+      return jnp.asarray(fixed, emitted['mean'].dtype)
+    return blur_kernels.from_output(emitted['kernel'], taps)
+
+  def from_outputs(emitted: dict[str, Array]) -> Params:
+    base.check_outputs(emitted, set(outputs(base.ImageShape(*emitted['mean'].shape))))
+    log_scale = math.log(initial_scale)
+    if scale == 'learned':
+      log_scale = base.soft_clip(emitted['log_scale'] + offset, *bounds)
+    params = from_kernel(emitted['mean'], kernel(emitted), spectrum, reflect)
+    return params._replace(log_spectrum=params.log_spectrum + 2 * log_scale)
+
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, GAUSSIAN, kernel=kernel)
+
+
+def from_kernel(
+  mean: Array, kernel: Array, spectrum: blur_kernels.Spectrum, reflect: bool = False
+) -> Params:
+  """Blurred noise of scale 1 from a kernel: `Circulant`, or `Reflective` with `reflect`.
+
+  Args:
+    mean: [H, W, C].
+    kernel: [k1, k2] or [k1, k2, C], centre [k1 // 2, k2 // 2]; may be larger than the image.
+    spectrum: how it becomes eigenvalues.
+    reflect: whether images are mirrored at their borders; of a kernel that is not symmetric in both
+      axes this takes the symmetric part, the mean of its four reflections.
+  """
+  base.check_shape('mean', mean, (None, None, None))
+  own = (mean.shape[-1],) if jnp.ndim(kernel) == 3 else ()
+  base.check_shape('kernel', kernel, (None, None, *own))
+  kind = Reflective if reflect else Circulant
+  height, width, _ = mean.shape
+
+  def transfer(kernel: Array) -> spectral.Parts:
+    return BASES[kind].transfer(kernel, height, width)
+
+  parts = jax.vmap(transfer, in_axes=-1, out_axes=-1)(kernel) if own else transfer(kernel)
+  return kind(mean, blur_kernels.log_eigenvalues(parts, spectrum))
+
+
+def log_prob(params: Params, x: Array) -> Array:
+  """Log density of an image. [], nats."""
+  params, basis = checked(params)
+  base.check_shape('x', x, params.mean.shape)
+  terms = params.log_spectrum + _white_power(params, basis, x) + base.LOG_2PI
+  return base.nan_unless_finite(-0.5 * total(params, basis, terms))
+
+
+def _white_power(params: Params, basis: spectral.Basis, x: Array) -> Array:
+  """Squared magnitudes of a residual's spectrum, in units of its variances. [H, F, C]."""
+  return spectral.power(basis.forward(x - params.mean)) * jnp.exp(-params.log_spectrum)
+
+
+def total(params: Params, basis: spectral.Basis, values: Array) -> Array:
+  """Sum over all D dimensions of values by frequency [H, F, C] or, of all channels, [H, F, 1]. []."""
+  weights = jnp.asarray(basis.weights(params.mean.shape[1]), values.dtype)
+  return params.mean.shape[-1] // values.shape[-1] * jnp.sum(values * weights.reshape(1, -1, 1))
+
+
+def sample(key: Array, params: Params) -> Array:
+  """Draw one image. [H, W, C]."""
+  return reparameterize(params, noise(key, params))
+
+
+def mean(params: Params) -> Array:
+  """Mean. [H, W, C]."""
+  return params.mean
+
+
+def noise(key: Array, params: Params) -> Array:
+  """White noise for `reparameterize`. [H, W, C]."""
+  return jax.random.normal(key, params.mean.shape, params.mean.dtype)
+
+
+def reparameterize(params: Params, noise: Array) -> Array:
+  """Image that this noise stands for: mean + cov^1/2 noise, of the symmetric root. [H, W, C]."""
+  return params.mean + _power(params, 0.5, noise)
+
+
+def whiten(params: Params, residual: Array) -> Array:
+  """cov^-1/2 of a residual, by the symmetric root. [H, W, C]."""
+  return _power(params, -0.5, residual)
+
+
+def covariance_matvec(params: Params, v: Array) -> Array:
+  """cov v. [H, W, C]."""
+  return _power(params, 1, v)
+
+
+def precision_matvec(params: Params, v: Array) -> Array:
+  """cov^-1 v. [H, W, C]."""
+  return _power(params, -1, v)
+
+
+def _power(params: Params, exponent: float, v: Array) -> Array:
+  params, basis = checked(params)
+  base.check_shape('v', v, params.mean.shape)
+  return spectral.multiply(basis, jnp.exp(exponent * params.log_spectrum), v)
+
+
+def log_det(params: Params) -> Array:
+  """log |cov|. [], nats."""
+  params, basis = checked(params)
+  return total(params, basis, params.log_spectrum)
+
+
+def variance(params: Params) -> Array:
+  """Marginal variances: of a `Circulant` the mean of its eigenvalues at every pixel. [H, W, C]."""
+  return _diagonal(params, 1)
+
+
+def precision_diagonal(params: Params) -> Array:
+  """Diagonal of cov^-1: the reciprocal variance of a pixel given all others. [H, W, C]."""
+  return _diagonal(params, -1)
+
+
+def _diagonal(params: Params, exponent: int) -> Array:
+  params, basis = checked(params)
+  values = basis.diagonal(jnp.exp(exponent * params.log_spectrum), params.mean.shape[1])
+  return jnp.broadcast_to(values, params.mean.shape)
+
+
+def temper(params: Params, temperature: Array) -> Params:
+  """Scale the covariance by temperature^2."""
+  return params._replace(log_spectrum=params.log_spectrum + 2 * jnp.log(temperature))
+
+
+def posterior_mean(params: Params, noisy: Array, noise_variance: Array) -> tuple[Array, Array] | None:
+  """Mean and variance [H, W, C] of the clean image given noisy = clean + N(0, noise_variance).
+
+  The Wiener filter for one noise variance [] of all pixels; None for one each, of no closed form.
+  """
+  if noise_variance.ndim:
+    return None
+  params, basis = checked(params)
+  prior, width = jnp.exp(params.log_spectrum), noisy.shape[1]
+  # prior / noise may be infinite or 0 at the ends, where the forms below still hold.
+  kept = 1 / (1 + prior / noise_variance)
+  noisy = jnp.where(jnp.isinf(noise_variance), params.mean, noisy)
+  filtered = noisy + spectral.multiply(basis, kept, params.mean - noisy)
+  return filtered, jnp.broadcast_to(basis.diagonal(prior * kept, width), noisy.shape)
+
+
+def principal_components(params: Params, k: int) -> base.PrincipalComponents:
+  """Leading eigenpairs: the k waves of largest variance, each of one channel."""
+  params, basis = checked(params)
+  height, width, channels = params.mean.shape
+  values = basis.unfold(jnp.exp(params.log_spectrum), width)
+  values = jnp.broadcast_to(values, (height, width, channels))
+  leading, index = jax.lax.top_k(values.reshape(-1), k)
+  row, column, channel = jnp.unravel_index(index, values.shape)
+  waves = basis.modes(row, column, height, width).astype(leading.dtype)
+  vectors = waves[..., None] * jax.nn.one_hot(channel, channels, dtype=leading.dtype)[:, None, None]
+  return base.PrincipalComponents(leading, vectors, jnp.zeros_like(leading))
+
+
+def autocovariance(params: Circulant) -> Array:
+  """Covariance of any pixel with the one this many rows and columns further, in its channel. [H, W, C].
+
+  Periodic: `jnp.roll` by a pixel's place gives its covariance with all pixels of its channel.
+  """
+  params, basis = checked(params)
+  height, width, _ = params.mean.shape
+  real = jnp.exp(params.log_spectrum)
+  covariance = basis.inverse((real, jnp.zeros_like(real)), width) / math.sqrt(height * width)
+  return jnp.broadcast_to(covariance, params.mean.shape)
+
+
+def optimal_scale(params: Params, x: Array) -> Array:
+  """Factor of all standard deviations that makes an image most likely: sqrt(r^T cov^-1 r / D). []."""
+  params, basis = checked(params)
+  base.check_shape('x', x, params.mean.shape)
+  return jnp.sqrt(total(params, basis, _white_power(params, basis, x)) / x.size)
+
+
+def unit_variance(params: Params) -> Params:
+  """The same correlations with a variance of 1, on average over a channel's pixels."""
+  full, basis = checked(params)
+  variances = basis.diagonal(jnp.exp(full.log_spectrum), params.mean.shape[1])
+  log_spectrum = full.log_spectrum - jnp.log(jnp.mean(variances, axis=(0, 1), keepdims=True))
+  return params._replace(log_spectrum=log_spectrum.reshape(params.log_spectrum.shape))
+
+
+def checked(params: Any) -> tuple[Any, spectral.Basis]:
+  """Check the shapes, give the spectrum a channel axis, and turn infinite values into NaN."""
+  basis = BASES[type(params)]
+  base.check_shape('mean', params.mean, (None, None, None))
+  height, width, channels = params.mean.shape
+  own = (channels,) if jnp.ndim(params.log_spectrum) == 3 else ()
+  base.check_shape('log_spectrum', params.log_spectrum, (height, basis.columns(width), *own))
+  log_spectrum = params.log_spectrum.reshape(height, -1, channels if own else 1)
+  log_spectrum = basis.symmetric(base.nan_unless_finite(log_spectrum), width)
+  return params._replace(log_spectrum=log_spectrum), basis
+
+
+GAUSSIAN: base.Gaussian[Any] = base.Gaussian(
+  noise=noise,
+  reparameterize=reparameterize,
+  whiten=whiten,
+  log_det=log_det,
+  variance=variance,
+  covariance_matvec=covariance_matvec,
+  precision_matvec=precision_matvec,
+  temper=temper,
+  posterior_mean=posterior_mean,
+  principal_components=principal_components,
+)

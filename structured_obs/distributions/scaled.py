@@ -1,0 +1,239 @@
+"""Standard deviations of its own for every pixel, around any Gaussian family: cov = S R S.
+
+R is the covariance of the base family and S a diagonal matrix of positive scales. Every operation is
+the base's, on pixels divided by their scale. A family built here divides the base's marginal variances
+out, so that a network predicts standard deviations of pixels, exactly, and the base their correlations:
+with `circulant`, the tractable form of a stationary covariance whose variances differ.
+
+Letters: H W C image height, width, channels; m mean, s scales; r = x - m.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from structured_obs.distributions import base, circulant, gaussian
+
+Array = jax.Array
+Family = base.Family
+
+NAME = 'pixel_log_scale'  # of the network output
+
+
+class Scaled(NamedTuple):
+  """Parameters of a Gaussian with scaled pixels."""
+
+  base: Any  # parameters of the base family; its mean is the mean
+  log_scale: Array  # [H, W, C], log s: a pixel's log standard deviation, less that of the base
+
+
+def family(
+  inner: Family[Any],
+  min_scale: float = 1e-3,
+  initial_scale: float = 0.1,
+  max_scale: float = 10.0,
+) -> Family[Scaled]:
+  """Family of a base family's correlations with standard deviations of its own for every pixel.
+
+  Args:
+    inner: the base, a Gaussian family. Its own scale is divided out: let it have none to be learned.
+    min_scale: smallest standard deviation of a pixel that a network can predict, in units of the data.
+    initial_scale: the standard deviation that a network output of 0 stands for.
+    max_scale: largest one.
+
+  Raises:
+    ValueError: the base is not Gaussian, or a scale is out of range.
+  """
+  base.check_scales('scaled', min_scale, initial_scale, max_scale)
+  if inner.gaussian is None:
+    raise ValueError('scaled needs a Gaussian family as its base; this one has no Gaussian record.')
+  bounds = math.log(min_scale), math.log(max_scale)
+  offset = base.inverse_soft_clip(math.log(initial_scale), *bounds)
+  variance = inner.gaussian.variance
+
+  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+    return inner.outputs(image) | {NAME: tuple(image)}
+
+  def from_outputs(emitted: dict[str, Array]) -> Scaled:
+    if NAME not in emitted:
+      raise ValueError(f'from_outputs needs the output {NAME!r}; got {sorted(emitted)}.')
+    params = inner.from_outputs({name: x for name, x in emitted.items() if name != NAME})
+    log_scale = base.soft_clip(emitted[NAME] + offset, *bounds)
+    return Scaled(params, log_scale - 0.5 * jnp.log(variance(params)))
+
+  def mean(params: Scaled) -> Array:
+    return inner.mean(params.base)
+
+  def log_prior(params: Scaled) -> Array:
+    assert inner.log_prior is not None
+    return inner.log_prior(params.base)
+
+  log_prob, sample = (functools.partial(operation, inner) for operation in (_log_prob, _sample))
+  prior = log_prior if inner.log_prior else None
+  primitives = _primitives(inner, inner.gaussian)
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, primitives, prior, inner.kernel)
+
+
+def circulant_family(
+  kernel_size: int = 11,
+  parametrization: str = 'regularised',
+  noise: float = 0.025,
+  epsilon: float = 0.5,
+  floor: float = 1e-3,
+  taps: str = 'softmax',
+  per_channel: bool = False,
+  reflect: bool = False,
+  gaussian_variance: float = 0.0,
+  min_scale: float = 1e-3,
+  initial_scale: float = 0.1,
+  max_scale: float = 10.0,
+) -> Family[Scaled]:
+  """Family of blurred noise with standard deviations of its own for every pixel.
+
+  The scales are those of `family`, and the rest is that of `circulant.family`.
+  """
+  inner = circulant.family(
+    kernel_size=kernel_size,
+    parametrization=parametrization,
+    noise=noise,
+    epsilon=epsilon,
+    floor=floor,
+    taps=taps,
+    per_channel=per_channel,
+    reflect=reflect,
+    gaussian_variance=gaussian_variance,
+    scale='fixed',
+    initial_scale=1.0,
+  )
+  return family(inner, min_scale, initial_scale, max_scale)
+
+
+def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaussian[Scaled]:
+  """The primitives of a scaled family, from those of its base."""
+
+  def noise(key: Array, params: Scaled) -> Any:
+    return primitives.noise(key, params.base)
+
+  def reparameterize(params: Scaled, noise: Any) -> Array:
+    return _outer(inner, params, primitives.reparameterize(params.base, noise))
+
+  def divided(whiten: Callable[[Any, Array], Any]) -> Callable[[Scaled, Array], Any]:
+    return lambda params, residual: whiten(params.base, residual / _scale(inner, params))
+
+  def log_det(params: Scaled) -> Array:
+    return primitives.log_det(params.base) + 2 * jnp.sum(_log_scale(inner, params))
+
+  def variance(params: Scaled) -> Array:
+    return primitives.variance(params.base) * jnp.square(_scale(inner, params))
+
+  def covariance_matvec(params: Scaled, v: Array) -> Array:
+    scale = _scale(inner, params)
+    return scale * primitives.covariance_matvec(params.base, scale * v)
+
+  def precision_matvec(params: Scaled, v: Array) -> Array:
+    scale = _scale(inner, params)
+    return primitives.precision_matvec(params.base, v / scale) / scale
+
+  def innovation_variance(params: Scaled) -> Array:
+    assert primitives.innovation_variance is not None
+    return primitives.innovation_variance(params.base) * jnp.square(_scale(inner, params))
+
+  def excess_entropy(params: Scaled) -> Array:
+    assert primitives.excess_entropy is not None
+    return primitives.excess_entropy(params.base)
+
+  return base.Gaussian(
+    noise=noise,
+    reparameterize=reparameterize,
+    whiten=divided(primitives.whiten),
+    log_det=log_det,
+    variance=variance,
+    covariance_matvec=covariance_matvec,
+    precision_matvec=precision_matvec,
+    temper=lambda params, t: params._replace(log_scale=params.log_scale + jnp.log(t)),
+    excess_entropy=excess_entropy if primitives.excess_entropy else None,
+    condition=functools.partial(_condition, inner),
+    posterior_mean=functools.partial(_posterior_mean, inner),
+    innovation_variance=innovation_variance if primitives.innovation_variance else None,
+    white_image=divided(primitives.white_image or primitives.whiten),
+  )
+
+
+def _log_prob(inner: Family[Any], params: Scaled, x: Array) -> Array:
+  """Log density of an image. [], nats."""
+  base.check_shape('x', x, _mean(inner, params).shape)
+  log_prob = inner.log_prob(params.base, _inner(inner, params, x))
+  return base.nan_unless_finite(log_prob - jnp.sum(_log_scale(inner, params)))
+
+
+def _sample(inner: Family[Any], key: Array, params: Scaled) -> Array:
+  """Draw one image. [H, W, C]."""
+  return _outer(inner, params, inner.sample(key, params.base))
+
+
+def _condition(inner: Family[Any], params: Scaled, x: Array, observed: Array) -> base.Conditional:
+  """The base's conditional distribution, scaled."""
+  mean = _mean(inner, params)
+  seen = jnp.where(observed, x, mean)
+  given = gaussian.condition(inner, params.base, _inner(inner, params, seen), observed)
+  variance = None if given.variance is None else given.variance * jnp.square(_scale(inner, params))
+  partial, arguments = jax.tree_util.Partial, (params, x, observed)
+  return given._replace(
+    mean=jnp.where(observed, x, _outer(inner, params, given.mean)),
+    variance=variance,
+    sample=partial(functools.partial(_sample_unobserved, inner), given, *arguments),
+    log_prob=partial(functools.partial(_log_prob_unobserved, inner), given, *arguments),
+  )
+
+
+def _sample_unobserved(inner, given, params, x, observed, key):
+  return jnp.where(observed, x, _outer(inner, params, given.sample(key)))
+
+
+def _log_prob_unobserved(inner, given, params, _, observed, x):
+  log_scales = jnp.sum(jnp.where(observed, 0, _log_scale(inner, params)))
+  return given.log_prob(_inner(inner, params, x)) - log_scales
+
+
+def _posterior_mean(
+  inner: Family[Any], params: Scaled, noisy: Array, noise_variance: Array
+) -> tuple[Array, Array | None]:
+  """The base's posterior mean and variance under noise divided by the scales. [H, W, C] each."""
+  scale = _scale(inner, params)
+  noisy = jnp.where(jnp.isinf(noise_variance), _mean(inner, params), noisy)
+  mean, variance = gaussian.posterior_mean(
+    inner, params.base, _inner(inner, params, noisy), noise_variance / jnp.square(scale)
+  )
+  return _outer(inner, params, mean), None if variance is None else variance * jnp.square(scale)
+
+
+def _outer(inner: Family[Any], params: Scaled, image: Array) -> Array:
+  """Image of the base's distribution as one of the scaled: m + s r. [H, W, C]."""
+  mean = _mean(inner, params)
+  return mean + _scale(inner, params) * (image - mean)
+
+
+def _inner(inner: Family[Any], params: Scaled, image: Array) -> Array:
+  """Image of the scaled distribution as one of the base's: m + r / s. [H, W, C]."""
+  mean = _mean(inner, params)
+  return mean + (image - mean) / _scale(inner, params)
+
+
+def _scale(inner: Family[Any], params: Scaled) -> Array:
+  return jnp.exp(_log_scale(inner, params))
+
+
+def _log_scale(inner: Family[Any], params: Scaled) -> Array:
+  """Checked log scales, in which infinite values have become NaN. [H, W, C]."""
+  base.check_shape('log_scale', params.log_scale, _mean(inner, params).shape)
+  return base.nan_unless_finite(params.log_scale)
+
+
+def _mean(inner: Family[Any], params: Scaled) -> Array:
+  mean = inner.mean(params.base)
+  base.check_shape('mean', mean, (None, None, None))
+  return mean

@@ -1,0 +1,84 @@
+"""How the blur kernels of a few images change over training, as in Figure 2 of the paper.
+
+Letters: N images; T checkpoints; k size of a kernel; H W C image height, width, channels.
+
+Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from structured_obs import plotting
+from structured_obs.evaluation import results, views
+from structured_obs.evaluation.results import Trained
+
+
+class Moment(NamedTuple):
+  """Kernels and reconstructions at one checkpoint."""
+
+  step: int
+  kernels: np.ndarray  # [N, k, k]; of kernels by channel their mean
+  means: np.ndarray  # [N, H, W, C]
+
+
+def at(trained: Trained, images: np.ndarray) -> Moment:
+  """Kernels at the means of q(z|x) of images [N, H, W, C] as stored, and the means of p(x|z).
+
+  Raises:
+    ValueError: the model's covariances are not made of a blur kernel.
+  """
+  if not hasattr(trained.model, 'blur_kernels'):
+    raise ValueError(f'{trained.workdir} is of a model without blur kernels.')
+  x = views.to_float(images, trained.spec.levels)
+  found = trained.model.apply(trained.variables, None, x, method='blur_kernels')
+  found = np.asarray(found)
+  found = found if found.ndim == 3 else found.mean(axis=-1)
+  return Moment(trained.step, found, reconstruct(trained, images))
+
+
+def reconstruct(trained: Trained, images: np.ndarray) -> np.ndarray:
+  """Means of p(x|z) at the means of q(z|x) of images as stored. [N, H, W, C]."""
+  x = views.to_float(images, trained.spec.levels)
+  model = trained.model
+  params = model.apply(trained.variables, None, x, method='reconstruct')
+  return np.asarray(jax.vmap(model.family.mean)(params))
+
+
+def width(kernels: np.ndarray) -> np.ndarray:
+  """Root mean square distance of the taps of kernels [..., k, k] from their centre of mass, pixels.
+
+  Taps count by their magnitude; a kernel of a single tap has width 0.
+  """
+  weight = np.abs(np.asarray(kernels, np.float64))
+  weight = weight / weight.sum(axis=(-2, -1), keepdims=True)
+  rows, columns = np.mgrid[: kernels.shape[-2], : kernels.shape[-1]]
+  centred = [axis - (weight * axis).sum(axis=(-2, -1), keepdims=True) for axis in (rows, columns)]
+  return np.sqrt((weight * (centred[0] ** 2 + centred[1] ** 2)).sum(axis=(-2, -1)))
+
+
+def table(moments: Sequence[Moment]) -> str:
+  """Markdown: width of the kernels, and how much they differ between images, by step."""
+  rows = [['step', 'width of kernels, pixels', 'its sd over images', 'central tap', 'taps differ by']]
+  for moment in moments:
+    widths, kernels = width(moment.kernels), moment.kernels
+    middle = kernels[:, kernels.shape[1] // 2, kernels.shape[2] // 2]
+    # Distance of two images' kernels over the size of one.
+    spread = np.sqrt(np.sum(np.var(kernels, axis=0)) / np.sum(np.mean(kernels**2, axis=0)))
+    cells = (f'{widths.mean():.3f}', f'{widths.std():.3f}', f'{middle.mean():.3f}', f'{spread:.3f}')
+    rows.append([str(moment.step), *cells])
+  return results.markdown_table(rows)
+
+
+def draw(path: Path, moments: Sequence[Moment], images: np.ndarray) -> Path:
+  """Draw images [N, H, W, C] in [-1, 1], and below each its kernel and its mean at every checkpoint."""
+  rows = [plotting.Row('image', images)]
+  for moment in moments:
+    limit = float(moment.kernels.max())
+    kernels = moment.kernels[..., None]
+    rows.append(plotting.Row(f'kernel, step {moment.step}', kernels, 'size', limit=limit))
+    rows.append(plotting.Row(f'mean, step {moment.step}', moment.means))
+  return plotting.image_rows(path, rows, title='Blur kernels over training')

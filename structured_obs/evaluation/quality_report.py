@@ -1,0 +1,150 @@
+"""The section of an evaluation on the quality of images: table, JSON, log spectra and a grid of images.
+
+Everything is made of `reconstruction_quality.of_models`: what was found, by the models' names, after
+what was found of the original images.
+
+Letters: N images; M of them, at most 128, whose spectra are found; H W C image height, width, channels.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from structured_obs import plotting
+from structured_obs.evaluation import image_quality, likelihood, results
+from structured_obs.evaluation.reconstruction_quality import KINDS, ORIGINAL, Quality, score_name
+
+
+class _Line(NamedTuple):
+  """One line of the table."""
+
+  score: str
+  label: str
+  decimals: int
+  factor: float = 1.0
+
+
+LINES = (
+  _Line('psnr_db', 'PSNR, dB', 2),
+  _Line('ssim', 'SSIM', 4),
+  _Line('laplacian_variance', '1000 variance of the Laplacian', 2, 1000),
+  *(
+    _Line(score_name(field, kind), f"{label} of {kind} - originals'", 3)
+    for kind in KINDS
+    for field, label in (('signed', 'spectrum'), ('absolute', '|spectrum|'))
+  ),
+)
+
+
+EXPLANATION = """\
+Reconstructions are the means of p(x|z) at the mean of q(z|x), clipped to [-1, 1], beside the stored
+images without noise. For PSNR and SSIM the range of pixels is 2, and larger is better; SSIM is of 11 x
+11 Gaussian windows, the mean over the channels. The variance of the Laplacian tells of sharpness, or
+noise: it should be the originals'. ± is the standard error over images, of a difference that of the
+differences image by image.
+
+The spectrum is log |F| of the orthonormal Fourier transform, averaged over at most 128 images: what is
+told is how far it is from the originals', averaged over frequencies, with its sign (below 0: blurred)
+and without. New images are drawn from the prior: means of p(x|z), and samples. What the originals have
+in these lines is the difference of as many other originals, which is by chance alone. ± is a jackknife
+over images."""
+
+
+def text(found: Mapping[str, Quality]) -> str:
+  """A Markdown section: the table, with paired differences from the first model, and what it is."""
+  if not found:
+    return ''
+  original, first, *others = found
+  count = len(found[original].scores['laplacian_variance'])
+  rows = [[f'mean over {count} images', *found, *(f'{other} - {first}' for other in others)]]
+  for line in LINES:
+    cells = [_cell(line, name, found) for name in found]
+    cells += [_cell(line, other, found, first) for other in others]
+    if any(cells[1:]):
+      rows.append([line.label, *cells])
+  missing = '' if 'ssim' in found[first].scores else (
+    "SSIM is not told: it needs dm-pix, pip install 'structured_obs[metrics]'."
+  )  # fmt: skip
+  parts = ['## Image quality', results.markdown_table(rows), missing, EXPLANATION]
+  return '\n\n'.join(part for part in parts if part)
+
+
+def as_json(found: Mapping[str, Quality]) -> dict[str, Any]:
+  """Everything in the table: summaries by model, and differences from the first."""
+  _, first, *others = found
+
+  def tell(name: str, less: str = '') -> dict[str, Any]:
+    summaries = ((line.score, _summary(line.score, name, found, less)) for line in LINES)
+    return {score: summary._asdict() for score, summary in summaries if summary is not None}
+
+  return {
+    'range': image_quality.RANGE,
+    'models': {name: tell(name) for name in found},
+    'differences': {f'{other} - {first}': tell(other, first) for other in others},
+  }
+
+
+def per_image(found: Mapping[str, Quality]) -> dict[str, np.ndarray]:
+  """Arrays for np.savez: the scores by 'NAME/SCORE', the mean log spectra by their name as one."""
+  arrays = {}
+  for name, one in found.items():
+    arrays |= {f'{name}/{score}': values for score, values in one.scores.items()}
+    for kind, mean in one.spectra.items():
+      arrays[f'{name}/{score_name("mean", kind)}'] = mean
+  return arrays
+
+
+def draw_spectra(path: Path, found: Mapping[str, Quality]) -> Path:
+  """Draws the mean log spectra, frequency 0 in the middle, and each less that of the data."""
+  means = {
+    name: {kind: np.fft.fftshift(mean) for kind, mean in one.spectra.items()}
+    for name, one in found.items()
+  }
+  true = means[ORIGINAL][ORIGINAL]
+  everything = np.stack([mean for kinds in means.values() for mean in kinds.values()])
+  low, high = float(np.nanmin(everything)), float(np.nanmax(everything))
+  limit = float(np.nanmax(np.abs(everything - true)))
+  scaled = lambda mean: 2 * (mean - low) / max(high - low, 1e-6) - 1  # noqa: E731
+  rows = [plotting.Row(ORIGINAL, scaled(true)[None, :, :, None])]
+  for name, kinds in means.items():
+    if name != ORIGINAL:
+      maps = np.stack(list(kinds.values()))[..., None]
+      rows.append(plotting.Row(name, scaled(maps)))
+      rows.append(plotting.Row('less original', maps - true[..., None], 'signed', limit=limit))
+  title = f'Log spectra: gray from {low:.1f} to {high:.1f} nats'
+  return plotting.image_rows(path, rows, KINDS, title)
+
+
+def draw_grid(path: Path, found: Mapping[str, Quality]) -> Path:
+  """Draws the originals above every model's reconstructions, and means of new images beside them."""
+  originals = found[ORIGINAL].shown[ORIGINAL]
+  count = len(originals)
+  blank = np.ones_like(originals)
+  rows = []
+  for one in found.values():
+    old, new = one.shown.get(KINDS[0], originals), one.shown.get(KINDS[1], blank)
+    rows.append(np.concatenate([old, blank[:1], new]))
+  headings = [''] * (2 * count + 1)
+  headings[count // 2], headings[count + 1 + count // 2] = KINDS[:2]
+  return plotting.image_grid(path, np.stack(rows), rows=list(found), columns=headings)
+
+
+def _summary(
+  score: str, name: str, found: Mapping[str, Quality], less: str = ''
+) -> likelihood.Summary | None:
+  """Summary of a model's score, or of its difference from another's; None where there is none."""
+  mine = found[name].scores.get(score)
+  if mine is None or not less:
+    return None if mine is None else likelihood.summarize(mine)
+  other = found[less].scores.get(score)
+  return None if other is None else likelihood.paired_difference(mine, other)
+
+
+def _cell(line: _Line, name: str, found: Mapping[str, Quality], less: str = '') -> str:
+  summary = _summary(line.score, name, found, less)
+  if summary is None:
+    return ''
+  mean, error = line.factor * summary.mean, line.factor * summary.standard_error
+  return f'{mean:.{line.decimals}f} ± {error:.{line.decimals}f}'

@@ -1,0 +1,218 @@
+"""Orthonormal bases in which covariances of blurred noise are diagonal: of periodic and mirrored images.
+
+A blur with a kernel k commutes with every shift of an image that is continued without end: periodically,
+or by reflection at its borders (the border pixel is repeated: half-sample symmetry). The first kind is
+diagonal in the discrete Fourier basis, the second, for a kernel symmetric in both axes, in that of the
+discrete cosine transform (DCT-II). Multiplying a spectrum by real numbers is then a symmetric matrix.
+
+Letters: H W C image height, width, channels; F columns of a spectrum: W // 2 + 1 of the periodic one,
+whose other half repeats these, and W of the reflecting one.
+
+A spectrum is a tuple of real arrays [H, F, C], its parts: real and imaginary, or the cosine one alone.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+Array = jax.Array
+Parts = tuple[Array, ...]
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Basis(NamedTuple):
+  """An orthonormal transform of images, and what is diagonal in it.
+
+  A matrix is given by its values [H, F, C] or [H, F, 1], real eigenvalues laid out as a spectrum; those
+  of one periodic frequency and its opposite must be equal (`symmetric`).
+  """
+
+  columns: Callable[[int], int]  # W -> F
+  weights: Callable[[int], NDArray[np.float64]]  # W -> [F], how often a column counts in sums
+  forward: Callable[[Array], Parts]  # image [H, W, C] -> spectrum; a weighted sum of squares is kept
+  inverse: Callable[[Parts, int], Array]  # (spectrum, W) -> image [H, W, C]
+  transfer: Callable[[Array, int, int], Parts]  # (kernel [k1, k2], H, W) -> parts [H, F]
+  symmetric: Callable[[Array, int], Array]  # (any values, W) -> values equal at opposite frequencies
+  diagonal: Callable[[Array, int], Array]  # (values, W) -> the matrix's diagonal [H, W, C]
+  modes: Callable[[Array, Array, int, int], Array]  # (rows [k], columns [k], H, W) -> [k, H, W]
+  unfold: Callable[[Array, int], Array]  # (values, W) -> values of all modes [H, W, C]
+
+
+def power(parts: Parts) -> Array:
+  """Squared magnitude of a spectrum, with a gradient at 0 too. [H, F, C]."""
+  return sum((jnp.square(part) for part in parts[1:]), start=jnp.square(parts[0]))
+
+
+def scale(parts: Parts, values: Array) -> Parts:
+  """A spectrum times real values of a rank like its own."""
+  return tuple(part * values for part in parts)
+
+
+def multiply(basis: Basis, values: Array, image: Array) -> Array:
+  """Product of a matrix, given by its values, with an image. [H, W, C]."""
+  return basis.inverse(scale(basis.forward(image), values), image.shape[1])
+
+
+def _cosines(frequencies: int, taps: NDArray[np.int64], period: int) -> NDArray[np.float64]:
+  """cos(2 pi u a / period) [u, a]: of integers modulo the period, so exact however large they are."""
+  return np.cos(2 * math.pi * (np.outer(np.arange(frequencies), taps) % period) / period)
+
+
+def _sines(frequencies: int, taps: NDArray[np.int64], period: int) -> NDArray[np.float64]:
+  return np.sin(2 * math.pi * (np.outer(np.arange(frequencies), taps) % period) / period)
+
+
+def _centred(size: int) -> NDArray[np.int64]:
+  return np.arange(size) - size // 2
+
+
+def _product(left: Array, right: Array) -> Array:
+  return jnp.matmul(left, right, precision=HIGHEST)
+
+
+def _half_weights(width: int) -> NDArray[np.float64]:
+  weights = np.full(width // 2 + 1, 2.0)
+  weights[0] = 1
+  if width % 2 == 0:
+    weights[-1] = 1
+  return weights
+
+
+def _fourier(image: Array) -> Parts:
+  spectrum = jnp.fft.rfft2(image, axes=(0, 1), norm='ortho')
+  return spectrum.real, spectrum.imag
+
+
+def _inverse_fourier(parts: Parts, width: int) -> Array:
+  size = parts[0].shape[0], width
+  return jnp.fft.irfft2(jax.lax.complex(*parts), s=size, axes=(0, 1), norm='ortho')
+
+
+def _fourier_transfer(kernel: Array, height: int, width: int) -> Parts:
+  """Parts of sum_ab k[a, b] exp(-2 pi i (u (a - k1 // 2) / H + v (b - k2 // 2) / W)) [H, F].
+
+  Two products with tables of cosines and sines instead of a transform of the padded kernel: taps beyond
+  the image's size add to those they fall on, and no error is larger than the kernel's own rounding.
+  """
+  (rows, columns), half, dtype = kernel.shape, width // 2 + 1, kernel.dtype
+  down, right = _centred(rows), _centred(columns)
+  across = np.concatenate([_cosines(half, right, width), _sines(half, right, width)])
+  cosine, sine = _cosines(height, down, height), _sines(height, down, height)
+  along = np.block([[cosine, -sine], [-sine, -cosine]])
+  mixed = _product(kernel, jnp.asarray(across.T, dtype))
+  stacked = jnp.concatenate([mixed[:, :half], mixed[:, half:]])
+  both = _product(jnp.asarray(along, dtype), stacked)
+  return both[:height], both[height:]
+
+
+def _opposite_rows(values: Array) -> Array:
+  return jnp.roll(values[::-1], 1, axis=0)
+
+
+def _mean_of_opposites(values: Array, width: int) -> Array:
+  """Rows u and H - u of column 0 and, W even, of column W / 2 are opposites; others are not repeated."""
+  inner = (width - 1) // 2 + 1
+  edges = [values[:, :1], values[:, inner:]]
+  first, last = (0.5 * (edge + _opposite_rows(edge)) for edge in edges)
+  return jnp.concatenate([first, values[:, 1:inner], last], axis=1)
+
+
+def _fourier_diagonal(values: Array, width: int) -> Array:
+  height, half, channels = values.shape
+  weights = jnp.asarray(_half_weights(width), values.dtype).reshape(1, half, 1)
+  mean = jnp.sum(values * weights, axis=(0, 1), keepdims=True) / (height * width)
+  return jnp.broadcast_to(mean, (height, width, channels))
+
+
+def _hartley_modes(rows: Array, columns: Array, height: int, width: int) -> Array:
+  """cos + sin of each frequency: with its opposite's a real basis of the same two dimensions."""
+
+  def turns(index: Array, period: int) -> Array:
+    whole = index[:, None] * jnp.arange(period, dtype=index.dtype)[None] % period
+    return whole.astype(jnp.zeros(()).dtype) / period
+
+  angle = 2 * math.pi * (turns(rows, height)[:, :, None] + turns(columns, width)[:, None, :])
+  return (jnp.cos(angle) + jnp.sin(angle)) / math.sqrt(height * width)
+
+
+def _unfold_half(values: Array, width: int) -> Array:
+  # Column W - v, row u is the opposite of column v, row -u.
+  rest = values[:, 1 : width - values.shape[1] + 1]
+  return jnp.concatenate([values, _opposite_rows(rest[:, ::-1])], axis=1)
+
+
+def _cosine_basis(size: int) -> NDArray[np.float64]:
+  """Orthonormal DCT-II. [frequency, pixel]."""
+  basis = _cosines(size, 2 * np.arange(size) + 1, 4 * size) * math.sqrt(2 / size)
+  basis[0] = math.sqrt(1 / size)
+  return basis
+
+
+def _both_axes(image: Array, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Array:
+  """sum_ij rows[u, i] columns[v, j] image[i, j, c]. [u, v, C]."""
+  first = jnp.einsum('ui,ijc->ujc', jnp.asarray(rows, image.dtype), image, precision=HIGHEST)
+  return jnp.einsum('vj,ujc->uvc', jnp.asarray(columns, image.dtype), first, precision=HIGHEST)
+
+
+def _cosine(image: Array) -> Parts:
+  height, width, _ = image.shape
+  return (_both_axes(image, _cosine_basis(height), _cosine_basis(width)),)
+
+
+def _inverse_cosine(parts: Parts, width: int) -> Array:
+  (part,) = parts
+  return _both_axes(part, _cosine_basis(part.shape[0]).T, _cosine_basis(width).T)
+
+
+def _cosine_transfer(kernel: Array, height: int, width: int) -> Parts:
+  """The part sum_ab k[a, b] cos(pi u (a - k1 // 2) / H) cos(pi v (b - k2 // 2) / W) [H, W].
+
+  It is the blur of a mirrored image where k is symmetric in both axes, k(a, b) = k(-a, b) = k(a, -b)
+  about its centre. For another k it is that of its symmetric part, the mean of its four reflections.
+  """
+  rows, columns = kernel.shape
+  across = _cosines(width, _centred(columns), 2 * width)
+  along = _cosines(height, _centred(rows), 2 * height)
+  mixed = _product(kernel, jnp.asarray(across.T, kernel.dtype))
+  return (_product(jnp.asarray(along, kernel.dtype), mixed),)
+
+
+def _cosine_diagonal(values: Array, width: int) -> Array:
+  rows, columns = (np.square(_cosine_basis(size)).T for size in (values.shape[0], width))
+  return _both_axes(values, rows, columns)
+
+
+def _cosine_modes(rows: Array, columns: Array, height: int, width: int) -> Array:
+  dtype = jnp.zeros(()).dtype
+  down, right = (jnp.asarray(_cosine_basis(size), dtype) for size in (height, width))
+  return down[rows][:, :, None] * right[columns][:, None, :]
+
+
+PERIODIC = Basis(
+  columns=lambda width: width // 2 + 1,
+  weights=_half_weights,
+  forward=_fourier,
+  inverse=_inverse_fourier,
+  transfer=_fourier_transfer,
+  symmetric=_mean_of_opposites,
+  diagonal=_fourier_diagonal,
+  modes=_hartley_modes,
+  unfold=_unfold_half,
+)
+REFLECTING = Basis(
+  columns=lambda width: width,
+  weights=np.ones,
+  forward=_cosine,
+  inverse=_inverse_cosine,
+  transfer=_cosine_transfer,
+  symmetric=lambda values, width: values,
+  diagonal=_cosine_diagonal,
+  modes=_cosine_modes,
+  unfold=lambda values, width: values,
+)

@@ -1,0 +1,133 @@
+"""Two losses in one step: of a network of blur kernels, and of the model whose covariance they make.
+
+The kernel network learns to blur an image as the model's mean does, |x * G(z) - mean|^2, with latents and
+mean held; the model learns from log p(x|z) with the kernel held. Each parameter has a derivative by one
+of the two alone, so that one gradient of their sum, over one pass of the data, alternates.
+
+Before a mean is a blurred image at all, its kernel says nothing, and `white_steps` of training take the
+pixels to be independent while the kernel network learns already.
+
+Letters: B batch; H W C image height, width, channels; k size of a kernel.
+
+Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023,
+equations 9, 11 and 12. Its kernel network has its own optimizer here too: `train.optimizers`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from structured_obs.linalg import spectral
+from structured_obs.objectives.terms import Images, Terms
+
+Array = jax.Array
+BOUNDARIES = ('circular', 'zero', 'reflect')
+
+
+class Fit(NamedTuple):
+  """What a loss has in the place of log p(x|z), and beside it."""
+
+  reconstruction: Callable[[Images], Array] | None = None  # -> [B], to be small; None: the density
+  weight: float = 1.0  # of the reconstruction
+  white_steps: int = 0  # first so many take the pixels to be independent
+  boundary: str | None = None  # of the images that kernels blur; None: no kernel network learns
+
+
+DENSITY = Fit()  # nothing but log p(x|z)
+
+
+def of_images(loss: Callable[[Array, Array], Array]) -> Callable[[Images], Array]:
+  """A loss (x [H, W, C], mean [H, W, C]) -> [] for a batch: images -> [B]."""
+  return lambda images: jax.vmap(loss)(images.x, images.mean)
+
+
+def of_kernels(loss: Callable[[Array, Array, Array], Array]) -> Callable[[Images], Array]:
+  """A loss (kernel, x, mean) -> [] for a batch, whose kernels do not learn from it: -> [B]."""
+  return lambda images: jax.vmap(loss)(
+    jax.lax.stop_gradient(images.kernel), images.x, images.mean
+  )
+
+
+def log_likelihood(fit: Fit, terms: Terms, step: Array | int, axis_name: str | None = None) -> Array:
+  """What stands in for log p(x|z) in the loss of this step. [B].
+
+  Args:
+    fit: what to maximise.
+    terms: of a batch, with `images` unless the fit is of the density from the first step on.
+    step: updates made.
+    axis_name: of the mapped axis over devices, if any.
+
+  Raises:
+    ValueError: the model told nothing of its images.
+  """
+  if fit == Fit(boundary=fit.boundary):
+    return terms.log_p['x']
+  if terms.images is None:
+    raise ValueError('A reconstruction loss needs a model whose terms hold its images.')
+  if fit.reconstruction is None:
+    final, white = terms.log_p['x'], white_log_prob(terms.images, axis_name)
+  else:
+    final = -fit.weight * fit.reconstruction(terms.images)
+    white = -fit.weight * 0.5 * _squares(terms.images.x - terms.images.mean)
+  return jnp.where(step < fit.white_steps, white, final) if fit.white_steps else final
+
+
+def white_log_prob(images: Images, axis_name: str | None = None) -> Array:
+  """Log density of independent pixels of one variance, the best one for the whole batch. [B], nats."""
+  squares, size = _squares(images.x - images.mean), images.x[0].size
+  variance = jax.lax.stop_gradient(jnp.mean(squares)) / size
+  variance = variance if axis_name is None else jax.lax.pmean(variance, axis_name)
+  return -0.5 * (size * (math.log(2 * math.pi) + jnp.log(variance)) + squares / variance)
+
+
+def kernel_error(images: Images, boundary: str = 'circular') -> Array:
+  """|x * k - mean|^2 of each image, whose derivative is by the kernel k alone. [B].
+
+  Args:
+    images: with kernels.
+    boundary: see `blur`.
+
+  Reference: equation 12.
+  """
+  if images.kernel is None:
+    raise ValueError('kernel_error needs a model that predicts blur kernels.')
+  x, mean = jax.lax.stop_gradient((images.x, images.mean))
+  return _squares(jax.vmap(lambda kernel, x: blur(kernel, x, boundary))(images.kernel, x) - mean)
+
+
+def blur(kernel: Array, x: Array, boundary: str = 'circular') -> Array:
+  """Image convolved with a kernel whose centre is its tap k // 2. [H, W, C].
+
+  Args:
+    kernel: [k1, k2] for every channel, or [k1, k2, C].
+    x: [H, W, C].
+    boundary: 'circular' continues the image periodically, as a circulant covariance does; 'zero' with
+      zeros; 'reflect' mirrors it, for symmetric kernels (of others, their symmetric part is taken).
+
+  Raises:
+    ValueError: for another boundary.
+  """
+  if boundary not in BOUNDARIES:
+    raise ValueError(f'boundary must be one of {", ".join(BOUNDARIES)}; got {boundary!r}.')
+  height, width, _ = x.shape
+  kernel = kernel if kernel.ndim == 3 else kernel[..., None]
+  if boundary == 'zero':  # as many zeros as keep the image's ends from meeting
+    x = jnp.pad(x, ((0, kernel.shape[0] - 1), (0, kernel.shape[1] - 1), (0, 0)))
+  basis = spectral.REFLECTING if boundary == 'reflect' else spectral.PERIODIC
+  transfer = jax.vmap(lambda one: basis.transfer(one, *x.shape[:2]), in_axes=-1, out_axes=-1)
+  spectrum = _product(transfer(kernel), basis.forward(x))
+  return basis.inverse(spectrum, x.shape[1])[:height, :width]
+
+
+def _product(one: spectral.Parts, other: spectral.Parts) -> spectral.Parts:
+  """Product of two spectra, real or complex."""
+  if len(one) == 1:
+    return (one[0] * other[0],)
+  return one[0] * other[0] - one[1] * other[1], one[0] * other[1] + one[1] * other[0]
+
+
+def _squares(x: Array) -> Array:
+  return jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim)))

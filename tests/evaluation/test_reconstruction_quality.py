@@ -1,0 +1,135 @@
+"""The section on the quality of images: its numbers by hand, and what models and libraries allow."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from structured_obs.evaluation import (
+  quality_report,
+  reconstruction_quality,
+  results,
+  sections,
+  spectrum,
+)
+from structured_obs.evaluation.likelihood import Scores, Settings
+from structured_obs.models import autoencoder, vae
+from tests.evaluation.test_pictures import IMAGE, trained
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, *IMAGE)).astype(np.uint8)
+PIXELS = IMAGES / 127.5 - 1
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> list[results.Trained]:
+  """A VAE and an autoencoder, of images that are seen in more than one batch."""
+  monkeypatch.setattr(reconstruction_quality, 'BATCH', 3)
+  first, second = trained(vae.VAE, 'diagonal'), trained(autoencoder.Autoencoder, 'low_rank')
+  spec = first.spec._replace(levels=256)
+  return [first._replace(spec=spec), second._replace(spec=spec)]
+
+
+def _means(model: results.Trained) -> np.ndarray:
+  x = jnp.asarray(PIXELS, jnp.float32)
+  params: Any = model.model.apply(model.variables, None, x, method='reconstruct')
+  return np.clip(np.asarray(jax.vmap(model.model.family.mean)(params), np.float64), -1, 1)
+
+
+def test_scores_are_those_of_the_clipped_means(models: list[results.Trained]):
+  found = reconstruction_quality.of_models(models, IMAGES)
+  assert list(found) == ['original images', 'diagonal', 'low_rank']
+  for model in models:
+    means, scores = _means(model), found[model.name].scores
+    error = np.mean((means - PIXELS) ** 2, axis=(1, 2, 3))
+    np.testing.assert_allclose(scores['psnr_db'], 10 * np.log10(4 / error), rtol=1e-4)
+    true, own = (np.log(np.abs(np.fft.fft2(a[..., 0], norm='ortho'))).mean(0) for a in (PIXELS, means))
+    told = scores['log_spectrum_signed_reconstructions'].mean()
+    assert told == pytest.approx((own - true).mean(), abs=0.02)  # but for the rounding
+    np.testing.assert_allclose(found[model.name].shown['reconstructions'], means, atol=1e-4)
+
+
+def test_new_images_depend_on_the_seed_and_not_on_the_batch(
+  models: list[results.Trained], monkeypatch: pytest.MonkeyPatch
+):
+  shown = []
+  for batch, seed in ((3, 0), (100, 0), (100, 1)):
+    monkeypatch.setattr(reconstruction_quality, 'BATCH', batch)
+    shown.append(reconstruction_quality.of_models(models[:1], IMAGES, seed)['diagonal'].shown)
+  for kind in ('new means', 'new samples'):
+    np.testing.assert_allclose(shown[0][kind], shown[1][kind], atol=1e-4)
+    assert np.abs(shown[1][kind] - shown[2][kind]).max() > 0.1
+  assert np.abs(shown[0]['new means'] - shown[0]['new samples']).max() > 0.1
+  assert np.abs(shown[0]['new samples']).max() <= 1
+
+
+def test_other_originals_tell_what_chance_does(
+  models: list[results.Trained], monkeypatch: pytest.MonkeyPatch
+):
+  monkeypatch.setattr(reconstruction_quality, 'SPECTRA', 3)
+  found = reconstruction_quality.of_models(models, IMAGES)
+  spectra = spectrum.log_spectra(PIXELS)
+  expected = np.abs(spectra[3:6].mean(0) - spectra[:3].mean(0)).mean()
+  told = found['original images'].scores['log_spectrum_absolute_new_means']
+  np.testing.assert_allclose(told.mean(), expected, rtol=1e-5)
+  assert found['diagonal'].scores['psnr_db'].shape == (7,)
+  assert found['diagonal'].scores['log_spectrum_signed_new_samples'].shape == (3,)
+
+
+def _evaluated(models: list[results.Trained]) -> sections.Evaluated:
+  scores = Scores(*(np.ones(len(IMAGES)) for _ in Scores._fields))
+  found = [results.Result(model, Settings(256), scores) for model in models]
+  return sections.Evaluated(found, 'test', IMAGES, {'train': IMAGES, 'validation': IMAGES[:0]})
+
+
+def _quality(models: list[results.Trained]) -> sections.Section | None:
+  made = [one for one in sections.make(_evaluated(models)) if one.name == 'image_quality']
+  return made[0] if made else None
+
+
+def test_section_of_two_models(models: list[results.Trained], tmp_path: Path):
+  pytest.importorskip('dm_pix')
+  section = _quality(models)
+  assert section is not None
+  table = section.text.split('\n\n')[1].splitlines()
+  rows = {line.split('|')[1].strip(): [c.strip() for c in line.split('|')[2:-1]] for line in table}
+  assert rows['mean over 7 images'][-1] == 'low_rank - diagonal'
+  assert all(' ± ' in cell for cell in rows['SSIM'][1:])
+  # An autoencoder has no new images; originals have no PSNR, and too few are left for others.
+  assert [bool(cell) for cell in rows["spectrum of new means - originals'"]] == [
+    False, True, False, False
+  ]  # fmt: skip
+  assert [bool(cell) for cell in rows['PSNR, dB']] == [False, True, True, True]
+  tree = json.loads(results.strict_json(section.tree))
+  difference = tree['differences']['low_rank - diagonal']['psnr_db']
+  arrays = section.arrays
+  paired = arrays['low_rank/psnr_db'] - arrays['diagonal/psnr_db']
+  assert difference['mean'] == pytest.approx(paired.mean())
+  assert difference['standard_error'] == pytest.approx(paired.std(ddof=1) / 7**0.5)
+  assert 'log_spectrum_signed_new_means' not in tree['differences']['low_rank - diagonal']
+  assert arrays['diagonal/log_spectrum_mean_new_samples'].shape == IMAGE[:2]
+  assert section.draw is not None
+  assert all(path.stat().st_size > 3000 for path in section.draw(tmp_path).values())
+
+
+def test_without_dm_pix_the_section_says_so(
+  models: list[results.Trained], monkeypatch: pytest.MonkeyPatch
+):
+  monkeypatch.setitem(sys.modules, 'dm_pix', None)
+  section = _quality(models)
+  assert section is not None
+  assert "SSIM is not told: it needs dm-pix, pip install 'structured_obs[metrics]'." in section.text
+  assert 'PSNR, dB' in section.text
+  assert '| SSIM' not in section.text
+
+
+def test_models_without_an_encoder_or_levels_have_no_section(models: list[results.Trained]):
+  real = models[0]._replace(spec=models[0].spec._replace(levels=0))
+  bare = models[0]._replace(model=type('Model', (), {'image': IMAGE})())
+  assert not reconstruction_quality.of_models([real, bare], IMAGES)
+  assert quality_report.text({}) == ''
+  assert not reconstruction_quality.of_models(models, IMAGES[:0])

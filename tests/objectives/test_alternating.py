@@ -1,0 +1,114 @@
+"""Blurred images against loops over taps, and which parameter learns from which loss, and when."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage, stats
+
+from structured_obs.objectives import alternating, bounds
+from structured_obs.objectives.alternating import Fit
+from structured_obs.objectives.terms import Images, Terms
+
+MODES = {'circular': 'wrap', 'zero': 'constant', 'reflect': 'reflect'}
+
+
+def draw(seed: int, *shape: int) -> Any:
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def make_images(kernel: Any = None) -> Images:
+  return Images(draw(0, 3, 6, 5, 2), draw(1, 3, 6, 5, 2), kernel)
+
+
+@pytest.mark.parametrize('boundary', alternating.BOUNDARIES)
+@pytest.mark.parametrize('shape', [(3, 3), (5, 3), (9, 11)])
+def test_blur_is_a_convolution_with_this_boundary(boundary: str, shape: tuple[int, int]):
+  kernel, x = draw(0, *shape), draw(1, 7, 6, 2)
+  if boundary == 'reflect':
+    kernel = (kernel + kernel[::-1] + kernel[:, ::-1] + kernel[::-1, ::-1]) / 4
+  expected = np.stack(
+    [ndimage.convolve(np.asarray(x[..., c]), np.asarray(kernel), mode=MODES[boundary]) for c in (0, 1)],
+    axis=-1,
+  )
+  np.testing.assert_allclose(alternating.blur(kernel, x, boundary), expected, atol=1e-5)
+
+
+def test_each_channel_may_have_a_kernel_of_its_own():
+  kernels, x = draw(0, 3, 3, 2), draw(1, 4, 5, 2)
+  together = alternating.blur(kernels, x, 'zero')
+  for c in range(2):
+    alone = alternating.blur(kernels[..., c], x[..., c : c + 1], 'zero')
+    np.testing.assert_allclose(together[..., c : c + 1], alone, atol=1e-6)
+
+
+def test_another_boundary_is_refused():
+  with pytest.raises(ValueError, match="must be one of circular, zero, reflect; got 'wrap'"):
+    alternating.blur(draw(0, 3, 3), draw(1, 4, 4, 1), 'wrap')
+
+
+def test_the_kernel_error_has_a_derivative_by_the_kernel_alone():
+  images = make_images(draw(2, 3, 3, 3))
+  gradient = jax.grad(lambda images: jnp.sum(alternating.kernel_error(images)))(images)
+  assert np.all(np.asarray(gradient.x) == 0)
+  assert np.all(np.asarray(gradient.mean) == 0)
+  assert np.all(np.abs(gradient.kernel).max(axis=(1, 2)) > 0)
+
+
+def test_a_loss_of_kernels_has_none_by_the_kernel():
+  loss = alternating.of_kernels(lambda kernel, x, mean: jnp.sum(kernel) * jnp.sum((x - mean) ** 2))
+  gradient = jax.grad(lambda images: jnp.sum(loss(images)))(make_images(draw(2, 3, 3, 3)))
+  assert np.all(np.asarray(gradient.kernel) == 0)
+  assert np.any(np.asarray(gradient.mean) != 0)
+
+
+def test_white_images_have_the_variance_that_is_best():
+  images = make_images()
+  residual = np.asarray(images.x - images.mean)
+  scale = math.sqrt(np.mean(residual**2))
+  expected = stats.norm.logpdf(residual, scale=scale).sum(axis=(1, 2, 3))
+  np.testing.assert_allclose(alternating.white_log_prob(images), expected, rtol=1e-6)
+  others = [stats.norm.logpdf(residual, scale=scale * factor).sum() for factor in (0.9, 1.1)]
+  assert max(others) < np.sum(alternating.white_log_prob(images))
+
+
+def make_terms() -> Terms:
+  return Terms({'x': draw(3, 3)}, {}, {}, make_images(draw(2, 3, 3, 3)))
+
+
+def test_what_is_fitted_changes_at_its_step():
+  terms = make_terms()
+  white = alternating.white_log_prob(terms.images)
+  fit = Fit(white_steps=10)
+  np.testing.assert_array_equal(alternating.log_likelihood(fit, terms, 9), white)
+  np.testing.assert_array_equal(alternating.log_likelihood(fit, terms, 10), terms.log_p['x'])
+  np.testing.assert_array_equal(alternating.log_likelihood(Fit(), terms, 0), terms.log_p['x'])
+  absolute = alternating.of_images(lambda x, mean: jnp.sum(jnp.abs(x - mean)))
+  fit = Fit(reconstruction=absolute, weight=3.0, white_steps=10)
+  residual = np.asarray(terms.images.x - terms.images.mean)
+  late = -3 * np.abs(residual).sum(axis=(1, 2, 3))
+  early = -3 * (residual**2).sum(axis=(1, 2, 3)) / 2
+  np.testing.assert_allclose(alternating.log_likelihood(fit, terms, 10), late, rtol=1e-6)
+  np.testing.assert_allclose(alternating.log_likelihood(fit, terms, 9), early, rtol=1e-6)
+
+
+def test_the_objective_adds_the_kernels_loss_and_tells_the_elbo_of_the_density():
+  terms = make_terms()
+  loss, told = bounds.negative_elbo(fit=Fit(boundary='zero'))(terms, {}, 0)
+  error = np.mean(alternating.kernel_error(terms.images, 'zero'))
+  np.testing.assert_allclose(loss, error - np.mean(terms.log_p['x']), rtol=1e-6)
+  np.testing.assert_allclose(told['kernel_error'], error, rtol=1e-6)
+  absolute = alternating.of_images(lambda x, mean: jnp.sum(jnp.abs(x - mean)))
+  loss, told = bounds.negative_elbo(fit=Fit(absolute))(terms, {}, 0)
+  np.testing.assert_allclose(loss, told['reconstruction'])
+  np.testing.assert_allclose(told['elbo'], np.mean(terms.log_p['x']))
+
+
+def test_a_model_that_tells_no_images_is_refused():
+  with pytest.raises(ValueError, match='needs a model whose terms hold its images'):
+    alternating.log_likelihood(Fit(white_steps=1), make_terms()._replace(images=None), 0)
+  with pytest.raises(ValueError, match='needs a model that predicts blur kernels'):
+    alternating.kernel_error(make_images())

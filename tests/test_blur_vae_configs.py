@@ -1,0 +1,68 @@
+"""The recipes of Blur-VAE: every variant can be built, and differs in what it is about alone."""
+
+
+import pytest
+
+from configs import (
+  blur_vae_celeba,
+  blur_vae_celeba_hq,
+  blur_vae_cifar10,
+  blur_vae_folder,
+  blur_vae_nifti,
+)
+from structured_obs import recipes
+from structured_obs.train import configuration, experiment
+from tests.test_configs import built, shapes
+
+MODULES = [blur_vae_celeba, blur_vae_celeba_hq, blur_vae_cifar10, blur_vae_folder, blur_vae_nifti]
+PERCEPTUAL = ('vgg', 'watson')  # which need files of weights
+
+
+@pytest.mark.parametrize('variant', [name for name in recipes.BLUR_VAE if name not in PERCEPTUAL])
+def test_every_variant_can_be_built(variant: str):
+  config = blur_vae_folder.get_config(variant)
+  params = shapes(config)
+  fixed = variant.startswith('gaussian') or variant in recipes.BASELINES
+  assert ('kernel_generator' in params) != fixed
+  assert set(params['decoder']['heads']) == {'mean'}
+  fit = experiment.fit_of(config)
+  assert (fit.boundary is None) == fixed
+  assert (fit.reconstruction is None) == (variant in ('l2', 'blur_vae', 'wiener', 'inverse_eps'))
+
+
+@pytest.mark.parametrize('variant', PERCEPTUAL)
+def test_losses_on_features_say_that_weights_are_missing(variant: str):
+  with pytest.raises((FileNotFoundError, ValueError), match=r'weights'):
+    built(blur_vae_folder.get_config(variant))
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_kernels_have_the_papers_size_and_white_steps_end(module):
+  config = module.get_config()
+  size = 41 if module is blur_vae_celeba_hq else 11
+  assert shapes(config)['kernel_generator']['Dense_1']['bias'].shape == (size * size,)
+  assert 0 < config.objective.white_steps < config.train.steps / 5
+  assert config.model.kernel_features == 1000
+
+
+def test_the_variants_differ_in_likelihood_loss_and_kernel_alone():
+  first = configuration.flatten(blur_vae_folder.get_config('l2'))
+  for variant in recipes.BLUR_VAE:
+    other = configuration.flatten(blur_vae_folder.get_config(variant))
+    differing = {name for name in first.keys() | other.keys() if first.get(name) != other.get(name)}
+    allowed = {'likelihood.family', 'model.kernel_features', 'objective.white_steps'}
+    allowed |= {f'objective.{name}' for name in ('reconstruction', 'reconstruction_weight', 'epsilon')}
+    assert all(name in allowed or name.startswith('likelihood.options.') for name in differing)
+
+
+def test_mirrored_images_are_blurred_by_mirrored_kernels():
+  recipe = recipes.BlurVae(reflect=True)
+  config = recipes.blur_vae(blur_vae_folder.get_config(), recipe, 'blur_vae')
+  assert config.likelihood.options['reflect']
+  assert config.objective.kernel_boundary == 'reflect'
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_unknown_variants_are_refused(module):
+  with pytest.raises(ValueError, match='has the variants'):
+    module.get_config('vae')

@@ -1,0 +1,140 @@
+"""A kernel network beside a VAE: who learns from what, at which rate, and the same on many devices."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from structured_obs.config import Config
+from structured_obs.objectives import alternating
+from structured_obs.train import experiment as experiments
+from structured_obs.train import feed, parallel
+from tests.train import stub
+
+
+def make_config(**objective: Any) -> Config:
+  config = stub.make_config(steps=3)
+  config.model = dataclasses.replace(
+    config.model, latents=2, features=(4,), blocks=0, kernel_features=8, optimal_scale=True
+  )
+  options = {'kernel_size': 3, 'scale': 'fixed'}
+  config.likelihood = dataclasses.replace(config.likelihood, family='circulant', options=options)
+  config.objective = dataclasses.replace(config.objective, dequantize=False, **objective)
+  config.optim = dataclasses.replace(config.optim, learning_rate=1e-2)
+  return config
+
+
+def terms_of(experiment: experiments.Experiment, state: Any, keys: Any, x: Any) -> Any:
+  variables = {'params': state.params['model'], **state.model_state}
+  return experiment.model.apply(variables, keys, x, train=True, mutable=['batch_stats'])[0]
+
+
+@pytest.fixture(scope='module')
+def started() -> tuple[experiments.Experiment, Any, Any, Any]:
+  experiment = experiments.build(make_config(), stub.make_prepared().spec)
+  experiment = experiment._replace(model=experiment.model.clone(axis_name=None))
+  state = experiments.init_state(experiment, jax.random.key(0))
+  keys = jax.random.split(jax.random.key(1), 4)
+  x = jax.random.uniform(jax.random.key(2), (4, 3, 4, 1), jnp.float32, -1, 1)
+  return experiment, state, keys, x
+
+
+def test_the_kernel_network_learns_from_its_own_loss_and_the_rest_from_the_density(started):
+  experiment, state, keys, x = started
+
+  def whole(params: Any) -> Any:
+    terms = terms_of(experiment, state._replace(params=params), keys, x)
+    return terms, alternating.kernel_error(terms.images).mean()
+
+  density = jax.grad(lambda p: whole(p)[0].log_p['x'].mean())(state.params)['model']
+  kernel = jax.grad(lambda p: whole(p)[1])(state.params)['model']
+  largest = lambda tree: max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree))  # noqa: E731
+  assert largest(density['kernel_generator']) == 0 < largest(density['decoder'])
+  assert largest(density['encoder']) > 0
+  assert largest({name: tree for name, tree in kernel.items() if name != 'kernel_generator'}) == 0
+  assert largest(kernel['kernel_generator']) > 0
+
+
+def test_the_scale_is_the_one_that_fits_the_batch_best(started):
+  experiment, state, keys, x = started
+  best = np.sum(terms_of(experiment, state, keys, x).log_p['x'])
+  variables = {'params': state.params['model'], **state.model_state}
+  _, updated = experiment.model.apply(variables, keys, x, train=True, mutable=['batch_stats'])
+  found = updated['batch_stats']['optimal_scale']['log_scale']
+  assert updated['batch_stats']['optimal_scale']['batches'] == 1
+  for change in (0.0, 0.05, -0.05):  # the running scale of one batch is that batch's
+    stats = {'optimal_scale': {'log_scale': found + change, 'batches': jnp.ones(())}}
+    terms = experiment.model.apply({**variables, 'batch_stats': stats}, keys, x)
+    total = np.sum(terms.log_p['x'])
+    if change:
+      assert total < best
+    else:
+      np.testing.assert_allclose(total, best, rtol=1e-5)
+
+
+def run(experiment: experiments.Experiment, devices: int, steps: int = 3) -> Any:
+  mesh = parallel.make_mesh(jax.local_devices()[:devices])
+  _, key, _ = experiments.run_keys(experiment)
+  state = parallel.replicate(experiments.init_state(experiment, key), mesh)
+  update, key = experiments.make_step(experiment, mesh), parallel.replicate(key, mesh)
+  images = stub.make_prepared().images['train']
+  for number in range(steps):
+    batch = feed.global_batch(experiment.config.train, images, number)
+    state, _ = update(state, key, jax.device_put(batch, parallel.split(mesh)))
+  return jax.device_get(state)
+
+
+def test_devices_agree_with_one():
+  experiment = experiments.build(make_config(white_steps=1), stub.make_prepared().spec)
+  one, four = run(experiment, 1), run(experiment, 4)
+  for a, b in ((one.params, four.params), (one.model_state, four.model_state)):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), a, b)
+
+
+def test_the_kernel_network_has_a_learning_rate_of_its_own():
+  config = make_config()
+  moved = []
+  for rate in (0.0, 1e-4):
+    config.optim = dataclasses.replace(config.optim, kernel_learning_rate=rate, warmup_steps=1)
+    experiment = experiments.build(config, stub.make_prepared().spec)
+    start = experiments.init_state(experiment, experiments.run_keys(experiment)[1])
+    end = run(experiment, 1, steps=1)
+    moved.append(
+      jax.tree.map(lambda a, b: float(np.abs(a - b).max()), start.params['model'], end.params['model'])
+    )
+  first, second = (jax.tree.leaves(tree['kernel_generator']) for tree in moved)
+  np.testing.assert_allclose(first, 1e-2, rtol=0.01)  # Adam's first step
+  np.testing.assert_allclose(second, 1e-4, rtol=0.01)
+  assert moved[0]['decoder'] == moved[1]['decoder']
+
+
+@pytest.mark.parametrize(
+  ('section', 'change', 'message'),
+  [
+    ('likelihood', {'family': 'diagonal', 'options': {}}, "the family 'diagonal'; set it to 0"),
+    ('model', {'kind': 'covariance'}, "model.kind 'vae'.*but the kind is 'covariance'"),
+    ('model', {'learn_scale': True}, 'whose scale is not learnt'),
+    ('model', {'kernel_features': -1}, 'model.kernel_features must not be negative'),
+    ('objective', {'reconstruction': 'l3'}, "objective.reconstruction .*'l3'"),
+    ('objective', {'kernel_boundary': 'wrap'}, "objective.kernel_boundary .*'wrap'"),
+    ('objective', {'reconstruction_weight': 0.0}, 'objective.reconstruction_weight must be positive'),
+    ('objective', {'white_steps': -1}, 'objective.white_steps must not be negative'),
+  ],
+)
+def test_what_does_not_go_together_is_refused(section: str, change: dict[str, Any], message: str):
+  config = make_config()
+  setattr(config, section, dataclasses.replace(getattr(config, section), **change))
+  with pytest.raises(ValueError, match=message):
+    experiments.resolve(config)
+
+
+def test_the_papers_loss_needs_a_kernel():
+  config = make_config(reconstruction='paper_loss')
+  config.model.kernel_features = 0
+  with pytest.raises(ValueError, match="'paper_loss' learns no kernel"):
+    experiments.resolve(config)
+  config.likelihood.options['gaussian_variance'] = 2.0
+  assert experiments.resolve(config).likelihood.options['gaussian_variance'] == 2.0
