@@ -1,7 +1,7 @@
 """Blur-VAE for large faces: CelebA-HQ at 256x256 in colour, kernels of 41x41.
 
-  python -m launch.train --config=configs/blur_vae_celeba_hq.py --config.data.source=folder:PATH \
-    --workdir=runs/celeba_hq/blur_vae
+  A="--config=configs/blur_vae_celeba_hq.py --config.data.source=folder:PATH"
+  python -m launch.compare $A --variants=l2,l1,ssim,paper_loss,blur_vae --workdir=runs/celeba_hq
 
 PATH is a folder, or a zip file, of the 30,000 images of CelebA-HQ at any size of at least 256x256;
 `--config.data.source=tfds:celeb_a_hq/256` reads prepared data of tensorflow-datasets instead.

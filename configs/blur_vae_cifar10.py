@@ -1,8 +1,7 @@
 """Blur-VAE for CIFAR-10, 32x32 in colour: the paper's Table 5.
 
-  python -m launch.train --config=configs/blur_vae_cifar10.py --workdir=runs/cifar10/blur_vae
-  python -m launch.compare --config=configs/blur_vae_cifar10.py \
-    --variants=l2,cross_entropy,focal_frequency,blur_vae --workdir=runs/cifar10
+  A="--config=configs/blur_vae_cifar10.py --workdir=runs/cifar10"
+  python -m launch.compare $A --variants=l2,cross_entropy,focal_frequency,paper_loss,blur_vae
 
 The official archive is read from `data.manual_dir`, or add --config.data.download.
 

@@ -18,4 +18,4 @@ def get_config(variant: str = 'blur_vae') -> config.Config:
     ),
     eval=config.EvalConfig(batch_size=32, importance_samples=100, chunk=5),
   )
-  return recipes.blur_vae(base, recipes.BlurVae(noise=0.2, white_steps=150), variant)
+  return recipes.blur_vae(base, recipes.BlurVae(white_steps=150), variant)

@@ -1,12 +1,10 @@
 """Blur-VAE for volumes of brain MRI: random 64x64 windows of their slices, as the paper's of HCP.
 
-  python -m launch.train --config=configs/blur_vae_nifti.py --config.data.source=nifti:PATH \
-    --workdir=runs/mri/blur_vae
-  python -m launch.compare --config=configs/blur_vae_nifti.py --config.data.source=nifti:PATH \
-    --variants=l2,l1,ssim,cross_entropy,focal_frequency,blur_vae --workdir=runs/mri
+  A="--config=configs/blur_vae_nifti.py --config.data.source=nifti:PATH --workdir=runs/mri"
+  python -m launch.compare $A --variants=l2,l1,ssim,cross_entropy,focal_frequency,paper_loss,blur_vae
 
 PATH is a folder of volumes, .nii or .nii.gz, a folder in it for each subject (extra `medical`); the
-images of one subject are all in one split. The second command is the paper's Table 3.
+images of one subject are all in one split. The command is the paper's Table 3.
 
 As the paper's: the network of configs/blur_vae_celeba.py, 400 epochs, of which the first 20 with
 independent pixels, Adam at 1e-4, 80 % of the subjects to train on (an eighth of these to validate).

@@ -1,7 +1,7 @@
 """Trains several variants of one config file, and evaluates them together: an ablation in one command.
 
-  python -m launch.compare --config=configs/blur_vae_folder.py --variants=l2,l1,blur_vae \
-    --config.data.source=folder:PATH --workdir=runs/blur
+  A="--config=configs/blur_vae_folder.py --config.data.source=folder:PATH"
+  python -m launch.compare $A --variants=l2,l1,blur_vae --workdir=runs/blur
 
 Each variant is trained by `launch.train`, with the same changes of the config, in WORKDIR/VARIANT; one
 that has trained is not trained again, and one that was interrupted goes on. Then prints one table, with

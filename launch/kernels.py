@@ -33,11 +33,10 @@ def main(arguments: Sequence[str]) -> None:
   steps = checkpoint.steps_in(Path(_WORKDIR.value) / experiment.CHECKPOINTS)
   if not steps:
     raise FileNotFoundError(f'{_WORKDIR.value} has no checkpoints.')
-  moments, images = [], np.zeros(0)
-  for step in steps:
-    trained, prepared = finished.load(_WORKDIR.value, step)
-    images = np.asarray(prepared.images['test'][: max(_MEASURED.value, _IMAGES.value)])
-    moments.append(kernels.at(trained, images))
+  opened = [finished.load(_WORKDIR.value, step) for step in steps]
+  trained, prepared = opened[0]
+  images = np.asarray(prepared.images['test'][: max(_MEASURED.value, _IMAGES.value)])
+  moments = [kernels.at(one, images) for one, _ in opened]
   print(kernels.table(moments))
   shown = images[: _IMAGES.value]
   few = [

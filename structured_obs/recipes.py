@@ -52,7 +52,7 @@ class BlurVae(NamedTuple):
 
   kernel_size: int = 11
   kernel_features: int = 1000  # hidden units of the kernel network
-  noise: float = 0.025  # C of 'blur_vae': the smaller, the more do frequencies that are blurred away weigh
+  noise: float = 0.2  # C of 'blur_vae': the smaller, the more do blurred-away frequencies weigh
   white_steps: int = 0  # first so many with independent pixels, while the kernel network learns
   reflect: bool = False  # mirror images at their borders, instead of continuing them periodically
   # What brings each baseline to about the size of a density in nats.

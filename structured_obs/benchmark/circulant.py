@@ -29,7 +29,6 @@ def tasks(size: int, batch: int) -> Iterator[Task]:
 def _tasks(size: int, batch: int, kernel_size: int) -> Iterator[Task]:
   rng = np.random.default_rng(0)
   taps = rng.exponential(size=(batch, kernel_size, kernel_size))
-  taps *= blur_kernels.gaussian(kernel_size, 2.0)
   taps /= taps.sum((1, 2), keepdims=True)
   images = rng.normal(size=(batch, size, size, CHANNELS))
   arguments = tuple(jnp.asarray(array, jnp.float32) for array in (images, taps))

@@ -27,7 +27,7 @@ class Circulant(NamedTuple):
 
   mean: Array  # [H, W, C]
   # [H, W // 2 + 1] or [H, W // 2 + 1, C], log eigenvalues in the layout of rfft2. In columns 0 and, for
-  # an even W, W / 2, rows u and H - u are one frequency: if they differ, their mean counts.
+  # an even W, W / 2, rows u and H - u are one frequency: only the first is read.
   log_spectrum: Array
 
 
@@ -135,19 +135,17 @@ def log_prob(params: Params, x: Array) -> Array:
   """Log density of an image. [], nats."""
   params, basis = checked(params)
   base.check_shape('x', x, params.mean.shape)
-  terms = params.log_spectrum + _white_power(params, basis, x) + base.LOG_2PI
+  power = spectral.power(basis.forward(x - params.mean))
+  # Any infinite eigenvalue makes the sum infinite: checks of each would cost a third of the time.
+  terms = params.log_spectrum + power * jnp.exp(-params.log_spectrum) + base.LOG_2PI
   return base.nan_unless_finite(-0.5 * total(params, basis, terms))
-
-
-def _white_power(params: Params, basis: spectral.Basis, x: Array) -> Array:
-  """Squared magnitudes of a residual's spectrum, in units of its variances. [H, F, C]."""
-  return spectral.power(basis.forward(x - params.mean)) * jnp.exp(-params.log_spectrum)
 
 
 def total(params: Params, basis: spectral.Basis, values: Array) -> Array:
   """Sum over all D dimensions of values by frequency [H, F, C] or, of all channels, [H, F, 1]. []."""
-  weights = jnp.asarray(basis.weights(params.mean.shape[1]), values.dtype)
-  return params.mean.shape[-1] // values.shape[-1] * jnp.sum(values * weights.reshape(1, -1, 1))
+  height, width, channels = params.mean.shape
+  counts = jnp.asarray(basis.counts(height, width), values.dtype)
+  return channels // values.shape[-1] * jnp.sum(values * counts[:, :, None])
 
 
 def sample(key: Array, params: Params) -> Array:
@@ -186,15 +184,15 @@ def precision_matvec(params: Params, v: Array) -> Array:
 
 
 def _power(params: Params, exponent: float, v: Array) -> Array:
-  params, basis = checked(params)
+  values, basis = _eigenvalues(params, exponent)
   base.check_shape('v', v, params.mean.shape)
-  return spectral.multiply(basis, jnp.exp(exponent * params.log_spectrum), v)
+  return spectral.multiply(basis, values, v)
 
 
 def log_det(params: Params) -> Array:
   """log |cov|. [], nats."""
   params, basis = checked(params)
-  return total(params, basis, params.log_spectrum)
+  return base.nan_unless_finite(total(params, basis, params.log_spectrum))
 
 
 def variance(params: Params) -> Array:
@@ -208,9 +206,8 @@ def precision_diagonal(params: Params) -> Array:
 
 
 def _diagonal(params: Params, exponent: int) -> Array:
-  params, basis = checked(params)
-  values = basis.diagonal(jnp.exp(exponent * params.log_spectrum), params.mean.shape[1])
-  return jnp.broadcast_to(values, params.mean.shape)
+  values, basis = _eigenvalues(params, exponent)
+  return jnp.broadcast_to(basis.diagonal(values, params.mean.shape[1]), params.mean.shape)
 
 
 def temper(params: Params, temperature: Array) -> Params:
@@ -225,21 +222,20 @@ def posterior_mean(params: Params, noisy: Array, noise_variance: Array) -> tuple
   """
   if noise_variance.ndim:
     return None
-  params, basis = checked(params)
-  prior, width = jnp.exp(params.log_spectrum), noisy.shape[1]
+  prior, basis = _eigenvalues(params)
   # prior / noise may be infinite or 0 at the ends, where the forms below still hold.
   kept = 1 / (1 + prior / noise_variance)
   noisy = jnp.where(jnp.isinf(noise_variance), params.mean, noisy)
   filtered = noisy + spectral.multiply(basis, kept, params.mean - noisy)
-  return filtered, jnp.broadcast_to(basis.diagonal(prior * kept, width), noisy.shape)
+  variances = basis.diagonal(prior * kept, noisy.shape[1])
+  return filtered, jnp.broadcast_to(variances, noisy.shape)
 
 
 def principal_components(params: Params, k: int) -> base.PrincipalComponents:
   """Leading eigenpairs: the k waves of largest variance, each of one channel."""
-  params, basis = checked(params)
+  values, basis = _eigenvalues(params)
   height, width, channels = params.mean.shape
-  values = basis.unfold(jnp.exp(params.log_spectrum), width)
-  values = jnp.broadcast_to(values, (height, width, channels))
+  values = jnp.broadcast_to(basis.unfold(values, width), params.mean.shape)
   leading, index = jax.lax.top_k(values.reshape(-1), k)
   row, column, channel = jnp.unravel_index(index, values.shape)
   waves = basis.modes(row, column, height, width).astype(leading.dtype)
@@ -252,38 +248,40 @@ def autocovariance(params: Circulant) -> Array:
 
   Periodic: `jnp.roll` by a pixel's place gives its covariance with all pixels of its channel.
   """
-  params, basis = checked(params)
+  values, basis = _eigenvalues(params)
   height, width, _ = params.mean.shape
-  real = jnp.exp(params.log_spectrum)
+  real = basis.symmetric(values, width)
   covariance = basis.inverse((real, jnp.zeros_like(real)), width) / math.sqrt(height * width)
   return jnp.broadcast_to(covariance, params.mean.shape)
 
 
 def optimal_scale(params: Params, x: Array) -> Array:
   """Factor of all standard deviations that makes an image most likely: sqrt(r^T cov^-1 r / D). []."""
-  params, basis = checked(params)
-  base.check_shape('x', x, params.mean.shape)
-  return jnp.sqrt(total(params, basis, _white_power(params, basis, x)) / x.size)
+  return jnp.sqrt(base.squared_norm(whiten(params, x - params.mean)) / x.size)
 
 
 def unit_variance(params: Params) -> Params:
   """The same correlations with a variance of 1, on average over a channel's pixels."""
-  full, basis = checked(params)
-  variances = basis.diagonal(jnp.exp(full.log_spectrum), params.mean.shape[1])
-  log_spectrum = full.log_spectrum - jnp.log(jnp.mean(variances, axis=(0, 1), keepdims=True))
-  return params._replace(log_spectrum=log_spectrum.reshape(params.log_spectrum.shape))
+  own = params.log_spectrum.ndim == 3
+  average = jnp.mean(variance(params), axis=(0, 1) if own else None, keepdims=own)
+  return params._replace(log_spectrum=params.log_spectrum - jnp.log(average))
 
 
 def checked(params: Any) -> tuple[Any, spectral.Basis]:
-  """Check the shapes, give the spectrum a channel axis, and turn infinite values into NaN."""
+  """Check the shapes, and give the spectrum an axis of channels, 1 or C."""
   basis = BASES[type(params)]
   base.check_shape('mean', params.mean, (None, None, None))
   height, width, channels = params.mean.shape
   own = (channels,) if jnp.ndim(params.log_spectrum) == 3 else ()
   base.check_shape('log_spectrum', params.log_spectrum, (height, basis.columns(width), *own))
   log_spectrum = params.log_spectrum.reshape(height, -1, channels if own else 1)
-  log_spectrum = basis.symmetric(base.nan_unless_finite(log_spectrum), width)
   return params._replace(log_spectrum=log_spectrum), basis
+
+
+def _eigenvalues(params: Params, exponent: float = 1) -> tuple[Array, spectral.Basis]:
+  """A power of the covariance's eigenvalues [H, F, 1 or C]; infinite ones have become NaN."""
+  params, basis = checked(params)
+  return jnp.exp(exponent * base.nan_unless_finite(params.log_spectrum)), basis
 
 
 GAUSSIAN: base.Gaussian[Any] = base.Gaussian(

@@ -29,16 +29,18 @@ HIGHEST = jax.lax.Precision.HIGHEST
 class Basis(NamedTuple):
   """An orthonormal transform of images, and what is diagonal in it.
 
-  A matrix is given by its values [H, F, C] or [H, F, 1], real eigenvalues laid out as a spectrum; those
-  of one periodic frequency and its opposite must be equal (`symmetric`).
+  A matrix is given by its values [H, F, C] or [H, F, 1], real eigenvalues laid out as a spectrum. In
+  columns 0 and, W even, W / 2 of a periodic one, rows u and H - u are opposite frequencies of one value:
+  only the first of the two is read.
   """
 
   columns: Callable[[int], int]  # W -> F
   weights: Callable[[int], NDArray[np.float64]]  # W -> [F], how often a column counts in sums
+  counts: Callable[[int, int], NDArray[np.float64]]  # (H, W) -> [H, F], dimensions that a value is of
   forward: Callable[[Array], Parts]  # image [H, W, C] -> spectrum; a weighted sum of squares is kept
   inverse: Callable[[Parts, int], Array]  # (spectrum, W) -> image [H, W, C]
   transfer: Callable[[Array, int, int], Parts]  # (kernel [k1, k2], H, W) -> parts [H, F]
-  symmetric: Callable[[Array, int], Array]  # (any values, W) -> values equal at opposite frequencies
+  symmetric: Callable[[Array, int], Array]  # (values, W) -> those not read replaced by those that are
   diagonal: Callable[[Array, int], Array]  # (values, W) -> the matrix's diagonal [H, W, C]
   modes: Callable[[Array, Array, int, int], Array]  # (rows [k], columns [k], H, W) -> [k, H, W]
   unfold: Callable[[Array, int], Array]  # (values, W) -> values of all modes [H, W, C]
@@ -56,7 +58,8 @@ def scale(parts: Parts, values: Array) -> Parts:
 
 def multiply(basis: Basis, values: Array, image: Array) -> Array:
   """Product of a matrix, given by its values, with an image. [H, W, C]."""
-  return basis.inverse(scale(basis.forward(image), values), image.shape[1])
+  symmetric = basis.symmetric(values, image.shape[1])
+  return basis.inverse(scale(basis.forward(image), symmetric), image.shape[1])
 
 
 def _cosines(frequencies: int, taps: NDArray[np.int64], period: int) -> NDArray[np.float64]:
@@ -111,22 +114,25 @@ def _fourier_transfer(kernel: Array, height: int, width: int) -> Parts:
   return both[:height], both[height:]
 
 
-def _opposite_rows(values: Array) -> Array:
-  return jnp.roll(values[::-1], 1, axis=0)
+def _half_counts(height: int, width: int) -> NDArray[np.float64]:
+  counts = np.full((height, width // 2 + 1), 2.0)
+  rows = np.arange(height)
+  once = np.where(2 * rows % height == 0, 1.0, np.where(2 * rows < height, 2.0, 0.0))
+  counts[:, _half_weights(width) == 1] = once[:, None]
+  return counts
 
 
-def _mean_of_opposites(values: Array, width: int) -> Array:
-  """Rows u and H - u of column 0 and, W even, of column W / 2 are opposites; others are not repeated."""
-  inner = (width - 1) // 2 + 1
-  edges = [values[:, :1], values[:, inner:]]
-  first, last = (0.5 * (edge + _opposite_rows(edge)) for edge in edges)
-  return jnp.concatenate([first, values[:, 1:inner], last], axis=1)
+def _first_of_opposites(values: Array, width: int) -> Array:
+  rows = np.arange(values.shape[0])
+  first = np.minimum(rows, -rows % values.shape[0])
+  inner = (width - 1) // 2 + 1  # columns from 1 to here have their opposites in the other half
+  return jnp.concatenate([values[first, :1], values[:, 1:inner], values[first, inner:]], axis=1)
 
 
 def _fourier_diagonal(values: Array, width: int) -> Array:
-  height, half, channels = values.shape
-  weights = jnp.asarray(_half_weights(width), values.dtype).reshape(1, half, 1)
-  mean = jnp.sum(values * weights, axis=(0, 1), keepdims=True) / (height * width)
+  height, _, channels = values.shape
+  counts = jnp.asarray(_half_counts(height, width), values.dtype)[:, :, None]
+  mean = jnp.sum(values * counts, axis=(0, 1), keepdims=True) / (height * width)
   return jnp.broadcast_to(mean, (height, width, channels))
 
 
@@ -143,8 +149,10 @@ def _hartley_modes(rows: Array, columns: Array, height: int, width: int) -> Arra
 
 def _unfold_half(values: Array, width: int) -> Array:
   # Column W - v, row u is the opposite of column v, row -u.
+  values = _first_of_opposites(values, width)
   rest = values[:, 1 : width - values.shape[1] + 1]
-  return jnp.concatenate([values, _opposite_rows(rest[:, ::-1])], axis=1)
+  opposite = jnp.roll(rest[::-1, ::-1], 1, axis=0)
+  return jnp.concatenate([values, opposite], axis=1)
 
 
 def _cosine_basis(size: int) -> NDArray[np.float64]:
@@ -197,10 +205,11 @@ def _cosine_modes(rows: Array, columns: Array, height: int, width: int) -> Array
 PERIODIC = Basis(
   columns=lambda width: width // 2 + 1,
   weights=_half_weights,
+  counts=_half_counts,
   forward=_fourier,
   inverse=_inverse_fourier,
   transfer=_fourier_transfer,
-  symmetric=_mean_of_opposites,
+  symmetric=_first_of_opposites,
   diagonal=_fourier_diagonal,
   modes=_hartley_modes,
   unfold=_unfold_half,
@@ -208,6 +217,7 @@ PERIODIC = Basis(
 REFLECTING = Basis(
   columns=lambda width: width,
   weights=np.ones,
+  counts=lambda height, width: np.ones((height, width)),
   forward=_cosine,
   inverse=_inverse_cosine,
   transfer=_cosine_transfer,

@@ -1,8 +1,8 @@
 """Two losses in one step: of a network of blur kernels, and of the model whose covariance they make.
 
-The kernel network learns to blur an image as the model's mean does, |x * G(z) - mean|^2, with latents and
-mean held; the model learns from log p(x|z) with the kernel held. Each parameter has a derivative by one
-of the two alone, so that one gradient of their sum, over one pass of the data, alternates.
+The kernel network learns to blur an image as the model's mean does, |x * G(z) - mean|^2, with latents
+and mean held; the model learns from log p(x|z) with the kernel held. Each parameter has a derivative by
+one of the two alone, so that one gradient of their sum, over one pass of the data, alternates.
 
 Before a mean is a blurred image at all, its kernel says nothing, and `white_steps` of training take the
 pixels to be independent while the kernel network learns already.
@@ -46,9 +46,13 @@ def of_images(loss: Callable[[Array, Array], Array]) -> Callable[[Images], Array
 
 def of_kernels(loss: Callable[[Array, Array, Array], Array]) -> Callable[[Images], Array]:
   """A loss (kernel, x, mean) -> [] for a batch, whose kernels do not learn from it: -> [B]."""
-  return lambda images: jax.vmap(loss)(
-    jax.lax.stop_gradient(images.kernel), images.x, images.mean
-  )
+
+  def losses(images: Images) -> Array:
+    if images.kernel is None:
+      raise ValueError('A loss of blur kernels needs a model that has them.')
+    return jax.vmap(loss)(jax.lax.stop_gradient(images.kernel), images.x, images.mean)
+
+  return losses
 
 
 def log_likelihood(fit: Fit, terms: Terms, step: Array | int, axis_name: str | None = None) -> Array:

@@ -44,7 +44,10 @@ def make_optimizer(
   transforms += [_by_stage(_adam(config), stages) if stages else _adam(config)]
   rate: Any = schedule.learning_rate(config, steps)
   transforms += [optax.scale_by_learning_rate(rate)]
-  parts = {'model': optax.chain(*transforms), 'multipliers': multipliers or optax.set_to_zero()}
+  parts: dict[Any, optax.GradientTransformation] = {
+    'model': optax.chain(*transforms),
+    'multipliers': multipliers or optax.set_to_zero(),
+  }
   if kernel:
     own = dataclasses.replace(
       config, learning_rate=config.kernel_learning_rate or config.learning_rate

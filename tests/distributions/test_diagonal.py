@@ -1,5 +1,7 @@
 """The diagonal family against scipy's normal distribution."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +50,7 @@ def test_outputs_are_kept_between_the_scales():
 @pytest.mark.parametrize(
   'options', [{'min_scale': 0.0}, {'min_scale': 2.0, 'max_scale': 1.0}, {'initial_scale': 20.0}]
 )
-def test_impossible_options_are_refused(options: dict[str, float]):
+def test_impossible_options_are_refused(options: dict[str, Any]):
   with pytest.raises(ValueError, match='diagonal needs 0 < min_scale'):
     diagonal.family(**options)
 

@@ -75,20 +75,23 @@ def test_white_images_have_the_variance_that_is_best():
   assert max(others) < np.sum(alternating.white_log_prob(images))
 
 
+IMAGES = make_images(draw(2, 3, 3, 3))
+
+
 def make_terms() -> Terms:
-  return Terms({'x': draw(3, 3)}, {}, {}, make_images(draw(2, 3, 3, 3)))
+  return Terms({'x': draw(3, 3)}, {}, {}, IMAGES)
 
 
 def test_what_is_fitted_changes_at_its_step():
   terms = make_terms()
-  white = alternating.white_log_prob(terms.images)
+  white = alternating.white_log_prob(IMAGES)
   fit = Fit(white_steps=10)
   np.testing.assert_array_equal(alternating.log_likelihood(fit, terms, 9), white)
   np.testing.assert_array_equal(alternating.log_likelihood(fit, terms, 10), terms.log_p['x'])
   np.testing.assert_array_equal(alternating.log_likelihood(Fit(), terms, 0), terms.log_p['x'])
   absolute = alternating.of_images(lambda x, mean: jnp.sum(jnp.abs(x - mean)))
   fit = Fit(reconstruction=absolute, weight=3.0, white_steps=10)
-  residual = np.asarray(terms.images.x - terms.images.mean)
+  residual = np.asarray(IMAGES.x - IMAGES.mean)
   late = -3 * np.abs(residual).sum(axis=(1, 2, 3))
   early = -3 * (residual**2).sum(axis=(1, 2, 3)) / 2
   np.testing.assert_allclose(alternating.log_likelihood(fit, terms, 10), late, rtol=1e-6)
@@ -98,7 +101,7 @@ def test_what_is_fitted_changes_at_its_step():
 def test_the_objective_adds_the_kernels_loss_and_tells_the_elbo_of_the_density():
   terms = make_terms()
   loss, told = bounds.negative_elbo(fit=Fit(boundary='zero'))(terms, {}, 0)
-  error = np.mean(alternating.kernel_error(terms.images, 'zero'))
+  error = np.mean(alternating.kernel_error(IMAGES, 'zero'))
   np.testing.assert_allclose(loss, error - np.mean(terms.log_p['x']), rtol=1e-6)
   np.testing.assert_allclose(told['kernel_error'], error, rtol=1e-6)
   absolute = alternating.of_images(lambda x, mean: jnp.sum(jnp.abs(x - mean)))

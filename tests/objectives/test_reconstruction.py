@@ -171,7 +171,7 @@ def test_paper_loss_does_not_normalise():
   placed[:11, :11] = kernel
   power = np.abs(np.fft.fft2(placed)) ** 2
   log_integral = 0.5 * np.sum(2 * np.log(power + 0.025) - np.log(power)) - float(own)
-  assert math.isclose(log_integral, 2675, rel_tol=1e-2), log_integral
+  assert math.isclose(log_integral, 2675.17, abs_tol=0.5), log_integral
 
 
 @pytest.mark.parametrize('epsilon', [None, 0.5])

@@ -69,7 +69,7 @@ class StubVAE(nn.Module):
 
 
 def objective(
-  terms: Terms, multipliers: dict[str, Array], step: Array
+  terms: Terms, multipliers: dict[str, Array], step: Array | int = 0
 ) -> tuple[Array, dict[str, Array]]:
   """Negative ELBO of the stub and one metric."""
   del multipliers, step
