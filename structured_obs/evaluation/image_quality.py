@@ -65,9 +65,11 @@ def structural_similarity(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Over windows [N, H, W, C]: many times faster on CPU than the convolutions of dm_pix."""
     return jnp.einsum('ai,nijc,bj->nabc', rows, maps, columns, precision=jax.lax.Precision.HIGHEST)
 
+  # Its annotations name the array type of chex, which type checkers keep apart from that of jax.
+  filtering: Any = average
   # Its code mixes dtypes and ranks, which who calls this may have forbidden.
   with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
-    return np.asarray(dm_pix.ssim(*unit, filter_fn=average), np.float64)
+    return np.asarray(dm_pix.ssim(*unit, filter_fn=filtering), np.float64)
 
 
 def laplacian_variance(images: np.ndarray) -> np.ndarray:
