@@ -136,16 +136,18 @@ def log_prob(params: Params, x: Array) -> Array:
   params, basis = checked(params)
   base.check_shape('x', x, params.mean.shape)
   power = spectral.power(basis.forward(x - params.mean))
+  copies = params.mean.shape[-1] // params.log_spectrum.shape[-1]
+  if copies > 1:  # one spectrum of all channels sees the sum of their powers
+    power = jnp.sum(power, axis=-1, keepdims=True)
   # Any infinite eigenvalue makes the sum infinite: checks of each would cost a third of the time.
-  terms = params.log_spectrum + power * jnp.exp(-params.log_spectrum) + base.LOG_2PI
-  return base.nan_unless_finite(-0.5 * total(params, basis, terms))
+  terms = copies * (params.log_spectrum + base.LOG_2PI) + power * jnp.exp(-params.log_spectrum)
+  return base.nan_unless_finite(-0.5 * spectral.total(basis, terms, x.shape[1]))
 
 
 def total(params: Params, basis: spectral.Basis, values: Array) -> Array:
   """Sum over all D dimensions of values by frequency [H, F, C] or, of all channels, [H, F, 1]. []."""
-  height, width, channels = params.mean.shape
-  counts = jnp.asarray(basis.counts(height, width), values.dtype)
-  return channels // values.shape[-1] * jnp.sum(values * counts[:, :, None])
+  _, width, channels = params.mean.shape
+  return channels // values.shape[-1] * spectral.total(basis, values, width)
 
 
 def sample(key: Array, params: Params) -> Array:

@@ -51,6 +51,12 @@ def power(parts: Parts) -> Array:
   return sum((jnp.square(part) for part in parts[1:]), start=jnp.square(parts[0]))
 
 
+def total(basis: Basis, values: Array, width: int) -> Array:
+  """Sum of values by frequency [H, F, C] over all dimensions that each of them stands for. []."""
+  counts = jnp.asarray(basis.counts(values.shape[0], width), values.dtype)
+  return jnp.sum(values * counts[:, :, None])
+
+
 def scale(parts: Parts, values: Array) -> Parts:
   """A spectrum times real values of a rank like its own."""
   return tuple(part * values for part in parts)
@@ -88,8 +94,9 @@ def _half_weights(width: int) -> NDArray[np.float64]:
 
 
 def _fourier(image: Array) -> Parts:
-  spectrum = jnp.fft.rfft2(image, axes=(0, 1), norm='ortho')
-  return spectrum.real, spectrum.imag
+  # Transforms of the last axes save transposed copies of complex numbers.
+  spectrum = jnp.fft.rfft2(jnp.moveaxis(image, -1, 0), norm='ortho')
+  return jnp.moveaxis(spectrum.real, 0, -1), jnp.moveaxis(spectrum.imag, 0, -1)
 
 
 def _inverse_fourier(parts: Parts, width: int) -> Array:
