@@ -1,0 +1,164 @@
+"""Distances between two sets of images by their features: Frechet, KID, precision and recall, coverage.
+
+All are of samples, in float64, and depend on how many there are: the Frechet distance is biased upwards
+by about 1 / N, the kernel distance (KID) is not, so that the two are told together, and always with N.
+
+Letters: N M images of either set; F features; k neighbours.
+
+References: Heusel et al., "GANs trained by a two time-scale update rule", 2017; Binkowski et al.,
+"Demystifying MMD GANs", 2018; Kynkaanniemi et al., "Improved precision and recall metric", 2019; Naeem
+et al., "Reliable fidelity and diversity metrics", 2020.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = NDArray[np.float64]  # [N, F]
+
+BLOCK = 1024  # rows of a matrix of distances that are held at once
+NEIGHBOURS = 5  # k of `fidelity`
+
+
+class Kernel(NamedTuple):
+  """An estimate by subsets, with its spread."""
+
+  value: float  # mean over the subsets
+  deviation: float  # standard deviation over the subsets; NaN for one
+
+
+class Fidelity(NamedTuple):
+  """How two sets cover each other, by balls around each image that reach its k-th neighbour."""
+
+  precision: float  # fraction of new images in a ball of the real ones
+  recall: float  # fraction of real images in a ball of the new ones
+  density: float  # number of real balls a new image is in, over k, on average; may exceed 1
+  coverage: float  # fraction of real images whose ball holds a new one
+
+
+def frechet(real: Features, new: Features) -> float:
+  """Frechet distance |m - m'|^2 + tr(S + S' - 2 (S S')^1/2) of two Gaussians fitted to features.
+
+  The trace of the root is that of (R' S R)^1/2 with S' = R R', whose eigenvalues are real: they are the
+  squared singular values of the centred features' product, without a covariance being formed.
+
+  Args:
+    real, new: [N, F] and [M, F].
+
+  Raises:
+    ValueError: either set has fewer than two images, or the two differ in features.
+  """
+  real, new = check(real, new, 2)
+  mean = float(np.sum(np.square(real.mean(0) - new.mean(0))))
+  first, second = (_centred(features) for features in (real, new))
+  spread = float(np.sum(np.square(first)) + np.sum(np.square(second)))
+  # tr (S S')^1/2 is the nuclear norm of first second^T: its shape is the smaller of samples, features.
+  root = float(np.sum(np.linalg.svd(_reduced(first) @ _reduced(second).T, compute_uv=False)))
+  return mean + spread - 2 * root
+
+
+def _centred(features: Features) -> Features:
+  return (features - features.mean(0)) / math.sqrt(len(features) - 1)
+
+
+def _reduced(centred: Features) -> Features:
+  """A factor R with R^T R as that of the rows, of no more rows than features."""
+  if len(centred) <= centred.shape[1]:
+    return centred
+  return np.linalg.qr(centred, mode='r')
+
+
+def kernel_distance(
+  real: Features, new: Features, subsets: int = 100, size: int = 1000, seed: int = 0
+) -> Kernel:
+  """Kernel inception distance: unbiased squared MMD of the cubic kernel (x.y / F + 1)^3.
+
+  Args:
+    real, new: [N, F] and [M, F].
+    subsets: how many random subsets are averaged; one of everything where either set is no larger.
+    size: of a subset, at most the smaller set's.
+    seed: of the subsets.
+
+  Raises:
+    ValueError: either set has fewer than two images, or the two differ in features.
+  """
+  real, new = check(real, new, 2)
+  size = min(size, len(real), len(new))
+  if size == max(len(real), len(new)):
+    return Kernel(_squared_mmd(real, new), math.nan)
+  rng = np.random.default_rng(seed)
+  found = [
+    _squared_mmd(*(features[rng.choice(len(features), size, replace=False)] for features in (real, new)))
+    for _ in range(subsets)
+  ]
+  return Kernel(float(np.mean(found)), float(np.std(found, ddof=1)) if subsets > 1 else math.nan)
+
+
+def _squared_mmd(first: Features, second: Features) -> float:
+  def similarity(a: Features, b: Features) -> Features:
+    return (a @ b.T / a.shape[1] + 1) ** 3
+
+  def within(features: Features) -> float:
+    matrix, count = similarity(features, features), len(features)
+    return float((matrix.sum() - np.trace(matrix)) / (count * (count - 1)))
+
+  return within(first) + within(second) - 2 * float(similarity(first, second).mean())
+
+
+def fidelity(real: Features, new: Features, k: int = NEIGHBOURS) -> Fidelity:
+  """Precision, recall, density and coverage by k-nearest-neighbour balls.
+
+  Raises:
+    ValueError: either set has no more than k images, or the two differ in features.
+  """
+  real, new = check(real, new, k + 1)
+  real_radius, new_radius = _radius(real, k), _radius(new, k)
+  inside = np.zeros(len(new), np.int64)  # real balls that each new image is in
+  recalled = np.zeros(len(real), bool)
+  covered = np.zeros(len(real), bool)
+  for first in range(0, len(real), BLOCK):
+    rows = slice(first, first + BLOCK)
+    squared = _squared_distances(real[rows], new)
+    held = squared <= real_radius[rows, None]
+    inside += held.sum(0)
+    covered[rows] = held.any(1)
+    recalled[rows] = (squared <= new_radius[None]).any(1)
+  return Fidelity(
+    precision=float((inside > 0).mean()),
+    recall=float(recalled.mean()),
+    density=float(inside.mean() / k),
+    coverage=float(covered.mean()),
+  )
+
+
+def _radius(features: Features, k: int) -> NDArray[np.float64]:
+  """Squared distance from each image to its k-th neighbour in its own set. [N]."""
+  found = [
+    np.partition(_squared_distances(features[first : first + BLOCK], features), k, axis=1)[:, k]
+    for first in range(0, len(features), BLOCK)
+  ]
+  return np.concatenate(found)
+
+
+def _squared_distances(first: Features, second: Features) -> NDArray[np.float64]:
+  """[N, M], exactly 0 at least."""
+  squares = np.sum(np.square(first), 1)[:, None] + np.sum(np.square(second), 1)[None]
+  return np.maximum(squares - 2 * first @ second.T, 0)
+
+
+def check(real: Features, new: Features, least: int) -> tuple[Features, Features]:
+  """Both sets in float64; raise ValueError unless each has so many images, of one kind of features."""
+  real, new = np.asarray(real, np.float64), np.asarray(new, np.float64)
+  if real.ndim != 2 or new.ndim != 2 or real.shape[1] != new.shape[1]:
+    raise ValueError(
+      'Features must be [images, features], of as many features in both sets; got shapes '
+      f'{real.shape} and {new.shape}.'
+    )
+  if min(len(real), len(new)) < least:
+    raise ValueError(
+      f'A distance of features needs at least {least} images in either set; got {len(real)} and '
+      f'{len(new)}.'
+    )
+  return real, new
