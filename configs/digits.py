@@ -9,9 +9,14 @@ that is evaluated. The size was tried out by hand on another random split, the s
 kept small so that both train in minutes. Wider networks and a lower floor reach better validation
 ELBOs for both, and leave a few test images with huge penalties that dominate every mean.
 
+A third variant, `discretized_logistic_mixture`, gives the 17 gray levels themselves a probability, pixel
+by pixel, and trains without noise.
+
 Two CPU cores train a variant in under a minute. `make demo` trains both and compares them on 359 test
 images: negative IWAE-500 of -10.26 (diagonal) and -16.09 nats (low_rank), a paired difference of 5.82 +-
 0.49 nats; negative ELBO of -4.66 and -13.94 nats, 9.28 +- 1.31 apart. README has the whole table.
+`launch.evaluate --samples=100` gives the mixture a negative IWAE-100 of 2.069 bits/dim, diagonal 2.778,
+a paired difference of 0.709 +- 0.018.
 
 Reference for the family: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022. The network is a small one, not the paper's.
@@ -30,20 +35,23 @@ LIKELIHOODS = {
     'min_variance': SMALLEST_SCALE**2,
     'factor_scale': 0.3,
   },
+  'discretized_logistic_mixture': {'components': 5, 'levels': 17},
 }
 
 
 def get_config(variant: str = 'low_rank') -> config.Config:
-  """Config of a variant, 'low_rank' or 'diagonal'."""
+  """Config of a variant: 'low_rank', 'diagonal' or 'discretized_logistic_mixture'."""
   variant = variant or 'low_rank'
   if variant not in LIKELIHOODS:
-    raise ValueError(f'configs/digits.py has the variants low_rank and diagonal; got {variant!r}.')
+    known = ', '.join(LIKELIHOODS)
+    raise ValueError(f'configs/digits.py has the variants {known}; got {variant!r}.')
   return config.Config(
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2),
     model=config.ModelConfig(latents=2, features=(32, 8)),
     likelihood=config.LikelihoodConfig(
       variant, distributions.options(variant, **LIKELIHOODS[variant])
     ),
+    objective=config.ObjectiveConfig(dequantize='levels' not in LIKELIHOODS[variant]),
     optim=config.OptimConfig(
       learning_rate=2e-3, schedule='cosine', weight_decay=0.01, clip_norm=1000.0
     ),

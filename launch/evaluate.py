@@ -6,8 +6,13 @@
 Prints a table and writes evaluation.json, per_image.npz, report.md and figures into
 WORKDIR/evaluation (WORKDIR/evaluation_validation for --split=validation). With --compare, all models
 get the same dequantised images, and the table has paired differences from the run of --workdir.
+
+With --data_source=npz:PATH, or any other `data.source`, the images are of that data set, on which
+nothing is trained: they must have the shape and the levels of the run's. All are taken where the source
+has no splits. That report goes to WORKDIR/evaluation_NAME.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +24,9 @@ from structured_obs.train import compared
 _WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
 _SPLIT = absl_flags.DEFINE_enum('split', 'test', ['test', 'validation', 'train'], 'Which images.')
+_DATA = absl_flags.DEFINE_string(
+  'data_source', '', "Another data set to evaluate on, as data.source; '' is the run's own."
+)
 _COMPARE = absl_flags.DEFINE_list('compare', [], 'Directories of other runs, between commas.')
 _NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 0, 'The first so many; 0 for all.', 0)
 _SAMPLES = absl_flags.DEFINE_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
@@ -36,6 +44,8 @@ def main(arguments: Sequence[str]) -> None:
   if len({*names}) < len(names):
     raise ValueError('--workdir and --compare name a run twice; a run is compared with other ones.')
   folder = 'evaluation' if _SPLIT.value == 'test' else f'evaluation_{_SPLIT.value}'
+  if _DATA.value:
+    folder += '_' + re.sub(r'[^\w-]+', '_', _DATA.value.rstrip('/').replace(':', '/').split('/')[-1])
   found = compared.evaluate(
     dict(zip(names, workdirs, strict=True)),
     Path(_WORKDIR.value) / folder,
@@ -45,6 +55,7 @@ def main(arguments: Sequence[str]) -> None:
       num_images=_NUM_IMAGES.value,
       samples=_SAMPLES.value,
       seed=_SEED.value,
+      data=_DATA.value,
     ),
   )
   print(found.text)

@@ -8,6 +8,9 @@ with the pixel noise fixed, of any other all of it. --path=slerp keeps the angle
 equal parts, as the paper; along --path=gaussian every image is a sample. With --nopixel_noise those of a
 low-rank family are of its factor alone.
 
+With --images=0,1,2,3 it goes between the latents of these four test images instead, asks the network at
+every step, and shows the mean of each image, or the mode of a mixture; --path=straight is a third way.
+
 Writes SUBJECT.png and SUBJECT.npz into WORKDIR/interpolation, or --output.
 """
 
@@ -27,6 +30,7 @@ from structured_obs.train import finished
 _WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
 _SUBJECT = absl_flags.DEFINE_string('subject', 'test:0', subjects.FORMS)
+_IMAGES = absl_flags.DEFINE_list('images', [], 'Four test images, to go between their latents.')
 _STEPS = absl_flags.DEFINE_integer('steps', 9, 'Images on each side of the grid.', 2)
 _PATH = absl_flags.DEFINE_enum('path', 'slerp', list(interpolate.PATHS), 'Way between two noises.')
 _PIXEL_NOISE = absl_flags.DEFINE_bool('pixel_noise', True, 'Whether low-rank samples have any.')
@@ -41,13 +45,23 @@ def main(arguments: Sequence[str]) -> None:
     raise ValueError('--workdir is missing; it names the directory of the run to draw from.')
   wanted = subjects.parse(_SUBJECT.value)
   trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)
+  output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'interpolation')
+  if _IMAGES.value:
+    x = subjects.images_at(trained, prepared, _IMAGES.value)
+    images = interpolate.between_images(
+      trained.model, trained.variables, x, int(_STEPS.value), str(_PATH.value)
+    )
+    title = f'Between the latents of four images ({_PATH.value}): {trained.name}, step {trained.step}'
+    plotting.image_grid(output / 'latents.png', np.asarray(images), title=title)
+    np.savez_compressed(output / 'latents.npz', grid=np.asarray(images))
+    print(f'written to {output}: latents.png, latents.npz')
+    return
   family = trained.model.family
   interpolate.check(family)
   subject = subjects.find(trained, prepared, wanted)
   way = interpolate.Way(_STEPS.value, _PATH.value, _PIXEL_NOISE.value)
   images = interpolate.draw(family, way, subject.params, jax.random.key(_SEED.value))
 
-  output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'interpolation')
   title = f'Between four samples of {subject.name} ({_PATH.value}): {trained.name}, step {trained.step}'
   plotting.image_grid(output / f'{subject.name}.png', np.asarray(images), title=title)
   mean = np.asarray(family.mean(subject.params))

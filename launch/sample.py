@@ -4,7 +4,8 @@
 
 Both as means, samples, standard deviations, correlations with one pixel and principal components: a
 picture each, and all arrays in samples.npz, in WORKDIR/samples or --output. --grid=10 also draws 10 x 10
-samples, of the runs of --compare too, side by side.
+samples, of the runs of --compare too, side by side. A model of two levels shows the small image it draws
+first, and generative reconstructions. With --sample_mode=mode images are likeliest components' means.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ import numpy as np
 from absl import flags as absl_flags
 
 from launch import flags
-from structured_obs import plotting
 from structured_obs.evaluation import pictures, stability, views
+from structured_obs.models import stages
 from structured_obs.train import finished
 
 _WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
@@ -29,6 +30,7 @@ _LABELS = absl_flags.DEFINE_list('labels', [], 'Classes of new images, in turn, 
 _COMPONENTS = absl_flags.DEFINE_integer('components', 5, 'Principal components.', 0)
 _GRID = absl_flags.DEFINE_integer('grid', 0, 'Rows and columns of a grid of samples; 0: none.', 0)
 _COMPARE = absl_flags.DEFINE_list('compare', [], 'Directories of other runs for the grid.')
+_MODE = absl_flags.DEFINE_enum('sample_mode', 'sample', stages.SAMPLE_MODES, 'How to draw an image.')
 _SEED = absl_flags.DEFINE_integer('seed', 0, 'Of all that is drawn.', 0)
 _OUTPUT = absl_flags.DEFINE_string('output', '', 'Directory to write to.')
 
@@ -39,8 +41,9 @@ def main(arguments: Sequence[str]) -> None:
   if not _WORKDIR.value:
     raise ValueError('--workdir is missing; it names the directory of the run to sample from.')
   trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)
-  model, variables = trained.model, trained.variables
   models = [trained, *(finished.load(path, _CHECKPOINT.value)[0] for path in _COMPARE.value)]
+  models = [one._replace(model=stages.by_mode(one.model, _MODE.value)) for one in models]
+  model, variables = models[0].model, trained.variables
   request = views.Request(
     views.parse_pixel(_PIXEL.value, model), _SAMPLES.value, _TEMPERATURE.value, _COMPONENTS.value,
     tuple(map(int, _LABELS.value)),
@@ -48,21 +51,16 @@ def main(arguments: Sequence[str]) -> None:
   prior_key, key = jax.random.split(jax.random.key(_SEED.value))
   images = np.asarray(prepared.images['test'][: _NUM.value])
   x = views.to_float(images, trained.spec.levels)
-  found = views.of_reconstructions(model, variables, x, key, request)
+  original = views.observed(model, x)
+  found: dict[str, views.Views | None] = {}
+  found['reconstruction'] = views.of_reconstructions(model, variables, x, key, request)
+  found['regeneration'] = views.of_regenerations(model, variables, x, key, request)
+  if model.has_prior:
+    found['prior'] = views.of_prior(model, variables, _NUM.value, prior_key, request)
 
   output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'samples')
   title = f'{trained.name}, step {trained.step}, temperature {_TEMPERATURE.value:g}'
-  arrays = {**views.named(found, 'reconstruction'), 'original': views.observed(model, x)}
-  if model.has_prior:
-    prior = views.of_prior(model, variables, _NUM.value, prior_key, request)
-    rows = views.rows(prior, request)
-    plotting.image_rows(output / 'prior.png', rows, title=f'New images: {title}')
-    arrays |= views.named(prior, 'prior')
-  plotting.image_rows(
-    output / 'reconstructions.png',
-    views.rows(found, request, views.observed(model, x)),
-    title=f'Reconstructions: {title}',
-  )
+  arrays = views.write(output, found, request, original, title)
   np.savez_compressed(output / 'samples.npz', **arrays)  # type: ignore[arg-type]
   if _GRID.value:
     pictures.sample_grid(output / 'grid.png', models, _GRID.value, _SEED.value)

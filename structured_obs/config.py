@@ -50,16 +50,25 @@ class ModelConfig:
   """The network: convolutional, with residual blocks."""
 
   # 'vae'; 'ae', an autoencoder, with one latent for an image and no KL; 'covariance', a network from the
-  # known mean of an image to its covariance, where the data come with means; or 'distribution', one for
-  # all images, without a network.
+  # known mean of an image to its covariance, where the data come with means; 'distribution', one for
+  # all images, without a network; or 'sr_vae', a VAE in two levels, of a small image and of the rest.
   kind: str = 'vae'
-  latents: int = 16  # dimension of z
+  latents: int = 16  # dimension of z; where latents are images, their channels
+  # Of an 'sr_vae', by the names in `models.sr_vae.Options`: what the small image is, such as its factor,
+  # and how large the networks are.
+  options: dict[str, Any] = dataclasses.field(default_factory=dict)
+  # Of the latents of a model that has one: 'normal', 'mixture' or 'realnvp'; and its options, by the
+  # names in `models.priors`, such as components of a mixture, or growth of a flow's networks.
+  prior: str = 'normal'
+  prior_options: dict[str, Any] = dataclasses.field(default_factory=dict)
   features: tuple[int, ...] = (32, 64)  # channels at each resolution, finest first, then halved
   blocks: int = 1  # residual blocks at each resolution
   norm: str = 'none'  # 'none', 'group' or 'batch'
   # Of 'vae' and 'ae': 'mirror', whose encoder ends in dense layers; 'resnet', whose encoder ends in a
   # maximum over the image, and whose decoder begins with a transposed convolution of its size; or, with
-  # blocks=0, 'strided' or 'upsampling', Blur-VAE's, which double by either of these (`models.strided`).
+  # blocks=0, 'strided' or 'upsampling', Blur-VAE's, which double by either of these (`models.strided`);
+  # or 'dense', of a 'vae', dense blocks of `blocks` steps between images and latents of a quarter of the
+  # sides, where the first of the features is the growth of the encoder and the last the decoder's.
   architecture: str = 'mirror'
   # Channels of a decoder that all outputs but the mean have to themselves, as `features`; () shares one.
   covariance_features: tuple[int, ...] = ()
@@ -112,13 +121,19 @@ class ObjectiveConfig:
 
 @dataclasses.dataclass
 class OptimConfig:
-  """Adam, its schedule and its stages."""
+  """Adam or Adamax, its schedule and its stages."""
 
   learning_rate: float = 1e-3
+  # 'adam', or 'adamax', which divides by the largest recent gradient of each number.
+  optimizer: str = 'adam'
   kernel_learning_rate: float = 0.0  # of a kernel network; 0 is the same
   warmup_steps: int = 100  # linear, from 0
-  schedule: str = 'constant'  # 'constant' or 'cosine' (to 0 at the last step)
-  weight_decay: float = 0.0  # decoupled (AdamW), on kernels only
+  # 'constant', 'cosine' (to 0 at the last step) or 'exponential' (times `decay` at every step after the
+  # warm-up, down to `min_learning_rate`).
+  schedule: str = 'constant'
+  decay: float = 1.0  # of 'exponential': factor a step, below 1
+  min_learning_rate: float = 0.0  # of 'exponential'
+  weight_decay: float = 0.0  # decoupled (AdamW, and so for 'adamax'), on kernels only
   clip_norm: float = 0.0  # clip the gradient's global norm to this; 0 does not clip
   ema_decay: float = 0.0  # of the exponential moving average of the parameters; 0 keeps none
   # 'WHAT:STEPS' one after the other, WHAT being 'mean' (the other heads, or the covariance's decoder,
@@ -133,6 +148,12 @@ class TrainConfig:
 
   steps: int = 1000
   batch_size: int = 64  # images per step, over all devices and hosts
+  # Parts that a device's images of a step are cut into, one after the other: the same step, in memory
+  # for one part. On CPUs convolutions are many times slower in parts.
+  accumulate: int = 1
+  # 'float32', or 'bfloat16' for the products inside networks; parameters, gradients, the networks'
+  # outputs, likelihoods and sums are float32 either way.
+  compute: str = 'float32'
   seed: int = 0
   mapping: str = 'shard_map'  # 'shard_map' or 'pmap'
   steps_in_flight: int = 4  # steps dispatched before the loop waits for the oldest

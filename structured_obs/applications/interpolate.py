@@ -1,4 +1,4 @@
-"""Ways between samples of one predicted distribution: its noise moves, the network is not asked again.
+"""Ways between samples of one predicted distribution, whose noise moves; and between images' latents.
 
 A sample is an affine function of white noise. Between two noises a and b there are two ways:
 
@@ -69,7 +69,13 @@ def gaussian_path(a: Array, b: Array, t: Array | float) -> Array:
   return jnp.sin((1 - t) * (math.pi / 2)) * a + jnp.sin(t * (math.pi / 2)) * b
 
 
-PATHS: dict[str, Path] = {'slerp': slerp, 'gaussian': gaussian_path}
+def straight(a: Array, b: Array, t: Array | float) -> Array:
+  """The point of the straight way, (1 - t) a + t b. [n], any n."""
+  t = jnp.asarray(t, a.dtype)
+  return (1 - t) * a + t * b
+
+
+PATHS: dict[str, Path] = {'slerp': slerp, 'gaussian': gaussian_path, 'straight': straight}
 
 
 def corners(key: Array, family: Family[P], params: P, pixel_noise: bool = True) -> Any:
@@ -133,6 +139,49 @@ def draw(family: Family[P], way: Way, params: P, key: Array) -> Array:
   """The grid between four new samples. [T, T, H, W, C]."""
   noises = corners(key, family, params, way.pixel_noise)
   return grid(family, params, noises, way.steps, PATHS[way.path])
+
+
+def between_images(model: Any, variables: Any, ends: Array, steps: int, path: str) -> Array:
+  """What a model decodes on a grid between the latents of four images. [T, T, H, W, C].
+
+  It is the mode of p(x|z) for a mixture, else the mean. Where a model has several latents, each goes
+  its own way.
+
+  Args:
+    model: with the methods `infer` and `decode`.
+    variables: as its `apply` takes them.
+    ends: [4, H, W, C], floats in [-1, 1]: top left, top right, bottom left and bottom right.
+    steps: T.
+    path: of `PATHS`.
+
+  Raises:
+    ValueError: the model has no latents, there are fewer than two steps or not four images.
+  """
+  if not hasattr(model, 'infer'):
+    raise ValueError('This model has no latents to go between; leave --images away.')
+  if steps < 2 or len(ends) != 4:
+    raise ValueError(f'A grid needs at least 2 steps and 4 images; got {steps} and {len(ends)}.')
+  latents = jax.jit(lambda v, x: model.apply(v, None, x, method='infer'))(variables, ends)
+  grids = jax.tree.map(functools.partial(_latent_grid, steps, PATHS[path]), latents)
+  family = model.family
+  show = family.mean if family.mode is None else family.mode
+
+  @jax.jit
+  def row(variables: Any, z: Any) -> Array:
+    return jax.vmap(show)(model.apply(variables, z, method='decode'))
+
+  rows = [row(variables, jax.tree.map(lambda grid, i=i: grid[i], grids)) for i in range(steps)]
+  return jnp.stack(rows)
+
+
+def _latent_grid(steps: int, path: Path, ends: Array) -> Array:
+  """Latents [T, T, ...] between four [4, ...]."""
+  flat = ends.reshape(4, -1)
+  t = jnp.linspace(0, 1, steps, dtype=ends.dtype)
+  along = jax.vmap(path, in_axes=(None, None, 0))
+  left, right = along(flat[0], flat[2], t), along(flat[1], flat[3], t)
+  found = jax.vmap(along, in_axes=(0, 0, None))(left, right, t)
+  return found.reshape(steps, steps, *ends.shape[1:])
 
 
 def check(family: Family) -> None:

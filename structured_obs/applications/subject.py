@@ -93,6 +93,20 @@ def find(trained: Trained, prepared: Prepared, wanted: Wanted) -> Subject:
   return Subject(name, _first(params), views.observed(trained.model, x)[0])
 
 
+def images_at(trained: Trained, prepared: Prepared, indices: Sequence[str]) -> jax.Array:
+  """Images of the test split by their indices as text, [N, H, W, C] as the model sees them.
+
+  Raises:
+    ValueError: an index is no number, or there is no such image.
+  """
+  split = prepared.images['test']
+  for text in indices:
+    if not text.strip().isdecimal() or int(text) >= len(split):
+      raise ValueError(f'There is no test image {text!r}; there are {len(split)}, counted from 0.')
+  stored = np.stack([np.asarray(split[int(text)]) for text in indices])
+  return views.to_float(stored, trained.spec.levels)
+
+
 def read_files(trained: Trained, paths: Sequence[str]) -> np.ndarray:
   """Image files, cut and resized to the model's images as its data were. [N, H, W, C] uint8."""
   to = target(trained)

@@ -61,7 +61,9 @@ def _of_family(family: Family[Any], shape: base.ImageShape) -> dict[str, Callabl
       found['variance_inflation'] = lambda p, x: gaussian.variance_inflation(family, p)
 
   def scalar(operation: Callable[[Any, Array], Any]) -> Callable[..., Array]:
-    return lambda outputs, x: base.squared_norm(operation(family.from_outputs(outputs), x))
+    return lambda outputs, x: base.squared_norm(
+      operation(family.from_outputs(outputs), base.round_to_levels(x, family.levels))
+    )
 
   return {name: scalar(operation) for name, operation in found.items()}
 

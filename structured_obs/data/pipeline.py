@@ -141,9 +141,12 @@ def fits_on_device(num_bytes: int, device: Any) -> bool:
     num_bytes: size of the array.
     device: a jax.Device; of a CPU the memory is this machine's, of others what JAX may use.
   """
-  statistics = device.memory_stats() if device.platform != 'cpu' else None
-  if statistics and 'bytes_limit' in statistics:
-    return num_bytes < statistics['bytes_limit'] / 4
-  if device.platform != 'cpu':
-    return False  # unknown
-  return num_bytes < os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 4
+  memory = device_memory(device)
+  return memory is not None and num_bytes < memory / 4
+
+
+def device_memory(device: Any) -> int | None:
+  """Returns the bytes that JAX may use of a device, of a CPU those of this machine; None if unknown."""
+  if device.platform == 'cpu':
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  return (device.memory_stats() or {}).get('bytes_limit')

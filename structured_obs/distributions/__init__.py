@@ -23,6 +23,7 @@ from structured_obs.distributions import (
   circulant,
   dense_precision,
   diagonal,
+  discretized_logistic_mixture,
   gaussian,
   kl,
   low_rank,
@@ -37,6 +38,7 @@ __all__ = [
   'circulant',
   'dense_precision',
   'diagonal',
+  'discretized_logistic_mixture',
   'family',
   'gaussian',
   'kl',
@@ -53,6 +55,7 @@ FAMILIES: dict[str, Callable[..., base.Family]] = {
   'dense_precision': dense_precision.family,
   'circulant': circulant.family,
   'scaled_circulant': scaled.circulant_family,
+  'discretized_logistic_mixture': discretized_logistic_mixture.family,
 }
 
 

@@ -94,6 +94,11 @@ class Family(NamedTuple, Generic[P]):
   log_prior: Callable[[P], Array] | None = None  # params -> [], nats: a term of training alone
   # outputs -> blur kernel [k, k], or [k, k, C], where the covariance is made of one.
   kernel: Callable[[dict[str, Array]], Array] | None = None
+  levels: int = 0  # of a discrete family: gray levels of its grid -1 + 2 k / (levels - 1); 0: a density
+  # params -> [H, W, C]: the likeliest component's mean, on the grid, where a family is a mixture.
+  mode: Callable[[P], Array] | None = None
+  # (params, x [H, W, C]) -> [H, W], nats, where pixels are independent: of a family that is no Gaussian.
+  log_prob_by_pixel: Callable[[P, Array], Array] | None = None
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:
@@ -107,6 +112,18 @@ def soft_clip(x: Array, low: float, high: float) -> Array:
   below = low + jax.nn.softplus(x - low) - jax.nn.softplus(x - high)
   above = high + jax.nn.softplus(low - x) - jax.nn.softplus(high - x)
   return jnp.where(x < (low + high) / 2, below, above)
+
+
+def round_to_levels(x: Array, levels: int) -> Array:
+  """Nearest of the values -1 + 2 k / (levels - 1) of gray levels; 0 levels leave x as it is. Any shape.
+
+  They are, to the last bit, those of `data.images.to_unit`: exactly -1 and 1 at the ends.
+  """
+  if not levels:
+    return x
+  top = levels - 1
+  level = jnp.clip(jnp.round((x + 1) * (top / 2)), 0, top)
+  return jnp.where(level == 0, -1, jnp.where(level == top, 1, (2 * level - top) / top))
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

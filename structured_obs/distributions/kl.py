@@ -68,15 +68,28 @@ def kl_monte_carlo(
 ) -> Estimate:
   """Estimate KL(p || q) of any two distributions by the mean of log p - log q over samples of p."""
   _check_same_image(family_p, p, family_q, q)
-  if samples < 2:
-    raise ValueError(f'samples must be at least 2, to give a standard error; got {samples}.')
 
   def difference(key: Array) -> Array:
     x = family_p.sample(key, p)
     return family_p.log_prob(p, x) - family_q.log_prob(q, x)
 
-  differences = jax.lax.map(difference, jax.random.split(key, samples))
-  return Estimate(jnp.mean(differences), jnp.std(differences, ddof=1) / samples**0.5)
+  return _average(difference, key, samples)
+
+
+def entropy_monte_carlo(key: Array, family: Family, params: Any, samples: int = 1000) -> Estimate:
+  """Estimate the entropy of any distribution by the mean of -log p over samples of it; nats.
+
+  Of images of gray levels it is Shannon's; of real numbers, differential.
+  """
+  return _average(lambda key: -family.log_prob(params, family.sample(key, params)), key, samples)
+
+
+def _average(function: Callable[[Array], Array], key: Array, samples: int) -> Estimate:
+  """Mean of a random number, given a key, and the standard error."""
+  if samples < 2:
+    raise ValueError(f'samples must be at least 2, to give a standard error; got {samples}.')
+  found = jax.lax.map(function, jax.random.split(key, samples))
+  return Estimate(jnp.mean(found), jnp.std(found, ddof=1) / samples**0.5)
 
 
 def _low_rank(p: LowRank, q: LowRank) -> Array:

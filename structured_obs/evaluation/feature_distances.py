@@ -67,7 +67,7 @@ def _reduced(centred: Features) -> Features:
   """A factor R with R^T R as that of the rows, of no more rows than features."""
   if len(centred) <= centred.shape[1]:
     return centred
-  return np.linalg.qr(centred, mode='r')
+  return np.asarray(np.linalg.qr(centred, mode='r'))
 
 
 def kernel_distance(

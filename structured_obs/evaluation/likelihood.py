@@ -9,7 +9,8 @@ Letters: N images of the split; B images at a time; K importance samples.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -39,11 +40,13 @@ class Settings(NamedTuple):
 class Scores(NamedTuple):
   """Scores of every image, [N] float64 each. Log densities are of pixels in [-1, 1], in nats."""
 
-  elbo: np.ndarray  # mean over K samples of log p(x|z), minus the KL
-  kl: np.ndarray  # KL(q(z|x) || p(z)), in closed form where the model has one
+  elbo: np.ndarray  # mean over K samples of log p(x|z), minus the KL: minus the sum of the parts
+  kl: np.ndarray  # KL(q(z|x) || p(z)) of all latents, in closed form where the model has one
   log_prob: np.ndarray  # log p(x|z) at the posterior's mean
   iwae: np.ndarray  # of K samples, the same as the ELBO's
   mahalanobis: np.ndarray  # squared distance per dimension, q / D; NaN where there is no Gaussian
+  # What minus the ELBO is the sum of: 'RE_x' is -log p(x|..) of what is observed, 'KL_z' of a latent.
+  parts: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Summary(NamedTuple):
@@ -95,12 +98,17 @@ def split_scores(
     raise ValueError('images must hold at least one image to score; this split is empty.')
   job = _Job(_score, model, mesh or _first_device(), settings)
   found = _over_split(job, variables, images, key)
+  observed = {f'RE_{name}': -(a + found['offset'][name]) for name, a in found['anchor'].items()}
+  # jit returns names in the alphabet's order; z comes before what it is drawn from, u.
+  latent = {f'KL_{name}': found['kl'][name] for name in sorted(found['kl'], reverse=True)}
+  nothing = np.zeros(len(images))
   return Scores(
-    elbo=found['anchor'] + found['elbo'],
-    kl=found['kl'],
+    elbo=-sum((*observed.values(), *latent.values()), start=nothing),
+    kl=sum(latent.values(), start=nothing),
     log_prob=found['log_prob'],
-    iwae=found['anchor'] + found['iwae'],
+    iwae=sum(found['anchor'].values(), start=nothing) + found['iwae'],
     mahalanobis=found['mahalanobis'],
+    parts=observed | latent,
   )
 
 
@@ -149,36 +157,34 @@ def _one_sample_elbo(job: _Job, variables: dict[str, Any], keys: Array, x: Array
   return bounds.elbo(job.model.apply(variables, keys, x))
 
 
-def _score(job: _Job, variables: dict[str, Any], keys: Array, x: Array) -> dict[str, Array]:
-  """Scores of one batch, [B] each: 'elbo' and 'iwae' relative to 'anchor', see `split_scores`."""
+def _score(job: _Job, variables: dict[str, Any], keys: Array, x: Array) -> dict[str, Any]:
+  """Scores of one batch, [B] each: 'offset' and 'iwae' relative to 'anchor', see `split_scores`."""
 
   def draw(sample: Array) -> Terms:
     sample_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, sample)
     return job.model.apply(variables, sample_keys, x)
 
-  def relative(sample: Array) -> tuple[Array, Array, Array]:
+  def relative(sample: Array) -> tuple[dict[str, Array], dict[str, Array], Array]:
     observed, latent = _split_terms(draw(sample))
-    offset = sum_terms(observed.log_p) - anchor
-    if not latent.log_q:
-      return offset, offset, jnp.zeros_like(offset)
-    kl = -bounds.elbo(latent)
-    return offset - kl, offset + log_weight(latent), kl
+    offset = {name: log_p - anchor[name] for name, log_p in observed.log_p.items()}
+    kl = {name: bounds.kl(latent, name) for name in latent.log_q}
+    total = sum_terms(offset)
+    return offset, kl, total + log_weight(latent) if kl else total
 
   samples = jnp.arange(job.settings.importance_samples, dtype=jnp.int32)
-  first = sum_terms(_split_terms(draw(samples[0]))[0].log_p)
-  anchor = jnp.where(jnp.isfinite(first), first, 0)
-  elbo, weights, kl = jax.lax.map(relative, samples, batch_size=job.settings.chunk)
+  first = _split_terms(draw(samples[0]))[0].log_p
+  anchor = {name: jnp.where(jnp.isfinite(log_p), log_p, 0) for name, log_p in first.items()}
+  offset, kl, weights = jax.lax.map(relative, samples, batch_size=job.settings.chunk)
   family = job.model.family
   params = job.model.apply(variables, None, x, method='reconstruct')
   x = x[..., : job.model.image.channels]  # behind them, what a model may be given about an image
-  distance = jnp.full_like(anchor, math.nan)
+  distance = jnp.full_like(weights[0], math.nan)
   if family.gaussian is not None:
     distance = jax.vmap(functools.partial(gaussian.mahalanobis, family))(params, x)
   return {
     'anchor': anchor,
-    'elbo': jnp.mean(elbo, axis=0),
+    **jax.tree.map(lambda values: jnp.mean(values, axis=0), {'offset': offset, 'kl': kl}),
     'iwae': bounds.iwae(weights),
-    'kl': jnp.mean(kl, axis=0),
     'log_prob': jax.vmap(family.log_prob)(params, x),
     'mahalanobis': distance / math.prod(x.shape[1:]),
   }

@@ -56,9 +56,7 @@ def interpolation(trained: Trained, ends: Array, key: Array, steps: int = STEPS)
     steps: T.
   """
   model, variables = trained.model, trained.variables
-  first, last = _infer(model, variables, ends)
-  weight = jnp.linspace(0, 1, steps, dtype=first.dtype)[:, None]
-  z = (1 - weight) * first[None] + weight * last[None]
+  z = jax.tree.map(functools.partial(_way, steps), _infer(model, variables, ends))
   keys = jnp.broadcast_to(key[None], (steps,))
   return draw(model.family, _decode(model, variables, z), keys)
 
@@ -173,6 +171,12 @@ def _rows(name: str, drawn: Drawn) -> list[plotting.Row]:
   ]
 
 
+def _way(steps: int, ends: Array) -> Array:
+  """The straight way [T, ...] between two latents [2, ...]."""
+  weight = jnp.linspace(0, 1, steps, dtype=ends.dtype).reshape(-1, *[1] * (ends.ndim - 1))
+  return (1 - weight) * ends[:1] + weight * ends[1:]
+
+
 def _shown(trained: Trained, x: Array) -> np.ndarray:
   """Images without what a model may be given behind their channels."""
   return np.asarray(x)[..., : trained.model.image.channels]
@@ -195,12 +199,12 @@ def _reconstruct(model: Any, variables: Any, x: Array) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _infer(model: Any, variables: Any, x: Array) -> Array:
+def _infer(model: Any, variables: Any, x: Array) -> Any:
   return model.apply(variables, None, x, method='infer')
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decode(model: Any, variables: Any, z: Array) -> Any:
+def _decode(model: Any, variables: Any, z: Any) -> Any:
   return model.apply(variables, z, method='decode')
 
 

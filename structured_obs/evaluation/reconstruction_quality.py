@@ -82,7 +82,7 @@ def measure(trained: Trained, images: np.ndarray, spectra: np.ndarray, seed: int
   reconstructed: list[np.ndarray] = []
   for stored in _batches(images):
     x = views.to_float(stored, trained.spec.levels)
-    mean = jax.device_get(_reconstruct(trained.model, trained.variables, x))
+    mean = jax.device_get(reconstruct(trained.model, trained.variables, x))
     for name, values in _scores(mean, views.observed(trained.model, x)).items():
       scores.setdefault(name, []).append(values)
     if sum(map(len, reconstructed)) < len(spectra):
@@ -102,7 +102,7 @@ def _new_images(trained: Trained, count: int, seed: int) -> list[np.ndarray]:
   """Means and samples of images from the prior, [count, H, W, C] each."""
   key, parts = jax.random.key(seed), []
   for index in _batches(np.arange(count, dtype=np.int32)):
-    drawn = _generate(trained.model, trained.variables, key, jnp.asarray(index))
+    drawn = generate(trained.model, trained.variables, key, jnp.asarray(index))
     parts.append(jax.device_get(drawn))
   return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
@@ -152,14 +152,15 @@ def _batches(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _reconstruct(model: Any, variables: Any, x: Array) -> Array:
+def reconstruct(model: Any, variables: Any, x: Array) -> Array:
+  """Means of p(x|z) at the mean of q(z|x), clipped to [-1, 1]. [B, H, W, C]."""
   params = model.apply(variables, None, x, method='reconstruct')
   return jnp.clip(jax.vmap(model.family.mean)(params), -1, 1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _generate(model: Any, variables: Any, key: Array, index: Array) -> tuple[Array, Array]:
-  """Means and samples of new images, which depend on their index and not on the batch."""
+def generate(model: Any, variables: Any, key: Array, index: Array) -> tuple[Array, Array]:
+  """Means and samples of new images [B, H, W, C], which depend on their index and not on the batch."""
   keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(index)
   params = model.apply(variables, keys[:, 0], method='generate')
   mean, sample = jax.vmap(model.family.mean)(params), jax.vmap(model.family.sample)(keys[:, 1], params)

@@ -11,6 +11,7 @@ import numpy as np
 from structured_obs import plotting
 from structured_obs.evaluation import (
   calibration,
+  explanation,
   pictures,
   results,
   stability,
@@ -96,8 +97,8 @@ def write_evaluation(
   curves = {
     result.trained.name: calibration.quantiles(result.scores.mahalanobis, result.num_dims)
     for result in found
+    if result.trained.model.family.gaussian is not None
   }
-  qq = plotting.quantile_quantile(directory / 'figures' / 'calibration.png', curves)
   models = [result.trained for result in found]
   picture = comparison_picture(directory / 'figures' / 'samples.png', models, images)
   further = pictures.write(directory / 'figures', models, images)
@@ -109,10 +110,9 @@ def write_evaluation(
     f'# Evaluation of {named}',
     details,
     results.comparison_table(found),
-    results.explanation(found),
+    explanation.text(found),
     *(section.text for section in sections),
-    _figure_text('Calibration', qq, directory),
-    'Quantiles of q / D over the images; on the dashed line the errors are as the model says.',
+    _calibration(directory, curves) if curves else '',
     _figure_text('Images', picture, directory),
     *(_figure_text(title, path, directory) for title, path in further.items()),
   ]
@@ -170,7 +170,7 @@ def _scores(trained: Trained, images: Images) -> str:
       scored, count = [found], len(found.scores.elbo)
       kind = 'all' if count == len(images[split]) else 'the first'
       texts += [f'## On {kind} {count} {split} images', results.comparison_table(scored)]
-  return '\n\n'.join([*texts, results.explanation(scored)]) if scored else ''
+  return '\n\n'.join([*texts, explanation.text(scored)]) if scored else ''
 
 
 def _stability(trained: Trained, images: Images) -> str:
@@ -216,6 +216,12 @@ def _config(trained: Trained) -> str:
     values = ', '.join(f'{name}={value!r}' for name, value in fields.items())
     lines.append(f'{section}: {values}')
   return '\n'.join([*lines, '```'])
+
+
+def _calibration(directory: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+  path = plotting.quantile_quantile(directory / 'figures' / 'calibration.png', curves)
+  said = 'Quantiles of q / D over the images; on the dashed line the errors are as the model says.'
+  return f'{_figure_text("Calibration", path, directory)}\n\n{said}'
 
 
 def _figure_text(title: str, path: Path, directory: Path) -> str:

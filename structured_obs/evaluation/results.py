@@ -53,6 +53,8 @@ class _Quantity(NamedTuple):
   values: Callable[[Result], np.ndarray]  # [N]
   decimals: int
   of_prior: bool = False  # whether it needs a prior of z, which an autoencoder does not have
+  of_gaussian: bool = False  # whether it needs a covariance
+  is_density: bool = False  # nats, which of a density and of a probability are not the same thing
 
 
 def evaluate(
@@ -76,15 +78,24 @@ def settings_of(config: Config, spec: DataSpec, samples: int = 0) -> likelihood.
   )
 
 
+def is_discrete(trained: Trained) -> bool:
+  """Whether a model tells probabilities of gray levels, and not densities of real numbers."""
+  return trained.model.family.levels > 0
+
+
 def check_comparable(first: Trained, others: Sequence[Trained]) -> None:
-  """Raises ValueError unless all were trained on the same data, dequantised alike."""
+  """Raises ValueError unless all were trained on the same data, dequantised alike.
+
+  A probability of levels is comparable with a density of dequantised images: both bound a code length.
+  """
   for other in others:
     if first.spec.sha256 != other.spec.sha256:
       raise ValueError(
         f'{other.workdir} was trained on other images than {first.workdir} ({other.spec.source}, '
         f'{first.spec.source}; by their SHA-256), so their likelihoods cannot be compared.'
       )
-    if first.config.objective.dequantize != other.config.objective.dequantize:
+    coded = {one.config.objective.dequantize or is_discrete(one) for one in (first, other)}
+    if len(coded) > 1:
       raise ValueError(
         f'{other.workdir} and {first.workdir} differ in objective.dequantize, so their likelihoods '
         'are not of the same thing.'
@@ -95,7 +106,8 @@ def comparison_table(results: Sequence[Result]) -> str:
   """Table of all scores with standard errors, and of paired differences from the first result.
 
   A Markdown table with aligned columns. Smaller is better in its first rows; the last two rows are
-  1 for a perfect model.
+  1 for a perfect model, and there if there is a Gaussian one. Between a density and a probability of
+  levels, differences are of bits alone.
   """
   first, *others = results
   header = [f'mean over {len(first.scores.elbo)} images', *(r.trained.name for r in results)]
@@ -103,38 +115,21 @@ def comparison_table(results: Sequence[Result]) -> str:
   lines = [header]
   for q in _quantities(results):
     cells = [
-      _cell(likelihood.summarize(q.values(result)), q.decimals) if _has(result, q) else ''
+      cell(likelihood.summarize(q.values(result)), q.decimals) if _has(result, q) else ''
       for result in results
     ]
     cells += [
-      _cell(likelihood.paired_difference(q.values(other), q.values(first)), q.decimals)
-      if _has(other, q) and _has(first, q)
+      cell(likelihood.paired_difference(q.values(other), q.values(first)), q.decimals)
+      if _comparable(other, first, q)
       else ''
       for other in others
     ]
     lines.append([q.label, *cells])
-  spreads = [f'{_calibration(result).spread:.3f}' for result in results]
-  lines.append(['its spread, sd(q) / sqrt(2 D)', *spreads, *('' for _ in others)])
+  found = [_calibration(result) for result in results]
+  if any(found):
+    spreads = [f'{one.spread:.3f}' if one else '' for one in found]
+    lines.append(['its spread, sd(q) / sqrt(2 D)', *spreads, *('' for _ in others)])
   return markdown_table(lines)
-
-
-def explanation(results: Sequence[Result]) -> str:
-  """What the numbers of the table are, in a few sentences."""
-  settings, scores = results[0].settings, results[0].scores
-  latent = any(result.trained.model.has_prior for result in results)
-  lines = [
-    _measured(settings),
-    f'Of negative densities and bounds, smaller is better. ± is the standard error over '
-    f'{len(scores.elbo)} images; that of a difference is of the differences image by image. '
-    f'{_averaged(settings.importance_samples) if latent else ""}q is the squared Mahalanobis distance '
-    f'at the {"posterior" if latent else "model"}\'s mean, D the number of pixels times channels; q / D '
-    "and its spread are 1 where the model's covariance is right.",
-  ]
-  for result in results:
-    bad = sum(int(np.sum(~np.isfinite(values))) for values in result.scores[:4])
-    if bad:
-      lines.append(f'{result.trained.name}: {bad} scores are not finite, and so are the means.')
-  return '\n\n'.join(lines)
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -143,13 +138,13 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
   quantities = _quantities(results)
   return {
     'images': len(first.scores.elbo),
-    'settings': {**first.settings._asdict(), 'bin_width': _bin_width(first.settings)},
+    'settings': {**first.settings._asdict(), 'bin_width': bin_width(first.settings)},
     'models': {r.trained.name: _model_json(r, quantities) for r in results},
     'differences': {
       f'{other.trained.name} - {first.trained.name}': {
         q.name: likelihood.paired_difference(q.values(other), q.values(first))._asdict()
         for q in quantities
-        if _has(other, q) and _has(first, q)
+        if _comparable(other, first, q)
       }
       for other in others
     },
@@ -162,6 +157,7 @@ def per_image(results: Sequence[Result]) -> dict[str, np.ndarray]:
     f'{result.trained.name}/{score}': values
     for result in results
     for score, values in result.scores._asdict().items()
+    if score != 'parts'
   }
 
 
@@ -189,95 +185,96 @@ def _quantities(results: Sequence[Result]) -> list[_Quantity]:
   """What there is to tell of these models: bits of levels, bounds where there are latents."""
   levels = results[0].settings.levels
   latent = any(result.trained.model.has_prior for result in results)
-  bounds_of_prior = _latent_quantities(results[0].settings.importance_samples) if latent else []
+  bounds_of_prior = _latent_quantities(results) if latent else []
   encoded = any(hasattr(result.trained.model, 'infer') for result in results)
   density = '-log p(x given mean of z), nats' if latent else '-log p(x given z), nats'
   density = density if encoded else '-log p(x), nats'
   found = [
     *(quantity._replace(of_prior=True) for quantity in bounds_of_prior),
-    _Quantity('reconstruction_nats', density, lambda r: -r.scores.log_prob, 2),
+    _Quantity('reconstruction_nats', density, lambda r: -r.scores.log_prob, 2, is_density=True),
     _Quantity(
-      'mahalanobis_per_dim', 'squared Mahalanobis distance q / D', lambda r: r.scores.mahalanobis, 3
+      'mahalanobis_per_dim', 'squared Mahalanobis distance q / D', lambda r: r.scores.mahalanobis, 3,
+      of_gaussian=True,
     ),
   ]
-  return [quantity for quantity in found if levels or not quantity.name.endswith('bits_per_dim')]
+  known = [quantity for quantity in found if any(_has(result, quantity) for result in results)]
+  return [quantity for quantity in known if levels or not quantity.name.endswith('bits_per_dim')]
 
 
 def _has(result: Result, quantity: _Quantity) -> bool:
-  return not quantity.of_prior or result.trained.model.has_prior
+  model = result.trained.model
+  return (model.has_prior or not quantity.of_prior) and (
+    model.family.gaussian is not None or not quantity.of_gaussian
+  )
 
 
-def _latent_quantities(samples: int) -> list[_Quantity]:
+def _comparable(first: Result, other: Result, quantity: _Quantity) -> bool:
+  """Whether both have a quantity, and mean the same by it."""
+  alike = is_discrete(first.trained) == is_discrete(other.trained)
+  return _has(first, quantity) and _has(other, quantity) and (alike or not quantity.is_density)
+
+
+def _latent_quantities(results: Sequence[Result]) -> list[_Quantity]:
+  samples = results[0].settings.importance_samples
+  known = {name for result in results for name in result.scores.parts if name.startswith('KL_')}
+  latents = 'z from its prior' if known <= {'KL_z'} else 'all latents from their priors'
   iwae = f'negative IWAE-{samples}'
   importance = [
-    _Quantity('negative_iwae_nats', f'{iwae}, nats', lambda r: -r.scores.iwae, 2),
+    _Quantity('negative_iwae_nats', f'{iwae}, nats', lambda r: -r.scores.iwae, 2, is_density=True),
     _Quantity(
-      'negative_iwae_bits_per_dim', f'{iwae}, bits/dim', lambda r: _bits(r, r.scores.iwae), 4
+      'negative_iwae_bits_per_dim', f'{iwae}, bits/dim', lambda r: bits(r, r.scores.iwae), 4
     ),
   ]
   return [
-    _Quantity('negative_elbo_nats', 'negative ELBO, nats', lambda r: -r.scores.elbo, 2),
     _Quantity(
-      'negative_elbo_bits_per_dim', 'negative ELBO, bits/dim', lambda r: _bits(r, r.scores.elbo), 4
+      'negative_elbo_nats', 'negative ELBO, nats', lambda r: -r.scores.elbo, 2, is_density=True
+    ),
+    _Quantity(
+      'negative_elbo_bits_per_dim', 'negative ELBO, bits/dim', lambda r: bits(r, r.scores.elbo), 4
     ),
     *(importance if samples > 1 else ()),  # of one sample it is the ELBO with more noise
-    _Quantity('kl_nats', 'KL of z from its prior, nats', lambda r: r.scores.kl, 2),
+    _Quantity('kl_nats', f'KL of {latents}, nats', lambda r: r.scores.kl, 2),
   ]
 
 
-def _bits(result: Result, log_prob: np.ndarray) -> np.ndarray:
-  width = pixels.bin_width(result.settings.levels)
+def bits(result: Result, log_prob: np.ndarray) -> np.ndarray:
+  """Bits per dimension [N] of log densities, or of log probabilities of images of levels, in nats."""
+  width = 1.0 if is_discrete(result.trained) else pixels.bin_width(result.settings.levels)
   return np.asarray(bounds.bits_per_dim(log_prob, result.num_dims, width))  # type: ignore[arg-type]
 
 
-def _calibration(result: Result) -> calibration.Calibration:
+def _calibration(result: Result) -> calibration.Calibration | None:
+  """Calibration of a Gaussian; None of any other."""
+  if result.trained.model.family.gaussian is None:
+    return None
   return calibration.calibration(result.scores.mahalanobis, result.num_dims)
 
 
 def _model_json(result: Result, quantities: Sequence[_Quantity]) -> dict[str, Any]:
-  trained = result.trained
+  trained, found = result.trained, _calibration(result)
   return {
     'workdir': trained.workdir,
     'step': trained.step,
     'family': trained.config.likelihood.family,
     'options': trained.config.likelihood.options,
     'parameters': vae.num_parameters(trained.variables),
+    'dequantize': result.settings.dequantize,
     'scores': {
       q.name: likelihood.summarize(q.values(result))._asdict()
       for q in quantities
       if _has(result, q)
     },
-    'calibration': _calibration(result)._asdict(),
+    'calibration': found._asdict() if found else None,
   }
 
 
-def _measured(settings: likelihood.Settings) -> str:
-  """Of what the densities are."""
-  if not settings.levels:
-    return 'Densities are of real numbers: there are no levels, and so no bits.'
-  return (
-    f'Densities are of pixels in [-1, 1], where one of the {settings.levels} gray levels is '
-    f'{_bin_width(settings):.6g} wide. '
-    + (
-      'Uniform noise of that width is added to each image (dequantisation), one draw an image, the '
-      'same for every model.'
-      if settings.dequantize
-      else 'Without dequantisation: bits/dim are no bound on a code length.'
-    )
-  )
-
-
-def _bin_width(settings: likelihood.Settings) -> float | None:
+def bin_width(settings: likelihood.Settings) -> float | None:
+  """Width of a gray level; None for real numbers."""
   return pixels.bin_width(settings.levels) if settings.levels else None
 
 
-def _averaged(samples: int) -> str:
-  if samples == 1:
-    return 'The ELBO is of one sample of z an image. '
-  return f'The ELBO is averaged over the {samples} samples of z an image that IWAE-{samples} uses. '
-
-
-def _cell(summary: likelihood.Summary, decimals: int) -> str:
+def cell(summary: likelihood.Summary, decimals: int) -> str:
+  """A mean and its standard error as text."""
   if math.isnan(summary.mean):
     return 'nan'
   return f'{summary.mean:.{decimals}f} ± {summary.standard_error:.{decimals}f}'

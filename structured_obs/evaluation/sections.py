@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structured_obs.evaluation import (
+  bound_parts,
   closed_form,
   covariance_error,
+  features,
   quality_report,
   recalibration,
   reconstruction_quality,
+  sample_quality,
   truth_pictures,
   whiteness,
 )
@@ -30,8 +33,9 @@ class Evaluated(NamedTuple):
   found: Sequence[Result]  # on the same images, of a split
   split: str
   images: np.ndarray  # [N, H, W, C], as stored: those that were scored
-  splits: Mapping[str, np.ndarray]  # all images of every split
+  splits: Mapping[str, np.ndarray]  # all images of every split of the models' own data
   seed: int = 0  # of the dequantisation
+  own_data: bool = True  # whether the images are of the models' own data
 
 
 class Section(NamedTuple):
@@ -50,7 +54,19 @@ def make(evaluated: Evaluated) -> list[Section]:
   return [section for section in made if section is not None]
 
 
+def _bound_parts(evaluated: Evaluated) -> Section | None:
+  found = [result for result in evaluated.found if bound_parts.applies(result)]
+  if not found:
+    return None
+  tree, arrays = bound_parts.as_json(found), bound_parts.per_image(found)
+  return Section('bound_parts', bound_parts.text(found), tree, arrays)
+
+
 def _truth(evaluated: Evaluated) -> Section | None:
+  if not evaluated.own_data or not all(
+    result.trained.model.family.gaussian for result in evaluated.found
+  ):
+    return None
   models = [result.trained for result in evaluated.found]
   found = covariance_error.judge(models, evaluated.split, evaluated.images)
   if not found:
@@ -82,6 +98,16 @@ def _image_quality(evaluated: Evaluated) -> Section | None:
     quality_report.per_image(found),
     draw,
   )
+
+
+def _sample_quality(evaluated: Evaluated) -> Section | None:
+  models = [result.trained for result in evaluated.found]
+  others = evaluated.splits['train' if evaluated.split != 'train' else 'validation']
+  extractor = features.random_conv(models[0].model.image)
+  found = sample_quality.of_models(models, evaluated.images, others, extractor, evaluated.seed)
+  if found is None:
+    return None
+  return Section('sample_quality', sample_quality.text(found), sample_quality.as_json(found))
 
 
 def _recalibration(evaluated: Evaluated) -> Section | None:
@@ -124,8 +150,10 @@ def _closed_form(evaluated: Evaluated) -> Section | None:
 
 
 MAKERS: tuple[Callable[[Evaluated], Section | None], ...] = (
+  _bound_parts,
   _truth,
   _image_quality,
+  _sample_quality,
   _recalibration,
   _whiteness,
   _closed_form,

@@ -5,7 +5,9 @@ channels.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +18,14 @@ from structured_obs import plotting
 from structured_obs.data import images as pixels
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import Family
+from structured_obs.models import stages
 
 Array = jax.Array
+PICTURES = {  # file and heading, by what was viewed
+  'prior': ('prior', 'New images'),
+  'reconstruction': ('reconstructions', 'Reconstructions'),
+  'regeneration': ('regenerations', 'Generative reconstructions'),
+}
 
 
 class Request(NamedTuple):
@@ -39,6 +47,8 @@ class Views(NamedTuple):
   correlation: np.ndarray | None  # [N, H, W, C], of every pixel with the chosen one
   component_variances: np.ndarray | None  # [k, N], largest first
   components: np.ndarray | None  # [k, N, H, W, C], orthonormal; largest entry positive
+  # [N, h, w, c] each: images that a model of several levels drew or saw on the way, by name.
+  stages: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def of_prior(
@@ -51,10 +61,9 @@ def of_prior(
   """
   _check(model, num, request)
   latent_key, sample_key = jax.random.split(key)
-  generate = jax.jit(functools.partial(model.apply, method='generate'))
   labels = (jnp.asarray(np.resize(request.labels, num), jnp.int32),) if request.labels else ()
-  params = generate(variables, _keys(latent_key, num), *labels)
-  return draw(model.family, params, _keys(sample_key, num), request)
+  arguments = _keys(latent_key, num), *labels
+  return _of_method(model, 'generate', (variables, *arguments), _keys(sample_key, num), request)
 
 
 def of_reconstructions(
@@ -73,8 +82,22 @@ def of_reconstructions(
     ValueError: if a number in the request cannot be.
   """
   _check(model, len(x), request)
-  reconstruct = jax.jit(lambda variables, x: model.apply(variables, None, x, method='reconstruct'))
-  return draw(model.family, reconstruct(variables, x), _keys(key, len(x)), request)
+  return _of_method(model, 'reconstruct', (variables, None, x), _keys(key, len(x)), request)
+
+
+def of_regenerations(
+  model: Any, variables: dict[str, Any], x: Array, key: Array, request: Request
+) -> Views | None:
+  """Views of images that a model of two levels generates from what the first level knows of each image.
+
+  Arguments and errors as of `of_reconstructions`. None for a model that has no such operation.
+  """
+  if not hasattr(model, 'regenerate'):
+    return None
+  _check(model, len(x), request)
+  latent_key, sample_key = jax.random.split(key)
+  arguments = variables, _keys(latent_key, len(x)), x
+  return _of_method(model, 'regenerate', arguments, _keys(sample_key, len(x)), request)
 
 
 def draw(family: Family, params: Any, keys: Array, request: Request) -> Views:
@@ -91,6 +114,7 @@ def draw(family: Family, params: Any, keys: Array, request: Request) -> Views:
 def rows(views: Views, request: Request, originals: np.ndarray | None = None) -> list[plotting.Row]:
   """Rows of a picture, one for each view; `originals` [N, H, W, C] in [-1, 1] come first."""
   found = [] if originals is None else [plotting.Row('original', originals)]
+  found += [plotting.Row(name, images) for name, images in views.stages.items()]
   found.append(plotting.Row('mean', views.mean))
   found += [plotting.Row(f'sample {i + 1}', sample) for i, sample in enumerate(views.samples)]
   if len(views.samples):
@@ -110,6 +134,32 @@ def rows(views: Views, request: Request, originals: np.ndarray | None = None) ->
   return found
 
 
+def write(
+  directory: Path,
+  found: Mapping[str, Views | None],
+  request: Request,
+  originals: np.ndarray,
+  title: str,
+) -> dict[str, np.ndarray]:
+  """Draws one picture for each of the views, and returns all arrays by 'NAME_VIEW'.
+
+  Args:
+    directory: to write to.
+    found: by a name of `PICTURES`; what is None is left out.
+    request: that the views are of.
+    originals: [N, H, W, C] in [-1, 1], what all but the prior's views are of.
+    title: that ends every picture's.
+  """
+  arrays = {'original': originals}
+  for name, one in found.items():
+    if one is not None:
+      file, heading = PICTURES[name]
+      shown = rows(one, request, None if name == 'prior' else originals)
+      plotting.image_rows(directory / f'{file}.png', shown, title=f'{heading}: {title}')
+      arrays |= named(one, name)
+  return arrays
+
+
 def to_float(images: np.ndarray, levels: int) -> Array:
   """Images of a split, as stored, as the model sees them without noise: levels in [-1, 1]."""
   return pixels.to_unit(jnp.asarray(images), levels)
@@ -122,8 +172,8 @@ def observed(model: Any, x: Array) -> np.ndarray:
 
 def named(views: Views, prefix: str) -> dict[str, np.ndarray]:
   """Arrays by 'PREFIX_VIEW', for np.savez."""
-  found = views._asdict().items()
-  return {f'{prefix}_{name}': array for name, array in found if array is not None}
+  found = {**views._replace(stages=None)._asdict(), **views.stages}
+  return {f'{prefix}_{name}': array for name, array in found.items() if array is not None}
 
 
 def parse_pixel(text: Sequence[str], model: Any) -> tuple[int, int, int]:
@@ -146,6 +196,14 @@ def parse_pixel(text: Sequence[str], model: Any) -> tuple[int, int, int]:
 def center(model: Any) -> tuple[int, int, int]:
   """Row, column and channel of the pixel in the middle."""
   return model.image.height // 2, model.image.width // 2, 0
+
+
+def _of_method(
+  model: Any, method: str, arguments: tuple[Any, ...], keys: Array, request: Request
+) -> Views:
+  """Views of the distributions that a method returns, and of what it shows."""
+  params, shown = jax.jit(stages.watched(model, method))(*arguments)
+  return draw(model.family, params, keys, request)._replace(stages=jax.device_get(shown))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

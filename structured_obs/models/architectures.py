@@ -4,7 +4,14 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from structured_obs.models import networks, resnet, strided
+from structured_obs.distributions.base import ImageShape, Shape
+from structured_obs.models import dense, networks, resnet, strided
+
+
+def _vector(image: ImageShape, latents: int) -> Shape:
+  """Latents that belong to the image as a whole."""
+  del image
+  return (latents,)
 
 
 class Architecture(NamedTuple):
@@ -12,6 +19,8 @@ class Architecture(NamedTuple):
 
   encoder: Callable[..., Any]
   decoder: Callable[..., Any]
+  latent_shape: Callable[[ImageShape, int], Shape] = _vector  # (image, model.latents) -> of one latent
+  data_dependent: bool = False  # whether the networks are initialised by a batch of images
 
 
 ARCHITECTURES = {
@@ -22,4 +31,5 @@ ARCHITECTURES = {
     functools.partial(strided.Encoder, hidden=False),
     functools.partial(strided.Decoder, hidden=False, bilinear=True),
   ),
+  'dense': Architecture(dense.Encoder, dense.Decoder, dense.latent_shape, True),
 }

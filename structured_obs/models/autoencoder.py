@@ -35,6 +35,7 @@ class Autoencoder(nn.Module):
   axis_name: str | None = None
   options: observation.Options = observation.Options()
   architecture: str = 'mirror'  # of `architectures.ARCHITECTURES`
+  dtype: Any = None
   input_noise: float = 0.0  # sd of normal noise added to what the encoder sees in `__call__`
   has_prior: ClassVar[bool] = False
 
@@ -44,6 +45,7 @@ class Autoencoder(nn.Module):
       'blocks': self.blocks,
       'norm': self.norm,
       'axis_name': self.axis_name,
+      'dtype': self.dtype,
     }
     architecture = ARCHITECTURES[self.architecture]
     self.encoder = architecture.encoder(outputs=self.latents, **shared)

@@ -47,6 +47,7 @@ class CovarianceNetwork(nn.Module):
   image: base.ImageShape
   options: Options = Options()
   axis_name: str | None = None  # mapped axis over which batch norm averages
+  dtype: Any = None  # of the networks' products, but those of the heads; None: that of the images
   has_prior: ClassVar[bool] = False
 
   def setup(self) -> None:
@@ -58,7 +59,7 @@ class CovarianceNetwork(nn.Module):
       )
     rest = {name: shape for name, shape in outputs.items() if name != MEAN}
     network = {'patch': PatchNetwork, 'mlp': Mlp}[self.options.network]
-    self.decoder = network(rest, self.options, self.axis_name)
+    self.decoder = network(rest, self.options, self.axis_name, self.dtype)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
     """Report the log density of each image.
@@ -103,6 +104,7 @@ class PatchNetwork(nn.Module):
   outputs: dict[str, base.Shape]
   options: Options
   axis_name: str | None
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, mean: Array, train: bool) -> dict[str, Array]:
@@ -112,25 +114,25 @@ class PatchNetwork(nn.Module):
     # The padding of a channel of ones tells where the image ends.
     seen = jnp.concatenate([mean, jnp.ones_like(mean[..., :1])], axis=-1)
     sides = tuple(min(window, 2 * side - 1) for side in mean.shape[1:3])
-    x = nn.Conv(features[0], sides)(seen)
+    x = nn.Conv(features[0], sides, dtype=self.dtype)(seen)
     if self.options.context:
-      summary = nn.Dense(2 * features[0])(self._summary(mean))
+      summary = nn.Dense(2 * features[0], dtype=self.dtype)(self._summary(mean))
       scale, shift = jnp.split(summary[:, None, None], 2, axis=-1)
       x = x * (1 + scale) + shift
     for width in features[1:]:
-      y = nn.Dense(width)(nn.relu(x))
+      y = nn.Dense(width, dtype=self.dtype)(nn.relu(x))
       x = x + y if width == x.shape[-1] else y
-    x = nn.LayerNorm(use_bias=False, use_scale=False)(nn.relu(x))
+    x = nn.LayerNorm(use_bias=False, use_scale=False)(layers.full(nn.relu(x)))
     return Heads(self.outputs, name='heads')(x)
 
   def _summary(self, mean: Array) -> Array:
     """Numbers about the whole image, [B, 2 F]."""
     z = mean
     for channels in self.options.context:
-      z = nn.relu(nn.Conv(channels, (3, 3), strides=2)(z))
+      z = nn.relu(nn.Conv(channels, (3, 3), strides=2, dtype=self.dtype)(z))
     z = z.reshape(z.shape[0], -1)
     for _ in range(2):
-      z = nn.relu(nn.Dense(2 * self.options.features[0])(z))
+      z = nn.relu(nn.Dense(2 * self.options.features[0], dtype=self.dtype)(z))
     return z
 
 
@@ -140,13 +142,14 @@ class Mlp(nn.Module):
   outputs: dict[str, base.Shape]
   options: Options
   axis_name: str | None
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, mean: Array, train: bool) -> dict[str, Array]:
     """Map means [B, H, W, C] to one array [B, *shape] for each output."""
-    normalise = layers.norm_layer(self.options.norm, train, self.axis_name)
+    normalise = layers.norm_layer(self.options.norm, train, self.axis_name, self.dtype)
     x = mean.reshape(mean.shape[0], -1)
     for width in self.options.features:
-      x = nn.relu(normalise(nn.Dense(width)(x)))
-    x = nn.LayerNorm(use_bias=False, use_scale=False)(x)
+      x = nn.relu(normalise(nn.Dense(width, dtype=self.dtype)(x)))
+    x = nn.LayerNorm(use_bias=False, use_scale=False)(layers.full(x))
     return Heads(self.outputs, name='heads')(x[:, None, None])

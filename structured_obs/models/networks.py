@@ -24,6 +24,7 @@ class Encoder(nn.Module):
   blocks: int
   norm: str
   axis_name: str | None
+  dtype: Any = None  # of the products, but the last one; None: that of input and parameters
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -31,12 +32,12 @@ class Encoder(nn.Module):
     for level, width in enumerate(self.features):
       stride = 1 if level == 0 else 2
       x = x if self.blocks or level == 0 else nn.silu(x)
-      x = nn.Conv(width, (3, 3), strides=stride)(x)
+      x = nn.Conv(width, (3, 3), strides=stride, dtype=self.dtype)(x)
       for _ in range(self.blocks):
-        x = layers.ResidualBlock(self.norm, self.axis_name)(x, train)
+        x = layers.ResidualBlock(self.norm, self.axis_name, self.dtype)(x, train)
     x = nn.silu(x).reshape(x.shape[0], -1)
-    x = nn.silu(nn.Dense(4 * self.features[-1])(x))
-    return nn.Dense(self.outputs)(x)
+    x = nn.silu(nn.Dense(4 * self.features[-1], dtype=self.dtype)(x))
+    return nn.Dense(self.outputs)(layers.full(x))
 
 
 class Decoder(nn.Module):
@@ -50,6 +51,7 @@ class Decoder(nn.Module):
   axis_name: str | None
   extra_layers: int = 0  # 3x3 convolutions at the image's size, before the heads
   head_scale: float = 0.1  # standard deviation of the outputs at the start
+  dtype: Any = None  # of the products, but those of the heads; None: that of input and parameters
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
@@ -60,28 +62,30 @@ class Decoder(nn.Module):
     """
     sizes = layers.resolutions(self.image, len(self.features))
     (height, width), coarsest = sizes[-1], self.features[-1]
-    x = nn.silu(nn.Dense(4 * coarsest)(z))
-    x = nn.Dense(height * width * coarsest)(x).reshape(-1, height, width, coarsest)
+    x = nn.silu(nn.Dense(4 * coarsest, dtype=self.dtype)(z))
+    x = nn.Dense(height * width * coarsest, dtype=self.dtype)(x).reshape(-1, height, width, coarsest)
     levels = zip(reversed(self.features), reversed(sizes), strict=True)
     for level, (channels, (height, width)) in enumerate(levels):
       if level > 0:
         # Without residual blocks there would be no other nonlinearity between the resolutions.
         x = x if self.blocks else nn.silu(x)
-        x = nn.Conv(channels, (3, 3))(layers.upsample(x, height, width))
+        x = nn.Conv(channels, (3, 3), dtype=self.dtype)(layers.upsample(x, height, width))
       for _ in range(self.blocks):
-        x = layers.ResidualBlock(self.norm, self.axis_name)(x, train)
+        x = layers.ResidualBlock(self.norm, self.axis_name, self.dtype)(x, train)
     return emit(self, x, image)
 
 
 def emit(decoder: Any, x: Array, image: Array | None, window: int = 1) -> dict[str, Array]:
   """What ends a decoder, in its scope and of its fields: from features [B, H, W, F] to the outputs.
 
-  A pixel's outputs are of the features in a window of so many pixels around it.
+  A pixel's outputs are of the features in a window of so many pixels around it. They are float32 at
+  least, and so are the products of the heads: rounded to bfloat16, a mean would be off by half a gray
+  level.
   """
   if image is not None:
-    x = jnp.concatenate([x, image], axis=-1)
+    x = jnp.concatenate([x, image.astype(x.dtype)], axis=-1)
   for _ in range(decoder.extra_layers):
-    x = nn.Conv(decoder.features[0], (3, 3))(nn.silu(x))
+    x = nn.Conv(decoder.features[0], (3, 3), dtype=decoder.dtype)(nn.silu(x))
   # The heads read features of about unit variance, so that their small weights mean what they say.
-  x = nn.LayerNorm(use_bias=False, use_scale=False)(nn.silu(x))
+  x = nn.LayerNorm(use_bias=False, use_scale=False)(layers.full(nn.silu(x)))
   return Heads(decoder.outputs, decoder.head_scale, window, name='heads')(x)

@@ -18,6 +18,8 @@ Reference: Langley et al., "Structured Uncertainty in the Observation Space of V
 Autoencoders", 2022, and its public code.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -37,15 +39,16 @@ class Block(nn.Module):
   stride: int = 1
   norm: str = 'none'
   axis_name: str | None = None
+  dtype: Any = None  # of the products; None: that of input and parameters
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     """Map [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), F]."""
-    normalise = layers.norm_layer(self.norm, train, self.axis_name)
-    y = nn.Conv(self.features, (3, 3), strides=self.stride, padding=1)(x)
-    y = nn.Conv(self.features, (3, 3))(nn.relu(normalise(y)))
+    normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
+    y = nn.Conv(self.features, (3, 3), strides=self.stride, padding=1, dtype=self.dtype)(x)
+    y = nn.Conv(self.features, (3, 3), dtype=self.dtype)(nn.relu(normalise(y)))
     if self.stride > 1 or x.shape[-1] != self.features:
-      x = nn.Conv(self.features, (1, 1), strides=self.stride)(x)
+      x = nn.Conv(self.features, (1, 1), strides=self.stride, dtype=self.dtype)(x)
     return nn.relu(x + normalise(y))
 
 
@@ -57,19 +60,20 @@ class Encoder(nn.Module):
   blocks: int
   norm: str
   axis_name: str | None
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     """Map images [B, H, W, C] to [B, outputs]."""
-    normalise = layers.norm_layer(self.norm, train, self.axis_name)
-    x = nn.relu(normalise(nn.Conv(self.features[0], (3, 3))(x)))
+    normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
+    x = nn.relu(normalise(nn.Conv(self.features[0], (3, 3), dtype=self.dtype)(x)))
     for level, width in enumerate(self.features):
       for block in range(self.blocks):
         stride = 2 if level > 0 and block == 0 else 1
-        x = Block(width, stride, self.norm, self.axis_name)(x, train)
-    x = nn.relu(normalise(nn.Conv(self.features[-1], (1, 1))(x)))
+        x = Block(width, stride, self.norm, self.axis_name, self.dtype)(x, train)
+    x = nn.relu(normalise(nn.Conv(self.features[-1], (1, 1), dtype=self.dtype)(x)))
     init = nn.initializers.variance_scaling(POSTERIOR_SCALE**2, 'fan_in', 'normal')
-    return nn.Dense(self.outputs, kernel_init=init)(jnp.max(x, axis=(1, 2)))
+    return nn.Dense(self.outputs, kernel_init=init)(layers.full(jnp.max(x, axis=(1, 2))))
 
 
 class Decoder(nn.Module):
@@ -83,20 +87,21 @@ class Decoder(nn.Module):
   axis_name: str | None
   extra_layers: int = 0
   head_scale: float = 0.1
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
     """Map latents [B, Z] to one array [B, *shape] for each output; see `networks.Decoder`."""
-    normalise = layers.norm_layer(self.norm, train, self.axis_name)
+    normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     sizes = layers.resolutions(self.image, len(self.features))
     # A transposed convolution of an image of one pixel is this dense layer, Z -> [h, w, Z].
-    x = nn.DenseGeneral((*sizes[-1], z.shape[-1]))(z)
-    x = nn.relu(normalise(nn.Conv(self.features[-1], (1, 1))(x)))
+    x = nn.DenseGeneral((*sizes[-1], z.shape[-1]), dtype=self.dtype)(z)
+    x = nn.relu(normalise(nn.Conv(self.features[-1], (1, 1), dtype=self.dtype)(x)))
     for level in reversed(range(len(self.features))):
       if level < len(self.features) - 1:
         x = layers.upsample(x, *sizes[level])
-        x = Block(self.features[level], 1, self.norm, self.axis_name)(x, train)
+        x = Block(self.features[level], 1, self.norm, self.axis_name, self.dtype)(x, train)
       for _ in range(self.blocks - (level > 0)):
-        x = Block(self.features[level], 1, self.norm, self.axis_name)(x, train)
-    x = normalise(nn.Conv(self.features[0], (1, 1))(x))
+        x = Block(self.features[level], 1, self.norm, self.axis_name, self.dtype)(x, train)
+    x = normalise(nn.Conv(self.features[0], (1, 1), dtype=self.dtype)(x))
     return networks.emit(self, x, image)

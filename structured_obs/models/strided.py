@@ -25,6 +25,8 @@ Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational 
 appendix A.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,17 +50,19 @@ class Encoder(nn.Module):
   norm: str
   axis_name: str | None
   hidden: bool = True  # whether there are two dense layers
+  dtype: Any = None  # of the products, but the last one; None: that of input and parameters
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     """Map images [B, H, W, C] to [B, outputs]."""
-    normalise = layers.norm_layer(self.norm, train, self.axis_name)
+    normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     for width in self.features:
-      x = nn.leaky_relu(normalise(nn.Conv(width, (3, 3), strides=2, padding=1)(x)))
+      x = nn.Conv(width, (3, 3), strides=2, padding=1, dtype=self.dtype)(x)
+      x = nn.leaky_relu(normalise(x))
     x = x.reshape(x.shape[0], -1)
     if self.hidden:
-      x = nn.leaky_relu(nn.Dense(HIDDEN * self.features[-1])(x))
-    return nn.Dense(self.outputs)(x)
+      x = nn.leaky_relu(nn.Dense(HIDDEN * self.features[-1], dtype=self.dtype)(x))
+    return nn.Dense(self.outputs)(layers.full(x))
 
 
 class Decoder(nn.Module):
@@ -74,15 +78,17 @@ class Decoder(nn.Module):
   head_scale: float = 0.1
   hidden: bool = True  # whether there are two dense layers
   bilinear: bool = False  # whether the image is interpolated, instead of by transposed convolutions
+  dtype: Any = None  # of the products, but those of the heads; None: that of input and parameters
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
     """Map latents [B, Z] to one array [B, *shape] for each output; see `networks.Decoder`."""
-    normalise = layers.norm_layer(self.norm, train, self.axis_name)
+    normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     *sizes, (height, width) = layers.resolutions(self.image, len(self.features) + 1)
     coarsest = self.features[-1]
-    x = nn.leaky_relu(nn.Dense(HIDDEN * coarsest)(z)) if self.hidden else z
-    x = nn.Dense(height * width * coarsest)(x).reshape(-1, height, width, coarsest)
+    x = nn.leaky_relu(nn.Dense(HIDDEN * coarsest, dtype=self.dtype)(z)) if self.hidden else z
+    x = nn.Dense(height * width * coarsest, dtype=self.dtype)(x)
+    x = x.reshape(-1, height, width, coarsest)
     for level in reversed(range(len(self.features))):
       x = self._doubled(x, self.features[level])[:, : sizes[level][0], : sizes[level][1]]
       x = normalise(x)
@@ -95,10 +101,10 @@ class Decoder(nn.Module):
   def _doubled(self, x: Array, features: int) -> Array:
     """Map [B, h, w, F] to [B, 2 h, 2 w, G]."""
     if not self.bilinear:
-      return TransposedConv(features)(x)
+      return TransposedConv(features, self.dtype)(x)
     batch, height, width, channels = x.shape
     x = jax.image.resize(x, (batch, 2 * height, 2 * width, channels), 'bilinear')
-    return nn.Conv(features, (3, 3))(x)
+    return nn.Conv(features, (3, 3), dtype=self.dtype)(x)
 
 
 class TransposedConv(nn.Module):
@@ -110,6 +116,7 @@ class TransposedConv(nn.Module):
   """
 
   features: int
+  dtype: Any = None  # of the product; None: that of input and parameters
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -117,6 +124,8 @@ class TransposedConv(nn.Module):
     (_, height, width, channels), out = x.shape, self.features
     kernel = self.param('kernel', nn.initializers.lecun_normal(), (4, 4, channels, out), jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, (out,), jnp.float32)
+    if self.dtype is not None:
+      x, kernel, bias = (array.astype(self.dtype) for array in (x, kernel, bias))
     # Taps 2 p + a meet the p-th pixel of the patch, and make the phase a; in both directions.
     taps = kernel.reshape(2, 2, 2, 2, channels, out).transpose(0, 2, 4, 1, 3, 5)
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

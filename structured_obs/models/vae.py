@@ -2,20 +2,23 @@
 
 It may be given each image's class y, and is then a model of p(x|y): images come with their class behind
 them, C + 1 channels, the encoder sees it, and what is decoded is a latent with K numbers of the class.
+The prior p(z) is one of `priors`; it does not see the class.
 
 Letters: B batch; H W C image height, width, channels; Z latents; K classes, 0 without.
 """
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from structured_obs.distributions import base, diagonal
-from structured_obs.models import classes, observation
+from structured_obs.models import classes, observation, priors
 from structured_obs.models.architectures import ARCHITECTURES
 from structured_obs.objectives.terms import Terms
 
@@ -25,7 +28,7 @@ CLASS_PLANES = 8  # at most so many planes tell the encoder the class
 
 
 class VAE(nn.Module):
-  """VAE with a standard normal prior, a diagonal posterior and observations of a given family.
+  """VAE with a diagonal posterior, and a prior and observations of given families.
 
   Keys come one per image, so that what is drawn for an image does not depend on the batch it is in or
   on the number of devices. Build the family and the module once per program: a family holds closures,
@@ -42,7 +45,14 @@ class VAE(nn.Module):
   options: observation.Options = observation.Options()
   architecture: str = 'mirror'  # of `architectures.ARCHITECTURES`
   label_classes: classes.Classes | None = None  # where images come with their class
+  dtype: Any = None  # of the networks' products, but the last ones; None: that of the images
+  prior: str = priors.STANDARD  # of `priors.PRIORS`
+  prior_options: Mapping[str, Any] = FrozenDict()
   has_prior: ClassVar[bool] = True
+
+  def __post_init__(self) -> None:
+    self.prior_options = FrozenDict(self.prior_options)  # hashable, so that a model can be static
+    super().__post_init__()
 
   def setup(self) -> None:
     shared = {
@@ -50,8 +60,10 @@ class VAE(nn.Module):
       'blocks': self.blocks,
       'norm': self.norm,
       'axis_name': self.axis_name,
+      'dtype': self.dtype,
     }
     architecture = ARCHITECTURES[self.architecture]
+    self.latent_prior = priors.make(self.prior, self.latent_shape, self.prior_options, self.dtype)
     self.encoder = architecture.encoder(outputs=2 * self.latents, **shared)
     self.decoder, self.covariance_decoder, self.kernel_generator = observation.make_decoders(
       self.family, self.image, self.options, functools.partial(architecture.decoder, **shared)
@@ -62,6 +74,17 @@ class VAE(nn.Module):
       width = min(len(self.label_classes.counts), CLASS_PLANES)
       self.class_planes = nn.Dense(width, use_bias=False)
 
+  @property
+  def latent_shape(self) -> base.Shape:
+    """(Z,), or (h, w, Z) where the architecture's latents are images."""
+    return ARCHITECTURES[self.architecture].latent_shape(self.image, self.latents)
+
+  @property
+  def data_dependent(self) -> bool:
+    """Whether `init` needs a real batch, of at least two images."""
+    of_prior = priors.data_dependent(self.prior, self.latent_shape)
+    return of_prior or ARCHITECTURES[self.architecture].data_dependent
+
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
     """Draw one latent per image from q(z|x) and report every term of the bound.
 
@@ -71,28 +94,28 @@ class VAE(nn.Module):
       train: whether batch norm uses the batch's statistics and updates its running ones.
 
     Returns:
-      Terms with 'x' and 'z', and the closed form of KL(q(z|x) || p(z)) as 'kl_z' in the stats.
+      Terms with 'x' and 'z', and KL(q(z|x) || p(z)) as 'kl_z' in the stats: its closed form under the
+      standard normal prior, and else log q(z|x) - log p(z) of the latent that was drawn.
     """
     posterior = self.encode(x, train)
     z = jax.vmap(diagonal.sample)(keys, posterior)
     predicted = self._predict(self._with_class(z, x), train)
     x = x[..., : self.image.channels]
     params = self._scaled(predicted.params, x if train else None)
-    prior = jax.tree.map(jnp.zeros_like, posterior)
-    variance = jnp.exp(2 * posterior.log_scale)
-    kl = 0.5 * jnp.sum(variance + jnp.square(posterior.mean) - 1 - 2 * posterior.log_scale, axis=-1)
+    log_p, log_q = self.latent_prior.log_prob(z, train), jax.vmap(diagonal.log_prob)(posterior, z)
+    kl = _standard_kl(posterior) if self.prior == priors.STANDARD else log_q - log_p
     return Terms(
       log_p={
         'x': jax.vmap(self.family.log_prob)(params, x),
-        'z': jax.vmap(diagonal.log_prob)(prior, z),
+        'z': log_p,
       },
-      log_q={'z': jax.vmap(diagonal.log_prob)(posterior, z)},
+      log_q={'z': log_q},
       stats={'kl_z': kl, **observation.stats(self.family, params)},
       images=observation.images(self.family, predicted, x),
     )
 
   def encode(self, x: Array, train: bool = False) -> diagonal.Diagonal:
-    """Posterior q(z|x), [B, Z] each, with log variances softly clipped to about +-7."""
+    """Posterior q(z|x), [B, *latent_shape] each, with log variances softly clipped to about +-7."""
     check_images(x, self.image, self.label_classes is not None)
     mean, log_scale = jnp.split(self.encoder(self._seen(x), train), 2, axis=-1)
     return diagonal.Diagonal(mean, base.soft_clip(log_scale, -3.5, 3.5))
@@ -130,14 +153,13 @@ class VAE(nn.Module):
       labels: [B] integers, the classes of a label-conditional model; None draws each as often as it
         was among the training images.
     """
-    draw = lambda key: jax.random.normal(key, (self.latents,), jnp.float32)  # noqa: E731
-    z = jax.vmap(draw)(keys)
+    z = self.latent_prior.sample(keys)
     if self.label_classes is None:
       return self.decode(z)
     if labels is None:
       labels = classes.draw(self.label_classes, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys))
     y = jax.nn.one_hot(labels, len(self.label_classes.counts), dtype=z.dtype)
-    return self.decode(jnp.concatenate([z, y], axis=-1))
+    return self.decode(_beside(z, y))
 
   def _predict(self, z: Array, train: bool) -> observation.Predicted:
     decoders = observation.Decoders(self.decoder, self.covariance_decoder, self.kernel_generator)
@@ -151,7 +173,7 @@ class VAE(nn.Module):
     """Latents [B, Z + K]: with the class that the images have."""
     if self.label_classes is None:
       return z
-    return jnp.concatenate([z, classes.of_images(self.label_classes, x, self.image)], axis=-1)
+    return _beside(z, classes.of_images(self.label_classes, x, self.image))
 
   def _seen(self, x: Array) -> Array:
     """What the encoder sees: the images, and behind them planes that the class has learnt."""
@@ -160,6 +182,19 @@ class VAE(nn.Module):
     planes = self.class_planes(classes.of_images(self.label_classes, x, self.image))[:, None, None]
     planes = jnp.broadcast_to(planes, (*x.shape[:3], planes.shape[-1]))
     return jnp.concatenate([x[..., : self.image.channels], planes], axis=-1)
+
+
+def _beside(z: Array, y: Array) -> Array:
+  """Latents [B, ..., Z] and the numbers [B, K] of a class, the same at every pixel: [B, ..., Z + K]."""
+  y = y.reshape(y.shape[0], *[1] * (z.ndim - 2), y.shape[-1])
+  return jnp.concatenate([z, jnp.broadcast_to(y, (*z.shape[:-1], y.shape[-1]))], axis=-1)
+
+
+def _standard_kl(posterior: diagonal.Diagonal) -> Array:
+  """KL(q(z|x) || N(0, I)) of each image. [B], nats."""
+  variance = jnp.exp(2 * posterior.log_scale)
+  kl = 0.5 * (variance + jnp.square(posterior.mean) - 1 - 2 * posterior.log_scale)
+  return jnp.sum(kl.reshape(kl.shape[0], -1), axis=-1)
 
 
 def check_images(x: Array, image: base.ImageShape, with_class: bool = False) -> None:

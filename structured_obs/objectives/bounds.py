@@ -27,14 +27,15 @@ def elbo(terms: Terms, beta: float = 1.0) -> Array:
   """
   total = None
   for name, log_p in terms.log_p.items():
-    term = log_p if name not in terms.log_q else -beta * _kl(terms, name)
+    term = log_p if name not in terms.log_q else -beta * kl(terms, name)
     total = term if total is None else total + term
   if total is None:
     raise ValueError('elbo needs at least one term in log_p.')
   return total
 
 
-def _kl(terms: Terms, name: str) -> Array:
+def kl(terms: Terms, name: str) -> Array:
+  """KL of a latent's posterior from its prior: the closed form, or else the sampled one. [B], nats."""
   return terms.stats.get(f'kl_{name}', terms.log_q[name] - terms.log_p[name])
 
 

@@ -1,10 +1,14 @@
 """Runs that have trained, evaluated on the same images and compared: one table, one report."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from structured_obs.evaluation import report, results, sections
+from structured_obs.data import prepare
+from structured_obs.data.prepare import DataSpec, Prepared
+from structured_obs.evaluation import explanation, report, results, sections
+from structured_obs.evaluation.results import Trained
 from structured_obs.train import finished, parallel
 
 
@@ -16,9 +20,11 @@ class Request(NamedTuple):
   num_images: int = 0  # the first so many; 0 for all
   samples: int = 0  # of the importance-weighted bound; 0 for the first run's configuration
   seed: int = 0  # of the dequantisation and the latents
+  data: str = ''  # source of other images than the models were trained on, as data.source; '' of those
 
 
 DEFAULT = Request()
+ALL = 'all'  # of data that are not split, on which nothing is trained
 
 
 class Compared(NamedTuple):
@@ -44,22 +50,74 @@ def evaluate(
 
   Raises:
     FileNotFoundError: there is no run, no checkpoint or no data.
-    ValueError: the runs were not trained on the same data.
+    ValueError: the runs were not trained on the same data, or other data do not fit them.
   """
   opened = [finished.load(path, request.checkpoint, name) for name, path in workdirs.items()]
-  models, splits = [trained for trained, _ in opened], opened[0][1].images
+  models, own = [trained for trained, _ in opened], opened[0][1]
   results.check_comparable(models[0], models[1:])
-  images = splits[request.split][: request.num_images or None]
-  say(f'Evaluating {", ".join(workdirs)} on {len(images)} images of the {request.split} split.')
+  data, split = own, request.split
+  if request.data:
+    data, split = other_data(models[0], request.data, split)
+  images = data.images['train' if split == ALL else split][: request.num_images or None]
+  source = f' of {data.spec.source}' if request.data else ''
+  say(f'Evaluating {", ".join(workdirs)} on {len(images)} images of the {split} split{source}.')
   settings = results.settings_of(models[0].config, models[0].spec, request.samples)
   mesh = parallel.make_mesh()
-  found = [results.evaluate(trained, images, settings, mesh, request.seed) for trained in models]
+  found = [
+    results.evaluate(
+      trained,
+      images,
+      settings._replace(dequantize=trained.config.objective.dequantize),
+      mesh,
+      request.seed,
+    )
+    for trained in models
+  ]
   further = sections.make(
-    sections.Evaluated(found, request.split, images, splits, request.seed)
+    sections.Evaluated(found, split, images, own.images, request.seed, not request.data)
   )
   about: dict[str, Any] = {
-    'split': request.split, 'checkpoint': request.checkpoint, 'seed': request.seed
+    'data': data.spec.source,
+    'split': split,
+    'checkpoint': request.checkpoint,
+    'seed': request.seed,
   }
   written = report.write_evaluation(directory, found, images, about, further)
-  parts = [results.comparison_table(found), results.explanation(found)]
+  parts = [results.comparison_table(found), explanation.text(found)]
   return Compared('\n\n'.join([*parts, *(section.text for section in further)]), written)
+
+
+def other_data(trained: Trained, source: str, split: str) -> tuple[Prepared, str]:
+  """Opens images that a model was not trained on, cut to its size as its own data were.
+
+  Args:
+    trained: the model.
+    source: as `data.source` of a configuration.
+    split: of the images that are asked for.
+
+  Returns:
+    The images, and their split: 'all', which are then in 'train', where the source has no splits.
+
+  Raises:
+    FileNotFoundError, ImportError: as `prepare.prepare`.
+    ValueError: the images have another shape or other levels than the model's, or not this split.
+  """
+  config, spec = trained.config.data, trained.spec
+  found = prepare.prepare(
+    dataclasses.replace(config, source=source, limit=0, validation_fraction=0.0, test_fraction=0.0)
+  )
+  if _told(found.spec) != _told(spec):
+    raise ValueError(
+      f'{source} has images of {_told(found.spec)}, but {trained.workdir} was trained on images of '
+      f'{_told(spec)}: other images must be like these.'
+    )
+  known = [name for name, count in found.spec.counts.items() if count]
+  if split not in known and known != ['train']:
+    raise ValueError(f'{source} has no {split} images; its splits are {", ".join(known)}.')
+  return found, split if known != ['train'] else ALL
+
+
+def _told(spec: DataSpec) -> str:
+  size = ' x '.join(map(str, spec.stored))
+  classes = f', with {len(spec.class_counts)} classes' if spec.class_counts else ''
+  return f'{size} {f"pixels of {spec.levels} levels" if spec.levels else "real numbers"}{classes}'

@@ -4,9 +4,9 @@ import dataclasses
 from typing import Any
 
 from structured_obs.config import Config
-from structured_obs.models import architectures, covariance_network
+from structured_obs.models import architectures, covariance_network, priors
 from structured_obs.objectives import alternating, reconstruction
-from structured_obs.train import feed, kinds, names, parallel, schedule
+from structured_obs.train import checks, feed, kinds, names, parallel, schedule
 
 NORMS = ('none', 'group', 'batch')
 PAPER_LOSS = 'paper_loss'  # objective.reconstruction of Blur-VAE as published
@@ -18,6 +18,7 @@ FREE = (
   'data.download',
   'data.residency',
   'train.mapping',
+  'train.accumulate',
   'train.steps_in_flight',
   'train.log_every',
   'train.validate_every',
@@ -32,6 +33,7 @@ POSITIVE = (
   'model.latents',
   'train.steps',
   'train.batch_size',
+  'train.accumulate',
   'train.steps_in_flight',
   'train.log_every',
   'train.validate_every',
@@ -85,8 +87,8 @@ def check(config: Config) -> None:
       f'{tuple(config.model.features)}.'
     )
   names.check('train.mapping', config.train.mapping, parallel.MAPPINGS)
-  names.check('optim.schedule', config.optim.schedule, schedule.SCHEDULES)
   names.check('model.kind', config.model.kind, kinds.KINDS)
+  checks.check(config)
   _check_model(config)
   names.check('model.norm', config.model.norm, NORMS)
   names.check('data.residency', config.data.residency, feed.RESIDENCIES)
@@ -121,6 +123,7 @@ def _check_model(config: Config) -> None:
       f"model.blocks must be 0 where model.architecture is '{model.architecture}', which has no "
       f'residual blocks, but is {model.blocks}.'
     )
+  _check_prior(config)
   names.check('model.network', model.network, covariance_network.NETWORKS)
   if model.window < 1 or model.window % 2 == 0:
     raise ValueError(f'model.window must be odd and positive, but is {model.window}.')
@@ -142,6 +145,18 @@ def _check_model(config: Config) -> None:
   if model.natural_gradient and model.kind != 'distribution':
     raise ValueError(
       f"model.natural_gradient is of model.kind 'distribution', but the kind is '{model.kind}'."
+    )
+
+
+def _check_prior(config: Config) -> None:
+  """Raises a ValueError if the prior is unknown, or there are no latents for it."""
+  model = config.model
+  names.check('model.prior', model.prior, priors.PRIORS)
+  priors.options_of(model.prior, model.prior_options)
+  if model.prior != priors.STANDARD and model.kind not in kinds.WITH_PRIOR:
+    raise ValueError(
+      f"model.prior is of the latents of a model.kind of {', '.join(kinds.WITH_PRIOR)}, but the kind is "
+      f"'{model.kind}'; leave it '{priors.STANDARD}'."
     )
 
 
@@ -188,32 +203,6 @@ def _check_constraints(config: Config) -> None:
     )
 
 
-def check_batch(config: Config, num_images: int, devices: int, processes: int) -> None:
-  """Raises a ValueError if the batch cannot be cut over the devices, or exceeds the training set.
-
-  Args:
-    config: of the run.
-    num_images: in the training split.
-    devices: of all processes together.
-    processes: how many there are.
-  """
-  size = config.train.batch_size
-  if size % devices:
-    low, high = size // devices * devices, -(-size // devices) * devices
-    near = f'{low} or {high}' if low else f'{high}'
-    raise ValueError(
-      f'train.batch_size is {size}, which does not divide by the {devices} devices of '
-      f'{processes} process{"es" if processes > 1 else ""}; {near} would.'
-    )
-  if size > num_images:
-    raise ValueError(
-      f'train.batch_size is {size}, but the training split has only {num_images} images; it must '
-      'be at most that.'
-    )
-  if processes > 1 and config.train.mapping == 'pmap':
-    raise ValueError("train.mapping 'pmap' works on one host only; 'shard_map' works on many.")
-
-
 def to_dict(config: Config) -> dict[str, Any]:
   """Returns the configuration as nested dictionaries, as JSON gives them back."""
   return dataclasses.asdict(config, dict_factory=lambda items: {k: _plain(v) for k, v in items})
@@ -256,7 +245,7 @@ def binding(config: Config) -> dict[str, Any]:
 
   The number of steps is among them only where the learning rate depends on it.
   """
-  free = FREE + (('train.steps',) if config.optim.schedule == 'constant' else ())
+  free = FREE + (() if config.optim.schedule == 'cosine' else ('train.steps',))
   return {
     name: value
     for name, value in flatten(config).items()

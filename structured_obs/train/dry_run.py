@@ -1,38 +1,34 @@
 """What a run would do, from its compiled step, without taking one and without writing anything."""
 
-import dataclasses
 import math
 from typing import Any
 
 import jax
 
 from structured_obs.train import experiment as experiments
-from structured_obs.train import optimizers, parallel
+from structured_obs.train import memory, optimizers, parallel
 from structured_obs.train.experiment import Experiment
 
 MIB = 1 << 20
 
 
 def report(experiment: Experiment) -> str:
-  """Compiles the step and returns a text: data, parameters, shapes, memory and operations."""
+  """Compiles the step and returns a text: data, parameters, shapes, memory, operations and what fits."""
   mesh = parallel.make_mesh()
   state = experiments.abstract_state(experiment, mesh)
-  size = experiment.config.train.batch_size
-  batch = jax.ShapeDtypeStruct(
-    (size, *experiment.spec.stored), experiment.spec.dtype, sharding=parallel.split(mesh)
-  )
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  step: Any = experiments.make_step(_by_shard_map(experiment), mesh)
-  compiled = step.lower(state, key, batch).compile()
-  spec = experiment.spec
+  compiled = memory.compile_step(experiment, mesh)
+  spec, train = experiment.spec, experiment.config.train
+  size = train.batch_size
+  parts = f', in {train.accumulate} parts' if train.accumulate > 1 else ''
   lines = [
     f'data        {spec.source}: {spec.height} x {spec.width} x {spec.channels}, '
     f'{f"{spec.levels} levels" if spec.levels else "real numbers"}',
     f'            {", ".join(f"{count} {name}" for name, count in spec.counts.items())}',
-    f'batch       {spec.dtype} {list(batch.shape)} over {mesh.size} device(s) of '
-    f'{jax.process_count()} process(es): {size // mesh.size} images each',
+    f'batch       {spec.dtype} {[size, *spec.stored]} over {mesh.size} device(s) of '
+    f'{jax.process_count()} process(es): {size // mesh.size} images each{parts}',
     *_parameter_lines(state.params['model']),
-    *_cost_lines(compiled, size // mesh.size),
+    *_cost_lines(compiled, size // mesh.size, train.accumulate),
+    f'estimate    {memory.verdict(experiment, compiled, mesh)}',
   ]
   return '\n'.join(lines)
 
@@ -48,12 +44,6 @@ def count_by_module(params: Any) -> dict[str, int]:
   return counts
 
 
-def _by_shard_map(experiment: Experiment) -> Experiment:
-  """The same run mapped by shard_map; pmap compiles the same program, but cannot be looked at."""
-  train = dataclasses.replace(experiment.config.train, mapping='shard_map')
-  return experiment._replace(config=dataclasses.replace(experiment.config, train=train))
-
-
 def _parameter_lines(params: Any) -> list[str]:
   counts = count_by_module(params)
   width = max(map(len, counts))
@@ -62,16 +52,16 @@ def _parameter_lines(params: Any) -> list[str]:
   return [f'parameters  {total:,} ({total * 4 / MIB:.1f} MiB as float32)', *lines]
 
 
-def _cost_lines(compiled: Any, images: int) -> list[str]:
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+def _cost_lines(compiled: Any, images: int, accumulate: int) -> list[str]:
+  needs, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   lines = []
-  if memory is not None:
-    live = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+  if needs is not None:
+    temporary, peak = needs.temp_size_in_bytes / MIB, (memory.peak(compiled) or 0) / MIB
     lines += [
-      f'memory      {live / MIB:.1f} MiB a device: {memory.argument_size_in_bytes / MIB:.1f} state '
-      f'and batch, {memory.temp_size_in_bytes / MIB:.1f} temporaries'
+      f'memory      {peak:.1f} MiB a device: {peak - temporary:.1f} state and batch, {temporary:.1f} '
+      'temporaries'
     ]
-  if 'flops' in cost:
+  if 'flops' in cost and accumulate == 1:  # of a loop, XLA counts one turn
     flops = cost['flops']
     lines += [f'operations  {flops:.3g} a step and device, {flops / images:.3g} an image']
   return lines

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -15,9 +16,19 @@ from structured_obs.config import Config
 from structured_obs.data import images as pixels
 from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions.base import Family, ImageShape
+from structured_obs.models import layers, priors, sr_vae_networks
 from structured_obs.models.classes import Classes
 from structured_obs.objectives import alternating, bounds, constraints, reconstruction
-from structured_obs.train import checkpoint, configuration, kinds, optimizers, parallel
+from structured_obs.train import (
+  checkpoint,
+  configuration,
+  discrete,
+  feed,
+  initial,
+  kinds,
+  optimizers,
+  parallel,
+)
 from structured_obs.train import schedule as schedules
 from structured_obs.train import state as states
 from structured_obs.train import step as steps
@@ -51,7 +62,7 @@ class Restored(NamedTuple):
 
 
 def resolve(config: Config) -> Config:
-  """Returns the configuration, checked, with every option of the family written out.
+  """Returns the configuration, checked, with every option of family, prior and model written out.
 
   Raises:
     ValueError: naming the field that cannot be.
@@ -59,7 +70,11 @@ def resolve(config: Config) -> Config:
   configuration.check(config)
   options = distributions.options(config.likelihood.family, **config.likelihood.options)
   likelihood = dataclasses.replace(config.likelihood, options=options)
-  config = dataclasses.replace(config, likelihood=likelihood)
+  prior_options = priors.options_of(config.model.prior, config.model.prior_options)
+  model = dataclasses.replace(config.model, prior_options=prior_options)
+  if model.kind == 'sr_vae':
+    model = dataclasses.replace(model, options=sr_vae_networks.options_of(model.options))
+  config = dataclasses.replace(config, likelihood=likelihood, model=model)
   configuration.check_options(config)
   return config
 
@@ -73,10 +88,12 @@ def build(config: Config, spec: DataSpec) -> Experiment:
   config = resolve(config)
   _check_data(config, spec)
   family = distributions.family(config.likelihood.family, **config.likelihood.options)
+  discrete.check(config, family, spec)
   image = ImageShape(spec.height, spec.width, spec.channels)
   model = kinds.KINDS[config.model.kind](config, family, image)
   if spec.class_counts:
     model = model.clone(label_classes=Classes(tuple(spec.class_counts), spec.levels))
+  initial.check(model, config)
   held = constraints_of(config)
   return Experiment(
     config=config,
@@ -148,18 +165,46 @@ def run_keys(experiment: Experiment) -> tuple[Array, Array, Array]:
   return initial, training, validation
 
 
-def init_state(experiment: Experiment, key: Array) -> states.TrainState:
-  """Returns the state before the first step, on the default device."""
+def init_state(
+  experiment: Experiment, key: Array, images: np.ndarray | None = None
+) -> states.TrainState:
+  """Returns the state before the first step, on the default device.
 
-  def init(key: Array) -> states.TrainState:
+  Where the initialisation depends on data it is that of the run's first batch, with the noise of the
+  first step, all of it on one device of each process: so it is the same for any number of devices.
+
+  Args:
+    experiment: of `build`.
+    key: of the initialisation.
+    images: [N, H, W, C], the training split, as stored. None will do for the state's shapes, and where
+      the initialisation does not depend on data.
+
+  Raises:
+    ValueError: the initialisation depends on data, and there are none, or the first batch's images are
+      all the same.
+  """
+  config, model = experiment.config, experiment.model
+  dependent = initial.data_dependent(model)
+  size = config.train.batch_size if dependent else 1
+
+  def init(key: Array, batch: Array | None) -> states.TrainState:
     model_key, image_key = jax.random.split(key)
-    x = jnp.zeros((1, *experiment.spec.stored), jnp.float32)
-    variables = experiment.model.init(model_key, image_key[None], x)
-    keep_ema = experiment.config.optim.ema_decay > 0
-    multipliers = constraints.initial_multipliers(constraints_of(experiment.config))
-    return states.create(variables, experiment.optimizer, keep_ema, multipliers)
+    keys, x = image_key[None], jnp.zeros((size, *experiment.spec.stored), jnp.float32)
+    if dependent:
+      model_key = layers.light_key(model_key)
+      data_keys, keys = steps.step_keys(run_keys(experiment)[1], 0, size, None)
+      x = x if batch is None else make_preprocess(config, experiment.spec)(data_keys, batch)
+    variables = model.init(model_key, keys, x)
+    multipliers = constraints.initial_multipliers(constraints_of(config))
+    return states.create(variables, experiment.optimizer, config.optim.ema_decay > 0, multipliers)
 
-  return jax.jit(init)(key)
+  first = None
+  if dependent and images is not None:
+    first = jnp.asarray(feed.global_batch(config.train, images, 0))
+  state = jax.jit(init)(key, first)
+  if dependent:
+    initial.check_finite(state.params['model'], images is not None)
+  return state
 
 
 def make_preprocess(config: Config, spec: DataSpec) -> steps.Preprocess:
@@ -190,6 +235,7 @@ def make_step(experiment: Experiment, mesh: Mesh) -> steps.TrainStep:
     make_preprocess(config, experiment.spec),
     axis_name=parallel.AXIS,
     ema_decay=config.optim.ema_decay,
+    accumulate=config.train.accumulate,
   )
   return parallel.MAPPINGS[config.train.mapping](update, mesh)
 

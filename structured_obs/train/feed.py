@@ -39,16 +39,20 @@ def stream(
       config.seed, step, len(images), config.batch_size, jax.process_index(), jax.process_count()
     )
 
-  if residency == 'device' or (residency == 'auto' and _fits(images, mesh)):
+  if resident(images.nbytes, residency, mesh):
     return _from_device(images, indices, mesh)
   return _from_host(images, indices, mesh)
 
 
-def _fits(images: np.ndarray, mesh: Mesh) -> bool:
-  """Whether every device of this process can hold the images; those of a CPU share one memory."""
+def resident(num_bytes: int, residency: str, mesh: Mesh) -> bool:
+  """Whether training images of so many bytes lie on every device.
+
+  With 'auto' they do where those of this process can hold them; devices of a CPU share one memory.
+  """
   local = mesh.local_devices
   copies = len(local) if local[0].platform == 'cpu' else 1
-  return pipeline.fits_on_device(images.nbytes * copies, local[0])
+  fits = pipeline.fits_on_device(num_bytes * copies, local[0])
+  return residency == 'device' or (residency == 'auto' and fits)
 
 
 def global_batch(config: TrainConfig, images: np.ndarray, step: int) -> np.ndarray:

@@ -3,16 +3,28 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+
 from structured_obs.config import Config
 from structured_obs.distributions.base import Family, ImageShape
-from structured_obs.models import autoencoder, covariance_network, distribution, observation, vae
+from structured_obs.models import (
+  autoencoder,
+  covariance_network,
+  distribution,
+  observation,
+  sr_vae,
+  sr_vae_networks,
+  vae,
+)
 from structured_obs.train import parallel, schedule
 
+COMPUTE = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}  # dtypes of a network's products
 Builder = Callable[[Config, Family, ImageShape], Any]  # -> a Linen module with the methods of vae.VAE
 
 
 def _vae(config: Config, family: Family, image: ImageShape) -> vae.VAE:
-  return vae.VAE(family, image, **_network(config))
+  prior, options = config.model.prior, config.model.prior_options
+  return vae.VAE(family, image, **_network(config), prior=prior, prior_options=options)
 
 
 def _autoencoder(config: Config, family: Family, image: ImageShape) -> autoencoder.Autoencoder:
@@ -31,7 +43,8 @@ def _covariance(
     context=tuple(model.context),
     norm=model.norm,
   )
-  return covariance_network.CovarianceNetwork(family, image, options, axis_name=parallel.AXIS)
+  dtype = COMPUTE[config.train.compute]
+  return covariance_network.CovarianceNetwork(family, image, options, parallel.AXIS, dtype)
 
 
 def _distribution(
@@ -39,6 +52,17 @@ def _distribution(
 ) -> distribution.Distribution:
   natural = config.model.natural_gradient
   return distribution.Distribution(family, image, _network(config)['options'], natural)
+
+
+def _sr_vae(config: Config, family: Family, image: ImageShape) -> sr_vae.SrVAE:
+  model = config.model
+  options = sr_vae_networks.Options(**sr_vae_networks.options_of(model.options))
+  dtype = COMPUTE[config.train.compute]
+  made = sr_vae.SrVAE(
+    family, image, model.latents, options, model.prior, model.prior_options, dtype
+  )
+  sr_vae.check(made)
+  return made
 
 
 def _network(config: Config) -> dict[str, Any]:
@@ -63,6 +87,7 @@ def _network(config: Config) -> dict[str, Any]:
     'axis_name': parallel.AXIS,
     'options': options,
     'architecture': model.architecture,
+    'dtype': COMPUTE[config.train.compute],
   }
 
 
@@ -71,6 +96,8 @@ KINDS: dict[str, Builder] = {
   'ae': _autoencoder,
   'covariance': _covariance,
   'distribution': _distribution,
+  'sr_vae': _sr_vae,
 }
 CONDITIONED = ('covariance',)  # kinds that are given the mean of an image
 LABELLED = ('vae',)  # kinds that may be given the class of an image
+WITH_PRIOR = ('vae', 'sr_vae')  # kinds whose latents have one

@@ -112,7 +112,7 @@ def _begin(run: Run) -> tuple[TrainState, Standing]:
       checkpoint.save(run.best, state, metadata)
   else:
     key, _, _ = experiments.run_keys(run.experiment)
-    state = experiments.init_state(run.experiment, key)
+    state = experiments.init_state(run.experiment, key, run.prepared.images['train'])
     if run.experiment.config.train.start_from:
       state, said = start.take_over(run.experiment, state, run.prepared.images['train'])
       run.recorder.say(said)

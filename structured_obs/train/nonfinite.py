@@ -66,8 +66,9 @@ def make_examination(experiment: Experiment) -> Any:
     )
     loss, _ = experiment.objective(terms, state.params['multipliers'], state.step)
     gradient = step.make_gradient(
-      experiment.model, experiment.objective, preprocess, parallel.AXIS
-    )
+      experiment.model, experiment.objective, preprocess, parallel.AXIS,
+      experiment.config.train.accumulate,
+    )  # fmt: skip
     grads = gradient(state, key, batch)[3]
     stages = [('input', x), ('params', state.params), ('model_state', state.model_state)]
     stages += [('log_p', terms.log_p), ('log_q', terms.log_q)]

@@ -1,9 +1,9 @@
-"""The optimizer: Adam by stages on the network, whatever the constraints need on the multipliers.
+"""The optimizer: Adam or Adamax by stages on the network; on the multipliers, whatever they need.
 
 One `optax.partition` splits the network from the multipliers, and from a network of blur kernels,
-which has an Adam and a learning rate of its own; another one inside it splits the network by the
+which has moments and a learning rate of its own; another one inside it splits the network by the
 head's name, so that a stage can train the mean's head before the covariance's. A
-part that waits receives no update, and its Adam moments do not move either.
+part that waits receives no update, and its moments do not move either.
 """
 
 import dataclasses
@@ -13,12 +13,13 @@ import jax
 import optax
 
 from structured_obs.config import OptimConfig
-from structured_obs.train import schedule
+from structured_obs.train import names, schedule
 
 PyTree = Any
 HEADS = ['decoder', 'heads']  # where a network keeps the heads of its outputs
 COVARIANCE = 'covariance_decoder'  # where it keeps those of the covariance, if by themselves
 KERNEL = 'kernel_generator'  # a network that learns by itself
+OPTIMIZERS = {'adam': optax.scale_by_adam, 'adamax': optax.scale_by_adamax}
 
 
 def make_optimizer(
@@ -41,7 +42,7 @@ def make_optimizer(
     # Waiting heads have gradients too; they must not count towards the norm that is clipped.
     transforms += [_by_stage(optax.identity(), stages)] if stages else []
     transforms += [optax.clip_by_global_norm(config.clip_norm)]
-  transforms += [_by_stage(_adam(config), stages) if stages else _adam(config)]
+  transforms += [_by_stage(_scaled(config), stages) if stages else _scaled(config)]
   rate: Any = schedule.learning_rate(config, steps)
   transforms += [optax.scale_by_learning_rate(rate)]
   parts: dict[Any, optax.GradientTransformation] = {
@@ -53,7 +54,7 @@ def make_optimizer(
       config, learning_rate=config.kernel_learning_rate or config.learning_rate
     )
     own_rate: Any = schedule.learning_rate(own, steps)
-    parts['kernel'] = optax.chain(_adam(config), optax.scale_by_learning_rate(own_rate))
+    parts['kernel'] = optax.chain(_scaled(config), optax.scale_by_learning_rate(own_rate))
   return _with_standard_promotion(optax.partition(parts, _parts))
 
 
@@ -98,12 +99,13 @@ def _with_standard_promotion(
   return optax.GradientTransformation(inner.init, update)
 
 
-def _adam(config: OptimConfig) -> optax.GradientTransformation:
+def _scaled(config: OptimConfig) -> optax.GradientTransformation:
+  """The step before its learning rate: decay is added to it, so that no moment knows of the decay."""
+  names.check('optim.optimizer', config.optimizer, OPTIMIZERS)
+  scale = OPTIMIZERS[config.optimizer]()
   if config.weight_decay == 0:
-    return optax.scale_by_adam()
-  return optax.chain(
-    optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay, mask=_kernels)
-  )
+    return scale
+  return optax.chain(scale, optax.add_decayed_weights(config.weight_decay, mask=_kernels))
 
 
 def _kernels(params: PyTree) -> PyTree:

@@ -9,7 +9,7 @@ import jax
 
 from structured_obs.config import Config
 from structured_obs.data import prepare
-from structured_obs.train import configuration, distributed, dry_run, finished, loop, metrics
+from structured_obs.train import checks, distributed, dry_run, finished, loop, metrics
 from structured_obs.train import experiment as experiments
 from structured_obs.train import workdir as workdirs
 
@@ -54,7 +54,7 @@ def run(
   distributed.initialize(options.cluster)
   prepared = _prepare(config, say)
   count = prepared.spec.counts['train']
-  configuration.check_batch(config, count, jax.device_count(), jax.process_count())
+  checks.check_batch(config, count, jax.device_count(), jax.process_count())
   experiment = experiments.build(config, prepared.spec)
   if options.dry_run:
     if distributed.primary():

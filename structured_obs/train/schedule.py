@@ -13,7 +13,7 @@ from structured_obs.train import names
 Array = jax.Array
 Schedule = Callable[[Array], Array]  # [] int32 -> [] float32
 
-SCHEDULES = ('constant', 'cosine')
+SCHEDULES = ('constant', 'cosine', 'exponential')
 LABELS = ('mean_head', 'other_heads', 'rest')  # of the network's parameters
 LEARNERS = {
   'mean': ('mean_head', 'rest'),
@@ -34,7 +34,8 @@ def learning_rate(config: OptimConfig, steps: int) -> Schedule:
   """Returns the learning rate as a function of the updates made: linear warm-up, then the schedule.
 
   The rate of the first update is learning_rate / warmup_steps, not 0, and with 'cosine' that of the
-  update after the last one is 0.
+  update after the last one is 0. With 'exponential' it is learning_rate decay^n, n updates after the
+  warm-up, and at least min_learning_rate from there on.
   """
   names.check('optim.schedule', config.schedule, SCHEDULES)
   warmup = max(config.warmup_steps, 1)
@@ -46,6 +47,11 @@ def learning_rate(config: OptimConfig, steps: int) -> Schedule:
     if config.schedule == 'cosine':
       progress = jnp.clip((done - config.warmup_steps) / rest, 0.0, 1.0)
       factor = factor * (1 + jnp.cos(math.pi * progress)) / 2
+    if config.schedule == 'exponential':
+      # The logarithm is taken here: in float32, 0.999999 itself would be off by 1 % of what it decays.
+      exponent = math.log(config.decay) * jnp.maximum(done - config.warmup_steps, 0.0)
+      floor = config.min_learning_rate / config.learning_rate
+      factor = factor * jnp.maximum(jnp.exp(exponent), floor)
     return config.learning_rate * factor
 
   return rate

@@ -10,6 +10,7 @@ import pytest
 from structured_obs.applications import interpolate
 from structured_obs.distributions import diagonal, low_rank
 from tests.distributions import cases
+from tests.models import test_sr_vae
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(2, 7))
@@ -172,3 +173,20 @@ def test_what_cannot_be_is_refused():
     interpolate.grid(problem.family, problem.params, two, 3)
   with pytest.raises(ValueError, match='needs a Gaussian family'):
     interpolate.check(diagonal.family()._replace(gaussian=None))
+
+
+def test_a_grid_between_latents_has_the_images_of_its_corners():
+  made = test_sr_vae.make((8, 12, 3))
+  grid = interpolate.between_images(made.model, made.variables, made.x, 3, 'straight')
+  assert grid.shape == (3, 3, 8, 12, 3)
+  latents = test_sr_vae.apply(made, None, made.x, method='infer')
+  modes = jax.vmap(test_sr_vae.MODE)(test_sr_vae.apply(made, latents, method='decode'))
+  for number, (i, j) in enumerate([(0, 0), (0, 2), (2, 0), (2, 2)]):
+    assert np.mean(np.abs(np.asarray(grid[i, j] - modes[number])) > 1e-6) < 0.01  # but for round-off
+  middle = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0, keepdims=True), latents)
+  found = jax.vmap(test_sr_vae.MODE)(test_sr_vae.apply(made, middle, method='decode'))
+  assert np.mean(np.abs(np.asarray(grid[1, 1] - found[0])) > 1e-6) < 0.01
+  with pytest.raises(ValueError, match='at least 2 steps and 4 images'):
+    interpolate.between_images(made.model, made.variables, made.x[:3], 3, 'slerp')
+  with pytest.raises(ValueError, match='no latents to go between'):
+    interpolate.between_images(object(), {}, made.x, 3, 'slerp')

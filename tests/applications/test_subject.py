@@ -44,8 +44,9 @@ STORED = np.arange(3 * 8, dtype=np.uint8).reshape(3, *IMAGE) % 17
 
 def problem(condition: int = 0, has_prior: bool = True) -> tuple[Trained, Prepared]:
   spec = DataSpec(
-    *IMAGE, 17, {'test': 3}, 'none', '', '', '', '', 'center', 'area', False, 0, [], {}, condition
-  )
+    *IMAGE, 17, {'test': 3}, 'none', '', '', '', '', 'center', 'area', False, 0, [], {},
+    condition=condition,
+  )  # fmt: skip
   model = Echo(diagonal.family(), has_prior)
   variables = {'shift': jnp.ones((), jnp.float32)}
   trained = Trained('a run', 'runs/it', Config(), spec, model, variables, 7)

@@ -26,6 +26,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
   'sparse_precision': ({'filter_size': 3, 'channels': 'full', 'parametrization': 'raw'},),
   'dense_precision': ({'parametrization': 'raw'},),
   'circulant': ({'parametrization': 'wiener'}, {'reflect': True, 'per_channel': True}),
+  'discretized_logistic_mixture': ({'components': 1, 'levels': 5},),
 }
 # Size of random outputs where 1 is too much: a pixel's many links would make the covariance singular.
 OUTPUT_SCALES = {'dense_precision': 0.3, 'sparse_precision': 0.5}

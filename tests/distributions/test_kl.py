@@ -18,7 +18,7 @@ OF_FAMILY = {
   for name in FAMILIES
 }
 # Each family with its defaults and with its last set of options.
-MAIN = [case for found in OF_FAMILY.values() for case in sorted({found[0], found[-1]})]
+MAIN = [case for found in OF_FAMILY.values() for case in sorted({*found[:1], *found[-1:]})]
 PAIRS = [
   (p, q)
   for p, q in itertools.product(MAIN, MAIN)

@@ -1,5 +1,7 @@
 """Distances of features, by definition: roots of matrices, moments of Gaussians, small examples."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -19,8 +21,8 @@ def test_frechet_is_that_of_the_matrix_root(real, new):
   covariances = [np.cov(x, rowvar=False) for x in (first, second)]
   # A root of a product of rank-deficient matrices needs a ridge: its effect is below the tolerance.
   ridge = 1e-13 * np.eye(7)
-  root = scipy.linalg.sqrtm((covariances[0] + ridge) @ (covariances[1] + ridge)).real
-  expected = np.sum((first.mean(0) - second.mean(0)) ** 2) + np.trace(sum(covariances) - 2 * root)
+  root: Any = scipy.linalg.sqrtm((covariances[0] + ridge) @ (covariances[1] + ridge))
+  expected = np.sum((first.mean(0) - second.mean(0)) ** 2) + np.trace(sum(covariances) - 2 * root.real)
   assert feature_distances.frechet(first, second) == pytest.approx(expected, rel=1e-6)
 
 

@@ -14,7 +14,7 @@ import pytest
 from structured_obs import config, distributions
 from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions import base
-from structured_obs.evaluation import report, results
+from structured_obs.evaluation import explanation, report, results
 from structured_obs.evaluation.likelihood import Scores, Settings
 from structured_obs.models import vae
 
@@ -48,6 +48,7 @@ def _images() -> dict[str, np.ndarray]:
 class _Model(NamedTuple):
   image: base.ImageShape = IMAGE
   has_prior: bool = True
+  family: base.Family = distributions.family('diagonal')
 
   def infer(self) -> None:
     """A model with this method has latents."""
@@ -100,17 +101,49 @@ def test_table():
   assert rows['its spread, sd(q) / sqrt(2 D)'] == ['2.121', '2.121', '']  # 0.5 sqrt(36 / 2)
 
 
+def _discrete() -> results.Trained:
+  family = distributions.family('discretized_logistic_mixture', levels=17)
+  plain = config.Config(objective=config.ObjectiveConfig(dequantize=False))
+  return SECOND.trained._replace(name='discrete', model=_Model(family=family), config=plain)
+
+
+def test_probabilities_and_densities_are_compared_in_bits_alone():
+  other = SECOND._replace(trained=_discrete())
+  results.check_comparable(FIRST.trained, [other.trained])
+  table = results.comparison_table([FIRST, other])
+  rows = {_cells(line)[0]: _cells(line)[1:] for line in table.splitlines()}
+  assert rows['negative ELBO, nats'] == ['30.00 ± 5.77', '24.00 ± 5.29', '']
+  first, second, difference = (
+    float(cell.split()[0]) for cell in rows['negative ELBO, bits/dim']
+  )
+  np.testing.assert_allclose(first, (30 / 36 + math.log(8)) / math.log(2), atol=6e-5)
+  np.testing.assert_allclose(second, 24 / 36 / math.log(2), atol=6e-5)
+  np.testing.assert_allclose(difference, second - first, atol=1.1e-4)
+  assert rows['squared Mahalanobis distance q / D'] == ['1.000 ± 0.289', '', '']
+  assert rows['its spread, sd(q) / sqrt(2 D)'] == ['2.121', '', '']
+  tree = results.as_json([FIRST, other])
+  assert tree['models']['discrete']['calibration'] is None
+  assert 'negative_elbo_nats' not in tree['differences']['discrete - diagonal']
+  text = explanation.text([FIRST, other])
+  assert 'discrete: probabilities of images of 17 gray levels' in text
+  assert 'Uniform noise of that width' in text
+  assert 'are not compared' in text
+  alone = results.comparison_table([other])
+  assert 'Mahalanobis' not in alone
+  assert 'Mahalanobis' not in explanation.text([other])
+
+
 def test_one_sample_has_no_importance_weights():
   assert 'IWAE' not in results.comparison_table([_result('x', [-1.0], samples=1)])
 
 
 def test_explanation_tells_levels_noise_and_what_is_not_finite():
-  text = results.explanation([FIRST])
+  text = explanation.text([FIRST])
   assert '17 gray levels is 0.125 wide' in text
   assert 'Uniform noise of that width' in text
   plain = FIRST._replace(settings=FIRST.settings._replace(dequantize=False))
-  assert 'no bound on a code length' in results.explanation([plain])
-  assert 'diagonal: 3 scores are not finite' in results.explanation([
+  assert 'no bound on a code length' in explanation.text([plain])
+  assert 'diagonal: 3 scores are not finite' in explanation.text([
     _result('diagonal', [math.nan, 1.0])
   ])
 

@@ -80,6 +80,16 @@ def test_adam_is_the_papers_formula_and_leaves_multipliers_alone():
   assert params['multipliers']['entropy'] == 0
 
 
+def test_adamax_is_the_papers_formula():
+  params, _ = descend(dataclasses.replace(CONFIG, optimizer='adamax'), 3)
+  mean, largest, expected = 0.0, 0.0, np.float64(1.0)
+  for t in (1, 2, 3):
+    grad = np.asarray(gradients(t - 1)['model']['encoder']['kernel'], np.float64)
+    mean, largest = 0.9 * mean + 0.1 * grad, np.maximum(0.999 * largest, np.abs(grad) + 1e-8)
+    expected = expected - 0.1 / (1 - 0.9**t) * mean / largest
+  np.testing.assert_allclose(params['model']['encoder']['kernel'], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
   ('stage', 'moves'),
   [
@@ -89,8 +99,9 @@ def test_adam_is_the_papers_formula_and_leaves_multipliers_alone():
     ('all:3', (True, True)),
   ],
 )
-def test_a_stage_freezes_the_other_parameters(stage: str, moves: tuple[bool, bool]):
-  params, _ = descend(dataclasses.replace(CONFIG, stages=(stage,)), 3)
+@pytest.mark.parametrize('optimizer', ['adam', 'adamax'])
+def test_a_stage_freezes_the_other_parameters(stage: str, moves: tuple[bool, bool], optimizer: str):
+  params, _ = descend(dataclasses.replace(CONFIG, stages=(stage,), optimizer=optimizer), 3)
   moved = tuple(
     not np.array_equal(new, old) for new, old in zip(heads(params), heads(PARAMS), strict=True)
   )
@@ -138,9 +149,11 @@ def test_the_clipped_norm_is_of_the_learning_parameters():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-2, atol=1e-6), moved, expected)
 
 
-def test_decay_is_decoupled_and_on_kernels_only():
-  plain, _ = descend(CONFIG, 1)
-  decayed, _ = descend(dataclasses.replace(CONFIG, weight_decay=0.3), 1)
+@pytest.mark.parametrize('optimizer', ['adam', 'adamax'])
+def test_decay_is_decoupled_and_on_kernels_only(optimizer: str):
+  config = dataclasses.replace(CONFIG, optimizer=optimizer)
+  plain, _ = descend(config, 1)
+  decayed, _ = descend(dataclasses.replace(config, weight_decay=0.3), 1)
   old, new = plain['model']['encoder'], decayed['model']['encoder']
   np.testing.assert_allclose(old['kernel'] - new['kernel'], 0.1 * 0.3, rtol=1e-4)
   np.testing.assert_array_equal(old['bias'], new['bias'])
@@ -161,6 +174,18 @@ def test_learning_rate(name: str, counts: tuple[int, ...], expected: tuple[float
   np.testing.assert_allclose(np.asarray(found) / 2, expected, atol=1e-6)
 
 
+def test_an_exponential_rate_decays_after_the_warm_up_down_to_its_floor():
+  config = OptimConfig(learning_rate=2e-3, warmup_steps=10, schedule='exponential')
+  config = dataclasses.replace(config, decay=0.999999, min_learning_rate=1e-4)
+  rate = schedule.learning_rate(config, 100)
+  counts = np.array([0, 9, 10, 1_000_010, 2_990_000, 2_999_000, 9_000_000])
+  found = np.asarray([rate(jnp.int32(count)) for count in counts])
+  expected = np.maximum(2e-3 * np.float64(0.999999) ** np.maximum(counts - 10, 0), 1e-4)
+  expected[0] = 2e-4  # the warm-up
+  assert expected[-3] > expected[-1] == 1e-4
+  np.testing.assert_allclose(found, expected, rtol=2e-6)
+
+
 @pytest.mark.parametrize('stage', ['mean', 'mean:', 'mean:0', 'mean:-3', 'mean:x', ':5'])
 def test_malformed_stages_are_refused(stage: str):
   with pytest.raises(ValueError, match=r'optim\.stages'):
@@ -172,3 +197,5 @@ def test_unknown_names_are_answered_with_the_nearest():
     schedule.parse_stages(('covarianse:5',))
   with pytest.raises(ValueError, match="Did you mean 'cosine'"):
     schedule.learning_rate(OptimConfig(schedule='cosin'), 10)
+  with pytest.raises(ValueError, match="Did you mean 'adamax'"):
+    optimizers.make_optimizer(OptimConfig(optimizer='adamx'), 10)

@@ -14,7 +14,7 @@ from structured_obs.config import Config
 from structured_obs.data import prepare
 from structured_obs.evaluation import likelihood
 from structured_obs.objectives import bounds
-from structured_obs.train import checkpoint, configuration, dry_run, experiment, run, workdir
+from structured_obs.train import checkpoint, checks, configuration, dry_run, experiment, run, workdir
 from tests.train import stub
 
 
@@ -64,6 +64,15 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({'likelihood__family': 'low_rnk'}, "'low_rnk'.* Did you mean 'low_rank'"),
     ({'likelihood__options': {'rnak': 3}}, "'rnak'"),
     ({'train__steps': 0}, 'train.steps must be positive, but is 0'),
+    ({'optim__optimizer': 'adamx'}, "optim.optimizer is 'adamx'.* Did you mean 'adamax'"),
+    ({'optim__decay': 0.99}, "are of optim.schedule 'exponential', but the schedule is 'constant'"),
+    ({'optim__schedule': 'exponential'}, 'optim.decay must lie between 0 and 1 .* but is 1.0'),
+    (
+      {'optim__schedule': 'exponential', 'optim__decay': 0.9, 'optim__min_learning_rate': 0.1},
+      'min_learning_rate must lie between 0 and 0.001, the rate that decays, but is 0.1',
+    ),
+    ({'train__compute': 'float16'}, "train.compute is 'float16'"),
+    ({'train__accumulate': 3}, '4 devices of 1 process, 3 parts each .*; 12 or 24 would'),
     ({'optim__ema_decay': 1.0}, 'optim.ema_decay must be at least 0 and below 1'),
     ({'optim__clip_norm': -1.0}, 'optim.clip_norm must not be negative'),
     ({'model__features': ()}, 'model.features must hold one positive number'),
@@ -89,7 +98,7 @@ def test_a_missing_or_foreign_workdir_is_refused(config: Config, tmp_path: Path)
 
 def test_pmap_is_refused_on_several_hosts(config: Config):
   with pytest.raises(ValueError, match="'pmap' works on one host only"):
-    configuration.check_batch(changed(config, train__mapping='pmap'), 100, 4, 2)
+    checks.check_batch(changed(config, train__mapping='pmap'), 100, 4, 2)
 
 
 def test_a_changed_configuration_is_refused_in_three_lines(config: Config, trained: Path):
@@ -121,6 +130,7 @@ def test_other_data_are_refused(config: Config, trained: Path, tmp_path: Path):
   [
     ({'train__steps': 9}, True),
     ({'train__steps': 9, 'optim__schedule': 'cosine'}, False),
+    ({'train__steps': 9, 'optim__schedule': 'exponential'}, True),
     ({'train__mapping': 'pmap', 'eval__chunk': 7, 'data__residency': 'host'}, True),
     ({'train__seed': 1}, False),
     ({'data__flip': True}, False),
@@ -152,6 +162,7 @@ def test_a_dry_run_counts_and_writes_nothing(config: Config, tmp_path: Path):
   assert 'uint8 [16, 8, 8, 1] over 4 device(s)' in report
   assert 'memory' in report
   assert 'operations' in report
+  assert 'estimate    fits: needs about' in report
   assert not (tmp_path / 'run').exists()
 
 

@@ -1,0 +1,28 @@
+"""srVAE on ImageNet at 32x32 pixels.
+
+  python -m launch.train --config=configs/sr_vae_imagenet32.py --workdir=runs/sr_vae_imagenet
+  python -m launch.evaluate --workdir=runs/sr_vae_imagenet
+
+The data set as prepared by tensorflow-datasets is read, which is down-sampled by boxes.
+The paper never trained on it: its rows for ImageNet32 are a CIFAR-10 model, evaluated on another
+down-sampling of these images. Networks and optimizer are those of configs/sr_vae_cifar10.py; 100 epochs
+are a guess. It has not been trained here.
+
+Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020.
+"""
+
+from structured_obs import config, recipes
+
+VARIANTS = ('full', 'small')
+EPOCH = 1281167 // 32  # steps
+
+
+def get_config(variant: str = '') -> config.Config:
+  """Config of a variant, 'full' by default."""
+  variant = recipes.choose(variant, VARIANTS, 'configs/sr_vae_imagenet32.py')
+  data = config.DataConfig(
+    source='tfds:imagenet_resized/32x32', height=32, width=32, channels=3, flip=True
+  )
+  if variant == 'small':
+    return recipes.sr_vae(recipes.sr_vae_in_minutes(data), recipes.SR_VAE_SMALL)
+  return recipes.sr_vae(recipes.sr_vae_as_published(data, EPOCH, 100), recipes.SR_VAE)

@@ -1,0 +1,229 @@
+"""Large images for small ones, by a model of two levels, and how close they come to the true ones.
+
+Given y, a model draws u ~ q(u|y), z ~ p(z|y, u) and x ~ p(x|y, z). One such x is a guess at the details,
+and a guess has about twice the squared error of the mean of all guesses; so beside it stands the mean of
+p(x|y, z) averaged over several draws of u and z, an estimate of E[x|y]. Nothing forces x to be
+consistent: how far d(x) is from y, in gray levels, is told of every method.
+
+Letters: N images; S draws; H W C image height, width, channels; h w c those of y.
+
+Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020, section 3.3, figure 3.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs import plotting
+from structured_obs.data import decode
+from structured_obs.distributions import base
+from structured_obs.distributions.base import ImageShape
+from structured_obs.evaluation import image_quality, likelihood, results, views
+from structured_obs.evaluation.results import Trained
+from structured_obs.models import priors, stages
+
+Array = jax.Array
+
+BASELINES = {'bilinear': 'bilinear', 'bicubic': 'cubic'}  # names for people, of `jax.image`
+AGAINST = 'bilinear'  # what the others are compared with
+MEAN = 'mean of draws'
+SHOWN = 8  # images in the picture
+
+
+class Settings(NamedTuple):
+  """What to draw."""
+
+  samples: int = 4  # S
+  sample_mode: str = 'sample'  # or 'mode', of p(x|y, z)
+  batch_size: int = 64  # images at a time
+  seed: int = 0
+
+
+class Resolved(NamedTuple):
+  """Large images for N small ones, all in [-1, 1]."""
+
+  y: np.ndarray  # [N, h, w, c]
+  samples: np.ndarray  # [S, N, H, W, C]  of p(x|y, z), or its modes; u and z drawn anew for each
+  methods: dict[str, np.ndarray]  # [N, H, W, C] each: what is compared, the first sample included
+  consistency: dict[str, np.ndarray]  # [N] each: root mean squared d(x) - y, in gray levels
+
+
+def check(model: Any) -> None:
+  """Raise ValueError unless a model has two levels."""
+  if not hasattr(model, 'super_resolve'):
+    raise ValueError(
+      "Super-resolution needs a model of two levels, model.kind 'sr_vae'; this one has no small image "
+      'between its latents and its images.'
+    )
+
+
+def compress(trained: Trained, x: np.ndarray) -> np.ndarray:
+  """Small images [N, h, w, c] of large ones [N, H, W, C]."""
+  return np.asarray(_compress(trained.model, jnp.asarray(x)))
+
+
+def resolve(trained: Trained, y: np.ndarray, settings: Settings) -> Resolved:
+  """Everything that is compared, for small images [N, h, w, c] on the grid of levels.
+
+  Raises:
+    ValueError: the model has one level only, there is nothing to draw, or no such sample mode.
+  """
+  check(trained.model)
+  if settings.samples < 1 or not len(y):
+    raise ValueError(
+      'There must be a small image and at least one draw of a large one; got '
+      f'{len(y)} and samples={settings.samples}.'
+    )
+  model = stages.by_mode(trained.model, settings.sample_mode)
+  draw = jax.jit(functools.partial(_draw, model))
+  key, samples, means, large = jax.random.key(settings.seed), [], [], {name: [] for name in BASELINES}
+  for first in range(0, len(y), settings.batch_size):
+    rows = jnp.asarray(y[first : first + settings.batch_size])
+    indices = jnp.arange(first, first + len(rows), dtype=jnp.int32)
+    # One draw after the other: XLA is slow at convolutions inside a loop of its own on CPUs.
+    drawn = [
+      jax.device_get(draw(trained.variables, key, indices, jnp.int32(sample), rows))
+      for sample in range(settings.samples)
+    ]
+    samples.append(np.stack([sample for sample, _ in drawn]))
+    means.append(np.mean([mean for _, mean in drawn], axis=0))
+    for name, method in BASELINES.items():
+      large[name].append(np.asarray(model.apply({}, rows, method, method='upscale')))
+  together = np.concatenate(samples, axis=1)
+  methods = {name: np.concatenate(parts) for name, parts in large.items()}
+  methods |= {settings.sample_mode: together[0], MEAN: np.concatenate(means)}
+  consistency = {name: _consistency(trained, x, y) for name, x in methods.items()}
+  return Resolved(np.asarray(y), together, methods, consistency)
+
+
+def of_any_size(trained: Trained, small: ImageShape) -> Trained:
+  """The same networks for small images of another height and width, which all of them can be given.
+
+  Raises:
+    ValueError: small images of this size are too few for the latents' reduction, or have other channels.
+  """
+  check(trained.model)
+  model = trained.model
+  own = _compressed(model)
+  if small.channels != own.channels:
+    raise ValueError(
+      f'Small images of {own.channels} channel(s) are needed; these have {small.channels}.'
+    )
+  rows, columns = model.image.height // own.height, model.image.width // own.width
+  image = ImageShape(small.height * rows, small.width * columns, model.image.channels)
+  # The prior has no part in it, and a learnt one may not be for latents of this size.
+  return trained._replace(model=model.clone(image=image, prior=priors.STANDARD, prior_options={}))
+
+
+def read_small(trained: Trained, paths: Sequence[str]) -> np.ndarray:
+  """Image files as they are, as small images [N, h, w, c] in [-1, 1]; all must have one size.
+
+  Raises:
+    ValueError: they differ in size.
+  """
+  channels = _compressed(trained.model).channels
+  target = decode.Target(0, 0, channels, 'none', 'area')
+  images = [decode.fit(decode.decode(path, path), target) for path in paths]
+  sizes = {image.shape for image in images}
+  if len(sizes) > 1:
+    raise ValueError(
+      f'Small images must be of one size; these have the sizes {", ".join(map(str, sorted(sizes)))}.'
+    )
+  return on_grid(trained, np.stack(images))
+
+
+def on_grid(trained: Trained, images: np.ndarray) -> np.ndarray:
+  """Images of files, [N, H, W, C] uint8, in [-1, 1] on the gray levels that the model knows."""
+  return np.asarray(base.round_to_levels(views.to_float(images, 256), trained.spec.levels))
+
+
+def table(found: Resolved, truth: np.ndarray | None) -> tuple[str, dict[str, Any]]:
+  """Markdown of PSNR, its difference from bilinear and consistency; and the same for JSON.
+
+  Args:
+    found: what to compare.
+    truth: [N, H, W, C] in [-1, 1]; None leaves out what needs it.
+  """
+  ratios = {} if truth is None else {
+    name: image_quality.peak_signal_to_noise(x, truth) for name, x in found.methods.items()
+  }
+  head = ['PSNR, dB', f'PSNR - {AGAINST}'] if ratios else []
+  lines = [[f'mean over {len(found.y)} images', *head, 'distance of d(x) from y, levels']]
+  tree: dict[str, Any] = {}
+  for name in found.methods:
+    distance = likelihood.summarize(found.consistency[name])
+    tree[name] = {'consistency_levels': distance._asdict()}
+    cells = []
+    if ratios:
+      ratio = likelihood.summarize(ratios[name])
+      difference = likelihood.paired_difference(ratios[name], ratios[AGAINST])
+      tree[name] |= {'psnr_db': ratio._asdict(), f'psnr_minus_{AGAINST}_db': difference._asdict()}
+      cells = [_cell(ratio), '' if name == AGAINST else _cell(difference)]
+    lines.append([name, *cells, _cell(distance)])
+  return results.markdown_table(lines), tree
+
+
+def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -> str:
+  """Writes super_resolution.png, images.npz, report.md and scores.json; returns what to tell."""
+  text, tree = table(found, truth)
+  rows = [plotting.Row('y', found.y[:SHOWN])]
+  rows += [plotting.Row(name, found.methods[name][:SHOWN]) for name in BASELINES]
+  rows += [plotting.Row(f'sample {i + 1}', x[:SHOWN]) for i, x in enumerate(found.samples[:3])]
+  rows.append(plotting.Row(MEAN, found.methods[MEAN][:SHOWN]))
+  if truth is not None:
+    rows.append(plotting.Row('original', truth[:SHOWN]))
+  plotting.image_rows(output / 'super_resolution.png', rows, title=f'Super-resolution: {title}')
+  arrays: Mapping[str, Any] = {
+    'y': found.y,
+    'samples': found.samples,
+    **{name.replace(' ', '_'): x for name, x in found.methods.items()},
+    **({} if truth is None else {'original': truth}),
+  }
+  np.savez_compressed(output / 'images.npz', **arrays)
+  (output / 'scores.json').write_text(results.strict_json(tree))
+  about = (
+    'PSNR is of each image, the peak from black to white; ± is the standard error over images, that of '
+    'a difference of the differences image by image. d(x) is the large image made small again.'
+  )
+  (output / 'report.md').write_text(f'# Super-resolution: {title}\n\n{text}\n\n{about}\n')
+  return f'{text}\nwritten to {output}: super_resolution.png, images.npz, report.md, scores.json'
+
+
+def _draw(
+  model: Any, variables: Any, key: Array, indices: Array, sample: Array, y: Array
+) -> tuple[Array, Array]:
+  """One sample for each y, by its index, and the mean of its p(x|y, z). [B, H, W, C] each."""
+
+  def keys_of(index: Array) -> Array:
+    return jax.random.split(jax.random.fold_in(jax.random.fold_in(key, index), sample))
+
+  pairs = jax.vmap(keys_of)(indices)
+  params = model.apply(variables, pairs[:, 0], y, method='super_resolve')
+  drawn = jax.vmap(model.family.sample)(pairs[:, 1], params)
+  return drawn, jax.vmap(model.family.mean)(params)
+
+
+def _compress(model: Any, x: Array) -> Array:
+  return jax.jit(lambda x: model.apply({}, x, method='compress'))(x)
+
+
+def _compressed(model: Any) -> ImageShape:
+  """Shape of a model's small images."""
+  shape = jax.eval_shape(lambda x: _compress(model, x), jnp.zeros((1, *model.image)))
+  return ImageShape(*shape.shape[1:])
+
+
+def _consistency(trained: Trained, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Root mean squared difference of d(x) and y of each image, in gray levels. [N] float64."""
+  small = compress(trained, x)
+  error = image_quality.mean_squared_error(small, np.asarray(y))
+  return np.sqrt(error) * (trained.spec.levels - 1) / 2
+
+
+def _cell(summary: likelihood.Summary) -> str:
+  return f'{summary.mean:.2f} ± {summary.standard_error:.2f}'

@@ -1,0 +1,89 @@
+"""What a bound consists of: the log densities of what is observed, and the KL of every latent.
+
+Minus the ELBO of an image is the sum of RE_x = -log p(x|..), of every observed variable, and of
+KL_z = KL(q(z|..) || p(z|..)), of every latent, each the mean over the samples of the other latents. In
+bits per dimension all of them are divided by the dimensions of x alone, so that they add up to the
+bound; what a density loses to the width of a level is RE_x's.
+
+Letters: N images.
+
+Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020, table 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from structured_obs.evaluation import likelihood, results
+from structured_obs.evaluation.results import Result
+
+OF_LEVELS = 'RE_x'  # the part that the width of a level belongs to
+SUM = 'sum'
+EXPLANATION = (
+  'Minus the ELBO is the sum of its parts: RE is -log p of what is observed, KL of a latent that of '
+  'its posterior from its prior. In bits/dim all are divided by the pixels times channels of x.'
+)
+
+
+def applies(result: Result) -> bool:
+  """Whether a model has a bound of several parts."""
+  return result.trained.model.has_prior and len(result.scores.parts) > 1
+
+
+def in_bits(result: Result) -> dict[str, np.ndarray]:
+  """Every part in bits per dimension, [N] each, of images of levels."""
+  nothing = results.bits(result, np.zeros_like(result.scores.elbo))
+  return {
+    name: results.bits(result, -part) - (0 if name == OF_LEVELS else nothing)
+    for name, part in result.scores.parts.items()
+  }
+
+
+def text(found: Sequence[Result]) -> str:
+  """A Markdown section: a table with one row for each part and their sum, for models it applies to."""
+  header, names = ['part of -ELBO'], {}
+  for result in found:
+    header += [f'{result.trained.name}, {unit}' for unit, _, _ in _columns(result)]
+    names |= dict.fromkeys(result.scores.parts)
+  rows = [[name, *_row(found, name)] for name in (*names, SUM)]
+  return '\n\n'.join(['## Parts of the bound', results.markdown_table([header, *rows]), EXPLANATION])
+
+
+def as_json(found: Sequence[Result]) -> dict[str, Any]:
+  """Summaries by the model's name, the part's and the unit's."""
+  return {
+    result.trained.name: {
+      name: {
+        unit.replace('/', '_per_'): likelihood.summarize(parts[name])._asdict()
+        for unit, parts, _ in _columns(result)
+      }
+      for name in result.scores.parts
+    }
+    for result in found
+  }
+
+
+def per_image(found: Sequence[Result]) -> dict[str, np.ndarray]:
+  """Arrays [N] in nats by 'NAME/PART', for np.savez."""
+  return {
+    f'{result.trained.name}/{name}': part
+    for result in found
+    for name, part in result.scores.parts.items()
+  }
+
+
+def _columns(result: Result) -> list[tuple[str, Mapping[str, np.ndarray], int]]:
+  """The units that a model's parts are told in: name, parts [N] each, and decimals."""
+  found = [('nats', result.scores.parts, 2)]
+  return [*found, ('bits/dim', in_bits(result), 4)] if result.settings.levels else found
+
+
+def _row(found: Sequence[Result], name: str) -> list[str]:
+  """A part, or the sum of all, of every model in every unit; '' where it has none."""
+  cells = []
+  for result in found:
+    for _, parts, decimals in _columns(result):
+      values = np.sum([*parts.values()], axis=0) if name == SUM else parts.get(name)
+      cells.append('' if values is None else results.cell(likelihood.summarize(values), decimals))
+  return cells

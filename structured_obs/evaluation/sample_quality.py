@@ -1,0 +1,154 @@
+"""How far sets of images are from the data's, in the features of a network: the section of a report.
+
+Reconstructions of the evaluated images, means of new ones and samples of them are each compared with
+the evaluated images, as many of each. What as many other originals have, from the training split, is
+what a perfect model would have: it is not 0, and depends on N.
+
+Letters: N images; F features.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs.evaluation import feature_distances, features, reconstruction_quality, results, views
+from structured_obs.evaluation.results import Trained
+
+KINDS = reconstruction_quality.KINDS
+OTHERS = 'other originals'
+LIMIT = 10_000  # images of a kind
+
+
+class Distance(NamedTuple):
+  """How far a set of images is from the evaluated ones."""
+
+  images: int  # N of either set
+  frechet: float  # NaN for fewer images than features, of which it cannot be told
+  kernel: feature_distances.Kernel  # KID
+  fidelity: feature_distances.Fidelity
+
+
+class Found(NamedTuple):
+  """What one extractor found."""
+
+  extractor: features.Extractor
+  distances: Mapping[tuple[str, str], Distance]  # by model and kind of images; OTHERS first
+
+
+def of_models(
+  models: Sequence[Trained],
+  images: np.ndarray,
+  others: np.ndarray,
+  extractor: features.Extractor,
+  seed: int = 0,
+) -> Found | None:
+  """Distances of every model's images; None where there are too few images, or models without any.
+
+  Args:
+    models: of the same images.
+    images: [N, H, W, C] as stored, of the split that is evaluated.
+    others: [M, H, W, C] as stored, of another split.
+    extractor: of the features.
+    seed: of new images.
+  """
+  usable = [trained for trained in models if reconstruction_quality.applies(trained)]
+  images = images[:LIMIT]
+  if not usable or len(images) <= feature_distances.NEIGHBOURS:
+    return None
+  real = features.extract(extractor, _originals(usable[0], images))
+  found = {}
+  if len(others) >= len(images):
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(others))[: len(images)])
+    known = features.extract(extractor, _originals(usable[0], others[chosen]))
+    found[OTHERS, ''] = distance(real, known)
+  for trained in usable:
+    for kind, batches in _kinds(trained, images, seed).items():
+      found[trained.name, kind] = distance(real, features.extract(extractor, batches))
+  return Found(extractor, found)
+
+
+def distance(real: np.ndarray, new: np.ndarray) -> Distance:
+  """Every distance of two sets of features [N, F] and [M, F]."""
+  enough = min(len(real), len(new)) > real.shape[1]
+  return Distance(
+    images=len(new),
+    frechet=feature_distances.frechet(real, new) if enough else float('nan'),
+    kernel=feature_distances.kernel_distance(real, new),
+    fidelity=feature_distances.fidelity(real, new),
+  )
+
+
+def _originals(trained: Trained, images: np.ndarray) -> Iterator[np.ndarray]:
+  for first in range(0, len(images), features.BATCH):
+    stored = np.asarray(images[first : first + features.BATCH])
+    yield views.observed(trained.model, views.to_float(stored, trained.spec.levels))
+
+
+def _kinds(trained: Trained, images: np.ndarray, seed: int) -> dict[str, Iterator[np.ndarray]]:
+  model, variables = trained.model, trained.variables
+  key, count = jax.random.key(seed), len(images)
+
+  def reconstructed() -> Iterator[np.ndarray]:
+    for first in range(0, count, features.BATCH):
+      x = views.to_float(np.asarray(images[first : first + features.BATCH]), trained.spec.levels)
+      yield jax.device_get(reconstruction_quality.reconstruct(model, variables, x))
+
+  def drawn(which: int) -> Iterator[np.ndarray]:
+    for first in range(0, count, features.BATCH):
+      index = jnp.arange(first, min(first + features.BATCH, count), dtype=jnp.int32)
+      yield jax.device_get(reconstruction_quality.generate(model, variables, key, index)[which])
+
+  kinds = {KINDS[0]: reconstructed()}
+  return kinds | ({KINDS[1]: drawn(0), KINDS[2]: drawn(1)} if model.has_prior else {})
+
+
+EXPLANATION = """\
+Frechet is the Frechet distance of Gaussians fitted to the features, which grows as there are fewer
+images; KID is the unbiased squared distance of their means under a cubic kernel, times 1000, ± its
+standard deviation over subsets where there are some. Of both, smaller is better. Precision and density
+say whether images look like originals, recall and coverage whether all originals have images like them,
+by balls that reach the fifth neighbour. Numbers of other features, or of another number of images,
+cannot be compared with these."""
+
+
+def text(found: Found) -> str:
+  """A Markdown section."""
+  counts = sorted({one.images for one in found.distances.values()})
+  rows = [['images', 'kind', 'Frechet', '1000 KID', 'precision', 'recall', 'density', 'coverage']]
+  for (name, kind), one in found.distances.items():
+    spread = '' if np.isnan(one.kernel.deviation) else f' ± {1000 * one.kernel.deviation:.3f}'
+    frechet = '' if np.isnan(one.frechet) else f'{one.frechet:.4f}'
+    rows.append(
+      [name, kind, frechet, f'{1000 * one.kernel.value:.3f}{spread}']
+      + [f'{value:.3f}' for value in one.fidelity]
+    )
+  extractor = found.extractor
+  heading = f'## Distances of features: {extractor.name} ({extractor.fingerprint})'
+  few = '' if all(one.frechet == one.frechet for one in found.distances.values()) else (
+    f'There is no Frechet distance of {counts[0]} images: it needs more of them than features.'
+  )  # fmt: skip
+  said = f'Of {counts[0]} images of each kind, beside as many originals.'
+  parts = [heading, results.markdown_table(rows), few, f'{said} {EXPLANATION}']
+  return '\n\n'.join(part for part in parts if part)
+
+
+def as_json(found: Found) -> dict[str, Any]:
+  """Everything in the table."""
+  extractor = found.extractor
+  return {
+    'features': extractor.name,
+    'fingerprint': extractor.fingerprint,
+    'distances': {
+      ' '.join(filter(None, pair)): {
+        'images': one.images,
+        'frechet': one.frechet,
+        'kid': one.kernel.value,
+        'kid_deviation': one.kernel.deviation,
+        **one.fidelity._asdict(),
+      }
+      for pair, one in found.distances.items()
+    },
+  }

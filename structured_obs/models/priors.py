@@ -1,0 +1,176 @@
+"""Densities of a model's latents, fixed or learnt, by name. One line in PRIORS for one more.
+
+  'normal'    the standard normal, which has nothing to learn
+  'mixture'   a mixture of Gaussians of diagonal covariance, whose weights, means and scales are learnt
+  'realnvp'   white noise through a learnt invertible network; see `real_nvp`
+
+A prior is a Linen module with two methods:
+
+  log_prob(z [B, *event], train=False) -> [B], nats
+  sample(keys [B]) -> [B, *event], one key per latent
+
+Latents are vectors (Z,) or images (h, w, c); 'normal' and 'mixture' take any shape. Densities are in the
+latents' dtype, float32 in training, whatever `dtype` a prior's network computes in.
+
+Letters: B batch; K components; N numbers in a latent.
+
+References: Dilokthanakul et al., "Deep Unsupervised Clustering with Gaussian Mixture Variational
+Autoencoders", 2016; Dinh et al., "Density Estimation Using Real NVP", 2017.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from structured_obs.distributions import base
+from structured_obs.models import real_nvp
+
+Array = jax.Array
+
+LOG_SCALE = 3.5  # log standard deviations of a mixture's components lie within about +- this
+SPREAD = 0.5  # standard deviation of the components' means at the start
+
+
+class Normal(nn.Module):
+  """The standard normal."""
+
+  event: tuple[int, ...]
+
+  def log_prob(self, z: Array, train: bool = False) -> Array:
+    """Log density of latents [B, *event]. [B], nats."""
+    del train
+    squares = jnp.sum(jnp.square(z).reshape(z.shape[0], -1), axis=-1)
+    return -0.5 * (squares + math.prod(self.event) * base.LOG_2PI)
+
+  def sample(self, keys: Array) -> Array:
+    """Latents [B, *event], one for each of the keys [B]."""
+    return _noise(keys, self.event)
+
+
+class MixtureOptions(NamedTuple):
+  """Size of a mixture."""
+
+  components: int = 10
+
+
+class Mixture(nn.Module):
+  """A mixture of Gaussians of diagonal covariance, all of it learnt."""
+
+  event: tuple[int, ...]
+  options: MixtureOptions = MixtureOptions()
+
+  def setup(self) -> None:
+    number, size = self.options.components, math.prod(self.event)
+    if number < 1:
+      raise ValueError(f"prior option 'components' must be at least 1, but is {number}.")
+    zeros = nn.initializers.zeros
+    self.logits = self.param('logits', zeros, (number,), jnp.float32)
+    self.means = self.param('means', nn.initializers.normal(SPREAD), (number, size), jnp.float32)
+    self.raw_scales = self.param('log_scales', zeros, (number, size), jnp.float32)
+
+  def log_prob(self, z: Array, train: bool = False) -> Array:
+    """Log density of latents [B, *event]. [B], nats."""
+    del train
+    flat, log_scales = z.reshape(z.shape[0], 1, -1), self._log_scales().astype(z.dtype)
+    white = (flat - self.means.astype(z.dtype)[None]) * jnp.exp(-log_scales)[None]
+    log_probs = -jnp.sum(0.5 * jnp.square(white) + log_scales[None], axis=-1)  # [B, K]
+    log_weights = nn.log_softmax(self.logits).astype(z.dtype)
+    together = nn.logsumexp(log_probs + log_weights[None], axis=-1)
+    return together - 0.5 * flat.shape[-1] * base.LOG_2PI
+
+  def sample(self, keys: Array) -> Array:
+    """Latents [B, *event], one for each of the keys [B]."""
+    pairs = jax.vmap(jax.random.split)(keys)
+    chosen = jax.vmap(lambda key: jax.random.categorical(key, self.logits))(pairs[:, 0])
+    noise = _noise(pairs[:, 1], self.means.shape[1:])
+    flat = self.means[chosen] + jnp.exp(self._log_scales())[chosen] * noise
+    return flat.reshape(-1, *self.event)
+
+  def _log_scales(self) -> Array:
+    return base.soft_clip(self.raw_scales, -LOG_SCALE, LOG_SCALE)
+
+
+class Prior(NamedTuple):
+  """How a prior is made."""
+
+  module: Callable[..., nn.Module]  # (event, options of the type below, dtype)
+  options: Callable[..., Any] | None = None  # a NamedTuple whose fields all have defaults
+
+
+def _realnvp(event: tuple[int, ...], options: real_nvp.Options, dtype: Any) -> nn.Module:
+  real_nvp.check(event, options)
+  return real_nvp.RealNVP(event, options, dtype)
+
+
+PRIORS: dict[str, Prior] = {
+  'normal': Prior(lambda event, options, dtype: Normal(event)),
+  'mixture': Prior(lambda event, options, dtype: Mixture(event, options), MixtureOptions),
+  'realnvp': Prior(_realnvp, real_nvp.Options),
+}
+STANDARD = 'normal'  # the one that has a closed form of KL(q || p) for Gaussian q
+
+
+def options_of(kind: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+  """Every option of a prior with its value: the defaults, and these overrides.
+
+  Raises:
+    ValueError: no prior or option has this name, with the nearest one; or a value is of another type.
+  """
+  _check_name('prior', kind, list(PRIORS))
+  options, overrides = PRIORS[kind].options, dict(overrides or {})
+  known: dict[str, Any] = options()._asdict() if options else {}
+  for name, value in overrides.items():
+    _check_name(f"option of the prior '{kind}'", name, list(known))
+    if type(value) is not type(known[name]):
+      raise ValueError(
+        f"Option '{name}' of the prior '{kind}' must be of type {type(known[name]).__name__}, such as "
+        f'{known[name]}, but is {value!r}.'
+      )
+    if value < 1:
+      raise ValueError(f"Option '{name}' of the prior '{kind}' must be at least 1, but is {value}.")
+  return known | overrides
+
+
+def make(
+  kind: str,
+  event: tuple[int, ...],
+  options: Mapping[str, Any] | None = None,
+  dtype: Any = None,
+) -> Any:
+  """A prior of latents of this shape.
+
+  Args:
+    kind: of `PRIORS`.
+    event: shape of one latent, (Z,) or (h, w, c).
+    options: those that differ from the defaults.
+    dtype: of a network's products; None is float32.
+
+  Raises:
+    ValueError: the name or an option cannot be, or the prior is not for latents of this shape.
+  """
+  values = options_of(kind, options)
+  found = PRIORS[kind]
+  made = found.options(**values) if found.options else None
+  return found.module(tuple(event), made, dtype or jnp.float32)
+
+
+def data_dependent(kind: str, event: tuple[int, ...]) -> bool:
+  """Whether the prior's initialisation needs real latents, of a batch of at least 2."""
+  return kind == 'realnvp' and len(event) == 3
+
+
+def _noise(keys: Array, shape: tuple[int, ...]) -> Array:
+  return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
+
+
+def _check_name(what: str, name: str, known: list[str]) -> None:
+  if name not in known:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ''
+    listed = ', '.join(known) or 'none'
+    raise ValueError(f"There is no {what} named '{name}'; there are {listed}.{hint}")

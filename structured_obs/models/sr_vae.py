@@ -1,0 +1,258 @@
+"""srVAE: a VAE in two levels, of a compressed image y = d(x) and of what x has beyond it.
+
+  p(x, y, z, u) = p(x | y, z) p(z | y, u) p(y | u) p(u)
+  q(y, z, u | x) = q(z | x) q(u | y) [y = d(x)]
+
+The latents u and z are [H / 4, W / 4, Z] each. The posteriors and p(z | y, u) are diagonal Gaussians
+with log variances within about +-7, x and y are of one family, and p(u) is any of `priors`. As y is
+discrete and determined by x, E log q(y | x) = 0: its probability is no term, and the bound is
+
+  RE_x + RE_y - KL_z - KL_u:  log p(x | y, z) + log p(y | u) - KL(q(z | x) || p(z | y, u)) - KL_u
+
+with the closed form of KL_z, given the sampled u, and the sampled log q(u | y) - log p(u) for KL_u.
+
+The networks are in `sr_vae_networks`. What differs from the authors': log variances are clipped softly,
+where a hardtanh has no gradient outside.
+
+Letters: B batch; H W C image height, width, channels; h w c those of y; Z channels of a latent.
+
+Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020, sections 3.1 to 3.3,
+appendix A.2, and its public code.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+
+from structured_obs.distributions import base, diagonal
+from structured_obs.models import compression, dense, dense_blocks, priors, stages, vae
+from structured_obs.models.sr_vae_networks import Options, XDecoder, YDecoder, ZNetwork
+from structured_obs.objectives.terms import Terms
+
+Array = jax.Array
+
+LOG_VARIANCE = 7.0  # log variances of latents lie within about +- this
+
+
+class Latents(NamedTuple):
+  """What an image is generated from."""
+
+  u: Array  # [B, H / 4, W / 4, Z]  of the compressed image
+  z: Array  # [B, H / 4, W / 4, Z]  of what the image has beyond it
+
+
+class SrVAE(nn.Module):
+  """Two-level VAE with the methods of `vae.VAE`; what it draws of y is shown as the stage 'y'.
+
+  Keys come one per image. Images have a size that divides by 4.
+  """
+
+  family: base.Family  # discrete, of x and of y
+  image: base.ImageShape
+  latents: int = 16  # Z
+  options: Options = Options()
+  prior: str = 'realnvp'  # of u: a kind of `priors`
+  prior_options: Mapping[str, Any] = FrozenDict()
+  dtype: Any = None  # of the networks' products, but the last ones; None: that of the images
+  has_prior: ClassVar[bool] = True
+  data_dependent: ClassVar[bool] = True  # its layers are initialised by a batch of images
+
+  def __post_init__(self) -> None:
+    self.prior_options = FrozenDict(self.prior_options)  # hashable, so that a model can be static
+    super().__post_init__()
+
+  def setup(self) -> None:
+    options, grid = self.options, dense.latent_shape(self.image, self.latents)
+    self.compression = make_compression(self.family, options)
+    self.small = compression.compressed_shape(self.compression, self.image)
+    levels, width = _halvings(self.small, self.image), 2 * self.latents
+    kind = dense.settings(self.dtype)
+    self.u_prior = priors.make(self.prior, grid, self.prior_options, self.dtype)
+    self.y_encoder = dense_blocks.DenseEncoder(
+      width, options.y_encoder_growth, options.y_encoder_depth, levels, **kind
+    )
+    self.x_encoder = dense_blocks.DenseEncoder(
+      width, options.x_encoder_growth, options.x_encoder_depth, dense.HALVINGS, **kind
+    )
+    self.z_network = ZNetwork(self.latents, levels, options, self.dtype)
+    self.y_decoder = YDecoder(self.family.outputs(self.small), levels, options, self.dtype)
+    self.decoder = XDecoder(self.family.outputs(self.image), options, self.dtype)
+
+  def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
+    """Draw u ~ q(u|y) and z ~ q(z|x) once an image, and report every term of the bound.
+
+    Args:
+      keys: [B], one per image.
+      x: [B, H, W, C], floats on the grid of gray levels.
+      train: for a prior that keeps statistics.
+
+    Returns:
+      Terms with 'x', 'y', 'z' and 'u', and KL(q(z|x) || p(z|y, u)) as 'kl_z' in the stats.
+    """
+    vae.check_images(x, self.image)
+    u_keys, z_keys, _ = _split(keys)
+    y = self.compress(x)
+    q_u, q_z = self.encode_y(y), self.encode_x(x)
+    u, z = _draw(u_keys, q_u), _draw(z_keys, q_z)
+    p_z = self.predict_z(y, u)
+    log_prob = jax.vmap(self.family.log_prob)
+    return Terms(
+      log_p={
+        'x': log_prob(self.decode_x(y, z), x),
+        'y': log_prob(self.decode_y(u), y),
+        'z': jax.vmap(diagonal.log_prob)(p_z, z),
+        'u': self.u_prior.log_prob(u, train),
+      },
+      log_q={'z': jax.vmap(diagonal.log_prob)(q_z, z), 'u': jax.vmap(diagonal.log_prob)(q_u, u)},
+      stats={'kl_z': jax.vmap(_kl)(q_z, p_z)},
+    )
+
+  def compress(self, x: Array) -> Array:
+    """y = d(x), [B, h, w, c]."""
+    return jax.vmap(lambda image: compression.compress(self.compression, image))(x)
+
+  def upscale(self, y: Array, method: str = 'bilinear') -> Array:
+    """Compressed images in the shape of x, [B, H, W, C], by interpolation alone."""
+    one = lambda image: compression.upscale(self.compression, image, self.image, method)  # noqa: E731
+    return jax.vmap(one)(y)
+
+  def encode_x(self, x: Array) -> diagonal.Diagonal:
+    """q(z|x), [B, H / 4, W / 4, Z] each."""
+    return _gaussian(self.x_encoder(x))
+
+  def encode_y(self, y: Array) -> diagonal.Diagonal:
+    """q(u|y), [B, H / 4, W / 4, Z] each."""
+    return _gaussian(self.y_encoder(y))
+
+  def predict_z(self, y: Array, u: Array) -> diagonal.Diagonal:
+    """p(z|y, u), [B, H / 4, W / 4, Z] each."""
+    return _gaussian(self.z_network(y, u))
+
+  def decode_y(self, u: Array) -> Any:
+    """Parameters of p(y|u)."""
+    return jax.vmap(self.family.from_outputs)(self.y_decoder(u))
+
+  def decode_x(self, y: Array, z: Array) -> Any:
+    """Parameters of p(x|y, z)."""
+    return jax.vmap(self.family.from_outputs)(self.decoder(y, z))
+
+  def infer(self, keys: Array | None, x: Array) -> Latents:
+    """Latents drawn from q(u|d(x)) and q(z|x), or their means where keys is None."""
+    vae.check_images(x, self.image)
+    u_keys, z_keys, _ = _split(keys)
+    u, z = _draw(u_keys, self.encode_y(self.compress(x))), _draw(z_keys, self.encode_x(x))
+    return Latents(u, z)
+
+  def decode(self, latents: Latents) -> Any:
+    """Parameters of p(x|y, z) with y the mode of p(y|u): a way through the latents moves both."""
+    params = self.decode_y(latents.u)
+    y = jax.vmap(self.family.mean if self.family.mode is None else self.family.mode)(params)
+    return self._tell(y, latents.z)
+
+  def reconstruct(self, keys: Array | None, x: Array) -> Any:
+    """Parameters of p(x|y, z) at y = d(x) and z ~ q(z|x), or its mean where keys is None."""
+    vae.check_images(x, self.image)
+    _, z_keys, _ = _split(keys)
+    return self._tell(self.compress(x), _draw(z_keys, self.encode_x(x)))
+
+  def generate(self, keys: Array) -> Any:
+    """Parameters of p(x|y, z) for u ~ p(u), y ~ p(y|u), z ~ p(z|y, u), for each of the keys [B]."""
+    u_keys, z_keys, y_keys = _split(keys)
+    return self._generate(self.u_prior.sample(u_keys), y_keys, z_keys)
+
+  def regenerate(self, keys: Array, x: Array) -> Any:
+    """Generative reconstruction: as `generate`, but with u ~ q(u|d(x)); keys [B]."""
+    vae.check_images(x, self.image)
+    u_keys, z_keys, y_keys = _split(keys)
+    return self._generate(_draw(u_keys, self.encode_y(self.compress(x))), y_keys, z_keys)
+
+  def super_resolve(self, keys: Array | None, y: Array) -> Any:
+    """Parameters of p(x|y, z) for compressed images [B, h, w, c], with u ~ q(u|y) and z ~ p(z|y, u).
+
+    Where keys is None, u and z are the means of these.
+    """
+    if y.ndim != 4 or y.shape[1:] != tuple(self.small):
+      raise ValueError(
+        f'y must be compressed images of shape (batch, {", ".join(map(str, self.small))}), but has the '
+        f'shape {y.shape}.'
+      )
+    u_keys, z_keys, _ = _split(keys)
+    u = _draw(u_keys, self.encode_y(y))
+    return self._tell(y, _draw(z_keys, self.predict_z(y, u)))
+
+  def _generate(self, u: Array, y_keys: Array, z_keys: Array) -> Any:
+    y = jax.vmap(self.family.sample)(y_keys, self.decode_y(u))
+    return self._tell(y, _draw(z_keys, self.predict_z(y, u)))
+
+  def _tell(self, y: Array, z: Array) -> Any:
+    stages.show(self, 'y', y)
+    return self.decode_x(y, z)
+
+
+def check(model: SrVAE) -> None:
+  """Raise ValueError, naming what cannot be, where the model cannot be made for its images."""
+  grid = dense.latent_shape(model.image, model.latents)
+  small = compression.compressed_shape(make_compression(model.family, model.options), model.image)
+  priors.make(model.prior, grid, model.prior_options)
+  doublings = {'x_decoder_growth': dense.HALVINGS, 'y_decoder_growth': _halvings(small, model.image)}
+  for name, number in doublings.items():
+    growth = getattr(model.options, name)
+    if growth >> max(0, number - 1) < 1:
+      raise ValueError(
+        f"Option '{name}' in model.options is {growth}, but it is halved with every doubling of an "
+        f'image and must be at least {1 << (number - 1)}.'
+      )
+
+
+def make_compression(family: base.Family, options: Options) -> compression.Compression:
+  """What y is, on the grid of a family.
+
+  Raises:
+    ValueError: naming the option that cannot be, or the family is of densities.
+  """
+  if not family.levels:
+    raise ValueError(
+      'An srVAE needs a family of gray levels, discretized_logistic_mixture: a compressed image is '
+      'discrete, and a density of it would be no bound on anything.'
+    )
+  if options.compression == 'downscale' and options.factor not in (2, dense.REDUCTION):
+    raise ValueError(
+      f'model.options.factor must be 2 or {dense.REDUCTION}, since latents have a quarter of the '
+      f"image's sides and y must not have less, but is {options.factor}."
+    )
+  return compression.make(family.levels, options.compression, options.factor, options.method)
+
+
+def _halvings(small: base.ImageShape, image: base.ImageShape) -> int:
+  """How often y is halved to the size of the latents."""
+  return (dense.REDUCTION * small.height // image.height).bit_length() - 1
+
+
+def _gaussian(outputs: Array) -> diagonal.Diagonal:
+  """Mean and log standard deviation of outputs [B, h, w, 2 Z], the mean and the log variance."""
+  mean, log_variance = jnp.split(outputs, 2, axis=-1)
+  return diagonal.Diagonal(mean, 0.5 * base.soft_clip(log_variance, -LOG_VARIANCE, LOG_VARIANCE))
+
+
+def _kl(q: diagonal.Diagonal, p: diagonal.Diagonal) -> Array:
+  """KL(q || p) of one image's latent. [], nats."""
+  ratio = jnp.exp(2 * (q.log_scale - p.log_scale))
+  distance = jnp.square((q.mean - p.mean) * jnp.exp(-p.log_scale))
+  return 0.5 * jnp.sum(ratio + distance - 1 - 2 * (q.log_scale - p.log_scale))
+
+
+def _draw(keys: Array | None, params: diagonal.Diagonal) -> Array:
+  """A sample for each image, or the mean where keys is None."""
+  return params.mean if keys is None else jax.vmap(diagonal.sample)(keys, params)
+
+
+def _split(keys: Array | None) -> tuple[Any, Any, Any]:
+  """Keys [B] of u, of z and of y; None of each for None."""
+  if keys is None:
+    return None, None, None
+  parts = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
+  return parts[:, 0], parts[:, 1], parts[:, 2]

@@ -1,0 +1,144 @@
+"""The networks of srVAE that see more than one thing, and how large all of them are.
+
+Where y has the size of the latents, p(y|u) has one dense block, since there is nothing to double; the
+authors have no such case.
+
+Letters: B batch; H W C image height, width, channels; h w c those of y; Z channels of a latent.
+
+Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020, figure 4, and its
+public code.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from structured_obs.distributions import base
+from structured_obs.models import convolutions, dense, dense_blocks
+
+Array = jax.Array
+
+
+class Options(NamedTuple):
+  """What y is, and the growth and the number of layers of dense blocks. The defaults are the authors'.
+
+  Growths double with each halving of an encoder and are halved with each doubling of a decoder; a
+  network that keeps its resolution is of so many blocks.
+  """
+
+  compression: str = 'downscale'  # or 'gray'
+  factor: int = 2  # of 'downscale': 2 or 4
+  method: str = 'area'  # of 'downscale': or 'bilinear'
+  y_encoder_growth: int = 64  # q(u | y)
+  y_encoder_depth: int = 3
+  y_decoder_growth: int = 128  # p(y | u)
+  y_decoder_depth: int = 4
+  x_encoder_growth: int = 16  # q(z | x)
+  x_encoder_depth: int = 4
+  z_y_growth: int = 32  # p(z | y, u): what sees y
+  z_y_depth: int = 5
+  z_growth: int = 64  # what sees u, and what sees both
+  z_depth: int = 3
+  z_blocks: int = 3
+  x_decoder_growth: int = 64  # p(x | y, z): what sees z
+  x_decoder_depth: int = 8
+  x_growth: int = 64  # what sees both
+  x_depth: int = 5
+  x_blocks: int = 3
+
+
+def options_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
+  """Every option with its value: the defaults, and these overrides.
+
+  Raises:
+    ValueError: no option has this name, with the nearest one; or a value is of another type or below 1.
+  """
+  known = Options()._asdict()
+  for name, value in overrides.items():
+    if name not in known:
+      near = difflib.get_close_matches(name, known, n=1)
+      hint = f" Did you mean '{near[0]}'?" if near else ''
+      raise ValueError(
+        f"There is no option '{name}' in model.options; there are {', '.join(known)}.{hint}"
+      )
+    if type(value) is not type(known[name]):
+      raise ValueError(
+        f"Option '{name}' in model.options must be of type {type(known[name]).__name__}, such as "
+        f'{known[name]!r}, but is {value!r}.'
+      )
+    if isinstance(value, int) and value < 1:
+      raise ValueError(f"Option '{name}' in model.options must be at least 1, but is {value}.")
+  return known | dict(overrides)
+
+
+class ZNetwork(nn.Module):
+  """From y and u to the mean and the log variance of z."""
+
+  latents: int
+  levels: int  # from y to u
+  options: Options
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, y: Array, u: Array) -> Array:
+    """Map [B, h, w, c] and [B, H / 4, W / 4, Z] to [B, H / 4, W / 4, 2 Z]."""
+    options, dtype = self.options, dense.settings(self.dtype)['dtype']
+    of_y = dense_blocks.DenseEncoder(
+      self.latents, options.z_y_growth, options.z_y_depth, self.levels, dtype=dtype, name='of_y'
+    )(y)
+    blocks = options.z_growth, options.z_depth, options.z_blocks
+    of_u = dense_blocks.DenseNet(self.latents, *blocks, dtype=dtype, name='of_u')(u)
+    seen = convolutions.elu(jnp.concatenate([of_y, of_u], axis=-1))
+    kind = dense.settings(self.dtype)
+    return dense_blocks.DenseNet(2 * self.latents, *blocks, **kind, name='of_both')(seen)
+
+
+class YDecoder(nn.Module):
+  """From u to the outputs of the family for y."""
+
+  outputs: dict[str, base.Shape]
+  levels: int
+  options: Options
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, u: Array) -> dict[str, Array]:
+    """Map [B, H / 4, W / 4, Z] to one array [B, *shape] for each output."""
+    width, kind = dense.num_outputs(self.outputs), dense.settings(self.dtype)
+    growth, depth = self.options.y_decoder_growth, self.options.y_decoder_depth
+    if self.levels:
+      network: nn.Module = dense_blocks.DenseDecoder(width, growth, depth, self.levels, **kind)
+    else:
+      network = dense_blocks.DenseNet(width, growth, depth, window=3, **kind)
+    return dense.outputs_of(network(u), self.outputs)
+
+
+class XDecoder(nn.Module):
+  """From y and z to the outputs of the family for x."""
+
+  outputs: dict[str, base.Shape]
+  options: Options
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, y: Array, z: Array) -> dict[str, Array]:
+    """Map [B, h, w, c] and [B, H / 4, W / 4, Z] to one array [B, *shape] for each output."""
+    options, kind = self.options, dense.settings(self.dtype)
+    width = dense.num_outputs(self.outputs)
+    x = dense_blocks.DenseDecoder(
+      width,
+      options.x_decoder_growth,
+      options.x_decoder_depth,
+      dense.HALVINGS,
+      dtype=kind['dtype'],
+      name='of_z',
+    )(z)
+    large = jax.image.resize(y, (*x.shape[:3], y.shape[-1]), 'bilinear').astype(x.dtype)
+    x = dense_blocks.DenseNet(
+      width, options.x_growth, options.x_depth, options.x_blocks, **kind, name='of_both'
+    )(jnp.concatenate([large, x], axis=-1))
+    return dense.outputs_of(x, self.outputs)

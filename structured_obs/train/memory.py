@@ -1,0 +1,114 @@
+"""Whether a step fits the memory of a device, and how far to cut its batch where it does not.
+
+An estimate before anything runs: what the compiled step says it needs, the training images where they
+lie on the device, and the batches on their way. What it leaves out is what a runtime takes for itself
+and for compiling, so that a step that fits by a few percent may not.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from structured_obs.data import pipeline
+from structured_obs.train import checks, feed, parallel
+from structured_obs.train import experiment as experiments
+from structured_obs.train.experiment import Experiment
+
+GIB = 1 << 30
+
+
+def compile_step(experiment: Experiment, mesh: Mesh) -> Any:
+  """Returns the compiled step over the mesh; pmap compiles the same program, but cannot be looked at."""
+  config = experiment.config
+  train = dataclasses.replace(config.train, mapping='shard_map')
+  experiment = experiment._replace(config=dataclasses.replace(config, train=train))
+  batch = jax.ShapeDtypeStruct(
+    (train.batch_size, *experiment.spec.stored), experiment.spec.dtype, sharding=parallel.split(mesh)
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  step: Any = experiments.make_step(experiment, mesh)
+  return step.lower(experiments.abstract_state(experiment, mesh), key, batch).compile()
+
+
+def peak(compiled: Any) -> int | None:
+  """Returns the bytes that a compiled program holds at most at once on a device; None if unsaid."""
+  memory = compiled.memory_analysis()
+  if memory is None:
+    return None
+  held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+  return held + memory.temp_size_in_bytes
+
+
+def waiting(experiment: Experiment, mesh: Mesh) -> int:
+  """Returns the bytes of images on a device beside those of the step: all of them, or those ahead."""
+  config, spec = experiment.config, experiment.spec
+  image = math.prod(spec.stored) * spec.dtype.itemsize
+  if feed.resident(image * spec.counts['train'], config.data.residency, mesh):
+    return image * spec.counts['train']
+  return feed.AHEAD * image * config.train.batch_size // mesh.size
+
+
+def available(mesh: Mesh) -> int | None:
+  """Returns the bytes that each device may hold: several devices of a CPU share one memory."""
+  local = mesh.local_devices
+  memory = pipeline.device_memory(local[0])
+  sharing = len(local) if _on_cpu(mesh) else 1
+  return None if memory is None else memory // sharing
+
+
+def verdict(experiment: Experiment, compiled: Any, mesh: Mesh) -> str:
+  """Returns whether the compiled step fits a device, and else which `train.accumulate` would.
+
+  Steps for more parts are compiled only where the memory of a part's share, and of what does not
+  shrink, leaves a chance.
+  """
+  limit, needed = available(mesh), peak(compiled)
+  if needed is None:
+    return 'unknown: this backend does not say what a compiled step needs'
+  images = waiting(experiment, mesh)
+  needed += images
+  if limit is None:
+    return f'needs about {_gib(needed)} a device, whose memory is not known'
+  if needed <= limit:
+    return f'fits: needs about {_gib(needed)} of {_gib(limit)} a device'
+  said = f'does not fit: needs about {_gib(needed)} of {_gib(limit)} a device'
+  coupled = checks.coupling(experiment.config)
+  if coupled:
+    return f'{said}; {coupled} allows no train.accumulate, so train.batch_size must be smaller'
+  temporary = compiled.memory_analysis().temp_size_in_bytes
+  given = experiment.config.train.accumulate
+  per_device = experiment.config.train.batch_size // mesh.size
+  for parts in _doublings(given, per_device):
+    if needed - temporary + temporary * given // parts > limit:
+      continue
+    found = (peak(compile_step(cut(experiment, parts), mesh)) or 0) + images
+    if found <= limit:
+      slow = ' (many times slower where there are convolutions)' if _on_cpu(mesh) else ''
+      return f'{said}; train.accumulate={parts} would need {_gib(found)}{slow}'
+  return f'{said}, and no train.accumulate makes it fit: the model, or the images, are too large'
+
+
+def _doublings(given: int, images: int) -> list[int]:
+  """Numbers of parts above the given one, each twice the last, that divide a device's images."""
+  counts, parts = [], 2 * given
+  while parts <= images:
+    counts += [parts] if images % parts == 0 else []
+    parts *= 2
+  return counts
+
+
+def cut(experiment: Experiment, parts: int) -> Experiment:
+  """Returns the same run with the images of a device in so many parts."""
+  train = dataclasses.replace(experiment.config.train, accumulate=parts)
+  return experiment._replace(config=dataclasses.replace(experiment.config, train=train))
+
+
+def _on_cpu(mesh: Mesh) -> bool:
+  return mesh.local_devices[0].platform == 'cpu'
+
+
+def _gib(count: int) -> str:
+  return f'{count / GIB:.3g} GiB'

@@ -1,0 +1,63 @@
+"""Features and their section: of any batch the same, and as close to the data as the images are."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from structured_obs.distributions.base import ImageShape
+from structured_obs.evaluation import feature_distances, features, sample_quality
+from structured_obs.models import vae
+from tests.evaluation.test_pictures import IMAGE, trained
+
+
+def test_random_features_tell_sharp_images_from_blurred_ones():
+  rng = np.random.default_rng(0)
+  sharp = rng.uniform(-1, 1, (400, 8, 8, 1)).astype(np.float32)
+  blurred = (sharp + np.roll(sharp, 1, axis=1) + np.roll(sharp, 1, axis=2)) / 3
+  extractor = features.random_conv(ImageShape(8, 8, 1))
+  assert features.random_conv(ImageShape(8, 8, 1)) is extractor  # compiled once
+  sets = sharp[:200], sharp[200:], blurred[200:]
+  first, second, third = (features.extract(extractor, x) for x in sets)
+  same, other = (feature_distances.kernel_distance(first, x).value for x in (second, third))
+  assert other > 10 * abs(same)
+
+
+def test_features_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch):
+  x = np.random.default_rng(0).uniform(-1, 1, (7, 5, 6, 3)).astype(np.float32)
+  extractor = features.random_conv(ImageShape(5, 6, 3))
+  found = []
+  for batch in (3, 64):
+    monkeypatch.setattr(features, 'BATCH', batch)
+    found.append(features.extract(extractor, x))
+  np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
+  assert found[0].shape == (7, sum(features.WIDTHS[:2]) + 4 * features.WIDTHS[2])
+
+
+def test_an_extractor_of_ones_own():
+  extractor = features.of_user(lambda x: x.reshape(len(x), -1), 'pixels', [np.ones(3)])
+  x = np.random.default_rng(0).normal(size=(4, 2, 2, 1))
+  np.testing.assert_allclose(features.extract(extractor, x), x.reshape(4, 4), rtol=1e-6)
+  assert extractor.fingerprint != features.of_user(lambda x: x, 'pixels').fingerprint
+  with pytest.raises(ValueError, match="'sums' must give one row of features an image"):
+    features.extract(features.of_user(jnp.sum, 'sums'), x)
+
+
+def test_the_section_of_a_model():
+  model = trained(vae.VAE, 'diagonal')
+  model = model._replace(spec=model.spec._replace(levels=256))
+  images = np.random.default_rng(0).integers(0, 256, (20, *IMAGE)).astype(np.uint8)
+  extractor = features.of_user(lambda x: x[:, 0, :2, 0], 'two pixels')
+  found = sample_quality.of_models([model], images[:10], images[10:], extractor)
+  assert found is not None
+  kinds = [pair[1] for pair in found.distances if pair[0] == 'diagonal']
+  assert kinds == ['reconstructions', 'new means', 'new samples']
+  x = images[..., 0] / 127.5 - 1
+  expected = feature_distances.frechet(x[:10, 0, :2], x[10:, 0, :2])
+  assert found.distances[sample_quality.OTHERS, ''].frechet == pytest.approx(expected, rel=1e-4)
+  assert 'two pixels' in sample_quality.text(found)
+  assert len(sample_quality.as_json(found)['distances']) == 4
+  few = sample_quality.of_models([model], images[:6], images[10:], features.random_conv(IMAGE))
+  assert few is not None
+  assert np.isnan(few.distances['diagonal', 'new means'].frechet)
+  assert 'no Frechet distance of 6 images' in sample_quality.text(few)
+  assert sample_quality.of_models([model], images[:5], images[10:], extractor) is None
