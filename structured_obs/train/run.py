@@ -85,7 +85,7 @@ def farewell(outcome: loop.Outcome, config: Config, options: Options) -> str:
     ended += f' Best validation ELBO {best.best:.3f} nats per image, at step {best.best_step}.'
   return '\n'.join([
     ended,
-    f'  resume:    {options.command}',
+    *([f'  resume:    {options.command}'] if options.command else []),
     f'  evaluate:  python -m launch.evaluate --workdir={options.workdir}',
     f'  sample:    python -m launch.sample --workdir={options.workdir}',
   ])
