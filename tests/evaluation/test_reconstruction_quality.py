@@ -81,7 +81,8 @@ def test_other_originals_tell_what_chance_does(
 
 
 def _evaluated(models: list[results.Trained]) -> sections.Evaluated:
-  scores = Scores(*(np.ones(len(IMAGES)) for _ in range(5)))
+  ones = np.ones(len(IMAGES))
+  scores = Scores(ones, ones, ones, ones, ones)
   found = [results.Result(model, Settings(256), scores) for model in models]
   return sections.Evaluated(found, 'test', IMAGES, {'train': IMAGES, 'validation': IMAGES[:0]})
 
