@@ -97,8 +97,6 @@ class Family(NamedTuple, Generic[P]):
   levels: int = 0  # of a discrete family: gray levels of its grid -1 + 2 k / (levels - 1); 0: a density
   # params -> [H, W, C]: the likeliest component's mean, on the grid, where a family is a mixture.
   mode: Callable[[P], Array] | None = None
-  # (params, x [H, W, C]) -> [H, W], nats, where pixels are independent: of a family that is no Gaussian.
-  log_prob_by_pixel: Callable[[P, Array], Array] | None = None
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:
