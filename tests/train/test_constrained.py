@@ -43,7 +43,7 @@ def test_a_resumed_run_has_the_multipliers_of_an_uninterrupted_one(tmp_path: Pat
 
 
 def test_bounds_hold_at_the_end_and_multipliers_settle(tmp_path: Path):
-  config = _config(600, multiplier_rate=1.0)
+  config = _config(600, multiplier_rate=0.3)  # faster ones jump with every batch's noise
   config.train = dataclasses.replace(config.train, log_every=50, checkpoint_every=600)
   config.optim = dataclasses.replace(config.optim, schedule='cosine')
   _train(config, tmp_path)
@@ -53,8 +53,7 @@ def test_bounds_hold_at_the_end_and_multipliers_settle(tmp_path: Path):
   assert last['stats/excess_entropy'] <= 1.02 * 2 * ENTROPY
   prices = [record['multipliers/excess_entropy'] for record in records]
   assert prices[-1] > 0
-  # It begins at 0; what is left is the noise of batches, and a fit that still improves.
-  assert abs(prices[-1] - prices[-3]) < 0.2 * prices[-1]
+  assert abs(prices[-1] - prices[-3]) < 0.1 * prices[-1]
 
 
 def test_without_the_bound_the_entropy_is_larger(tmp_path: Path):
