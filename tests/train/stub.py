@@ -7,13 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec, Prepared
 from structured_obs.distributions import diagonal
 from structured_obs.distributions.base import ImageShape
 from structured_obs.objectives.terms import Terms
-from structured_obs.train import optimizers, parallel, schedule
+from structured_obs.train import optimizers, parallel, schedule, state, step
 from structured_obs.train.experiment import Experiment
 
 Array = jax.Array
@@ -132,3 +133,41 @@ def make_prepared(white: tuple[int, ...] = ()) -> Prepared:
   )  # fmt: skip
   splits = {'train': images[:20], 'validation': images[20:30], 'test': images[30:]}
   return Prepared(spec, splits, dict.fromkeys(splits), '')
+
+
+def take_steps(
+  mapping: str,
+  images: np.ndarray,
+  steps: int,
+  norm: bool = False,
+  num_devices: int = 4,
+  **options: Any,
+) -> tuple[state.TrainState, Any]:
+  """State and last metrics of steps of SGD on the stub; 'single' is one device without an axis.
+
+  Args:
+    mapping: 'single', or one of `parallel.MAPPINGS`.
+    images: [B, 3, 4, 1] uint8, the batch of every step.
+    steps: how many.
+    norm: whether the stub has batch normalisation.
+    num_devices: of a mapping.
+    **options: of `step.make_train_step`; with an `ema_decay` the state keeps an average.
+  """
+  mesh = parallel.make_mesh(jax.devices()[:num_devices])
+  axis = None if mapping == 'single' else parallel.AXIS
+  model = StubVAE(size=12, norm=norm, axis_name=axis)
+  optimizer = optax.sgd(0.01)
+  update = step.make_train_step(model, objective, optimizer, preprocess, axis, **options)
+  keys = jax.random.split(jax.random.key(1), 8)
+  variables: Any = model.init(jax.random.key(0), keys, jnp.zeros((8, 3, 4, 1), jnp.float32))
+  train_state = state.create(variables, optimizer, keep_ema='ema_decay' in options)
+  if mapping == 'single':
+    mapped, batch = parallel.single(update), jnp.asarray(images)
+  else:
+    train_state = parallel.replicate(train_state, mesh)
+    mapped = parallel.MAPPINGS[mapping](update, mesh)
+    batch = jax.device_put(images, parallel.split(mesh))
+  told: Any = {}
+  for _ in range(steps):
+    train_state, told = mapped(train_state, jax.random.key(2), batch)
+  return jax.device_get((train_state, told))

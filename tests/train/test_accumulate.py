@@ -6,38 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from structured_obs.config import Config
-from structured_obs.train import checks, configuration, parallel, state, step
+from structured_obs.train import checks, configuration, state, step
 from tests.train import stub
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 3, 4, 1)).astype(np.uint8)
 
 
 def run(mapping: str, accumulate: int, norm: bool = False) -> tuple[state.TrainState, Any]:
-  """Two steps of SGD on the stub; 'single' has no axis, the mappings four devices."""
-  mesh = parallel.make_mesh()
-  axis = None if mapping == 'single' else parallel.AXIS
-  model = stub.StubVAE(size=12, norm=norm, axis_name=axis)
-  optimizer = optax.sgd(0.01)
-  update = step.make_train_step(
-    model, stub.objective, optimizer, stub.preprocess, axis, accumulate=accumulate
-  )
-  keys = jax.random.split(jax.random.key(1), 8)
-  variables: Any = model.init(jax.random.key(0), keys, jnp.zeros((8, 3, 4, 1), jnp.float32))
-  train_state = state.create(variables, optimizer, keep_ema=False)
-  if mapping == 'single':
-    mapped, batch = parallel.single(update), jnp.asarray(IMAGES)
-  else:
-    train_state = parallel.replicate(train_state, mesh)
-    mapped = parallel.MAPPINGS[mapping](update, mesh)
-    batch = jax.device_put(IMAGES, parallel.split(mesh))
-  told: Any = {}
-  for _ in range(2):
-    train_state, told = mapped(train_state, jax.random.key(2), batch)
-  return jax.device_get((train_state, told))
+  return stub.take_steps(mapping, IMAGES, 2, norm, accumulate=accumulate)
 
 
 @pytest.fixture(scope='module')

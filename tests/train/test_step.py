@@ -1,14 +1,11 @@
 """The step: the same update under every mapping."""
 
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from structured_obs.train import parallel, state, step
+from structured_obs.train import state
 from tests.train import stub
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 3, 4, 1)).astype(np.uint8)
@@ -16,26 +13,7 @@ STEPS = 5
 
 
 def run(mapping: str, norm: bool, num_devices: int = 4, steps: int = STEPS) -> state.TrainState:
-  """Trains the stub by SGD; 'single' uses the same per-device step with no axis."""
-  mesh = parallel.make_mesh(jax.devices()[:num_devices])
-  axis = None if mapping == 'single' else parallel.AXIS
-  model = stub.StubVAE(size=12, norm=norm, axis_name=axis)
-  optimizer = optax.sgd(0.01)
-  update = step.make_train_step(
-    model, stub.objective, optimizer, stub.preprocess, axis_name=axis, ema_decay=0.5
-  )
-  keys = jax.random.split(jax.random.key(1), 8)
-  variables: Any = model.init(jax.random.key(0), keys, jnp.zeros((8, 3, 4, 1), jnp.float32))
-  train_state = state.create(variables, optimizer, keep_ema=True)
-  if mapping == 'single':
-    mapped, batch = parallel.single(update), jnp.asarray(IMAGES)
-  else:
-    train_state = parallel.replicate(train_state, mesh)
-    mapped = parallel.MAPPINGS[mapping](update, mesh)
-    batch = jax.device_put(IMAGES, parallel.split(mesh))
-  for _ in range(steps):
-    train_state, _ = mapped(train_state, jax.random.key(2), batch)
-  return jax.device_get(train_state)
+  return stub.take_steps(mapping, IMAGES, steps, norm, num_devices, ema_decay=0.5)[0]
 
 
 @pytest.mark.parametrize('norm', [False, True])
