@@ -33,6 +33,4 @@ def get_config(variant: str = '') -> config.Config:
   data = config.DataConfig(
     source='tfds:cifar10', height=32, width=32, channels=3, flip=True, shift=2
   )
-  if variant == 'small':
-    return recipes.sr_vae(recipes.sr_vae_in_minutes(data), recipes.SR_VAE_SMALL)
-  return recipes.sr_vae(recipes.sr_vae_as_published(data, EPOCH), recipes.SR_VAE)
+  return recipes.sr_vae_of_size(variant, data, EPOCH)

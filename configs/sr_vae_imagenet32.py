@@ -23,6 +23,4 @@ def get_config(variant: str = '') -> config.Config:
   data = config.DataConfig(
     source='tfds:imagenet_resized/32x32', height=32, width=32, channels=3, flip=True
   )
-  if variant == 'small':
-    return recipes.sr_vae(recipes.sr_vae_in_minutes(data), recipes.SR_VAE_SMALL)
-  return recipes.sr_vae(recipes.sr_vae_as_published(data, EPOCH, 100), recipes.SR_VAE)
+  return recipes.sr_vae_of_size(variant, data, EPOCH, epochs=100)

@@ -23,6 +23,4 @@ def get_config(variant: str = '') -> config.Config:
   data = config.DataConfig(
     source='tfds:cifar10', height=32, width=32, channels=3, flip=True, shift=2
   )
-  if variant == 'small':
-    return recipes.sr_vae(recipes.sr_vae_in_minutes(data), recipes.SR_VAE_SMALL, two_levels=False)
-  return recipes.sr_vae(recipes.sr_vae_as_published(data, EPOCH), recipes.SR_VAE, two_levels=False)
+  return recipes.sr_vae_of_size(variant, data, EPOCH, two_levels=False)

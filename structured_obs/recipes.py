@@ -183,8 +183,25 @@ def sr_vae(base: config.Config, recipe: SrVae, two_levels: bool = True) -> confi
   )
 
 
+def sr_vae_of_size(
+  variant: str, data: config.DataConfig, epoch: int, epochs: int = 2000, two_levels: bool = True
+) -> config.Config:
+  """The 'small' networks with their schedule, or the 'full' ones with the authors'.
+
+  Args:
+    variant: 'small' or 'full'.
+    data: that it is trained on.
+    epoch: steps of 32 images, of the full schedule.
+    epochs: of the full schedule.
+    two_levels: whether it is srVAE, or the VAE in one level.
+  """
+  if variant == 'small':
+    return sr_vae(sr_vae_in_minutes(data), SR_VAE_SMALL, two_levels)
+  return sr_vae(sr_vae_as_published(data, epoch, epochs), SR_VAE, two_levels)
+
+
 def sr_vae_as_published(
-  data: config.DataConfig, epoch: int, epochs: int = 2000
+  data: config.DataConfig, epoch: int, epochs: int
 ) -> config.Config:
   """The authors' schedule, for epochs of so many steps of 32 images."""
   return config.Config(
