@@ -94,9 +94,8 @@ def extract(extractor: Extractor, images: np.ndarray | Iterator[np.ndarray]) -> 
   Raises:
     ValueError: the extractor does not give a row of numbers an image.
   """
-  batches = _cut(images) if isinstance(images, np.ndarray) else images
   found = []
-  for batch in batches:
+  for batch in batches(images) if isinstance(images, np.ndarray) else images:
     # Filled up to one size, for which alone the network is compiled.
     padded = np.pad(batch, ((0, max(BATCH - len(batch), 0)), *((0, 0),) * 3), mode='edge')
     features = np.asarray(_apply(extractor, jnp.asarray(padded, jnp.float32)), np.float64)
@@ -109,7 +108,8 @@ def extract(extractor: Extractor, images: np.ndarray | Iterator[np.ndarray]) -> 
   return np.concatenate(found)
 
 
-def _cut(images: np.ndarray) -> Iterator[np.ndarray]:
+def batches(images: np.ndarray) -> Iterator[np.ndarray]:
+  """Cut images [N, ...] into batches of at most BATCH."""
   for first in range(0, len(images), BATCH):
     yield np.asarray(images[first : first + BATCH])
 

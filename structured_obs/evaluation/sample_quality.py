@@ -65,8 +65,8 @@ def of_models(
     known = features.extract(extractor, _originals(usable[0], others[chosen]))
     found[OTHERS, ''] = distance(real, known)
   for trained in usable:
-    for kind, batches in _kinds(trained, images, seed).items():
-      found[trained.name, kind] = distance(real, features.extract(extractor, batches))
+    for kind, new in _kinds(extractor, trained, images, seed).items():
+      found[trained.name, kind] = distance(real, new)
   return Found(extractor, found)
 
 
@@ -82,27 +82,29 @@ def distance(real: np.ndarray, new: np.ndarray) -> Distance:
 
 
 def _originals(trained: Trained, images: np.ndarray) -> Iterator[np.ndarray]:
-  for first in range(0, len(images), features.BATCH):
-    stored = np.asarray(images[first : first + features.BATCH])
+  for stored in features.batches(images):
     yield views.observed(trained.model, views.to_float(stored, trained.spec.levels))
 
 
-def _kinds(trained: Trained, images: np.ndarray, seed: int) -> dict[str, Iterator[np.ndarray]]:
+def _kinds(
+  extractor: features.Extractor, trained: Trained, images: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+  """Features [N, F] of each kind of a model's images."""
   model, variables = trained.model, trained.variables
-  key, count = jax.random.key(seed), len(images)
 
   def reconstructed() -> Iterator[np.ndarray]:
-    for first in range(0, count, features.BATCH):
-      x = views.to_float(np.asarray(images[first : first + features.BATCH]), trained.spec.levels)
+    for stored in features.batches(images):
+      x = views.to_float(stored, trained.spec.levels)
       yield jax.device_get(reconstruction_quality.reconstruct(model, variables, x))
 
-  def drawn(which: int) -> Iterator[np.ndarray]:
-    for first in range(0, count, features.BATCH):
-      index = jnp.arange(first, min(first + features.BATCH, count), dtype=jnp.int32)
-      yield jax.device_get(reconstruction_quality.generate(model, variables, key, index)[which])
-
-  kinds = {KINDS[0]: reconstructed()}
-  return kinds | ({KINDS[1]: drawn(0), KINDS[2]: drawn(1)} if model.has_prior else {})
+  found = {KINDS[0]: features.extract(extractor, reconstructed())}
+  if model.has_prior:
+    new, key = [], jax.random.key(seed)
+    for index in features.batches(np.arange(len(images), dtype=np.int32)):
+      drawn = reconstruction_quality.generate(model, variables, key, jnp.asarray(index))
+      new.append([features.extract(extractor, np.asarray(part)) for part in drawn])
+    found |= dict(zip(KINDS[1:], map(np.concatenate, zip(*new, strict=True)), strict=True))
+  return found
 
 
 EXPLANATION = """\
