@@ -1,8 +1,6 @@
 """Likelihoods of a whole split of images, per image and exact: padded rows never reach a mean.
 
-An image's noise follows from the key and the image's index in its split. So a score depends on
-neither the batch size, the chunk nor the devices, and two models see the same dequantised images:
-their difference is a paired one.
+A score depends on neither the batch size, the chunk nor the devices: see `passes`.
 
 Letters: N images of the split; B images at a time; K importance samples.
 """
@@ -16,15 +14,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from structured_obs.data import images as pixels
 from structured_obs.distributions import gaussian
+from structured_obs.evaluation import passes
+from structured_obs.evaluation.passes import Pass
 from structured_obs.objectives import bounds
 from structured_obs.objectives.terms import Terms, log_weight, sum_terms
 
 Array = jax.Array
-AXIS = 'batch'
 
 
 class Settings(NamedTuple):
@@ -57,15 +55,6 @@ class Summary(NamedTuple):
   num_images: int
 
 
-class _Job(NamedTuple):
-  """What a batch is measured with; hashable, so that it can be static under jit."""
-
-  measure: Callable[..., Any]  # (job, variables, keys [B], x [B, H, W, C]) -> pytree of [B]
-  model: Any
-  mesh: Mesh
-  settings: Settings
-
-
 def split_scores(
   model: Any,
   variables: dict[str, Any],
@@ -96,8 +85,7 @@ def split_scores(
       raise ValueError(f'{name} must be positive, but is {getattr(settings, name)}.')
   if not len(images):
     raise ValueError('images must hold at least one image to score; this split is empty.')
-  job = _Job(_score, model, mesh or _first_device(), settings)
-  found = _over_split(job, variables, images, key)
+  found = passes.over_images(_pass(_score, model, settings), variables, images, key, mesh)
   observed = {f'RE_{name}': -(a + found['offset'][name]) for name, a in found['anchor'].items()}
   # jit returns names in the alphabet's order; z comes before what it is drawn from, u.
   latent = {f'KL_{name}': found['kl'][name] for name in sorted(found['kl'], reverse=True)}
@@ -128,8 +116,8 @@ def split_elbo(
   process passes the same images and gets the whole answer.
   """
   settings = Settings(levels, batch_size=batch_size, dequantize=dequantize)
-  job = _Job(_one_sample_elbo, model, mesh or _first_device(), settings)
-  return _over_split(job, variables, images, key) if len(images) else np.zeros(0)
+  scored = _pass(_one_sample_elbo, model, settings)
+  return passes.over_images(scored, variables, images, key, mesh) if len(images) else np.zeros(0)
 
 
 def summarize(values: np.ndarray) -> Summary:
@@ -153,11 +141,18 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> Summary:
   return summarize(first - second)
 
 
-def _one_sample_elbo(job: _Job, variables: dict[str, Any], keys: Array, x: Array) -> Array:
+def _pass(measure: Callable[..., Any], model: Any, settings: Settings) -> Pass:
+  """The pass over images with `measure`, which finds the settings as its options."""
+  return Pass(
+    measure, model, settings.levels, settings.dequantize, settings.batch_size, options=settings
+  )
+
+
+def _one_sample_elbo(job: Pass, variables: dict[str, Any], keys: Array, x: Array) -> Array:
   return bounds.elbo(job.model.apply(variables, keys, x))
 
 
-def _score(job: _Job, variables: dict[str, Any], keys: Array, x: Array) -> dict[str, Any]:
+def _score(job: Pass, variables: dict[str, Any], keys: Array, x: Array) -> dict[str, Any]:
   """Scores of one batch, [B] each: 'offset' and 'iwae' relative to 'anchor', see `split_scores`."""
 
   def draw(sample: Array) -> Terms:
@@ -171,10 +166,10 @@ def _score(job: _Job, variables: dict[str, Any], keys: Array, x: Array) -> dict[
     total = sum_terms(offset)
     return offset, kl, total + log_weight(latent) if kl else total
 
-  samples = jnp.arange(job.settings.importance_samples, dtype=jnp.int32)
+  samples = jnp.arange(job.options.importance_samples, dtype=jnp.int32)
   first = _split_terms(draw(samples[0]))[0].log_p
   anchor = {name: jnp.where(jnp.isfinite(log_p), log_p, 0) for name, log_p in first.items()}
-  offset, kl, weights = jax.lax.map(relative, samples, batch_size=job.settings.chunk)
+  offset, kl, weights = jax.lax.map(relative, samples, batch_size=job.options.chunk)
   family = job.model.family
   params = job.model.apply(variables, None, x, method='reconstruct')
   x = x[..., : job.model.image.channels]  # behind them, what a model may be given about an image
@@ -195,51 +190,3 @@ def _split_terms(terms: Terms) -> tuple[Terms, Terms]:
   observed = {name: term for name, term in terms.log_p.items() if name not in terms.log_q}
   latent = {name: terms.log_p[name] for name in terms.log_q}
   return Terms(observed, {}, {}), Terms(latent, terms.log_q, terms.stats)
-
-
-def _over_split(job: _Job, variables: dict[str, Any], images: np.ndarray, key: Array) -> Any:
-  """Measures every image: the pytree that `job.measure` returns, with arrays [N] float64."""
-  count, size = len(images), job.mesh.size
-  batch_size = -(-min(job.settings.batch_size, count) // size) * size
-  variables, key = jax.device_put((variables, key), NamedSharding(job.mesh, PartitionSpec()))
-  parts = []
-  for first in range(0, count, batch_size):
-    rows = np.arange(first, first + batch_size, dtype=np.int32)
-    # The last batch is filled up with the last image, and its surplus rows are dropped.
-    batch = _spread(np.asarray(images[np.minimum(rows, count - 1)]), job.mesh)
-    found = _measure_batch(job, variables, key, _spread(rows, job.mesh), batch)
-    parts.append(jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(found)))
-  return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _measure_batch(
-  job: _Job, variables: dict[str, Any], key: Array, rows: Array, batch: Array
-) -> Any:
-  """Measures one batch, replicated. Jitted at module level: compiled once for one job."""
-
-  def local(variables: dict[str, Any], key: Array, rows: Array, batch: Array) -> Any:
-    levels = job.settings.levels
-    pairs = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
-    x = jax.vmap(lambda image: pixels.to_unit(image, levels))(batch)
-    if job.settings.dequantize:
-      own = job.model.image.channels
-      x = jax.vmap(lambda k, image: pixels.dequantize(k, image, levels, own))(pairs[:, 0], x)
-    return job.measure(job, variables, pairs[:, 1], x)
-
-  whole, cut = PartitionSpec(), PartitionSpec(AXIS)
-  mapped = jax.shard_map(local, mesh=job.mesh, in_specs=(whole, whole, cut, cut), out_specs=cut)
-  return jax.lax.with_sharding_constraint(
-    mapped(variables, key, rows, batch), NamedSharding(job.mesh, whole)
-  )
-
-
-def _first_device() -> Mesh:
-  auto = (jax.sharding.AxisType.Auto,)
-  return jax.make_mesh((1,), (AXIS,), axis_types=auto, devices=jax.local_devices()[:1])
-
-
-def _spread(rows: np.ndarray, mesh: Mesh) -> Array:
-  """Cuts a batch that every process holds over the devices of the mesh."""
-  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-  return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])

@@ -1,0 +1,96 @@
+"""Passes over a split: something measured of every image, in bounded memory, over all devices.
+
+An image's noise follows from the key and the image's index in its split, and the rows that fill the
+last batch up are dropped. So what is found depends on neither the batch size nor the devices, and two
+models see the same dequantised images: their difference is a paired one.
+
+Letters: N images of the split; B images at a time.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from structured_obs.data import images as pixels
+
+Array = jax.Array
+AXIS = 'batch'
+
+
+class Pass(NamedTuple):
+  """What a batch is measured with; hashable, so that it can be static under jit."""
+
+  # (pass, variables, keys [B], x [B, H, W, C] in [-1, 1]) -> pytree of arrays [B, ...]
+  measure: Callable[..., Any]
+  model: Any
+  levels: int  # gray levels of the images; also the width of the dequantisation noise. 0: real numbers
+  dequantize: bool = False  # add uniform noise of one level's width, one draw an image
+  batch_size: int = 64  # images at a time over all devices, rounded up to a multiple of them
+  options: Any = None  # whatever else `measure` wants, hashable
+
+
+def over_images(
+  measured: Pass, variables: dict[str, Any], images: np.ndarray, key: Array, mesh: Mesh | None = None
+) -> Any:
+  """Measures every image of a split.
+
+  Args:
+    measured: what to measure, and of which model.
+    variables: of the model, on one device or replicated on those of `mesh`.
+    images: [N, H, W, C] uint8 levels, or real numbers, as stored; N >= 1.
+    key: of the evaluation; take the same one for models that are to be compared.
+    mesh: devices to spread the batch over, along the axis 'batch'; None for the first local device.
+
+  Returns:
+    The pytree that `measured.measure` returns, with arrays [N, ...] float64. On several hosts every
+    process passes the same images and gets the whole answer.
+  """
+  mesh = mesh or _first_device()
+  count, size = len(images), mesh.size
+  batch_size = -(-min(measured.batch_size, count) // size) * size
+  variables, key = jax.device_put((variables, key), NamedSharding(mesh, PartitionSpec()))
+  parts = []
+  for first in range(0, count, batch_size):
+    rows = np.arange(first, first + batch_size, dtype=np.int32)
+    # The last batch is filled up with the last image, and its surplus rows are dropped.
+    batch = _spread(np.asarray(images[np.minimum(rows, count - 1)]), mesh)
+    found = _measure_batch(measured, mesh, variables, key, _spread(rows, mesh), batch)
+    parts.append(jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(found)))
+  return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _measure_batch(
+  measured: Pass, mesh: Mesh, variables: dict[str, Any], key: Array, rows: Array, batch: Array
+) -> Any:
+  """Measures one batch, replicated. Jitted at module level: compiled once for one pass."""
+
+  def local(variables: dict[str, Any], key: Array, rows: Array, batch: Array) -> Any:
+    levels = measured.levels
+    pairs = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
+    x = jax.vmap(lambda image: pixels.to_unit(image, levels))(batch)
+    if measured.dequantize:
+      own = measured.model.image.channels
+      x = jax.vmap(lambda k, image: pixels.dequantize(k, image, levels, own))(pairs[:, 0], x)
+    return measured.measure(measured, variables, pairs[:, 1], x)
+
+  whole, cut = PartitionSpec(), PartitionSpec(AXIS)
+  mapped = jax.shard_map(local, mesh=mesh, in_specs=(whole, whole, cut, cut), out_specs=cut)
+  return jax.lax.with_sharding_constraint(
+    mapped(variables, key, rows, batch), NamedSharding(mesh, whole)
+  )
+
+
+def _first_device() -> Mesh:
+  auto = (jax.sharding.AxisType.Auto,)
+  return jax.make_mesh((1,), (AXIS,), axis_types=auto, devices=jax.local_devices()[:1])
+
+
+def _spread(rows: np.ndarray, mesh: Mesh) -> Array:
+  """Cuts a batch that every process holds over the devices of the mesh."""
+  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+  return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])
