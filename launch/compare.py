@@ -2,25 +2,32 @@
 
   A="--config=configs/blur_vae_folder.py --config.data.source=folder:PATH"
   python -m launch.compare $A --variants=l2,l1,blur_vae --workdir=runs/blur
+  python -m launch.compare --config=configs/compare_digits.py --workdir=runs/digits --seeds=0,1,2
 
 Each variant is trained by `launch.train`, with the same changes of the config, in WORKDIR/VARIANT; one
 that has trained is not trained again, and one that was interrupted goes on. Then prints one table, with
-differences from the first variant, and writes the report into WORKDIR/comparison.
+differences from the first variant, and writes the report into WORKDIR/comparison. With --seeds all of
+this is done in WORKDIR/seed_S for each seed S. At the end there is one more table, with a row for each
+variant and, for several seeds, their spread: WORKDIR/comparison.md.
 """
 
+import json
+import runpy
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags as absl_flags
 
 from launch import flags
+from structured_obs.evaluation import families_table
 from structured_obs.train import compared, experiment
 
 _CONFIG = flags.define_config()
 _WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of all runs.')
-_VARIANTS = absl_flags.DEFINE_list('variants', [], 'Variants of the config file, between commas.')
+_VARIANTS = absl_flags.DEFINE_list('variants', [], "Variants of the config file; '' for all it names.")
+_SEEDS = absl_flags.DEFINE_list('seeds', [], "Of the trainings; '' for the config's.")
 _NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 0, 'The first so many test images; 0 for all.', 0)
 _SAMPLES = absl_flags.DEFINE_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
 
@@ -31,18 +38,31 @@ def main(arguments: Sequence[str]) -> None:
   if not _WORKDIR.value:
     raise ValueError('--workdir is missing; it names the directory that the runs are written to.')
   file, variants = _named()
+  if not all(seed.isdecimal() for seed in _SEEDS.value) or len({*_SEEDS.value}) < len(_SEEDS.value):
+    raise ValueError('--seeds must be whole numbers, each of them once, as in --seeds=0,1,2.')
   changes = [argument for argument in sys.argv[1:] if argument.startswith('--config.')]
   for name in variants:  # what can be refused is, before the first one trains
     experiment.resolve(flags.read_config(f'{file}:{name}'))
-  workdirs = {name: Path(_WORKDIR.value) / name for name in variants}
+  root, reports = Path(_WORKDIR.value), []
+  for seed in _SEEDS.value or ['']:
+    directory = root / f'seed_{seed}' if seed else root
+    workdirs = {name: directory / name for name in variants}
+    _train(file, workdirs, [*changes, *([f'--config.train.seed={seed}'] if seed else [])])
+    request = compared.Request(num_images=_NUM_IMAGES.value, samples=_SAMPLES.value)
+    found = compared.evaluate(workdirs, directory / 'comparison', request, print)
+    print(f'\n{found.text}\n\nreport   {found.report}\n')
+    reports.append(json.loads((found.report.parent / 'evaluation.json').read_text()))
+  table = families_table.text(reports)
+  (root / 'comparison.md').write_text(table + '\n')
+  print(f'{table}\n\nwritten to {root / "comparison.md"}')
+
+
+def _train(file: str, workdirs: Mapping[str, Path], changes: Sequence[str]) -> None:
   for name, workdir in workdirs.items():
     command = ['launch.train', f'--config={file}:{name}', *changes, f'--workdir={workdir}']
     status = subprocess.run([sys.executable, '-m', *command], check=False).returncode
     if status:
       raise ValueError(f'python -m {" ".join(command)} ended with status {status}; see above.')
-  request = compared.Request(num_images=_NUM_IMAGES.value, samples=_SAMPLES.value)
-  found = compared.evaluate(workdirs, Path(_WORKDIR.value) / 'comparison', request, print)
-  print(f'\n{found.text}\n\nreport   {found.report}')
 
 
 def _named() -> tuple[str, list[str]]:
@@ -51,9 +71,10 @@ def _named() -> tuple[str, list[str]]:
   file, colon, variant = given.partition('=')[2].partition(':')
   if colon:
     raise ValueError(f'--config={file}:{variant} has a variant; name all of them in --variants.')
-  if not _VARIANTS.value or len({*_VARIANTS.value}) < len(_VARIANTS.value):
+  variants = _VARIANTS.value or [*runpy.run_path(file).get('VARIANTS', ())]
+  if not variants or len({*variants}) < len(variants):
     raise ValueError('--variants must name variants of the config file, each of them once.')
-  return file, _VARIANTS.value
+  return file, variants
 
 
 if __name__ == '__main__':

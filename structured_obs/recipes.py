@@ -1,4 +1,4 @@
-"""What recipes share: variants of SOS-VAE, Blur-VAE and srVAE, equal in all but what they are about."""
+"""What recipes share: variants of a method, or families of p(x|z), alike but for what they are about."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,6 +13,13 @@ BASELINES = ('l2', 'l1', 'ssim', 'cross_entropy', 'focal_frequency', 'vgg', 'wat
 # without the log-determinant, and with other constants C of the Wiener filter.
 ABLATION = ('paper_loss', 'gaussian_2', 'gaussian_4', 'epsilon_small', 'noise_0.005', 'noise_0.1')
 BLUR_VAE = ('blur_vae', 'wiener', 'inverse_eps', *BASELINES, *ABLATION)
+
+
+# The families that configs/compare_*.py compare.
+COVARIANCES = (
+  'diagonal', 'low_rank', 'sparse_precision', 'circulant', 'scaled_circulant',
+  'discretized_logistic_mixture',
+)  # fmt: skip
 
 
 class SosVae(NamedTuple):
@@ -232,6 +239,57 @@ def sr_vae_in_minutes(data: config.DataConfig) -> config.Config:
     ),
     eval=config.EvalConfig(batch_size=32, importance_samples=50, chunk=5),
   )
+
+
+class Covariances(NamedTuple):
+  """What families of p(x|z) are compared with: as much alike as they can be."""
+
+  min_scale: float  # smallest standard deviation of a pixel, in [-1, 1]
+  initial_scale: float  # that of outputs 0
+  rank: int = 16
+  filter_size: int = 5
+  kernel_size: int = 11
+  noise: float = 0.2  # C of the circulant ones
+  components: int = 5  # of the mixture
+  levels: int = 256  # of the images
+
+
+def covariances(base: config.Config, recipe: Covariances, family: str) -> config.Config:
+  """Complete a configuration with a family of p(x|z), one of COVARIANCES, and its options.
+
+  Networks, data, optimizer, steps and seed are the base's for all. The mixture is of gray levels, and
+  trains without noise.
+  """
+  scales = {'min_scale': recipe.min_scale, 'initial_scale': recipe.initial_scale}
+  circulant = {'kernel_size': recipe.kernel_size, 'noise': recipe.noise, **scales}
+  chosen: dict[str, dict[str, Any]] = {
+    'diagonal': scales,
+    'low_rank': {
+      'rank': recipe.rank,
+      'learn_diag': True,
+      'min_variance': recipe.min_scale**2,
+      'noise_variance': recipe.initial_scale**2,
+    },
+    'sparse_precision': {'filter_size': recipe.filter_size, 'channels': 'pixel', **scales},
+    'circulant': circulant,
+    'scaled_circulant': circulant,
+    'discretized_logistic_mixture': {'components': recipe.components, 'levels': recipe.levels},
+  }
+  likelihood = config.LikelihoodConfig(family, distributions.options(family, **chosen[family]))
+  objective = dataclasses.replace(base.objective, dequantize='levels' not in chosen[family])
+  return dataclasses.replace(base, likelihood=likelihood, objective=objective)
+
+
+def covariances_of_photographs(data: config.DataConfig, family: str) -> config.Config:
+  """A VAE of 32x32 photographs, for minutes on a CPU, with a family of COVARIANCES."""
+  base = config.Config(
+    data=data,
+    model=config.ModelConfig(latents=64, features=(16, 32, 64), norm='group'),
+    optim=config.OptimConfig(learning_rate=1e-3, schedule='cosine', clip_norm=1e4),
+    train=config.TrainConfig(steps=1200, batch_size=32, validate_every=300, checkpoint_every=600),
+    eval=config.EvalConfig(batch_size=32, importance_samples=50, chunk=5),
+  )
+  return covariances(base, Covariances(min_scale=0.01, initial_scale=0.2), family)
 
 
 def choose(variant: str, variants: tuple[str, ...], file: str) -> str:

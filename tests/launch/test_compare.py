@@ -27,11 +27,15 @@ TINY = (
 @pytest.fixture(scope='module')
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
   workdir = tmp_path_factory.mktemp('compare')
-  done = launch('compare', *TINY, '--variants=l2,blur_vae', f'--workdir={workdir}', '--num_images=4')
+  of_two = ('--variants=l2,blur_vae', '--seeds=3', '--num_images=4')
+  done = launch('compare', *TINY, *of_two, f'--workdir={workdir}')
   assert done.status == 0, '\n'.join(done.errors)
   assert 'blur_vae - l2' in done.output
   assert 'PSNR' in done.output
-  return workdir
+  table = (workdir / 'comparison.md').read_text()
+  assert table.strip() in done.output
+  assert [line.split('|')[1].strip() for line in table.splitlines() if '± ' in line][:2] == ['l2', 'blur_vae']
+  return workdir / 'seed_3'
 
 
 def test_variants_are_trained_and_compared(compared: Path):
@@ -41,6 +45,7 @@ def test_variants_are_trained_and_compared(compared: Path):
   configs = [json.loads((compared / name / 'run.json').read_text())['config'] for name in tree['models']]
   assert [config['likelihood']['family'] for config in configs] == ['diagonal', 'circulant']
   assert configs[0]['data'] == configs[1]['data']
+  assert [config['train']['seed'] for config in configs] == [3, 3]
 
 
 def test_kernels_are_drawn_at_every_checkpoint(compared: Path):
@@ -60,6 +65,8 @@ def test_kernels_are_drawn_at_every_checkpoint(compared: Path):
     (('--workdir=x',), '--variants must name variants of the config file, each of them once.'),
     (('--workdir=x', '--variants=l2,l2'), 'each of them once'),
     (('--variants=l2',), '--workdir is missing'),
+    (('--workdir=x', '--variants=l2', '--seeds=1,1'), '--seeds must be whole numbers, each of them once'),
+    (('--workdir=x', '--variants=l2', '--seeds=one'), '--seeds must be whole numbers, each of them once'),
     (('--workdir=x', '--variants=l2,sharp'), "got 'sharp'"),
   ],
 )

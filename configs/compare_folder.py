@@ -1,0 +1,22 @@
+"""Families of p(x|z) compared on any folder, or zip file, of images; on a CPU.
+
+  A="--config=configs/compare_folder.py --config.data.source=folder:PATH"
+  python -m launch.compare $A --workdir=runs/compare --seeds=0,1,2
+
+Any other source will do, as npz:PATH, or tfds:celeb_a for faces. Images are cropped at the centre and
+resized to 32x32 in colour; `--config.data.height`, `.width` and `.channels` choose otherwise.
+
+Networks, data, optimizer and steps are the same for all families, and so is the smallest standard
+deviation of a pixel. The mixture has probabilities of gray levels in the place of a covariance.
+"""
+
+from structured_obs import config, recipes
+
+VARIANTS = recipes.COVARIANCES
+
+
+def get_config(variant: str = 'diagonal') -> config.Config:
+  """Config of a family, one of recipes.COVARIANCES."""
+  variant = recipes.choose(variant, VARIANTS, 'configs/compare_folder.py')
+  data = config.DataConfig(source='folder:', height=32, width=32, channels=3, flip=True)
+  return recipes.covariances_of_photographs(data, variant)

@@ -1,0 +1,114 @@
+"""One table of several models, a row each, over runs of several seeds: from their evaluation.json.
+
+Letters: S seeds.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from structured_obs.evaluation import results
+
+
+class Column(NamedTuple):
+  """One number of every model."""
+
+  label: str
+  path: tuple[str, ...]  # of keys in evaluation.json, where {model} and {first} are filled in
+  decimals: int = 3
+  factor: float = 1.0
+
+
+class Table(NamedTuple):
+  """Columns that are read together."""
+
+  heading: str
+  columns: Sequence[Column]
+
+
+MODEL, QUALITY = ('models', '{model}', 'scores'), ('image_quality', 'models', '{model}')
+DISTANCES, CHECKS = ('sample_quality', 'distances'), ('predictive_checks', '{model}')
+LIKELIHOOD = Table('Likelihood', (
+  Column('-ELBO, bits/dim', (*MODEL, 'negative_elbo_bits_per_dim')),
+  Column('-IWAE, bits/dim', (*MODEL, 'negative_iwae_bits_per_dim')),
+  Column('beside {first}', ('differences', '{model} - {first}', 'negative_iwae_bits_per_dim')),
+  Column('KL, nats', (*MODEL, 'kl_nats'), 1),
+  Column('effective samples', (*MODEL, 'effective_samples'), 1),
+))  # fmt: skip
+COVARIANCE = Table('Predicted covariance', (
+  Column('q / D', (*MODEL, 'mahalanobis_per_dim')),
+  Column('spread of q', ('models', '{model}', 'calibration', 'spread'), 2),
+  Column('temperature', ('models', '{model}', 'calibration', 'temperature')),
+  Column('whitened, rms', ('whiteness', '{model}', 'root_mean_square')),
+  Column('KS of PIT', (*CHECKS, 'pit_distance')),
+  Column('1000 variogram score', (*CHECKS, 'variogram_score'), 2, 1000.0),
+  Column('hidden half, bits/value', (*CHECKS, 'hidden_half_bits')),
+))  # fmt: skip
+IMAGES = Table('Images', (
+  Column('PSNR, dB', (*QUALITY, 'psnr_db'), 2),
+  Column('SSIM', (*QUALITY, 'ssim')),
+  Column('1000 sharpness', (*QUALITY, 'laplacian_variance'), 1, 1000.0),
+  Column('1000 KID, reconstructions', (*DISTANCES, '{model} reconstructions', 'kid'), 2, 1000.0),
+  Column('new means', (*DISTANCES, '{model} new means', 'kid'), 2, 1000.0),
+  Column('new samples', (*DISTANCES, '{model} new samples', 'kid'), 2, 1000.0),
+  Column('coverage by samples', (*DISTANCES, '{model} new samples', 'coverage')),
+))  # fmt: skip
+TABLES = (LIKELIHOOD, COVARIANCE, IMAGES)
+
+
+def text(trees: Sequence[Mapping[str, Any]]) -> str:
+  """Markdown of all tables, with a row for every model.
+
+  Args:
+    trees: evaluation.json of each of S seeds, with the same models.
+
+  Raises:
+    ValueError: there is none, or the models differ.
+  """
+  if not trees or any([*tree['models']] != [*trees[0]['models']] for tree in trees):
+    raise ValueError('A table over seeds needs one evaluation or more, each of the same models.')
+  names, features = [*trees[0]['models']], trees[0].get('sample_quality', {})
+  parts = []
+  for table in TABLES:
+    filled = [[_cell(trees, column, name, names[0]) for column in table.columns] for name in names]
+    kept = [i for i in range(len(table.columns)) if any(row[i] for row in filled)]
+    header = [table.columns[i].label.format(first=names[0]) for i in kept]
+    rows = [[name, *(row[i] for i in kept)] for name, row in zip(names, filled, strict=True)]
+    if kept:
+      parts += [f'## {table.heading}', results.markdown_table([['', *header], *rows])]
+  spread = (
+    f'± is the standard deviation over {len(trees)} seeds.'
+    if len(trees) > 1
+    else '± is the standard error over images.'
+  )
+  said = f'KID and coverage are of the features {features["features"]} ({features["fingerprint"]}). '
+  return '\n\n'.join([*parts, (said if features else '') + spread])
+
+
+def _cell(trees: Sequence[Mapping[str, Any]], column: Column, model: str, first: str) -> str:
+  """Mean and spread as text; '' where a model has no such number."""
+  path = [key.format(model=model, first=first) for key in column.path]
+  found = [_look_up(tree, path) for tree in trees]
+  if any(one is None for one in found):
+    return ''
+  values = [column.factor * _number(one) for one in found]
+  spread = math.nan
+  if len(values) > 1:
+    spread = statistics.stdev(values)
+  elif isinstance(found[0], Mapping):
+    spread = column.factor * _number(found[0], 'standard_error')
+  mean = f'{statistics.fmean(values):.{column.decimals}f}'
+  return mean if math.isnan(spread) else f'{mean} ± {spread:.{column.decimals}f}'
+
+
+def _look_up(tree: Any, path: Sequence[str]) -> Any:
+  for key in path:
+    tree = tree.get(key) if isinstance(tree, Mapping) else None
+  return tree
+
+
+def _number(found: Any, key: str = 'mean') -> float:
+  """That of a summary, or a number itself; strict JSON has null for what is not finite."""
+  value = found[key] if isinstance(found, Mapping) else found
+  return math.nan if value is None else float(value)
