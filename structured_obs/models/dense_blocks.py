@@ -38,6 +38,10 @@ Array = jax.Array
 # rounding: the batch's images are all the same.
 NO_VARIANCE = 1e-10
 REDUCTION = 8  # of the channels, in the middle of a channel attention
+# The two convolutions of a step, from F to 4 g to g, take 4 F g + 36 g^2 products a pixel; the one that
+# they are together takes 9 F g, which is less for F below so many times g, and has nothing in between
+# to be kept for the gradient.
+COMPOSED_BELOW = 7.2
 
 
 class WeightNormConv(nn.Module):
@@ -50,7 +54,6 @@ class WeightNormConv(nn.Module):
   deviation: float = 1.0  # of each output channel over the batch of the initialisation
   dtype: Any = jnp.float32
 
-  @nn.compact
   def __call__(self, x: Array) -> Array:
     """Map [B, H, W, F] to [B, H / stride, W / stride, G], rounded up, or to [B, 2 H, 2 W, G].
 
@@ -58,15 +61,22 @@ class WeightNormConv(nn.Module):
       ValueError: at `init`, for a batch of one image, or, outside of jit, one without any variance;
         inside of jit that gives parameters that are NaN.
     """
-    shape = (self.window, self.window, x.shape[-1], self.features)
+    kernel, bias = self.affine(x.shape[-1], x)
+    y = self._product(x.astype(self.dtype), kernel.astype(self.dtype))
+    return y + bias.astype(self.dtype)[None, None, None]
+
+  @nn.compact
+  def affine(self, inputs: int, first: Array | None = None) -> tuple[Array, Array]:
+    """Kernel [k, k, F, G] and bias [G], for F inputs; `init` sets them by the `first` batch."""
+    shape = (self.window, self.window, inputs, self.features)
     direction = self.param('direction', _direction, shape)
     unit = direction * jax.lax.rsqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2), keepdims=True))
-    fresh = self.is_initializing() and not self.has_variable('params', 'scale')
-    known = jnp.zeros((self.features,), jnp.float32)  # of the shape alone
-    scale, bias = self._first(x, unit) if fresh else (known, known)
-    scale, bias = self.param('scale', lambda _: scale), self.param('bias', lambda _: bias)
-    y = self._product(x.astype(self.dtype), (scale[None, None, None] * unit).astype(self.dtype))
-    return y + bias.astype(self.dtype)[None, None, None]
+    scale = bias = jnp.zeros((self.features,), jnp.float32)  # of the shape alone
+    if first is not None and self.is_initializing() and not self.has_variable('params', 'scale'):
+      scale, bias = self._first(first, unit)
+    known_scale, known_bias = scale, bias
+    scale, bias = self.param('scale', lambda _: known_scale), self.param('bias', lambda _: known_bias)
+    return scale[None, None, None] * unit, bias
 
   def _product(self, x: Array, kernel: Array) -> Array:
     if self.transposed:
@@ -139,10 +149,24 @@ class DenseBlock(nn.Module):
     kind = {'deviation': self.deviation, 'dtype': self.dtype}
     x = x.astype(self.dtype)
     for step in range(self.steps):
-      y = WeightNormConv(4 * self.growth, 1, **kind, name=f'narrow_{step}')(x)
-      y = WeightNormConv(self.growth, 3, **kind, name=f'wide_{step}')(y)
+      narrow = WeightNormConv(4 * self.growth, 1, **kind, name=f'narrow_{step}')
+      wide = WeightNormConv(self.growth, 3, **kind, name=f'wide_{step}')
+      one = x.shape[-1] < COMPOSED_BELOW * self.growth and not self.is_initializing()
+      y = _composed(narrow, wide, x) if one else wide(narrow(x))
       x = convolutions.elu(jnp.concatenate([x, y], axis=-1))
     return ChannelAttention(**kind, name='attention')(x) if self.attention else x
+
+
+def _composed(narrow: WeightNormConv, wide: WeightNormConv, x: Array) -> Array:
+  """wide(narrow(x)) as one convolution by the product of their kernels: [B, H, W, F] to [B, H, W, G].
+
+  Beyond the border the second one sees zeros, and not the bias of the first.
+  """
+  (first, bias), (second, last) = narrow.affine(x.shape[-1]), wide.affine(narrow.features)
+  kernel = jnp.einsum('fm,abmg->abfg', first[0, 0], second).astype(x.dtype)
+  inside = jnp.ones((1, *x.shape[1:3], 1), second.dtype)
+  constant = convolutions.convolve(inside, jnp.einsum('m,abmg->abg', bias, second)[:, :, None])
+  return convolutions.convolve(x, kernel) + (constant + last[None, None, None]).astype(x.dtype)
 
 
 class DenseNet(nn.Module):

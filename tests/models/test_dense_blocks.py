@@ -92,7 +92,8 @@ def test_the_first_batch_has_mean_0_and_the_stated_deviation(layer, shape, compi
 
 
 @pytest.mark.parametrize('name', NETWORKS)
-def test_every_layer_of_a_network_is_normalised_in_one_pass(name):
+def test_every_layer_of_a_network_is_normalised_in_one_pass(name, monkeypatch: pytest.MonkeyPatch):
+  monkeypatch.setattr(dense_blocks, 'COMPOSED_BELOW', 0)  # so that every layer has an output
   network, x = NETWORKS[name], images((4, 4, 8, 3))
   variables = jax.jit(network.init)(jax.random.key(1), x)
   def of_layers(module, method):
@@ -139,6 +140,18 @@ def test_a_constant_batch_is_refused_or_gives_nan():
   with pytest.raises(ValueError, match='4 of 4 output channels are constant'):
     layer.init(jax.random.key(1), x)
   assert np.all(np.isnan(jax.jit(layer.init)(jax.random.key(1), x)['params']['scale']))
+
+
+def test_two_convolutions_are_one_of_the_product_of_their_kernels(monkeypatch: pytest.MonkeyPatch):
+  block, x = dense_blocks.DenseBlock(3, steps=3), images()
+  variables: Any = block.init(jax.random.key(1), x)
+  found = []
+  for below in (0, 1000):
+    monkeypatch.setattr(dense_blocks, 'COMPOSED_BELOW', below)
+    loss = jax.value_and_grad(lambda v, x: jnp.sum(jnp.cos(apply(block, v, x))), argnums=(0, 1))
+    found.append((apply(block, variables, x), *loss(variables, x)))
+  assert float(jnp.max(jnp.abs(variables['params']['narrow_0']['bias']))) > 0.01  # seen at the border
+  jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, 1e-5, 2e-4), *found)
 
 
 def test_a_block_appends_behind_its_input_and_attention_scales_channels():
