@@ -5,11 +5,17 @@
 
 Prints a table and writes evaluation.json, per_image.npz, report.md and figures into
 WORKDIR/evaluation (WORKDIR/evaluation_validation for --split=validation). With --compare, all models
-get the same dequantised images, and the table has paired differences from the run of --workdir.
+get the same dequantised images, and the table has paired differences from the run of --workdir. The
+same command again goes on with an evaluation that was interrupted.
 
 With --data_source=npz:PATH, or any other `data.source`, the images are of that data set, on which
 nothing is trained: they must have the shape and the levels of the run's. All are taken where the source
 has no splits. That report goes to WORKDIR/evaluation_NAME.
+
+Sets of images are compared in the features of a network, told beside every number: that of
+--features=random_conv, which needs nothing; classifier:WORKDIR, a run of configs/classifier.py on these
+images; inception, the network of the Frechet inception distance, from a file; or inception:PATH, from
+another file.
 """
 
 import re
@@ -28,6 +34,10 @@ _DATA = absl_flags.DEFINE_string(
   'data_source', '', "Another data set to evaluate on, as data.source; '' is the run's own."
 )
 _COMPARE = absl_flags.DEFINE_list('compare', [], 'Directories of other runs, between commas.')
+_FEATURES = absl_flags.DEFINE_string(
+  'features', 'random_conv', 'Network that images are compared in: random_conv, classifier:WORKDIR, '
+  'inception or inception:PATH.'
+)
 _NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 0, 'The first so many; 0 for all.', 0)
 _SAMPLES = absl_flags.DEFINE_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
 _SEED = absl_flags.DEFINE_integer('seed', 0, 'Of the dequantisation and the latents.', 0)
@@ -56,7 +66,9 @@ def main(arguments: Sequence[str]) -> None:
       samples=_SAMPLES.value,
       seed=_SEED.value,
       data=_DATA.value,
+      features=_FEATURES.value,
     ),
+    print,
   )
   print(found.text)
   where = found.report.parent

@@ -52,6 +52,7 @@ class ModelConfig:
   # 'vae'; 'ae', an autoencoder, with one latent for an image and no KL; 'covariance', a network from the
   # known mean of an image to its covariance, where the data come with means; 'distribution', one for
   # all images, without a network; or 'sr_vae', a VAE in two levels, of a small image and of the rest.
+  # 'classifier' is no model of images: it learns their classes, for features that they are compared in.
   kind: str = 'vae'
   latents: int = 16  # dimension of z; where latents are images, their channels
   # Of an 'sr_vae', by the names in `models.sr_vae.Options`: what the small image is, such as its factor,

@@ -149,3 +149,10 @@ def test_figures_leave_no_global_state(tmp_path: Path):
 
   plotting.image_rows(tmp_path / 'x.png', [plotting.Row('', _images((4, 4, 1)))])
   assert not matplotlib.pyplot.get_fignums()
+
+
+def test_uniformity_of_one_and_many_models(tmp_path: Path):
+  even = np.full(20, 0.05)
+  one = _read(plotting.uniformity(tmp_path / 'one.png', {'even': even}))
+  many = {name: np.roll(np.arange(20) / 190, i) for i, name in enumerate('abcdefgh')}
+  assert _read(plotting.uniformity(tmp_path / 'many.png', many)).shape[0] > one.shape[0]

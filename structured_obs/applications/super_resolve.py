@@ -3,7 +3,7 @@
 Given y, a model draws u ~ q(u|y), z ~ p(z|y, u) and x ~ p(x|y, z). One such x is a guess at the details,
 and a guess has about twice the squared error of the mean of all guesses; so beside it stands the mean of
 p(x|y, z) averaged over several draws of u and z, an estimate of E[x|y]. Nothing forces x to be
-consistent: how far d(x) is from y, in gray levels, is told of every method.
+consistent: how far d(x) is from y, in gray levels, is told of every method; see `consistency`.
 
 Letters: N images; S draws; H W C image height, width, channels; h w c those of y.
 
@@ -23,7 +23,7 @@ from structured_obs import plotting
 from structured_obs.data import decode
 from structured_obs.distributions import base
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation import image_quality, likelihood, results, views
+from structured_obs.evaluation import consistency, image_quality, likelihood, results, views
 from structured_obs.evaluation.results import Trained
 from structured_obs.models import priors, stages
 
@@ -50,12 +50,12 @@ class Resolved(NamedTuple):
   y: np.ndarray  # [N, h, w, c]
   samples: np.ndarray  # [S, N, H, W, C]  of p(x|y, z), or its modes; u and z drawn anew for each
   methods: dict[str, np.ndarray]  # [N, H, W, C] each: what is compared, the first sample included
-  consistency: dict[str, np.ndarray]  # [N] each: root mean squared d(x) - y, in gray levels
+  consistency: dict[str, np.ndarray]  # [N] each: mean |d(x) - y|, in gray levels
 
 
 def check(model: Any) -> None:
   """Raise ValueError unless a model has two levels."""
-  if not hasattr(model, 'super_resolve'):
+  if not consistency.applies(model):
     raise ValueError(
       "Super-resolution needs a model of two levels, model.kind 'sr_vae'; this one has no small image "
       'between its latents and its images.'
@@ -97,8 +97,9 @@ def resolve(trained: Trained, y: np.ndarray, settings: Settings) -> Resolved:
   together = np.concatenate(samples, axis=1)
   methods = {name: np.concatenate(parts) for name, parts in large.items()}
   methods |= {settings.sample_mode: together[0], MEAN: np.concatenate(means)}
-  consistency = {name: _consistency(trained, x, y) for name, x in methods.items()}
-  return Resolved(np.asarray(y), together, methods, consistency)
+  distance = jax.jit(functools.partial(consistency.distance, model))
+  distances = {name: np.asarray(distance(x, y), np.float64) for name, x in methods.items()}
+  return Resolved(np.asarray(y), together, methods, distances)
 
 
 def of_any_size(trained: Trained, small: ImageShape) -> Trained:
@@ -216,13 +217,6 @@ def _compressed(model: Any) -> ImageShape:
   """Shape of a model's small images."""
   shape = jax.eval_shape(lambda x: _compress(model, x), jnp.zeros((1, *model.image)))
   return ImageShape(*shape.shape[1:])
-
-
-def _consistency(trained: Trained, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Root mean squared difference of d(x) and y of each image, in gray levels. [N] float64."""
-  small = compress(trained, x)
-  error = image_quality.mean_squared_error(small, np.asarray(y))
-  return np.sqrt(error) * (trained.spec.levels - 1) / 2
 
 
 def _cell(summary: likelihood.Summary) -> str:

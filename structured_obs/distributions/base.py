@@ -97,6 +97,8 @@ class Family(NamedTuple, Generic[P]):
   levels: int = 0  # of a discrete family: gray levels of its grid -1 + 2 k / (levels - 1); 0: a density
   # params -> [H, W, C]: the likeliest component's mean, on the grid, where a family is a mixture.
   mode: Callable[[P], Array] | None = None
+  # (params, x) -> [H, W], nats: of a family whose pixels are independent, its channels together.
+  log_prob_by_pixel: Callable[[P, Array], Array] | None = None
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:

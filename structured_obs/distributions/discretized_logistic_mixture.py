@@ -111,6 +111,7 @@ def family(
     mean,
     levels=levels,
     mode=functools.partial(mode, levels=levels),
+    log_prob_by_pixel=functools.partial(log_prob_by_pixel, levels=levels),
   )
 
 

@@ -58,9 +58,34 @@ def quantiles(mahalanobis: np.ndarray, num_dims: int) -> tuple[np.ndarray, np.nd
   _check(mahalanobis, num_dims)
   normal, count = NormalDist(), mahalanobis.size
   z = np.array([normal.inv_cdf((i + 0.5) / count) for i in range(count)])
-  variance = 2 / (9 * num_dims)
+  variance = _cube_root_variance(num_dims)
   cube_root = 1 - variance + z * math.sqrt(variance)
   return np.maximum(cube_root, 0) ** 3, np.sort(np.asarray(mahalanobis, np.float64))
+
+
+def chi_square_distance(mahalanobis: np.ndarray, num_dims: int) -> float:
+  """Kolmogorov-Smirnov distance of the distribution of q from chi-square with D degrees, in [0, 1].
+
+  The chi-square distribution is that of `quantiles`. Of a perfect model and N images the distance is
+  below 1.36 / sqrt(N) in 19 of 20 cases.
+
+  Args:
+    mahalanobis: [N], q / D. A NaN among them makes the result NaN.
+    num_dims: D.
+
+  Raises:
+    ValueError: unless there is at least one image and one dimension.
+  """
+  _check(mahalanobis, num_dims)
+  normal, count, variance = NormalDist(), mahalanobis.size, _cube_root_variance(num_dims)
+  z = (np.cbrt(np.sort(np.asarray(mahalanobis, np.float64))) - 1 + variance) / math.sqrt(variance)
+  cdf, steps = np.array([normal.cdf(value) for value in z]), np.arange(count + 1) / count
+  return float(np.max(np.maximum(np.abs(cdf - steps[1:]), np.abs(cdf - steps[:-1]))))
+
+
+def _cube_root_variance(num_dims: int) -> float:
+  """Variance of (q / D)^(1/3), whose mean is 1 minus it, of a chi-square q by Wilson and Hilferty."""
+  return 2 / (9 * num_dims)
 
 
 def _check(mahalanobis: np.ndarray, num_dims: int) -> None:

@@ -24,7 +24,9 @@ def text(results: Sequence[Result]) -> str:
     f'{_averaged(settings.importance_samples) if latent else ""}{distance if gaussian else ""}'.strip(),
   ]
   for result in results:
-    bad = sum(int(np.sum(~np.isfinite(values))) for values in result.scores[:4])
+    scores = result.scores
+    told = (scores.elbo, scores.kl, scores.log_prob, scores.iwae)
+    bad = sum(int(np.sum(~np.isfinite(values))) for values in told)
     if bad:
       lines.append(f'{result.trained.name}: {bad} scores are not finite, and so are the means.')
   return '\n\n'.join(lines)
@@ -64,4 +66,8 @@ def _densities(settings: likelihood.Settings) -> str:
 def _averaged(samples: int) -> str:
   if samples == 1:
     return 'The ELBO is of one sample of z an image. '
-  return f'The ELBO is averaged over the {samples} samples of z an image that IWAE-{samples} uses. '
+  return (
+    f'The ELBO is averaged over the {samples} samples of z an image that IWAE-{samples} uses. Effective '
+    'samples, (sum w)^2 / sum w^2 of the importance weights w of an image, tell how many of them count: '
+    f'few say that IWAE-{samples} is a loose bound, and its standard error of drawing them too small. '
+  )

@@ -28,7 +28,7 @@ class Table(NamedTuple):
 
 
 MODEL, QUALITY = ('models', '{model}', 'scores'), ('image_quality', 'models', '{model}')
-DISTANCES, CHECKS = ('sample_quality', 'distances'), ('predictive_checks', '{model}')
+DISTANCES, CHECKS = ('sample_quality', 'distances'), ('predicted_distributions', '{model}')
 LIKELIHOOD = Table('Likelihood', (
   Column('-ELBO, bits/dim', (*MODEL, 'negative_elbo_bits_per_dim')),
   Column('-IWAE, bits/dim', (*MODEL, 'negative_iwae_bits_per_dim')),
@@ -43,7 +43,7 @@ COVARIANCE = Table('Predicted covariance', (
   Column('whitened, rms', ('whiteness', '{model}', 'root_mean_square')),
   Column('KS of PIT', (*CHECKS, 'pit_distance')),
   Column('1000 variogram score', (*CHECKS, 'variogram_score'), 2, 1000.0),
-  Column('hidden half, bits/value', (*CHECKS, 'hidden_half_bits')),
+  Column('hidden half, bits/value', (*CHECKS, 'hidden_half_bits_per_value')),
 ))  # fmt: skip
 IMAGES = Table('Images', (
   Column('PSNR, dB', (*QUALITY, 'psnr_db'), 2),

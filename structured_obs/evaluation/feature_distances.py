@@ -98,7 +98,8 @@ def kernel_distance(
 
 def _squared_mmd(first: Features, second: Features) -> float:
   def similarity(a: Features, b: Features) -> Features:
-    return (a @ b.T / a.shape[1] + 1) ** 3
+    base = a @ b.T / a.shape[1] + 1
+    return base * base * base  # many times faster than a power
 
   def within(features: Features) -> float:
     matrix, count = similarity(features, features), len(features)

@@ -1,25 +1,27 @@
-"""Features of images in which sets of them are compared: by a name, with a fingerprint of the weights.
+"""Features of images in which they are compared: by a name, with a fingerprint of the weights.
 
 A distance of features means nothing without the network that they are of. Every extractor has a name and
 a fingerprint, the beginning of the SHA-256 of its weights, to be told beside every number.
 
-Letters: N images; B of them at a time; H W C image height, width, channels; F features.
+Letters: N images; B of them at a time; H W C image height, width, channels; F features; h w c height,
+width and channels of a layer.
 """
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.distributions.base import ImageShape
+from structured_obs.evaluation import passes
+from structured_obs.objectives import perceptual
 
 Array = jax.Array
 
-BATCH = 64  # images at a time
 WIDTHS = (16, 32, 32)  # features of the random convolutions, each halving the image
 SLOPE = 0.2  # of leaky rectifiers, where negative
 
@@ -29,7 +31,19 @@ class Extractor(NamedTuple):
 
   name: str
   fingerprint: str  # of its weights
-  apply: Callable[[Array], Array]  # images [B, H, W, C] in [-1, 1] -> [B, F]
+  apply: Callable[[Any, Array], Array]  # (weights, images [B, H, W, C] in [-1, 1]) -> [B, F]
+  # (weights, images) -> [B, h, w, c] of its layers; None: it has none to tell.
+  maps: Callable[[Any, Array], tuple[Array, ...]] | None = None
+  weights: Any = ()  # pytree of NumPy arrays
+
+  def __repr__(self) -> str:
+    """What is told beside a number, and all that it depends on."""
+    return f'{self.name} ({self.fingerprint})'
+
+  @property
+  def static(self) -> 'Extractor':
+    """It without its weights: hashable, so that it can be static under jit."""
+    return self._replace(weights=())
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:
@@ -54,18 +68,23 @@ def random_conv(image: ImageShape) -> Extractor:
     (rng.normal(size=(3, 3, before, after)) * np.sqrt(2 / (9 * before))).astype(np.float32)
     for before, after in zip(sizes, WIDTHS, strict=False)
   )
-  return Extractor('random_conv', fingerprint(kernels), functools.partial(_random_conv, kernels))
+  return Extractor('random_conv', fingerprint(kernels), _random_conv, _random_maps, kernels)
 
 
-def _random_conv(kernels: tuple[np.ndarray, ...], images: Array) -> Array:
+def _random_maps(kernels: tuple[Array, ...], images: Array) -> tuple[Array, ...]:
   y, found = images, []
   for kernel in kernels:
     y = jax.lax.conv_general_dilated(
       y, jnp.asarray(kernel, y.dtype), (2, 2), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     )
     y = jax.nn.leaky_relu(y, SLOPE)
-    found.append(y.mean((1, 2)))
-  return jnp.concatenate([*found[:-1], _quarters(y)], axis=-1)
+    found.append(y)
+  return tuple(found)
+
+
+def _random_conv(kernels: tuple[Array, ...], images: Array) -> Array:
+  *maps, last = _random_maps(kernels, images)
+  return jnp.concatenate([*(y.mean((1, 2)) for y in maps), _quarters(last)], axis=-1)
 
 
 def _quarters(y: Array) -> Array:
@@ -77,43 +96,72 @@ def _quarters(y: Array) -> Array:
   return jnp.concatenate(parts, axis=-1)
 
 
-def of_user(apply: Callable[[Array], Array], name: str, weights: Iterable[np.ndarray] = ()) -> Extractor:
+def of_user(
+  apply: Callable[[Array], Array],
+  name: str,
+  weights: Iterable[np.ndarray] = (),
+  maps: Callable[[Array], tuple[Array, ...]] | None = None,
+) -> Extractor:
   """An extractor of one's own.
 
   Args:
     apply: images [B, H, W, C] in [-1, 1] -> features [B, F]; it is compiled.
     name: told beside every number.
     weights: arrays that identify it.
+    maps: images -> features [B, h, w, c] of its layers, where it has any.
   """
-  return Extractor(name, fingerprint(weights), apply)
+  layers = None if maps is None else functools.partial(_of_images, maps)
+  return Extractor(name, fingerprint(weights), functools.partial(_of_images, apply), layers)
 
 
-def extract(extractor: Extractor, images: np.ndarray | Iterator[np.ndarray]) -> np.ndarray:
-  """Features [N, F] float64 of images [N, H, W, C] in [-1, 1], or of batches of them.
+def _of_images(function: Callable[[Array], Any], weights: Any, images: Array) -> Any:
+  del weights
+  return function(images)
+
+
+def rows(extractor: Extractor, weights: Any, images: Array) -> Array:
+  """Features [B, F] of images [B, H, W, C]; for use under jit.
 
   Raises:
     ValueError: the extractor does not give a row of numbers an image.
   """
-  found = []
-  for batch in batches(images) if isinstance(images, np.ndarray) else images:
-    # Filled up to one size, for which alone the network is compiled.
-    padded = np.pad(batch, ((0, max(BATCH - len(batch), 0)), *((0, 0),) * 3), mode='edge')
-    features = np.asarray(_apply(extractor, jnp.asarray(padded, jnp.float32)), np.float64)
-    if features.ndim != 2 or len(features) != len(padded):
-      raise ValueError(
-        f"The extractor '{extractor.name}' must give one row of features an image, [{len(padded)}, F]; "
-        f'it gave {features.shape}.'
-      )
-    found.append(features[: len(batch)])
-  return np.concatenate(found)
+  found = extractor.apply(weights, images)
+  if found.ndim != 2 or len(found) != len(images):
+    raise ValueError(
+      f"The extractor '{extractor.name}' must give one row of features an image, [{len(images)}, F]; "
+      f'it gave {found.shape}.'
+    )
+  return found
 
 
-def batches(images: np.ndarray) -> Iterator[np.ndarray]:
-  """Cut images [N, ...] into batches of at most BATCH."""
-  for first in range(0, len(images), BATCH):
-    yield np.asarray(images[first : first + BATCH])
+def perceptual_distance(extractor: Extractor, weights: Any, first: Array, second: Array) -> Array:
+  """Distance of images [B, H, W, C] from others in the features of every layer. [B]; under jit.
+
+  The features of a pixel are scaled to unit length; their squared differences are summed over the
+  channels and averaged over the pixels and over the layers. All channels weigh the same: the distance
+  is uncalibrated, as it has not learnt from people what looks alike.
+
+  Reference: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
+  2018, equation 1, with weights of 1.
+  """
+  assert extractor.maps is not None
+  layers, others = (extractor.maps(weights, images) for images in (first, second))
+  return jax.vmap(perceptual.distance)(layers, others) / len(layers)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _apply(extractor: Extractor, images: Array) -> Array:
-  return extractor.apply(images)
+def extract(
+  extractor: Extractor, images: np.ndarray, where: passes.Where = passes.HERE
+) -> np.ndarray:
+  """Features [N, F] float64 of images [N, H, W, C] in [-1, 1], in batches over devices.
+
+  Raises:
+    ValueError: the extractor does not give a row of numbers an image.
+  """
+  job = passes.Pass(_extract, None, levels=0, options=extractor.static)
+  images = np.asarray(images, np.float32)
+  return passes.over_images(job, extractor.weights, images, jax.random.key(0), where)
+
+
+def _extract(job: passes.Pass, weights: Any, keys: Array, x: Array) -> Array:
+  del keys
+  return rows(job.options, weights, x)

@@ -1,5 +1,7 @@
 """How close images come to the ones they should be: squared error, PSNR, SSIM; and how sharp they are.
 
+Of NumPy arrays all are found in float64; of JAX's, which may be traced, in their own precision.
+
 Letters: N images; H W C image height, width, channels.
 """
 
@@ -17,31 +19,35 @@ from structured_obs.objectives import reconstruction
 RANGE = 2.0  # of pixels in [-1, 1]
 
 
-def mean_squared_error(found: np.ndarray, true: np.ndarray) -> np.ndarray:
-  """Mean squared error of each image over its pixels and channels, [N] float64, in squared units.
+Images = np.ndarray | jax.Array  # [N, H, W, C]
+
+
+def mean_squared_error(found: Images, true: Images) -> Any:
+  """Mean squared error of each image over its pixels and channels, [N], in squared units.
 
   Raises:
     ValueError: if the two are not of the same shape.
   """
-  if found.shape != true.shape:
-    raise ValueError(
-      f'The images and the true ones differ in shape: {found.shape} and {true.shape}.'
-    )
-  difference = np.asarray(found, np.float64) - np.asarray(true, np.float64)
-  return np.mean(np.square(difference), axis=tuple(range(1, difference.ndim)))
+  _check_shapes(found, true)
+  difference = _floats(found) - _floats(true)
+  return (difference * difference).mean(axis=tuple(range(1, difference.ndim)))
 
 
-def peak_signal_to_noise(found: np.ndarray, true: np.ndarray) -> np.ndarray:
-  """PSNR of each image, [N] float64, decibels: 10 log10 of range^2 / MSE, the range being 2."""
+def peak_signal_to_noise(found: Images, true: Images) -> Any:
+  """PSNR of each image, [N], decibels: 10 log10 of range^2 / MSE, the range being 2."""
+  error = mean_squared_error(found, true)
+  if isinstance(error, jax.Array):
+    return 10 * jnp.log10(RANGE**2 / error)
   with np.errstate(divide='ignore'):
-    return 10 * np.log10(RANGE**2 / mean_squared_error(found, true))
+    return 10 * np.log10(RANGE**2 / error)
 
 
-def structural_similarity(found: np.ndarray, true: np.ndarray) -> np.ndarray:
-  """SSIM of each image, [N] float64, at most 1: the mean over channels and over windows inside it.
+def structural_similarity(found: Images, true: Images) -> Any:
+  """SSIM of each image, [N], at most 1: the mean over channels and over windows inside it.
 
   Windows have 11 x 11 pixels, or as many as there are along a shorter side, and Gaussian weights of
   standard deviation 1.5. Pixels are mapped from [-1, 1] to [0, 1] first: the index is of intensities.
+  It is found in float32.
 
   Raises:
     ImportError: dm_pix is missing; the message names the extra.
@@ -54,12 +60,9 @@ def structural_similarity(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     import dm_pix
   except ImportError as error:
     raise ImportError("SSIM needs dm-pix: pip install 'structured_obs[metrics]'.") from error
-  if found.shape != true.shape:
-    raise ValueError(
-      f'The images and the true ones differ in shape: {found.shape} and {true.shape}.'
-    )
+  _check_shapes(found, true)
   rows, columns = (jnp.asarray(reconstruction.windows(n), jnp.float32) for n in true.shape[1:3])
-  unit = [jnp.asarray((1 + np.asarray(image, np.float64)) / 2, jnp.float32) for image in (found, true)]
+  unit = [jnp.asarray((1 + _floats(image)) / 2).astype(jnp.float32) for image in (found, true)]
 
   def average(maps: jax.Array) -> jax.Array:
     """Over windows [N, H, W, C]: many times faster on CPU than the convolutions of dm_pix."""
@@ -69,11 +72,21 @@ def structural_similarity(found: np.ndarray, true: np.ndarray) -> np.ndarray:
   filtering: Any = average
   # Its code mixes dtypes and ranks, which who calls this may have forbidden.
   with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
-    return np.asarray(dm_pix.ssim(*unit, filter_fn=filtering), np.float64)
+    similarity = dm_pix.ssim(*unit, filter_fn=filtering)
+  return similarity if isinstance(found, jax.Array) else np.asarray(similarity, np.float64)
 
 
-def laplacian_variance(images: np.ndarray) -> np.ndarray:
-  """Sharpness of each image: the variance of its Laplacian over the pixels inside. [N] float64.
+def has_structural_similarity() -> bool:
+  """Whether there is the library that SSIM needs."""
+  try:
+    import dm_pix  # noqa: F401
+  except ImportError:
+    return False
+  return True
+
+
+def laplacian_variance(images: Images) -> Any:
+  """Sharpness of each image: the variance of its Laplacian over the pixels inside. [N].
 
   The Laplacian is the sum of a pixel's four neighbours less four times itself, of the mean over the
   channels. It grows with noise as it does with edges: of images of one scene, more is not better
@@ -82,9 +95,20 @@ def laplacian_variance(images: np.ndarray) -> np.ndarray:
   Args:
     images: [N, H, W, C], at least 3 x 3 pixels.
   """
-  gray = np.asarray(images, np.float64).mean(axis=-1)
+  gray = _floats(images).mean(axis=-1)
   neighbours = gray[:, :-2, 1:-1] + gray[:, 2:, 1:-1] + gray[:, 1:-1, :-2] + gray[:, 1:-1, 2:]
-  return np.var(neighbours - 4 * gray[:, 1:-1, 1:-1], axis=(1, 2))
+  return (neighbours - 4 * gray[:, 1:-1, 1:-1]).var(axis=(1, 2))
+
+
+def _floats(images: Images) -> Any:
+  return images if isinstance(images, jax.Array) else np.asarray(images, np.float64)
+
+
+def _check_shapes(found: Images, true: Images) -> None:
+  if found.shape != true.shape:
+    raise ValueError(
+      f'The images and the true ones differ in shape: {found.shape} and {true.shape}.'
+    )
 
 
 def comparison(

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from structured_obs.distributions import gaussian
 from structured_obs.evaluation import passes
-from structured_obs.evaluation.passes import Pass
+from structured_obs.evaluation.passes import Pass, Where
 from structured_obs.objectives import bounds
 from structured_obs.objectives.terms import Terms, log_weight, sum_terms
 
@@ -43,8 +43,14 @@ class Scores(NamedTuple):
   log_prob: np.ndarray  # log p(x|z) at the posterior's mean
   iwae: np.ndarray  # of K samples, the same as the ELBO's
   mahalanobis: np.ndarray  # squared distance per dimension, q / D; NaN where there is no Gaussian
+  iwae_error: np.ndarray  # standard error of `iwae`, over the K samples; NaN for K = 1
+  effective_samples: np.ndarray  # of the K: between 1 and K, where all weights are equal
   # What minus the ELBO is the sum of: 'RE_x' is -log p(x|..) of what is observed, 'KL_z' of a latent.
   parts: Mapping[str, np.ndarray] = MappingProxyType({})
+
+  def by_name(self) -> dict[str, np.ndarray]:
+    """The arrays [N], without the parts."""
+    return {name: values for name, values in self._asdict().items() if name != 'parts'}
 
 
 class Summary(NamedTuple):
@@ -61,7 +67,7 @@ def split_scores(
   images: np.ndarray,
   key: Array,
   settings: Settings,
-  mesh: Mesh | None = None,
+  where: Where = passes.HERE,
 ) -> Scores:
   """Scores every image of a split.
 
@@ -71,11 +77,11 @@ def split_scores(
   Args:
     model: `apply(variables, keys, x)` returns Terms, its method `reconstruct` the parameters of a
       distribution of `model.family`.
-    variables: as `apply` takes them, on one device or replicated on those of `mesh`.
+    variables: as `apply` takes them, on one device or replicated on those of the mesh.
     images: [N, H, W, C] uint8 levels, or real numbers, as stored.
     key: of the evaluation; take the same one for models that are to be compared.
     settings: how to score.
-    mesh: devices to spread the batch over, along the axis 'batch'; None for the first local device.
+    where: devices to run on, and the directory to keep unfinished work in.
 
   Raises:
     ValueError: if there is no image, or a setting is not positive.
@@ -85,7 +91,7 @@ def split_scores(
       raise ValueError(f'{name} must be positive, but is {getattr(settings, name)}.')
   if not len(images):
     raise ValueError('images must hold at least one image to score; this split is empty.')
-  found = passes.over_images(_pass(_score, model, settings), variables, images, key, mesh)
+  found = passes.over_images(_pass(_score, model, settings), variables, images, key, where)
   observed = {f'RE_{name}': -(a + found['offset'][name]) for name, a in found['anchor'].items()}
   # jit returns names in the alphabet's order; z comes before what it is drawn from, u.
   latent = {f'KL_{name}': found['kl'][name] for name in sorted(found['kl'], reverse=True)}
@@ -96,6 +102,8 @@ def split_scores(
     log_prob=found['log_prob'],
     iwae=sum(found['anchor'].values(), start=nothing) + found['iwae'],
     mahalanobis=found['mahalanobis'],
+    iwae_error=found['iwae_error'],
+    effective_samples=found['effective_samples'],
     parts=observed | latent,
   )
 
@@ -117,7 +125,9 @@ def split_elbo(
   """
   settings = Settings(levels, batch_size=batch_size, dequantize=dequantize)
   scored = _pass(_one_sample_elbo, model, settings)
-  return passes.over_images(scored, variables, images, key, mesh) if len(images) else np.zeros(0)
+  if not len(images):
+    return np.zeros(0)
+  return passes.over_images(scored, variables, images, key, Where(mesh))
 
 
 def summarize(values: np.ndarray) -> Summary:
@@ -180,6 +190,8 @@ def _score(job: Pass, variables: dict[str, Any], keys: Array, x: Array) -> dict[
     'anchor': anchor,
     **jax.tree.map(lambda values: jnp.mean(values, axis=0), {'offset': offset, 'kl': kl}),
     'iwae': bounds.iwae(weights),
+    'iwae_error': bounds.iwae_error(weights),
+    'effective_samples': bounds.effective_samples(weights),
     'log_prob': jax.vmap(family.log_prob)(params, x),
     'mahalanobis': distance / math.prod(x.shape[1:]),
   }

@@ -8,7 +8,9 @@ Letters: N images of the split; B images at a time.
 """
 
 import functools
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from structured_obs.data import images as pixels
+from structured_obs.evaluation import unfinished
 
 Array = jax.Array
 AXIS = 'batch'
@@ -33,33 +36,62 @@ class Pass(NamedTuple):
   options: Any = None  # whatever else `measure` wants, hashable
 
 
+class Where(NamedTuple):
+  """Where passes run, and where what they have done is kept."""
+
+  # Devices to spread a batch over, along the axis 'batch'; None for the first local device.
+  mesh: Mesh | None = None
+  # Directory of unfinished work, see `unfinished`; None keeps nothing.
+  keep: Path | None = None
+
+
+HERE = Where()
+
+
 def over_images(
-  measured: Pass, variables: dict[str, Any], images: np.ndarray, key: Array, mesh: Mesh | None = None
+  measured: Pass,
+  variables: dict[str, Any],
+  images: np.ndarray,
+  key: Array,
+  where: Where = HERE,
 ) -> Any:
   """Measures every image of a split.
 
+  With `where.keep`, what a long pass has done is saved now and then, and found there by the same pass
+  later: one that was interrupted goes on, also with another batch size, and one that has ended is not
+  done again. On several hosts nothing is kept, and an evaluation begins anew.
+
   Args:
     measured: what to measure, and of which model.
-    variables: of the model, on one device or replicated on those of `mesh`.
+    variables: of the model, on one device or replicated on those of the mesh.
     images: [N, H, W, C] uint8 levels, or real numbers, as stored; N >= 1.
     key: of the evaluation; take the same one for models that are to be compared.
-    mesh: devices to spread the batch over, along the axis 'batch'; None for the first local device.
+    where: devices to run on, and the directory to keep unfinished work in.
 
   Returns:
     The pytree that `measured.measure` returns, with arrays [N, ...] float64. On several hosts every
     process passes the same images and gets the whole answer.
   """
-  mesh = mesh or _first_device()
+  mesh = where.mesh or _first_device()
   count, size = len(images), mesh.size
   batch_size = -(-min(measured.batch_size, count) // size) * size
+  program = functools.partial(_measure_local, measured)
+  one = (variables, key, np.zeros(1, np.int32), images[:1])
+  work = unfinished.work(where.keep, measured.measure.__name__, program, one, images)
+  parts, done = unfinished.load(work)
   variables, key = jax.device_put((variables, key), NamedSharding(mesh, PartitionSpec()))
-  parts = []
-  for first in range(0, count, batch_size):
+  begun = saved = time.monotonic()
+  for first in range(done, count, batch_size):
     rows = np.arange(first, first + batch_size, dtype=np.int32)
     # The last batch is filled up with the last image, and its surplus rows are dropped.
     batch = _spread(np.asarray(images[np.minimum(rows, count - 1)]), mesh)
     found = _measure_batch(measured, mesh, variables, key, _spread(rows, mesh), batch)
     parts.append(jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(found)))
+    # A pass that has ended is kept as a whole, unless it was short.
+    since = begun if first + batch_size >= count else saved
+    if time.monotonic() - since >= unfinished.SECONDS:
+      unfinished.save(work, parts)
+      saved = time.monotonic()
   return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
 
 
@@ -68,21 +100,27 @@ def _measure_batch(
   measured: Pass, mesh: Mesh, variables: dict[str, Any], key: Array, rows: Array, batch: Array
 ) -> Any:
   """Measures one batch, replicated. Jitted at module level: compiled once for one pass."""
-
-  def local(variables: dict[str, Any], key: Array, rows: Array, batch: Array) -> Any:
-    levels = measured.levels
-    pairs = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
-    x = jax.vmap(lambda image: pixels.to_unit(image, levels))(batch)
-    if measured.dequantize:
-      own = measured.model.image.channels
-      x = jax.vmap(lambda k, image: pixels.dequantize(k, image, levels, own))(pairs[:, 0], x)
-    return measured.measure(measured, variables, pairs[:, 1], x)
-
+  local = functools.partial(_measure_local, measured)
   whole, cut = PartitionSpec(), PartitionSpec(AXIS)
-  mapped = jax.shard_map(local, mesh=mesh, in_specs=(whole, whole, cut, cut), out_specs=cut)
+  specs = {'in_specs': (whole, whole, cut, cut), 'out_specs': cut}
+  # Devices tell each other nothing; jax's check of that refuses custom_linear_solve, a conditional's.
+  mapped = jax.shard_map(local, mesh=mesh, **specs, check_vma=False)
   return jax.lax.with_sharding_constraint(
     mapped(variables, key, rows, batch), NamedSharding(mesh, whole)
   )
+
+
+def _measure_local(
+  measured: Pass, variables: dict[str, Any], key: Array, rows: Array, batch: Array
+) -> Any:
+  """Measures the images [B, H, W, C] of a batch, as stored, which are in these rows [B] of the split."""
+  levels = measured.levels
+  pairs = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
+  x = jax.vmap(lambda image: pixels.to_unit(image, levels))(batch)
+  if measured.dequantize:
+    own = measured.model.image.channels
+    x = jax.vmap(lambda k, image: pixels.dequantize(k, image, levels, own))(pairs[:, 0], x)
+  return measured.measure(measured, variables, pairs[:, 1], x)
 
 
 def _first_device() -> Mesh:

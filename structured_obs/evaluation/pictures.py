@@ -1,7 +1,8 @@
 """What a structured p(x|z) adds to a mean, in the pictures of the paper that proposed it.
 
 Reconstructions and images from the prior with one residual sample, a way through the latent space along
-which the noise stays the same, and maps of standard deviations beside those of other models.
+which the noise stays the same, and maps of standard deviations and of correlations with one pixel beside
+those of other models.
 
 Letters: N images; T steps of a way; H W C image height, width, channels.
 
@@ -80,9 +81,12 @@ def write(
       directory / 'residuals.png', models, x, key
     )
   }
-  if all(trained.model.family.gaussian is not None for trained in models):
+  gaussians = [trained for trained in models if trained.model.family.gaussian is not None]
+  if gaussians:
     title = 'Standard deviation of every pixel'
-    found[title] = _deviations(directory / 'deviations.png', models, x, key)
+    found[title] = _deviations(directory / 'deviations.png', gaussians, x, key)
+    title = 'Correlation of every pixel with one'
+    found[title] = _correlations(directory / 'correlations.png', gaussians, x)
   if first.model.has_prior:
     title = 'New images from the prior with one residual sample'
     found[title] = _prior(directory / 'prior.png', models, key)
@@ -154,6 +158,18 @@ def _deviations(path: Path, models: Sequence[Trained], x: Array, key: Array) -> 
   return plotting.image_rows(path, rows)
 
 
+def _correlations(path: Path, models: Sequence[Trained], x: Array) -> Path:
+  """Correlations that the models predict with the pixel in the middle, in its channel."""
+  pixel = row, column, channel = views.center(models[0].model)
+  rows = [plotting.Row('original', _shown(models[0], x), mark=(row, column))]
+  for trained in models:
+    params = _reconstruct(trained.model, trained.variables, x)
+    found = jax.device_get(_correlation(trained.model.family, pixel, params))
+    shown = found[..., channel : channel + 1]
+    rows.append(plotting.Row(trained.name, shown, 'signed', mark=(row, column), limit=1.0))
+  return plotting.image_rows(path, rows, title=f'Correlation with the pixel ({row}, {column})')
+
+
 def _ways(path: Path, trained: Trained, x: Array, key: Array) -> Path:
   rows = []
   for way in range(min(WAYS, len(x))):
@@ -191,6 +207,11 @@ def _draw(family: Family, params: Any, keys: Array) -> tuple[Array, Array]:
 @functools.partial(jax.jit, static_argnums=0)
 def _variance(family: Family, params: Any) -> Array:
   return jax.lax.map(functools.partial(gaussian.variance, family), params)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _correlation(family: Family, pixel: tuple[int, int, int], params: Any) -> Array:
+  return jax.lax.map(lambda one: gaussian.correlation(family, one, pixel), params)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,6 +1,6 @@
 """The section of an evaluation on the quality of images: table, JSON, log spectra and a grid of images.
 
-Everything is made of `reconstruction_quality.of_models`: what was found, by the models' names, after
+Everything is made of `reconstruction_quality.of_measured`: what was found, by the models' names, after
 what was found of the original images.
 
 Letters: N images; M of them, at most 128, whose spectra are found; H W C image height, width, channels.
@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.evaluation import image_quality, likelihood, results
-from structured_obs.evaluation.reconstruction_quality import KINDS, ORIGINAL, Quality, score_name
+from structured_obs.evaluation import features, image_quality, likelihood, results
+from structured_obs.evaluation.image_measures import KINDS, ORIGINAL
+from structured_obs.evaluation.reconstruction_quality import Quality, score_name
 
 
 class _Line(NamedTuple):
@@ -29,11 +30,12 @@ class _Line(NamedTuple):
 LINES = (
   _Line('psnr_db', 'PSNR, dB', 2),
   _Line('ssim', 'SSIM', 4),
+  _Line('perceptual_distance', '1000 distance in features', 3, 1000),
   _Line('laplacian_variance', '1000 variance of the Laplacian', 2, 1000),
   *(
     _Line(score_name(field, kind), f"{label} of {kind} - originals'", 3)
     for kind in KINDS
-    for field, label in (('signed', 'spectrum'), ('absolute', '|spectrum|'))
+    for field, label in (('signed', 'spectrum'), ('absolute', 'size of spectrum'))
   ),
 )
 
@@ -50,10 +52,19 @@ told is how far it is from the originals', averaged over frequencies, with its s
 and without. New images are drawn from the prior: means of p(x|z), and samples. What the originals have
 in these lines is the difference of as many other originals, which is by chance alone. ± is a jackknife
 over images."""
+OF_FEATURES = """\
+The distance in features is that of LPIPS, in the layers of {}, but without weights
+learnt from people's judgements: it is uncalibrated, and comparable in these features alone. Smaller is
+better."""
 
 
-def text(found: Mapping[str, Quality]) -> str:
-  """A Markdown section: the table, with paired differences from the first model, and what it is."""
+def text(found: Mapping[str, Quality], extractor: features.Extractor) -> str:
+  """A Markdown section: the table, with paired differences from the first model, and what it is.
+
+  Args:
+    found: of the models.
+    extractor: of the features that images were compared in.
+  """
   if not found:
     return ''
   original, first, *others = found
@@ -67,11 +78,12 @@ def text(found: Mapping[str, Quality]) -> str:
   missing = '' if 'ssim' in found[first].scores else (
     "SSIM is not told: it needs dm-pix, pip install 'structured_obs[metrics]'."
   )  # fmt: skip
-  parts = ['## Image quality', results.markdown_table(rows), missing, EXPLANATION]
+  in_features = OF_FEATURES.format(extractor) if 'perceptual_distance' in found[first].scores else ''
+  parts = ['## Image quality', results.markdown_table(rows), missing, EXPLANATION, in_features]
   return '\n\n'.join(part for part in parts if part)
 
 
-def as_json(found: Mapping[str, Quality]) -> dict[str, Any]:
+def as_json(found: Mapping[str, Quality], extractor: features.Extractor) -> dict[str, Any]:
   """Everything in the table: summaries by model, and differences from the first."""
   _, first, *others = found
 
@@ -81,6 +93,8 @@ def as_json(found: Mapping[str, Quality]) -> dict[str, Any]:
 
   return {
     'range': image_quality.RANGE,
+    'features': extractor.name,
+    'fingerprint': extractor.fingerprint,
     'models': {name: tell(name) for name in found},
     'differences': {f'{other} - {first}': tell(other, first) for other in others},
   }

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from structured_obs.evaluation import calibration, likelihood, results
+from structured_obs.evaluation import calibration, likelihood, passes, results
 from structured_obs.evaluation.results import Result
 
 
@@ -53,19 +53,22 @@ def recalibrate(
   )
 
 
-def of_results(found: Sequence[Result], images: np.ndarray) -> dict[str, Recalibration]:
+def of_results(
+  found: Sequence[Result], images: np.ndarray, where: passes.Where = passes.HERE
+) -> dict[str, Recalibration]:
   """Recalibrations by the models' names; of those that are Gaussian.
 
   Args:
     found: results on one split.
     images: of another split, on which the temperatures are found; without any there are none.
+    where: devices to score them on, and the directory to keep unfinished work in.
   """
   recalibrations = {}
   for result in found:
     if result.trained.model.family.gaussian is None or not len(images):
       continue
     settings = result.settings._replace(importance_samples=1)
-    other = results.evaluate(result.trained, images, settings)
+    other = results.evaluate(result.trained, images, settings, where)
     recalibrations[result.trained.name] = recalibrate(other.scores, result.scores, result.num_dims)
   return recalibrations
 

@@ -9,14 +9,7 @@ import jax
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.evaluation import (
-  calibration,
-  explanation,
-  pictures,
-  results,
-  stability,
-  views,
-)
+from structured_obs.evaluation import explanation, pictures, results, stability, views
 from structured_obs.evaluation.results import Result, Trained
 from structured_obs.evaluation.sections import Section
 from structured_obs.models import vae
@@ -94,11 +87,6 @@ def write_evaluation(
     arrays |= section.arrays
   (directory / 'evaluation.json').write_text(results.strict_json({**about, **tree}))
   np.savez_compressed(directory / 'per_image.npz', **arrays)  # type: ignore[arg-type]
-  curves = {
-    result.trained.name: calibration.quantiles(result.scores.mahalanobis, result.num_dims)
-    for result in found
-    if result.trained.model.family.gaussian is not None
-  }
   models = [result.trained for result in found]
   picture = comparison_picture(directory / 'figures' / 'samples.png', models, images)
   further = pictures.write(directory / 'figures', models, images)
@@ -112,7 +100,6 @@ def write_evaluation(
     results.comparison_table(found),
     explanation.text(found),
     *(section.text for section in sections),
-    _calibration(directory, curves) if curves else '',
     _figure_text('Images', picture, directory),
     *(_figure_text(title, path, directory) for title, path in further.items()),
   ]
@@ -216,12 +203,6 @@ def _config(trained: Trained) -> str:
     values = ', '.join(f'{name}={value!r}' for name, value in fields.items())
     lines.append(f'{section}: {values}')
   return '\n'.join([*lines, '```'])
-
-
-def _calibration(directory: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
-  path = plotting.quantile_quantile(directory / 'figures' / 'calibration.png', curves)
-  said = 'Quantiles of q / D over the images; on the dashed line the errors are as the model says.'
-  return f'{_figure_text("Calibration", path, directory)}\n\n{said}'
 
 
 def _figure_text(title: str, path: Path, directory: Path) -> str:

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from structured_obs.config import Config
 from structured_obs.data import images as pixels
 from structured_obs.data.prepare import DataSpec
-from structured_obs.evaluation import calibration, likelihood
+from structured_obs.evaluation import calibration, likelihood, passes
 from structured_obs.models import vae
 from structured_obs.objectives import bounds
 
@@ -58,12 +57,12 @@ class _Quantity(NamedTuple):
 
 
 def evaluate(
-  trained: Trained, images: np.ndarray, settings: likelihood.Settings, mesh: Mesh | None = None,
-  seed: int = 0,
+  trained: Trained, images: np.ndarray, settings: likelihood.Settings,
+  where: passes.Where = passes.HERE, seed: int = 0,
 ) -> Result:
   """Scores uint8 images [N, H, W, C]. One seed gives every model the same dequantised images."""
   key = jax.random.key(seed)
-  scores = likelihood.split_scores(trained.model, trained.variables, images, key, settings, mesh)
+  scores = likelihood.split_scores(trained.model, trained.variables, images, key, settings, where)
   return Result(trained, settings, scores)
 
 
@@ -91,8 +90,8 @@ def check_comparable(first: Trained, others: Sequence[Trained]) -> None:
   for other in others:
     if first.spec.sha256 != other.spec.sha256:
       raise ValueError(
-        f'{other.workdir} was trained on other images than {first.workdir} ({other.spec.source}, '
-        f'{first.spec.source}; by their SHA-256), so their likelihoods cannot be compared.'
+        f'{other.workdir} was trained on other images than {first.workdir} ({_images(other)}, '
+        f'{_images(first)}; by their SHA-256), so their likelihoods cannot be compared.'
       )
     coded = {one.config.objective.dequantize or is_discrete(one) for one in (first, other)}
     if len(coded) > 1:
@@ -102,11 +101,15 @@ def check_comparable(first: Trained, others: Sequence[Trained]) -> None:
       )
 
 
+def _images(trained: Trained) -> str:
+  return f'{trained.spec.source} of {" x ".join(map(str, trained.spec.stored))}'
+
+
 def comparison_table(results: Sequence[Result]) -> str:
   """Table of all scores with standard errors, and of paired differences from the first result.
 
-  A Markdown table with aligned columns. Smaller is better in its first rows; the last two rows are
-  1 for a perfect model, and there if there is a Gaussian one. Between a density and a probability of
+  A Markdown table with aligned columns. Of bounds and densities, smaller is better; the last two rows
+  are 1 for a perfect model, and there if there is a Gaussian one. Between a density and a probability of
   levels, differences are of bits alone.
   """
   first, *others = results
@@ -156,8 +159,7 @@ def per_image(results: Sequence[Result]) -> dict[str, np.ndarray]:
   return {
     f'{result.trained.name}/{score}': values
     for result in results
-    for score, values in result.scores._asdict().items()
-    if score != 'parts'
+    for score, values in result.scores.by_name().items()
   }
 
 
@@ -223,6 +225,12 @@ def _latent_quantities(results: Sequence[Result]) -> list[_Quantity]:
     _Quantity('negative_iwae_nats', f'{iwae}, nats', lambda r: -r.scores.iwae, 2, is_density=True),
     _Quantity(
       'negative_iwae_bits_per_dim', f'{iwae}, bits/dim', lambda r: bits(r, r.scores.iwae), 4
+    ),
+    _Quantity(
+      'iwae_error_nats', f'standard error of an IWAE-{samples}', lambda r: r.scores.iwae_error, 3
+    ),
+    _Quantity(
+      'effective_samples', f'effective samples of {samples}', lambda r: r.scores.effective_samples, 1
     ),
   ]
   return [

@@ -4,22 +4,16 @@ Reconstructions of the evaluated images, means of new ones and samples of them a
 the evaluated images, as many of each. What as many other originals have, from the training split, is
 what a perfect model would have: it is not 0, and depends on N.
 
-Letters: N images; F features.
+Letters: N images, at most 10,000; F features.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.evaluation import feature_distances, features, reconstruction_quality, results, views
-from structured_obs.evaluation.results import Trained
-
-KINDS = reconstruction_quality.KINDS
-OTHERS = 'other originals'
-LIMIT = 10_000  # images of a kind
+from structured_obs.evaluation import feature_distances, features, results
+from structured_obs.evaluation.image_measures import ORIGINAL, Measured
 
 
 class Distance(NamedTuple):
@@ -35,38 +29,27 @@ class Found(NamedTuple):
   """What one extractor found."""
 
   extractor: features.Extractor
-  distances: Mapping[tuple[str, str], Distance]  # by model and kind of images; OTHERS first
+  distances: Mapping[tuple[str, str], Distance]  # by model and kind of images; other originals first
 
 
-def of_models(
-  models: Sequence[Trained],
-  images: np.ndarray,
-  others: np.ndarray,
-  extractor: features.Extractor,
-  seed: int = 0,
-) -> Found | None:
+def of_measured(measured: Mapping[str, Measured], extractor: features.Extractor) -> Found | None:
   """Distances of every model's images; None where there are too few images, or models without any.
 
   Args:
-    models: of the same images.
-    images: [N, H, W, C] as stored, of the split that is evaluated.
-    others: [M, H, W, C] as stored, of another split.
+    measured: of `image_measures.of_models`, with this extractor.
     extractor: of the features.
-    seed: of new images.
   """
-  usable = [trained for trained in models if reconstruction_quality.applies(trained)]
-  images = images[:LIMIT]
-  if not usable or len(images) <= feature_distances.NEIGHBOURS:
+  if not measured:
     return None
-  real = features.extract(extractor, _originals(usable[0], images))
-  found = {}
-  if len(others) >= len(images):
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(others))[: len(images)])
-    known = features.extract(extractor, _originals(usable[0], others[chosen]))
-    found[OTHERS, ''] = distance(real, known)
-  for trained in usable:
-    for kind, new in _kinds(extractor, trained, images, seed).items():
-      found[trained.name, kind] = distance(real, new)
+  original, *models = measured
+  known = dict(measured[original].features)
+  real = known.pop(ORIGINAL)
+  if len(real) <= feature_distances.NEIGHBOURS:
+    return None
+  found = {(other, ''): distance(real, rows) for other, rows in known.items()}
+  for name in models:
+    for kind, new in measured[name].features.items():
+      found[name, kind] = distance(real, new)
   return Found(extractor, found)
 
 
@@ -79,32 +62,6 @@ def distance(real: np.ndarray, new: np.ndarray) -> Distance:
     kernel=feature_distances.kernel_distance(real, new),
     fidelity=feature_distances.fidelity(real, new),
   )
-
-
-def _originals(trained: Trained, images: np.ndarray) -> Iterator[np.ndarray]:
-  for stored in features.batches(images):
-    yield views.observed(trained.model, views.to_float(stored, trained.spec.levels))
-
-
-def _kinds(
-  extractor: features.Extractor, trained: Trained, images: np.ndarray, seed: int
-) -> dict[str, np.ndarray]:
-  """Features [N, F] of each kind of a model's images."""
-  model, variables = trained.model, trained.variables
-
-  def reconstructed() -> Iterator[np.ndarray]:
-    for stored in features.batches(images):
-      x = views.to_float(stored, trained.spec.levels)
-      yield jax.device_get(reconstruction_quality.reconstruct(model, variables, x))
-
-  found = {KINDS[0]: features.extract(extractor, reconstructed())}
-  if model.has_prior:
-    new, key = [], jax.random.key(seed)
-    for index in features.batches(np.arange(len(images), dtype=np.int32)):
-      drawn = reconstruction_quality.generate(model, variables, key, jnp.asarray(index))
-      new.append([features.extract(extractor, np.asarray(part)) for part in drawn])
-    found |= dict(zip(KINDS[1:], map(np.concatenate, zip(*new, strict=True)), strict=True))
-  return found
 
 
 EXPLANATION = """\
@@ -128,7 +85,7 @@ def text(found: Found) -> str:
       + [f'{value:.3f}' for value in one.fidelity]
     )
   extractor = found.extractor
-  heading = f'## Distances of features: {extractor.name} ({extractor.fingerprint})'
+  heading = f'## Distances of features: {extractor}'
   few = '' if all(one.frechet == one.frechet for one in found.distances.values()) else (
     f'There is no Frechet distance of {counts[0]} images: it needs more of them than features.'
   )  # fmt: skip

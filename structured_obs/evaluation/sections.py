@@ -13,8 +13,13 @@ import numpy as np
 from structured_obs.evaluation import (
   bound_parts,
   closed_form,
+  consistency,
   covariance_error,
   features,
+  image_measures,
+  passes,
+  predictive_checks,
+  predictive_report,
   quality_report,
   recalibration,
   reconstruction_quality,
@@ -36,6 +41,9 @@ class Evaluated(NamedTuple):
   splits: Mapping[str, np.ndarray]  # all images of every split of the models' own data
   seed: int = 0  # of the dequantisation
   own_data: bool = True  # whether the images are of the models' own data
+  where: passes.Where = passes.HERE  # passes over images run there
+  extractor: features.Extractor | None = None  # that images are compared in; None: random_conv
+  measured: Mapping[str, image_measures.Measured] = MappingProxyType({})  # filled in by `make`
 
 
 class Section(NamedTuple):
@@ -50,8 +58,24 @@ class Section(NamedTuple):
 
 def make(evaluated: Evaluated) -> list[Section]:
   """Every section that these models and data allow."""
+  evaluated = _with_measures(evaluated)
   made = (maker(evaluated) for maker in MAKERS)
   return [section for section in made if section is not None]
+
+
+def _with_measures(evaluated: Evaluated) -> Evaluated:
+  """With what more than one section is made of."""
+  models = [result.trained for result in evaluated.found]
+  others = evaluated.splits['train' if evaluated.split != 'train' else 'validation']
+  originals = image_measures.Originals(evaluated.images, others)
+  measured = image_measures.of_models(
+    models, originals, _extractor(evaluated), evaluated.seed, evaluated.where
+  )
+  return evaluated._replace(measured=measured)
+
+
+def _extractor(evaluated: Evaluated) -> features.Extractor:
+  return evaluated.extractor or features.random_conv(evaluated.found[0].trained.model.image)
 
 
 def _bound_parts(evaluated: Evaluated) -> Section | None:
@@ -81,8 +105,7 @@ def _truth(evaluated: Evaluated) -> Section | None:
 
 
 def _image_quality(evaluated: Evaluated) -> Section | None:
-  models = [result.trained for result in evaluated.found]
-  found = reconstruction_quality.of_models(models, evaluated.images, evaluated.seed)
+  found = reconstruction_quality.of_measured(evaluated.measured)
   if not found:
     return None
 
@@ -93,33 +116,52 @@ def _image_quality(evaluated: Evaluated) -> Section | None:
 
   return Section(
     'image_quality',
-    quality_report.text(found),
-    quality_report.as_json(found),
+    quality_report.text(found, _extractor(evaluated)),
+    quality_report.as_json(found, _extractor(evaluated)),
     quality_report.per_image(found),
     draw,
   )
 
 
 def _sample_quality(evaluated: Evaluated) -> Section | None:
-  models = [result.trained for result in evaluated.found]
-  others = evaluated.splits['train' if evaluated.split != 'train' else 'validation']
-  extractor = features.random_conv(models[0].model.image)
-  found = sample_quality.of_models(models, evaluated.images, others, extractor, evaluated.seed)
+  found = sample_quality.of_measured(evaluated.measured, _extractor(evaluated))
   if found is None:
     return None
   return Section('sample_quality', sample_quality.text(found), sample_quality.as_json(found))
 
 
 def _recalibration(evaluated: Evaluated) -> Section | None:
-  found = recalibration.of_results(evaluated.found, evaluated.splits['validation'])
+  found = recalibration.of_results(evaluated.found, evaluated.splits['validation'], evaluated.where)
   if not found:
     return None
   return Section('recalibration', recalibration.text(found), recalibration.as_json(found))
 
 
+def _predictive_checks(evaluated: Evaluated) -> Section | None:
+  found = predictive_checks.of_results(
+    evaluated.found, evaluated.images, evaluated.seed, evaluated.where
+  )
+  return Section(
+    'predicted_distributions',
+    predictive_report.text(found),
+    predictive_report.as_json(found),
+    predictive_report.per_image(found),
+    lambda directory: predictive_report.draw(directory, found),
+  )
+
+
+def _consistency(evaluated: Evaluated) -> Section | None:
+  models = [result.trained for result in evaluated.found]
+  found = consistency.of_models(models, evaluated.images, evaluated.seed, evaluated.where)
+  if not found:
+    return None
+  arrays = consistency.per_image(found)
+  return Section('consistency', consistency.text(found), consistency.as_json(found), arrays)
+
+
 def _whiteness(evaluated: Evaluated) -> Section | None:
   models = [result.trained for result in evaluated.found]
-  found = whiteness.of_models(models, evaluated.images)
+  found = whiteness.of_models(models, evaluated.images, evaluated.seed, evaluated.where)
   if not found:
     return None
 
@@ -154,7 +196,9 @@ MAKERS: tuple[Callable[[Evaluated], Section | None], ...] = (
   _truth,
   _image_quality,
   _sample_quality,
+  _predictive_checks,
   _recalibration,
   _whiteness,
+  _consistency,
   _closed_form,
 )

@@ -4,7 +4,9 @@ If x is of the distribution that a model predicts, the pixels of its white image
 the autocorrelation of that image is 1 at no distance and 0 at any other. What a covariance does not
 know stays behind as correlation between neighbours: all of it for independent pixels.
 
-Letters: N images; B images at a time; H W C image height, width, channels; K largest lag; L = 2 K + 1.
+As likelihoods are, residuals are of the dequantised images.
+
+Letters: N images; H W C image height, width, channels; K largest lag; L = 2 K + 1.
 """
 
 import functools
@@ -18,12 +20,12 @@ import numpy as np
 
 from structured_obs import plotting
 from structured_obs.distributions import gaussian
-from structured_obs.evaluation import results, views
+from structured_obs.evaluation import passes, results
 from structured_obs.evaluation.results import Trained
 
 Array = jax.Array
 LAG = 5  # K
-BATCH = 32  # B
+BATCH = 32  # images at a time
 SCORED = 256  # images at most
 RESIDUAL = 'residual itself'
 
@@ -55,21 +57,22 @@ def autocorrelation(images: Array, lag: int = LAG) -> Array:
   return lags.reshape(2 * lag + 1, 2 * lag + 1)
 
 
-def measure(trained: Trained, images: np.ndarray) -> tuple[Whiteness, Whiteness]:
+def measure(
+  trained: Trained, images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
+) -> tuple[Whiteness, Whiteness]:
   """Whiteness of the residuals x - mean of p(x|z): as they are, and whitened by a Gaussian model.
 
   Args:
     trained: the model; z is the mean of q(z|x).
     images: [N, H, W, C] as stored; the first 256 are measured.
+    seed: of the dequantisation.
+    where: devices to run on, and the directory to keep unfinished work in.
   """
-  sums, weights = [], []
-  for first in range(0, min(len(images), SCORED), BATCH):
-    batch = np.asarray(images[first : first + BATCH])
-    x = views.to_float(batch, trained.spec.levels)
-    sums.append(jax.device_get(_lags(trained.model, trained.variables, x)))
-    weights.append(len(batch))
-  residual, white = (np.average(part, axis=0, weights=weights) for part in zip(*sums, strict=True))
-  return summarize(residual), summarize(white)
+  noisy = trained.config.objective.dequantize
+  wanted = passes.Pass(_lags, trained.model, trained.spec.levels, noisy, BATCH)
+  key = jax.random.key(seed)
+  residual, white = passes.over_images(wanted, trained.variables, images[:SCORED], key, where)
+  return summarize(residual.mean(0)), summarize(white.mean(0))
 
 
 def summarize(lags: np.ndarray) -> Whiteness:
@@ -80,12 +83,17 @@ def summarize(lags: np.ndarray) -> Whiteness:
   return Whiteness(found, float(np.sqrt(np.nanmean(np.square(rest)))))
 
 
-def of_models(models: Sequence[Trained], images: np.ndarray) -> dict[str, Whiteness]:
-  """Whiteness by the names of the Gaussian models, after that of the first one's residuals."""
+def of_models(
+  models: Sequence[Trained], images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
+) -> dict[str, Whiteness]:
+  """Whiteness by the names of the Gaussian models, after that of the first one's residuals.
+
+  Arguments as of `measure`.
+  """
   found: dict[str, Whiteness] = {}
   for trained in models:
     if trained.model.family.gaussian is not None:
-      residual, white = measure(trained, images)
+      residual, white = measure(trained, images, seed, where)
       found.setdefault(RESIDUAL, residual)
       found[trained.name] = white
   return found
@@ -127,11 +135,13 @@ def draw(path: Path, found: Mapping[str, Whiteness]) -> Path:
   return plotting.image_rows(path, rows, title=f'Autocorrelation, lags to {LAG}')
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _lags(model: Any, variables: Any, x: Array) -> tuple[Array, Array]:
-  """Mean products by lag of the residuals, and of the white images. [L, L] each."""
+def _lags(job: passes.Pass, variables: Any, keys: Array, x: Array) -> tuple[Array, Array]:
+  """Mean products by lag of each residual, and of each white image. [B, L, L] each."""
+  del keys
+  model = job.model
   params = model.apply(variables, None, x, method='reconstruct')
   x = x[..., : model.image.channels]
   residual = x - jax.vmap(model.family.mean)(params)
   white = jax.vmap(functools.partial(gaussian.white_image, model.family))(params, x)
-  return autocorrelation(residual), autocorrelation(white)
+  by_image = jax.vmap(lambda image: autocorrelation(image[None]))
+  return by_image(residual), by_image(white)

@@ -53,6 +53,43 @@ def iwae(log_weights: Array) -> Array:
   return jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
 
 
+def iwae_error(log_weights: Array) -> Array:
+  """Standard error of `iwae` by the delta method: sd(w) / mean(w) / sqrt(K) of the weights w.
+
+  It is trustworthy where many samples are effective: of weights with a heavy tail, few samples have
+  not seen the largest, and both the bound and this error are too small.
+
+  Args:
+    log_weights: [K, B], nats, of K independent samples.
+
+  Returns:
+    [B], nats; NaN for K = 1.
+  """
+  relative = _relative_weights(log_weights)
+  return jnp.std(relative, axis=0, ddof=1) / math.sqrt(log_weights.shape[0])
+
+
+def effective_samples(log_weights: Array) -> Array:
+  """Effective sample size (sum w)^2 / sum w^2 of the weights w: K where all are alike, 1 if one counts.
+
+  Args:
+    log_weights: [K, B], nats, of K independent samples.
+
+  Returns:
+    [B].
+
+  Reference: Kong, "A note on importance sampling using standardized weights", 1992.
+  """
+  relative = _relative_weights(log_weights)  # their sum is K
+  return log_weights.shape[0] ** 2 / jnp.sum(relative**2, axis=0)
+
+
+def _relative_weights(log_weights: Array) -> Array:
+  """Weights over their mean [K, B]; NaN where all are 0."""
+  weights = jnp.exp(log_weights - jnp.max(log_weights, axis=0, keepdims=True))
+  return weights / jnp.mean(weights, axis=0, keepdims=True)
+
+
 def bits_per_dim(log_prob: Array, num_dims: int, width: float) -> Array:
   """Bits per dimension of images on a grid, from a log density of their dequantised version.
 
@@ -97,8 +134,10 @@ def negative_elbo(
     terms: Terms, multipliers: dict[str, Any], step: Array | int = 0
   ) -> tuple[Array, dict[str, Array]]:
     log_prior = terms.stats.get('log_prior', 0)
-    observed = alternating.log_likelihood(fit, terms, step, axis_name)
-    fitted = terms._replace(log_p={**terms.log_p, 'x': observed})
+    fitted = terms
+    if fit != alternating.DENSITY:
+      observed = alternating.log_likelihood(fit, terms, step, axis_name)
+      fitted = terms._replace(log_p={**terms.log_p, 'x': observed})
     loss = -jnp.mean(elbo(fitted, beta) + log_prior)
     if constraints:
       penalty = constrained.penalty(constraints, multipliers, terms.stats, axis_name)
@@ -108,7 +147,7 @@ def negative_elbo(
       told['kernel_error'] = jnp.mean(alternating.kernel_error(terms.images, fit.boundary))
       loss = loss + told['kernel_error']
     if fit.reconstruction is not None:
-      told['reconstruction'] = -jnp.mean(observed)
+      told['reconstruction'] = -jnp.mean(fitted.log_p['x'])
     return loss, {'loss': loss, 'elbo': jnp.mean(elbo(terms)), **term_means(terms), **told}
 
   return objective

@@ -46,15 +46,28 @@ def perceptual(features: Features, weights: Sequence[Array] | None = None) -> Lo
   def loss(x: Array, mean: Array) -> Array:
     base.check_shape('x', x, (None, None, None))
     base.check_shape('mean', mean, jnp.shape(x))
-    total = jnp.zeros((), x.dtype)
-    for i, (a, b) in enumerate(zip(features(x), features(mean), strict=True)):
-      squares = jnp.square(_unit(a) - _unit(b))
-      if weights is not None:
-        squares = squares * jnp.asarray(weights[i], squares.dtype)[None, None]
-      total = total + jnp.mean(jnp.sum(squares, axis=-1)).astype(x.dtype)
+    total = distance(features(x), features(mean), weights).astype(x.dtype)
     return x.size * total
 
   return loss
+
+
+def distance(
+  first: Sequence[Array], second: Sequence[Array], weights: Sequence[Array] | None = None
+) -> Array:
+  """Sum over layers of the mean over pixels of |w * (u(first) - u(second))|^2. [].
+
+  Args:
+    first, second: features [h, w, c] of each layer.
+    weights: [c] for each layer; None weighs all features with 1.
+  """
+  total = jnp.zeros((), first[0].dtype)
+  for i, (a, b) in enumerate(zip(first, second, strict=True)):
+    squares = jnp.square(_unit(a) - _unit(b))
+    if weights is not None:
+      squares = squares * jnp.asarray(weights[i], squares.dtype)[None, None]
+    total = total + jnp.mean(jnp.sum(squares, axis=-1)).astype(total.dtype)
+  return total
 
 
 def vgg(folder: Path) -> Loss:

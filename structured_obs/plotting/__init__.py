@@ -3,8 +3,16 @@
 Figures are drawn without a display and without global state, whatever backend is configured.
 """
 
-from structured_obs.plotting.curves import quantile_quantile, signals, training_curves
+from structured_obs.plotting.curves import quantile_quantile, signals, training_curves, uniformity
 from structured_obs.plotting.grids import image_grid
 from structured_obs.plotting.images import Row, image_rows
 
-__all__ = ['Row', 'image_grid', 'image_rows', 'quantile_quantile', 'signals', 'training_curves']
+__all__ = [
+  'Row',
+  'image_grid',
+  'image_rows',
+  'quantile_quantile',
+  'signals',
+  'training_curves',
+  'uniformity',
+]

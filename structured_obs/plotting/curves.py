@@ -104,6 +104,30 @@ def quantile_quantile(
   return figures.save(figure, path)
 
 
+def uniformity(path: str | Path, histograms: Mapping[str, np.ndarray]) -> Path:
+  """Draws histograms of numbers in [0, 1] that should be uniformly distributed, as densities.
+
+  Args:
+    path: of the PNG file; its directory is made.
+    histograms: by the model's name, fractions [bins] of the numbers in equal bins.
+  """
+  legend = 0.1 + 0.15 * (1 + len(histograms))  # inches, below the axes
+  figure = figures.make((3.6, 2.4 + legend))
+  axes = figure.subplots()
+  axes.plot([0, 1], [1, 1], color='#999999', lw=0.8, ls='--', label='as the model says')
+  for i, (name, fractions) in enumerate(histograms.items()):
+    edges, density = np.linspace(0, 1, len(fractions) + 1), fractions * len(fractions)
+    color = figures.COLORS[i % len(figures.COLORS)]
+    axes.stairs(density, edges, baseline=None, color=color, lw=1, label=name)
+  axes.set(xlim=(0, 1), xlabel='predicted probability of a smaller value', ylabel='density')
+  axes.set_ylim(bottom=0)
+  axes.set_title('probability integral transform of the pixels', fontsize=8, color=figures.INK)
+  _tidy(axes)
+  figure.legend(frameon=False, fontsize=7, loc='lower center', handletextpad=0.5)
+  figure.tight_layout(rect=(0, legend / (2.4 + legend), 1, 1))
+  return figures.save(figure, path)
+
+
 def _series(
   records: Sequence[Mapping[str, Any]], kind: str, name: str
 ) -> tuple[np.ndarray, np.ndarray]:

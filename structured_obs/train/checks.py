@@ -17,6 +17,7 @@ def check(config: Config) -> None:
     )
   _check_accumulate(config)
   _check_dense(config)
+  _check_classifier(config)
 
 
 def _check_dense(config: Config) -> None:
@@ -44,6 +45,26 @@ def _check_dense(config: Config) -> None:
     raise ValueError(
       f'{name} must keep its default with networks of dense blocks, which have weight norm and one last '
       'layer for all outputs.'
+    )
+
+
+def _check_classifier(config: Config) -> None:
+  """Raises a ValueError if a classifier has no classes, or is asked for what is of images' densities."""
+  if config.model.kind != 'classifier':
+    return
+  if not config.data.labels:
+    raise ValueError(
+      "data.labels must be True where model.kind is 'classifier', which learns the classes of images."
+    )
+  default = Config()
+  unfit = {
+    'likelihood': config.likelihood.family != default.likelihood.family,
+    'optim.stages': config.optim.stages,
+    'objective.white_steps': config.objective.white_steps,
+  }
+  for name in (name for name, given in unfit.items() if given):
+    raise ValueError(
+      f"{name} must keep its default where model.kind is 'classifier', which has no p(x|z)."
     )
 
 

@@ -1,15 +1,19 @@
 """Runs that have trained, evaluated on the same images and compared: one table, one report."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from structured_obs.data import prepare
 from structured_obs.data.prepare import DataSpec, Prepared
-from structured_obs.evaluation import explanation, report, results, sections
-from structured_obs.evaluation.results import Trained
-from structured_obs.train import finished, parallel
+from structured_obs.evaluation import explanation, passes, report, results, sections
+from structured_obs.evaluation.results import Result, Trained
+from structured_obs.train import extractors, finished, parallel
 
 
 class Request(NamedTuple):
@@ -20,10 +24,12 @@ class Request(NamedTuple):
   num_images: int = 0  # the first so many; 0 for all
   samples: int = 0  # of the importance-weighted bound; 0 for the first run's configuration
   seed: int = 0  # of the dequantisation and the latents
+  features: str = 'random_conv'  # network that images are compared in; see `extractors.FORMS`
   data: str = ''  # source of other images than the models were trained on, as data.source; '' of those
 
 
 DEFAULT = Request()
+UNFINISHED = '.partial'  # in the directory of a report: what an interrupted evaluation has done
 ALL = 'all'  # of data that are not split, on which nothing is trained
 
 
@@ -42,49 +48,75 @@ def evaluate(
 ) -> Compared:
   """Evaluate runs, differences being from the first one, and write the report.
 
+  An evaluation that was interrupted goes on where it was when it is asked for again: see
+  `evaluation.unfinished`. On several hosts it begins anew.
+
   Args:
     workdirs: of the runs, by the names that they have in tables.
     directory: that the report is written to.
     request: which images and how many samples.
-    say: is given a line of text when the evaluation starts.
+    say: is given lines of text when the evaluation starts.
 
   Raises:
     FileNotFoundError: there is no run, no checkpoint or no data.
-    ValueError: the runs were not trained on the same data, or other data do not fit them.
+    ValueError: the runs were not trained on the same data, other data do not fit them, or there is no
+      such network of features.
   """
   opened = [finished.load(path, request.checkpoint, name) for name, path in workdirs.items()]
   models, own = [trained for trained, _ in opened], opened[0][1]
   results.check_comparable(models[0], models[1:])
+  extractor = extractors.find(request.features, models[0].model.image)
   data, split = own, request.split
   if request.data:
     data, split = other_data(models[0], request.data, split)
   images = data.images['train' if split == ALL else split][: request.num_images or None]
   source = f' of {data.spec.source}' if request.data else ''
   say(f'Evaluating {", ".join(workdirs)} on {len(images)} images of the {split} split{source}.')
-  settings = results.settings_of(models[0].config, models[0].spec, request.samples)
-  mesh = parallel.make_mesh()
-  found = [
-    results.evaluate(
-      trained,
-      images,
-      settings._replace(dequantize=trained.config.objective.dequantize),
-      mesh,
-      request.seed,
-    )
-    for trained in models
-  ]
+  unfinished = Path(directory) / UNFINISHED
+  if unfinished.is_dir():
+    say(f'Going on with what an interrupted evaluation has kept in {unfinished}, where it is of use.')
+  where = passes.Where(parallel.make_mesh(), unfinished)
+  found = _scored(models, images, request, where)
   further = sections.make(
-    sections.Evaluated(found, split, images, own.images, request.seed, not request.data)
+    sections.Evaluated(
+      found,
+      split,
+      images,
+      own.images,
+      seed=request.seed,
+      own_data=not request.data,
+      where=where,
+      extractor=extractor,
+    )
   )
   about: dict[str, Any] = {
     'data': data.spec.source,
     'split': split,
     'checkpoint': request.checkpoint,
     'seed': request.seed,
+    'devices': f'{len(jax.devices())} x {jax.devices()[0].device_kind}',
   }
   written = report.write_evaluation(directory, found, images, about, further)
+  shutil.rmtree(unfinished, ignore_errors=True)
   parts = [results.comparison_table(found), explanation.text(found)]
   return Compared('\n\n'.join([*parts, *(section.text for section in further)]), written)
+
+
+def _scored(
+  models: Sequence[Trained], images: np.ndarray, request: Request, where: passes.Where
+) -> list[Result]:
+  """Scores of all models, with the settings of the first one."""
+  settings = results.settings_of(models[0].config, models[0].spec, request.samples)
+  return [
+    results.evaluate(
+      trained,
+      images,
+      settings._replace(dequantize=trained.config.objective.dequantize),
+      where,
+      request.seed,
+    )
+    for trained in models
+  ]
 
 
 def other_data(trained: Trained, source: str, split: str) -> tuple[Prepared, str]:

@@ -283,6 +283,11 @@ def locate(workdir: Path, which: str | int) -> tuple[Path, int]:
     for name, steps_there in found.items():
       if int(which) in steps_there:
         return workdir / name, int(which)
+  if not any(found.values()):
+    raise FileNotFoundError(
+      f"{workdir} has no checkpoint '{which}' nor any other; go on with its training until it has "
+      'saved one.'
+    )
   raise FileNotFoundError(
     f"{workdir} has no checkpoint '{which}'; it has the steps {found[CHECKPOINTS]}, and best "
     f"{found[BEST]}. 'best', 'latest' or one of these steps can be restored."

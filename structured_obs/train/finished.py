@@ -4,7 +4,7 @@ from pathlib import Path
 
 from structured_obs.data import prepare
 from structured_obs.data.prepare import Prepared
-from structured_obs.evaluation import report
+from structured_obs.evaluation import classification, report
 from structured_obs.evaluation.results import Trained
 from structured_obs.train import checkpoint, distributed, metrics
 from structured_obs.train import experiment as experiments
@@ -26,8 +26,23 @@ def load(
 
   Raises:
     FileNotFoundError: if there is no run, no such checkpoint or no data.
-    ValueError: if the checkpoint is damaged, or the data are no longer those of the training.
+    ValueError: if the checkpoint is damaged, the data are no longer those of the training, or the run is
+      of a classifier.
   """
+  trained, prepared = reopen(workdir, which, name)
+  if classification.is_classifier(trained):
+    raise ValueError(
+      f'{workdir} is of a classifier, which is no distribution of images: its accuracy is in '
+      f'{Path(workdir) / "report.md"}, and evaluations of other runs compare images in its features by '
+      f'--features=classifier:{workdir}.'
+    )
+  return trained, prepared
+
+
+def reopen(
+  workdir: str | Path, which: str | int = 'best', name: str = ''
+) -> tuple[Trained, Prepared]:
+  """Opens a run of any kind of model, also of a classifier; see `load`."""
   workdirs.read(Path(workdir))
   restored = experiments.restore(workdir, which)
   experiment = restored.experiment
@@ -57,11 +72,13 @@ def write_report(workdir: str | Path) -> Path | None:
   since they read a checkpoint together; process 0 writes, on its first device, and gets the path.
 
   Raises:
-    FileNotFoundError, ValueError: as `load`.
+    FileNotFoundError, ValueError: as `load`, but for classifiers.
   """
   best = checkpoint.steps_in(Path(workdir) / experiments.BEST)
-  trained, prepared = load(workdir, 'best' if best else 'latest')
+  trained, prepared = reopen(workdir, 'best' if best else 'latest')
   if not distributed.primary():
     return None
+  if classification.is_classifier(trained):
+    return classification.write_report(trained, prepared.images)
   command = workdirs.read(Path(workdir))['command']
   return report.write_report(trained, prepared.images, metrics.read(Path(workdir)), command)

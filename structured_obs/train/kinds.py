@@ -9,6 +9,7 @@ from structured_obs.config import Config
 from structured_obs.distributions.base import Family, ImageShape
 from structured_obs.models import (
   autoencoder,
+  classifier,
   covariance_network,
   distribution,
   observation,
@@ -65,6 +66,19 @@ def _sr_vae(config: Config, family: Family, image: ImageShape) -> sr_vae.SrVAE:
   return made
 
 
+def _classifier(config: Config, family: Family, image: ImageShape) -> classifier.Classifier:
+  model = config.model
+  return classifier.Classifier(
+    family,
+    image,
+    features=tuple(model.features),
+    blocks=model.blocks,
+    norm=model.norm,
+    axis_name=parallel.AXIS,
+    dtype=COMPUTE[config.train.compute],
+  )
+
+
 def _network(config: Config) -> dict[str, Any]:
   model = config.model
   stages = schedule.parse_stages(config.optim.stages)
@@ -97,7 +111,8 @@ KINDS: dict[str, Builder] = {
   'covariance': _covariance,
   'distribution': _distribution,
   'sr_vae': _sr_vae,
+  'classifier': _classifier,
 }
 CONDITIONED = ('covariance',)  # kinds that are given the mean of an image
-LABELLED = ('vae',)  # kinds that may be given the class of an image
+LABELLED = ('vae', 'classifier')  # kinds that may be given the class of an image
 WITH_PRIOR = ('vae', 'sr_vae')  # kinds whose latents have one

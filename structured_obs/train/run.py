@@ -83,11 +83,17 @@ def farewell(outcome: loop.Outcome, config: Config, options: Options) -> str:
   best = outcome.standing
   if best.best is not None:
     ended += f' Best validation ELBO {best.best:.3f} nats per image, at step {best.best_step}.'
+  commands = [
+    f'  evaluate:  python -m launch.evaluate --workdir={options.workdir}',
+    f'  sample:    python -m launch.sample --workdir={options.workdir}',
+  ]
+  if config.model.kind == 'classifier':
+    features = f'--features=classifier:{options.workdir}'
+    commands = [f'  evaluate:  python -m launch.evaluate {features} --workdir=RUN']
   return '\n'.join([
     ended,
     *([f'  resume:    {options.command}'] if options.command else []),
-    f'  evaluate:  python -m launch.evaluate --workdir={options.workdir}',
-    f'  sample:    python -m launch.sample --workdir={options.workdir}',
+    *commands,
   ])
 
 

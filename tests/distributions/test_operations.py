@@ -19,12 +19,14 @@ from tests.distributions.cases import Case, assert_close, assert_within, each
 MAIN = cases.gaussian_only(cases.main_cases())
 WITH_GENERIC = MAIN + cases.gaussian_only(cases.generic_cases())
 ALL = WITH_GENERIC + cases.gaussian_only(cases.shape_cases())
-MASKS = ('random', 'none', 'all', 'one hidden')
+MASKS = ('random', 'none', 'all', 'one hidden', 'left half')
 
 
 def _mask(kind: str, problem: cases.Problem) -> Any:
   if kind == 'random':
     return cases.random_mask(problem.image, seed=3)
+  if kind == 'left half':
+    return np.broadcast_to(np.arange(problem.image.width)[:, None] < 2, tuple(problem.image))
   mask = np.full(tuple(problem.image), kind != 'none')
   mask.flat[problem.size // 2] = kind == 'all'
   return mask

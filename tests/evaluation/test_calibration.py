@@ -55,6 +55,15 @@ def test_quantiles_match_for_a_perfect_model():
   assert calibration.quantiles(np.ones(5), 1)[0].min() >= 0
 
 
+@pytest.mark.parametrize(('dims', 'error'), [(16, 0.012), (64, 0.003)])
+def test_distance_from_chi_square_is_that_of_kolmogorov_and_smirnov(dims: int, error: float):
+  for scale in (0.9, 1.0, 1.1):
+    distances = scale * np.random.default_rng(1).chisquare(dims, 300) / dims
+    exact = stats.kstest(dims * distances, stats.chi2(dims).cdf).statistic
+    assert abs(calibration.chi_square_distance(distances, dims) - exact) < error
+  assert calibration.chi_square_distance(np.full(4, 100.0), dims) == pytest.approx(1)
+
+
 def test_few_images():
   assert math.isnan(calibration.calibration(np.ones(1), 4).spread)
   with pytest.raises(ValueError, match='at least one image'):
@@ -66,3 +75,4 @@ def test_few_images():
 def test_nan_stays():
   found = calibration.calibration(np.array([1.0, math.nan]), 4)
   assert all(math.isnan(value) for value in found)
+  assert math.isnan(calibration.chi_square_distance(np.array([1.0, math.nan]), 4))

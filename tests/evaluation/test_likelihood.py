@@ -13,6 +13,7 @@ from structured_obs.data import images as pixels
 from structured_obs.distributions import base
 from structured_obs.evaluation import likelihood
 from structured_obs.evaluation.likelihood import Scores, Settings
+from structured_obs.evaluation.passes import Where
 from structured_obs.models import vae
 from structured_obs.objectives import bounds, terms
 from tests.evaluation import linear_gaussian
@@ -42,7 +43,7 @@ def _score(tree, settings: Settings, model=MODEL, **options) -> Scores:
 
 
 def _arrays(scores: Scores) -> dict[str, np.ndarray]:
-  return {name: a for name, a in scores._asdict().items() if name != 'parts'} | dict(scores.parts)
+  return scores.by_name() | dict(scores.parts)
 
 
 def _assert_equal(first: Scores, second: Scores) -> None:
@@ -58,6 +59,8 @@ def test_bounds_are_tight_for_the_exact_posterior(samples: int):
   exact = linear_gaussian.log_evidence(tree, _x())
   scores = _score(tree, PLAIN._replace(importance_samples=samples))
   np.testing.assert_allclose(scores.iwae, exact, rtol=1e-5, atol=1e-4)
+  np.testing.assert_allclose(scores.effective_samples, samples, rtol=1e-6)
+  np.testing.assert_allclose(scores.iwae_error, 0 if samples > 1 else math.nan, atol=1e-4)
 
 
 def test_bounds_of_many_samples():
@@ -87,6 +90,22 @@ def test_one_sample_is_one_weight():
   np.testing.assert_allclose(scores.kl, expected.stats['kl_z'], rtol=1e-6)
 
 
+def test_error_and_effective_samples_of_the_same_weights_as_the_bound():
+  tree, samples = linear_gaussian.variables(IMAGE, widen=1.5), 20
+  scores = _score(tree, Settings(LEVELS, importance_samples=samples, chunk=7))
+  keys = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(KEY, row)))(jnp.arange(11))
+  noisy = jax.vmap(functools.partial(pixels.dequantize, levels=LEVELS))(keys[:, 0], jnp.asarray(_x()))
+  drawn = [jax.vmap(jax.random.fold_in, (0, None))(keys[:, 1], sample) for sample in range(samples)]
+  logs = [terms.log_weight(MODEL.apply(tree, one, noisy)) for one in drawn]
+  w = np.exp(np.asarray(logs, np.float64))  # [20, 11]
+  np.testing.assert_allclose(scores.iwae, np.log(w.mean(axis=0)), rtol=1e-5)
+  expected = w.sum(axis=0) ** 2 / (w**2).sum(axis=0)
+  np.testing.assert_allclose(scores.effective_samples, expected, rtol=1e-4)
+  error = w.std(axis=0, ddof=1) / w.mean(axis=0) / math.sqrt(samples)
+  np.testing.assert_allclose(scores.iwae_error, error, rtol=1e-4)
+  assert np.all((expected > 1) & (expected < samples))
+
+
 @pytest.mark.parametrize(('batch_size', 'chunk', 'devices'), [(64, 7, 1), (4, 50, 1), (5, 3, 4)])
 def test_scores_depend_on_neither_batch_chunk_nor_devices(batch_size, chunk, devices):
   tree = linear_gaussian.variables(IMAGE, widen=1.5)
@@ -95,7 +114,7 @@ def test_scores_depend_on_neither_batch_chunk_nor_devices(batch_size, chunk, dev
   found = _arrays(expected).values()
   assert all(values.shape == (11,) and values.dtype == np.float64 for values in found)
   other = settings._replace(batch_size=batch_size, chunk=chunk)
-  _assert_equal(_score(tree, other, mesh=_mesh(devices)), expected)
+  _assert_equal(_score(tree, other, where=Where(_mesh(devices))), expected)
 
 
 def test_large_log_densities_keep_their_decimals():
@@ -153,7 +172,7 @@ def test_scores_of_the_real_model(family: str):
   settings = Settings(
     LEVELS, importance_samples=4, chunk=3, batch_size=2, dequantize=not discrete
   )
-  scores = likelihood.split_scores(model, tree, images, KEY, settings, _mesh(2))
+  scores = likelihood.split_scores(model, tree, images, KEY, settings, Where(_mesh(2)))
   found = _arrays(scores)
   assert np.isnan(found.pop('mahalanobis')).all() == discrete
   assert np.isfinite(np.stack(list(found.values()))).all()

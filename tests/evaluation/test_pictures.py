@@ -56,8 +56,11 @@ def test_a_way_leads_from_one_image_to_the_other_with_one_noise():
 @pytest.mark.parametrize(
   ('kinds', 'names'),
   [
-    ((vae.VAE, autoencoder.Autoencoder), {'residuals', 'deviations', 'prior', 'interpolation'}),
-    ((autoencoder.Autoencoder,), {'residuals', 'deviations', 'interpolation'}),
+    (
+      (vae.VAE, autoencoder.Autoencoder),
+      {'residuals', 'deviations', 'correlations', 'prior', 'interpolation'},
+    ),
+    ((autoencoder.Autoencoder,), {'residuals', 'deviations', 'correlations', 'interpolation'}),
   ],
 )
 def test_every_picture_that_the_models_allow(kinds: Any, names: set[str], tmp_path: Path):

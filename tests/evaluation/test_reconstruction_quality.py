@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from structured_obs.evaluation import (
+  features,
+  image_measures,
   quality_report,
   reconstruction_quality,
   results,
@@ -26,12 +28,18 @@ PIXELS = IMAGES / 127.5 - 1
 
 
 @pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> list[results.Trained]:
-  """A VAE and an autoencoder, of images that are seen in more than one batch."""
-  monkeypatch.setattr(reconstruction_quality, 'BATCH', 3)
+def models() -> list[results.Trained]:
+  """A VAE and an autoencoder."""
   first, second = trained(vae.VAE, 'diagonal'), trained(autoencoder.Autoencoder, 'low_rank')
   spec = first.spec._replace(levels=256)
   return [first._replace(spec=spec), second._replace(spec=spec)]
+
+
+def of_models(models: list[results.Trained], images: np.ndarray) -> Any:
+  originals = image_measures.Originals(images, images)
+  extractor = features.random_conv(IMAGE)
+  measured = image_measures.of_models(models, originals, extractor)
+  return reconstruction_quality.of_measured(measured)
 
 
 def _means(model: results.Trained) -> np.ndarray:
@@ -41,7 +49,7 @@ def _means(model: results.Trained) -> np.ndarray:
 
 
 def test_scores_are_those_of_the_clipped_means(models: list[results.Trained]):
-  found = reconstruction_quality.of_models(models, IMAGES)
+  found = of_models(models, IMAGES)
   assert list(found) == ['original images', 'diagonal', 'low_rank']
   for model in models:
     means, scores = _means(model), found[model.name].scores
@@ -53,25 +61,11 @@ def test_scores_are_those_of_the_clipped_means(models: list[results.Trained]):
     np.testing.assert_allclose(found[model.name].shown['reconstructions'], means, atol=1e-4)
 
 
-def test_new_images_depend_on_the_seed_and_not_on_the_batch(
-  models: list[results.Trained], monkeypatch: pytest.MonkeyPatch
-):
-  shown = []
-  for batch, seed in ((3, 0), (100, 0), (100, 1)):
-    monkeypatch.setattr(reconstruction_quality, 'BATCH', batch)
-    shown.append(reconstruction_quality.of_models(models[:1], IMAGES, seed)['diagonal'].shown)
-  for kind in ('new means', 'new samples'):
-    np.testing.assert_allclose(shown[0][kind], shown[1][kind], atol=1e-4)
-    assert np.abs(shown[1][kind] - shown[2][kind]).max() > 0.1
-  assert np.abs(shown[0]['new means'] - shown[0]['new samples']).max() > 0.1
-  assert np.abs(shown[0]['new samples']).max() <= 1
-
-
 def test_other_originals_tell_what_chance_does(
   models: list[results.Trained], monkeypatch: pytest.MonkeyPatch
 ):
-  monkeypatch.setattr(reconstruction_quality, 'SPECTRA', 3)
-  found = reconstruction_quality.of_models(models, IMAGES)
+  monkeypatch.setattr(image_measures, 'KEPT', 3)
+  found = of_models(models, IMAGES)
   spectra = spectrum.log_spectra(PIXELS)
   expected = np.abs(spectra[3:6].mean(0) - spectra[:3].mean(0)).mean()
   told = found['original images'].scores['log_spectrum_absolute_new_means']
@@ -82,7 +76,8 @@ def test_other_originals_tell_what_chance_does(
 
 def _evaluated(models: list[results.Trained]) -> sections.Evaluated:
   ones = np.ones(len(IMAGES))
-  scores = Scores(ones, ones, ones, ones, ones)
+  fields: dict[str, Any] = dict.fromkeys(Scores._fields[:-1], ones)
+  scores = Scores(**fields)
   found = [results.Result(model, Settings(256), scores) for model in models]
   return sections.Evaluated(found, 'test', IMAGES, {'train': IMAGES, 'validation': IMAGES[:0]})
 
@@ -105,7 +100,10 @@ def test_section_of_two_models(models: list[results.Trained], tmp_path: Path):
     False, True, False, False
   ]  # fmt: skip
   assert [bool(cell) for cell in rows['PSNR, dB']] == [False, True, True, True]
+  assert 'in the layers of random_conv (' in section.text
   tree = json.loads(results.strict_json(section.tree))
+  assert (tree['features'], len(tree['fingerprint'])) == ('random_conv', 12)
+  assert tree['models']['diagonal']['perceptual_distance']['num_images'] == 7
   difference = tree['differences']['low_rank - diagonal']['psnr_db']
   arrays = section.arrays
   paired = arrays['low_rank/psnr_db'] - arrays['diagonal/psnr_db']
@@ -131,6 +129,6 @@ def test_without_dm_pix_the_section_says_so(
 def test_models_without_an_encoder_or_levels_have_no_section(models: list[results.Trained]):
   real = models[0]._replace(spec=models[0].spec._replace(levels=0))
   bare = models[0]._replace(model=type('Model', (), {'image': IMAGE})())
-  assert not reconstruction_quality.of_models([real, bare], IMAGES)
-  assert quality_report.text({}) == ''
-  assert not reconstruction_quality.of_models(models, IMAGES[:0])
+  assert not of_models([real, bare], IMAGES)
+  assert quality_report.text({}, features.random_conv(IMAGE)) == ''
+  assert not of_models(models, IMAGES[:0])

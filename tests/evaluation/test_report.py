@@ -60,7 +60,16 @@ def _result(name: str, elbo: list[float], samples: int = 500) -> results.Result:
   )
   values = np.array(elbo)
   distance = np.linspace(0.5, 1.5, len(values))
-  scores = Scores(values, np.ones_like(values), values + 1, values + 0.5, distance)
+  ones = np.ones_like(values)
+  scores = Scores(
+    elbo=values,
+    kl=ones,
+    log_prob=values + 1,
+    iwae=values + 0.5,
+    mahalanobis=distance,
+    iwae_error=0.25 * ones,
+    effective_samples=3 * ones,
+  )
   return results.Result(trained, Settings(17, samples), scores)
 
 
@@ -97,6 +106,9 @@ def test_table():
   bits = [(value / 36 + math.log(0.125 ** -1)) / math.log(2) for value in (29.5, 23.5)]
   found = [float(cell.split()[0]) for cell in rows['negative IWAE-500, bits/dim']]
   np.testing.assert_allclose(found, [*bits, bits[1] - bits[0]], atol=6e-5)
+  assert rows['effective samples of 500'] == ['3.0 ± 0.0', '3.0 ± 0.0', '0.0 ± 0.0']
+  assert rows['standard error of an IWAE-500'][0] == '0.250 ± 0.000'
+  assert 'samples, (sum w)^2 / sum w^2' in explanation.text([FIRST])
   assert rows['squared Mahalanobis distance q / D'][:2] == ['1.000 ± 0.289'] * 2
   assert rows['its spread, sd(q) / sqrt(2 D)'] == ['2.121', '2.121', '']  # 0.5 sqrt(36 / 2)
 
@@ -134,7 +146,9 @@ def test_probabilities_and_densities_are_compared_in_bits_alone():
 
 
 def test_one_sample_has_no_importance_weights():
-  assert 'IWAE' not in results.comparison_table([_result('x', [-1.0], samples=1)])
+  table = results.comparison_table([_result('x', [-1.0], samples=1)])
+  assert 'IWAE' not in table
+  assert 'effective' not in table
 
 
 def test_explanation_tells_levels_noise_and_what_is_not_finite():
@@ -170,6 +184,9 @@ def test_runs_on_other_data_are_not_compared():
   other = SECOND.trained._replace(spec=SPEC._replace(sha256='1'))
   with pytest.raises(ValueError, match='low_rank was trained on other images than diagonal'):
     results.check_comparable(FIRST.trained, [SECOND.trained, other])
+  larger = SECOND.trained._replace(spec=SPEC._replace(sha256='1', height=8))
+  with pytest.raises(ValueError, match='npz:x of 8 x 3 x 3, npz:x of 4 x 3 x 3'):
+    results.check_comparable(FIRST.trained, [larger])
   plain = config.Config(objective=config.ObjectiveConfig(dequantize=False))
   with pytest.raises(ValueError, match=r'objective\.dequantize'):
     results.check_comparable(FIRST.trained, [SECOND.trained._replace(config=plain)])
@@ -213,5 +230,6 @@ def test_report_of_an_evaluation(tmp_path: Path):
   arrays = np.load(path.parent / 'per_image.npz')
   assert tree['split'] == 'test'
   assert arrays['low_rank/iwae'].shape == (9,)
+  assert arrays['low_rank/effective_samples'].shape == (9,)
   mean = tree['models']['diagonal']['scores']['negative_elbo_nats']['mean']
   np.testing.assert_allclose(mean, -arrays['diagonal/elbo'].mean(), rtol=1e-12)

@@ -1,13 +1,16 @@
 """Features and their section: of any batch the same, and as close to the data as the images are."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation import feature_distances, features, sample_quality
+from structured_obs.evaluation import feature_distances, features, image_measures, passes, sample_quality
 from structured_obs.models import vae
 from tests.evaluation.test_pictures import IMAGE, trained
+
+EVERYWHERE = passes.Where(jax.make_mesh((4,), (passes.AXIS,)))
 
 
 def test_random_features_tell_sharp_images_from_blurred_ones():
@@ -22,13 +25,10 @@ def test_random_features_tell_sharp_images_from_blurred_ones():
   assert other > 10 * abs(same)
 
 
-def test_features_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch):
+def test_features_do_not_depend_on_the_devices():
   x = np.random.default_rng(0).uniform(-1, 1, (7, 5, 6, 3)).astype(np.float32)
   extractor = features.random_conv(ImageShape(5, 6, 3))
-  found = []
-  for batch in (3, 64):
-    monkeypatch.setattr(features, 'BATCH', batch)
-    found.append(features.extract(extractor, x))
+  found = [features.extract(extractor, x, where) for where in (passes.HERE, EVERYWHERE)]
   np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
   assert found[0].shape == (7, sum(features.WIDTHS[:2]) + 4 * features.WIDTHS[2])
 
@@ -47,17 +47,24 @@ def test_the_section_of_a_model():
   model = model._replace(spec=model.spec._replace(levels=256))
   images = np.random.default_rng(0).integers(0, 256, (20, *IMAGE)).astype(np.uint8)
   extractor = features.of_user(lambda x: x[:, 0, :2, 0], 'two pixels')
-  found = sample_quality.of_models([model], images[:10], images[10:], extractor)
+
+  def found_in(extractor: features.Extractor, count: int) -> sample_quality.Found | None:
+    originals = image_measures.Originals(images[:count], images[10:])
+    return sample_quality.of_measured(
+      image_measures.of_models([model], originals, extractor), extractor
+    )
+
+  found = found_in(extractor, 10)
   assert found is not None
   kinds = [pair[1] for pair in found.distances if pair[0] == 'diagonal']
   assert kinds == ['reconstructions', 'new means', 'new samples']
   x = images[..., 0] / 127.5 - 1
   expected = feature_distances.frechet(x[:10, 0, :2], x[10:, 0, :2])
-  assert found.distances[sample_quality.OTHERS, ''].frechet == pytest.approx(expected, rel=1e-4)
+  assert found.distances[image_measures.OTHERS, ''].frechet == pytest.approx(expected, rel=1e-4)
   assert 'two pixels' in sample_quality.text(found)
   assert len(sample_quality.as_json(found)['distances']) == 4
-  few = sample_quality.of_models([model], images[:6], images[10:], features.random_conv(IMAGE))
+  few = found_in(features.random_conv(IMAGE), 6)
   assert few is not None
   assert np.isnan(few.distances['diagonal', 'new means'].frechet)
   assert 'no Frechet distance of 6 images' in sample_quality.text(few)
-  assert sample_quality.of_models([model], images[:5], images[10:], extractor) is None
+  assert found_in(extractor, 5) is None

@@ -1,10 +1,16 @@
 """Autocorrelations of images whose autocorrelation is known, and of a model that knows it."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.evaluation import whiteness
+from structured_obs.config import Config, ObjectiveConfig
+from structured_obs.evaluation import passes, whiteness
+from structured_obs.models import vae
+from tests.evaluation.test_pictures import IMAGES, trained
 
 
 def _moving_average(images: int = 400, height: int = 12, width: int = 9) -> np.ndarray:
@@ -33,3 +39,20 @@ def test_root_mean_square_leaves_the_middle_out():
   found = whiteness.summarize(lags)
   assert found.autocorrelation[1, 1] == 1
   assert found.root_mean_square == pytest.approx(np.sqrt((2 * 0.1**2 + 2 * 0.2**2) / 8))
+
+
+def test_a_model_is_measured_on_all_images_whatever_the_batch(monkeypatch: pytest.MonkeyPatch):
+  """Two at a time on two devices, beside the products of all images at once."""
+  found = trained(vae.VAE, 'diagonal')
+  plain = Config(objective=ObjectiveConfig(dequantize=False))
+  found = found._replace(config=plain, spec=found.spec._replace(levels=256))
+  monkeypatch.setattr(whiteness, 'BATCH', 2)
+  auto = (jax.sharding.AxisType.Auto,)
+  mesh = jax.make_mesh((2,), ('batch',), axis_types=auto, devices=jax.devices()[:2])
+  residual, white = whiteness.measure(found, IMAGES, where=passes.Where(mesh))
+  x = IMAGES / np.float32(127.5) - 1
+  params: Any = found.model.apply(found.variables, None, jnp.asarray(x), method='reconstruct')
+  errors = jnp.asarray(x) - params.mean
+  for one, images in ((residual, errors), (white, errors / jnp.exp(params.log_scale))):
+    expected = whiteness.summarize(np.asarray(whiteness.autocorrelation(images)))
+    np.testing.assert_allclose(one.autocorrelation, expected.autocorrelation, atol=1e-5)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from structured_obs.train import compared
 from tests.launch import conftest
 
 
@@ -22,7 +23,11 @@ def test_evaluate_compares_two_runs(demo: conftest.Demo):
   tree = json.loads((folder / 'evaluation.json').read_text())
   assert (tree['split'], tree['images'], tree['checkpoint']) == ('validation', 7, 'latest')
   assert tree['models']['low_rank']['step'] == 3
-  assert np.load(folder / 'per_image.npz')['diagonal/mahalanobis'].shape == (7,)
+  assert tree['devices'] == '1 x cpu'
+  effective = np.load(folder / 'per_image.npz')['diagonal/effective_samples']
+  assert np.all((effective >= 1) & (effective < 2.0001))
+  assert effective.shape == (7,)
+  assert not (folder / compared.UNFINISHED).exists()
   assert tree['image_quality']['differences']['diagonal - low_rank']['psnr_db']['num_images'] == 7
   for figure in ('calibration', 'grid', 'spectra'):
     assert (folder / 'figures' / f'{figure}.png').is_file()
@@ -44,6 +49,11 @@ def test_evaluate_names_the_checkpoints_there_are(demo: conftest.Demo):
   error = _error(f'--workdir={demo.workdir / "diagonal"}', '--checkpoint=77')
   assert "no checkpoint '77'" in error
   assert '[3]' in error
+
+
+def test_unknown_features_are_refused(demo: conftest.Demo):
+  error = _error(f'--workdir={demo.workdir / "diagonal"}', '--features=lpips')
+  assert "features is 'lpips', but must be one of random_conv, classifier:WORKDIR" in error
 
 
 def test_a_run_is_not_compared_with_itself(demo: conftest.Demo):

@@ -46,6 +46,19 @@ def test_iwae_of_one_sample_is_its_weight_and_of_many_the_log_mean_exp():
   assert np.all(bounds.iwae(weights) >= jnp.mean(weights, axis=0))
 
 
+def test_effective_samples_and_the_error_of_the_bound():
+  logs = np.random.default_rng(2).normal(size=(7, 5)) * [0, 0.1, 1, 3, 20] + [0, -9e3, 9e3, 1, 2]
+  given = jnp.asarray(logs)
+  logs = np.asarray(given, np.float64)  # as they are rounded
+  w = np.exp(logs - logs.mean(axis=0))
+  effective, error = (f(given) for f in (bounds.effective_samples, bounds.iwae_error))
+  np.testing.assert_allclose(effective, w.sum(axis=0) ** 2 / (w**2).sum(axis=0), rtol=1e-4)
+  expected = w.std(axis=0, ddof=1) / w.mean(axis=0) / math.sqrt(7)
+  np.testing.assert_allclose(error, expected, rtol=1e-3, atol=1e-9)
+  assert (effective[0], error[0]) == (7, 0)  # of equal weights
+  assert np.isnan(bounds.iwae_error(given[:1])).all()
+
+
 def test_bits_per_dim_of_a_density_that_is_flat_on_bins_is_the_code_length():
   # A density of p_k / width on bin k: with uniform noise inside the bin the bound is tight.
   width, probabilities = 2 / 15, stats.binom.pmf(np.arange(16), 15, 0.3)

@@ -41,7 +41,7 @@ def test_new_images_and_pictures_of_all_kinds(opened, tmp_path):
   trained, prepared = opened
   model, variables = trained.model, trained.variables
   found = pictures.write(tmp_path, [trained], prepared.images['test'][:2])
-  assert len(found) == 4
+  assert len(found) == 5
   request = views.Request((0, 0, 0), samples=1, components=0, labels=(3, 7))
   key = jax.random.key(0)
   alone = [

@@ -1,0 +1,62 @@
+"""How often a classifier is right: its scores on a split, and the report of its training.
+
+Letters: N images.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from structured_obs.evaluation import likelihood, passes, results
+from structured_obs.evaluation.results import Trained
+from structured_obs.models.classifier import Classifier
+
+Array = jax.Array
+Scores = dict[str, np.ndarray]  # [N] each: 'accuracy', 0 or 1, and 'log_prob' of the class, nats
+
+
+def is_classifier(trained: Trained) -> bool:
+  """Whether a model tells classes of images, and no distribution of them."""
+  return isinstance(trained.model, Classifier)
+
+
+def scores(trained: Trained, images: np.ndarray, where: passes.Where = passes.HERE) -> Scores:
+  """Scores of images [N, H, W, C + 1], as stored with their class."""
+  size = trained.config.eval.batch_size
+  job = passes.Pass(_score, trained.model, trained.spec.levels, batch_size=size)
+  return passes.over_images(job, trained.variables, images, jax.random.key(0), where)
+
+
+def _score(job: passes.Pass, variables: Any, keys: Array, x: Array) -> dict[str, Array]:
+  terms = job.model.apply(variables, keys, x)
+  return {'accuracy': terms.stats['accuracy'], 'log_prob': terms.log_p['y']}
+
+
+def write_report(trained: Trained, images: Mapping[str, np.ndarray]) -> Path:
+  """Writes `report.md` into the workdir of a run that ended; returns the path.
+
+  Args:
+    trained: the best checkpoint of the run.
+    images: of the splits; 'validation' and 'test' are scored where they hold any.
+  """
+  lines = [['split', 'images', 'accuracy', '-log p(class given image), nats']]
+  for split in ('validation', 'test'):
+    if len(images[split]):
+      found = scores(trained, images[split])
+      accuracy, log_prob = (likelihood.summarize(v) for v in (found['accuracy'], -found['log_prob']))
+      count = str(accuracy.num_images)
+      lines.append([split, count, results.cell(accuracy, 4), results.cell(log_prob, 4)])
+  parts = [
+    f'# {trained.name}: a classifier of {trained.spec.source}',
+    f'Checkpoint of step {trained.step} of at most {trained.config.train.steps}; '
+    f'{len(trained.spec.class_counts)} classes.',
+    results.markdown_table(lines),
+    '## What next',
+    f'```sh\npython -m launch.evaluate --workdir=RUN --features=classifier:{trained.workdir}\n```',
+  ]
+  path = Path(trained.workdir) / 'report.md'
+  path.write_text('\n\n'.join(parts) + '\n')
+  return path

@@ -1,0 +1,109 @@
+"""Whether large images are what the small ones say, of models that first draw a small one, y.
+
+Nothing forces a decoder p(x|y, z) to be consistent: an image x may come out whose own small image d(x)
+is another than y. Told is the mean over the pixels of |d(x) - y|, of means and of samples of p(x|y, z):
+
+  reconstruction    y = d(image), z the mean of q(z|image)
+  super-resolution  y = d(image), u ~ q(u|y), z ~ p(z|y, u)
+  new image         u ~ p(u), y ~ p(y|u), z ~ p(z|y, u)
+
+Letters: N images; B of them at a time.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs.evaluation import likelihood, passes, results
+from structured_obs.evaluation.results import Trained
+from structured_obs.models import stages
+
+Array = jax.Array
+
+SCORED = 256  # N at most
+BATCH = 32  # B
+KINDS = ('reconstruction', 'super-resolution', 'new image')
+OF = ('mean', 'sample')
+
+
+def applies(model: Any) -> bool:
+  """Whether a model draws a small image first."""
+  return hasattr(model, 'super_resolve')
+
+
+def distance(model: Any, x: Array, y: Array) -> Array:
+  """Mean of |d(x) - y| of each of the images x [B, H, W, C] and y [B, h, w, c]. [B], in gray levels."""
+  apart = jnp.abs(model.apply({}, x, method='compress') - y)
+  return jnp.mean(apart, axis=(1, 2, 3)) * ((model.family.levels - 1) / 2)
+
+
+def of_models(
+  models: Sequence[Trained], images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
+) -> dict[str, dict[str, np.ndarray]]:
+  """Distances [N] by kind and by the name of each model that draws a small image first.
+
+  Args:
+    models: of the same images.
+    images: [N, H, W, C] as stored; the first 256 are taken.
+    seed: of what is drawn.
+    where: devices to run on, and the directory to keep unfinished work in.
+  """
+  found = {}
+  for trained in models:
+    if applies(trained.model):
+      wanted = passes.Pass(_measure, trained.model, trained.spec.levels, batch_size=BATCH)
+      key, shown = jax.random.key(seed), images[:SCORED]
+      found[trained.name] = passes.over_images(wanted, trained.variables, shown, key, where)
+  return found
+
+
+def _measure(job: passes.Pass, variables: Any, keys: Array, x: Array) -> dict[str, Array]:
+  """Distances [B] by kind, 'new image, mean' and so on."""
+  model, found = job.model, {}
+  y = model.apply({}, x, method='compress')
+  keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
+  given = {'reconstruct': (None, x), 'super_resolve': (keys[:, 0], y), 'generate': (keys[:, 1],)}
+  for kind, (method, arguments) in zip(KINDS, given.items(), strict=True):
+    params, shown = stages.watched(model, method)(variables, *arguments)
+    drawn = jax.vmap(model.family.mean)(params), jax.vmap(model.family.sample)(keys[:, 2], params)
+    for what, image in zip(OF, drawn, strict=True):
+      found[f'{kind}, {what}'] = distance(model, image, shown['y'])
+  return found
+
+
+def text(found: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+  """A Markdown section: a table with one column for each model."""
+  counts = {len(values) for scores in found.values() for values in scores.values()}
+  rows = [[f'gray levels, mean over the first {max(counts)} images', *found]]
+  for kind in KINDS:
+    for what in OF:
+      label = f'{kind}, {what}'
+      cells = [results.cell(likelihood.summarize(scores[label]), 3) for scores in found.values()]
+      rows.append([label, *cells])
+  return '\n\n'.join([
+    '## Consistency of large and small images',
+    results.markdown_table(rows),
+    'How far the large image made small again, d(x), is from the small one that it was drawn for, y: '
+    'the absolute difference, averaged over the pixels, for the mean of p(x|y, z) and for a sample. 0 '
+    'is best.',
+  ])
+
+
+def as_json(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+  """Summaries by the model's name and kind, in gray levels."""
+  return {
+    name: {label: likelihood.summarize(values)._asdict() for label, values in scores.items()}
+    for name, scores in found.items()
+  }
+
+
+def per_image(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """Arrays for np.savez, by 'NAME/consistency/KIND'."""
+  return {
+    f'{name}/consistency/{label}': values
+    for name, scores in found.items()
+    for label, values in scores.items()
+  }

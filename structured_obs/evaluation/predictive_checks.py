@@ -1,0 +1,187 @@
+"""Whether errors are as a predicted distribution says: its marginals, its differences, its conditionals.
+
+Of p(x|z), z the mean of q(z|x), and the dequantised images that likelihoods are of (of a discrete
+family, the images themselves):
+
+  PIT       Phi((x - mean) / sd) of every pixel, uniform if marginals are right
+  distance  squared Mahalanobis distance, chi-square if the covariance is right
+  variogram mean over neighbours i, j of (|x_i - x_j|^p - E |X_i - X_j|^p)^2, p = 1/2: small only for
+            right correlations, which no score of marginals can see
+  hidden    -log p(right half | left half, z) for each hidden value
+
+Distances come with the likelihoods. The others are of fewer images the larger these are, so that no
+model is too large for them; the hidden half is left out where a family has no exact conditional.
+
+Letters: T images; N of them, the first; S samples; H W C image height, width, channels; D = H W C;
+M bins.
+
+Reference: Scheuerer and Hamill, "Variogram-based proper scoring rules", 2015, equation 11.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs.data import images as pixels
+from structured_obs.distributions import gaussian
+from structured_obs.distributions.base import Family
+from structured_obs.evaluation import calibration, passes, results
+from structured_obs.evaluation.results import Result
+from structured_obs.objectives import bounds
+
+Array = jax.Array
+
+MOST, LEAST = 256, 8  # N lies between them,
+PIXELS = 2**18  # and N D at this, if it can
+BATCH = 16  # images at a time at most,
+MATRICES = 2**26  # and of so many entries at most the dense matrices [D, D] that conditionals may need
+SAMPLES = 64  # S, of the variogram
+POWER = 0.5  # p
+LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 4), (4, 0))  # rows down, columns right
+BINS = 50  # M
+VARIOGRAM, HIDDEN = 'variogram_score', 'hidden_half_bits_per_value'
+
+
+class Checks(NamedTuple):
+  """What was found of one model."""
+
+  result: Result  # on T images
+  scores: Mapping[str, np.ndarray]  # [N] VARIOGRAM and HIDDEN; no hidden half where there is none
+  pit: np.ndarray | None  # [M]  fraction of pixels in each bin; None unless Gaussian
+
+  @property
+  def discrete(self) -> bool:
+    """Whether the model tells probabilities of gray levels."""
+    return results.is_discrete(self.result.trained)
+
+  @property
+  def pit_distance(self) -> float | None:
+    """Kolmogorov-Smirnov distance of PIT from the uniform distribution; None unless Gaussian."""
+    return None if self.pit is None else uniform_distance(self.pit)
+
+  @property
+  def chi_square_distance(self) -> float | None:
+    """Kolmogorov-Smirnov distance of q, of T images, from chi-square; None unless Gaussian."""
+    result = self.result
+    if result.trained.model.family.gaussian is None:
+      return None
+    return calibration.chi_square_distance(result.scores.mahalanobis, result.num_dims)
+
+
+def of_results(
+  found: Sequence[Result], images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
+) -> dict[str, Checks]:
+  """Checks by the models' names.
+
+  Args:
+    found: results on these images.
+    images: [T, H, W, C] as stored.
+    seed: of the samples, and of the noise, which is the likelihoods' for their seed.
+    where: devices to run on, and the directory to keep unfinished work in.
+  """
+  return {result.trained.name: measure(result, images, seed, where) for result in found}
+
+
+def measure(
+  result: Result, images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
+) -> Checks:
+  """Checks of one model; arguments as of `of_results`."""
+  trained, settings, size = result.trained, result.settings, result.num_dims
+  batch = max(1, min(BATCH, MATRICES // size**2))
+  wanted = passes.Pass(_measure, trained.model, settings.levels, settings.dequantize, batch)
+  shown = images[: num_images(size)]
+  scores = passes.over_images(wanted, trained.variables, shown, jax.random.key(seed), where)
+  pit = scores.pop('pit', None)
+  if HIDDEN in scores:
+    height, width, channels = trained.model.image
+    hidden, unit = height * (width - width // 2) * channels, 1.0
+    if settings.levels and not results.is_discrete(trained):
+      unit = pixels.bin_width(settings.levels)
+    scores[HIDDEN] = np.asarray(bounds.bits_per_dim(scores[HIDDEN], hidden, unit))
+  return Checks(result, scores, None if pit is None else pit.mean(0))
+
+
+def num_images(size: int) -> int:
+  """N for images of D values, unless there are fewer."""
+  return min(MOST, max(LEAST, PIXELS // size))
+
+
+def _measure(job: passes.Pass, variables: Any, keys: Array, x: Array) -> dict[str, Array]:
+  params = job.model.apply(variables, None, x, method='reconstruct')
+  one = functools.partial(_of_image, job.model.family)
+  return jax.vmap(one)(keys, params, x[..., : job.model.image.channels])
+
+
+def _of_image(family: Family, key: Array, params: Any, x: Array) -> dict[str, Array]:
+  """Scores [], of the hidden half log p in nats, and 'pit' [M], of one image."""
+  found = {VARIOGRAM: variogram_score(family, key, params, x)}
+  log_p = masked_log_prob(family, params, x, _right_half(x))
+  if log_p is not None:
+    found[HIDDEN] = log_p
+  if family.gaussian is not None:
+    z = (x - family.mean(params)) / jnp.sqrt(gaussian.variance(family, params))
+    pit = jax.scipy.stats.norm.cdf(z)
+    bins = jnp.clip((pit * BINS).astype(jnp.int32), 0, BINS - 1).reshape(-1)
+    counts = jnp.zeros(BINS, x.dtype).at[bins].add(1 / x.size)
+    # A NaN has no bin of its own: it must not look like a pixel of the first one.
+    found['pit'] = counts + 0 * jnp.sum(pit)
+  return found
+
+
+def _right_half(x: Array) -> Array:
+  """True at the pixels of an image that are hidden. [H, W, C]."""
+  return jnp.zeros_like(x, jnp.bool_).at[:, x.shape[1] // 2 :].set(True)
+
+
+def masked_log_prob(family: Family, params: Any, x: Array, hidden: Array) -> Array | None:
+  """Log density, or probability, of an image's hidden pixels given the others. [], nats.
+
+  Args:
+    family: Gaussian, or of independent pixels.
+    params: of one image.
+    x: [H, W, C].
+    hidden: [H, W, C] bool; the channels of a pixel are hidden together.
+
+  Returns:
+    None where the family has no exact conditional at this size.
+  """
+  if family.gaussian is not None:
+    given = gaussian.condition(family, params, x, ~hidden)
+    return None if given.variance is None else given.log_prob(x)
+  if family.log_prob_by_pixel is None:
+    return None
+  return jnp.sum(jnp.where(hidden[..., 0], family.log_prob_by_pixel(params, x), 0))
+
+
+def variogram_score(family: Family, key: Array, params: Any, x: Array) -> Array:
+  """Mean over neighbours of (|x_i - x_j|^p - E |X_i - X_j|^p)^2, the expectation by samples. []."""
+  draws = jax.lax.map(lambda k: variogram(family.sample(k, params)), jax.random.split(key, SAMPLES))
+  error = jnp.square(variogram(x) - jnp.mean(draws, axis=0))
+  # The mean of S samples has a variance of its own, which is none of the model's error.
+  surplus = jnp.var(draws, axis=0, ddof=1) / SAMPLES
+  pairs = neighbours(x.shape).astype(x.dtype)
+  return jnp.sum((error - surplus) * pairs) / jnp.sum(pairs)
+
+
+def variogram(x: Array) -> Array:
+  """|x_i - x_j|^p for the pairs at each lag, 0 where there is none. [lags, H, W, C]."""
+  apart = [jnp.abs(x - jnp.roll(x, (-down, -right), (0, 1))) ** POWER for down, right in LAGS]
+  return jnp.stack(apart) * neighbours(x.shape).astype(x.dtype)
+
+
+def neighbours(shape: tuple[int, ...]) -> Array:
+  """1 where a pixel has one at the lag within the image, else 0. [lags, H, W, C]."""
+  height, width, channels = shape
+  found = np.zeros((len(LAGS), height, width, channels), np.float32)
+  for i, (down, right) in enumerate(LAGS):
+    found[i, : max(height - down, 0), : max(width - right, 0)] = 1
+  return jnp.asarray(found)
+
+
+def uniform_distance(pit: np.ndarray) -> float:
+  """Kolmogorov-Smirnov distance from the uniform distribution of fractions in equal bins [M]."""
+  return float(np.max(np.abs(np.cumsum(pit) - np.arange(1, len(pit) + 1) / len(pit))))

@@ -1,0 +1,125 @@
+"""What `predictive_checks` found, for people: a section of the report, numbers and figures.
+
+Letters: N images.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from structured_obs import plotting
+from structured_obs.evaluation import calibration, likelihood, results
+from structured_obs.evaluation.predictive_checks import HIDDEN, SAMPLES, VARIOGRAM, Checks
+
+
+class _Score(NamedTuple):
+  """One line of the table."""
+
+  label: str
+  factor: float  # of the numbers shown
+  of_alike: bool  # whether scores of densities and of probabilities of levels are not comparable
+
+
+SCORES = {
+  VARIOGRAM: _Score('variogram score of neighbours, times 1000', 1000.0, True),
+  HIDDEN: _Score('right half given left half and z, bits / value', 1.0, False),
+}
+DISTANCES: dict[str, Callable[[Checks], float | None]] = {
+  'KS distance of PIT from uniform': lambda one: one.pit_distance,
+  'KS distance of q from chi-square, all images': lambda one: one.chi_square_distance,
+}
+
+
+def text(found: Mapping[str, Checks]) -> str:
+  """A Markdown section, with differences from the first model."""
+  first, *others = found.values()
+  count, total = len(first.scores[VARIOGRAM]), len(first.result.scores.mahalanobis)
+  header = [f'mean over the first {count} images', *found]
+  rows = [[*header, *(f'{name} - {header[1]}' for name in header[2:])]]
+  for name, score in SCORES.items():
+    cells = [_cell(score, one.scores.get(name)) for one in found.values()]
+    rows.append([score.label, *cells, *(_difference(one, first, name) for one in others)])
+  for label, distance in DISTANCES.items():
+    told = [distance(one) for one in found.values()]
+    if any(one is not None for one in told):
+      rows.append([label, *('' if one is None else f'{one:.3f}' for one in told), *('' for _ in others)])
+  parts = ['## Predicted distributions', results.markdown_table(rows), EXPLANATION]
+  if any(one.pit is not None for one in found.values()):
+    parts.append(_of_gaussians(total))
+  unknown = [name for name, one in found.items() if HIDDEN not in one.scores]
+  if unknown:
+    parts.append(
+      f'{", ".join(unknown)}: no exact conditional is known at this image size, so that the hidden half '
+      'is left out.'
+    )
+  return '\n\n'.join(parts)
+
+
+def _cell(score: _Score, values: np.ndarray | None) -> str:
+  return '' if values is None else results.cell(likelihood.summarize(score.factor * values), 3)
+
+
+def _difference(other: Checks, first: Checks, name: str) -> str:
+  score = SCORES[name]
+  unlike = score.of_alike and other.discrete != first.discrete
+  if unlike or not (name in other.scores and name in first.scores):
+    return ''
+  return _cell(score, other.scores[name] - first.scores[name])
+
+
+EXPLANATION = (
+  'At the mean of q(z|x); smaller is better, and ± is the standard error over images, of a difference '
+  'that of the differences. The variogram score compares square roots of the differences of '
+  f'neighbours, at lags up to 4, with their expectation ({SAMPLES} samples). The hidden half is scored '
+  'given the other one and z, which has seen both.'
+)
+
+
+def _of_gaussians(total: int) -> str:
+  chance = 1.36 / total**0.5
+  return (
+    'Kolmogorov-Smirnov (KS) distances are between 0 and 1, and 0 where the marginals of pixels (PIT), '
+    'or the squared Mahalanobis distances q, are distributed as the model says; of q and '
+    f'{total} images, chance alone gives up to {chance:.3f} in 19 of 20 cases. In the figures, the '
+    'dashed line is what the model says.'
+  )
+
+
+def as_json(found: Mapping[str, Checks]) -> dict[str, Any]:
+  """Everything in the table by the model's name, without the differences."""
+  return {
+    name: {
+      **{score: likelihood.summarize(values)._asdict() for score, values in one.scores.items()},
+      'pit': None if one.pit is None else one.pit.tolist(),
+      'pit_distance': one.pit_distance,
+      'chi_square_distance': one.chi_square_distance,
+    }
+    for name, one in found.items()
+  }
+
+
+def per_image(found: Mapping[str, Checks]) -> dict[str, np.ndarray]:
+  """Arrays for np.savez: the scores by 'NAME/SCORE'."""
+  return {
+    f'{name}/{score}': values
+    for name, one in found.items()
+    for score, values in one.scores.items()
+  }
+
+
+def draw(directory: Path, found: Mapping[str, Checks]) -> dict[str, Path]:
+  """Draws quantiles of q / D, and histograms of PIT, of the Gaussian models; the paths by title."""
+  known = {name: one for name, one in found.items() if one.pit is not None}
+  if not known:
+    return {}
+  curves = {
+    name: calibration.quantiles(one.result.scores.mahalanobis, one.result.num_dims)
+    for name, one in known.items()
+  }
+  histograms = {name: one.pit for name, one in known.items() if one.pit is not None}
+  return {
+    'Calibration': plotting.quantile_quantile(directory / 'calibration.png', curves),
+    'Marginals': plotting.uniformity(directory / 'marginals.png', histograms),
+  }

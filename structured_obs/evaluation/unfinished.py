@@ -1,0 +1,99 @@
+"""What a long pass over images has done, on disk: one that was interrupted goes on where it was.
+
+A file's name holds a digest of everything that the numbers depend on: the traced program, with what
+the model and the options put into it, the variables, the key, the images, the versions and the kind of
+device. So the work of another model, or of a changed one, is never taken for a pass's own. A changed
+batch size is no change, as numbers do not depend on it.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SECONDS = 30.0  # between two saves of a pass; one that takes less is not kept at all
+
+
+class Work(NamedTuple):
+  """A pass over images, and where it is kept."""
+
+  directory: Path | None  # it need not exist; None keeps nothing
+  name: str  # of what is measured
+  num_images: int  # N
+  identity: Callable[[], tuple[str, Any]]  # digest, and structure of what is measured; slow once
+
+
+def work(
+  directory: Path | None, name: str, program: Callable[..., Any], one: Sequence[Any], images: np.ndarray
+) -> Work:
+  """Describes a pass.
+
+  Args:
+    directory: to keep it in; None keeps nothing.
+    name: of what is measured.
+    program: measures images, and returns a pytree of arrays that have them as their first axis.
+    one: arguments of `program` for one image, each an array, a key or a pytree of arrays.
+    images: [N, ...], as stored: all of them.
+  """
+  return Work(directory, name, len(images), cache(partial(_identity, program, one, images)))
+
+
+def load(kept: Work) -> tuple[list[Any], int]:
+  """Finds what was done before.
+
+  Returns:
+    The pytree of the first n images, in a list, and n; [] and 0 where there is none that can be read,
+    or where several processes would have to agree on it.
+  """
+  directory = _directory(kept)
+  if directory is None or not any(directory.glob(f'{kept.name}-*.npz')):
+    return [], 0
+  digest, structure = kept.identity()
+  try:
+    with (directory / f'{kept.name}-{digest}.npz').open('rb') as file, np.load(file) as arrays:
+      leaves = [arrays[str(i)] for i in range(len(arrays.files))]
+    return [jax.tree.unflatten(structure, leaves)], len(leaves[0])
+  except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # it is not there, or was damaged
+    return [], 0
+
+
+def save(kept: Work, parts: Sequence[Any]) -> None:
+  """Keeps what was measured, in order and from the first image on: at once or not at all."""
+  directory = _directory(kept)
+  if directory is None:
+    return
+  whole = jax.tree.map(lambda *arrays: np.concatenate(arrays)[: kept.num_images], *parts)
+  directory.mkdir(parents=True, exist_ok=True)
+  temporary = directory / f'{kept.name}.tmp'
+  with temporary.open('wb') as file:
+    np.savez(file, **{str(i): leaf for i, leaf in enumerate(jax.tree.leaves(whole))})
+  os.replace(temporary, directory / f'{kept.name}-{kept.identity()[0]}.npz')
+
+
+def _directory(kept: Work) -> Path | None:
+  return kept.directory if jax.process_count() == 1 else None
+
+
+def _identity(
+  program: Callable[..., Any], one: Sequence[Any], images: np.ndarray
+) -> tuple[str, Any]:
+  jaxpr, shapes = jax.make_jaxpr(program, return_shape=True)(*one)
+  versions = [importlib.metadata.version(name) for name in ('jax', 'jaxlib')]
+  # Functions are printed with their addresses, which another process has elsewhere.
+  text = re.sub(r'0x[0-9a-f]+', '', str(jaxpr))
+  sha = hashlib.sha256('\n'.join([text, *versions, jax.devices()[0].device_kind]).encode())
+  for leaf in jax.tree.leaves((jaxpr.consts, one, images)):
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    array = np.ascontiguousarray(jax.random.key_data(leaf) if is_key else leaf)
+    sha.update(f'{array.dtype}{array.shape}'.encode())
+    sha.update(array.reshape(-1).view(np.uint8).data)
+  return sha.hexdigest()[:32], jax.tree.structure(shapes)

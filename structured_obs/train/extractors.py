@@ -1,0 +1,73 @@
+"""Feature networks by the name that a command line gives; among them a classifier that a run trained."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from structured_obs.distributions.base import ImageShape
+from structured_obs.evaluation import features, inception_weights
+from structured_obs.evaluation.features import Extractor
+from structured_obs.train import checkpoint
+from structured_obs.train import experiment as experiments
+from structured_obs.train import workdir as workdirs
+
+Array = jax.Array
+CLASSIFIER = 'classifier'
+FORMS = ('random_conv', 'classifier:WORKDIR', 'inception', 'inception:PATH')
+TRAIN = 'python -m launch.train --config=configs/classifier.py'
+
+
+def find(name: str, image: ImageShape) -> Extractor:
+  """The extractor of a name of the forms FORMS, for images of this shape.
+
+  Raises:
+    FileNotFoundError: there is no such run, no checkpoint in it, or no such file.
+    ValueError: the name is unknown, or the run is not of a classifier of such images.
+  """
+  kind, colon, path = name.partition(':')
+  if name == 'random_conv':
+    return features.random_conv(image)
+  if kind == CLASSIFIER and path:
+    return of_classifier(path, image)
+  if kind == 'inception' and bool(colon) == bool(path):
+    return inception_weights.extractor(path)
+  raise ValueError(f"features is '{name}', but must be one of {', '.join(FORMS)}.")
+
+
+def of_classifier(workdir: str, image: ImageShape) -> Extractor:
+  """Features before the last layer of a classifier, of its best checkpoint; its layers are the maps.
+
+  Raises:
+    FileNotFoundError: there is no run, or no checkpoint in it.
+    ValueError: the run is of another kind of model, or of images of another shape.
+  """
+  data = workdirs.read(Path(workdir))
+  kind = data['config']['model']['kind']
+  if kind != CLASSIFIER:
+    raise ValueError(
+      f"features=classifier:{workdir} names a run of model.kind '{kind}', but must name a run of a "
+      f'classifier; train one by {TRAIN}.'
+    )
+  seen = ImageShape(*(data['data'][name] for name in ('height', 'width', 'channels')))
+  if seen != image:
+    raise ValueError(
+      f'features=classifier:{workdir} is of images of {_told(seen)}, but those to be evaluated are of '
+      f'{_told(image)}; train a classifier on images like these.'
+    )
+  best = checkpoint.steps_in(Path(workdir) / experiments.BEST)  # there is none without validation
+  restored = experiments.restore(workdir, 'best' if best else 'latest')
+  variables = jax.device_get(restored.variables)
+  apply, maps = (
+    functools.partial(_apply, restored.experiment.model, method) for method in ('embed', 'maps')
+  )
+  return Extractor(CLASSIFIER, features.fingerprint(jax.tree.leaves(variables)), apply, maps, variables)
+
+
+def _apply(model: Any, method: str, variables: Any, images: Array) -> Any:
+  return model.apply(variables, images, method=method)
+
+
+def _told(image: ImageShape) -> str:
+  return ' x '.join(map(str, image))
