@@ -5,10 +5,9 @@
   python -m launch.compare --config=configs/compare_digits.py --workdir=runs/digits --seeds=0,1,2
 
 Each variant is trained by `launch.train`, with the same changes of the config, in WORKDIR/VARIANT; one
-that has trained is not trained again, and one that was interrupted goes on. Then prints one table, with
-differences from the first variant, and writes the report into WORKDIR/comparison. With --seeds all of
+that has trained is not trained again. Their evaluation goes to WORKDIR/comparison. With --seeds all of
 this is done in WORKDIR/seed_S for each seed S. At the end there is one more table, with a row for each
-variant and, for several seeds, their spread: WORKDIR/comparison.md.
+variant and the spread over seeds: WORKDIR/comparison.md.
 """
 
 import json
@@ -22,7 +21,7 @@ from absl import flags as absl_flags
 
 from launch import flags
 from structured_obs.evaluation import families_table
-from structured_obs.train import compared, experiment
+from structured_obs.train import compared, experiment, extractors
 
 _CONFIG = flags.define_config()
 _WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of all runs.')
@@ -30,6 +29,7 @@ _VARIANTS = absl_flags.DEFINE_list('variants', [], "Variants of the config file;
 _SEEDS = absl_flags.DEFINE_list('seeds', [], "Of the trainings; '' for the config's.")
 _NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 0, 'The first so many test images; 0 for all.', 0)
 _SAMPLES = absl_flags.DEFINE_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
+_FEATURES = absl_flags.DEFINE_string('features', 'random_conv', 'As of launch.evaluate.')
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,15 +40,18 @@ def main(arguments: Sequence[str]) -> None:
   file, variants = _named()
   if not all(seed.isdecimal() for seed in _SEEDS.value) or len({*_SEEDS.value}) < len(_SEEDS.value):
     raise ValueError('--seeds must be whole numbers, each of them once, as in --seeds=0,1,2.')
+  extractors.check_form(_FEATURES.value)
   changes = [argument for argument in sys.argv[1:] if argument.startswith('--config.')]
   for name in variants:  # what can be refused is, before the first one trains
     experiment.resolve(flags.read_config(f'{file}:{name}'))
   root, reports = Path(_WORKDIR.value), []
+  request = compared.Request(
+    num_images=_NUM_IMAGES.value, samples=_SAMPLES.value, features=_FEATURES.value
+  )
   for seed in _SEEDS.value or ['']:
     directory = root / f'seed_{seed}' if seed else root
     workdirs = {name: directory / name for name in variants}
     _train(file, workdirs, [*changes, *([f'--config.train.seed={seed}'] if seed else [])])
-    request = compared.Request(num_images=_NUM_IMAGES.value, samples=_SAMPLES.value)
     found = compared.evaluate(workdirs, directory / 'comparison', request, print)
     print(f'\n{found.text}\n\nreport   {found.report}\n')
     reports.append(json.loads((found.report.parent / 'evaluation.json').read_text()))

@@ -49,6 +49,7 @@ IMAGES = Table('Images', (
   Column('PSNR, dB', (*QUALITY, 'psnr_db'), 2),
   Column('SSIM', (*QUALITY, 'ssim')),
   Column('1000 sharpness', (*QUALITY, 'laplacian_variance'), 1, 1000.0),
+  Column('1000 distance in features', (*QUALITY, 'perceptual_distance'), 2, 1000.0),
   Column('1000 KID, reconstructions', (*DISTANCES, '{model} reconstructions', 'kid'), 2, 1000.0),
   Column('new means', (*DISTANCES, '{model} new means', 'kid'), 2, 1000.0),
   Column('new samples', (*DISTANCES, '{model} new samples', 'kid'), 2, 1000.0),
@@ -68,7 +69,7 @@ def text(trees: Sequence[Mapping[str, Any]]) -> str:
   """
   if not trees or any([*tree['models']] != [*trees[0]['models']] for tree in trees):
     raise ValueError('A table over seeds needs one evaluation or more, each of the same models.')
-  names, features = [*trees[0]['models']], trees[0].get('sample_quality', {})
+  names, features = [*trees[0]['models']], trees[0].get('image_quality', {})
   parts = []
   for table in TABLES:
     filled = [[_cell(trees, column, name, names[0]) for column in table.columns] for name in names]
@@ -82,8 +83,9 @@ def text(trees: Sequence[Mapping[str, Any]]) -> str:
     if len(trees) > 1
     else '± is the standard error over images.'
   )
-  said = f'KID and coverage are of the features {features["features"]} ({features["fingerprint"]}). '
-  return '\n\n'.join([*parts, (said if features else '') + spread])
+  if features:
+    spread += f' Features are {features["features"]} ({features["fingerprint"]}).'
+  return '\n\n'.join([*parts, spread])
 
 
 def _cell(trees: Sequence[Mapping[str, Any]], column: Column, model: str, first: str) -> str:

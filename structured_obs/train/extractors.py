@@ -26,14 +26,18 @@ def find(name: str, image: ImageShape) -> Extractor:
     FileNotFoundError: there is no such run, no checkpoint in it, or no such file.
     ValueError: the name is unknown, or the run is not of a classifier of such images.
   """
-  kind, colon, path = name.partition(':')
-  if name == 'random_conv':
-    return features.random_conv(image)
-  if kind == CLASSIFIER and path:
+  check_form(name)
+  kind, _, path = name.partition(':')
+  if kind == CLASSIFIER:
     return of_classifier(path, image)
-  if kind == 'inception' and bool(colon) == bool(path):
-    return inception_weights.extractor(path)
-  raise ValueError(f"features is '{name}', but must be one of {', '.join(FORMS)}.")
+  return features.random_conv(image) if kind == FORMS[0] else inception_weights.extractor(path)
+
+
+def check_form(name: str) -> None:
+  """Raises ValueError unless a name is of one of FORMS."""
+  kind, colon, path = name.partition(':')
+  if not (name in FORMS[::2] or (kind in (CLASSIFIER, 'inception') and colon and path)):
+    raise ValueError(f"features is '{name}', but must be one of {', '.join(FORMS)}.")
 
 
 def of_classifier(workdir: str, image: ImageShape) -> Extractor:

@@ -18,11 +18,8 @@ def _tree(shift: float = 0.0) -> dict:
   return {
     'models': {'white': model(3.0, True), 'mixture': model(2.0, False)},
     'differences': {'mixture - white': {'negative_iwae_bits_per_dim': _summary(-1.0)}},
-    'sample_quality': {
-      'features': 'some_features',
-      'fingerprint': 'abc',
-      'distances': {'white new samples': {'kid': 0.02, 'coverage': 0.5}},
-    },
+    'sample_quality': {'distances': {'white new samples': {'kid': 0.02, 'coverage': 0.5}}},
+    'image_quality': {'features': 'some_features', 'fingerprint': 'abc', 'models': {}},
   }
 
 

@@ -34,8 +34,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
   assert 'PSNR' in done.output
   table = (workdir / 'comparison.md').read_text()
   assert table.strip() in done.output
-  rows = [line.split('|')[1].strip() for line in table.splitlines() if '± ' in line]
-  assert rows[:2] == ['l2', 'blur_vae']
+  rows = [line.split('|')[1].strip() for line in table.splitlines() if line[:1] == '|']
+  assert rows[2:4] == ['l2', 'blur_vae']
   return workdir / 'seed_3'
 
 
@@ -69,6 +69,7 @@ def test_kernels_are_drawn_at_every_checkpoint(compared: Path):
     (('--workdir=x', '--variants=l2', '--seeds=1,1'), '--seeds must be whole numbers'),
     (('--workdir=x', '--variants=l2', '--seeds=one'), '--seeds must be whole numbers'),
     (('--workdir=x', '--variants=l2,sharp'), "got 'sharp'"),
+    (('--workdir=x', '--variants=l2', '--features=vgg'), "features is 'vgg', but must be one of"),
   ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_trains(
