@@ -13,6 +13,7 @@ COLABS = sorted((Path(__file__).parents[1] / 'colabs').glob('*.ipynb'))
 @pytest.mark.filterwarnings('ignore')  # of the notebook client's own event loop
 def test_notebook_runs(path, monkeypatch):
   monkeypatch.setenv('COLAB_STEPS', '3')
+  monkeypatch.setenv('COLAB_FAMILIES', 'diagonal,low_rank')
   monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')  # most of the time would be compilation
   monkeypatch.setenv('MPLBACKEND', 'module://matplotlib_inline.backend_inline')
   notebook = nbformat.read(path, as_version=4)
