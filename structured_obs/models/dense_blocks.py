@@ -23,6 +23,7 @@ Auto-Encoders", 2020; Huang et al., "Densely Connected Convolutional Networks", 
 "Image Super-Resolution Using Very Deep Residual Channel Attention Networks", 2018, section 3.3.
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -38,10 +39,6 @@ Array = jax.Array
 # rounding: the batch's images are all the same.
 NO_VARIANCE = 1e-10
 REDUCTION = 8  # of the channels, in the middle of a channel attention
-# The two convolutions of a step, from F to 4 g to g, take 4 F g + 36 g^2 products a pixel; the one that
-# they are together takes 9 F g, which is less for F below so many times g, and has nothing in between
-# to be kept for the gradient.
-COMPOSED_BELOW = 7.2
 
 
 class WeightNormConv(nn.Module):
@@ -151,10 +148,20 @@ class DenseBlock(nn.Module):
     for step in range(self.steps):
       narrow = WeightNormConv(4 * self.growth, 1, **kind, name=f'narrow_{step}')
       wide = WeightNormConv(self.growth, 3, **kind, name=f'wide_{step}')
-      one = x.shape[-1] < COMPOSED_BELOW * self.growth and not self.is_initializing()
+      one = not self.is_initializing() and is_less_together(x.shape, self.growth)
       y = _composed(narrow, wide, x) if one else wide(narrow(x))
       x = convolutions.elu(jnp.concatenate([x, y], axis=-1))
     return ChannelAttention(**kind, name='attention')(x) if self.attention else x
+
+
+def is_less_together(shape: tuple[int, ...], growth: int) -> bool:
+  """Whether the convolutions of a step, F to 4 g to g, take fewer products as one, for [B, H, W, F].
+
+  One after the other they take 4 F g + 36 g^2 for each pixel; together 9 F g, with nothing in between to
+  be kept for the gradient, and 36 F g^2 for the product of their kernels.
+  """
+  pixels, features = math.prod(shape[:-1]), shape[-1]
+  return 9 * pixels * features + 36 * features * growth < pixels * (4 * features + 36 * growth)
 
 
 def _composed(narrow: WeightNormConv, wide: WeightNormConv, x: Array) -> Array:

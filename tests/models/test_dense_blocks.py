@@ -93,7 +93,8 @@ def test_the_first_batch_has_mean_0_and_the_stated_deviation(layer, shape, compi
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_every_layer_of_a_network_is_normalised_in_one_pass(name, monkeypatch: pytest.MonkeyPatch):
-  monkeypatch.setattr(dense_blocks, 'COMPOSED_BELOW', 0)  # so that every layer has an output
+  # So that every layer has an output.
+  monkeypatch.setattr(dense_blocks, 'is_less_together', lambda *_: False)
   network, x = NETWORKS[name], images((4, 4, 8, 3))
   variables = jax.jit(network.init)(jax.random.key(1), x)
   def of_layers(module, method):
@@ -146,12 +147,18 @@ def test_two_convolutions_are_one_of_the_product_of_their_kernels(monkeypatch: p
   block, x = dense_blocks.DenseBlock(3, steps=3), images()
   variables: Any = block.init(jax.random.key(1), x)
   found = []
-  for below in (0, 1000):
-    monkeypatch.setattr(dense_blocks, 'COMPOSED_BELOW', below)
+  for together in (False, True):
+    monkeypatch.setattr(dense_blocks, 'is_less_together', lambda *_, together=together: together)
     loss = jax.value_and_grad(lambda v, x: jnp.sum(jnp.cos(apply(block, v, x))), argnums=(0, 1))
     found.append((apply(block, variables, x), *loss(variables, x)))
   assert float(jnp.max(jnp.abs(variables['params']['narrow_0']['bias']))) > 0.01  # seen at the border
   jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, 1e-5, 2e-4), *found)
+
+
+def test_they_are_one_where_that_takes_fewer_products():
+  assert dense_blocks.is_less_together((8, 32, 32, 64), 64)
+  assert not dense_blocks.is_less_together((8, 32, 32, 512), 64)  # 4608 against 2048 + 2304 a pixel
+  assert not dense_blocks.is_less_together((1, 4, 4, 64), 64)  # few pixels for one product of kernels
 
 
 def test_a_block_appends_behind_its_input_and_attention_scales_channels():
