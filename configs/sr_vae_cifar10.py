@@ -12,8 +12,9 @@ images go by --config.data.source=npz:PATH. configs/vae_cifar10.py is the baseli
 `full` has the authors' networks: 39.27 million parameters, of which 11.41 are the RealNVP prior p(u),
 3.93 q(u|y), 4.35 p(y|u), 3.03 q(z|x), 6.43 p(z|y, u) and 10.12 p(x|y, z). Their schedule is Adamax with
 2e-3, times 0.999999 a step down to 1e-4, and 2000 epochs in batches of 32: a run for a GPU, which has
-not been made here; a step of 8 images takes 2.9 s and 5 GiB on two CPU cores. The paper reports 3.65
-bits/dim, of RE_x 5107, RE_y 1241, KL_z 619 and KL_u 819 nats.
+not been made here. A step of 8 images takes 2.75 s and 5.2 GiB, compilation included, on two CPU cores,
+and 3.30 s and 2.7 GiB in the authors' PyTorch code (torch 2.13; medians of steps 2 to 6). The paper
+reports 3.65 bits/dim, of RE_x 5107, RE_y 1241, KL_z 619 and KL_u 819 nats.
 Flips and translations by up to 2 pixels are its augmentations; a tenth of the training images validates.
 
 `small` is for a CPU: `recipes.SR_VAE_SMALL` and `recipes.sr_vae_in_minutes`.

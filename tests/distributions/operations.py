@@ -19,14 +19,10 @@ def all_operations(
   family: Family[Any], params: Any, x: Array, key: Array, observed: Array, noise_variance: Array
 ) -> dict[str, Any]:
   """Results of every operation by name; the Gaussian ones only where the family is Gaussian."""
-  results = {
-    'log_prob': gaussian.log_prob(family, params, x),
-    'sample': gaussian.sample(key, family, params),
-    'mean': family.mean(params),
-  }
+  results = plain_operations(family, params, x, key)
   if family.gaussian is None:
     return results
-  results |= _primitives(family, params, x, key) | _on_top(family, params, x)
+  results |= _matrices(family, params, x) | _on_top(family, params, x)
   given = gaussian.condition(family, params, x, observed)
   return results | {
     'condition.mean': given.mean,
@@ -38,10 +34,34 @@ def all_operations(
   }
 
 
-def _primitives(family: Family[Any], params: Any, x: Array, key: Array) -> dict[str, Any]:
+def plain_operations(family: Family[Any], params: Any, x: Array, key: Array) -> dict[str, Any]:
+  """Those of `all_operations` that a family's own functions are, and the density and samples."""
+  results = {
+    'log_prob': gaussian.log_prob(family, params, x),
+    'sample': gaussian.sample(key, family, params),
+    'mean': family.mean(params),
+  }
+  primitives = family.gaussian
+  if primitives is None:
+    return results
+  noise = primitives.noise(key, params)
+  return results | {
+    'noise': noise,
+    'reparameterize': primitives.reparameterize(params, noise),
+    'reparameterize_nothing': primitives.reparameterize(params, jax.tree.map(jnp.zeros_like, noise)),
+    'whiten': primitives.whiten(params, x),
+    'log_det': primitives.log_det(params),
+    'variance': primitives.variance(params),
+    'covariance_matvec': primitives.covariance_matvec(params, x),
+    'precision_matvec': primitives.precision_matvec(params, x),
+    'mahalanobis': gaussian.mahalanobis(family, params, x),
+    'entropy': gaussian.entropy(family, params),
+  }
+
+
+def _matrices(family: Family[Any], params: Any, x: Array) -> dict[str, Any]:
   primitives = family.gaussian
   assert primitives is not None
-  noise = primitives.noise(key, params)
   basis = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
 
   def whitened(image: Array) -> Array:
@@ -56,14 +76,6 @@ def _primitives(family: Family[Any], params: Any, x: Array, key: Array) -> dict[
     results |= {'white_image': gaussian.white_image(family, params, x)}
     results |= {'white_image_matrix': jax.vmap(white)(basis).T}
   return results | {
-    'noise': noise,
-    'reparameterize': primitives.reparameterize(params, noise),
-    'reparameterize_nothing': primitives.reparameterize(params, jax.tree.map(jnp.zeros_like, noise)),
-    'whiten': primitives.whiten(params, x),
-    'log_det': primitives.log_det(params),
-    'variance': primitives.variance(params),
-    'covariance_matvec': primitives.covariance_matvec(params, x),
-    'precision_matvec': primitives.precision_matvec(params, x),
     'precision_matrix': jax.vmap(lambda v: primitives.precision_matvec(params, v).ravel())(basis),
     'whiten_matrix': jax.vmap(whitened)(basis).T,
   }
@@ -72,8 +84,6 @@ def _primitives(family: Family[Any], params: Any, x: Array, key: Array) -> dict[
 def _on_top(family: Family[Any], params: Any, x: Array) -> dict[str, Any]:
   last = (x.shape[0] - 1, x.shape[1] - 1, x.shape[2] - 1)
   results = {
-    'entropy': gaussian.entropy(family, params),
-    'mahalanobis': gaussian.mahalanobis(family, params, x),
     'covariance': gaussian.covariance(family, params),
     'covariance_column': gaussian.covariance_column(family, params, last),
     'correlation': gaussian.correlation(family, params, last),
