@@ -8,6 +8,10 @@
 `sr_vae`, the default, has x of 8 x 8 pixels with 17 gray levels, y of 4 x 4, and u and z of 2 x 2. `vae`
 is the model in one level. The flow of the prior has one scale, as 2 x 2 latents can be halved no more.
 
+After 1,000 steps (--config.train.steps=1000; 359 test images): 2.221 bits/dim by the ELBO and 2.164 by
+IWAE-100, and the mean of 8 draws of super-resolution is 19.30 dB from the image, where bilinear
+up-scaling of the 4 x 4 image is 12.74 dB.
+
 Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020. The networks are small
 ones, for digits.
 """
