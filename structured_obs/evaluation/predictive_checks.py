@@ -44,13 +44,14 @@ POWER = 0.5  # p
 LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 4), (4, 0))  # rows down, columns right
 BINS = 50  # M
 VARIOGRAM, HIDDEN = 'variogram_score', 'hidden_half_bits_per_value'
+HIDDEN_NATS = 'hidden_half_nats_per_value'  # in the place of HIDDEN, of data without gray levels
 
 
 class Checks(NamedTuple):
   """What was found of one model."""
 
   result: Result  # on T images
-  scores: Mapping[str, np.ndarray]  # [N] VARIOGRAM and HIDDEN; no hidden half where there is none
+  scores: Mapping[str, np.ndarray]  # [N] VARIOGRAM and HIDDEN, which is left out where unknown
   pit: np.ndarray | None  # [M]  fraction of pixels in each bin; None unless Gaussian
 
   @property
@@ -98,10 +99,12 @@ def measure(
   pit = scores.pop('pit', None)
   if HIDDEN in scores:
     height, width, channels = trained.model.image
-    hidden, unit = height * (width - width // 2) * channels, 1.0
-    if settings.levels and not results.is_discrete(trained):
-      unit = pixels.bin_width(settings.levels)
-    scores[HIDDEN] = np.asarray(bounds.bits_per_dim(scores[HIDDEN], hidden, unit))
+    hidden, log_p = height * (width - width // 2) * channels, scores.pop(HIDDEN)
+    if settings.levels:
+      unit = 1.0 if results.is_discrete(trained) else pixels.bin_width(settings.levels)
+      scores[HIDDEN] = np.asarray(bounds.bits_per_dim(log_p, hidden, unit))
+    else:
+      scores[HIDDEN_NATS] = -log_p / hidden
   return Checks(result, scores, None if pit is None else pit.mean(0))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from structured_obs import plotting
 from structured_obs.evaluation import calibration, likelihood, results
-from structured_obs.evaluation.predictive_checks import HIDDEN, SAMPLES, VARIOGRAM, Checks
+from structured_obs.evaluation.predictive_checks import HIDDEN, HIDDEN_NATS, SAMPLES, VARIOGRAM, Checks
 
 
 class _Score(NamedTuple):
@@ -25,6 +25,7 @@ class _Score(NamedTuple):
 SCORES = {
   VARIOGRAM: _Score('variogram score of neighbours, times 1000', 1000.0, True),
   HIDDEN: _Score('right half given left half and z, bits / value', 1.0, False),
+  HIDDEN_NATS: _Score('right half given left half and z, nats / value', 1.0, False),
 }
 DISTANCES: dict[str, Callable[[Checks], float | None]] = {
   'KS distance of PIT from uniform': lambda one: one.pit_distance,
@@ -39,6 +40,8 @@ def text(found: Mapping[str, Checks]) -> str:
   header = [f'mean over the first {count} images', *found]
   rows = [[*header, *(f'{name} - {header[1]}' for name in header[2:])]]
   for name, score in SCORES.items():
+    if not any(name in one.scores for one in found.values()):
+      continue
     cells = [_cell(score, one.scores.get(name)) for one in found.values()]
     rows.append([score.label, *cells, *(_difference(one, first, name) for one in others)])
   for label, distance in DISTANCES.items():
@@ -48,7 +51,7 @@ def text(found: Mapping[str, Checks]) -> str:
   parts = ['## Predicted distributions', results.markdown_table(rows), EXPLANATION]
   if any(one.pit is not None for one in found.values()):
     parts.append(_of_gaussians(total))
-  unknown = [name for name, one in found.items() if HIDDEN not in one.scores]
+  unknown = [name for name, one in found.items() if not {HIDDEN, HIDDEN_NATS} & {*one.scores}]
   if unknown:
     parts.append(
       f'{", ".join(unknown)}: no exact conditional is known at this image size, so that the hidden half '

@@ -36,6 +36,7 @@ def test_training_and_evaluation(tmp_path: Path, name: str, limit: int, figures:
   assert done.status == 0, done.errors
   assert 'KL(row ‖ truth)' in done.output
   assert 'bits' not in done.output.replace('and so no bits', '')
+  assert 'nats / value' in done.output
   tree = json.loads((workdir / 'evaluation' / 'evaluation.json').read_text())
   assert tree['images'] == round(limit / 36)
   rows = tree['truth_known']
