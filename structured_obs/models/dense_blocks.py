@@ -147,9 +147,9 @@ class DenseBlock(nn.Module):
     x = x.astype(self.dtype)
     for step in range(self.steps):
       narrow = WeightNormConv(4 * self.growth, 1, **kind, name=f'narrow_{step}')
-      wide = WeightNormConv(self.growth, 3, **kind, name=f'wide_{step}')
+      widen = WeightNormConv(self.growth, 3, **kind, name=f'wide_{step}')
       one = not self.is_initializing() and is_less_together(x.shape, self.growth)
-      y = _composed(narrow, wide, x) if one else wide(narrow(x))
+      y = _composed(narrow, widen, x) if one else widen(narrow(x))
       x = convolutions.elu(jnp.concatenate([x, y], axis=-1))
     return ChannelAttention(**kind, name='attention')(x) if self.attention else x
 
@@ -164,12 +164,13 @@ def is_less_together(shape: tuple[int, ...], growth: int) -> bool:
   return 9 * pixels * features + 36 * features * growth < pixels * (4 * features + 36 * growth)
 
 
-def _composed(narrow: WeightNormConv, wide: WeightNormConv, x: Array) -> Array:
-  """wide(narrow(x)) as one convolution by the product of their kernels: [B, H, W, F] to [B, H, W, G].
+def _composed(narrow: WeightNormConv, widen: WeightNormConv, x: Array) -> Array:
+  """widen(narrow(x)) as one convolution by the product of their kernels: [B, H, W, F] to [B, H, W, G].
 
   Beyond the border the second one sees zeros, and not the bias of the first.
   """
-  (first, bias), (second, last) = narrow.affine(x.shape[-1]), wide.affine(narrow.features)
+  affine = narrow.affine(x.shape[-1]), widen.affine(narrow.features)
+  (first, bias), (second, last) = jax.tree.map(lambda leaf: leaf.astype(wide(x.dtype)), affine)
   kernel = jnp.einsum('fm,abmg->abfg', first[0, 0], second).astype(x.dtype)
   inside = jnp.ones((1, *x.shape[1:3], 1), second.dtype)
   constant = convolutions.convolve(inside, jnp.einsum('m,abmg->abg', bias, second)[:, :, None])
