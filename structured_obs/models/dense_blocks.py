@@ -71,8 +71,7 @@ class WeightNormConv(nn.Module):
     scale = bias = jnp.zeros((self.features,), jnp.float32)  # of the shape alone
     if first is not None and self.is_initializing() and not self.has_variable('params', 'scale'):
       scale, bias = self._first(first, unit)
-    known_scale, known_bias = scale, bias
-    scale, bias = self.param('scale', lambda _: known_scale), self.param('bias', lambda _: known_bias)
+    scale, bias = self.param('scale', lambda _: scale), self.param('bias', lambda _: bias)
     return scale[None, None, None] * unit, bias
 
   def _product(self, x: Array, kernel: Array) -> Array:
