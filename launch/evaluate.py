@@ -25,7 +25,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from launch import flags
-from structured_obs.train import compared
+from structured_obs.train import compared, extractors
 
 _WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
@@ -35,8 +35,8 @@ _DATA = absl_flags.DEFINE_string(
 )
 _COMPARE = absl_flags.DEFINE_list('compare', [], 'Directories of other runs, between commas.')
 _FEATURES = absl_flags.DEFINE_string(
-  'features', 'random_conv', 'Network that images are compared in: random_conv, classifier:WORKDIR, '
-  'inception or inception:PATH.'
+  'features', compared.DEFAULT.features,
+  f'Network that images are compared in: {", ".join(extractors.FORMS)}.',
 )
 _NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 0, 'The first so many; 0 for all.', 0)
 _SAMPLES = absl_flags.DEFINE_integer('samples', 0, "Importance samples; 0 for the config's.", 0)

@@ -24,7 +24,7 @@ class Request(NamedTuple):
   num_images: int = 0  # the first so many; 0 for all
   samples: int = 0  # of the importance-weighted bound; 0 for the first run's configuration
   seed: int = 0  # of the dequantisation and the latents
-  features: str = 'random_conv'  # network that images are compared in; see `extractors.FORMS`
+  features: str = extractors.FORMS[0]  # network that images are compared in; one of these forms
   data: str = ''  # source of other images than the models were trained on, as data.source; '' of those
 
 
