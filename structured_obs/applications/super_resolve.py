@@ -57,8 +57,8 @@ def check(model: Any) -> None:
   """Raise ValueError unless a model has two levels."""
   if not consistency.applies(model):
     raise ValueError(
-      "Super-resolution needs a model of two levels, model.kind 'sr_vae'; this one has no small image "
-      'between its latents and its images.'
+      "Super-resolution needs a model of two levels, --config.model.kind 'sr_vae'; this one has no "
+      "small image between its latents and its images."
     )
 
 

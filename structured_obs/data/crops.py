@@ -36,11 +36,12 @@ def window(image: np.ndarray, size: tuple[int, int], seed: tuple[int, ...],
   """
   (rows, columns, _), (height, width) = image.shape, size
   if levels == 0:
-    raise ValueError("data.crop='random' is of images of gray levels, but these are of real numbers; "
-                     "set data.crop='center'.")
+    raise ValueError("--config.data.crop='random' is of images of gray levels, but these are of real "
+                     "numbers; set --config.data.crop='center'.")
   if rows < height or columns < width:
-    raise ValueError(f"data.crop='random' cuts windows of data.height x data.width, {height} x "
-                     f'{width} pixels, out of larger images, but one is {rows} x {columns}.')
+    raise ValueError("--config.data.crop='random' cuts windows of --config.data.height x "
+                     f"--config.data.width, {height} x {width} pixels, out of larger images, but one is "
+                     f"{rows} x {columns}.")
   centres = np.flatnonzero(foreground(image, levels))
   draw = int(order.draws(1, *seed)[0])
   centre = int(centres[draw % len(centres)]) if len(centres) else draw % (rows * columns)

@@ -41,21 +41,21 @@ def target(config: DataConfig) -> Target:
   """
   for name in ('height', 'width', 'limit'):
     if getattr(config, name) < 0:
-      raise ValueError(f'data.{name} must not be negative, but is {getattr(config, name)}.')
+      raise ValueError(f'--config.data.{name} must not be negative, but is {getattr(config, name)}.')
   if config.channels not in (0, 1, 3):
-    raise ValueError(f'data.channels must be 1 (gray), 3 (RGB) or 0, but is {config.channels}.')
+    raise ValueError(f'--config.data.channels must be 1 (gray), 3 (RGB) or 0, but is {config.channels}.')
   for name, known in (('crop', CROPS), ('resample', tuple(FILTERS))):
     value = getattr(config, name)
     if value not in known:
       near = difflib.get_close_matches(value, known, 1, 0)[0]
-      raise ValueError(f'data.{name} is {value!r}, which is none of {", ".join(known)}; '
+      raise ValueError(f'--config.data.{name} is {value!r}, which is none of {", ".join(known)}; '
                        f'did you mean {near!r}?')
   if config.crops < 1 or (config.crops > 1 and config.crop != 'random'):
-    raise ValueError(f"data.crops must be 1, or more where data.crop is 'random', but is "
-                     f'{config.crops} where that is {config.crop!r}.')
+    raise ValueError("--config.data.crops must be 1, or more where --config.data.crop is 'random', but "
+                     f"is {config.crops} where that is {config.crop!r}.")
   if config.crop == 'random' and not (config.height and config.width):
-    raise ValueError("data.crop is 'random', which needs the size of the windows: set data.height "
-                     'and data.width.')
+    raise ValueError("--config.data.crop is 'random', which needs the size of the windows: set "
+                     "--config.data.height and --config.data.width.")
   return Target(config.height, config.width, config.channels, config.crop, config.resample)
 
 
@@ -133,8 +133,8 @@ def fit(image: np.ndarray, to: Target) -> np.ndarray:
   if image.shape == (height, width, wanted):
     return image
   if image.dtype != np.uint8:
-    raise ValueError(f'These images are of {rows} x {columns} real numbers, which data.height, '
-                     'data.width and data.channels cannot change; leave them 0.')
+    raise ValueError(f'These images are of {rows} x {columns} real numbers, which --config.data.height, '
+                     '--config.data.width and --config.data.channels cannot change; leave them 0.')
   image_module = pillow()
   picture = image_module.fromarray(image[..., 0] if channels == 1 else image)
   if wanted != channels:

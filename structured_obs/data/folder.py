@@ -25,7 +25,7 @@ def find(path: str) -> sources.Source:
   """
   path = os.path.abspath(os.path.expanduser(path))
   if not os.path.exists(path):
-    raise FileNotFoundError(f'data.source names the folder {path}, which does not exist.')
+    raise FileNotFoundError(f'--config.data.source names the folder {path}, which does not exist.')
   if os.path.isdir(path):
     names = walk(path, EXTENSIONS)
     content = [(name, sources.stamp(os.path.join(path, name))) for name in names]
@@ -34,7 +34,7 @@ def find(path: str) -> sources.Source:
       names = _chosen(archive.namelist(), EXTENSIONS)
     content = [sources.stamp(path)]
   else:
-    raise ValueError(f'data.source names {path}, which is neither a folder nor a zip archive.')
+    raise ValueError(f'--config.data.source names {path}, which is neither a folder nor a zip archive.')
   if not names:
     raise FileNotFoundError(f'There is no image in {path}: it must hold files ending in '
                             f'{", ".join(EXTENSIONS)}, directly or in folders below.')

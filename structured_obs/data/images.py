@@ -115,10 +115,10 @@ def augment(
     ValueError: where `shift` is negative, or an image to be turned is not square.
   """
   if shift < 0:
-    raise ValueError(f'data.shift must not be negative, but is {shift}.')
+    raise ValueError(f'--config.data.shift must not be negative, but is {shift}.')
   if turn and image.shape[0] != image.shape[1]:
-    raise ValueError(f'data.turn is of square images, but these are {image.shape[0]} pixels high '
-                     f'and {image.shape[1]} wide.')
+    raise ValueError(f'--config.data.turn is of square images, but these are {image.shape[0]} pixels '
+                     f'high and {image.shape[1]} wide.')
   flip_key, shift_key = jax.random.split(key)
   if flip:
     image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)

@@ -108,8 +108,8 @@ def _corrupt(error: decode.UnreadableImage, job: Job, row: int) -> str:
   """Returns the name of a corrupt image to be skipped, or raises the error."""
   if job.skip_corrupt:
     return job.records.describe(job.image(row))
-  raise decode.UnreadableImage(f'{error}. Replace or remove it, or set data.skip_corrupt=True to '
-                               'leave such images out.') from error
+  raise decode.UnreadableImage(f'{error}. Replace or remove it, or set --config.data.skip_corrupt=True '
+                               'to leave such images out.') from error
 
 
 def _mixed(job: Job, *images: tuple[int, tuple[int, ...]]) -> str:
@@ -117,7 +117,8 @@ def _mixed(job: Job, *images: tuple[int, tuple[int, ...]]) -> str:
   one, other = (f'{job.records.describe(job.image(row))} is {" x ".join(map(str, shape))}'
                 for row, shape in images)
   return (f'Images differ in size (height x width x channels): {one}, but {other}. Set '
-          'data.height, data.width and data.channels to bring all of them to one size.')
+          '--config.data.height, --config.data.width and --config.data.channels to bring all of them '
+          'to one size.')
 
 
 def _header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -23,15 +23,15 @@ def behind(example: sources.Example, name: str) -> sources.Example:
   """
   image, label = example
   if label is None:
-    raise ValueError(f'data.labels is True, but {name} has no label, and perhaps no image of its source '
-                     'does. Set data.labels=False, or take a source with labels, such as digits, '
-                     'npz:PATH with labels or tfds:mnist.')
+    raise ValueError(f'--config.data.labels is True, but {name} has no label, and perhaps no image of '
+                     'its source does. Set --config.data.labels=False, or take a source with labels, '
+                     'such as digits, npz:PATH with labels or tfds:mnist.')
   if not 0 <= label < MAX_CLASSES:
-    raise ValueError(f'data.labels is True, but {name} has the label {label}; labels must be whole '
-                     f'numbers from 0 to {MAX_CLASSES - 1}, the class of each image.')
+    raise ValueError(f'--config.data.labels is True, but {name} has the label {label}; labels must be '
+                     f'whole numbers from 0 to {MAX_CLASSES - 1}, the class of each image.')
   if image.dtype != np.uint8:
-    raise ValueError(f'data.labels is True, but {name} is of real numbers; only images of gray levels '
-                     'can carry a label.')
+    raise ValueError(f'--config.data.labels is True, but {name} is of real numbers; only images of gray '
+                     'levels can carry a label.')
   plane = np.full((*image.shape[:2], 1), label, np.uint8)
   return np.concatenate([image, plane], axis=-1), label
 

@@ -43,15 +43,15 @@ def find(config: DataConfig, path: str) -> sources.Source:
   """
   if config.plane not in PLANES:
     near = difflib.get_close_matches(config.plane, PLANES, 1, 0)[0]
-    raise ValueError(f'data.plane is {config.plane!r}, which is none of {", ".join(PLANES)}; '
+    raise ValueError(f'--config.data.plane is {config.plane!r}, which is none of {", ".join(PLANES)}; '
                      f'did you mean {near!r}?')
   if not 0 <= config.min_foreground <= 1:
-    raise ValueError('data.min_foreground is a fraction of the pixels and must lie in [0, 1], but is '
-                     f'{config.min_foreground}.')
+    raise ValueError('--config.data.min_foreground is a fraction of the pixels and must lie in [0, 1], '
+                     f'but is {config.min_foreground}.')
   path, pattern = _divided(os.path.abspath(os.path.expanduser(path)))
   if not os.path.isdir(path):
-    raise FileNotFoundError(f'data.source names the folder {path}, which does not exist or is none; '
-                            'give the folder that holds the volumes.')
+    raise FileNotFoundError(f'--config.data.source names the folder {path}, which does not exist or is '
+                            'none; give the folder that holds the volumes.')
   names = [name for name in folder.walk(path, EXTENSIONS) if fnmatch.fnmatchcase(name, pattern)]
   if not names:
     fitting = '' if pattern == '*' else f' whose names below it fit {pattern!r}'
@@ -95,7 +95,7 @@ def _open(path: str, names: list[str], plane: str, min_foreground: float) -> sou
       found.append((k, 0))  # fails again when it is asked for, where corrupt images are dealt with
   if not found:
     raise ValueError(f'No {plane} slice in {path} has a fraction of {min_foreground} of its pixels '
-                     'brighter than the background; lower data.min_foreground.')
+                     'brighter than the background; lower --config.data.min_foreground.')
 
   def load(index: int) -> sources.Example:
     volume, position = found[index]

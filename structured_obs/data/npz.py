@@ -28,9 +28,9 @@ def find(path: str) -> sources.Source:
   """
   path = os.path.abspath(os.path.expanduser(path))
   if not os.path.isfile(path):
-    raise FileNotFoundError(f'data.source names the file {path}, which does not exist.')
+    raise FileNotFoundError(f'--config.data.source names the file {path}, which does not exist.')
   if not zipfile.is_zipfile(path):
-    raise ValueError(f'data.source names {path}, which is not an .npz file or is damaged; '
+    raise ValueError(f'--config.data.source names {path}, which is not an .npz file or is damaged; '
                      'numpy.savez_compressed writes one.')
   with np.load(path) as file:
     images = _images(path, file.files)

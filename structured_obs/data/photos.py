@@ -39,7 +39,8 @@ def find(config: DataConfig) -> sources.Source:
   absent = [name for name in names if not os.path.exists(os.path.join(folder, name))]
   if absent:
     raise FileNotFoundError(f"The installed scikit-image does not bring {', '.join(absent)} in "
-                            f"{folder}; install another version of it for data.source='photos'.")
+                            f"{folder}; install another version of it for "
+                            "--config.data.source='photos'.")
   content = [(name, os.path.getsize(os.path.join(folder, name))) for name in names]
   return sources.Source('photos', sources.digest(content),
                         lambda: _open(config, folder, names))
@@ -59,8 +60,8 @@ def _crops(config: DataConfig, folder: str, names: list[str]) -> _Crops:
   held_out = [max(1, round(config.validation_fraction * total)),
               max(1, round(config.test_fraction * total))]
   if total <= sum(held_out):
-    raise ValueError(f'{total} crops leave none to train on: raise data.limit, or lower '
-                     'data.validation_fraction and data.test_fraction.')
+    raise ValueError(f'{total} crops leave none to train on: raise --config.data.limit, or lower '
+                     '--config.data.validation_fraction and --config.data.test_fraction.')
   size = np.array([config.height or SIZE, config.width or SIZE])
   sizes = np.array([_photograph(folder, name).shape[:2] for name in names])
   if np.any(size > sizes):

@@ -128,9 +128,9 @@ def find(config: DataConfig) -> Source:
   spelled = {name: f'{name}:{_ARGUMENTS[name]}' if name in _ARGUMENTS else name for name in SOURCES}
   if kind not in SOURCES:
     near = spelled[difflib.get_close_matches(kind, SOURCES, 1, 0)[0]]
-    raise ValueError(f'data.source is {config.source!r}, which is none of '
+    raise ValueError(f'--config.data.source is {config.source!r}, which is none of '
                      f'{", ".join(spelled.values())}; did you mean {near!r}?')
   if bool(argument) != (kind in _ARGUMENTS) or (colon and not argument):
-    raise ValueError(f'data.source is {config.source!r}, but must have the form '
+    raise ValueError(f'--config.data.source is {config.source!r}, but must have the form '
                      f'{spelled[kind]!r}.')
   return SOURCES[kind](config, argument)

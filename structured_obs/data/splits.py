@@ -36,7 +36,7 @@ def assign(count: int, official: np.ndarray | None, config: DataConfig,
   """
   for name in ('validation_fraction', 'test_fraction'):
     if not 0 <= getattr(config, name) < 1:
-      raise ValueError(f'data.{name} must lie in [0, 1), but is {getattr(config, name)}.')
+      raise ValueError(f'--config.data.{name} must lie in [0, 1), but is {getattr(config, name)}.')
   units = count if groups is None else int(np.max(groups)) + 1
   split = np.zeros(units, np.int8) if official is None else official.astype(np.int8)
   if not np.any(split == _TEST):
@@ -47,7 +47,7 @@ def assign(count: int, official: np.ndarray | None, config: DataConfig,
   if not np.any(split == _TRAIN):
     what = 'images' if groups is None else 'subjects'
     raise ValueError(f'There are too few {what}, {units}, to train on any: give more, or set '
-                     'data.validation_fraction and data.test_fraction to 0.')
+                     '--config.data.validation_fraction and --config.data.test_fraction to 0.')
   return _limited(split if groups is None else split[groups], config.limit, config.split_seed)
 
 
@@ -65,7 +65,7 @@ def _limited(split: np.ndarray, limit: int, seed: int) -> np.ndarray:
     return split
   sizes = [int(np.sum(split == k)) for k in range(3)]
   if limit < sum(size > 0 for size in sizes):
-    raise ValueError(f'data.limit={limit} is fewer than one image for each split.')
+    raise ValueError(f'--config.data.limit={limit} is fewer than one image for each split.')
   keep = [max(1, limit * size // len(split)) if size else 0 for size in sizes]
   keep[_TRAIN] = limit - keep[_VALIDATION] - keep[_TEST]
   limited = np.full_like(split, LEFT_OUT)

@@ -114,12 +114,12 @@ def _advice(config: DataConfig, name: str) -> str:
   if archive is None:
     return (f'{sentence}. Prepare it there with tensorflow_datasets and '
             "file_format='array_record', name another folder with the environment variable "
-            'TFDS_DATA_DIR, or set data.download=True.')
+            'TFDS_DATA_DIR, or set --config.data.download=True.')
   folder = _manual_dir(config)
   absent = ' or '.join(' and '.join(names) for names in archives.absent(archive, folder))
-  allow = ', or set data.download=True' if archive.url else ''
+  allow = ', or set --config.data.download=True' if archive.url else ''
   return (f'{sentence}, and {folder} lacks {absent}. Get them from {archive.homepage} and put them '
-          f'there, name another folder with data.manual_dir{allow}.')
+          f'there, name another folder with --config.data.manual_dir{allow}.')
 
 
 def _download(config: DataConfig, name: str) -> None:

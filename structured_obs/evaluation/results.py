@@ -96,8 +96,8 @@ def check_comparable(first: Trained, others: Sequence[Trained]) -> None:
     coded = {one.config.objective.dequantize or is_discrete(one) for one in (first, other)}
     if len(coded) > 1:
       raise ValueError(
-        f'{other.workdir} and {first.workdir} differ in objective.dequantize, so their likelihoods '
-        'are not of the same thing.'
+        f'{other.workdir} and {first.workdir} differ in --config.objective.dequantize, so their '
+        'likelihoods are not of the same thing.'
       )
 
 

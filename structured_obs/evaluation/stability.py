@@ -59,11 +59,12 @@ def warning(inflation: np.ndarray | None, threshold: float) -> str:
     return ''
   count = int(np.sum(~(inflation <= threshold)))
   return (
-    f'WARNING: the covariance explodes. In {count} of {len(inflation)} images a pixel has up to '
-    f'{np.max(inflation):.3g} times the largest variance that any pixel has given those generated '
-    f'before it (eval.inflation_threshold is {threshold:g}). Samples of this model are not images, '
-    "whatever its likelihood. A prior on the covariance (likelihood.options.prior='normal'), a smaller "
-    'optim.learning_rate or fewer steps help.'
+    f"WARNING: the covariance explodes. In {count} of {len(inflation)} images a pixel has up to "
+    f"{np.max(inflation):.3g} times the largest variance that any pixel has given those generated "
+    f"before it (--config.eval.inflation_threshold is {threshold:g}). Samples of this model are not "
+    "images, whatever its likelihood. A prior on the covariance "
+    "(--config.likelihood.options.prior='normal'), a smaller --config.optim.learning_rate or fewer "
+    "steps help."
   )
 
 

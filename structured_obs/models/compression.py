@@ -44,7 +44,8 @@ def make(levels: int, kind: str = 'downscale', factor: int = 2, method: str = 'a
   if kind == 'label':
     raise ValueError(
       "compression 'label' is not offered, since a class is no image that a family could describe; a "
-      "model.kind 'vae' with data.labels=True is a model of p(x|y) with the class as y."
+      "--config.model.kind 'vae' with --config.data.labels=True is a model of p(x|y) with the class as "
+      "y."
     )
   base.check_choice('compression', kind, ('downscale', 'gray'))
   base.check_choice('method', method, tuple(_WEIGHTS))

@@ -39,7 +39,8 @@ def latent_shape(image: base.ImageShape, latents: int) -> tuple[int, int, int]:
   if image.height % REDUCTION or image.width % REDUCTION:
     raise ValueError(
       f'Images must have a height and a width that divide by {REDUCTION} where latents are images of a '
-      f'quarter of their sides; got {image.height} x {image.width}. data.height and data.width set them.'
+      f'quarter of their sides; got {image.height} x {image.width}. --config.data.height and '
+      '--config.data.width set them.'
     )
   return image.height // REDUCTION, image.width // REDUCTION, latents
 

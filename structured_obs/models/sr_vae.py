@@ -203,8 +203,8 @@ def check(model: SrVAE) -> None:
     growth = getattr(model.options, name)
     if growth >> max(0, number - 1) < 1:
       raise ValueError(
-        f"Option '{name}' in model.options is {growth}, but it is halved with every doubling of an "
-        f'image and must be at least {1 << (number - 1)}.'
+        f"Option '{name}' in --config.model.options is {growth}, but it is halved with every doubling "
+        f"of an image and must be at least {1 << (number - 1)}."
       )
 
 
@@ -221,8 +221,8 @@ def make_compression(family: base.Family, options: Options) -> compression.Compr
     )
   if options.compression == 'downscale' and options.factor not in (2, dense.REDUCTION):
     raise ValueError(
-      f'model.options.factor must be 2 or {dense.REDUCTION}, since latents have a quarter of the '
-      f"image's sides and y must not have less, but is {options.factor}."
+      f"--config.model.options.factor must be 2 or {dense.REDUCTION}, since latents have a quarter of "
+      f"the image's sides and y must not have less, but is {options.factor}."
     )
   return compression.make(family.levels, options.compression, options.factor, options.method)
 

@@ -63,15 +63,15 @@ def options_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
       near = difflib.get_close_matches(name, known, n=1)
       hint = f" Did you mean '{near[0]}'?" if near else ''
       raise ValueError(
-        f"There is no option '{name}' in model.options; there are {', '.join(known)}.{hint}"
+        f"There is no option '{name}' in --config.model.options; there are {', '.join(known)}.{hint}"
       )
     if type(value) is not type(known[name]):
       raise ValueError(
-        f"Option '{name}' in model.options must be of type {type(known[name]).__name__}, such as "
-        f'{known[name]!r}, but is {value!r}.'
+        f"Option '{name}' in --config.model.options must be of type {type(known[name]).__name__}, such "
+        f"as {known[name]!r}, but is {value!r}."
       )
     if isinstance(value, int) and value < 1:
-      raise ValueError(f"Option '{name}' in model.options must be at least 1, but is {value}.")
+      raise ValueError(f"Option '{name}' in --config.model.options must be at least 1, but is {value}.")
   return known | dict(overrides)
 
 

@@ -12,8 +12,8 @@ def check(config: Config) -> None:
   names.check('train.compute', config.train.compute, kinds.COMPUTE)
   if config.train.compute != 'float32' and config.model.kind == 'distribution':
     raise ValueError(
-      f"train.compute '{config.train.compute}' is of a network, but model.kind 'distribution' has none; "
-      "leave it 'float32'."
+      f"--config.train.compute '{config.train.compute}' is of a network, but --config.model.kind "
+      "'distribution' has none; leave it 'float32'."
     )
   _check_accumulate(config)
   _check_dense(config)
@@ -26,12 +26,14 @@ def _check_dense(config: Config) -> None:
   two_levels, dense = model.kind == 'sr_vae', model.architecture == 'dense'
   if model.options and not two_levels:
     raise ValueError(
-      f"model.options are of model.kind 'sr_vae', but the kind is '{model.kind}'; leave them empty."
+      f"--config.model.options are of --config.model.kind 'sr_vae', but the kind is '{model.kind}'; "
+      "leave them empty."
     )
   if dense and (model.kind != 'vae' or not model.blocks):
     raise ValueError(
-      "model.architecture 'dense' is of model.kind 'vae' with a positive model.blocks, the steps of a "
-      f"block, but the kind is '{model.kind}' and model.blocks is {model.blocks}."
+      "--config.model.architecture 'dense' is of --config.model.kind 'vae' with a positive "
+      f"--config.model.blocks, the steps of a block, but the kind is '{model.kind}' and "
+      f"--config.model.blocks is {model.blocks}."
     )
   if not two_levels and not dense:
     return
@@ -43,8 +45,8 @@ def _check_dense(config: Config) -> None:
   }
   for name in (name for name, given in unfit.items() if given):
     raise ValueError(
-      f'{name} must keep its default with networks of dense blocks, which have weight norm and one last '
-      'layer for all outputs.'
+      f'--config.{name} must keep its default with networks of dense blocks, which have weight norm and '
+      'one last layer for all outputs.'
     )
 
 
@@ -54,7 +56,8 @@ def _check_classifier(config: Config) -> None:
     return
   if not config.data.labels:
     raise ValueError(
-      "data.labels must be True where model.kind is 'classifier', which learns the classes of images."
+      "--config.data.labels must be True where --config.model.kind is 'classifier', which learns the "
+      "classes of images."
     )
   default = Config()
   unfit = {
@@ -64,7 +67,8 @@ def _check_classifier(config: Config) -> None:
   }
   for name in (name for name, given in unfit.items() if given):
     raise ValueError(
-      f"{name} must keep its default where model.kind is 'classifier', which has no p(x|z)."
+      f"--config.{name} must keep its default where --config.model.kind is 'classifier', which has no "
+      "p(x|z)."
     )
 
 
@@ -74,20 +78,20 @@ def _check_decay(config: Config) -> None:
   if optim.schedule != 'exponential':
     if optim.decay != 1 or optim.min_learning_rate:
       raise ValueError(
-        "optim.decay and optim.min_learning_rate are of optim.schedule 'exponential', but the schedule "
-        f"is '{optim.schedule}'; leave them 1 and 0."
+        "--config.optim.decay and --config.optim.min_learning_rate are of --config.optim.schedule "
+        f"'exponential', but the schedule is '{optim.schedule}'; leave them 1 and 0."
       )
     return
   if not 0 < optim.decay < 1:
     raise ValueError(
-      "optim.decay must lie between 0 and 1 where optim.schedule is 'exponential', such as 0.999999, "
-      f'but is {optim.decay}.'
+      "--config.optim.decay must lie between 0 and 1 where --config.optim.schedule is 'exponential', "
+      f"such as 0.999999, but is {optim.decay}."
     )
   rates = [optim.learning_rate, optim.kernel_learning_rate or optim.learning_rate]
   if not 0 <= optim.min_learning_rate <= min(rates):
     raise ValueError(
-      f'optim.min_learning_rate must lie between 0 and {min(rates)}, the rate that decays, but is '
-      f'{optim.min_learning_rate}.'
+      f'--config.optim.min_learning_rate must lie between 0 and {min(rates)}, the rate that decays, but '
+      f'is {optim.min_learning_rate}.'
     )
 
 
@@ -98,8 +102,8 @@ def _check_accumulate(config: Config) -> None:
   coupled = coupling(config)
   if coupled:
     raise ValueError(
-      f'train.accumulate must be 1 with {coupled}, which needs all images of a batch at once, but is '
-      f'{config.train.accumulate}.'
+      f'--config.train.accumulate must be 1 with {coupled}, which needs all images of a batch at once, '
+      f'but is {config.train.accumulate}.'
     )
 
 
@@ -107,10 +111,10 @@ def coupling(config: Config) -> str:
   """Returns what makes the loss of an image depend on the others of its batch; '' if nothing does."""
   objective, model = config.objective, config.model
   whole = {
-    "model.norm='batch'": model.norm == 'batch',
+    "--config.model.norm='batch'": model.norm == 'batch',
     'model.optimal_scale': model.optimal_scale,
-    'objective.kl_bound, a constraint on a mean,': objective.kl_bound > 0,
-    'objective.entropy_bound, a constraint on a mean,': objective.entropy_bound > 0,
+    '--config.objective.kl_bound, a constraint on a mean,': objective.kl_bound > 0,
+    '--config.objective.entropy_bound, a constraint on a mean,': objective.entropy_bound > 0,
     'objective.white_steps': objective.white_steps > 0 and not objective.reconstruction,
   }
   return next((name for name, holds in whole.items() if holds), '')
@@ -129,15 +133,16 @@ def check_batch(config: Config, num_images: int, devices: int, processes: int) -
   if size % parts:
     low, high = size // parts * parts, -(-size // parts) * parts
     near = f'{low} or {high}' if low else f'{high}'
-    each = f', {config.train.accumulate} parts each (train.accumulate)' if parts > devices else ''
+    cut = f', {config.train.accumulate} parts each (--config.train.accumulate)'
+    each = cut if parts > devices else ''
     raise ValueError(
-      f'train.batch_size is {size}, which does not divide by the {devices} devices of '
+      f'--config.train.batch_size is {size}, which does not divide by the {devices} devices of '
       f'{processes} process{"es" if processes > 1 else ""}{each}; {near} would.'
     )
   if size > num_images:
     raise ValueError(
-      f'train.batch_size is {size}, but the training split has only {num_images} images; it must '
-      'be at most that.'
+      f'--config.train.batch_size is {size}, but the training split has only {num_images} images; it '
+      'must be at most that.'
     )
   if processes > 1 and config.train.mapping == 'pmap':
-    raise ValueError("train.mapping 'pmap' works on one host only; 'shard_map' works on many.")
+    raise ValueError("--config.train.mapping 'pmap' works on one host only; 'shard_map' works on many.")

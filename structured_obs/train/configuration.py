@@ -73,17 +73,17 @@ def check(config: Config) -> None:
   fields = flatten(config)
   for name in POSITIVE:
     if not fields[name] > 0:
-      raise ValueError(f'{name} must be positive, but is {fields[name]}.')
+      raise ValueError(f'--config.{name} must be positive, but is {fields[name]}.')
   for name in NOT_NEGATIVE:
     if not fields[name] >= 0:
-      raise ValueError(f'{name} must not be negative, but is {fields[name]}.')
+      raise ValueError(f'--config.{name} must not be negative, but is {fields[name]}.')
   if not 0 <= config.optim.ema_decay < 1:
     raise ValueError(
-      f'optim.ema_decay must be at least 0 and below 1, but is {config.optim.ema_decay}.'
+      f'--config.optim.ema_decay must be at least 0 and below 1, but is {config.optim.ema_decay}.'
     )
   if not config.model.features or min(config.model.features) < 1:
     raise ValueError(
-      'model.features must hold one positive number of channels for each resolution, but is '
+      '--config.model.features must hold one positive number of channels for each resolution, but is '
       f'{tuple(config.model.features)}.'
     )
   names.check('train.mapping', config.train.mapping, parallel.MAPPINGS)
@@ -104,47 +104,48 @@ def _check_model(config: Config) -> None:
   model = config.model
   if min(model.covariance_features, default=1) < 1:
     raise ValueError(
-      'model.covariance_features must be empty or hold one positive number of channels for each '
-      f'resolution, but is {tuple(model.covariance_features)}.'
+      '--config.model.covariance_features must be empty or hold one positive number of channels for '
+      f'each resolution, but is {tuple(model.covariance_features)}.'
     )
   if (model.covariance_layers or model.covariance_sees_mean) and not model.covariance_features:
     raise ValueError(
-      'model.covariance_layers and model.covariance_sees_mean are of a decoder that the covariance '
-      'has to itself; give its channels in model.covariance_features.'
+      '--config.model.covariance_layers and --config.model.covariance_sees_mean are of a decoder that '
+      'the covariance has to itself; give its channels in --config.model.covariance_features.'
     )
   names.check('model.architecture', model.architecture, architectures.ARCHITECTURES)
   if model.architecture == 'resnet' and not model.blocks:
     raise ValueError(
-      "model.blocks must be positive where model.architecture is 'resnet', whose blocks are what halves "
-      'the image, but is 0.'
+      "--config.model.blocks must be positive where --config.model.architecture is 'resnet', whose "
+      "blocks are what halves the image, but is 0."
     )
   if model.architecture in ('strided', 'upsampling') and model.blocks:
     raise ValueError(
-      f"model.blocks must be 0 where model.architecture is '{model.architecture}', which has no "
-      f'residual blocks, but is {model.blocks}.'
+      f"--config.model.blocks must be 0 where --config.model.architecture is '{model.architecture}', "
+      f"which has no residual blocks, but is {model.blocks}."
     )
   _check_prior(config)
   names.check('model.network', model.network, covariance_network.NETWORKS)
   if model.window < 1 or model.window % 2 == 0:
-    raise ValueError(f'model.window must be odd and positive, but is {model.window}.')
+    raise ValueError(f'--config.model.window must be odd and positive, but is {model.window}.')
   if min(model.context, default=1) < 1:
     raise ValueError(
-      'model.context must be empty or hold one positive number of channels for each resolution, but '
-      f'is {tuple(model.context)}.'
+      '--config.model.context must be empty or hold one positive number of channels for each '
+      f'resolution, but is {tuple(model.context)}.'
     )
   if config.data.labels and model.kind not in kinds.LABELLED:
     raise ValueError(
-      f"data.labels gives each image's class to a model.kind of {', '.join(kinds.LABELLED)}, but the "
-      f"kind is '{model.kind}'; set data.labels=False."
+      "--config.data.labels gives each image's class to a --config.model.kind of "
+      f"{', '.join(kinds.LABELLED)}, but the kind is '{model.kind}'; set --config.data.labels=False."
     )
   if model.input_noise and model.kind != 'ae':
     raise ValueError(
-      f"model.input_noise is of a denoising autoencoder, model.kind 'ae', but the kind is "
-      f"'{model.kind}'."
+      "--config.model.input_noise is of a denoising autoencoder, --config.model.kind 'ae', but the "
+      f"kind is '{model.kind}'."
     )
   if model.natural_gradient and model.kind != 'distribution':
     raise ValueError(
-      f"model.natural_gradient is of model.kind 'distribution', but the kind is '{model.kind}'."
+      "--config.model.natural_gradient is of --config.model.kind 'distribution', but the kind is "
+      f"'{model.kind}'."
     )
 
 
@@ -155,8 +156,8 @@ def _check_prior(config: Config) -> None:
   priors.options_of(model.prior, model.prior_options)
   if model.prior != priors.STANDARD and model.kind not in kinds.WITH_PRIOR:
     raise ValueError(
-      f"model.prior is of the latents of a model.kind of {', '.join(kinds.WITH_PRIOR)}, but the kind is "
-      f"'{model.kind}'; leave it '{priors.STANDARD}'."
+      "--config.model.prior is of the latents of a --config.model.kind of "
+      f"{', '.join(kinds.WITH_PRIOR)}, but the kind is '{model.kind}'; leave it '{priors.STANDARD}'."
     )
 
 
@@ -165,25 +166,27 @@ def check_options(config: Config) -> None:
   model, objective, likelihood = config.model, config.objective, config.likelihood
   if model.optimal_scale and (model.kind != 'vae' or model.learn_scale):
     raise ValueError(
-      "model.optimal_scale is of a model.kind 'vae' whose scale is not learnt, but the kind is "
-      f"'{model.kind}' and model.learn_scale is {model.learn_scale}."
+      "--config.model.optimal_scale is of a --config.model.kind 'vae' whose scale is not learnt, but "
+      f"the kind is '{model.kind}' and --config.model.learn_scale is {model.learn_scale}."
     )
   generated = model.kernel_features > 0
   if generated and (model.kind not in ('vae', 'ae') or 'kernel_size' not in likelihood.options):
     raise ValueError(
-      "model.kernel_features is of a model.kind 'vae' or 'ae' whose likelihood.family is 'circulant', "
-      f"but the kind is '{model.kind}' and the family '{likelihood.family}'; set it to 0."
+      "--config.model.kernel_features is of a --config.model.kind 'vae' or 'ae' whose "
+      f"--config.likelihood.family is 'circulant', but the kind is '{model.kind}' and the family "
+      f"'{likelihood.family}'; set it to 0."
     )
   if objective.reconstruction == PAPER_LOSS and not (
     generated or likelihood.options.get('gaussian_variance')
   ):
     raise ValueError(
-      "objective.reconstruction 'paper_loss' learns no kernel: set model.kernel_features, of a network "
-      'of kernels, or a fixed kernel by likelihood.options.gaussian_variance, of the family circulant.'
+      "--config.objective.reconstruction 'paper_loss' learns no kernel: set "
+      "--config.model.kernel_features, of a network of kernels, or a fixed kernel by "
+      "--config.likelihood.options.gaussian_variance, of the family circulant."
     )
   if objective.reconstruction and model.kind not in ('vae', 'ae'):
     raise ValueError(
-      "objective.reconstruction is of a model.kind 'vae' or 'ae', but the kind is "
+      "--config.objective.reconstruction is of a --config.model.kind 'vae' or 'ae', but the kind is "
       f"'{model.kind}'; leave it ''."
     )
   _check_constraints(config)
@@ -193,13 +196,14 @@ def _check_constraints(config: Config) -> None:
   """Raises a ValueError if there is nothing that a constraint could hold."""
   if config.objective.kl_bound and config.model.kind != 'vae':
     raise ValueError(
-      "objective.kl_bound is of the latents of a model.kind 'vae', but the kind is "
+      "--config.objective.kl_bound is of the latents of a --config.model.kind 'vae', but the kind is "
       f"'{config.model.kind}', whose latents have no KL."
     )
   if config.objective.entropy_bound and not config.likelihood.options.get('rank'):
     raise ValueError(
-      'objective.entropy_bound is in nats for each column of a low-rank factor, but likelihood.family '
-      f"'{config.likelihood.family}' has none; use 'low_rank' with a rank of at least 1."
+      "--config.objective.entropy_bound is in nats for each column of a low-rank factor, but "
+      f"--config.likelihood.family '{config.likelihood.family}' has none; use 'low_rank' with a rank of "
+      "at least 1."
     )
 
 

@@ -20,24 +20,24 @@ def check(config: Config, family: Family, spec: DataSpec) -> None:
   name = config.likelihood.family
   if family.levels != spec.levels:
     raise ValueError(
-      f"likelihood.family '{name}' is of images of {family.levels} gray levels, but data.source "
-      f"'{config.data.source}' has "
+      f"--config.likelihood.family '{name}' is of images of {family.levels} gray levels, but "
+      f"--config.data.source '{config.data.source}' has "
       + (
-        f'{spec.levels}; set likelihood.options.levels={spec.levels}.'
+        f'{spec.levels}; set --config.likelihood.options.levels={spec.levels}.'
         if spec.levels
         else 'real numbers, which it cannot be of; take a density, such as diagonal.'
       )
     )
   if config.objective.dequantize:
     raise ValueError(
-      f"objective.dequantize must be False with likelihood.family '{name}', which gives gray levels a "
-      'probability, and images with noise none.'
+      f"--config.objective.dequantize must be False with --config.likelihood.family '{name}', which "
+      "gives gray levels a probability, and images with noise none."
     )
   for field in NEEDS_COVARIANCE:
     section, _, option = field.partition('.')
     value = getattr(getattr(config, section), option)
     if value:
       raise ValueError(
-        f"{field} tells the mean of p(x|z) from its covariance, but likelihood.family '{name}' has "
-        f'no such outputs; leave it at its default, instead of {value!r}.'
+        f"--config.{field} tells the mean of p(x|z) from its covariance, but --config.likelihood.family "
+        f"'{name}' has no such outputs; leave it at its default, instead of {value!r}."
       )

@@ -147,15 +147,15 @@ def _check_data(config: Config, spec: DataSpec) -> None:
   given = spec.condition > 0 and not spec.class_counts
   if given != (config.model.kind in kinds.CONDITIONED):
     raise ValueError(
-      f"model.kind is '{config.model.kind}', but data.source '{config.data.source}' comes "
-      f'{"with" if given else "without"} the means of its images: '
+      f"--config.model.kind is '{config.model.kind}', but --config.data.source '{config.data.source}' "
+      f'comes {"with" if given else "without"} the means of its images: '
       f"{'a model that is given them' if given else 'a model that needs none'} is of kind "
       f"{', '.join(kind for kind in kinds.KINDS if (kind in kinds.CONDITIONED) == given)}."
     )
   if config.objective.dequantize and not spec.levels:
     raise ValueError(
-      f"objective.dequantize must be False for data.source '{config.data.source}', which is of real "
-      'numbers: there is no level whose width the noise could have.'
+      f"--config.objective.dequantize must be False for --config.data.source '{config.data.source}', "
+      "which is of real numbers: there is no level whose width the noise could have."
     )
 
 

@@ -51,8 +51,8 @@ def of_classifier(workdir: str, image: ImageShape) -> Extractor:
   kind = data['config']['model']['kind']
   if kind != CLASSIFIER:
     raise ValueError(
-      f"features=classifier:{workdir} names a run of model.kind '{kind}', but must name a run of a "
-      f'classifier; train one by {TRAIN}.'
+      f"features=classifier:{workdir} names a run of --config.model.kind '{kind}', but must name a run "
+      f"of a classifier; train one by {TRAIN}."
     )
   seen = ImageShape(*(data['data'][name] for name in ('height', 'width', 'channels')))
   if seen != image:

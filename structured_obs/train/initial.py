@@ -18,8 +18,9 @@ def check(model: Any, config: Config) -> None:
   """Raises a ValueError if the first batch is of one image and the initialisation depends on it."""
   if data_dependent(model) and config.train.batch_size < 2:
     raise ValueError(
-      f'train.batch_size is {config.train.batch_size}, but the initialisation of this model gives every '
-      'layer the mean and the deviation of its outputs on the first batch: it must be at least 2.'
+      f'--config.train.batch_size is {config.train.batch_size}, but the initialisation of this model '
+      'gives every layer the mean and the deviation of its outputs on the first batch: it must be at '
+      'least 2.'
     )
 
 

@@ -77,7 +77,10 @@ def verdict(experiment: Experiment, compiled: Any, mesh: Mesh) -> str:
   said = f'does not fit: needs about {_gib(needed)} of {_gib(limit)} a device'
   coupled = checks.coupling(experiment.config)
   if coupled:
-    return f'{said}; {coupled} allows no train.accumulate, so train.batch_size must be smaller'
+    return (
+      f'{said}; {coupled} allows no --config.train.accumulate, so --config.train.batch_size must be '
+      'smaller'
+    )
   temporary = compiled.memory_analysis().temp_size_in_bytes
   given = experiment.config.train.accumulate
   per_device = experiment.config.train.batch_size // mesh.size
@@ -87,8 +90,8 @@ def verdict(experiment: Experiment, compiled: Any, mesh: Mesh) -> str:
     found = (peak(compile_step(cut(experiment, parts), mesh)) or 0) + images
     if found <= limit:
       slow = ' (many times slower where there are convolutions)' if _on_cpu(mesh) else ''
-      return f'{said}; train.accumulate={parts} would need {_gib(found)}{slow}'
-  return f'{said}, and no train.accumulate makes it fit: the model, or the images, are too large'
+      return f'{said}; --config.train.accumulate={parts} would need {_gib(found)}{slow}'
+  return f'{said}, and no --config.train.accumulate makes it fit: model or images are too large'
 
 
 def _doublings(given: int, images: int) -> list[int]:

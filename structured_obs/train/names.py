@@ -12,4 +12,4 @@ def check(field: str, value: str, valid: Iterable[str]) -> None:
   near = difflib.get_close_matches(value, known, n=1)
   hint = f" Did you mean '{near[0]}'?" if near else ''
   listed = ', '.join(f"'{name}'" for name in known)
-  raise ValueError(f"{field} is '{value}', but must be one of {listed}.{hint}")
+  raise ValueError(f"--config.{field} is '{value}', but must be one of {listed}.{hint}")

@@ -34,8 +34,8 @@ def explain(
   path = save(workdir, number, state, batch)
   what = f"the first non-finite term is '{term}'" if term else 'run again, every term is finite'
   return (
-    f'The loss or its gradient was not finite in {experiment.config.train.max_nonfinite} steps in '
-    f'a row (train.max_nonfinite), the last of them step {number + 1}: {what}. The batch and the '
+    f'The loss or its gradient was not finite in {experiment.config.train.max_nonfinite} steps in a row '
+    f'(--config.train.max_nonfinite), the last of them step {number + 1}: {what}. The batch and the '
     f'parameters are in {path}.'
   )
 

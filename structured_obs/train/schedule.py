@@ -70,7 +70,7 @@ def _parse_stage(stage: str) -> Stage:
   what, colon, steps = stage.partition(':')
   if not colon or not steps.strip().isdecimal() or int(steps) == 0:
     raise ValueError(
-      f"optim.stages has the entry '{stage}', which is not of the form 'WHAT:STEPS' with a "
+      f"--config.optim.stages has the entry '{stage}', which is not of the form 'WHAT:STEPS' with a "
       "positive number of steps, such as 'mean:200'."
     )
   names.check('optim.stages', what, LEARNERS)

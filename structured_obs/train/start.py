@@ -90,15 +90,15 @@ def merge(
       return jnp.asarray(found, leaf.dtype)
     if found is not None and not _of_covariance(name):
       raise ValueError(
-        f'train.start_from names {source}, whose {name} has the shape {found.shape}, but here it '
-        f'has {leaf.shape}: the networks must have the same size.'
+        f'--config.train.start_from names {source}, whose {name} has the shape {found.shape}, but here '
+        f'it has {leaf.shape}: the networks must have the same size.'
       )
     fresh.append(name)
     return leaf
 
   merged = jax.tree_util.tree_map_with_path(choose, new)
   if not taken:
-    raise ValueError(f'train.start_from names {source}, which has no parameter of this model.')
+    raise ValueError(f'--config.train.start_from names {source}, which has no parameter of this model.')
   return merged, taken, fresh
 
 
