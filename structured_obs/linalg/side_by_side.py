@@ -21,6 +21,8 @@ def solver(run: Callable[..., Array]) -> Callable[..., Array]:
     run: (*factor arrays [B, ...], rhs [B, R, ...]) -> [B, R, ...]. It is not differentiated.
   """
 
+  run = jax.jit(run)  # a program that solves often is traced once for each shape
+
   @jax.custom_batching.custom_vmap
   def many(*arrays: Array) -> Array:
     return run(*arrays)
