@@ -117,7 +117,8 @@ def target(config: DataConfig) -> Target:
                      f"is {config.crops} where that is {config.crop!r}.")
   if config.crop == 'random' and not (config.height and config.width):
     raise ValueError("--config.data.crop is 'random', which needs the size of the windows: set "
-                     "--config.data.height=32 --config.data.width=32, for example.")
+                     "--config.data.height and --config.data.width, such as --config.data.height=32 "
+                     "--config.data.width=32.")
   return Target(config.height, config.width, config.channels, config.crop, config.resample)
 
 
