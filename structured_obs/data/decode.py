@@ -163,6 +163,8 @@ def read(file: BinaryIO | str, name: str) -> Decoded:
     except image_module.UnidentifiedImageError as error:
       raise ValueError('it is damaged, or none of PNG, JPEG, WebP, BMP, GIF and TIFF') from error
     with opened:
+      if not opened.width * opened.height:
+        raise ValueError('it has no pixels')
       if opened.width * opened.height > MAX_PIXELS:
         raise ValueError(f'it has {opened.width} x {opened.height} pixels, which is more than '
                          f'{MAX_PIXELS:,}; shrink it')

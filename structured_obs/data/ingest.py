@@ -113,6 +113,7 @@ def _write(path: str, job: Job) -> Written:
     for row, item in enumerate(_told(loaded, job)):
       if isinstance(item, _Unreadable):
         corrupt += [] if row % job.crops else [(row, item.reason)]
+        seen['unreadable'].add(job.image(row))
       if isinstance(item, _Unreadable) or (corrupt and not job.skip_corrupt):
         continue
       image = item.image
