@@ -10,6 +10,7 @@ allowed.
 import contextlib
 import difflib
 import os
+import re
 import stat
 import unicodedata
 import warnings
@@ -30,6 +31,8 @@ MAX_PIXELS = 89_478_485
 _UPRIGHT = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE',
             6: 'ROTATE_270', 7: 'TRANSVERSE', 8: 'ROTATE_90'}  # by EXIF orientation
 _ORIENTATION = 0x112  # the tag's number
+# Pillow warns of metadata that nothing here uses; what makes an image unreadable, it raises.
+_QUIET = ('ignore', None, Warning, re.compile(r'PIL\.'), 0)
 _WITH_ALPHA = ('LA', 'La', 'PA', 'RGBA', 'RGBa', 'P')  # Pillow's modes; a palette may have it
 
 
@@ -128,8 +131,8 @@ def pillow() -> Any:
     from PIL import Image
   except ImportError as error:
     raise missing('pillow') from error
-  # Pillow warns of metadata that nothing here uses. What makes an image unreadable, it raises.
-  warnings.filterwarnings('ignore', module=r'PIL\.')
+  if _QUIET not in warnings.filters:
+    warnings.filterwarnings('ignore', module=_QUIET[3].pattern)
   return Image
 
 
