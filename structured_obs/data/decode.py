@@ -159,8 +159,8 @@ def read(file: BinaryIO | str, name: str) -> Decoded:
   """
   image_module = pillow()
   with reading(f'Image {name}'):
-    if isinstance(file, str) and not stat.S_ISREG(os.stat(file).st_mode):
-      raise ValueError('it is not a regular file')  # a named pipe would be waited for
+    if isinstance(file, str):
+      _check_regular(file)
     try:
       opened = image_module.open(file, formats=FORMATS)
     except image_module.UnidentifiedImageError as error:
@@ -172,6 +172,14 @@ def read(file: BinaryIO | str, name: str) -> Decoded:
         raise ValueError(f'it has {opened.width} x {opened.height} pixels, which is more than '
                          f'{MAX_PIXELS:,}; shrink it')
       return _decoded(opened)
+
+
+def _check_regular(path: str) -> None:
+  """Raises an error unless a path is that of a regular file: a named pipe would be waited for."""
+  if os.path.islink(path) and not os.path.exists(path):
+    raise ValueError('it is a link that leads nowhere')
+  if not stat.S_ISREG(os.stat(path).st_mode):
+    raise ValueError('it is not a regular file')
 
 
 def _decoded(opened: Any) -> Decoded:

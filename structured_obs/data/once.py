@@ -21,6 +21,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
+from structured_obs.data import decode
+
 _ABANDONED = 24 * 3600.  # seconds without a change, for folders of other machines
 _HERE: dict[str, threading.Lock] = {}  # by path: network file systems may lock processes, not threads
 
@@ -64,8 +66,9 @@ def storing(folder: str) -> Iterator[None]:
       raise
     kinds = (FileExistsError, NotADirectoryError)
     reason = 'it is not a folder' if isinstance(error, kinds) else error.strerror or str(error)
+    shown = decode.printable(folder)
     advice = 'Free space, or name' if error.errno in (errno.ENOSPC, errno.EDQUOT) else 'Name'
-    raise OSError(f'The prepared images cannot be written to {folder}: {reason}. Nothing incomplete is '
+    raise OSError(f'The prepared images cannot be written to {shown}: {reason}. Nothing incomplete is '
                   f'left there. {advice} another folder by --config.data.cache_dir=PATH, and start the '
                   'same command again.') from error
 
@@ -74,7 +77,7 @@ def storing(folder: str) -> Iterator[None]:
 def _locked(path: str, say: Callable[[str], None]) -> Iterator[bool]:
   """Holds the lock of a path; yields whether the file system has locks."""
   here = _HERE.setdefault(path, threading.Lock())
-  waiting = f'waiting for another run that prepares {path}'
+  waiting = f'waiting for another run that prepares {decode.printable(path)}'
   if not here.acquire(blocking=False):
     say(waiting)
     here.acquire()

@@ -133,6 +133,8 @@ def test_all_unreadable_files_are_listed_at_once(tmp_path):
   with pytest.raises(ValueError, match=r'^16 of 23 images cannot be read:') as caught:
     _prepare(tmp_path, source)
   lines = str(caught.value).splitlines()
+  assert [line.partition(' be read: ')[2] for line in lines[1:4]] == [
+      'it is a link that leads nowhere', 'it is a link that leads nowhere', 'it is not a regular file']
   assert [os.path.basename(line.split(' cannot be read: ')[0]) for line in lines[1:11]] == [
       '00a.png', '00b.png', '00c.png', *(f'{i:02}.png' for i in range(1, 8))]
   assert lines[11] == '  and 6 more'
