@@ -74,6 +74,8 @@ def printable(text: str) -> str:
   Escapes control characters and line breaks, which names of files may hold, and the bytes of names that
   are not UTF-8.
   """
+  if text.isprintable():
+    return text
   return ''.join(one.encode('unicode_escape').decode() if _breaks(one) else one for one in text)
 
 
@@ -176,9 +178,13 @@ def read(file: BinaryIO | str, name: str) -> Decoded:
 
 def _check_regular(path: str) -> None:
   """Raises an error unless a path is that of a regular file: a named pipe would be waited for."""
-  if os.path.islink(path) and not os.path.exists(path):
-    raise ValueError('it is a link that leads nowhere')
-  if not stat.S_ISREG(os.stat(path).st_mode):
+  try:
+    mode = os.stat(path).st_mode
+  except OSError as error:
+    if os.path.islink(path):
+      raise ValueError('it is a link that leads nowhere') from error
+    raise
+  if not stat.S_ISREG(mode):
     raise ValueError('it is not a regular file')
 
 
@@ -225,7 +231,8 @@ def _pixels(image: Any) -> tuple[np.ndarray, bool]:
     raise ValueError('its pixels are floating-point numbers of unknown range')
   gray = image.mode in ('1', 'L', 'LA', 'La')
   if image.mode not in _WITH_ALPHA and 'transparency' not in image.info:
-    return np.asarray(image.convert('L' if gray else 'RGB')), False
+    mode = 'L' if gray else 'RGB'
+    return np.asarray(image if image.mode == mode else image.convert(mode)), False
   layers = np.asarray(image.convert('LA' if gray else 'RGBA'))
   return _on_white(layers[..., :-1], layers[..., -1:])
 
