@@ -1,14 +1,20 @@
 """From a file's bytes to one uint8 array, and from there to the size a run asks for.
 
-`decode` honours the EXIF orientation, drops transparency, looks palettes up and scales 16-bit gray
-to 8 bits. `fit` makes the image gray or RGB, crops and resizes it with Pillow's filters, all of
-which average over the pixels they drop (anti-aliasing), except 'nearest', and round once along each
-axis. Enlarging is allowed.
+`decode` turns an image by its EXIF orientation, blends transparent pixels with a white background, looks
+palettes up and scales 16-bit gray to 8 bits. Of a file with several frames or pages it reads the first.
+`fit` makes the image gray or RGB, crops and resizes it with Pillow's filters, all of which average over
+the pixels they drop (anti-aliasing), except 'nearest', and round once along each axis. Enlarging is
+allowed.
 """
 
+import contextlib
 import difflib
-import struct
-import zlib
+import os
+import re
+import stat
+import unicodedata
+import warnings
+from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -18,10 +24,71 @@ from structured_obs.config import DataConfig
 FILTERS = {'area': 'BOX', 'bilinear': 'BILINEAR', 'bicubic': 'BICUBIC', 'lanczos': 'LANCZOS',
            'nearest': 'NEAREST'}
 CROPS = ('center', 'none', 'random')
+# Formats by Pillow's names. All others stay out: some start other programs, as EPS does Ghostscript.
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'DIB', 'GIF', 'TIFF')
+# Larger images are refused: a small file can claim any size. The number is Pillow's.
+MAX_PIXELS = 89_478_485
+_UPRIGHT = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE',
+            6: 'ROTATE_270', 7: 'TRANSVERSE', 8: 'ROTATE_90'}  # by EXIF orientation
+_ORIENTATION = 0x112  # the tag's number
+# Pillow warns of metadata that nothing here uses; what makes an image unreadable, it raises.
+_QUIET = ('ignore', None, Warning, re.compile(r'PIL\.'), 0)
+_WITH_ALPHA = ('LA', 'La', 'PA', 'RGBA', 'RGBa', 'P')  # Pillow's modes; a palette may have it
 
 
 class UnreadableImage(ValueError):
   """An image that cannot be decoded; the message names it."""
+
+
+@contextlib.contextmanager
+def reading(what: str, step: str = 'read') -> Iterator[None]:
+  """Turns any error of a foreign decoder into an UnreadableImage that names the file and the step.
+
+  Damaged files make decoders raise nearly everything, so everything is caught, except what says nothing
+  about the file: a missing package (ImportError), too little memory (MemoryError) and interrupts.
+
+  Args:
+    what: the thing that is read, with its path, such as 'Volume /data/a.nii'.
+    step: the step that may fail, as a participle: 'read', 'opened', 'unpacked'.
+  """
+  try:
+    yield
+  except (UnreadableImage, ImportError, MemoryError):
+    raise
+  except Exception as error:
+    raise UnreadableImage(f'{printable(what)} cannot be {step}: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+  """Returns the message of an error in one short line, with its type where that alone says little."""
+  message = printable(' '.join(str(getattr(error, 'strerror', None) or error).split()))[:300]
+  kind = type(error).__name__
+  if not message:
+    return kind
+  return message if ' ' in message else f'{kind}: {message}'  # as of a KeyError
+
+
+def printable(text: str) -> str:
+  """Returns a text as one line that any UTF-8 stream takes.
+
+  Escapes control characters and line breaks, which names of files may hold, and the bytes of names that
+  are not UTF-8.
+  """
+  if text.isprintable():
+    return text
+  return ''.join(one.encode('unicode_escape').decode() if _breaks(one) else one for one in text)
+
+
+def _breaks(character: str) -> bool:
+  """Tells whether a character is none to print in a line."""
+  category = unicodedata.category(character)
+  return category[0] == 'C' or category in ('Zl', 'Zp')
+
+
+class Decoded(NamedTuple):
+  """One image file."""
+  pixels: np.ndarray  # uint8 [H, W, 1] for gray images, [H, W, 3] for all others
+  facts: tuple[str, ...]  # keys of `notes.FACTS`
 
 
 class Target(NamedTuple):
@@ -55,7 +122,8 @@ def target(config: DataConfig) -> Target:
                      f"is {config.crops} where that is {config.crop!r}.")
   if config.crop == 'random' and not (config.height and config.width):
     raise ValueError("--config.data.crop is 'random', which needs the size of the windows: set "
-                     "--config.data.height and --config.data.width.")
+                     "--config.data.height and --config.data.width, such as --config.data.height=32 "
+                     "--config.data.width=32.")
   return Target(config.height, config.width, config.channels, config.crop, config.resample)
 
 
@@ -65,6 +133,8 @@ def pillow() -> Any:
     from PIL import Image
   except ImportError as error:
     raise missing('pillow') from error
+  if _QUIET not in warnings.filters:
+    warnings.filterwarnings('ignore', module=_QUIET[3].pattern)
   return Image
 
 
@@ -74,45 +144,105 @@ def missing(package: str, extra: str = 'data') -> ImportError:
 
 
 def decode(file: BinaryIO | str, name: str) -> np.ndarray:
+  """Returns the pixels of one image file, as `read` does."""
+  return read(file, name).pixels
+
+
+def read(file: BinaryIO | str, name: str) -> Decoded:
   """Reads one image file.
 
   Args:
     file: path or open binary file.
     name: what an error calls it.
 
-  Returns:
-    uint8 [H, W, 1] for gray images, [H, W, 3] for all others.
-
   Raises:
-    UnreadableImage: where the file is damaged, truncated or not an image.
+    UnreadableImage: where the file is damaged, truncated or no image in one of FORMATS, or has more than
+      MAX_PIXELS pixels.
   """
   image_module = pillow()
+  with reading(f'Image {name}'):
+    if isinstance(file, str):
+      _check_regular(file)
+    try:
+      opened = image_module.open(file, formats=FORMATS)
+    except image_module.UnidentifiedImageError as error:
+      raise ValueError('it is damaged, or none of PNG, JPEG, WebP, BMP, GIF and TIFF') from error
+    with opened:
+      if not opened.width * opened.height:
+        raise ValueError('it has no pixels')
+      if opened.width * opened.height > MAX_PIXELS:
+        raise ValueError(f'it has {opened.width} x {opened.height} pixels, which is more than '
+                         f'{MAX_PIXELS:,}; shrink it')
+      return _decoded(opened)
+
+
+def _check_regular(path: str) -> None:
+  """Raises an error unless a path is that of a regular file: a named pipe would be waited for."""
   try:
-    with image_module.open(file) as opened:
-      pixels = _pixels(opened)
-  # Pillow's decoders let all of these through on damaged files.
-  except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error,
-          zlib.error, image_module.DecompressionBombError) as error:
-    reason = str(error) or type(error).__name__
-    raise UnreadableImage(f'Image {name} cannot be read: {reason}') from error
-  return pixels.reshape(*pixels.shape[:2], -1)
+    mode = os.stat(path).st_mode
+  except OSError as error:
+    if os.path.islink(path):
+      raise ValueError('it is a link that leads nowhere') from error
+    raise
+  if not stat.S_ISREG(mode):
+    raise ValueError('it is not a regular file')
 
 
-def _pixels(opened: Any) -> np.ndarray:
-  """Decodes an opened Pillow image to uint8 [H, W] or [H, W, 3]."""
-  from PIL import ImageOps
-  image = ImageOps.exif_transpose(opened)
+def _decoded(opened: Any) -> Decoded:
+  """Decodes the first frame of an opened Pillow image, turned upright."""
+  opened.load()
+  image, facts = opened, []
+  method = _UPRIGHT.get(_orientation(opened))
+  if method:
+    image = image.transpose(pillow().Transpose[method])
+  pixels, transparent = _pixels(image)
+  if transparent:
+    facts.append('transparent')
+  if _has_more_frames(opened):
+    facts.append('frames')
+  return Decoded(pixels.reshape(*pixels.shape[:2], -1), tuple(facts))
+
+
+def _orientation(opened: Any) -> Any:
+  """Returns the EXIF orientation, or None; metadata may be damaged where pixels are whole."""
+  try:
+    return opened.getexif().get(_ORIENTATION)
+  except Exception:
+    return None
+
+
+def _has_more_frames(opened: Any) -> bool:
+  """Tells whether an image is animated or has pages; not of JPEG's second views of one scene."""
+  try:
+    return opened.format != 'MPO' and bool(getattr(opened, 'is_animated', False))
+  except Exception:  # in the second frame, which nothing here needs
+    return True
+
+
+def _pixels(image: Any) -> tuple[np.ndarray, bool]:
+  """Returns uint8 [H, W], or [H, W, 3], and whether some of it was transparent."""
   if image.mode.startswith('I'):
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
       raise ValueError(f'its values, {values.min()} to {values.max()}, do not fit 16 bits')
-    return ((values + 128) // 257).astype(np.uint8)
+    clear = values == image.info.get('transparency', -1)
+    return np.where(clear, 255, (values + 128) // 257).astype(np.uint8), bool(clear.any())
   if image.mode == 'F':
     raise ValueError('its pixels are floating-point numbers of unknown range')
-  if image.mode == 'P' and 'transparency' in image.info:
-    image = image.convert('RGBA')
   gray = image.mode in ('1', 'L', 'LA', 'La')
-  return np.asarray(image.convert('L' if gray else 'RGB'))
+  if image.mode not in _WITH_ALPHA and 'transparency' not in image.info:
+    mode = 'L' if gray else 'RGB'
+    return np.asarray(image if image.mode == mode else image.convert(mode)), False
+  layers = np.asarray(image.convert('LA' if gray else 'RGBA'))
+  return _on_white(layers[..., :-1], layers[..., -1:])
+
+
+def _on_white(colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, bool]:
+  """Blends uint8 colours [H, W, C] with white where alpha [H, W, 1] is below 255."""
+  if alpha.min() == 255:
+    return colours, False
+  wide, opacity = colours.astype(np.uint16), alpha.astype(np.uint16)  # sums stay below 2^16
+  return ((wide * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8), True
 
 
 def fit(image: np.ndarray, to: Target) -> np.ndarray:

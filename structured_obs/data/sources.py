@@ -33,6 +33,10 @@ class Records(NamedTuple):
   threads: int = 1  # how many threads may call `load` at once with profit
   condition: int = 0  # channels behind an image's own that a model is given, such as a known mean
   groups: np.ndarray | None = None  # [N] 0, 1, ...: images that no split may divide, as of a subject
+  # Sentences on what the source noticed, asked for once after the last `load`: what a user would want to
+  # know of these images, such as files that were passed over.
+  notes: Callable[[], list[str]] = list
+  class_names: tuple[str, ...] = ()  # of label 0, 1, ..., where the classes have names
 
 
 class Source(NamedTuple):
@@ -48,8 +52,14 @@ def digest(content: Any) -> str:
 
 
 def stamp(path: str) -> tuple[int, int]:
-  """Returns the size in bytes and the modification time in ns of a file, to notice changes."""
-  status = os.stat(path)
+  """Returns the size in bytes and the modification time in ns of a file, to notice changes.
+
+  Of a file that cannot be looked at, such as a link that leads nowhere, both are 0: reading it says why.
+  """
+  try:
+    status = os.stat(path)
+  except OSError:
+    return 0, 0
   return status.st_size, status.st_mtime_ns
 
 
@@ -84,8 +94,7 @@ def _photos(config: DataConfig, argument: str) -> Source:
 
 def _folder(config: DataConfig, argument: str) -> Source:
   from structured_obs.data import folder
-  del config
-  return folder.find(argument)
+  return folder.find(config, argument)
 
 
 def _npz(config: DataConfig, argument: str) -> Source:
