@@ -6,9 +6,10 @@ which average over the pixels they drop (anti-aliasing), except 'nearest', and r
 axis. Enlarging is allowed.
 """
 
+import contextlib
 import difflib
-import struct
-import zlib
+import unicodedata
+from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -22,6 +23,48 @@ CROPS = ('center', 'none', 'random')
 
 class UnreadableImage(ValueError):
   """An image that cannot be decoded; the message names it."""
+
+
+@contextlib.contextmanager
+def reading(what: str, step: str = 'read') -> Iterator[None]:
+  """Turns any error of a foreign decoder into an UnreadableImage that names the file and the step.
+
+  Damaged files make decoders raise nearly everything, so everything is caught, except what says nothing
+  about the file: a missing package (ImportError), too little memory (MemoryError) and interrupts.
+
+  Args:
+    what: the thing that is read, with its path, such as 'Volume /data/a.nii'.
+    step: the step that may fail, as a participle: 'read', 'opened', 'unpacked'.
+  """
+  try:
+    yield
+  except (UnreadableImage, ImportError, MemoryError):
+    raise
+  except Exception as error:
+    raise UnreadableImage(f'{printable(what)} cannot be {step}: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+  """Returns the message of an error in one short line, with its type where that says more."""
+  message = printable(' '.join(str(getattr(error, 'strerror', None) or error).split()))[:300]
+  kind = type(error).__name__
+  plain = isinstance(error, OSError | ValueError | SyntaxError)
+  return (message if plain else f'{kind}: {message}') if message else kind
+
+
+def printable(text: str) -> str:
+  """Returns a text as one line that any UTF-8 stream takes.
+
+  Escapes control characters and line breaks, which names of files may hold, and the bytes of names that
+  are not UTF-8.
+  """
+  return ''.join(one.encode('unicode_escape').decode() if _breaks(one) else one for one in text)
+
+
+def _breaks(character: str) -> bool:
+  """Tells whether a character is none to print in a line."""
+  category = unicodedata.category(character)
+  return category[0] == 'C' or category in ('Zl', 'Zp')
 
 
 class Target(NamedTuple):
@@ -87,14 +130,8 @@ def decode(file: BinaryIO | str, name: str) -> np.ndarray:
     UnreadableImage: where the file is damaged, truncated or not an image.
   """
   image_module = pillow()
-  try:
-    with image_module.open(file) as opened:
-      pixels = _pixels(opened)
-  # Pillow's decoders let all of these through on damaged files.
-  except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error,
-          zlib.error, image_module.DecompressionBombError) as error:
-    reason = str(error) or type(error).__name__
-    raise UnreadableImage(f'Image {name} cannot be read: {reason}') from error
+  with reading(f'Image {name}'), image_module.open(file) as opened:
+    pixels = _pixels(opened)
   return pixels.reshape(*pixels.shape[:2], -1)
 
 

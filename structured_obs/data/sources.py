@@ -33,6 +33,10 @@ class Records(NamedTuple):
   threads: int = 1  # how many threads may call `load` at once with profit
   condition: int = 0  # channels behind an image's own that a model is given, such as a known mean
   groups: np.ndarray | None = None  # [N] 0, 1, ...: images that no split may divide, as of a subject
+  # Sentences on what the source noticed, asked for once after the last `load`: what a user would want to
+  # know of these images, such as files that were passed over.
+  notes: Callable[[], list[str]] = list
+  class_names: tuple[str, ...] = ()  # of label 0, 1, ..., where the classes have names
 
 
 class Source(NamedTuple):
