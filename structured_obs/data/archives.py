@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from structured_obs.data import downloads
+from structured_obs.data import decode, downloads
 
 Example = tuple[np.ndarray | bytes, int | None]
 T = TypeVar('T')
@@ -37,7 +37,7 @@ class Archive(NamedTuple):
   read: Callable[[str, str], Iterator[Example]]  # (folder, split) -> examples
   shape: tuple[int, int, int]  # H, W, C
   classes: int  # number of labels; 0 where there are none
-  url: str  # where `files[0]` can be downloaded from, or '' where only by hand
+  url: str  # where the files can be downloaded from, or '' where only by hand
   homepage: str
 
 
@@ -54,7 +54,7 @@ def absent(archive: Archive, folder: str) -> list[list[str]]:
 
 
 def differing(archive: Archive, folder: str) -> list[str]:
-  """Says of each file that `find` gives whether it is another than the published one."""
+  """Returns a sentence for each file in use whose SHA-256 is not the published one."""
   paths = {file: os.path.join(folder, file) for file in find(archive, folder)}
   found = {file: downloads.sha256(path) for file, path in paths.items()}
   return [f'{paths[file]} is not the published file, but perhaps repacked: its SHA-256 is '
@@ -62,27 +62,23 @@ def differing(archive: Archive, folder: str) -> list[str]:
           for file in paths if found[file] != archive.sha256[file]]
 
 
-@contextlib.contextmanager
-def _official(path: str, name: str) -> Iterator[None]:
-  """Turns whatever goes wrong while a file is read into one sentence."""
+def _official(path: str, name: str) -> contextlib.AbstractContextManager[None]:
+  """Returns the context to read a file of an archive in, which gives one sentence for any error."""
   archive = ARCHIVES[name]
-  try:
-    yield
-  except Exception as error:  # decoders of damaged files let every kind through
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    raise ValueError(f'{path} is not an official {archive.title} archive, or it is damaged: {reason}. '
-                     f'Get it again from {archive.homepage}.') from error
+  place = archive.url + os.path.basename(path) if archive.url else archive.homepage
+  return decode.reading(f'{path} is not an official {archive.title} archive, or it is damaged; get it '
+                        f'again from {place}. It')
 
 
-def _by_name(members: Iterable[tuple[str, T]]) -> dict[str, T]:
-  """Names the files of an archive without their folders; no two may have one name."""
-  found: dict[str, T] = {}
+def _only(members: Iterable[tuple[str, T]], names: Iterable[str]) -> dict[str, T]:
+  """Returns the files of these names from an archive's folders; each must be there once."""
+  found = {name: [] for name in names}
   for path, member in members:
-    name = path.rsplit('/', 1)[-1]
-    if name in found:
-      raise ValueError(f'it holds two files {name}')
-    found[name] = member
-  return found
+    found.get(path.rsplit('/', 1)[-1], []).append(member)
+  for name, those in found.items():
+    if len(those) != 1:
+      raise ValueError(f'it holds {len(those)} files {name}' if those else f'it lacks {name}')
+  return {name: those[0] for name, those in found.items()}
 
 
 def _checked(labels: Any, number: int, name: str) -> list[int]:
@@ -152,11 +148,12 @@ def _cifar10(folder: str, split: str) -> Iterator[Example]:
   path, suffix = os.path.join(folder, file), '.bin' if 'binary' in file else ''
   batches = ['test_batch'] if split == 'test' else [f'data_batch_{k}' for k in range(1, 6)]
   with _official(path, 'cifar10'), tarfile.open(path) as archive:
-    members = _by_name((member.name, member) for member in archive if member.isfile())
+    files = [(member.name, member) for member in archive if member.isfile()]
     for name in (batch + suffix for batch in batches):
-      if name not in members or members[name].size > _LARGEST:
-        raise ValueError(f'it holds no {name} of at most {_LARGEST:,} bytes')
-      content: Any = archive.extractfile(members[name])
+      member = _only(files, [name])[name]
+      if member.size > _LARGEST:
+        raise ValueError(f'{name} has {member.size:,} bytes')
+      content: Any = archive.extractfile(member)
       pixels, labels = _cifar_batch(name, content.read())
       images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
       yield from zip(images, _checked(labels, len(images), 'cifar10'), strict=True)
@@ -168,7 +165,7 @@ def _partition(path: str) -> list[list[str]]:
     rows = [line.split() for line in file if line.strip()]
   if not rows or any(len(row) != 2 or row[1] not in ('0', '1', '2') for row in rows):
     raise ValueError("every line must be an image's name and 0, 1 or 2")
-  _by_name((name, None) for name, _ in rows)
+  _only(((name, None) for name, _ in rows), (name for name, _ in rows))
   return sorted(rows)
 
 
@@ -178,10 +175,9 @@ def _celeb_a(folder: str, split: str) -> Iterator[Example]:
   with _official(partition, 'celeb_a'):
     rows = _partition(partition)
   with _official(images, 'celeb_a'), zipfile.ZipFile(images) as archive:
-    members = _by_name((member.filename, member) for member in archive.infolist())
+    files = ((member.filename, member) for member in archive.infolist())
+    members = _only(files, (name for name, _ in rows))
     for name, part in rows:
-      if name not in members:
-        raise ValueError(f'it lacks an image of {partition}, {name}')
       if part == wanted:
         yield _jpeg(archive, members[name]), None
 
@@ -191,12 +187,9 @@ def _jpeg(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
   Nothing cannot be decoded, so the image is reported, or left out, with all that cannot.
   """
-  if member.file_size > _LARGEST:
-    return b''
-  try:
-    return archive.read(member)
-  except Exception:  # as in `_official`
-    return b''
+  with contextlib.suppress(decode.UnreadableImage), decode.reading(member.filename):
+    return archive.read(member) if member.file_size <= _LARGEST else b''
+  return b''
 
 
 ARCHIVES = {

@@ -49,9 +49,16 @@ def find(config: DataConfig, name: str) -> sources.Source:
   """Finds a data set on this machine.
 
   Raises:
+    ConnectionError: where a download is asked for and fails.
     FileNotFoundError: where it is not here and may not be downloaded; says what to put where.
     ImportError: where a download is asked for and tensorflow_datasets is not installed.
+    ValueError: where `name` is no name, or a downloaded file is not the published one.
   """
+  parts = name.split('/')
+  if os.path.isabs(name) or not all(parts) or parts[0][0] == '~' or {'.', '..'} & set(parts):
+    raise ValueError(f"--config.data.source is 'tfds:{name}', but must name a data set, such as "
+                     "'tfds:mnist', 'tfds:mnist:3.0.1' or 'tfds:downsampled_imagenet/64x64', and no "
+                     'folder; the environment variable TFDS_DATA_DIR names the folder of prepared data.')
   local = _find_local(config, name)
   if local is None and config.download:
     _download(config, name)
@@ -115,11 +122,17 @@ def _advice(config: DataConfig, name: str) -> str:
     return (f'{sentence}. Prepare it there with tensorflow_datasets and '
             "file_format='array_record', name another folder with the environment variable "
             'TFDS_DATA_DIR, or set --config.data.download=True.')
-  folder = _manual_dir(config)
-  absent = ' or '.join(' and '.join(names) for names in archives.absent(archive, folder))
-  allow = ', or set --config.data.download=True' if archive.url else ''
-  return (f'{sentence}, and {folder} lacks {absent}. Get them from {archive.homepage} and put them '
-          f'there, name another folder with --config.data.manual_dir{allow}.')
+  manual = _manual_dir(config)
+  absent = ' or '.join(' and '.join(names) for names in archives.absent(archive, manual))
+  if archive.url:
+    place, allow = f'from {archive.url}NAME', ', or set --config.data.download=True'
+  else:
+    place, allow = f'by hand from {archive.homepage}', ''
+    if config.download:
+      sentence = (f'--config.data.download=True has no effect on tfds:{name}, for its archives lie on '
+                  f'Google Drive, which asks a person; and {sentence}')
+  return (f'{sentence}, and {manual} lacks {absent}. Get them {place} and put them there, or name '
+          f'another folder with --config.data.manual_dir=PATH{allow}.')
 
 
 def _download(config: DataConfig, name: str) -> None:
@@ -128,8 +141,9 @@ def _download(config: DataConfig, name: str) -> None:
   archive = archives.ARCHIVES.get(name)
   if archive is None:
     try:
-      builder = tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
-      builder.download_and_prepare(file_format='array_record')
+      with decode.reading(f'tfds:{name}', 'downloaded and prepared by tensorflow_datasets'):
+        builder = tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
+        builder.download_and_prepare(file_format='array_record')
     except ImportError as error:  # most of its builders import TensorFlow, and some more
       raise ImportError(f'tensorflow_datasets cannot prepare {name} here: {error}. Install what it '
                         'asks for, or prepare the data on another machine.') from error
@@ -145,14 +159,16 @@ def _open_archives(name: str, folder: str, place: str) -> sources.Records:
   _library()
   decode.pillow()  # the library encodes and decodes with it
   from structured_obs.data import builders
-  return _open(builders.build(name, folder, place))
+  records = _open(builders.build(name, folder, place))
+  return records._replace(notes=lambda: archives.differing(archives.ARCHIVES[name], folder))
 
 
 def _open(prepared: str) -> sources.Records:
   """Gives random access to prepared array_record files."""
   tfds = _library()
   decode.pillow()
-  builder = tfds.builder_from_directory(prepared)
+  with decode.reading(f'Prepared data in {prepared}', 'opened'):
+    builder = tfds.builder_from_directory(prepared)
   if builder.info.file_format.value != 'array_record':
     raise ValueError(f'{prepared} was prepared as {builder.info.file_format.value}, which only '
                      "TensorFlow reads; prepare it again with file_format='array_record'.")
@@ -163,17 +179,23 @@ def _open(prepared: str) -> sources.Records:
                      f'{", ".join(SPLITS)}.')
   # Decoded here: the library would decode with OpenCV where that is installed, to other pixels.
   undecoded = {key: tfds.decode.SkipDecoding()}
-  parts = [builder.as_data_source(split=name, decoders=undecoded) for name in names]
-  return _records(names, parts, key, f'{builder.name} {builder.version}')
+  with decode.reading(f'Prepared data in {prepared}', 'opened'):
+    parts = [builder.as_data_source(split=name, decoders=undecoded) for name in names]
+    return _records(names, parts, key, f'{builder.name} {builder.version}')
 
 
 def _image_feature(tfds: Any, features: Any, prepared: str) -> str:
   """Returns the name of the one feature that is an image."""
-  keys = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
-  if 'image' in keys or len(keys) == 1:
-    return 'image' if 'image' in keys else keys[0]
-  raise ValueError(f"{prepared} has the features {', '.join(features)}; it must have one image "
-                   "among them, or one named 'image'.")
+  named = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+  images = {key: feature for key, feature in named.items() if isinstance(feature, tfds.features.Image)}
+  if 'image' not in images and len(images) != 1:
+    raise ValueError(f"{prepared} has the features {', '.join(named) or 'none'}; it must have one image "
+                     "among them, or one named 'image'.")
+  key = 'image' if 'image' in images else next(iter(images))
+  if np.dtype(images[key].np_dtype).kind != 'u':
+    raise ValueError(f'{prepared} has images of {np.dtype(images[key].np_dtype)}, but must have images '
+                     'of uint8 or uint16; prepare it again with such.')
+  return key
 
 
 def _records(names: list[str], parts: list[Any], key: str, version: str) -> sources.Records:
@@ -187,10 +209,10 @@ def _records(names: list[str], parts: list[Any], key: str, version: str) -> sour
 
   def load(index: int) -> sources.Example:
     part, row = locate(index)
-    example = parts[part][row]
-    image = decode.decode(io.BytesIO(example[key]), describe(index))
-    label = np.asarray(example.get('label', ''))
-    return image, int(label) if label.ndim == 0 and label.dtype.kind in 'iu' else None
+    with decode.reading(f'Image {describe(index)}'):
+      example = parts[part][row]
+      content = io.BytesIO(example[key])
+    return decode.decode(content, describe(index)), _label(example, describe(index))
 
   def describe(index: int) -> str:
     part, row = locate(index)
@@ -199,3 +221,13 @@ def _records(names: list[str], parts: list[Any], key: str, version: str) -> sour
   return sources.Records(int(starts[-1]), load, describe, f'tensorflow_datasets {version}',
                          splits=np.repeat([SPLITS.index(name) for name in names], lengths),
                          threads=folder.THREADS)
+
+
+def _label(example: Any, name: str) -> int | None:
+  """Returns the label of an example, or None where it has no whole number as such."""
+  label = np.asarray(example.get('label', ''))
+  if label.ndim or label.dtype.kind not in 'iu':
+    return None
+  if not -2**31 <= label < 2**31:
+    raise ValueError(f'{name} has the label {label}, which does not fit 32 bits.')
+  return int(label)
