@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from structured_obs.data import decode, downloads
+from structured_obs.data import decode, downloads, headers
 
 Example = tuple[np.ndarray | bytes, int | None]
 T = TypeVar('T')
@@ -100,11 +100,8 @@ def _idx(path: str, shape: tuple[int, ...]) -> np.ndarray:
     magic, number, *found = head.unpack(file.read(head.size).ljust(head.size, b'\0'))
     if (magic, *found) != (0x801 + len(shape), *shape):
       raise ValueError(f'it is no idx file of unsigned bytes, {" x ".join(map(str, ("N", *shape)))}')
-    size = number * math.prod(shape)
-    content = file.read(min(size, _LARGEST) + 1)
-  if len(content) != size:
-    held = f'{len(content):,}' if len(content) <= _LARGEST else f'more than {_LARGEST:,}'
-    raise ValueError(f'its header tells of {size:,} bytes, but it holds {held}')
+    content = file.read(_LARGEST)
+  headers.compare(number * math.prod(shape), len(content))
   return np.frombuffer(content, np.uint8).reshape(number, *shape)
 
 

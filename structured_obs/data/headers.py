@@ -1,0 +1,35 @@
+"""Sizes that the header of an array file tells of, checked before any memory is asked for them."""
+
+import math
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def size(shape: Iterable[int], dtype: np.dtype[Any] | type) -> int:
+  """Returns how many bytes an array of this shape and type has.
+
+  Raises:
+    ValueError: where an axis has a negative size, or the array is larger than this machine's memory.
+  """
+  lengths = [int(length) for length in shape]
+  total = math.prod(lengths) * np.dtype(dtype).itemsize
+  memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  if min(lengths, default=0) < 0 or total > memory:
+    raise ValueError(f'its header tells of a shape of {" x ".join(map(str, lengths))}, which is no shape '
+                     f'or more than the {memory >> 20:,} MiB of memory of this machine')
+  return total
+
+
+def compare(declared: int, held: int, padding: int = 0) -> None:
+  """Raises a ValueError unless a file holds what its header tells of.
+
+  Args:
+    declared: bytes by the header.
+    held: bytes that are there.
+    padding: bytes that may follow.
+  """
+  if not declared <= held <= declared + padding:
+    raise ValueError(f'its header tells of {declared:,} bytes, but it holds {held:,}')
