@@ -5,13 +5,13 @@ for celeb_a the bytes of the JPEG file; the label an integer, or None. What an a
 checked before it is read, so a damaged or foreign one gives a sentence, whatever it holds.
 """
 
-import codecs
 import contextlib
 import gzip
 import io
 import math
 import os
 import pickle
+import pickletools
 import struct
 import tarfile
 import zipfile
@@ -118,9 +118,9 @@ class _ArrayUnpickler(pickle.Unpickler):
   """Unpickles NumPy arrays and plain containers only: a pickle may otherwise run any code."""
 
   def find_class(self, module_name: str, global_name: str) -> Any:
-    reconstruct: Any = np.zeros(0).__reduce__()[0]  # numpy's own, wherever this version keeps it
-    allowed = {'_reconstruct': reconstruct, 'ndarray': np.ndarray, 'dtype': np.dtype,
-               'encode': codecs.encode}
+    # An array comes into being empty; its state, which follows, has its type, its shape and its bytes.
+    allowed = {'_reconstruct': lambda *_: np.empty(0, np.uint8), 'ndarray': object, 'dtype': np.dtype,
+               'encode': lambda text, _: text.encode('latin1')}
     if global_name not in allowed or module_name.split('.')[0] not in ('numpy', '_codecs'):
       raise ValueError(f'it asks for {module_name}.{global_name}, which CIFAR-10 does not need')
     return allowed[global_name]
@@ -131,6 +131,9 @@ def _cifar_batch(name: str, content: bytes) -> tuple[np.ndarray, Any]:
   if name.endswith('.bin'):
     rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
     return rows[:, 1:], rows[:, 0]
+  # Lengths are read and compared with what is there, before any memory is asked for them.
+  if any('PUT' in code.name and index > len(content) for code, index, _ in pickletools.genops(content)):
+    raise ValueError(f'{name} remembers more objects than it holds')
   batch = _ArrayUnpickler(io.BytesIO(content), encoding='bytes').load()
   if not isinstance(batch, dict) or not {b'data', b'labels'} <= batch.keys():
     raise ValueError(f"{name} holds no 'data' and 'labels'")
@@ -144,6 +147,8 @@ def _cifar10(folder: str, split: str) -> Iterator[Example]:
   file = find(ARCHIVES['cifar10'], folder)[0]
   path, suffix = os.path.join(folder, file), '.bin' if 'binary' in file else ''
   batches = ['test_batch'] if split == 'test' else [f'data_batch_{k}' for k in range(1, 6)]
+  with _official(path, 'cifar10'):
+    headers.unpacked(path)
   with _official(path, 'cifar10'), tarfile.open(path) as archive:
     files = [(member.name, member) for member in archive if member.isfile()]
     for name in (batch + suffix for batch in batches):

@@ -1,11 +1,14 @@
-"""Sizes that the header of an array file tells of, checked before any memory is asked for them."""
+"""What the headers of a file tell of, compared with what it holds before any memory is asked for it."""
 
+import gzip
 import math
 import os
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+_PIECE = 1 << 20  # bytes read at once
 
 
 def size(shape: Iterable[int], dtype: np.dtype[Any] | type) -> int:
@@ -33,3 +36,9 @@ def compare(declared: int, held: int, padding: int = 0) -> None:
   """
   if not declared <= held <= declared + padding:
     raise ValueError(f'its header tells of {declared:,} bytes, but it holds {held:,}')
+
+
+def unpacked(path: str) -> int:
+  """Returns the bytes in a gzipped file; reads it to its end, where its checksum is."""
+  with gzip.open(path) as file:
+    return sum(map(len, iter(lambda: file.read(_PIECE), b'')))

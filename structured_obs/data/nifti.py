@@ -18,7 +18,6 @@ where several files of a subject lie flat in PATH, they must be moved to a folde
 import difflib
 import fnmatch
 import functools
-import gzip
 import os
 from typing import Any
 
@@ -32,7 +31,6 @@ PLANES = ('axial', 'coronal', 'sagittal')
 WHITE = 99.5  # percentile of a volume's positive voxels that becomes white
 _SCALING = 2  # raise it whenever the same volume would get other gray levels
 _NAMED = 10  # at most so many volumes are named in one sentence
-_PIECE = 1 << 20  # bytes read at once for a checksum
 _PADDING = 4096  # bytes that a file may have behind its voxels; more, and its header is wrong
 
 
@@ -155,14 +153,6 @@ def _declared(image: Any) -> int:
   return image.dataobj.offset + headers.size(image.shape, image.get_data_dtype())
 
 
-def _held(path: str) -> int:
-  """Returns the bytes of a file, unpacked; reads a compressed one to its end, where its checksum is."""
-  if not path.lower().endswith('.gz'):
-    return os.path.getsize(path)
-  with gzip.open(path) as file:  # nibabel stops before the checksum
-    return sum(map(len, iter(lambda: file.read(_PIECE), b'')))
-
-
 def _slices(path: str, plane: str) -> np.ndarray:
   """Reads the slices of a volume, uint8 [S, H, W, 1].
 
@@ -172,15 +162,16 @@ def _slices(path: str, plane: str) -> np.ndarray:
   from nibabel import orientations
   image = _load(path)
   with decode.reading(f'Volume {path}'):
-    headers.compare(_declared(image), _held(path), _PADDING)
-    with np.errstate(over='raise', invalid='ignore'):  # a finite voxel must not become infinite
-      # Not narrower than the file's numbers, nor than what its scale makes of them.
-      wide = np.promote_types(image.get_data_dtype(), np.float64)
+    packed = path.lower().endswith('.gz')  # nibabel stops before the checksum at the end
+    held = headers.unpacked(path) if packed else os.path.getsize(path)
+    headers.compare(_declared(image), held, _PADDING)
+    wide = np.promote_types(image.get_data_dtype(), np.float64)
+    with np.errstate(over='raise', invalid='ignore'):  # no finite voxel may become infinite
       voxels = np.asarray(image.dataobj, wide).reshape(image.shape[:3])
+      # Now from left, back and below to right, front and above.
+      voxels = orientations.apply_orientation(voxels, orientations.io_orientation(image.affine))
     if not np.isfinite(voxels).any():
       raise ValueError('none of its voxels is a finite number')
-    # Now from left, back and below to right, front and above.
-    voxels = orientations.apply_orientation(voxels, orientations.io_orientation(image.affine))
   return _cut(_gray(voxels), plane)[..., None]
 
 
