@@ -66,8 +66,8 @@ def _official(path: str, name: str) -> contextlib.AbstractContextManager[None]:
   """Returns the context to read a file of an archive in, which gives one sentence for any error."""
   archive = ARCHIVES[name]
   place = archive.url + os.path.basename(path) if archive.url else archive.homepage
-  return decode.reading(f'{path} is not an official {archive.title} archive, or it is damaged; get it '
-                        f'again from {place}. It')
+  return decode.reading(f'{path} is not an official {archive.title} archive, or it is damaged. It',
+                        advice=f'Get it again from {place}.')
 
 
 def _only(members: Iterable[tuple[str, T]], names: Iterable[str]) -> dict[str, T]:
@@ -132,8 +132,9 @@ def _cifar_batch(name: str, content: bytes) -> tuple[np.ndarray, Any]:
     rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
     return rows[:, 1:], rows[:, 0]
   # Lengths are read and compared with what is there, before any memory is asked for them.
-  if any('PUT' in code.name and index > len(content) for code, index, _ in pickletools.genops(content)):
-    raise ValueError(f'{name} remembers more objects than it holds')
+  if any('PUT' in code.name and int(index or 0) > len(content)
+         for code, index, _ in pickletools.genops(content)):
+    raise ValueError(f'{name} numbers more objects than it holds')
   batch = _ArrayUnpickler(io.BytesIO(content), encoding='bytes').load()
   if not isinstance(batch, dict) or not {b'data', b'labels'} <= batch.keys():
     raise ValueError(f"{name} holds no 'data' and 'labels'")

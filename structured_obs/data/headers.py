@@ -1,4 +1,4 @@
-"""What the headers of a file tell of, compared with what it holds before any memory is asked for it."""
+"""What the header of a file tells of, compared with what it holds before any memory is asked for."""
 
 import gzip
 import math
@@ -21,7 +21,7 @@ def size(shape: Iterable[int], dtype: np.dtype[Any] | type) -> int:
   total = math.prod(lengths) * np.dtype(dtype).itemsize
   memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   if min(lengths, default=0) < 0 or total > memory:
-    raise ValueError(f'its header tells of a shape of {" x ".join(map(str, lengths))}, which is no shape '
+    raise ValueError(f'its header tells of a shape of {" x ".join(map(str, lengths))}, which is none, '
                      f'or more than the {memory >> 20:,} MiB of memory of this machine')
   return total
 

@@ -103,8 +103,8 @@ def _open(path: str, names: list[str], config: DataConfig) -> sources.Records:
     except decode.UnreadableImage:
       found.append((k, 0))  # fails again when it is asked for, where corrupt images are dealt with
   if not found:
-    raise ValueError(f'No {plane} slice in {path} has a fraction of {config.min_foreground} of its pixels '
-                     'brighter than the background; lower --config.data.min_foreground.')
+    raise ValueError(f'No {plane} slice in {path} has a fraction of {config.min_foreground} of its '
+                     'pixels brighter than the background; lower --config.data.min_foreground.')
 
   def load(index: int) -> sources.Example:
     volume, position = found[index]
@@ -116,8 +116,9 @@ def _open(path: str, names: list[str], config: DataConfig) -> sources.Records:
 
   def notes() -> list[str]:
     listed = ', '.join(dark[:_NAMED]) + (', ...' if len(dark) > _NAMED else '')
-    return [f'{len(dark)} of {len(names)} volumes give no {plane} slice, for none is bright enough in '
-            f'--config.data.min_foreground={config.min_foreground} of its pixels: {listed}.'] * bool(dark)
+    return [f'Of {len(dark)} of {len(names)} volumes no {plane} slice is taken, for none has a fraction '
+            f'of {config.min_foreground} (--config.data.min_foreground) of its pixels brighter than the '
+            f'background: {listed}.'] if dark else []
 
   subjects = np.array([subject(names[volume]) for volume, _ in found])
   _, groups = np.unique(subjects, return_inverse=True)
@@ -138,8 +139,8 @@ def _load(path: str) -> Any:
     shape, dtype = image.shape, image.get_data_dtype()
     if len(shape) < 3 or min(shape) < 1 or any(size != 1 for size in shape[3:]):
       raise decode.UnreadableImage(
-          f'Volume {path} has the shape {" x ".join(map(str, shape))}, but must be one volume in three '
-          'dimensions, none of them empty; save one of its volumes, or their mean, instead')
+          f'Volume {path} has the shape {" x ".join(map(str, shape))}, but must be one volume in '
+          'three dimensions, none of them empty; save one of its volumes, or their mean, instead')
     if dtype.kind not in 'iuf':
       raise decode.UnreadableImage(
           f'Volume {path} holds {dtype}, but must hold one real number for each voxel')

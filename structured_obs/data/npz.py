@@ -1,10 +1,10 @@
 """`npz:PATH`: images that are already arrays, in one .npz file.
 
 The file holds either one array of images ('image', 'images' or 'x', or the only array beside the
-labels), or one by split ('train', 'x_train', 'train_images', 'X_test', 'x_val', ...). Arrays are [N, H, W]
-or [N, H, W, C], C 1 or 3, uint8; other numbers are taken only where they are whole and between 0 and 255.
-Labels are whole numbers, read from 'label', 'labels', 'y', 'y_train', 'train_labels', ... where present.
-Upper and lower case and the signs between the parts of a name make no difference.
+labels), or one by split ('train', 'x_train', 'train_images', 'X_test', 'x_val', ...). Arrays are
+[N, H, W] or [N, H, W, C], C 1 or 3, uint8; other numbers are taken only where they are whole and
+between 0 and 255. Labels are whole numbers, read from 'label', 'labels', 'y', 'y_train',
+'train_labels', ... where present. Case and signs such as '_' make no difference in a name.
 """
 
 import functools
@@ -23,6 +23,7 @@ _ALIASES = {'train': ('train', 'training'), 'validation': ('validation', 'valid'
             'test': ('test', 'testing')}
 _IMAGES = ('x', 'image', 'images', 'img', 'imgs', 'data')
 _LABELS = ('y', 'label', 'labels')
+_AGAIN = 'Write the file again, such as by numpy.savez_compressed.'
 _SMALLEST, _LARGEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max  # of labels
 
 
@@ -45,8 +46,8 @@ def find(path: str) -> sources.Source:
     wrong = 'is no file' if os.path.exists(path) else 'does not exist'
     raise FileNotFoundError(f'--config.data.source names the file {path}, which {wrong}.')
   if not zipfile.is_zipfile(path):
-    raise ValueError(f'--config.data.source names {path}, which is not an .npz file or is damaged; '
-                     'numpy.savez_compressed writes one.')
+    raise ValueError(f'--config.data.source names {path}, which is not an .npz file or is damaged. '
+                     f'{_AGAIN}')
   layout = _layout(path, _members(path))
   identity = sources.digest([path, sources.stamp(path), layout.images, layout.labels])
   return sources.Source(f'npz:{path}', identity, lambda: _open(path, layout))
@@ -55,11 +56,11 @@ def find(path: str) -> sources.Source:
 def _members(path: str) -> dict[str, zipfile.ZipInfo]:
   """Lists the arrays of a file by name."""
   found: dict[str, zipfile.ZipInfo] = {}
-  with decode.reading(path, 'opened'), zipfile.ZipFile(path) as archive:
+  with decode.reading(path, 'opened', _AGAIN), zipfile.ZipFile(path) as archive:
     for member in archive.infolist():
       key = member.filename.removesuffix('.npy')
       if key in found:
-        raise ValueError(f'it holds two arrays named {key!r}; write it again with one')
+        raise ValueError(f'it holds two arrays named {key!r}')
       if key != member.filename:
         found[key] = member
   return found
@@ -86,7 +87,8 @@ def _layout(path: str, members: dict[str, zipfile.ZipInfo]) -> _Layout:
     if len(keys) > 1:
       raise ValueError(f'{path} holds the arrays {", ".join(keys)}, which by their names are the same: '
                        'rename all but one of them.')
-  return _Layout(members, *({split: keys[0] for split, keys in part.items()} for part in (images, labels)))
+  return _Layout(members, {split: key for split, (key,) in images.items()},
+                 {split: key for split, (key,) in labels.items()})
 
 
 def _by_split(keys: Iterable[str], words: tuple[str, ...],
@@ -157,13 +159,13 @@ def _array(path: str, key: str, member: zipfile.ZipInfo) -> np.ndarray:
   Raises:
     UnreadableImage: where it is damaged, or holds Python objects, naming it.
   """
-  with decode.reading(f'Array {key!r} of {path}'), zipfile.ZipFile(path) as archive:
+  with decode.reading(f'Array {key!r} of {path}', advice=_AGAIN), zipfile.ZipFile(path) as archive:
     with archive.open(member) as file:
       first = np.lib.format.read_magic(file) == (1, 0)
       header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
       shape, _, dtype = header(file)
       if dtype.hasobject:
-        raise ValueError('it holds Python objects, which may run any code; save it as numbers')
+        raise ValueError('it holds Python objects, which may run any code, and not numbers')
       headers.compare(headers.size(shape, dtype), member.file_size - file.tell())
     with archive.open(member) as file:
       return np.lib.format.read_array(file, allow_pickle=False)
@@ -180,10 +182,11 @@ def _labels(path: str, key: str, member: zipfile.ZipInfo, number: int) -> np.nda
   aside = 'or rename it, so that it is not used'
   if array.size != number:
     hot = '; numpy.argmax(..., 1) makes them of one-hot rows' if array.shape[:1] == (number,) else ''
-    raise ValueError(f'{label} must hold one label for each of {number} images{hot}. Correct it, {aside}.')
+    raise ValueError(f'{label} must hold one label for each of {number} images{hot}. Correct it, '
+                     f'{aside}.')
   if array.dtype.kind not in 'biuf':
-    raise ValueError(f'{label} must hold labels as whole numbers; numpy.unique(..., return_inverse=True) '
-                     f'makes them of names. Convert it, {aside}.')
+    raise ValueError(f'{label} must hold labels as whole numbers; numpy.unique(..., '
+                     f'return_inverse=True) makes them of names. Convert it, {aside}.')
   array = array.reshape(-1)
   bad = np.flatnonzero(~((array >= _SMALLEST) & (array <= _LARGEST) & (array == np.floor(array))))
   if len(bad):

@@ -17,6 +17,8 @@ from structured_obs.config import DataConfig
 from structured_obs.data import archives, decode, folder, sources
 from structured_obs.data.splits import SPLITS
 
+_AGAIN = "Prepare it again with tensorflow_datasets and file_format='array_record'."
+
 
 def _library() -> Any:
   """Returns the tensorflow_datasets module, or raises an ImportError that names the extra."""
@@ -167,7 +169,7 @@ def _open(prepared: str) -> sources.Records:
   """Gives random access to prepared array_record files."""
   tfds = _library()
   decode.pillow()
-  with decode.reading(f'Prepared data in {prepared}', 'opened'):
+  with decode.reading(f'Prepared data in {prepared}', 'opened', _AGAIN):
     builder = tfds.builder_from_directory(prepared)
   if builder.info.file_format.value != 'array_record':
     raise ValueError(f'{prepared} was prepared as {builder.info.file_format.value}, which only '
@@ -179,7 +181,7 @@ def _open(prepared: str) -> sources.Records:
                      f'{", ".join(SPLITS)}.')
   # Decoded here: the library would decode with OpenCV where that is installed, to other pixels.
   undecoded = {key: tfds.decode.SkipDecoding()}
-  with decode.reading(f'Prepared data in {prepared}', 'opened'):
+  with decode.reading(f'Prepared data in {prepared}', 'opened', _AGAIN):
     parts = [builder.as_data_source(split=name, decoders=undecoded) for name in names]
     return _records(names, parts, key, f'{builder.name} {builder.version}')
 

@@ -22,7 +22,7 @@ def save(path: Any, voxels: np.ndarray, axes: str = 'RAS', dtype: Any = np.int16
   """Writes a canonical volume [X, Y, Z, ...] as a file whose voxel axes point to these sides."""
   start, end = (orientations.axcodes2ornt(tuple(codes)) for codes in ('RAS', axes))
   turn: Any = orientations.ornt_transform(start, end)
-  image = nibabel.Nifti1Image(voxels.astype(dtype), np.eye(4))
+  image = nibabel.Nifti1Image(voxels.astype(dtype), np.eye(4), dtype=dtype)
   os.makedirs(os.path.dirname(path), exist_ok=True)
   image.as_reoriented(turn).to_filename(str(path))
 
