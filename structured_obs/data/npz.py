@@ -188,6 +188,8 @@ def _labels(path: str, key: str, member: zipfile.ZipInfo, number: int) -> np.nda
     raise ValueError(f'{label} must hold labels as whole numbers; numpy.unique(..., '
                      f'return_inverse=True) makes them of names. Convert it, {aside}.')
   array = array.reshape(-1)
+  if array.dtype.kind == 'f':  # the bounds do not fit narrower ones
+    array = array.astype(np.promote_types(array.dtype, np.float64))
   bad = np.flatnonzero(~((array >= _SMALLEST) & (array <= _LARGEST) & (array == np.floor(array))))
   if len(bad):
     raise ValueError(f'{label} must hold labels as whole numbers of at most 32 bits, but label '
