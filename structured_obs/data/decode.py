@@ -1,14 +1,18 @@
 """From a file's bytes to one uint8 array, and from there to the size a run asks for.
 
-`decode` honours the EXIF orientation, drops transparency, looks palettes up and scales 16-bit gray
-to 8 bits. `fit` makes the image gray or RGB, crops and resizes it with Pillow's filters, all of
-which average over the pixels they drop (anti-aliasing), except 'nearest', and round once along each
-axis. Enlarging is allowed.
+`decode` turns an image by its EXIF orientation, blends transparent pixels with a white background, looks
+palettes up and scales 16-bit gray to 8 bits. Of a file with several frames or pages it reads the first.
+`fit` makes the image gray or RGB, crops and resizes it with Pillow's filters, all of which average over
+the pixels they drop (anti-aliasing), except 'nearest', and round once along each axis. Enlarging is
+allowed.
 """
 
 import contextlib
 import difflib
+import os
+import stat
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,6 +23,14 @@ from structured_obs.config import DataConfig
 FILTERS = {'area': 'BOX', 'bilinear': 'BILINEAR', 'bicubic': 'BICUBIC', 'lanczos': 'LANCZOS',
            'nearest': 'NEAREST'}
 CROPS = ('center', 'none', 'random')
+# Formats by Pillow's names. All others stay out: some start other programs, as EPS does Ghostscript.
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'DIB', 'GIF', 'TIFF')
+# Larger images are refused: a small file can claim any size. The number is Pillow's.
+MAX_PIXELS = 89_478_485
+_UPRIGHT = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE',
+            6: 'ROTATE_270', 7: 'TRANSVERSE', 8: 'ROTATE_90'}  # by EXIF orientation
+_ORIENTATION = 0x112  # the tag's number
+_WITH_ALPHA = ('LA', 'La', 'PA', 'RGBA', 'RGBa', 'P')  # Pillow's modes; a palette may have it
 
 
 class UnreadableImage(ValueError):
@@ -69,6 +81,12 @@ def _breaks(character: str) -> bool:
   return category[0] == 'C' or category in ('Zl', 'Zp')
 
 
+class Decoded(NamedTuple):
+  """One image file."""
+  pixels: np.ndarray  # uint8 [H, W, 1] for gray images, [H, W, 3] for all others
+  facts: tuple[str, ...]  # keys of `notes.FACTS`
+
+
 class Target(NamedTuple):
   """What `fit` makes of an image."""
   height: int  # pixels; 0 keeps the image's own
@@ -110,6 +128,8 @@ def pillow() -> Any:
     from PIL import Image
   except ImportError as error:
     raise missing('pillow') from error
+  # Pillow warns of metadata that nothing here uses. What makes an image unreadable, it raises.
+  warnings.filterwarnings('ignore', module=r'PIL\.')
   return Image
 
 
@@ -119,39 +139,90 @@ def missing(package: str, extra: str = 'data') -> ImportError:
 
 
 def decode(file: BinaryIO | str, name: str) -> np.ndarray:
+  """Returns the pixels of one image file, as `read` does."""
+  return read(file, name).pixels
+
+
+def read(file: BinaryIO | str, name: str) -> Decoded:
   """Reads one image file.
 
   Args:
     file: path or open binary file.
     name: what an error calls it.
 
-  Returns:
-    uint8 [H, W, 1] for gray images, [H, W, 3] for all others.
-
   Raises:
-    UnreadableImage: where the file is damaged, truncated or not an image.
+    UnreadableImage: where the file is damaged, truncated or no image in one of FORMATS, or has more than
+      MAX_PIXELS pixels.
   """
   image_module = pillow()
-  with reading(f'Image {name}'), image_module.open(file) as opened:
-    pixels = _pixels(opened)
-  return pixels.reshape(*pixels.shape[:2], -1)
+  with reading(f'Image {name}'):
+    if isinstance(file, str) and not stat.S_ISREG(os.stat(file).st_mode):
+      raise ValueError('it is not a regular file')  # a named pipe would be waited for
+    try:
+      opened = image_module.open(file, formats=FORMATS)
+    except image_module.UnidentifiedImageError as error:
+      raise ValueError('it is damaged, or none of PNG, JPEG, WebP, BMP, GIF and TIFF') from error
+    with opened:
+      if opened.width * opened.height > MAX_PIXELS:
+        raise ValueError(f'it has {opened.width} x {opened.height} pixels, which is more than '
+                         f'{MAX_PIXELS:,}; shrink it')
+      return _decoded(opened)
 
 
-def _pixels(opened: Any) -> np.ndarray:
-  """Decodes an opened Pillow image to uint8 [H, W] or [H, W, 3]."""
-  from PIL import ImageOps
-  image = ImageOps.exif_transpose(opened)
+def _decoded(opened: Any) -> Decoded:
+  """Decodes the first frame of an opened Pillow image, turned upright."""
+  opened.load()
+  image, facts = opened, []
+  method = _UPRIGHT.get(_orientation(opened))
+  if method:
+    image = image.transpose(pillow().Transpose[method])
+  pixels, transparent = _pixels(image)
+  if transparent:
+    facts.append('transparent')
+  if _has_more_frames(opened):
+    facts.append('frames')
+  return Decoded(pixels.reshape(*pixels.shape[:2], -1), tuple(facts))
+
+
+def _orientation(opened: Any) -> Any:
+  """Returns the EXIF orientation, or None; metadata may be damaged where pixels are whole."""
+  try:
+    return opened.getexif().get(_ORIENTATION)
+  except Exception:
+    return None
+
+
+def _has_more_frames(opened: Any) -> bool:
+  """Tells whether an image is animated or has pages; not of JPEG's second views of one scene."""
+  try:
+    return opened.format != 'MPO' and bool(getattr(opened, 'is_animated', False))
+  except Exception:  # in the second frame, which nothing here needs
+    return True
+
+
+def _pixels(image: Any) -> tuple[np.ndarray, bool]:
+  """Returns uint8 [H, W], or [H, W, 3], and whether some of it was transparent."""
   if image.mode.startswith('I'):
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
       raise ValueError(f'its values, {values.min()} to {values.max()}, do not fit 16 bits')
-    return ((values + 128) // 257).astype(np.uint8)
+    clear = values == image.info.get('transparency', -1)
+    return np.where(clear, 255, (values + 128) // 257).astype(np.uint8), bool(clear.any())
   if image.mode == 'F':
     raise ValueError('its pixels are floating-point numbers of unknown range')
-  if image.mode == 'P' and 'transparency' in image.info:
-    image = image.convert('RGBA')
   gray = image.mode in ('1', 'L', 'LA', 'La')
-  return np.asarray(image.convert('L' if gray else 'RGB'))
+  if image.mode not in _WITH_ALPHA and 'transparency' not in image.info:
+    return np.asarray(image.convert('L' if gray else 'RGB')), False
+  layers = np.asarray(image.convert('LA' if gray else 'RGBA'))
+  return _on_white(layers[..., :-1], layers[..., -1:])
+
+
+def _on_white(colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, bool]:
+  """Blends uint8 colours [H, W, C] with white where alpha [H, W, 1] is below 255."""
+  if alpha.min() == 255:
+    return colours, False
+  wide, opacity = colours.astype(np.uint16), alpha.astype(np.uint16)  # sums stay below 2^16
+  return ((wide * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8), True
 
 
 def fit(image: np.ndarray, to: Target) -> np.ndarray:

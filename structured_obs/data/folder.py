@@ -1,80 +1,159 @@
-"""`folder:PATH`: every PNG, JPEG, WebP and BMP file under a folder, or inside a zip archive.
+"""`folder:PATH`: every PNG, JPEG, WebP, BMP, GIF and TIFF file under a folder, or inside a zip archive.
 
 Images are ordered by their name relative to the folder, so a copy of the folder elsewhere gives the
-same order and the same splits. Hidden files are passed over.
+same order and the same splits. Hidden files are passed over, and so are files of other kinds, which are
+counted. With `data.labels` the class of an image is the sub-folder that it lies in.
 """
 
+import collections
 import io
 import os
-import posixpath
 import zipfile
-import zlib
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from structured_obs.data import decode, sources
+from structured_obs.config import DataConfig
+from structured_obs.data import decode, labels, notes, sources, tree
 
-EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
+EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter's lock
+MAX_MEMBER = 1 << 30  # bytes of one file of a zip archive, unpacked
+_KINDS = 5  # at most so many kinds of other files are named
 
 
-def find(path: str) -> sources.Source:
+class _Listing(NamedTuple):
+  """The images of a folder or a zip archive, in order."""
+  names: list[str]  # relative, with forward slashes
+  content: list[object]  # changes when the images do
+  open: Callable[[], Callable[[int], decode.Decoded]]  # gives what reads an image by its index
+  notes: list[str]
+  kind: str
+
+
+def find(config: DataConfig, path: str) -> sources.Source:
   """Lists the images of a folder or a zip archive, without opening them.
+
+  Args:
+    config: says whether images need labels, and how many channels are wanted.
+    path: of the folder or the archive.
 
   Raises:
     FileNotFoundError: where there is nothing at `path`, or no image in it.
-    ValueError: where `path` is a file, but no zip archive.
+    ValueError: where `path` is a file, but no zip archive, or images need labels and have none.
   """
   path = os.path.abspath(os.path.expanduser(path))
-  if not os.path.exists(path):
-    raise FileNotFoundError(f'--config.data.source names the folder {path}, which does not exist.')
+  shown = decode.printable(path)
   if os.path.isdir(path):
-    names = walk(path, EXTENSIONS)
-    content = [(name, sources.stamp(os.path.join(path, name))) for name in names]
-  elif zipfile.is_zipfile(path):
-    with zipfile.ZipFile(path) as archive:
-      names = _chosen(archive.namelist(), EXTENSIONS)
-    content = [sources.stamp(path)]
+    listing = _folder(path)
+  elif os.path.isfile(path) and zipfile.is_zipfile(path):
+    listing = _archive(path)
+  elif os.path.exists(path):
+    raise ValueError(f'--config.data.source names {shown}, which is neither a folder nor a zip archive.')
   else:
-    raise ValueError(f'--config.data.source names {path}, which is neither a folder nor a zip archive.')
-  if not names:
-    raise FileNotFoundError(f'There is no image in {path}: it must hold files ending in '
-                            f'{", ".join(EXTENSIONS)}, directly or in folders below.')
-  identity = sources.digest([path, content])
-  return sources.Source(f'folder:{path}', identity, lambda: _open(path, names))
-
-
-def _chosen(names: list[str], extensions: tuple[str, ...]) -> list[str]:
-  """Sorts the names with these extensions, without hidden files and macOS's resource forks."""
-  def hidden(name: str) -> bool:
-    return any(part.startswith(('.', '__MACOSX')) for part in name.split('/'))
-  return sorted(name for name in names if name.lower().endswith(extensions) and not hidden(name))
+    raise FileNotFoundError(f'--config.data.source names the folder {shown}, which does not exist.')
+  if not listing.names:
+    raise FileNotFoundError(' '.join([
+        f'There is no image in {shown}: it must hold files ending in {", ".join(EXTENSIONS)}, directly '
+        'or in folders below.', *listing.notes]))
+  classes = labels.by_folder(_inside(listing), shown) if config.labels else None
+  return sources.Source(f'folder:{shown}', sources.digest([path, listing.content]),
+                        lambda: _open(listing, classes, keep_gray=config.channels == 0))
 
 
 def walk(path: str, extensions: tuple[str, ...]) -> list[str]:
   """Returns the sorted relative names, with forward slashes, of all such files under a folder."""
-  names = []
-  for folder, _, files in os.walk(path):
-    prefix = os.path.relpath(folder, path).replace(os.sep, '/')
-    names += [posixpath.normpath(posixpath.join(prefix, file)) for file in files]
-  return _chosen(names, extensions)
+  return sorted(name for name in tree.walk(path).names if name.lower().endswith(extensions))
 
 
-def _open(path: str, names: list[str]) -> sources.Records:
-  """Gives random access to the images of a folder or a zip archive."""
-  if os.path.isdir(path):
-    def load(index: int) -> sources.Example:
-      file = os.path.join(path, names[index])
-      return decode.decode(file, file), None
-    version = 'folder'
-  else:
+def _folder(path: str) -> _Listing:
+  """Lists the images of a folder and the folders below it."""
+  found = tree.walk(path)
+  names = sorted(name for name in found.names if _is_image(name))
+  files = [os.path.join(path, name) for name in names]
+  content: list[object] = [(name, sources.stamp(file)) for name, file in zip(names, files, strict=True)]
+  return _Listing(names, content, lambda: lambda index: decode.read(files[index], files[index]),
+                  [*found.notes, *_passed_over(found.names)], 'folder')
+
+
+def _archive(path: str) -> _Listing:
+  """Lists the images of a zip archive by its members, whose names may repeat."""
+  with decode.reading(f'Zip archive {path}', 'opened'), zipfile.ZipFile(path) as archive:
+    members = [member for member in archive.infolist()
+               if not member.is_dir() and not tree.hidden(member.filename)]
+  chosen = sorted((member for member in members if _is_image(member.filename)),
+                  key=lambda member: (member.filename, member.header_offset))
+
+  def reader() -> Callable[[int], decode.Decoded]:
     archive = zipfile.ZipFile(path)
+    return lambda index: _member(archive, chosen[index], f'{path}:{names[index]}')
 
-    def load(index: int) -> sources.Example:
-      label = f'{path}:{names[index]}'
-      try:
-        content = archive.read(names[index])
-      except (zipfile.BadZipFile, OSError, EOFError, RuntimeError,
-              zlib.error) as error:
-        raise decode.UnreadableImage(f'Image {label} cannot be read: {error}') from error
-      return decode.decode(io.BytesIO(content), label), None
-    version = 'zip archive'
-  return sources.Records(len(names), load, lambda i: names[i], version, threads=THREADS)
+  names = _unique(member.filename for member in chosen)
+  return _Listing(names, [sources.stamp(path)], reader,
+                  _passed_over(member.filename for member in members), 'zip archive')
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> decode.Decoded:
+  """Reads one image of a zip archive."""
+  with decode.reading(f'Image {name}', 'unpacked'):
+    if member.file_size > MAX_MEMBER:
+      raise ValueError(f'it has {member.file_size:,} bytes, which is more than {MAX_MEMBER:,}')
+    content = archive.read(member)
+  return decode.read(io.BytesIO(content), name)
+
+
+def _inside(listing: _Listing) -> list[str]:
+  """Returns the names below the one folder that many archives hold everything in, if there is such."""
+  first = {name.partition('/')[0] for name in listing.names}
+  deep = all(name.count('/') > 1 for name in listing.names)
+  if listing.kind == 'folder' or len(first) > 1 or not deep:
+    return listing.names
+  return [name.partition('/')[2] for name in listing.names]
+
+
+def _is_image(name: str) -> bool:
+  """Tells whether a file has the name of an image."""
+  return name.lower().endswith(EXTENSIONS)
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+  """Numbers names that repeat: a.png, a.png (2)."""
+  count: collections.Counter[str] = collections.Counter()
+  unique = []
+  for name in names:
+    count[name] += 1
+    unique.append(name if count[name] == 1 else f'{name} ({count[name]})')
+  return unique
+
+
+def _passed_over(names: Iterable[str]) -> list[str]:
+  """Returns a sentence that counts the files that are no images by their kind, or none."""
+  kinds = collections.Counter(os.path.splitext(name)[1].lower() or 'without an ending'
+                              for name in names if not _is_image(name))
+  if not kinds:
+    return []
+  most = ', '.join(f'{count:,} {decode.printable(kind)}' for kind, count in kinds.most_common(_KINDS))
+  return [f'Files passed over, since images end in {", ".join(EXTENSIONS)}: {most}'
+          f'{", ..." if len(kinds) > _KINDS else ""}.']
+
+
+def _open(listing: _Listing, classes: labels.Classes | None, keep_gray: bool) -> sources.Records:
+  """Gives random access to the images of a folder or a zip archive."""
+  read, seen, channels = listing.open(), notes.seen(), set()
+
+  def load(index: int) -> sources.Example:
+    pixels, facts = read(index)
+    channels.add(pixels.shape[-1])
+    for fact in facts:
+      seen[fact].add(index)
+    return pixels, classes.of_images[index] if classes else None
+
+  def describe(index: int) -> str:
+    return decode.printable(listing.names[index])
+
+  def said() -> list[str]:
+    gray = 'All images are gray and have 1 channel; --config.data.channels=3 makes them RGB.'
+    return [*listing.notes, *notes.of_images(seen, describe),
+            *([gray] if keep_gray and channels == {1} else [])]
+
+  return sources.Records(len(listing.names), load, describe, listing.kind, threads=THREADS, notes=said,
+                         class_names=classes.names if classes else ())

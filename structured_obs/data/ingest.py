@@ -3,25 +3,32 @@
 Memory stays bounded: an image is written as soon as it has its final size, and only a few are in
 flight. Threads decode at once, for Pillow lets go of the interpreter while it works; the order of
 the rows does not depend on them.
+
+Where no number of channels is asked for, gray images among colour ones become RGB; a colour image that
+comes after gray ones makes the array start again, once. Where an image cannot be read, all others are
+still tried, so that one error names them all.
 """
 
+import contextlib
 import functools
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
-from structured_obs.data import crops, decode, labels, sources
+from structured_obs.data import crops, decode, labels, notes, sources
 
 Progress = Callable[[str], None]
 _EVERY = 5.  # seconds between two lines of progress
 _IN_FLIGHT = 4  # images decoded ahead, per thread
 _NAMED = 10  # at most so many corrupt images are named
+_DIGEST = 16  # bytes of the digest of one image
 _PIECE = 1 << 22  # bytes read at once for a checksum
+_EXAMPLE = 64  # pixels: the largest size that an error suggests
 
 T = TypeVar('T')
 
@@ -31,9 +38,11 @@ class Written(NamedTuple):
   shape: tuple[int, int, int]  # H, W, C of every image
   rows: np.ndarray  # [M] which row of the job each row of the array is
   labels: list[int | None]  # [M]
+  digests: list[bytes]  # [M] of the image's own pixels
   sha256: str  # of the pixels in order, without the file's header
   skipped: int  # number of corrupt images left out
   skipped_names: list[str]  # the first of them
+  seen: notes.Seen  # what a user may want to know of single images
 
 
 class Job(NamedTuple):
@@ -41,7 +50,7 @@ class Job(NamedTuple):
   records: sources.Records
   indices: Sequence[int]  # which images, in which order
   target: decode.Target
-  skip_corrupt: bool = False  # leave corrupt images out, instead of an error at the first
+  skip_corrupt: bool = False  # leave corrupt images out, instead of an error
   labels: bool = False  # put each image's class behind it
   progress: Progress | None = None  # is given a line of text now and then
   crops: int = 1  # random windows of each image, one after the other, where the target has such
@@ -56,69 +65,138 @@ class Job(NamedTuple):
     """Which image of the source a row is."""
     return self.indices[row // self.crops]
 
+  def name(self, row: int) -> str:
+    """What an error calls the image of a row."""
+    return self.records.describe(self.image(row))
+
+
+class _Fitted(NamedTuple):
+  """One image of its final size."""
+  image: np.ndarray  # [H, W, C]
+  label: int | None
+  facts: tuple[str, ...]  # keys of `notes.FACTS`
+
+
+class _Unreadable(NamedTuple):
+  """One image that cannot be read."""
+  reason: str  # a sentence without a full stop, which names the image
+
+
+class _ColourAfterGrayError(Exception):
+  """The array has one channel so far, but an image needs three."""
+
 
 def write(path: str, job: Job) -> Written:
   """Writes the images of a job as one .npy file, [M, H, W, C] of the type that its source has.
 
   Raises:
-    UnreadableImage: naming the first corrupt image, unless they are skipped.
+    OSError: where the file cannot be written.
+    UnreadableImage: naming the corrupt images, unless they are skipped.
     ValueError: where two images differ in size, and no size to bring them to is given.
   """
-  shape, dtype, rows, found, corrupt = None, None, [], [], []
-  digest = hashlib.sha256()
-  with open(path, 'wb') as file:
-    for row, loaded in enumerate(_told(_in_order(job), job)):
-      if isinstance(loaded, decode.UnreadableImage):
-        name = _corrupt(loaded, job, row)
-        corrupt += [] if row % job.crops else [name]
+  try:
+    written = _write(path, job)
+  except _ColourAfterGrayError:
+    if job.progress:
+      job.progress('a colour image follows gray ones: starting again in RGB')
+    return _write(path, job._replace(target=job.target._replace(channels=3)))
+  if job.target.channels or written.shape[-1] - job.labels != 3:
+    written.seen['gray'].clear()  # none has become RGB, or all were to
+  return written
+
+
+def _write(path: str, job: Job) -> Written:
+  """Writes the images of a job with the channels it asks for, or those of the first image."""
+  shape, dtype, rows, found, digests, corrupt = None, None, [], [], [], []
+  sha256, seen = hashlib.sha256(), notes.seen()
+  with contextlib.closing(_in_order(job)) as loaded, open(path, 'wb') as file:
+    for row, item in enumerate(_told(loaded, job)):
+      if isinstance(item, _Unreadable):
+        corrupt += [] if row % job.crops else [(row, item.reason)]
+      if isinstance(item, _Unreadable) or (corrupt and not job.skip_corrupt):
         continue
-      image, label = loaded
+      image = item.image
       if shape is None:
         shape, dtype = image.shape, image.dtype
-        _header(file, (job.rows, *shape), dtype)
+        _header(file, (job.rows, shape[0], shape[1], shape[2] + job.labels), dtype)
       elif image.shape != shape:
-        raise ValueError(_mixed(job, (rows[0], shape), (row, image.shape)))
+        image = _alike(job, image, shape, (rows[0], row))
       content = image.tobytes()
+      digests.append(hashlib.blake2b(content, digest_size=_DIGEST).digest())
+      if job.labels:
+        content = labels.behind((image, item.label), job.name(row))[0].tobytes()
       file.write(content)
-      digest.update(content)
+      sha256.update(content)
       rows.append(row)
-      found.append(label)
+      found.append(item.label)
+      for fact in item.facts:
+        seen[fact].add(job.image(row))
+    if corrupt and not job.skip_corrupt:
+      raise _unreadable(job, [reason for _, reason in corrupt])
     if shape is None or dtype is None:
-      raise ValueError(f'None of {job.rows} images can be read; the first is {corrupt[0]}.')
+      raise ValueError(f'None of {job.rows} images can be read; the first: {corrupt[0][1]}.')
     file.seek(0)
-    _header(file, (len(rows), *shape), dtype)
-  return Written(shape, np.array(rows), found, digest.hexdigest(), len(corrupt), corrupt[:_NAMED])
+    whole = (shape[0], shape[1], shape[2] + job.labels)
+    _header(file, (len(rows), *whole), dtype)
+  return Written(whole, np.array(rows), found, digests, sha256.hexdigest(), len(corrupt),
+                 [job.name(row) for row, _ in corrupt[:_NAMED]], seen)
 
 
-def _load(job: Job, row: int) -> sources.Example | decode.UnreadableImage:
-  """Reads one image and brings it to its size; a corrupt one gives its error."""
+def _load(job: Job, row: int) -> _Fitted | _Unreadable:
+  """Reads one image and brings it to its size."""
   index, to = job.image(row), job.target
   try:
-    image, label = job.records.load(index)
+    with decode.reading(f'Image {job.name(row)}'):
+      image, label = job.records.load(index)
   except decode.UnreadableImage as error:
-    return error
+    return _Unreadable(str(error))
+  facts = {'small': image.shape[0] < to.height or image.shape[1] < to.width,
+           'gray': image.shape[-1] == 1}
   if to.crop == 'random':
     seed = job.seed, index, row % job.crops
     image = crops.window(image, (to.height, to.width), seed, job.records.levels)
-  example = decode.fit(image, job.target), label
-  return labels.behind(example, job.records.describe(index)) if job.labels else example
+  return _Fitted(decode.fit(image, to), label, tuple(fact for fact, true in facts.items() if true))
 
 
-def _corrupt(error: decode.UnreadableImage, job: Job, row: int) -> str:
-  """Returns the name of a corrupt image to be skipped, or raises the error."""
-  if job.skip_corrupt:
-    return job.records.describe(job.image(row))
-  raise decode.UnreadableImage(f'{error}. Replace or remove it, or set --config.data.skip_corrupt=True '
-                               'to leave such images out.') from error
+def _alike(job: Job, image: np.ndarray, shape: tuple[int, ...], pair: tuple[int, int]) -> np.ndarray:
+  """Gives an image the shape of the first one, where only their channels differ.
+
+  Args:
+    job: the job of both.
+    image: [H, W, C].
+    shape: of the first image.
+    pair: rows of the first image and this one.
+
+  Raises:
+    ValueError: where height or width differ.
+  """
+  if image.shape[:2] != shape[:2]:
+    raise ValueError(_mixed(job, shape, image.shape, pair))
+  if (image.shape[-1], shape[-1]) == (3, 1):
+    raise _ColourAfterGrayError
+  return decode.fit(image, job.target._replace(channels=shape[-1]))
 
 
-def _mixed(job: Job, *images: tuple[int, tuple[int, ...]]) -> str:
-  """Says that two images, (row, shape) each, differ in size, and what to set."""
-  one, other = (f'{job.records.describe(job.image(row))} is {" x ".join(map(str, shape))}'
-                for row, shape in images)
-  return (f'Images differ in size (height x width x channels): {one}, but {other}. Set '
-          '--config.data.height, --config.data.width and --config.data.channels to bring all of them '
-          'to one size.')
+def _mixed(job: Job, one: tuple[int, ...], other: tuple[int, ...], pair: tuple[int, int]) -> str:
+  """Says that two images differ in size, and which of height and width to set."""
+  images = ', but '.join(f'{job.name(row)} is {shape[0]} x {shape[1]}'
+                         for row, shape in zip(pair, (one, other), strict=True))
+  open_axes = [(name, min(one[k], other[k], _EXAMPLE)) for k, name in enumerate(('height', 'width'))
+               if not getattr(job.target, name)]
+  flags = ' '.join(f'--config.data.{name}={value}' for name, value in open_axes)
+  return (f'Images differ in size (height x width): {images}. Bring all of them to one size, such as '
+          f'by {flags}.')
+
+
+def _unreadable(job: Job, reasons: list[str]) -> decode.UnreadableImage:
+  """Returns the error that names the first images that cannot be read, and counts all."""
+  advice = 'or set --config.data.skip_corrupt=True to leave such images out.'
+  if len(reasons) == 1:
+    return decode.UnreadableImage(f'{reasons[0]}. Replace or remove it, {advice}')
+  more = [f'and {len(reasons) - _NAMED:,} more'] if len(reasons) > _NAMED else []
+  lines = [f'{len(reasons):,} of {len(job.indices):,} images cannot be read:',
+           *reasons[:_NAMED], *more]
+  return decode.UnreadableImage('\n  '.join(lines) + f'\nReplace or remove them, {advice}')
 
 
 def _header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -127,7 +205,7 @@ def _header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Non
   np.lib.format.write_array_header_1_0(file, header)
 
 
-def _in_order(job: Job) -> Iterator[sources.Example | decode.UnreadableImage]:
+def _in_order(job: Job) -> Generator[_Fitted | _Unreadable, None, None]:
   """Yields every image of a job in order, decoded by threads a few images ahead."""
   load = functools.partial(_load, job)
   if job.records.threads <= 1:

@@ -2,9 +2,9 @@
 
 `prepare` puts under the cache folder, in a folder named by a fingerprint of everything that
 determines the result: `images.npy` (uint8 [N, H, W, C], the training images, then validation, then
-test), `labels.npy` where the source has labels, and `spec.json`. It is written beside its final
-place and renamed at the end, so that an interrupted run leaves nothing half done, and of two
-processes at once the first one wins.
+test), `labels.npy` where the source has labels, and `spec.json`. It is written beside its final place
+and renamed at the end, so that an interrupted run leaves nothing half done; of several runs at once
+one ingests, and the others wait for it.
 
 A source of real numbers makes the array float32. Where a source tells more about an image, such as
 its mean, that condition lies in channels behind the image's own, and travels with it everywhere.
@@ -14,16 +14,15 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import decode, ingest, labels, sources, splits
+from structured_obs.data import decode, ingest, labels, notes, once, sources, splits
 
-_CODE = 1  # raise it whenever the same source and configuration would give other pixels or splits
+_CODE = 2  # raise it whenever the same source and configuration would give other pixels or splits
 _RELEVANT = ('height', 'width', 'channels', 'crop', 'resample', 'limit', 'validation_fraction',
              'test_fraction', 'split_seed', 'skip_corrupt')
 
@@ -50,6 +49,8 @@ class DataSpec(NamedTuple):
   condition: int = 0  # channels that are stored behind the image's own, for the model to be given
   # With data.labels, that channel is the class: how many training images have class 0, 1, ...
   class_counts: tuple[int, ...] | list[int] = ()
+  class_names: tuple[str, ...] | list[str] = ()  # of class 0, 1, ..., where classes have names
+  notes: tuple[str, ...] | list[str] = ()  # sentences on what a user may want to know of the images
 
   @property
   def stored(self) -> tuple[int, int, int]:
@@ -85,23 +86,25 @@ def prepare(config: DataConfig, progress: ingest.Progress | None = None,
     UnreadableImage: naming a corrupt image, unless `config.skip_corrupt`.
     ValueError: for a wrong configuration, images of mixed sizes, or a damaged cache.
   """
-  to = decode.target(config)
+  to = check(config)
   source = sources.find(config)
   fingerprint = _fingerprint(config, source)
   root = os.path.abspath(os.path.expanduser(
       config.cache_dir or os.path.join('~', '.cache', 'structured_obs')))
   path = os.path.join(root, f'{source.name.partition(":")[0]}-{fingerprint[:16]}')
-  if not os.path.isdir(path):
-    os.makedirs(root, exist_ok=True)
-    _remove_abandoned(path)
-    partial = f'{path}.{_host()}.{os.getpid()}.partial'
-    os.makedirs(partial)
-    try:
-      _ingest(partial, config, source, to, progress)
-      _publish(partial, path)
-    finally:
-      shutil.rmtree(partial, ignore_errors=True)
+  once.make(path, lambda folder: _ingest(folder, config, source, to, progress), progress)
   return load(path, verify)
+
+
+def check(config: DataConfig) -> decode.Target:
+  """Checks what can be checked before a source is looked for, and returns the wanted size.
+
+  Raises:
+    ValueError: naming the first invalid field, and what it may be.
+  """
+  to = decode.target(config)
+  splits.check(config)
+  return to
 
 
 def _fingerprint(config: DataConfig, source: sources.Source) -> str:
@@ -116,33 +119,55 @@ def _fingerprint(config: DataConfig, source: sources.Source) -> str:
 def _ingest(folder: str, config: DataConfig, source: sources.Source, to: decode.Target,
             progress: ingest.Progress | None) -> None:
   """Reads the source and writes images.npy, labels.npy and spec.json into a folder."""
-  if progress:
-    progress(f'reading {source.name}')
+  say = progress or (lambda line: None)
+  say(f'reading {source.name}')
   records = source.open()
   split = splits.assign(records.size, records.splits, config, records.groups)
   indices = np.concatenate([np.flatnonzero(split == k) for k in range(len(splits.SPLITS))])
-  written = ingest.write(os.path.join(folder, 'images.npy'), ingest.Job(
-      records, indices.tolist(), to, config.skip_corrupt, config.labels, progress, config.crops,
-      config.split_seed))
-  has_labels = None not in written.labels
-  if has_labels:
-    np.save(os.path.join(folder, 'labels.npy'), np.array(written.labels, np.int32))
-  kept = split[indices[written.rows // config.crops]]
+  with once.storing(folder):
+    written = ingest.write(os.path.join(folder, 'images.npy'), ingest.Job(
+        records, indices.tolist(), to, config.skip_corrupt, config.labels, progress, config.crops,
+        config.split_seed))
+    kept = split[indices[written.rows // config.crops]]
+    _check_kept(np.bincount(split[indices], minlength=3), np.bincount(kept, minlength=3))
+    has_labels = None not in written.labels
+    if has_labels:
+      np.save(os.path.join(folder, 'labels.npy'), np.array(written.labels, np.int32))
+    spec = _spec(config, source, records, written, kept)
+    with open(os.path.join(folder, 'spec.json'), 'w', encoding='utf-8') as file:
+      json.dump(spec._asdict(), file, indent=2)
+  for note in spec.notes:
+    say(note)
+
+
+def _check_kept(wanted: np.ndarray, kept: np.ndarray) -> None:
+  """Raises a ValueError where a split had images, [3], but has none that can be read, [3]."""
+  for name, before, after in zip(splits.SPLITS, wanted, kept, strict=True):
+    if before and not after:
+      raise ValueError(f'None of the {before:,} images of the {name} split can be read. Replace them or '
+                       'split in another way, such as by --config.data.split_seed=1.')
+
+
+def _spec(config: DataConfig, source: sources.Source, records: sources.Records,
+          written: ingest.Written, kept: np.ndarray) -> DataSpec:
+  """Describes what was written; `kept` is the split of every image, [M]."""
   condition = records.condition + config.labels
-  train = kept == splits.SPLITS.index('train')
   height, width, channels = written.shape
-  spec = DataSpec(
+  repeated = splits.repeated(kept, written.digests)
+  seen = written.seen | {'repeated': {int(written.rows[k]) // config.crops for k in repeated}}
+  class_counts = labels.counts(np.array(written.labels), kept == splits.SPLITS.index('train'),
+                               len(records.class_names)) if config.labels else []
+  return DataSpec(
       height, width, channels - condition, levels=records.levels, source=source.name,
       version=records.version,
       counts={name: int(np.sum(kept == k)) for k, name in enumerate(splits.SPLITS)},
       fingerprint=_fingerprint(config, source), sha256=written.sha256,
       split_rule=splits.rule(records.splits, config, records.groups is not None),
-      crop=config.crop, crops=config.crops, resample=config.resample, has_labels=has_labels,
-      skipped=written.skipped, skipped_names=written.skipped_names, libraries=_libraries(),
-      condition=condition,
-      class_counts=labels.counts(np.array(written.labels), train) if config.labels else [])
-  with open(os.path.join(folder, 'spec.json'), 'w', encoding='utf-8') as file:
-    json.dump(spec._asdict(), file, indent=2)
+      crop=config.crop, crops=config.crops, resample=config.resample,
+      has_labels=None not in written.labels, skipped=written.skipped,
+      skipped_names=written.skipped_names, libraries=_libraries(), condition=condition,
+      class_counts=class_counts, class_names=list(records.class_names),
+      notes=[*records.notes(), *notes.of_images(seen, records.describe)])
 
 
 def _libraries() -> dict[str, str]:
@@ -186,37 +211,3 @@ def _by_split(array: np.ndarray | None, spec: DataSpec) -> dict[str, Any]:
   ends = np.cumsum([spec.counts[name] for name in splits.SPLITS])
   return {name: None if array is None else array[end - spec.counts[name]:end]
           for name, end in zip(splits.SPLITS, ends, strict=True)}
-
-
-def _host() -> str:
-  """Returns this machine's name, without dots."""
-  return os.uname().nodename.replace('.', '-')
-
-
-def _publish(partial: str, path: str) -> None:
-  """Moves a finished folder to its place, unless another process was faster."""
-  try:
-    os.rename(partial, path)
-  except OSError:
-    if not os.path.isdir(path):
-      raise
-
-
-def _remove_abandoned(path: str) -> None:
-  """Removes what killed processes of this host left of the same ingest."""
-  folder, prefix = os.path.split(f'{path}.{_host()}.')
-  for entry in os.scandir(folder):
-    pid = entry.name.removeprefix(prefix).removesuffix('.partial')
-    if entry.name.startswith(prefix) and pid.isdigit() and not _runs(int(pid)):
-      shutil.rmtree(entry.path, ignore_errors=True)
-
-
-def _runs(pid: int) -> bool:
-  """Tells whether a process of this host is alive."""
-  try:
-    os.kill(pid, 0)
-  except ProcessLookupError:
-    return False
-  except OSError:
-    return True
-  return True

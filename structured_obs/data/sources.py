@@ -52,8 +52,14 @@ def digest(content: Any) -> str:
 
 
 def stamp(path: str) -> tuple[int, int]:
-  """Returns the size in bytes and the modification time in ns of a file, to notice changes."""
-  status = os.stat(path)
+  """Returns the size in bytes and the modification time in ns of a file, to notice changes.
+
+  Of a file that cannot be looked at, such as a link that leads nowhere, both are 0: reading it says why.
+  """
+  try:
+    status = os.stat(path)
+  except OSError:
+    return 0, 0
   return status.st_size, status.st_mtime_ns
 
 
@@ -88,8 +94,7 @@ def _photos(config: DataConfig, argument: str) -> Source:
 
 def _folder(config: DataConfig, argument: str) -> Source:
   from structured_obs.data import folder
-  del config
-  return folder.find(argument)
+  return folder.find(config, argument)
 
 
 def _npz(config: DataConfig, argument: str) -> Source:

@@ -11,6 +11,20 @@ LEFT_OUT = -1
 _TRAIN, _VALIDATION, _TEST = range(3)
 
 
+def check(config: DataConfig) -> None:
+  """Checks what can be checked without images.
+
+  Raises:
+    ValueError: where a fraction is outside [0, 1), or the limit or the seed is negative.
+  """
+  for name in ('validation_fraction', 'test_fraction'):
+    if not 0 <= getattr(config, name) < 1:
+      raise ValueError(f'--config.data.{name} must lie in [0, 1), but is {getattr(config, name)}.')
+  for name in ('limit', 'split_seed'):
+    if getattr(config, name) < 0:
+      raise ValueError(f'--config.data.{name} must not be negative, but is {getattr(config, name)}.')
+
+
 def assign(count: int, official: np.ndarray | None, config: DataConfig,
            groups: np.ndarray | None = None) -> np.ndarray:
   """Gives every image of a source its split.
@@ -19,7 +33,7 @@ def assign(count: int, official: np.ndarray | None, config: DataConfig,
   images, `test_fraction` of all; then a missing validation split, `validation_fraction` of what is
   left to train on; at least one image each. Where images come in groups, such as the slices of one
   subject, whole groups are drawn, and the fractions are of their number. `limit` leaves images out
-  at random, evenly over the splits.
+  at random, in proportion to the splits, each of which keeps at least one image.
 
   Args:
     count: number N of images.
@@ -32,11 +46,10 @@ def assign(count: int, official: np.ndarray | None, config: DataConfig,
     [N] int8 index into SPLITS, LEFT_OUT where `limit` leaves the image out.
 
   Raises:
-    ValueError: where a fraction is outside [0, 1) or nothing is left to train on.
+    ValueError: where `check` raises one, the limit is below one image for each split, or nothing is left
+      to train on.
   """
-  for name in ('validation_fraction', 'test_fraction'):
-    if not 0 <= getattr(config, name) < 1:
-      raise ValueError(f'--config.data.{name} must lie in [0, 1), but is {getattr(config, name)}.')
+  check(config)
   units = count if groups is None else int(np.max(groups)) + 1
   split = np.zeros(units, np.int8) if official is None else official.astype(np.int8)
   if not np.any(split == _TEST):
@@ -61,18 +74,56 @@ def _draw(split: np.ndarray, target: int, share: float, seed: int) -> np.ndarray
 
 def _limited(split: np.ndarray, limit: int, seed: int) -> np.ndarray:
   """Leaves out all but `limit` images, keeping the proportions and one image of every split."""
-  if limit == 0 or limit >= len(split):
+  sizes = [int(np.sum(split == k)) for k in range(len(SPLITS))]
+  if limit == 0 or limit >= sum(sizes):
     return split
-  sizes = [int(np.sum(split == k)) for k in range(3)]
-  if limit < sum(size > 0 for size in sizes):
-    raise ValueError(f'--config.data.limit={limit} is fewer than one image for each split.')
-  keep = [max(1, limit * size // len(split)) if size else 0 for size in sizes]
-  keep[_TRAIN] = limit - keep[_VALIDATION] - keep[_TEST]
   limited = np.full_like(split, LEFT_OUT)
-  for k, (size, number) in enumerate(zip(sizes, keep, strict=True)):
+  for k, (size, number) in enumerate(zip(sizes, apportion(sizes, limit), strict=True)):
     chosen = order.permutation(size, seed, 3 + k)[:number]
     limited[np.flatnonzero(split == k)[chosen]] = k
   return limited
+
+
+def apportion(sizes: list[int], limit: int) -> list[int]:
+  """Divides a limit over splits in proportion to their sizes, by largest remainders.
+
+  A split with images keeps at least one, and a larger split never keeps fewer than a smaller one.
+
+  Args:
+    sizes: number of images of every split.
+    limit: how many to keep, fewer than there are.
+
+  Raises:
+    ValueError: where the limit is less than one image for each split that has any.
+  """
+  least = sum(size > 0 for size in sizes)
+  if limit < least:
+    raise ValueError(f'--config.data.limit={limit} is fewer than one image for each split; set '
+                     f'at least --config.data.limit={least}, or 0 for all images.')
+  total = sum(sizes)
+  keep = [max(size > 0, limit * size // total) for size in sizes]
+  while sum(keep) != limit:  # off by two at most: integers compare exactly where fractions round
+    off = [total * number - limit * size for size, number in zip(sizes, keep, strict=True)]
+    if sum(keep) < limit:
+      keep[off.index(min(off))] += 1
+    else:
+      keep[max((k for k in range(len(keep)) if keep[k] > 1), key=off.__getitem__)] -= 1
+  return [int(number) for number in keep]
+
+
+def repeated(split: np.ndarray, digests: list[bytes]) -> list[int]:
+  """Finds the images whose pixels also occur in an earlier split: training, validation, test.
+
+  Args:
+    split: [N] index into SPLITS of each image, not decreasing.
+    digests: [N] of each image's pixels.
+
+  Returns:
+    The numbers of such images.
+  """
+  first = {}
+  return [row for row, (k, digest) in enumerate(zip(split.tolist(), digests, strict=True))
+          if first.setdefault(digest, k) < k]
 
 
 def rule(official: np.ndarray | None, config: DataConfig, grouped: bool = False) -> str:

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import weakref
@@ -218,51 +217,6 @@ def test_a_changed_pixel_is_found_when_asked_for(tmp_path):
   prepare.prepare(config)
   with pytest.raises(ValueError, match='SHA-256'):
     prepare.prepare(config, verify=True)
-
-
-def test_an_interrupted_ingest_is_taken_away_and_done_again(tmp_path):
-  config = helpers.config(tmp_path, 'digits', limit=30)
-  path = prepare.prepare(config).path
-  finished = subprocess.Popen([sys.executable, '-c', ''])
-  finished.wait()
-  dead = f'{path}.{os.uname().nodename.replace(".", "-")}.{finished.pid}.partial'
-  alive = f'{path}.{os.uname().nodename.replace(".", "-")}.{os.getppid()}.partial'
-  elsewhere = f'{path}.another-host.{finished.pid}.partial'
-  os.rename(path, dead)
-  os.makedirs(alive)
-  os.makedirs(elsewhere)
-  prepare.prepare(config)
-  names = {os.path.join(tmp_path, 'cache', name) for name in os.listdir(tmp_path / 'cache')}
-  assert names == {path, alive, elsewhere}
-
-
-def test_of_two_processes_the_first_wins(tmp_path):
-  program = ('import sys; from structured_obs.config import DataConfig\n'
-             'from structured_obs.data.prepare import prepare\n'
-             'print(prepare(DataConfig(source=sys.argv[1], cache_dir=sys.argv[2])).spec.sha256)')
-  np.savez(tmp_path / 'x.npz', image=helpers.random_images(500, 32, 32))
-  command = [sys.executable, '-c', program, f'npz:{tmp_path / "x.npz"}', str(tmp_path / 'cache')]
-  running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
-  printed = {process.communicate()[0] for process in running}
-  assert [process.returncode for process in running] == [0, 0, 0]
-  assert len(printed) == 1
-  assert len(os.listdir(tmp_path / 'cache')) == 1
-
-
-def test_the_slower_process_takes_what_the_faster_one_wrote(tmp_path, monkeypatch):
-  config = helpers.config(tmp_path, 'digits', limit=30)
-  write = ingest.write
-
-  def overtaken(path, job):
-    monkeypatch.setattr(ingest, 'write', write)
-    monkeypatch.setattr(os, 'getpid', lambda: 1 << 30)
-    prepare.prepare(config)
-    monkeypatch.undo()
-    return write(path, job)
-
-  monkeypatch.setattr(ingest, 'write', overtaken)
-  prepared = prepare.prepare(config, verify=True)
-  assert os.listdir(tmp_path / 'cache') == [os.path.basename(prepared.path)]
 
 
 def test_few_images_are_in_memory_at_a_time(tmp_path):

@@ -1,0 +1,149 @@
+"""A folder of the cache, made once, whoever asks for it first and however many do at once.
+
+A folder is made beside its final place, under a unique name, and renamed when it is complete. Whoever
+makes it holds a lock, so that other threads, processes and containers wait. Where the file system
+has no locks, several may make it, and the first to finish wins.
+
+A lock is the kernel's, so it ends with its process. Names of incomplete folders therefore begin with the
+kernel's identity: who holds the lock may remove what others of the same kernel left, for they are gone.
+Process numbers and host names would not do, for containers share them. What another machine left is
+removed when nothing in it has changed for a day.
+"""
+
+import contextlib
+import errno
+import fcntl
+import glob
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+_ABANDONED = 24 * 3600.  # seconds without a change, for folders of other machines
+_HERE: dict[str, threading.Lock] = {}  # by path: network file systems may lock processes, not threads
+
+
+def make(path: str, fill: Callable[[str], None], say: Callable[[str], None] | None = None) -> None:
+  """Makes a folder, unless it is there.
+
+  Args:
+    path: of the folder.
+    fill: is given an empty folder, and writes its content.
+    say: is given a line of text before a wait for others that make the same folder.
+
+  Raises:
+    OSError: where nothing can be written there, saying what to do.
+  """
+  if os.path.isdir(path):
+    return
+  with storing(os.path.dirname(path)):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+  with _locked(path, say or (lambda line: None)) as alone:
+    if os.path.isdir(path):
+      return
+    _remove_abandoned(path, alone)
+    partial = f'{path}.{_kernel()}.{uuid.uuid4().hex[:12]}.partial'
+    try:
+      with storing(os.path.dirname(path)):
+        os.makedirs(partial)
+      fill(partial)
+      _publish(partial, path)
+    finally:
+      shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def storing(folder: str) -> Iterator[None]:
+  """Says of errors while writing into a folder of the cache what was being written, and what to do."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno == errno.EPIPE:  # of whoever reads the progress
+      raise
+    kinds = (FileExistsError, NotADirectoryError)
+    reason = 'it is not a folder' if isinstance(error, kinds) else error.strerror or str(error)
+    raise OSError(f'The prepared images cannot be written to {folder}: {reason}. Nothing incomplete is '
+                  'left there. Free space there, or name a folder with more of it by '
+                  '--config.data.cache_dir=PATH; then the same command starts again.') from error
+
+
+@contextlib.contextmanager
+def _locked(path: str, say: Callable[[str], None]) -> Iterator[bool]:
+  """Holds the lock of a path; yields whether the file system has locks."""
+  here = _HERE.setdefault(path, threading.Lock())
+  waiting = f'waiting for another run that prepares {path}'
+  if not here.acquire(blocking=False):
+    say(waiting)
+    here.acquire()
+  try:
+    file = _lock_file(f'{path}.lock', lambda: say(waiting))
+    try:
+      yield file is not None
+    finally:
+      if file is not None:
+        with contextlib.suppress(OSError):
+          os.remove(f'{path}.lock')  # by whoever holds it alone; `_lock_file` copes with that
+        os.close(file)
+  finally:
+    here.release()
+
+
+def _lock_file(path: str, before_waiting: Callable[[], None]) -> int | None:
+  """Opens and locks a file, which may be removed by the one who held it before; None if impossible."""
+  while True:
+    try:
+      file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+      return None
+    try:
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        before_waiting()
+        fcntl.flock(file, fcntl.LOCK_EX)
+      if os.path.exists(path) and os.path.samestat(os.fstat(file), os.stat(path)):
+        return file
+    except OSError:  # no locks on this file system
+      os.close(file)
+      return None
+    except BaseException:
+      os.close(file)
+      raise
+    os.close(file)
+
+
+def _kernel() -> str:
+  """Returns what tells this running kernel, which all containers on a machine share, from others."""
+  try:
+    with open('/proc/sys/kernel/random/boot_id', encoding='ascii') as file:
+      return file.read().strip().replace('-', '')
+  except OSError:
+    return os.uname().nodename.replace('.', '-')
+
+
+def _remove_abandoned(path: str, alone: bool) -> None:
+  """Removes what interrupted runs left; those of this kernel at once, where no other can be at it."""
+  for partial in glob.glob(f'{glob.escape(path)}.*.partial'):
+    ours = partial.removeprefix(f'{path}.').partition('.')[0] == _kernel()
+    if (alone and ours) or time.time() - _changed(partial) > _ABANDONED:
+      shutil.rmtree(partial, ignore_errors=True)
+
+
+def _changed(folder: str) -> float:
+  """Returns when a folder or a file in it last changed; never, where it is gone already."""
+  times = [0.]
+  for path in (folder, *glob.glob(os.path.join(glob.escape(folder), '*'))):
+    with contextlib.suppress(OSError):
+      times.append(os.stat(path).st_mtime)
+  return max(times)
+
+
+def _publish(partial: str, path: str) -> None:
+  """Moves a finished folder to its place, unless another process was faster."""
+  try:
+    os.rename(partial, path)
+  except OSError:
+    if not os.path.isdir(path):
+      raise
