@@ -24,13 +24,12 @@ from typing import Any
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import crops, decode, folder, headers, sources
+from structured_obs.data import crops, decode, headers, ingest, notes, sources, tree
 
 EXTENSIONS = ('.nii', '.nii.gz')
 PLANES = ('axial', 'coronal', 'sagittal')
 WHITE = 99.5  # percentile of a volume's positive voxels that becomes white
 _SCALING = 2  # raise it whenever the same volume would get other gray levels
-_NAMED = 10  # at most so many volumes are named in one sentence
 _PADDING = 4096  # bytes that a file may have behind its voxels; more, and its header is wrong
 
 
@@ -49,7 +48,9 @@ def find(config: DataConfig, path: str) -> sources.Source:
     raise ValueError('--config.data.min_foreground is a fraction of the pixels and must lie in [0, 1], '
                      f'but is {config.min_foreground}.')
   base, pattern = _divided(os.path.abspath(os.path.expanduser(path)))
-  names = [name for name in folder.walk(base, EXTENSIONS) if fnmatch.fnmatchcase(name, pattern)]
+  found = tree.walk(base)
+  names = sorted(name for name in found.names
+                 if name.lower().endswith(EXTENSIONS) and fnmatch.fnmatchcase(name, pattern))
   if not names:
     fitting = '' if pattern == '*' else f' whose names below it fit {pattern!r}'
     raise FileNotFoundError(f'There is no volume in {base}{fitting}: it must hold files ending in '
@@ -57,7 +58,7 @@ def find(config: DataConfig, path: str) -> sources.Source:
   content = [(name, sources.stamp(os.path.join(base, name))) for name in names]
   identity = sources.digest([base, content, config.plane, config.min_foreground, _SCALING])
   return sources.Source(f'nifti:{base if pattern == "*" else os.path.join(base, pattern)}', identity,
-                        lambda: _open(base, names, config))
+                        lambda: _open(base, names, config, found.notes))
 
 
 def _divided(path: str) -> tuple[str, str]:
@@ -88,13 +89,15 @@ def subject(name: str) -> str:
   return top if slash else top[:top.lower().rindex('.nii')]
 
 
-def _open(path: str, names: list[str], config: DataConfig) -> sources.Records:
+def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str]) -> sources.Records:
   """Gives random access to the slices that show enough; reads every volume to find them."""
   release, plane = sources.version('nibabel', 'medical'), config.plane
+  if not config.skip_corrupt:
+    _check(path, names)
   # Slices of one volume follow each other, so the volume in hand is nearly always the one asked for.
   read = functools.lru_cache(maxsize=1)(lambda k: _slices(os.path.join(path, names[k]), plane))
   found: list[tuple[int, int]] = []  # volume and slice
-  dark = []
+  dark: list[str] = []  # volumes without such slices
   for k in range(len(names)):
     try:
       shown = np.mean(crops.foreground(read(k)), axis=(1, 2)) >= config.min_foreground
@@ -114,15 +117,24 @@ def _open(path: str, names: list[str], config: DataConfig) -> sources.Records:
     volume, position = found[index]
     return f'{names[volume]}, {plane} slice {position}'
 
-  def notes() -> list[str]:
-    listed = ', '.join(dark[:_NAMED]) + (', ...' if len(dark) > _NAMED else '')
-    return [f'Of {len(dark)} of {len(names)} volumes no {plane} slice is taken, for none has a fraction '
-            f'of {config.min_foreground} (--config.data.min_foreground) of its pixels brighter than the '
-            f'background: {listed}.'] if dark else []
-
+  less = f'Volumes of which every {plane} slice shows less than --config.data.min_foreground'
+  remarks = [*passed_over, *([notes.counted(less, len(dark), dark[0])] if dark else [])]
   subjects = np.array([subject(names[volume]) for volume, _ in found])
   _, groups = np.unique(subjects, return_inverse=True)
-  return sources.Records(len(found), load, describe, release, groups=groups, notes=notes)
+  return sources.Records(len(found), load, describe, release, groups=groups,
+                         notes=lambda: remarks)
+
+
+def _check(path: str, names: list[str]) -> None:
+  """Raises an UnreadableImage that names the volumes whose headers are refused, before any is read."""
+  reasons = []
+  for name in names:
+    try:
+      _load(os.path.join(path, name))
+    except decode.UnreadableImage as error:
+      reasons.append(str(error))
+  if reasons:
+    raise ingest.unreadable(reasons, f'{len(names):,} volumes')
 
 
 def _load(path: str) -> Any:
@@ -144,8 +156,15 @@ def _load(path: str) -> Any:
     if dtype.kind not in 'iuf':
       raise decode.UnreadableImage(
           f'Volume {path} holds {dtype}, but must hold one real number for each voxel')
-    _declared(image)
+    declared = _declared(image)
+    if not _packed(path):
+      headers.compare(declared, os.path.getsize(path), _PADDING)
   return image
+
+
+def _packed(path: str) -> bool:
+  """Tells whether a file is compressed, so that only reading it tells how much it holds."""
+  return path.lower().endswith('.gz')
 
 
 def _declared(image: Any) -> int:
@@ -163,9 +182,8 @@ def _slices(path: str, plane: str) -> np.ndarray:
   from nibabel import orientations
   image = _load(path)
   with decode.reading(f'Volume {path}'):
-    packed = path.lower().endswith('.gz')  # nibabel stops before the checksum at the end
-    held = headers.unpacked(path) if packed else os.path.getsize(path)
-    headers.compare(_declared(image), held, _PADDING)
+    if _packed(path):  # to its end, where its checksum is: nibabel stops before
+      headers.compare(_declared(image), headers.unpacked(path), _PADDING)
     wide = np.promote_types(image.get_data_dtype(), np.float64)
     with np.errstate(over='raise', invalid='ignore'):  # no finite voxel may become infinite
       voxels = np.asarray(image.dataobj, wide).reshape(image.shape[:3])

@@ -66,14 +66,20 @@ def _damaged(path: Any) -> list[str]:
 
 
 def test_damaged_headers_are_named_or_left_out(tmp_path):
-  """Each alone is skipped beside a whole volume, and without skipping is one sentence that names it."""
   (tmp_path / 'all').mkdir()
   names = _damaged(tmp_path / 'all')
   assert len(names) == 18
-  prepared = prepare.prepare(config(tmp_path, f'nifti:{tmp_path / "all"}', skip_corrupt=True))
+  with pytest.raises(decode.UnreadableImage) as caught:
+    slices(tmp_path, tmp_path / 'all')
+  lines = str(caught.value).split('\n')
+  assert re.match('1[0-9] of 19 volumes cannot be read:', lines[0])
+  assert len(lines) == 13
+  assert lines[-1].endswith('set --config.data.skip_corrupt=True to leave such images out.')
+  skipping = config(tmp_path, f'nifti:{tmp_path / "all"}', skip_corrupt=True)
+  prepared = prepare.prepare(skipping)
   assert prepared.spec.counts['train'] == 7
   assert prepared.spec.skipped == len(names)
-  source = sources.find(config(tmp_path, f'nifti:{tmp_path / "all"}')).open()
+  source = sources.find(skipping).open()
   refused = []
   for index in range(source.size):
     try:
@@ -90,7 +96,7 @@ def test_volumes_without_a_bright_slice_are_told(tmp_path):
   save(tmp_path / 'x' / 'dark.nii', np.zeros(SHAPE))
   notes = sources.find(config(tmp_path, f'nifti:{tmp_path / "x"}')).open().notes()
   assert len(notes) == 1
-  assert re.search(r'1 of 2 volumes no axial slice.*data\.min_foreground.*: dark\.nii', notes[0])
+  assert re.search(r'axial slice shows less than --config\.data\.min_foreground: 1, dark\.nii', notes[0])
 
 
 @pytest.mark.parametrize(('path', 'error', 'words'), [
@@ -111,3 +117,14 @@ def test_a_volume_is_no_folder(tmp_path):
   save(tmp_path / 'x' / 'a.nii', noise())
   with pytest.raises(FileNotFoundError, match=r'a\.nii, which is a file; give the folder that holds'):
     slices(tmp_path, tmp_path / 'x' / 'a.nii')
+
+
+def test_links_and_pipes_end_nothing(tmp_path):
+  save(tmp_path / 'x' / 'a.nii', noise())
+  save(tmp_path / 'elsewhere' / 'b.nii', noise(1))
+  os.symlink(tmp_path / 'elsewhere', tmp_path / 'x' / 'link')
+  os.symlink(tmp_path / 'nowhere', tmp_path / 'x' / 'broken.nii')
+  os.mkfifo(tmp_path / 'x' / 'pipe.nii.gz')
+  with pytest.raises(decode.UnreadableImage, match=r'(?s)2 of 4 volumes.*broken\.nii.*pipe\.nii\.gz'):
+    slices(tmp_path, tmp_path / 'x')
+  assert len(slices(tmp_path, tmp_path / 'x', skip_corrupt=True)) == 14
