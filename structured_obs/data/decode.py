@@ -54,7 +54,7 @@ def reading(what: str, step: str = 'read', advice: str = '') -> Iterator[None]:
   except (UnreadableImage, ImportError, MemoryError):
     raise
   except Exception as error:
-    wrong = f'{printable(what)} cannot be {step}: {_reason(error)}'
+    wrong = f'{printable(what)} cannot be {step}: {_reason(error)}'.rstrip('.')
     raise UnreadableImage(f'{wrong}. {advice}' if advice else wrong) from error
 
 

@@ -9,12 +9,13 @@ uses the network.
 
 import io
 import os
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import archives, decode, folder, sources
+from structured_obs.data import archives, decode, folder, notes, sources
 from structured_obs.data.splits import SPLITS
 
 _AGAIN = "Prepare it again with tensorflow_datasets and file_format='array_record'."
@@ -161,12 +162,11 @@ def _open_archives(name: str, folder: str, place: str) -> sources.Records:
   _library()
   decode.pillow()  # the library encodes and decodes with it
   from structured_obs.data import builders
-  records = _open(builders.build(name, folder, place))
-  return records._replace(notes=lambda: archives.differing(archives.ARCHIVES[name], folder))
+  return _open(builders.build(name, folder, place), archives.differing(archives.ARCHIVES[name], folder))
 
 
-def _open(prepared: str) -> sources.Records:
-  """Gives random access to prepared array_record files."""
+def _open(prepared: str, remarks: Sequence[str] = ()) -> sources.Records:
+  """Gives random access to prepared array_record files, on which there may be remarks."""
   tfds = _library()
   decode.pillow()
   with decode.reading(f'Prepared data in {prepared}', 'opened', _AGAIN):
@@ -183,7 +183,8 @@ def _open(prepared: str) -> sources.Records:
   undecoded = {key: tfds.decode.SkipDecoding()}
   with decode.reading(f'Prepared data in {prepared}', 'opened', _AGAIN):
     parts = [builder.as_data_source(split=name, decoders=undecoded) for name in names]
-    return _records(names, parts, key, f'{builder.name} {builder.version}')
+    opened = _Prepared(prepared, f'{builder.name} {builder.version}', key, names, parts)
+    return _records(opened, [*remarks, *_unused(builder.info.splits, prepared)])
 
 
 def _image_feature(tfds: Any, features: Any, prepared: str) -> str:
@@ -200,10 +201,20 @@ def _image_feature(tfds: Any, features: Any, prepared: str) -> str:
   return key
 
 
-def _records(names: list[str], parts: list[Any], key: str, version: str) -> sources.Records:
+class _Prepared(NamedTuple):
+  """A data set that is open."""
+  folder: str
+  version: str
+  key: str  # of the image in an example
+  names: list[str]  # of the splits
+  parts: list[Any]  # their examples
+
+
+def _records(opened: _Prepared, remarks: list[str]) -> sources.Records:
   """Joins the splits of a data set to one numbered sequence."""
-  lengths = [len(part) for part in parts]
+  lengths = [len(part) for part in opened.parts]
   starts = np.cumsum([0, *lengths])
+  seen = notes.seen()
 
   def locate(index: int) -> tuple[int, int]:
     part = int(np.searchsorted(starts, index, 'right')) - 1
@@ -211,18 +222,29 @@ def _records(names: list[str], parts: list[Any], key: str, version: str) -> sour
 
   def load(index: int) -> sources.Example:
     part, row = locate(index)
-    with decode.reading(f'Image {describe(index)}'):
-      example = parts[part][row]
-      content = io.BytesIO(example[key])
-    return decode.decode(content, describe(index)), _label(example, describe(index))
+    name = f'{describe(index)} in {opened.folder}'
+    with decode.reading(f'Image {name}'):
+      example = opened.parts[part][row]
+      content = io.BytesIO(example[opened.key])
+    pixels, facts = decode.read(content, name)
+    for fact in facts:
+      seen[fact].add(index)
+    return pixels, _label(example, name)
 
   def describe(index: int) -> str:
     part, row = locate(index)
-    return f'{names[part]}[{row}] of {version}'
+    return f'{opened.names[part]}[{row}] of {opened.version}'
 
-  return sources.Records(int(starts[-1]), load, describe, f'tensorflow_datasets {version}',
-                         splits=np.repeat([SPLITS.index(name) for name in names], lengths),
-                         threads=folder.THREADS)
+  return sources.Records(int(starts[-1]), load, describe, f'tensorflow_datasets {opened.version}',
+                         splits=np.repeat([SPLITS.index(name) for name in opened.names], lengths),
+                         threads=folder.THREADS,
+                         notes=lambda: [*remarks, *notes.of_images(seen, describe)])
+
+
+def _unused(splits: Iterable[str], prepared: str) -> list[str]:
+  """Names the splits that are neither for training nor for validation nor for testing."""
+  unused = ', '.join(name for name in splits if name not in SPLITS)
+  return [f'{prepared} has splits that are not used: {unused}.'] if unused else []
 
 
 def _label(example: Any, name: str) -> int | None:
