@@ -34,6 +34,8 @@ def main(arguments: Sequence[str]) -> None:
   if spec.skipped:
     print(f'skipped  {spec.skipped:,} corrupt: {", ".join(spec.skipped_names)}'
           f'{" ..." if spec.skipped > len(spec.skipped_names) else ""}')
+  for note in spec.notes:
+    print(f'note     {note}')
   print(f'in       {prepared.path}')
   print(f'sha256   {spec.sha256}{", verified" if _VERIFY.value else ""}')
 

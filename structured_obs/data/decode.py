@@ -59,11 +59,12 @@ def reading(what: str, step: str = 'read', advice: str = '') -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-  """Returns the message of an error in one short line, with its type where that says more."""
+  """Returns the message of an error in one short line, with its type where that alone says little."""
   message = printable(' '.join(str(getattr(error, 'strerror', None) or error).split()))[:300]
   kind = type(error).__name__
-  plain = isinstance(error, OSError | ValueError | SyntaxError)
-  return (message if plain else f'{kind}: {message}') if message else kind
+  if not message:
+    return kind
+  return message if ' ' in message else f'{kind}: {message}'  # as of a KeyError
 
 
 def printable(text: str) -> str:

@@ -48,7 +48,8 @@ def find(config: DataConfig, path: str) -> sources.Source:
   elif os.path.isfile(path) and zipfile.is_zipfile(path):
     listing = _archive(path)
   elif os.path.exists(path):
-    raise ValueError(f'--config.data.source names {shown}, which is neither a folder nor a zip archive.')
+    raise ValueError(f'--config.data.source names {shown}, which is neither a folder nor a zip archive, '
+                     'or is a damaged archive.')
   else:
     raise FileNotFoundError(f'--config.data.source names the folder {shown}, which does not exist.')
   if not listing.names:
@@ -79,7 +80,8 @@ def _archive(path: str) -> _Listing:
                   key=lambda member: (member.filename, member.header_offset))
 
   def reader() -> Callable[[int], decode.Decoded]:
-    archive = zipfile.ZipFile(path)
+    with decode.reading(f'Zip archive {path}', 'opened'):
+      archive = zipfile.ZipFile(path)
     return lambda index: _member(archive, chosen[index], f'{path}:{names[index]}')
 
   names = _unique(member.filename for member in chosen)
@@ -89,7 +91,9 @@ def _archive(path: str) -> _Listing:
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> decode.Decoded:
   """Reads one image of a zip archive."""
-  with decode.reading(f'Image {name}', 'unpacked'):
+  with decode.reading(f'Image {name}'):
+    if member.flag_bits & 1:
+      raise ValueError('it is encrypted')
     if member.file_size > MAX_MEMBER:
       raise ValueError(f'it has {member.file_size:,} bytes, which is more than {MAX_MEMBER:,}')
     content = archive.read(member)

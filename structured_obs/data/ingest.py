@@ -134,7 +134,8 @@ def _write(path: str, job: Job) -> Written:
     if corrupt and not job.skip_corrupt:
       raise unreadable([reason for _, reason in corrupt], f'{len(job.indices):,} images')
     if shape is None or dtype is None:
-      raise ValueError(f'None of {job.rows} images can be read; the first: {corrupt[0][1]}.')
+      raise ValueError(f'None of {len(job.indices):,} images can be read; the first is '
+                       f'{job.name(corrupt[0][0])}. {corrupt[0][1]}.')
     file.seek(0)
     whole = (shape[0], shape[1], shape[2] + job.labels)
     _header(file, (len(rows), *whole), dtype)
@@ -179,13 +180,13 @@ def _alike(job: Job, image: np.ndarray, shape: tuple[int, ...], pair: tuple[int,
 
 def _mixed(job: Job, one: tuple[int, ...], other: tuple[int, ...], pair: tuple[int, int]) -> str:
   """Says that two images differ in size, and which of height and width to set."""
-  images = ', but '.join(f'{job.name(row)} is {shape[0]} x {shape[1]}'
+  images = ', but '.join(f'{job.name(row)} is {" x ".join(map(str, shape))}'
                          for row, shape in zip(pair, (one, other), strict=True))
   open_axes = [(name, min(one[k], other[k], _EXAMPLE)) for k, name in enumerate(('height', 'width'))
                if not getattr(job.target, name)]
   flags = ' '.join(f'--config.data.{name}={value}' for name, value in open_axes)
-  return (f'Images differ in size (height x width): {images}. Bring all of them to one size, such as '
-          f'by {flags}.')
+  return (f'Images differ in size (height x width x channels): {images}. Bring all of them to one size, '
+          f'such as by {flags}.')
 
 
 def unreadable(reasons: list[str], total: str) -> decode.UnreadableImage:

@@ -64,9 +64,10 @@ def storing(folder: str) -> Iterator[None]:
       raise
     kinds = (FileExistsError, NotADirectoryError)
     reason = 'it is not a folder' if isinstance(error, kinds) else error.strerror or str(error)
+    advice = 'Free space, or name' if error.errno in (errno.ENOSPC, errno.EDQUOT) else 'Name'
     raise OSError(f'The prepared images cannot be written to {folder}: {reason}. Nothing incomplete is '
-                  'left there. Free space there, or name a folder with more of it by '
-                  '--config.data.cache_dir=PATH; then the same command starts again.') from error
+                  f'left there. {advice} another folder by --config.data.cache_dir=PATH, and start the '
+                  'same command again.') from error
 
 
 @contextlib.contextmanager

@@ -57,8 +57,8 @@ class _Crops(NamedTuple):
 def _crops(config: DataConfig, folder: str, names: list[str]) -> _Crops:
   """Chooses the crops of all splits."""
   total = config.limit or CROPS
-  held_out = [max(1, round(config.validation_fraction * total)),
-              max(1, round(config.test_fraction * total))]
+  held_out = [max(1, round(fraction * total)) if fraction else 0
+              for fraction in (config.validation_fraction, config.test_fraction)]
   if total <= sum(held_out):
     raise ValueError(f'{total} crops leave none to train on: raise --config.data.limit, or lower '
                      '--config.data.validation_fraction and --config.data.test_fraction.')

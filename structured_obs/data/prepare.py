@@ -128,12 +128,11 @@ def _ingest(folder: str, config: DataConfig, source: sources.Source, to: decode.
     written = ingest.write(os.path.join(folder, 'images.npy'), ingest.Job(
         records, indices.tolist(), to, config.skip_corrupt, config.labels, progress, config.crops,
         config.split_seed))
-    kept = split[indices[written.rows // config.crops]]
-    _check_kept(np.bincount(split[indices], minlength=3), np.bincount(kept, minlength=3))
-    has_labels = None not in written.labels
-    if has_labels:
+    images = indices[written.rows // config.crops]
+    _check_kept(np.bincount(split[indices], minlength=3), np.bincount(split[images], minlength=3))
+    spec = _spec(config, source, records, written, (images, split[images]))
+    if spec.has_labels:
       np.save(os.path.join(folder, 'labels.npy'), np.array(written.labels, np.int32))
-    spec = _spec(config, source, records, written, kept)
     with open(os.path.join(folder, 'spec.json'), 'w', encoding='utf-8') as file:
       json.dump(spec._asdict(), file, indent=2)
   for note in spec.notes:
@@ -149,18 +148,19 @@ def _check_kept(wanted: np.ndarray, kept: np.ndarray) -> None:
 
 
 def _spec(config: DataConfig, source: sources.Source, records: sources.Records,
-          written: ingest.Written, kept: np.ndarray) -> DataSpec:
-  """Describes what was written; `kept` is the split of every image, [M]."""
+          written: ingest.Written, kept: tuple[np.ndarray, np.ndarray]) -> DataSpec:
+  """Describes what was written; `kept` are the number in the source and the split of each image, [M]."""
+  images, split = kept
   condition = records.condition + config.labels
   height, width, channels = written.shape
-  repeated = splits.repeated(kept, written.digests)
-  seen = written.seen | {'repeated': {int(written.rows[k]) // config.crops for k in repeated}}
-  class_counts = labels.counts(np.array(written.labels), kept == splits.SPLITS.index('train'),
+  repeated = splits.repeated(split, written.digests)
+  seen = written.seen | {'repeated': set(images[repeated].tolist())}
+  class_counts = labels.counts(np.array(written.labels), split == splits.SPLITS.index('train'),
                                len(records.class_names)) if config.labels else []
   return DataSpec(
       height, width, channels - condition, levels=records.levels, source=source.name,
       version=records.version,
-      counts={name: int(np.sum(kept == k)) for k, name in enumerate(splits.SPLITS)},
+      counts={name: int(np.sum(split == k)) for k, name in enumerate(splits.SPLITS)},
       fingerprint=_fingerprint(config, source), sha256=written.sha256,
       split_rule=splits.rule(records.splits, config, records.groups is not None),
       crop=config.crop, crops=config.crops, resample=config.resample,

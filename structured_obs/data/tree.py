@@ -1,7 +1,8 @@
 """All files below a folder, links to other folders included.
 
-A link to a folder is followed, after all folders that lie there themselves, and no folder is read twice:
-so links in a circle end, and a link to a folder beside it changes nothing.
+Links to folders are followed, after all folders that lie there themselves. No folder is read twice, and
+no link to a folder that holds it is followed: so circles end, and a link to a folder beside it changes
+nothing.
 """
 
 import os
@@ -28,16 +29,17 @@ def walk(path: str) -> Tree:
   while folders or links:
     links.sort(reverse=True)
     prefix = folders.pop() if folders else links.pop()
+    folder = os.path.join(path, prefix)
     try:
-      status = os.stat(os.path.join(path, prefix))
-      if (status.st_dev, status.st_ino) in visited:
+      real = os.path.realpath(folder, strict=True)
+      if real in visited or (os.path.islink(folder) and prefix and _holds(real, folder)):
         again.append(prefix)
         continue
-      entries = list(os.scandir(os.path.join(path, prefix)))
+      entries = list(os.scandir(folder))
     except OSError:
       closed.append(prefix)
       continue
-    visited.add((status.st_dev, status.st_ino))
+    visited.add(real)
     for entry in entries:
       name = f'{prefix}/{entry.name}' if prefix else entry.name
       if hidden(entry.name):
@@ -47,7 +49,13 @@ def walk(path: str) -> Tree:
       else:
         (links if entry.is_symlink() else folders).append(name)
   return Tree(names, [*_counted('Folders that may not be opened, and are passed over', closed),
-                      *_counted('Links to folders that are read anyway', again)])
+                      *_counted('Links to folders that are read anyway or hold the link', again)])
+
+
+def _holds(real: str, link: str) -> bool:
+  """Tells whether a link lies in or below the folder, given by its real path, that it leads to."""
+  place = os.path.realpath(os.path.dirname(link))
+  return os.path.commonpath([real, place]) == real
 
 
 def _counted(what: str, names: list[str]) -> list[str]:
