@@ -77,6 +77,20 @@ def test_labels_of_mnist_are_checked(tmp_path, labels):
   assert 'labels' in _refused(file, 'mnist')
 
 
+def test_pickles_of_python_2_are_read(tmp_path):
+  """As the official archive has them: strings without encoding, and old names of NumPy's functions."""
+  pixels = helpers.random_images(2, 1, 3072, 1).reshape(2, 3072)
+  content = (b'\x80\x02}(U\x06labels](K\x03K\x09eU\x04datacnumpy.core.multiarray\n_reconstruct\n('
+             b'cnumpy\nndarray\nK\0\x85U\x01btR(K\x01K\x02M\0\x0c\x86'
+             b'cnumpy\ndtype\n(U\x02u1K\0K\x01tR(K\x03U\x01|NNN'
+             + 2 * b'J\xff\xff\xff\xff' + b'K\0tb\x89T\0\x18\0\0' + pixels.tobytes() + b'tbu.')
+  _tar(tmp_path, {'test_batch': content})
+  examples = list(archives.ARCHIVES['cifar10'].read(str(tmp_path), 'test'))
+  assert [label for _, label in examples] == [3, 9]
+  images = pixels.reshape(2, 3, 32, 32).transpose(0, 2, 3, 1)
+  assert np.array_equal([image for image, _ in examples], images)
+
+
 class _Harm:
   """Would run any function when it is unpickled."""
 

@@ -142,7 +142,7 @@ def test_one_subject_cannot_be_divided(tmp_path):
 def test_volumes_of_several_sizes_need_a_size(tmp_path):
   save(tmp_path / 'x' / 'a.nii', noise())
   save(tmp_path / 'x' / 'b.nii', noise(shape=(8, 12, 3)))
-  with pytest.raises(ValueError, match=r'differ in size.*a\.nii, axial slice 0 is 11 x 9, but'):
+  with pytest.raises(ValueError, match=r'differ in size.*a\.nii, axial slice 0 is 11 x 9'):
     slices(tmp_path, tmp_path / 'x')
   assert slices(tmp_path, tmp_path / 'x', height=6, width=5).shape == (10, 6, 5)
 
