@@ -1,8 +1,8 @@
 """Readers of the archives that mnist, cifar10 and celeb_a are published as; no TensorFlow.
 
 Each reader yields (image, label) in the archive's own order: the image a uint8 array [H, W, C], or
-for celeb_a the bytes of the JPEG file; the label an integer, or None. What an archive's headers say is
-checked before it is read, so a damaged or foreign one gives a sentence, whatever it holds.
+for celeb_a the bytes of the JPEG file; the label an integer, or None. Damaged and foreign archives raise
+an UnreadableImage that names the file; headers are checked before memory is allocated.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from structured_obs.data import decode, downloads, headers
 Example = tuple[np.ndarray | bytes, int | None]
 T = TypeVar('T')
 
-_LARGEST = 1 << 26  # bytes that one file within an archive, or one file of MNIST, unpacks to at most
+_LARGEST = 1 << 26  # bytes: limit on one unpacked file of MNIST, or one file within an archive
 
 
 class Archive(NamedTuple):
@@ -57,13 +57,13 @@ def differing(archive: Archive, folder: str) -> list[str]:
   """Returns a sentence for each file in use whose SHA-256 is not the published one."""
   paths = {file: os.path.join(folder, file) for file in find(archive, folder)}
   found = {file: downloads.sha256(path) for file, path in paths.items()}
-  return [f'{paths[file]} is not the published file, but perhaps repacked: its SHA-256 is '
-          f'{found[file]}, but {archive.sha256[file]} is published.'
+  return [f'{decode.printable(paths[file])} differs from the published file and may have been repacked: '
+          f'its SHA-256 is {found[file]}; the published one is {archive.sha256[file]}.'
           for file in paths if found[file] != archive.sha256[file]]
 
 
 def _official(path: str, name: str) -> contextlib.AbstractContextManager[None]:
-  """Returns the context to read a file of an archive in, which gives one sentence for any error."""
+  """Returns a context that turns any error into one sentence about a file of an archive."""
   archive = ARCHIVES[name]
   place = archive.url + os.path.basename(path) if archive.url else archive.homepage
   return decode.reading(f'{path} is not an official {archive.title} archive, or it is damaged. It',
@@ -71,7 +71,7 @@ def _official(path: str, name: str) -> contextlib.AbstractContextManager[None]:
 
 
 def _only(members: Iterable[tuple[str, T]], names: Iterable[str]) -> dict[str, T]:
-  """Returns the files of these names from an archive's folders; each must be there once."""
+  """Returns the files with these names, whatever their folder; each must exist exactly once."""
   found = {name: [] for name in names}
   for path, member in members:
     found.get(path.rsplit('/', 1)[-1], []).append(member)
@@ -82,7 +82,7 @@ def _only(members: Iterable[tuple[str, T]], names: Iterable[str]) -> dict[str, T
 
 
 def _checked(labels: Any, number: int, name: str) -> list[int]:
-  """Returns labels as integers, if they are one of the classes for each image."""
+  """Returns the labels as integers; raises a ValueError unless each image has one valid label."""
   found, classes = np.asarray(labels), ARCHIVES[name].classes
   if found.shape != (number,) or found.dtype.kind not in 'iu':
     raise ValueError(f'{number} images need as many whole labels, but its labels are {found.dtype} of '
@@ -118,7 +118,7 @@ class _ArrayUnpickler(pickle.Unpickler):
   """Unpickles NumPy arrays and plain containers only: a pickle may otherwise run any code."""
 
   def find_class(self, module_name: str, global_name: str) -> Any:
-    # An array comes into being empty; its state, which follows, has its type, its shape and its bytes.
+    # Arrays are created empty; the state that follows holds their type, shape and bytes.
     allowed = {'_reconstruct': lambda *_: np.empty(0, np.uint8), 'ndarray': object, 'dtype': np.dtype,
                'encode': lambda text, _: text.encode('latin1')}
     if global_name not in allowed or module_name.split('.')[0] not in ('numpy', '_codecs'):
@@ -131,7 +131,7 @@ def _cifar_batch(name: str, content: bytes) -> tuple[np.ndarray, Any]:
   if name.endswith('.bin'):
     rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
     return rows[:, 1:], rows[:, 0]
-  # Lengths are read and compared with what is there, before any memory is asked for them.
+  # genops compares all lengths with the content before the unpickler allocates memory for them.
   if any('PUT' in code.name and int(index or 0) > len(content)
          for code, index, _ in pickletools.genops(content)):
     raise ValueError(f'{name} numbers more objects than it holds')
@@ -186,9 +186,9 @@ def _celeb_a(folder: str, split: str) -> Iterator[Example]:
 
 
 def _jpeg(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-  """Returns a JPEG file as it is, or nothing where it is damaged: one of many, as in a folder.
+  """Returns the content of a JPEG file, or b'' where it is damaged.
 
-  Nothing cannot be decoded, so the image is reported, or left out, with all that cannot.
+  Decoding b'' fails later, so a damaged image is reported or skipped like one in a folder.
   """
   with contextlib.suppress(decode.UnreadableImage), decode.reading(member.filename):
     return archive.read(member) if member.file_size <= _LARGEST else b''

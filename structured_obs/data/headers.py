@@ -1,4 +1,4 @@
-"""What the header of a file tells of, compared with what it holds before any memory is asked for."""
+"""Checks of what the header of a file declares, made before any memory is allocated for it."""
 
 import gzip
 import math
@@ -21,21 +21,24 @@ def size(shape: Iterable[int], dtype: np.dtype[Any] | type) -> int:
   total = math.prod(lengths) * np.dtype(dtype).itemsize
   memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   if min(lengths, default=0) < 0 or total > memory:
-    raise ValueError(f'its header tells of a shape of {" x ".join(map(str, lengths))}, which is none, '
+    raise ValueError(f'its header declares the shape {" x ".join(map(str, lengths))}, which is invalid '
                      f'or more than the {memory >> 20:,} MiB of memory of this machine')
   return total
 
 
 def compare(declared: int, held: int, padding: int = 0) -> None:
-  """Raises a ValueError unless a file holds what its header tells of.
+  """Compares what a header declares with what the file holds.
 
   Args:
-    declared: bytes by the header.
-    held: bytes that are there.
-    padding: bytes that may follow.
+    declared: bytes according to the header.
+    held: bytes in the file.
+    padding: how many bytes more the file may hold.
+
+  Raises:
+    ValueError: where they differ.
   """
   if not declared <= held <= declared + padding:
-    raise ValueError(f'its header tells of {declared:,} bytes, but it holds {held:,}')
+    raise ValueError(f'its header declares {declared:,} bytes, but it holds {held:,}')
 
 
 def unpacked(path: str) -> int:

@@ -38,7 +38,7 @@ def find(config: DataConfig, path: str) -> sources.Source:
 
   Raises:
     FileNotFoundError: where there is no folder at `path`, or no such volume in it.
-    ValueError: where data.plane or data.min_foreground cannot be.
+    ValueError: where data.plane or data.min_foreground is invalid, or the path names all of the machine.
   """
   if config.plane not in PLANES:
     near = difflib.get_close_matches(config.plane, PLANES, 1, 0)[0]
@@ -53,12 +53,12 @@ def find(config: DataConfig, path: str) -> sources.Source:
                  if name.lower().endswith(EXTENSIONS) and fnmatch.fnmatchcase(name, pattern))
   if not names:
     fitting = '' if pattern == '*' else f' whose names below it fit {pattern!r}'
-    raise FileNotFoundError(f'There is no volume in {base}{fitting}: it must hold files ending in '
-                            f'{" or ".join(EXTENSIONS)}, directly or in folders below.')
+    raise FileNotFoundError(f'There is no volume in {decode.printable(base)}{fitting}: it must hold '
+                            f'files ending in {" or ".join(EXTENSIONS)}, directly or in folders below.')
   content = [(name, sources.stamp(os.path.join(base, name))) for name in names]
   identity = sources.digest([base, content, config.plane, config.min_foreground, _SCALING])
-  return sources.Source(f'nifti:{base if pattern == "*" else os.path.join(base, pattern)}', identity,
-                        lambda: _open(base, names, config, found.notes))
+  name = decode.printable(base if pattern == '*' else os.path.join(base, pattern))
+  return sources.Source(f'nifti:{name}', identity, lambda: _open(base, names, config, found.notes))
 
 
 def _divided(path: str) -> tuple[str, str]:
@@ -75,8 +75,9 @@ def _divided(path: str) -> tuple[str, str]:
   if parts and not any(sign in parts[0] for sign in '*?['):
     named = os.path.join(base, parts[0])
     wrong = 'is a file' if os.path.exists(named) else 'does not exist'
-    raise FileNotFoundError(f'--config.data.source names the folder {named}, which {wrong}; give the '
-                            'folder that holds the volumes: --config.data.source=nifti:PATH.')
+    raise FileNotFoundError(f'--config.data.source names the folder {decode.printable(named)}, which '
+                            f'{wrong}; give the folder that holds the volumes: '
+                            '--config.data.source=nifti:PATH.')
   if base == os.path.dirname(base):
     raise ValueError(f"--config.data.source is 'nifti:{path}', which would search all of this machine; "
                      'give a folder below it: --config.data.source=nifti:PATH.')
@@ -106,8 +107,9 @@ def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str
     except decode.UnreadableImage:
       found.append((k, 0))  # fails again when it is asked for, where corrupt images are dealt with
   if not found:
-    raise ValueError(f'No {plane} slice in {path} has a fraction of {config.min_foreground} of its '
-                     'pixels brighter than the background; lower --config.data.min_foreground.')
+    raise ValueError(f'No {plane} slice in {decode.printable(path)} has a fraction of '
+                     f'{config.min_foreground} of its pixels brighter than the background; lower '
+                     '--config.data.min_foreground.')
 
   def load(index: int) -> sources.Example:
     volume, position = found[index]
@@ -115,18 +117,23 @@ def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str
 
   def describe(index: int) -> str:
     volume, position = found[index]
-    return f'{names[volume]}, {plane} slice {position}'
+    return f'{decode.printable(names[volume])}, {plane} slice {position}'
 
-  less = f'Volumes of which every {plane} slice shows less than --config.data.min_foreground'
-  remarks = [*passed_over, *([notes.counted(less, len(dark), dark[0])] if dark else [])]
+  less = f'Volumes left out, since every {plane} slice shows less than --config.data.min_foreground'
+  remarks = list(passed_over)
+  if dark:
+    remarks.append(notes.counted(less, len(dark), decode.printable(dark[0])))
   subjects = np.array([subject(names[volume]) for volume, _ in found])
   _, groups = np.unique(subjects, return_inverse=True)
-  return sources.Records(len(found), load, describe, release, groups=groups,
-                         notes=lambda: remarks)
+  return sources.Records(len(found), load, describe, release, groups=groups, notes=lambda: remarks)
 
 
 def _check(path: str, names: list[str]) -> None:
-  """Raises an UnreadableImage that names the volumes whose headers are refused, before any is read."""
+  """Checks all headers before any voxel is read, which may take long.
+
+  Raises:
+    UnreadableImage: naming the volumes whose headers are refused.
+  """
   reasons = []
   for name in names:
     try:
@@ -138,24 +145,25 @@ def _check(path: str, names: list[str]) -> None:
 
 
 def _load(path: str) -> Any:
-  """Opens a volume: its header is read and checked, its voxels are not read.
+  """Opens a volume: reads and checks its header, but not its voxels.
 
   Raises:
     UnreadableImage: where the file is damaged, or not one volume of real numbers in three dimensions.
   """
   import nibabel
+  shown = decode.printable(path)
   with decode.reading(f'Volume {path}'):
     if not os.path.isfile(path):
-      raise ValueError('it is no file, or a link to none')
+      raise ValueError('it is not a regular file, or a link that leads nowhere')
     image: Any = nibabel.load(path)
     shape, dtype = image.shape, image.get_data_dtype()
     if len(shape) < 3 or min(shape) < 1 or any(size != 1 for size in shape[3:]):
       raise decode.UnreadableImage(
-          f'Volume {path} has the shape {" x ".join(map(str, shape))}, but must be one volume in '
+          f'Volume {shown} has the shape {" x ".join(map(str, shape))}, but must be one volume in '
           'three dimensions, none of them empty; save one of its volumes, or their mean, instead')
     if dtype.kind not in 'iuf':
       raise decode.UnreadableImage(
-          f'Volume {path} holds {dtype}, but must hold one real number for each voxel')
+          f'Volume {shown} holds {dtype}, but must hold one real number for each voxel')
     declared = _declared(image)
     if not _packed(path):
       headers.compare(declared, os.path.getsize(path), _PADDING)
@@ -163,12 +171,12 @@ def _load(path: str) -> Any:
 
 
 def _packed(path: str) -> bool:
-  """Tells whether a file is compressed, so that only reading it tells how much it holds."""
+  """Returns whether a file is compressed, so that its size follows only from reading it."""
   return path.lower().endswith('.gz')
 
 
 def _declared(image: Any) -> int:
-  """Returns how many bytes a file must have by its header, if its voxels fit into memory."""
+  """Returns the size of a file in bytes according to its header; its voxels must fit into memory."""
   headers.size(image.shape, np.float64)
   return image.dataobj.offset + headers.size(image.shape, image.get_data_dtype())
 

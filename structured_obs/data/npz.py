@@ -21,7 +21,7 @@ from structured_obs.data.splits import SPLITS
 
 _ALIASES = {'train': ('train', 'training'), 'validation': ('validation', 'valid', 'val', 'dev'),
             'test': ('test', 'testing')}
-_IMAGES = ('x', 'image', 'images', 'img', 'imgs', 'data')
+_IMAGES = ('x', 'image', 'images', 'img', 'imgs', 'data', '')  # '': the name of a split suffices
 _LABELS = ('y', 'label', 'labels')
 _AGAIN = 'Write the file again, such as by numpy.savez_compressed.'
 _SMALLEST, _LARGEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max  # of labels
@@ -42,15 +42,16 @@ def find(path: str) -> sources.Source:
     ValueError: where it is no .npz file, or its names do not say which arrays are the images.
   """
   path = os.path.abspath(os.path.expanduser(path))
+  shown = decode.printable(path)
   if not os.path.isfile(path):
     wrong = 'is no file' if os.path.exists(path) else 'does not exist'
-    raise FileNotFoundError(f'--config.data.source names the file {path}, which {wrong}.')
+    raise FileNotFoundError(f'--config.data.source names the file {shown}, which {wrong}.')
   if not zipfile.is_zipfile(path):
-    raise ValueError(f'--config.data.source names {path}, which is not an .npz file or is damaged. '
+    raise ValueError(f'--config.data.source names {shown}, which is not an .npz file or is damaged. '
                      f'{_AGAIN}')
-  layout = _layout(path, _members(path))
+  layout = _layout(shown, _members(path))
   identity = sources.digest([path, sources.stamp(path), layout.images, layout.labels])
-  return sources.Source(f'npz:{path}', identity, lambda: _open(path, layout))
+  return sources.Source(f'npz:{shown}', identity, lambda: _open(path, layout))
 
 
 def _members(path: str) -> dict[str, zipfile.ZipInfo]:
@@ -66,13 +67,13 @@ def _members(path: str) -> dict[str, zipfile.ZipInfo]:
   return found
 
 
-def _layout(path: str, members: dict[str, zipfile.ZipInfo]) -> _Layout:
-  """Finds the images and the labels by the names of the arrays.
+def _layout(shown: str, members: dict[str, zipfile.ZipInfo]) -> _Layout:
+  """Finds the images and the labels of the file `shown` by the names of the arrays.
 
   Raises:
     ValueError: where there are no images, or two arrays for the same ones.
   """
-  images, labels = _by_split(members, _IMAGES, ('',)), _by_split(members, _LABELS)
+  images, labels = _by_split(members, _IMAGES), _by_split(members, _LABELS)
   if not images:  # then the only array that holds no labels, whatever its name
     rest = set(members).difference(*labels.values())
     images = {'': list(rest)} if len(rest) == 1 else {}
@@ -80,34 +81,27 @@ def _layout(path: str, members: dict[str, zipfile.ZipInfo]) -> _Layout:
     images.pop('', None)
   elif list(images) != ['']:
     held = f'the arrays {", ".join(members)}' if members else 'no arrays'
-    raise ValueError(f"{path} holds {held}; it must hold 'image', or 'train' with 'test' and "
+    raise ValueError(f"{shown} holds {held}; it must hold 'image', or 'train' with 'test' and "
                      "'validation' where they exist.")
   labels = {split: keys for split, keys in labels.items() if split in images}
   for keys in (*images.values(), *labels.values()):
     if len(keys) > 1:
-      raise ValueError(f'{path} holds the arrays {", ".join(keys)}, which by their names are the same: '
+      raise ValueError(f'{shown} holds the arrays {", ".join(keys)}, which by their names are the same: '
                        'rename all but one of them.')
   return _Layout(members, {split: key for split, (key,) in images.items()},
                  {split: key for split, (key,) in labels.items()})
 
 
-def _by_split(keys: Iterable[str], words: tuple[str, ...],
-              alone: tuple[str, ...] = ()) -> dict[str, list[str]]:
-  """Finds the arrays whose names say what they hold.
-
-  Args:
-    keys: the names of all arrays, where case and signs such as '_' make no difference.
-    words: any of these stands for what is looked for, before or behind the name of a split.
-    alone: () or (''): whether the name of a split says so without such a word, too.
+def _by_split(keys: Iterable[str], words: tuple[str, ...]) -> dict[str, list[str]]:
+  """Finds the arrays whose names have one of these words before or behind the name of a split.
 
   Returns:
     {split, or '' where the name has none: names of arrays}, in the order of the splits.
   """
   found: dict[str, list[str]] = {}
   for split, aliases in (*_ALIASES.items(), ('', ('',))):
-    names = {name for alias in aliases for word in (words if not alias else (*words, *alone))
-             for name in (word + alias, alias + word)}
-    fitting = [key for key in keys if re.sub('[^a-z0-9]', '', key.lower()) in names]
+    names = {name for alias in aliases for word in words for name in (word + alias, alias + word)}
+    fitting = [key for key in keys if re.sub('[^a-z0-9]', '', key.lower()) in names - {''}]
     if fitting:
       found[split] = fitting
   return found
@@ -139,22 +133,22 @@ def _open(path: str, layout: _Layout) -> sources.Records:
 
   splits = np.repeat([SPLITS.index(name) for name in layout.images if name], lengths)
   return sources.Records(int(starts[-1]), load, describe, 'npz', splits=splits if len(splits) else None,
-                         notes=lambda: _notes(path, layout))
+                         notes=lambda: _notes(decode.printable(path), layout))
 
 
-def _notes(path: str, layout: _Layout) -> list[str]:
-  """Names the arrays that are left aside."""
+def _notes(shown: str, layout: _Layout) -> list[str]:
+  """Returns a sentence that names the arrays which are not used, if there are any."""
   used = {*layout.images.values(), *layout.labels.values()}
   unused = [key for key in layout.members if key not in used]
-  notes = [f'{path} holds arrays that are not used: {", ".join(unused)}.'] if unused else []
+  notes = [f'{shown} holds arrays that are not used: {", ".join(unused)}.'] if unused else []
   if layout.labels and layout.labels.keys() != layout.images.keys():
     lacking = [key for split, key in layout.images.items() if split not in layout.labels]
-    notes.append(f'{path} holds labels, but none for {", ".join(lacking)}; so none are kept.')
+    notes.append(f'{shown} holds labels, but none for {", ".join(lacking)}; so none are kept.')
   return notes
 
 
 def _array(path: str, key: str, member: zipfile.ZipInfo) -> np.ndarray:
-  """Reads one array, once its header is known to tell of what is there.
+  """Reads one array, after a check of its header.
 
   Raises:
     UnreadableImage: where it is damaged, or holds Python objects, naming it.
@@ -171,14 +165,19 @@ def _array(path: str, key: str, member: zipfile.ZipInfo) -> np.ndarray:
       return np.lib.format.read_array(file, allow_pickle=False)
 
 
+def _label(path: str, key: str, array: np.ndarray) -> str:
+  """Returns the subject of an error's sentence."""
+  return decode.printable(f'Array {key!r} of {path}, {array.dtype} of shape {array.shape},')
+
+
 def _labels(path: str, key: str, member: zipfile.ZipInfo, number: int) -> np.ndarray:
-  """Reads and checks the labels of so many images, whole numbers [N] that fit 32 bits.
+  """Reads and checks the labels of `number` images, whole numbers [N] that fit 32 bits.
 
   Raises:
     ValueError: naming the array, what is wrong with it and what would be right.
   """
   array = _array(path, key, member)
-  label = f'Array {key!r} of {path}, {array.dtype} of shape {array.shape},'
+  label = _label(path, key, array)
   aside = 'or rename it, so that it is not used'
   if array.size != number:
     hot = '; numpy.argmax(..., 1) makes them of one-hot rows' if array.shape[:1] == (number,) else ''
@@ -204,7 +203,7 @@ def _images(path: str, key: str, member: zipfile.ZipInfo) -> np.ndarray:
     ValueError: naming the array, what is wrong with it and what would be right.
   """
   array = _array(path, key, member)
-  label = f'Array {key!r} of {path}, {array.dtype} of shape {array.shape},'
+  label = _label(path, key, array)
   if array.ndim == 3:
     array = array[..., None]
   if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.size == 0:
