@@ -1,4 +1,4 @@
-"""Downloads of published files: kept only where their SHA-256 is the published one."""
+"""Downloads of published files, which are kept only if their SHA-256 is the published one."""
 
 import hashlib
 import http.client
@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import urllib.request
 
-_TIMEOUT = 60  # seconds without an answer
+_TIMEOUT = 60  # seconds that the server may be silent
 
 
 def sha256(path: str) -> str:
@@ -17,7 +17,7 @@ def sha256(path: str) -> str:
 
 
 def fetch(url: str, path: str, published: str) -> None:
-  """Downloads one file; it gets its name only when it is whole and verified.
+  """Downloads one file, verifies it, and only then moves it to its place.
 
   Args:
     url: where the file is published.
@@ -35,12 +35,12 @@ def fetch(url: str, path: str, published: str) -> None:
       with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, open(received, 'wb') as file:
         shutil.copyfileobj(answer, file)
     except (OSError, http.client.HTTPException) as error:
-      raise ConnectionError(f'The download of {url} to {path} failed: {error or type(error).__name__}. '
-                            f'Start again later, or get {name} by hand and put it into the folder that '
-                            '--config.data.manual_dir names.') from error
+      raise ConnectionError(f'The download of {url} to {path} failed: '
+                            f'{str(error) or type(error).__name__}. Start again later, or get {name} by '
+                            'hand and put it into the folder --config.data.manual_dir=PATH.') from error
     found = sha256(received)
     if found != published:
       raise ValueError(f'The download of {url} is not the published file: the SHA-256 of {name} is '
-                       f'{found}, but {published} is published. It was not kept. Start again later, or '
-                       'get it by hand and put it into the folder that --config.data.manual_dir names.')
+                       f'{found}, but the published one is {published}. It was not kept. Start again '
+                       'later, or get it by hand and put it into the folder --config.data.manual_dir=PATH.')
     os.replace(received, path)

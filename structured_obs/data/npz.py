@@ -21,7 +21,7 @@ from structured_obs.data.splits import SPLITS
 
 _ALIASES = {'train': ('train', 'training'), 'validation': ('validation', 'valid', 'val', 'dev'),
             'test': ('test', 'testing')}
-_IMAGES = ('x', 'image', 'images', 'img', 'imgs', 'data', '')  # '': the name of a split suffices
+_IMAGES = ('x', 'image', 'images', 'img', 'imgs', '')  # '': the name of a split suffices
 _LABELS = ('y', 'label', 'labels')
 _AGAIN = 'Write the file again, such as by numpy.savez_compressed.'
 _SMALLEST, _LARGEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max  # of labels
