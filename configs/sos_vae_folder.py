@@ -5,9 +5,10 @@
   python -m launch.train --config=configs/sos_vae_folder.py:beta_vae $A --workdir=runs/folder/beta_vae
   python -m launch.evaluate --workdir=runs/folder/sos_vae --compare=runs/folder/beta_vae
 
-Images are cropped at the centre and resized to 64x64; `--config.data.height`, `.width` and `.channels`
-(1 gray, 3 RGB, 0 as the files are) choose otherwise. Any source will do, as npz:PATH or tfds:NAME, and
-one with labels may give the model each image's class: --config.data.labels.
+Images are cropped at the centre and resized to 64x64; `--config.data.height` and `.width` choose another
+size. They are RGB unless all files are gray; `--config.data.channels` chooses 1 (gray) or 3 (RGB). Any
+source will do, as npz:PATH or tfds:NAME, and one with labels may give the model each image's class:
+--config.data.labels.
 
 | variant | p(x|z) | bounds |
 |---|---|---|

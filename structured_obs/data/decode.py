@@ -10,6 +10,7 @@ allowed.
 import contextlib
 import difflib
 import os
+import re
 import stat
 import unicodedata
 import warnings
@@ -30,6 +31,8 @@ MAX_PIXELS = 89_478_485
 _UPRIGHT = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE',
             6: 'ROTATE_270', 7: 'TRANSVERSE', 8: 'ROTATE_90'}  # by EXIF orientation
 _ORIENTATION = 0x112  # the tag's number
+# Pillow warns of metadata that nothing here uses; what makes an image unreadable, it raises.
+_QUIET = ('ignore', None, Warning, re.compile(r'PIL\.'), 0)
 _WITH_ALPHA = ('LA', 'La', 'PA', 'RGBA', 'RGBa', 'P')  # Pillow's modes; a palette may have it
 
 
@@ -119,7 +122,8 @@ def target(config: DataConfig) -> Target:
                      f"is {config.crops} where that is {config.crop!r}.")
   if config.crop == 'random' and not (config.height and config.width):
     raise ValueError("--config.data.crop is 'random', which needs the size of the windows: set "
-                     "--config.data.height and --config.data.width.")
+                     "--config.data.height and --config.data.width, such as --config.data.height=32 "
+                     "--config.data.width=32.")
   return Target(config.height, config.width, config.channels, config.crop, config.resample)
 
 
@@ -129,8 +133,8 @@ def pillow() -> Any:
     from PIL import Image
   except ImportError as error:
     raise missing('pillow') from error
-  # Pillow warns of metadata that nothing here uses. What makes an image unreadable, it raises.
-  warnings.filterwarnings('ignore', module=r'PIL\.')
+  if _QUIET not in warnings.filters:
+    warnings.filterwarnings('ignore', module=_QUIET[3].pattern)
   return Image
 
 
@@ -164,6 +168,8 @@ def read(file: BinaryIO | str, name: str) -> Decoded:
     except image_module.UnidentifiedImageError as error:
       raise ValueError('it is damaged, or none of PNG, JPEG, WebP, BMP, GIF and TIFF') from error
     with opened:
+      if not opened.width * opened.height:
+        raise ValueError('it has no pixels')
       if opened.width * opened.height > MAX_PIXELS:
         raise ValueError(f'it has {opened.width} x {opened.height} pixels, which is more than '
                          f'{MAX_PIXELS:,}; shrink it')

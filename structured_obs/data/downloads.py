@@ -42,5 +42,6 @@ def fetch(url: str, path: str, published: str) -> None:
     if found != published:
       raise ValueError(f'The download of {url} is not the published file: the SHA-256 of {name} is '
                        f'{found}, but the published one is {published}. It was not kept. Start again '
-                       'later, or get it by hand and put it into the folder --config.data.manual_dir=PATH.')
+                       'later, or get it by hand and put it into the folder '
+                       '--config.data.manual_dir=PATH.')
     os.replace(received, path)

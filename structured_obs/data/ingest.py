@@ -80,6 +80,7 @@ class _Fitted(NamedTuple):
 class _Unreadable(NamedTuple):
   """One image that cannot be read."""
   reason: str  # a sentence without a full stop, which names the image
+  error: Exception
 
 
 class _ColourAfterGrayError(Exception):
@@ -107,12 +108,14 @@ def write(path: str, job: Job) -> Written:
 
 def _write(path: str, job: Job) -> Written:
   """Writes the images of a job with the channels it asks for, or those of the first image."""
-  shape, dtype, rows, found, digests, corrupt = None, None, [], [], [], []
+  shape, dtype, first, rows, found, digests, corrupt = None, None, None, [], [], [], []
   sha256, seen = hashlib.sha256(), notes.seen()
   with contextlib.closing(_in_order(job)) as loaded, open(path, 'wb') as file:
     for row, item in enumerate(_told(loaded, job)):
       if isinstance(item, _Unreadable):
         corrupt += [] if row % job.crops else [(row, item.reason)]
+        first = first or item.error
+        seen['unreadable'].add(job.image(row))
       if isinstance(item, _Unreadable) or (corrupt and not job.skip_corrupt):
         continue
       image = item.image
@@ -132,10 +135,10 @@ def _write(path: str, job: Job) -> Written:
       for fact in item.facts:
         seen[fact].add(job.image(row))
     if corrupt and not job.skip_corrupt:
-      raise unreadable([reason for _, reason in corrupt], f'{len(job.indices):,} images')
+      raise unreadable([reason for _, reason in corrupt], f'{len(job.indices):,} images') from first
     if shape is None or dtype is None:
       raise ValueError(f'None of {len(job.indices):,} images can be read; the first is '
-                       f'{job.name(corrupt[0][0])}. {corrupt[0][1]}.')
+                       f'{job.name(corrupt[0][0])}. {corrupt[0][1]}.') from first
     file.seek(0)
     whole = (shape[0], shape[1], shape[2] + job.labels)
     _header(file, (len(rows), *whole), dtype)
@@ -150,7 +153,7 @@ def _load(job: Job, row: int) -> _Fitted | _Unreadable:
     with decode.reading(f'Image {job.name(row)}'):
       image, label = job.records.load(index)
   except decode.UnreadableImage as error:
-    return _Unreadable(str(error))
+    return _Unreadable(str(error), error)
   facts = {'small': image.shape[0] < to.height or image.shape[1] < to.width,
            'gray': image.shape[-1] == 1}
   if to.crop == 'random':

@@ -134,14 +134,14 @@ def _check(path: str, names: list[str]) -> None:
   Raises:
     UnreadableImage: naming the volumes whose headers are refused.
   """
-  reasons = []
+  errors = []
   for name in names:
     try:
       _load(os.path.join(path, name))
     except decode.UnreadableImage as error:
-      reasons.append(str(error))
-  if reasons:
-    raise ingest.unreadable(reasons, f'{len(names):,} volumes')
+      errors.append(error)
+  if errors:
+    raise ingest.unreadable([str(error) for error in errors], f'{len(names):,} volumes') from errors[0]
 
 
 def _load(path: str) -> Any:

@@ -11,6 +11,7 @@ FACTS = {
     'frames': 'Files of several frames or pages, of which the first is read',
     'gray': 'Gray images among colour ones, which become RGB',
     'small': 'Images smaller than the wanted size, which are enlarged',
+    'unreadable': 'Unreadable images, which are left out',
     'repeated': 'Validation and test images with the same pixels as an image of an earlier split',
 }
 

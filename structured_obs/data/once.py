@@ -104,8 +104,9 @@ def _lock_file(path: str, before_waiting: Callable[[], None]) -> int | None:
       except BlockingIOError:
         before_waiting()
         fcntl.flock(file, fcntl.LOCK_EX)
-      if os.path.exists(path) and os.path.samestat(os.fstat(file), os.stat(path)):
-        return file
+      with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(file), os.stat(path)):
+          return file
     except OSError:  # no locks on this file system
       os.close(file)
       return None

@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +50,7 @@ class DataSpec(NamedTuple):
   class_counts: tuple[int, ...] | list[int] = ()
   class_names: tuple[str, ...] | list[str] = ()  # of class 0, 1, ..., where classes have names
   notes: tuple[str, ...] | list[str] = ()  # sentences on what a user may want to know of the images
+  checksum: str = ''  # SHA-256 of the labels and of all other fields; '' in older folders
 
   @property
   def stored(self) -> tuple[int, int, int]:
@@ -151,23 +151,31 @@ def _spec(config: DataConfig, source: sources.Source, records: sources.Records,
           written: ingest.Written, kept: tuple[np.ndarray, np.ndarray]) -> DataSpec:
   """Describes what was written; `kept` are the number in the source and the split of each image, [M]."""
   images, split = kept
+  known = None if None in written.labels else np.array(written.labels, np.int32)
   condition = records.condition + config.labels
   height, width, channels = written.shape
   repeated = splits.repeated(split, written.digests)
   seen = written.seen | {'repeated': set(images[repeated].tolist())}
-  class_counts = labels.counts(np.array(written.labels), split == splits.SPLITS.index('train'),
-                               len(records.class_names)) if config.labels else []
-  return DataSpec(
+  class_counts = [] if known is None or not config.labels else labels.counts(
+      known, split == splits.SPLITS.index('train'), len(records.class_names))
+  spec = DataSpec(
       height, width, channels - condition, levels=records.levels, source=source.name,
       version=records.version,
       counts={name: int(np.sum(split == k)) for k, name in enumerate(splits.SPLITS)},
       fingerprint=_fingerprint(config, source), sha256=written.sha256,
       split_rule=splits.rule(records.splits, config, records.groups is not None),
       crop=config.crop, crops=config.crops, resample=config.resample,
-      has_labels=None not in written.labels, skipped=written.skipped,
+      has_labels=known is not None, skipped=written.skipped,
       skipped_names=written.skipped_names, libraries=_libraries(), condition=condition,
       class_counts=class_counts, class_names=list(records.class_names),
       notes=[*records.notes(), *notes.of_images(seen, records.describe)])
+  return spec._replace(checksum=_checksum(spec, known))
+
+
+def _checksum(spec: DataSpec, known: np.ndarray | None) -> str:
+  """Digests the labels, int32 [N] or None, and all fields but the checksum, to notice a changed byte."""
+  fields = spec._replace(checksum='')._asdict()
+  return sources.digest([fields, None if known is None else known.tolist()])
 
 
 def _libraries() -> dict[str, str]:
@@ -188,16 +196,19 @@ def load(path: str, verify: bool = False) -> Prepared:
     with open(os.path.join(path, 'spec.json'), encoding='utf-8') as file:
       spec = DataSpec(**json.load(file))
     images = np.load(os.path.join(path, 'images.npy'), mmap_mode='r')
-    labels = np.load(os.path.join(path, 'labels.npy')) if spec.has_labels else None
-  except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-    raise ValueError(_damaged(path, str(error))) from error
-  expected = (sum(spec.counts.values()), *spec.stored)
-  if images.shape != expected or images.dtype != spec.dtype:
+    known = np.load(os.path.join(path, 'labels.npy')) if spec.has_labels else None
+    expected = (sum(spec.counts[name] for name in splits.SPLITS), *spec.stored)
+    intact = spec.checksum in ('', _checksum(spec, known))
+  except Exception as error:  # NumPy and damaged JSON raise nearly everything
+    raise ValueError(_damaged(path, str(error) or type(error).__name__)) from error
+  if not intact:
+    raise ValueError(_damaged(path, 'the checksum of spec.json and labels.npy is wrong'))
+  if images.shape != expected or images.dtype != spec.dtype or not images.flags.c_contiguous:
     raise ValueError(_damaged(path, f'images.npy is {images.dtype} of shape {images.shape}, but '
                               f'spec.json says {spec.dtype} of shape {expected}'))
   if verify and ingest.pixels_sha256(os.path.join(path, 'images.npy')) != spec.sha256:
     raise ValueError(_damaged(path, "the pixels' SHA-256 is not the one in spec.json"))
-  return Prepared(spec, _by_split(images, spec), _by_split(labels, spec), path)
+  return Prepared(spec, _by_split(images, spec), _by_split(known, spec), path)
 
 
 def _damaged(path: str, reason: str) -> str:

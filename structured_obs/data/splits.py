@@ -52,6 +52,8 @@ def assign(count: int, official: np.ndarray | None, config: DataConfig,
   check(config)
   units = count if groups is None else int(np.max(groups)) + 1
   split = np.zeros(units, np.int8) if official is None else official.astype(np.int8)
+  if units and not np.any(split == _TRAIN):
+    raise ValueError(f'The source has {units:,} images, but none of them is in its split to train on.')
   if not np.any(split == _TEST):
     split = _draw(split, _TEST, config.test_fraction * units, config.split_seed)
   if not np.any(split == _VALIDATION):
@@ -60,7 +62,7 @@ def assign(count: int, official: np.ndarray | None, config: DataConfig,
   if not np.any(split == _TRAIN):
     what = 'images' if groups is None else 'subjects'
     raise ValueError(f'There are too few {what}, {units}, to train on any: give more, or set '
-                     '--config.data.validation_fraction and --config.data.test_fraction to 0.')
+                     '--config.data.validation_fraction=0 --config.data.test_fraction=0.')
   return _limited(split if groups is None else split[groups], config.limit, config.split_seed)
 
 

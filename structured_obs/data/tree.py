@@ -5,6 +5,7 @@ no link to a folder that holds it is followed: so circles end, and a link to a f
 nothing.
 """
 
+import heapq
 import os
 from typing import NamedTuple
 
@@ -27,8 +28,7 @@ def walk(path: str) -> Tree:
   names, closed, again = [], [], []
   folders, links, visited = [''], [], set()
   while folders or links:
-    links.sort(reverse=True)
-    prefix = folders.pop() if folders else links.pop()
+    prefix = folders.pop() if folders else heapq.heappop(links)
     folder = os.path.join(path, prefix)
     try:
       real = os.path.realpath(folder, strict=True)
@@ -46,8 +46,10 @@ def walk(path: str) -> Tree:
         continue
       if not os.path.isdir(entry.path):
         names.append(name)
+      elif entry.is_symlink():
+        heapq.heappush(links, name)
       else:
-        (links if entry.is_symlink() else folders).append(name)
+        folders.append(name)
   return Tree(names, [*_counted('Folders that may not be opened, and are passed over', closed),
                       *_counted('Links to folders that are read anyway or hold the link', again)])
 

@@ -140,6 +140,7 @@ def test_all_unreadable_files_are_listed_at_once(tmp_path):
   prepared, _ = _prepare(tmp_path, source, skip_corrupt=True)
   assert _levels(prepared) == [0, *range(14, 20)]
   assert prepared.spec.skipped == 16
+  assert prepared.spec.notes[-1] == 'Unreadable images, which are left out: 16, such as 00a.png.'
 
 
 def test_a_split_of_unreadable_images_only_is_refused(tmp_path):

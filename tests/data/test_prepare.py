@@ -117,7 +117,7 @@ def _broken_folder(tmp_path) -> str:
 
 
 def test_a_corrupt_image_is_named_and_leaves_no_cache(tmp_path):
-  with pytest.raises(ValueError, match=r'01/004\.png cannot be read.*data\.skip_corrupt=True'):
+  with pytest.raises(ValueError, match=r'01/004\.png cannot be read.*--config.data\.skip_corrupt=True'):
     prepare.prepare(helpers.config(tmp_path, _broken_folder(tmp_path)))
   assert os.listdir(tmp_path / 'cache') == []
 
@@ -221,6 +221,23 @@ def test_a_changed_pixel_is_found_when_asked_for(tmp_path):
   prepare.prepare(config)
   with pytest.raises(ValueError, match='SHA-256'):
     prepare.prepare(config, verify=True)
+
+
+@pytest.mark.parametrize(('file', 'old', 'new'), [
+    ('spec.json', b'"levels": 17', b'"levels": 16'), ('spec.json', b'"train"', b'"trbin"'),
+    ('spec.json', b'"counts": {', b'"counts": 3, "x": {'), ('spec.json', b'{', b'[1, {'),
+    ('labels.npy', b'\x03\0\0\0', b'\x02\0\0\0'), ('labels.npy', b'NUMPY', b'NUMPX'),
+    ('images.npy', b"'fortran_order': False", b"'fortran_order': True ")])
+def test_any_changed_byte_of_the_small_files_is_noticed(tmp_path, file, old, new):
+  config = helpers.config(tmp_path, 'digits', limit=30)
+  path = os.path.join(prepare.prepare(config).path, file)
+  with open(path, 'rb') as stream:
+    content = stream.read()
+  assert old in content
+  with open(path, 'wb') as stream:
+    stream.write(content.replace(old, new, 1))
+  with pytest.raises(ValueError, match=r'altered after they were written.*Delete that folder'):
+    prepare.prepare(config)
 
 
 def test_few_images_are_in_memory_at_a_time(tmp_path):
