@@ -261,3 +261,25 @@ def test_damaged_prepared_data_is_named(tmp_path, file):
       damaged.write(content)
     with pytest.raises(decode.UnreadableImage, match=place):
       prepare.prepare(test_tfds._config(tmp_path, 'mnist'))
+
+
+def _edit(path: str, old: str, new: str) -> None:
+  """Replaces a text that a file has once."""
+  with open(path, encoding='utf-8') as file:
+    content = file.read()
+  assert content.count(old) == 1
+  with open(path, 'w', encoding='utf-8') as file:
+    file.write(content.replace(old, new))
+
+
+def test_splits_and_types_that_are_not_used_are_told(tmp_path):
+  images = helpers.random_images(4, 28, 28, 1)
+  test_tfds._mnist(tmp_path / 'elsewhere', images[:3], images[3:])
+  place = builders.build('mnist', str(tmp_path / 'elsewhere'), str(tmp_path / 'tfds'))
+  _edit(os.path.join(place, 'dataset_info.json'), '"name": "test"', '"name": "extra"')
+  records = sources.find(test_tfds._config(tmp_path, 'mnist')).open()
+  assert records.size == 3
+  assert records.notes() == [f'{place} has splits that are not used: extra.']
+  _edit(os.path.join(place, 'features.json'), '"dtype": "uint8"', '"dtype": "float32"')
+  with pytest.raises(ValueError, match='has images of float32, but must have images of uint8 or uint16'):
+    sources.find(test_tfds._config(tmp_path, 'mnist')).open()
