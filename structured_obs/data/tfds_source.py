@@ -18,7 +18,8 @@ from structured_obs.config import DataConfig
 from structured_obs.data import archives, decode, folder, notes, sources
 from structured_obs.data.splits import SPLITS
 
-_AGAIN = "Prepare it again with tensorflow_datasets and file_format='array_record'."
+_AGAIN = ("Delete that folder and prepare the data again with file_format='array_record'; from official "
+          'archives this happens by itself.')
 
 
 def _library() -> Any:
