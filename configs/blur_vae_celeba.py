@@ -5,8 +5,12 @@
   python -m launch.compare $A --variants=paper_loss,gaussian_2,gaussian_4,epsilon_small
   python -m launch.compare $A --variants=noise_0.005,paper_loss,noise_0.1
 
-The official archive is read from `data.manual_dir`, or add --config.data.download. The first command
-is Table 2 (Table 4 with --config.model.architecture=upsampling and
+Put `img_align_celeba.zip` and `list_eval_partition.txt` into a folder and add
+--config.data.manual_dir=FOLDER. They have to be fetched by hand from
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.download cannot, for they lie on Google
+Drive.
+
+The first command is Table 2 (Table 4 with --config.model.architecture=upsampling and
 --config.model.features='(32, 64, 128, 256, 512)'), the others Table 1; configs/blur_vae_folder.py
 says what each variant is.
 

@@ -4,7 +4,10 @@
   python -m launch.train --config=configs/sos_vae_celeba.py:beta_vae --workdir=runs/celeba/beta_vae
   python -m launch.evaluate --workdir=runs/celeba/sos_vae --compare=runs/celeba/beta_vae
 
-The official archive is read from `data.manual_dir`, or add --config.data.download.
+Put `img_align_celeba.zip` and `list_eval_partition.txt` into a folder and add
+--config.data.manual_dir=FOLDER. They have to be fetched by hand from
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.download cannot, for they lie on Google
+Drive.
 
 | variant | p(x|z) | bounds |
 |---|---|---|

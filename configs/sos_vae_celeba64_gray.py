@@ -7,8 +7,12 @@
       --compare=runs/celeba64/beta_vae,runs/celeba/vae
 
 `runs/celeba/vae` is the model of configs/supn_celeba.py, of the same images if these are all taken
-(--config.data.limit=0). The official archive is read from `data.manual_dir`, or add
---config.data.download.
+(--config.data.limit=0).
+
+Put `img_align_celeba.zip` and `list_eval_partition.txt` into a folder and add
+--config.data.manual_dir=FOLDER. They have to be fetched by hand from
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.download cannot, for they lie on Google
+Drive.
 
 | variant | p(x|z) | bounds |
 |---|---|---|

@@ -9,7 +9,12 @@ First a model of the mean, then the covariance of what it leaves:
   python -m launch.denoise --workdir=runs/celeba/vae --sigma=0.1 --compare=runs/celeba/dae
 
 The second command starts from the workdir of the first (`train.start_from`); encoder and mean stay as
-they are. The official archive is read from `data.manual_dir`, or add --config.data.download.
+they are.
+
+Put `img_align_celeba.zip` and `list_eval_partition.txt` into a folder and add
+--config.data.manual_dir=FOLDER. They have to be fetched by hand from
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.download cannot, for they lie on Google
+Drive.
 
 | variant | what it is |
 |---|---|

@@ -9,14 +9,13 @@ They are classes because that is the library's interface. They are not registere
 import contextlib
 import io
 import os
-import shutil
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from structured_obs.data import archives, decode
+from structured_obs.data import archives, decode, downloads
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -90,12 +89,14 @@ def build(name: str, folder: str, data_dir: str) -> str:
 
 
 def download(name: str, folder: str) -> None:
-  """Fetches the official archives into `folder`, under the names they are published with."""
+  """Fetches the official archives that `folder` lacks, under the names they are published with.
+
+  Raises:
+    ConnectionError: where a download fails.
+    ValueError: where a file is not the published one.
+  """
   archive = archives.ARCHIVES[name]
-  urls = {file: archive.url + file for file in archive.files[0]}
-  partial = os.path.join(folder, 'partial')
-  manager = tfds.download.DownloadManager(download_dir=partial)
-  fetched: Any = manager.download(urls)
-  for file, path in fetched.items():
-    shutil.move(os.fspath(path), os.path.join(folder, file))
-  shutil.rmtree(partial)
+  for file in archive.files[0]:
+    path, published = os.path.join(folder, file), archive.sha256[file]
+    if not os.path.isfile(path) or downloads.sha256(path) != published:
+      downloads.fetch(archive.url + file, path, published)

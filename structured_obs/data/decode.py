@@ -41,7 +41,7 @@ class UnreadableImage(ValueError):
 
 
 @contextlib.contextmanager
-def reading(what: str, step: str = 'read') -> Iterator[None]:
+def reading(what: str, step: str = 'read', advice: str = '') -> Iterator[None]:
   """Turns any error of a foreign decoder into an UnreadableImage that names the file and the step.
 
   Damaged files make decoders raise nearly everything, so everything is caught, except what says nothing
@@ -50,13 +50,15 @@ def reading(what: str, step: str = 'read') -> Iterator[None]:
   Args:
     what: the thing that is read, with its path, such as 'Volume /data/a.nii'.
     step: the step that may fail, as a participle: 'read', 'opened', 'unpacked'.
+    advice: a sentence that says what to do, where that is not said elsewhere.
   """
   try:
     yield
   except (UnreadableImage, ImportError, MemoryError):
     raise
   except Exception as error:
-    raise UnreadableImage(f'{printable(what)} cannot be {step}: {_reason(error)}') from error
+    wrong = f'{printable(what)} cannot be {step}: {_reason(error)}'.rstrip('.')
+    raise UnreadableImage(f'{wrong}. {advice}' if advice else wrong) from error
 
 
 def _reason(error: Exception) -> str:

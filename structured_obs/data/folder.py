@@ -61,11 +61,6 @@ def find(config: DataConfig, path: str) -> sources.Source:
                         lambda: _open(listing, classes, keep_gray=config.channels == 0))
 
 
-def walk(path: str, extensions: tuple[str, ...]) -> list[str]:
-  """Returns the sorted relative names, with forward slashes, of all such files under a folder."""
-  return sorted(name for name in tree.walk(path).names if name.lower().endswith(extensions))
-
-
 def _folder(path: str) -> _Listing:
   """Lists the images of a folder and the folders below it."""
   found = tree.walk(path)

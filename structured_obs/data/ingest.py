@@ -135,7 +135,7 @@ def _write(path: str, job: Job) -> Written:
       for fact in item.facts:
         seen[fact].add(job.image(row))
     if corrupt and not job.skip_corrupt:
-      raise _unreadable(job, [reason for _, reason in corrupt]) from first
+      raise unreadable([reason for _, reason in corrupt], f'{len(job.indices):,} images') from first
     if shape is None or dtype is None:
       raise ValueError(f'None of {len(job.indices):,} images can be read; the first is '
                        f'{job.name(corrupt[0][0])}. {corrupt[0][1]}.') from first
@@ -192,14 +192,18 @@ def _mixed(job: Job, one: tuple[int, ...], other: tuple[int, ...], pair: tuple[i
           f'such as by {flags}.')
 
 
-def _unreadable(job: Job, reasons: list[str]) -> decode.UnreadableImage:
-  """Returns the error that names the first images that cannot be read, and counts all."""
+def unreadable(reasons: list[str], total: str) -> decode.UnreadableImage:
+  """Returns the error that names the first images that cannot be read, and counts all.
+
+  Args:
+    reasons: one sentence without a full stop for each, which names it.
+    total: how many there are of what, such as '20 images'.
+  """
   advice = 'or set --config.data.skip_corrupt=True to leave such images out.'
   if len(reasons) == 1:
     return decode.UnreadableImage(f'{reasons[0]}. Replace or remove it, {advice}')
   more = [f'and {len(reasons) - _NAMED:,} more'] if len(reasons) > _NAMED else []
-  lines = [f'{len(reasons):,} of {len(job.indices):,} images cannot be read:',
-           *reasons[:_NAMED], *more]
+  lines = [f'{len(reasons):,} of {total} cannot be read:', *reasons[:_NAMED], *more]
   return decode.UnreadableImage('\n  '.join(lines) + f'\nReplace or remove them, {advice}')
 
 

@@ -1,13 +1,14 @@
 """`nifti:PATH`: slices of all volumes (.nii, .nii.gz) in a folder and the folders below it.
 
-Where masks or other contrasts lie there too, PATH may go on as a pattern of the names: of
-`nifti:~/hcp/*/T1w*.nii.gz` the folder is ~/hcp. A star stands for slashes as well.
+Where masks or other contrasts lie there too, PATH may end in a pattern of the names, whose first part
+holds a '*', '?' or '[': of `nifti:~/hcp/*/T1w*.nii.gz` the folder is ~/hcp. A star stands for slashes as
+well.
 
 A volume is turned to the closest canonical axes, without interpolation, and cut along its voxels:
 'axial' slices have the front at the top, 'coronal' and 'sagittal' ones the head, and the subject's
-left, or in sagittal ones the back, is at the left. Voxels become gray levels: 0 and below is black,
-and 99.5 % of the positive voxels of a volume lie below white. Slices that show too little are left
-out.
+left, or in sagittal ones the back, is at the left. Voxels become gray levels, whatever their unit: 0 and
+below is black, as is what is no finite number, and 99.5 % of the positive voxels of a volume lie below
+white. Slices that show too little are left out.
 
 Slices of one subject are never divided between the training, validation and test images. A subject
 is a folder directly below PATH with all that is in it; a file directly in PATH is one of its own. So
@@ -17,21 +18,19 @@ where several files of a subject lie flat in PATH, they must be moved to a folde
 import difflib
 import fnmatch
 import functools
-import gzip
 import os
-import struct
-import zlib
 from typing import Any
 
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import crops, decode, folder, sources
+from structured_obs.data import crops, decode, headers, ingest, notes, sources, tree
 
 EXTENSIONS = ('.nii', '.nii.gz')
 PLANES = ('axial', 'coronal', 'sagittal')
 WHITE = 99.5  # percentile of a volume's positive voxels that becomes white
-_PIECE = 1 << 20  # bytes read at once for a checksum
+_SCALING = 2  # raise it whenever the same volume would get other gray levels
+_PADDING = 4096  # bytes that a file may have behind its voxels; more, and its header is wrong
 
 
 def find(config: DataConfig, path: str) -> sources.Source:
@@ -39,7 +38,7 @@ def find(config: DataConfig, path: str) -> sources.Source:
 
   Raises:
     FileNotFoundError: where there is no folder at `path`, or no such volume in it.
-    ValueError: where data.plane or data.min_foreground cannot be.
+    ValueError: where data.plane or data.min_foreground is invalid, or the path names all of the machine.
   """
   if config.plane not in PLANES:
     near = difflib.get_close_matches(config.plane, PLANES, 1, 0)[0]
@@ -48,29 +47,41 @@ def find(config: DataConfig, path: str) -> sources.Source:
   if not 0 <= config.min_foreground <= 1:
     raise ValueError('--config.data.min_foreground is a fraction of the pixels and must lie in [0, 1], '
                      f'but is {config.min_foreground}.')
-  path, pattern = _divided(os.path.abspath(os.path.expanduser(path)))
-  if not os.path.isdir(path):
-    raise FileNotFoundError(f'--config.data.source names the folder {path}, which does not exist or is '
-                            'none; give the folder that holds the volumes.')
-  names = [name for name in folder.walk(path, EXTENSIONS) if fnmatch.fnmatchcase(name, pattern)]
+  base, pattern = _divided(os.path.abspath(os.path.expanduser(path)))
+  found = tree.walk(base)
+  names = sorted(name for name in found.names
+                 if name.lower().endswith(EXTENSIONS) and fnmatch.fnmatchcase(name, pattern))
   if not names:
     fitting = '' if pattern == '*' else f' whose names below it fit {pattern!r}'
-    raise FileNotFoundError(f'There is no volume in {path}{fitting}: it must hold files ending in '
-                            f'{" or ".join(EXTENSIONS)}, directly or in folders below.')
-  content = [(name, sources.stamp(os.path.join(path, name))) for name in names]
-  identity = sources.digest([path, content, config.plane, config.min_foreground])
-  return sources.Source(f'nifti:{path if pattern == "*" else os.path.join(path, pattern)}', identity,
-                        lambda: _open(path, names, config.plane, config.min_foreground))
+    raise FileNotFoundError(f'There is no volume in {decode.printable(base)}{fitting}: it must hold '
+                            f'files ending in {" or ".join(EXTENSIONS)}, directly or in folders below.')
+  content = [(name, sources.stamp(os.path.join(base, name))) for name in names]
+  identity = sources.digest([base, content, config.plane, config.min_foreground, _SCALING])
+  name = decode.printable(base if pattern == '*' else os.path.join(base, pattern))
+  return sources.Source(f'nifti:{name}', identity, lambda: _open(base, names, config, found.notes))
 
 
 def _divided(path: str) -> tuple[str, str]:
-  """Divides a path into a folder, which need not be there, and a pattern of names below it."""
-  root, parts = path, []
-  while not os.path.isdir(root):
-    root, last = os.path.split(root)
+  """Divides a path into a folder and a pattern of names below it, '*' where the path has none.
+
+  Raises:
+    FileNotFoundError: where the folder is not there.
+    ValueError: where the folder is all of the machine.
+  """
+  base, parts = path, []
+  while not os.path.isdir(base):
+    base, last = os.path.split(base)
     parts.insert(0, last)
-  pattern = '/'.join(parts)
-  return (root, pattern) if any(sign in pattern for sign in '*?[') else (path, '*')
+  if parts and not any(sign in parts[0] for sign in '*?['):
+    named = os.path.join(base, parts[0])
+    wrong = 'is a file' if os.path.exists(named) else 'does not exist'
+    raise FileNotFoundError(f'--config.data.source names the folder {decode.printable(named)}, which '
+                            f'{wrong}; give the folder that holds the volumes: '
+                            '--config.data.source=nifti:PATH.')
+  if base == os.path.dirname(base):
+    raise ValueError(f"--config.data.source is 'nifti:{path}', which would search all of this machine; "
+                     'give a folder below it: --config.data.source=nifti:PATH.')
+  return base, '/'.join(parts) or '*'
 
 
 def subject(name: str) -> str:
@@ -79,23 +90,26 @@ def subject(name: str) -> str:
   return top if slash else top[:top.lower().rindex('.nii')]
 
 
-def _open(path: str, names: list[str], plane: str, min_foreground: float) -> sources.Records:
+def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str]) -> sources.Records:
   """Gives random access to the slices that show enough; reads every volume to find them."""
-  release = sources.version('nibabel', 'medical')
-  for name in names:
-    _check(os.path.join(path, name))
+  release, plane = sources.version('nibabel', 'medical'), config.plane
+  if not config.skip_corrupt:
+    _check(path, names)
   # Slices of one volume follow each other, so the volume in hand is nearly always the one asked for.
   read = functools.lru_cache(maxsize=1)(lambda k: _slices(os.path.join(path, names[k]), plane))
   found: list[tuple[int, int]] = []  # volume and slice
+  dark: list[str] = []  # volumes without such slices
   for k in range(len(names)):
     try:
-      shown = np.mean(crops.foreground(read(k)), axis=(1, 2)) >= min_foreground
+      shown = np.mean(crops.foreground(read(k)), axis=(1, 2)) >= config.min_foreground
       found += [(k, int(position)) for position in np.flatnonzero(shown)]
+      dark += [] if shown.any() else [names[k]]
     except decode.UnreadableImage:
       found.append((k, 0))  # fails again when it is asked for, where corrupt images are dealt with
   if not found:
-    raise ValueError(f'No {plane} slice in {path} has a fraction of {min_foreground} of its pixels '
-                     'brighter than the background; lower --config.data.min_foreground.')
+    raise ValueError(f'No {plane} slice in {decode.printable(path)} has a fraction of '
+                     f'{config.min_foreground} of its pixels brighter than the background; lower '
+                     '--config.data.min_foreground.')
 
   def load(index: int) -> sources.Example:
     volume, position = found[index]
@@ -103,51 +117,68 @@ def _open(path: str, names: list[str], plane: str, min_foreground: float) -> sou
 
   def describe(index: int) -> str:
     volume, position = found[index]
-    return f'{names[volume]}, {plane} slice {position}'
+    return f'{decode.printable(names[volume])}, {plane} slice {position}'
 
+  less = f'Volumes left out, since every {plane} slice shows less than --config.data.min_foreground'
+  remarks = list(passed_over)
+  if dark:
+    remarks.append(notes.counted(less, len(dark), decode.printable(dark[0])))
   subjects = np.array([subject(names[volume]) for volume, _ in found])
   _, groups = np.unique(subjects, return_inverse=True)
-  return sources.Records(len(found), load, describe, release, groups=groups)
+  return sources.Records(len(found), load, describe, release, groups=groups, notes=lambda: remarks)
 
 
-def _check(path: str) -> None:
-  """Raises a ValueError where a volume is not one of numbers in three dimensions."""
-  try:
-    image = _load(path)
-  except decode.UnreadableImage:
-    return  # told later, with all that is to be said of corrupt images
-  shape = image.shape
-  if len(shape) < 3 or any(size != 1 for size in shape[3:]):
-    raise ValueError(f'{path} has the shape {" x ".join(map(str, shape))}, but must be one volume in '
-                     'three dimensions; save one of its volumes, or their mean, in its place.')
-  if image.get_data_dtype().kind not in 'iuf':
-    raise ValueError(f'{path} holds {image.get_data_dtype()}, but must hold one real number for each '
-                     'voxel.')
+def _check(path: str, names: list[str]) -> None:
+  """Checks all headers before any voxel is read, which may take long.
+
+  Raises:
+    UnreadableImage: naming the volumes whose headers are refused.
+  """
+  errors = []
+  for name in names:
+    try:
+      _load(os.path.join(path, name))
+    except decode.UnreadableImage as error:
+      errors.append(error)
+  if errors:
+    raise ingest.unreadable([str(error) for error in errors], f'{len(names):,} volumes') from errors[0]
 
 
 def _load(path: str) -> Any:
-  """Opens a volume: its header is read, its voxels are not."""
+  """Opens a volume: reads and checks its header, but not its voxels.
+
+  Raises:
+    UnreadableImage: where the file is damaged, or not one volume of real numbers in three dimensions.
+  """
   import nibabel
-  from nibabel import filebasedimages, spatialimages
-  try:
-    return nibabel.load(path)
-  # nibabel lets all of these through on damaged files.
-  except (filebasedimages.ImageFileError, spatialimages.HeaderDataError, OSError, EOFError,
-          ValueError, KeyError, struct.error, zlib.error) as error:
-    raise _unreadable(path, error) from error
+  shown = decode.printable(path)
+  with decode.reading(f'Volume {path}'):
+    if not os.path.isfile(path):
+      raise ValueError('it is not a regular file, or a link that leads nowhere')
+    image: Any = nibabel.load(path)
+    shape, dtype = image.shape, image.get_data_dtype()
+    if len(shape) < 3 or min(shape) < 1 or any(size != 1 for size in shape[3:]):
+      raise decode.UnreadableImage(
+          f'Volume {shown} has the shape {" x ".join(map(str, shape))}, but must be one volume in '
+          'three dimensions, none of them empty; save one of its volumes, or their mean, instead')
+    if dtype.kind not in 'iuf':
+      raise decode.UnreadableImage(
+          f'Volume {shown} holds {dtype}, but must hold one real number for each voxel')
+    declared = _declared(image)
+    if not _packed(path):
+      headers.compare(declared, os.path.getsize(path), _PADDING)
+  return image
 
 
-def _unreadable(path: str, error: Exception) -> decode.UnreadableImage:
-  """Says in one line that a volume cannot be read, and why."""
-  return decode.UnreadableImage(f'Volume {path} cannot be read: {" ".join(str(error).split())}')
+def _packed(path: str) -> bool:
+  """Returns whether a file is compressed, so that its size follows only from reading it."""
+  return path.lower().endswith('.gz')
 
 
-def _check_sum(path: str) -> None:
-  """Reads a compressed file to its end, where gzip's checksum is; nibabel stops before it."""
-  if path.lower().endswith('.gz'):
-    with gzip.open(path) as file:
-      while file.read(_PIECE):
-        pass
+def _declared(image: Any) -> int:
+  """Returns the size of a file in bytes according to its header; its voxels must fit into memory."""
+  headers.size(image.shape, np.float64)
+  return image.dataobj.offset + headers.size(image.shape, image.get_data_dtype())
 
 
 def _slices(path: str, plane: str) -> np.ndarray:
@@ -156,16 +187,18 @@ def _slices(path: str, plane: str) -> np.ndarray:
   Raises:
     UnreadableImage: where the file is damaged, truncated or no volume.
   """
-  import nibabel
   from nibabel import orientations
   image = _load(path)
-  try:
-    _check_sum(path)
-    canonical: Any = nibabel.as_closest_canonical(image)
-    voxels = np.asarray(canonical.dataobj, np.float32)
-  except (orientations.OrientationError, OSError, EOFError, ValueError, zlib.error) as error:
-    raise _unreadable(path, error) from error
-  voxels = voxels.reshape(voxels.shape[:3])  # from left, back and below to right, front and above
+  with decode.reading(f'Volume {path}'):
+    if _packed(path):  # to its end, where its checksum is: nibabel stops before
+      headers.compare(_declared(image), headers.unpacked(path), _PADDING)
+    wide = np.promote_types(image.get_data_dtype(), np.float64)
+    with np.errstate(over='raise', invalid='ignore'):  # no finite voxel may become infinite
+      voxels = np.asarray(image.dataobj, wide).reshape(image.shape[:3])
+      # Now from left, back and below to right, front and above.
+      voxels = orientations.apply_orientation(voxels, orientations.io_orientation(image.affine))
+    if not np.isfinite(voxels).any():
+      raise ValueError('none of its voxels is a finite number')
   return _cut(_gray(voxels), plane)[..., None]
 
 
@@ -178,10 +211,12 @@ def _cut(levels: np.ndarray, plane: str) -> np.ndarray:
 
 
 def _gray(voxels: np.ndarray) -> np.ndarray:
-  """Scales voxels to gray levels, uint8 of the same shape; what is no number is black."""
-  voxels = np.nan_to_num(voxels, nan=0., posinf=0., neginf=0.)
+  """Scales voxels to gray levels, uint8 of the same shape; what is no finite number is black."""
+  voxels = np.where(np.isfinite(voxels), voxels, 0)
   positive = voxels[voxels > 0]
   if not positive.size:
     return np.zeros(voxels.shape, np.uint8)
-  white = np.percentile(positive, WHITE)
-  return np.round(255 * np.clip(voxels / white, 0, 1)).astype(np.uint8)
+  with np.errstate(over='ignore'):
+    shade = np.clip(voxels / np.percentile(positive, WHITE), 0, 1)
+  # Rounded from float32, so that the unit, which moves float64's last digit, decides no tie.
+  return np.round((255 * shade).astype(np.float32)).astype(np.uint8)

@@ -1,22 +1,37 @@
 """`npz:PATH`: images that are already arrays, in one .npz file.
 
-The file holds either one array of images ('image', 'images' or 'x', or the only array there is), or
-one by split ('train', 'x_train', 'train_images', ...). Arrays are [N, H, W] or [N, H, W, C], C 1 or
-3, uint8; other numbers are taken only where they are whole and between 0 and 255. Labels are read
-from 'label', 'labels', 'y', 'y_train', 'train_labels', ... where present.
+The file holds either one array of images ('image', 'images' or 'x', or the only array beside the
+labels), or one by split ('train', 'x_train', 'train_images', 'X_test', 'x_val', ...). Arrays are
+[N, H, W] or [N, H, W, C], C 1 or 3, uint8; other numbers are taken only where they are whole and
+between 0 and 255. Labels are whole numbers, read from 'label', 'labels', 'y', 'y_train',
+'train_labels', ... where present. Case and signs such as '_' make no difference in a name.
 """
 
 import functools
 import os
+import re
 import zipfile
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
-from structured_obs.data import sources
+from structured_obs.data import decode, headers, sources
 from structured_obs.data.splits import SPLITS
 
-_ALIASES = {'train': ('train',), 'validation': ('validation', 'valid', 'val'), 'test': ('test',)}
-_ANY = ('image', 'images', 'x')
+_ALIASES = {'train': ('train', 'training'), 'validation': ('validation', 'valid', 'val', 'dev'),
+            'test': ('test', 'testing')}
+_IMAGES = ('x', 'image', 'images', 'img', 'imgs', '')  # '': the name of a split suffices
+_LABELS = ('y', 'label', 'labels')
+_AGAIN = 'Write the file again, such as by numpy.savez_compressed.'
+_SMALLEST, _LARGEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max  # of labels
+
+
+class _Layout(NamedTuple):
+  """Which array of a file holds what: by split, or by '' where the images are undivided."""
+  members: dict[str, zipfile.ZipInfo]  # of all arrays, by their names
+  images: dict[str, str]
+  labels: dict[str, str]
 
 
 def find(path: str) -> sources.Source:
@@ -24,94 +39,179 @@ def find(path: str) -> sources.Source:
 
   Raises:
     FileNotFoundError: where there is no such file.
-    ValueError: where it is no .npz file, or holds no array of images.
+    ValueError: where it is no .npz file, or its names do not say which arrays are the images.
   """
   path = os.path.abspath(os.path.expanduser(path))
+  shown = decode.printable(path)
   if not os.path.isfile(path):
-    raise FileNotFoundError(f'--config.data.source names the file {path}, which does not exist.')
+    wrong = 'is no file' if os.path.exists(path) else 'does not exist'
+    raise FileNotFoundError(f'--config.data.source names the file {shown}, which {wrong}.')
   if not zipfile.is_zipfile(path):
-    raise ValueError(f'--config.data.source names {path}, which is not an .npz file or is damaged; '
-                     'numpy.savez_compressed writes one.')
-  with np.load(path) as file:
-    images = _images(path, file.files)
-    labels = [_label_name(file.files, name) for name in images.values()]
-  return sources.Source(f'npz:{path}', sources.digest((path, sources.stamp(path))),
-                        lambda: _open(path, images, labels))
+    raise ValueError(f'--config.data.source names {shown}, which is not an .npz file or is damaged. '
+                     f'{_AGAIN}')
+  layout = _layout(shown, _members(path))
+  identity = sources.digest([path, sources.stamp(path), layout.images, layout.labels])
+  return sources.Source(f'npz:{shown}', identity, lambda: _open(path, layout))
 
 
-def _images(path: str, keys: list[str]) -> dict[str, str]:
-  """Finds which array holds which split: {split, or '' for undivided images: key}."""
-  found = {split: key for split in SPLITS for alias in _ALIASES[split] for key in keys
-           if key in (alias, f'x_{alias}', f'{alias}_x', f'{alias}_images', f'{alias}_image')}
-  if 'train' in found:
-    return found
-  undivided = [key for key in _ANY if key in keys] or (keys if len(keys) == 1 else [])
-  if not undivided or found:
-    raise ValueError(f"{path} holds the arrays {', '.join(keys)}; it must hold 'image', or 'train' "
-                     "with 'test' and 'validation' where they exist.")
-  return {'': undivided[0]}
+def _members(path: str) -> dict[str, zipfile.ZipInfo]:
+  """Lists the arrays of a file by name."""
+  found: dict[str, zipfile.ZipInfo] = {}
+  with decode.reading(path, 'opened', _AGAIN), zipfile.ZipFile(path) as archive:
+    for member in archive.infolist():
+      key = member.filename.removesuffix('.npy')
+      if key in found:
+        raise ValueError(f'it holds two arrays named {key!r}')
+      if key != member.filename:
+        found[key] = member
+  return found
 
 
-def _label_name(keys: list[str], images: str) -> str | None:
-  """Finds the key of the labels that belong to an array of images."""
-  for alias in (alias for aliases in _ALIASES.values() for alias in aliases):
-    if alias in images.split('_'):
-      names = [f'y_{alias}', f'{alias}_y', f'{alias}_labels', f'{alias}_label']
-      return next((key for key in names if key in keys), None)
-  return next((key for key in ('label', 'labels', 'y') if key in keys), None)
+def _layout(shown: str, members: dict[str, zipfile.ZipInfo]) -> _Layout:
+  """Finds the images and the labels of the file `shown` by the names of the arrays.
+
+  Raises:
+    ValueError: where there are no images, or two arrays for the same ones.
+  """
+  images, labels = _by_split(members, _IMAGES), _by_split(members, _LABELS)
+  if not images:  # then the only array that holds no labels, whatever its name
+    rest = set(members).difference(*labels.values())
+    images = {'': list(rest)} if len(rest) == 1 else {}
+  if 'train' in images:
+    images.pop('', None)
+  elif list(images) != ['']:
+    held = f'the arrays {", ".join(members)}' if members else 'no arrays'
+    raise ValueError(f"{shown} holds {held}; it must hold 'image', or 'train' with 'test' and "
+                     "'validation' where they exist.")
+  labels = {split: keys for split, keys in labels.items() if split in images}
+  for keys in (*images.values(), *labels.values()):
+    if len(keys) > 1:
+      raise ValueError(f'{shown} holds the arrays {", ".join(keys)}, which by their names are the same: '
+                       'rename all but one of them.')
+  return _Layout(members, {split: key for split, (key,) in images.items()},
+                 {split: key for split, (key,) in labels.items()})
 
 
-def _open(path: str, images: dict[str, str], label_keys: list[str | None]) -> sources.Records:
+def _by_split(keys: Iterable[str], words: tuple[str, ...]) -> dict[str, list[str]]:
+  """Finds the arrays whose names have one of these words before or behind the name of a split.
+
+  Returns:
+    {split, or '' where the name has none: names of arrays}, in the order of the splits.
+  """
+  found: dict[str, list[str]] = {}
+  for split, aliases in (*_ALIASES.items(), ('', ('',))):
+    names = {name for alias in aliases for word in words for name in (word + alias, alias + word)}
+    fitting = [key for key in keys if re.sub('[^a-z0-9]', '', key.lower()) in names - {''}]
+    if fitting:
+      found[split] = fitting
+  return found
+
+
+def _open(path: str, layout: _Layout) -> sources.Records:
   """Gives random access to the images; one array is in memory at a time."""
   # Images of one split follow each other, so the array in hand is nearly always the one asked for.
-  read = functools.lru_cache(maxsize=1)(functools.partial(_read, path))
-  lengths = [len(read(key)) for key in images.values()]
+  read = functools.lru_cache(maxsize=1)(lambda key: _images(path, key, layout.members[key]))
+  keys = list(layout.images.values())
+  lengths = [len(read(key)) for key in keys]
   starts = np.cumsum([0, *lengths])
-  keys = list(images.values())
+  labels = [None if split not in layout.labels else
+            _labels(path, layout.labels[split], layout.members[layout.labels[split]], length)
+            for split, length in zip(layout.images, lengths, strict=True)]
 
-  def locate(index: int) -> tuple[str, int]:
+  def locate(index: int) -> tuple[int, int]:
     part = int(np.searchsorted(starts, index, 'right')) - 1
-    return keys[part], index - int(starts[part])
+    return part, index - int(starts[part])
 
   def load(index: int) -> sources.Example:
-    key, row = locate(index)
-    return read(key)[row], None if labels is None else int(labels[index])
+    part, row = locate(index)
+    known = labels[part]
+    return read(keys[part])[row], None if known is None else int(known[row])
 
-  labels = _labels(path, label_keys, lengths)
-  divided = '' not in images
-  splits = np.repeat([SPLITS.index(name) for name in images], lengths) if divided else None
-  return sources.Records(int(starts[-1]), load, lambda i: '{}[{}]'.format(*locate(i)), 'npz',
-                         splits=splits)
+  def describe(index: int) -> str:
+    part, row = locate(index)
+    return f'{keys[part]}[{row}]'
 
-
-def _labels(path: str, keys: list[str | None], lengths: list[int]) -> np.ndarray | None:
-  """Reads the labels of all images, [N] int32, or None where some are missing."""
-  with np.load(path) as file:
-    parts = [file[key].reshape(-1) for key in keys if key is not None]
-  if [len(part) for part in parts] != lengths or not all(part.dtype.kind in 'iu' for part in parts):
-    return None
-  return np.concatenate(parts).astype(np.int32)
+  splits = np.repeat([SPLITS.index(name) for name in layout.images if name], lengths)
+  return sources.Records(int(starts[-1]), load, describe, 'npz', splits=splits if len(splits) else None,
+                         notes=lambda: _notes(decode.printable(path), layout))
 
 
-def _read(path: str, key: str) -> np.ndarray:
+def _notes(shown: str, layout: _Layout) -> list[str]:
+  """Returns a sentence that names the arrays which are not used, if there are any."""
+  used = {*layout.images.values(), *layout.labels.values()}
+  unused = [key for key in layout.members if key not in used]
+  notes = [f'{shown} holds arrays that are not used: {", ".join(unused)}.'] if unused else []
+  if layout.labels and layout.labels.keys() != layout.images.keys():
+    lacking = [key for split, key in layout.images.items() if split not in layout.labels]
+    notes.append(f'{shown} holds labels, but none for {", ".join(lacking)}; so none are kept.')
+  return notes
+
+
+def _array(path: str, key: str, member: zipfile.ZipInfo) -> np.ndarray:
+  """Reads one array, after a check of its header.
+
+  Raises:
+    UnreadableImage: where it is damaged, or holds Python objects, naming it.
+  """
+  with decode.reading(f'Array {key!r} of {path}', advice=_AGAIN), zipfile.ZipFile(path) as archive:
+    with archive.open(member) as file:
+      first = np.lib.format.read_magic(file) == (1, 0)
+      header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+      shape, _, dtype = header(file)
+      if dtype.hasobject:
+        raise ValueError('it holds Python objects, which may run any code, and not numbers')
+      headers.compare(headers.size(shape, dtype), member.file_size - file.tell())
+    with archive.open(member) as file:
+      return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _label(path: str, key: str, array: np.ndarray) -> str:
+  """Returns the subject of an error's sentence."""
+  return decode.printable(f'Array {key!r} of {path}, {array.dtype} of shape {array.shape},')
+
+
+def _labels(path: str, key: str, member: zipfile.ZipInfo, number: int) -> np.ndarray:
+  """Reads and checks the labels of `number` images, whole numbers [N] that fit 32 bits.
+
+  Raises:
+    ValueError: naming the array, what is wrong with it and what would be right.
+  """
+  array = _array(path, key, member)
+  label = _label(path, key, array)
+  aside = 'or rename it, so that it is not used'
+  if array.size != number:
+    hot = '; numpy.argmax(..., 1) makes them of one-hot rows' if array.shape[:1] == (number,) else ''
+    raise ValueError(f'{label} must hold one label for each of {number} images{hot}. Correct it, '
+                     f'{aside}.')
+  if array.dtype.kind not in 'biuf':
+    raise ValueError(f'{label} must hold labels as whole numbers; numpy.unique(..., '
+                     f'return_inverse=True) makes them of names. Convert it, {aside}.')
+  array = array.reshape(-1)
+  if array.dtype.kind == 'f':  # the bounds do not fit narrower ones
+    array = array.astype(np.promote_types(array.dtype, np.float64))
+  bad = np.flatnonzero(~((array >= _SMALLEST) & (array <= _LARGEST) & (array == np.floor(array))))
+  if len(bad):
+    raise ValueError(f'{label} must hold labels as whole numbers of at most 32 bits, but label '
+                     f'{bad[0]} is {array[bad[0]]}. Number the classes 0, 1, ..., {aside}.')
+  return array
+
+
+def _images(path: str, key: str, member: zipfile.ZipInfo) -> np.ndarray:
   """Reads and checks one array of images, uint8 [N, H, W, C].
 
   Raises:
     ValueError: naming the array, what is wrong with it and what would be right.
   """
-  with np.load(path, allow_pickle=False) as file:
-    try:
-      array = file[key]
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-      raise ValueError(f'Array {key!r} of {path} cannot be read: {error}') from error
-  label = f'Array {key!r} of {path}, {array.dtype} of shape {array.shape},'
+  array = _array(path, key, member)
+  label = _label(path, key, array)
   if array.ndim == 3:
     array = array[..., None]
   if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.size == 0:
     raise ValueError(f'{label} must have the shape [N, H, W] or [N, H, W, C] with C 1 or 3, '
                      'channels last, and at least one pixel.')
   if array.dtype.kind not in 'iuf':
-    raise ValueError(f'{label} must hold numbers: uint8, 0 to 255.')
+    white = ': multiply by 255, if True is white' if array.dtype.kind == 'b' else ''
+    raise ValueError(f'{label} must hold numbers: uint8, 0 to 255{white}.')
   return array if array.dtype == np.uint8 else _whole(array, label)
 
 
@@ -122,10 +222,12 @@ def _whole(array: np.ndarray, label: str) -> np.ndarray:
     raise ValueError(f'{label} holds NaN or infinity, first in image {bad[0][0]}; repair or remove '
                      'it.')
   low, high = array.min(), array.max()
-  if array.dtype.kind == 'f' and high <= 1:
-    raise ValueError(f'{label} lies in [{low:g}, {high:g}], but must be uint8, 0 to 255: multiply '
-                     'by 255 and round, if 1 is white.')
-  if low < 0 or high > 255 or np.any(array != np.round(array)):
+  if array.dtype.kind == 'f' and low >= -1 and high <= 1:
+    how = 'multiply by 255 and round, if 1 is white' if low >= 0 else (
+        'add 1, multiply by 127.5 and round, if -1 is black and 1 is white')
+    raise ValueError(f'{label} lies in [{low:g}, {high:g}], but must be uint8, 0 to 255: {how}.')
+  if low < 0 or high > 255 or (array.dtype.kind == 'f' and np.any(array != np.round(array))):
+    how = ': divide by 257 and round, if 65535 is white' if low >= 0 and 255 < high <= 65535 else ''
     raise ValueError(f'{label} holds values from {low:g} to {high:g} that are not all whole '
-                     'numbers from 0 to 255: convert it to uint8.')
+                     f'numbers from 0 to 255: convert it to uint8{how}.')
   return array.astype(np.uint8)

@@ -9,13 +9,17 @@ uses the network.
 
 import io
 import os
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import archives, decode, folder, sources
+from structured_obs.data import archives, decode, folder, notes, sources
 from structured_obs.data.splits import SPLITS
+
+_AGAIN = ("Delete that folder and prepare the data again with file_format='array_record'; from official "
+          'archives this happens by itself.')
 
 
 def _library() -> Any:
@@ -49,9 +53,16 @@ def find(config: DataConfig, name: str) -> sources.Source:
   """Finds a data set on this machine.
 
   Raises:
+    ConnectionError: where a download is asked for and fails.
     FileNotFoundError: where it is not here and may not be downloaded; says what to put where.
     ImportError: where a download is asked for and tensorflow_datasets is not installed.
+    ValueError: where `name` is no name, or a downloaded file is not the published one.
   """
+  parts = name.split('/')
+  if os.path.isabs(name) or not all(parts) or parts[0][0] == '~' or {'.', '..'} & set(parts):
+    raise ValueError(f"--config.data.source is 'tfds:{name}', but must name a data set, such as "
+                     "'tfds:mnist', 'tfds:mnist:3.0.1' or 'tfds:downsampled_imagenet/64x64', and no "
+                     'folder; the environment variable TFDS_DATA_DIR names the folder of prepared data.')
   local = _find_local(config, name)
   if local is None and config.download:
     _download(config, name)
@@ -115,11 +126,17 @@ def _advice(config: DataConfig, name: str) -> str:
     return (f'{sentence}. Prepare it there with tensorflow_datasets and '
             "file_format='array_record', name another folder with the environment variable "
             'TFDS_DATA_DIR, or set --config.data.download=True.')
-  folder = _manual_dir(config)
-  absent = ' or '.join(' and '.join(names) for names in archives.absent(archive, folder))
-  allow = ', or set --config.data.download=True' if archive.url else ''
-  return (f'{sentence}, and {folder} lacks {absent}. Get them from {archive.homepage} and put them '
-          f'there, name another folder with --config.data.manual_dir{allow}.')
+  manual = _manual_dir(config)
+  absent = ' or '.join(' and '.join(names) for names in archives.absent(archive, manual))
+  if archive.url:
+    place, allow = f'from {archive.url}NAME', ', or set --config.data.download=True'
+  else:
+    place, allow = f'by hand from {archive.homepage}', ''
+    if config.download:
+      sentence = (f'--config.data.download=True has no effect on tfds:{name}, for its archives lie on '
+                  f'Google Drive, which asks a person; and {sentence}')
+  return (f'{sentence}, and {manual} lacks {absent}. Get them {place} and put them there, or name '
+          f'another folder with --config.data.manual_dir=PATH{allow}.')
 
 
 def _download(config: DataConfig, name: str) -> None:
@@ -128,8 +145,9 @@ def _download(config: DataConfig, name: str) -> None:
   archive = archives.ARCHIVES.get(name)
   if archive is None:
     try:
-      builder = tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
-      builder.download_and_prepare(file_format='array_record')
+      with decode.reading(f'tfds:{name}', 'downloaded and prepared by tensorflow_datasets'):
+        builder = tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
+        builder.download_and_prepare(file_format='array_record')
     except ImportError as error:  # most of its builders import TensorFlow, and some more
       raise ImportError(f'tensorflow_datasets cannot prepare {name} here: {error}. Install what it '
                         'asks for, or prepare the data on another machine.') from error
@@ -145,14 +163,15 @@ def _open_archives(name: str, folder: str, place: str) -> sources.Records:
   _library()
   decode.pillow()  # the library encodes and decodes with it
   from structured_obs.data import builders
-  return _open(builders.build(name, folder, place))
+  return _open(builders.build(name, folder, place), archives.differing(archives.ARCHIVES[name], folder))
 
 
-def _open(prepared: str) -> sources.Records:
-  """Gives random access to prepared array_record files."""
+def _open(prepared: str, remarks: Sequence[str] = ()) -> sources.Records:
+  """Gives random access to prepared array_record files, on which there may be remarks."""
   tfds = _library()
   decode.pillow()
-  builder = tfds.builder_from_directory(prepared)
+  with decode.reading(f'Prepared data in {prepared}', 'opened', _AGAIN):
+    builder = tfds.builder_from_directory(prepared)
   if builder.info.file_format.value != 'array_record':
     raise ValueError(f'{prepared} was prepared as {builder.info.file_format.value}, which only '
                      "TensorFlow reads; prepare it again with file_format='array_record'.")
@@ -163,23 +182,40 @@ def _open(prepared: str) -> sources.Records:
                      f'{", ".join(SPLITS)}.')
   # Decoded here: the library would decode with OpenCV where that is installed, to other pixels.
   undecoded = {key: tfds.decode.SkipDecoding()}
-  parts = [builder.as_data_source(split=name, decoders=undecoded) for name in names]
-  return _records(names, parts, key, f'{builder.name} {builder.version}')
+  with decode.reading(f'Prepared data in {prepared}', 'opened', _AGAIN):
+    parts = [builder.as_data_source(split=name, decoders=undecoded) for name in names]
+    opened = _Prepared(prepared, f'{builder.name} {builder.version}', key, names, parts)
+    return _records(opened, [*remarks, *_unused(builder.info.splits, prepared)])
 
 
 def _image_feature(tfds: Any, features: Any, prepared: str) -> str:
   """Returns the name of the one feature that is an image."""
-  keys = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
-  if 'image' in keys or len(keys) == 1:
-    return 'image' if 'image' in keys else keys[0]
-  raise ValueError(f"{prepared} has the features {', '.join(features)}; it must have one image "
-                   "among them, or one named 'image'.")
+  named = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+  images = {key: feature for key, feature in named.items() if isinstance(feature, tfds.features.Image)}
+  if 'image' not in images and len(images) != 1:
+    raise ValueError(f"{prepared} has the features {', '.join(named) or 'none'}; it must have one image "
+                     "among them, or one named 'image'.")
+  key = 'image' if 'image' in images else next(iter(images))
+  if np.dtype(images[key].np_dtype).kind != 'u':
+    raise ValueError(f'{prepared} has images of {np.dtype(images[key].np_dtype)}, but must have images '
+                     'of uint8 or uint16; prepare it again with such.')
+  return key
 
 
-def _records(names: list[str], parts: list[Any], key: str, version: str) -> sources.Records:
+class _Prepared(NamedTuple):
+  """A data set that is open."""
+  folder: str
+  version: str
+  key: str  # of the image in an example
+  names: list[str]  # of the splits
+  parts: list[Any]  # their examples
+
+
+def _records(opened: _Prepared, remarks: list[str]) -> sources.Records:
   """Joins the splits of a data set to one numbered sequence."""
-  lengths = [len(part) for part in parts]
+  lengths = [len(part) for part in opened.parts]
   starts = np.cumsum([0, *lengths])
+  seen = notes.seen()
 
   def locate(index: int) -> tuple[int, int]:
     part = int(np.searchsorted(starts, index, 'right')) - 1
@@ -187,15 +223,36 @@ def _records(names: list[str], parts: list[Any], key: str, version: str) -> sour
 
   def load(index: int) -> sources.Example:
     part, row = locate(index)
-    example = parts[part][row]
-    image = decode.decode(io.BytesIO(example[key]), describe(index))
-    label = np.asarray(example.get('label', ''))
-    return image, int(label) if label.ndim == 0 and label.dtype.kind in 'iu' else None
+    name = f'{describe(index)} in {opened.folder}'
+    with decode.reading(f'Image {name}'):
+      example = opened.parts[part][row]
+      content = io.BytesIO(example[opened.key])
+    pixels, facts = decode.read(content, name)
+    for fact in facts:
+      seen[fact].add(index)
+    return pixels, _label(example, name)
 
   def describe(index: int) -> str:
     part, row = locate(index)
-    return f'{names[part]}[{row}] of {version}'
+    return f'{opened.names[part]}[{row}] of {opened.version}'
 
-  return sources.Records(int(starts[-1]), load, describe, f'tensorflow_datasets {version}',
-                         splits=np.repeat([SPLITS.index(name) for name in names], lengths),
-                         threads=folder.THREADS)
+  return sources.Records(int(starts[-1]), load, describe, f'tensorflow_datasets {opened.version}',
+                         splits=np.repeat([SPLITS.index(name) for name in opened.names], lengths),
+                         threads=folder.THREADS,
+                         notes=lambda: [*remarks, *notes.of_images(seen, describe)])
+
+
+def _unused(splits: Iterable[str], prepared: str) -> list[str]:
+  """Names the splits that are neither for training nor for validation nor for testing."""
+  unused = ', '.join(name for name in splits if name not in SPLITS)
+  return [f'{prepared} has splits that are not used: {unused}.'] if unused else []
+
+
+def _label(example: Any, name: str) -> int | None:
+  """Returns the label of an example, or None where it has no whole number as such."""
+  label = np.asarray(example.get('label', ''))
+  if label.ndim or label.dtype.kind not in 'iu':
+    return None
+  if not -2**31 <= label < 2**31:
+    raise ValueError(f'{name} has the label {label}, which does not fit 32 bits.')
+  return int(label)

@@ -22,7 +22,7 @@ def save(path: Any, voxels: np.ndarray, axes: str = 'RAS', dtype: Any = np.int16
   """Writes a canonical volume [X, Y, Z, ...] as a file whose voxel axes point to these sides."""
   start, end = (orientations.axcodes2ornt(tuple(codes)) for codes in ('RAS', axes))
   turn: Any = orientations.ornt_transform(start, end)
-  image = nibabel.Nifti1Image(voxels.astype(dtype), np.eye(4))
+  image = nibabel.Nifti1Image(voxels.astype(dtype), np.eye(4), dtype=dtype)
   os.makedirs(os.path.dirname(path), exist_ok=True)
   image.as_reoriented(turn).to_filename(str(path))
 
@@ -95,7 +95,7 @@ def test_slices_that_show_little_are_left_out(tmp_path):
     assert len(slices(tmp_path, tmp_path / 'x', min_foreground=fraction)) == number
   voxels[:] = 0
   save(tmp_path / 'x' / 'brain.nii', voxels)
-  with pytest.raises(ValueError, match=r'No axial slice in .* lower --config.data\.min_foreground'):
+  with pytest.raises(ValueError, match=r'No axial slice in .* lower --config\.data\.min_foreground'):
     slices(tmp_path, tmp_path / 'x')
 
 
@@ -142,7 +142,7 @@ def test_one_subject_cannot_be_divided(tmp_path):
 def test_volumes_of_several_sizes_need_a_size(tmp_path):
   save(tmp_path / 'x' / 'a.nii', noise())
   save(tmp_path / 'x' / 'b.nii', noise(shape=(8, 12, 3)))
-  with pytest.raises(ValueError, match=r'differ in size.*a\.nii, axial slice 0 is 11 x 9 x 1'):
+  with pytest.raises(ValueError, match=r'differ in size.*a\.nii, axial slice 0 is 11 x 9'):
     slices(tmp_path, tmp_path / 'x')
   assert slices(tmp_path, tmp_path / 'x', height=6, width=5).shape == (10, 6, 5)
 

@@ -138,7 +138,7 @@ def test_celeb_a_keeps_the_official_partition(tmp_path):
 
 def test_celeb_a_names_a_missing_image(tmp_path):
   _celeb_a(tmp_path / 'manual', helpers.random_images(2, 218, 178, 3), [0, 0, 1])
-  with pytest.raises(ValueError, match=r'lacks an image of .*000003\.jpg'):
+  with pytest.raises(ValueError, match=r'img_align_celeba\.zip.*lacks 000003\.jpg'):
     prepare.prepare(_config(tmp_path, 'celeb_a'))
 
 
