@@ -29,15 +29,29 @@ import jax.numpy as jnp
 Array = jax.Array
 SymbolicZero = jax.custom_derivatives.SymbolicZero
 
+MAX_STEPS = 20  # of refinement
+MAX_ROUNDING = 0.005  # nats that rounding in a product with W may cost
+
 matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Capacitance(NamedTuple):
-  """Factorised C = I + W^T W of one low-rank plus diagonal matrix."""
+  """Factorised C = I + W^T W of one low-rank plus diagonal matrix, W = D^-1/2 P [n, R]."""
 
-  scaled: Array  # [n, R]  W = D^-1/2 P
-  root: Array  # [R, R]  T with T C T^T = I, so C^-1 = T^T T
+  basis: Array  # [n, R]  B = W V
+  rotation: Array  # [R, R]  V, orthogonal: I where the Gram matrix W^T W is accurate as it is
+  inner: Array  # [R, R]  lower triangular, with inner (I + B^T B) inner^T = I
   log_det: Array  # []  log |C| = log |P P^T + D| - log |D|, nats: twice the excess entropy
+
+  @property
+  def root(self) -> Array:
+    """T [R, R] with T C T^T = I, so C^-1 = T^T T."""
+    return matmul(self.inner, self.rotation.T)
+
+  @property
+  def half(self) -> Array:
+    """W T^T [n, R], so W C^-1 W^T = half half^T."""
+    return matmul(self.basis, self.inner.T)
 
 
 class Whitened(NamedTuple):
@@ -58,55 +72,59 @@ def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
   """
   scaled = _scale_rows(factor, inverse_scale)
   if scaled.shape[1] == 0:
-    return Capacitance(scaled, matmul(scaled.T, scaled), jnp.zeros_like(scaled, shape=()))
-  return Capacitance(scaled, *_inverse_root(scaled))
-
-
-@jax.custom_jvp
-def _inverse_root(scaled: Array) -> tuple[Array, Array]:
-  """T [R, R] with T (I + W^T W) T^T = I, and log |I + W^T W| []."""
+    empty = matmul(scaled.T, scaled)
+    return Capacitance(scaled, empty, empty, jnp.zeros_like(scaled, shape=()))
   return _factorise(scaled)
 
 
-@_inverse_root.defjvp
-def _inverse_root_jvp(primals, tangents):
-  # dT = -phi(T dC T^T) T with phi the lower triangle and half of the diagonal, and d log |C| = tr(T dC
-  # T^T). Products only, so the derivative of any order has the same form.
+@jax.custom_jvp
+def _factorise(scaled: Array) -> Capacitance:
+  return _image_by_image_factorise(scaled)
+
+
+@_factorise.defjvp
+def _factorise_jvp(primals, tangents):
+  # The rotation may be any orthogonal matrix, and is held. With the inner factor K, dK = -phi(K dC K^T) K
+  # with phi the lower triangle and half of the diagonal, and d log |C| = tr(K dC K^T). Products only, so
+  # the derivative of any order has the same form.
   (scaled,), (tangent,) = primals, tangents
-  root, log_det = _inverse_root(scaled)
-  half = matmul(matmul(scaled, root.T).T, matmul(tangent, root.T))
-  inner = half + half.T
-  lower = jnp.tril(inner) - jnp.diag(jnp.diag(inner)) / 2
-  return (root, log_det), (-matmul(lower, root), jnp.trace(inner))
+  cap = _factorise(scaled)
+  basis = matmul(tangent, cap.rotation)
+  half = matmul(cap.half.T, matmul(basis, cap.inner.T))
+  change = half + half.T
+  lower = jnp.tril(change) - jnp.diag(jnp.diag(change)) / 2
+  inner, log_det = -matmul(lower, cap.inner), jnp.trace(change)
+  return cap, Capacitance(basis, jnp.zeros_like(cap.rotation), inner, log_det)
 
 
 @jax.custom_batching.custom_vmap
-def _factorise(scaled: Array) -> tuple[Array, Array]:
+def _image_by_image_factorise(scaled: Array) -> Capacitance:
   gram = matmul(scaled.T, scaled)
-  root, log_det, reliable = _by_cholesky(gram)
-  rotated = functools.partial(_by_rotation, scaled, gram)
-  return jax.lax.cond(reliable, lambda: (root, log_det), rotated)
+  plain, reliable = _by_cholesky(scaled, gram)
+  return jax.lax.cond(reliable, lambda: plain, functools.partial(_by_rotation, scaled, gram))
 
 
-@_factorise.def_vmap
+@_image_by_image_factorise.def_vmap
 def _factorise_vmap(axis_size, in_batched, scaled):
   # Batched LAPACK calls of the CPU backend wait for each other on the pool they run on: two
   # independent ones in one program can hang for ever. One matrix at a time is as fast there.
   del axis_size, in_batched
-  one_by_one = functools.partial(jax.lax.map, _factorise)
-  return jax.lax.platform_dependent(scaled, cpu=one_by_one, default=_factorise_together), (True, True)
+  one_by_one = functools.partial(jax.lax.map, _image_by_image_factorise)
+  found = jax.lax.platform_dependent(scaled, cpu=one_by_one, default=_factorise_together)
+  return found, jax.tree.map(lambda _: True, found)
 
 
-def _factorise_together(scaled: Array) -> tuple[Array, Array]:
+def _factorise_together(scaled: Array) -> Capacitance:
   gram = jax.vmap(lambda w: matmul(w.T, w))(scaled)
-  root, log_det, reliable = jax.vmap(_by_cholesky)(gram)
+  plain, reliable = jax.vmap(_by_cholesky)(scaled, gram)
   rotated = functools.partial(jax.vmap(_by_rotation), scaled, gram)
-  return jax.lax.cond(jnp.all(reliable), lambda: (root, log_det), rotated)
+  return jax.lax.cond(jnp.all(reliable), lambda: plain, rotated)
 
 
-def _by_cholesky(gram: Array) -> tuple[Array, Array, Array]:
-  """T and log |C| from W^T W, and whether rounding has left them accurate."""
-  matrix = gram + jnp.eye(gram.shape[0], dtype=gram.dtype)
+def _by_cholesky(scaled: Array, gram: Array) -> tuple[Capacitance, Array]:
+  """The factorisation from W^T W itself, and whether rounding has left it accurate."""
+  identity = jnp.diag(jnp.ones_like(gram[0]))  # unlike eye, of the type that shard_map gave the Gram matrix
+  matrix = gram + identity
   scale = jax.lax.rsqrt(jnp.diag(matrix))
   chol = jnp.linalg.cholesky(matrix * scale[:, None] * scale[None, :])
   pivots = jnp.diag(chol)
@@ -115,21 +133,23 @@ def _by_cholesky(gram: Array) -> tuple[Array, Array, Array]:
   # from a matrix that rounding has made indefinite, compares as unreliable.
   reliable = jnp.min(jnp.square(pivots)) > 1e5 * jnp.finfo(gram.dtype).eps
   log_det = 2 * jnp.sum(jnp.log(pivots)) - 2 * jnp.sum(jnp.log(scale))
-  return _inverse_triangular(chol) * scale[None, :], log_det, reliable
+  inner = _inverse_triangular(chol) * scale[None, :]
+  return Capacitance(scaled, identity, inner, log_det), reliable
 
 
-def _by_rotation(scaled: Array, gram: Array) -> tuple[Array, Array]:
-  """T and log |C| by way of W V, V the eigenvectors of W^T W.
+def _by_rotation(scaled: Array, gram: Array) -> Capacitance:
+  """The factorisation by way of W V, V the eigenvectors of W^T W.
 
   The columns of W V are nearly orthogonal, and the Gram matrix of such columns is accurate entry by
   entry, however much their norms differ: its Cholesky factor exists and is accurate where that of
-  W^T W is lost in rounding. With T' for W V in the place of W, T = T' V^T.
+  W^T W is lost in rounding.
   """
   rotation = jnp.linalg.eigh(gram)[1]
-  rotated = matmul(scaled, rotation)
-  gram = matmul(rotated.T, rotated)
+  basis = -_subtract_product(jnp.zeros_like(scaled), scaled, rotation)
+  gram = matmul(basis.T, basis)
   chol = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[0], dtype=gram.dtype))
-  return matmul(_inverse_triangular(chol), rotation.T), 2 * jnp.sum(jnp.log(jnp.diag(chol)))
+  log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol)))
+  return Capacitance(basis, rotation, _inverse_triangular(chol), log_det)
 
 
 def _inverse_triangular(chol: Array) -> Array:
@@ -137,25 +157,94 @@ def _inverse_triangular(chol: Array) -> Array:
   return jax.lax.linalg.triangular_solve(chol, identity, left_side=True, lower=True)
 
 
-def solve(cap: Capacitance, rhs: Array) -> Array:
-  """C^-1 b. [R] for b [R]."""
-  return matmul(cap.root.T, matmul(cap.root, rhs))
-
-
 def whiten(cap: Capacitance, scaled_residual: Array) -> Whitened:
-  """Whiten a residual by the ridge identity, with two steps of iterative refinement.
+  """Whiten a residual by the ridge identity.
 
   Args:
     cap: of P and D.
     scaled_residual: [n], t = D^-1/2 r.
   """
-  rest, coefficients = scaled_residual, jnp.zeros_like(cap.root, shape=cap.root.shape[:1])
-  for _ in range(3):
-    # Not W^T times a vector: XLA would make a transposed copy of W, which costs more than all else.
-    gradient = matmul(rest, cap.scaled) - coefficients
-    coefficients = coefficients + solve(cap, gradient)
-    rest = scaled_residual - matmul(cap.scaled, coefficients)
-  return Whitened(rest, coefficients)
+
+  size = scaled_residual.shape[0]
+
+  def augmented(unknown: Array) -> Array:  # of t - B z and z = V^T c: one vector, [n + R]
+    rest, coefficients = unknown[:size], unknown[size:]
+    # Not B^T times a vector: XLA would make a transposed copy of B, which costs more than all else.
+    images = rest + matmul(cap.basis, coefficients), matmul(rest, cap.basis) - coefficients
+    return jnp.concatenate(images)
+
+  def solve(_, target: Array) -> Array:
+    return jnp.concatenate(_refine(cap, target[:size], target[size:]))
+
+  target = jnp.concatenate([scaled_residual, jnp.zeros_like(cap.inner, shape=cap.inner.shape[:1])])
+  solution = jax.lax.custom_linear_solve(augmented, target, solve, symmetric=True)
+  return Whitened(solution[:size], matmul(cap.rotation, solution[size:]))
+
+
+def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Array]:
+  """Solve the augmented system: rest = target - B z with B^T rest - z = offset.
+
+  Returns:
+    rest [n] and z [R].
+  """
+  eps = jnp.finfo(target.dtype).eps
+
+  def white_error(rest: Array, coefficients: Array) -> Array:
+    return matmul(cap.inner, matmul(rest, cap.basis) - coefficients - offset)
+
+  def going(state) -> Array:
+    rest, coefficients, error, count = state
+    total = jnp.sum(jnp.square(rest)) + jnp.sum(jnp.square(coefficients))
+    return (error > eps * total) & (count < MAX_STEPS)
+
+  def step(state):
+    rest, coefficients, _, count = state
+    white = white_error(rest, coefficients)
+    coefficients = coefficients + matmul(cap.inner.T, white)
+    rest = target - matmul(cap.basis, coefficients)
+    # |white|^2 is what the quadratic form was above its minimum before this step.
+    return rest, coefficients, jnp.sum(jnp.square(white)), count + 1
+
+  def accurately(state):
+    # Where |B z| is so large that rounding matters, the rest is found more accurately, and a last
+    # correction moves it alone: it is finer than the spacing of the coefficients.
+    _, coefficients, rounding = state
+    rest = _subtract_product(target, cap.basis, coefficients)
+    change = matmul(cap.inner.T, white_error(rest, coefficients))
+    return rest - matmul(cap.basis, change), coefficients + change, jnp.zeros_like(rounding)
+
+  start = step((target, jnp.zeros_like(offset), None, 0))
+  rest, coefficients, _, _ = jax.lax.while_loop(going, step, start)
+  # A loop of at most one step: under vmap it is left out where no image needs it, unlike a branch.
+  rounding = eps * jnp.linalg.norm(target - rest)
+  state = jax.lax.while_loop(lambda s: s[2] > MAX_ROUNDING, accurately, (rest, coefficients, rounding))
+  return state[:2]
+
+
+def _subtract_product(target: Array, left: Array, right: Array) -> Array:
+  """target - left right, with rounding errors hundreds of times smaller than those of the plain formula.
+
+  The product of the leading digits is exact, so that where it cancels, nothing is lost.
+
+  Args:
+    target: [n] or [n, k].
+    left: [n, R].
+    right: [R] or [R, k].
+  """
+  digits = jnp.finfo(left.dtype).nmant + 1
+  bits = (digits - max(left.shape[1] - 1, 1).bit_length()) // 2
+  high_left, low_left = _split(left, bits, axis=1)
+  high_right, low_right = _split(right, bits, axis=0)
+  rest = target - matmul(high_left, high_right)
+  return rest - (matmul(high_left, low_right) + matmul(low_left, right))
+
+
+def _split(x: Array, bits: int, axis: int) -> tuple[Array, Array]:
+  """The leading bits of x, counted from its largest entry along an axis, and what they leave."""
+  exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=axis, keepdims=True))[1]
+  unit = jnp.ldexp(jnp.ones_like(x, shape=exponent.shape), exponent - bits)
+  high = jnp.round(x / unit) * unit
+  return high, x - high
 
 
 def whiten_symmetrically(cap: Capacitance, scaled_residual: Array) -> Array:
@@ -163,16 +252,17 @@ def whiten_symmetrically(cap: Capacitance, scaled_residual: Array) -> Array:
 
   Not to be differentiated where eigenvalues coincide.
   """
-  values, vectors = jnp.linalg.eigh(matmul(cap.scaled.T, cap.scaled))
-  values = jnp.maximum(values, 0)
-  shrink = 1 / (1 + values + jnp.sqrt(1 + values))  # (1 - 1 / sqrt(1 + value)) / value, 1/2 at 0
-  inner = matmul(vectors.T, matmul(scaled_residual, cap.scaled))
-  return scaled_residual - matmul(cap.scaled, matmul(vectors, shrink * inner))
+  # With M = I + W W^T and C^-1/2 = X S X^T: M^-1 t is the ridge residual, W^T times that is c, and
+  # M^1/2 = I + W X (1 + 1 / S)^-1 X^T W^T, where W = half U S^-1 X^T for the root U S X^T.
+  whitened = whiten(cap, scaled_residual)
+  left, values, right = jnp.linalg.svd(cap.root)
+  inner = matmul(right, whitened.coefficients) / (1 + values)
+  return whitened.residual + matmul(cap.half, matmul(left, inner))
 
 
 def leverage(cap: Capacitance) -> Array:
   """Diagonal of W C^-1 W^T, each in [0, 1): (Sigma^-1)_ii = (1 - leverage_i) / D_ii. [n]."""
-  return jnp.sum(jnp.square(matmul(cap.scaled, cap.root.T)), axis=-1)
+  return jnp.sum(jnp.square(cap.half), axis=-1)
 
 
 @jax.custom_jvp
@@ -251,7 +341,7 @@ def _formulas(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Arr
   cap = capacitance(factor, inverse_scale)
   whitened = whiten(cap, residual * inverse_scale)
   solved = whitened.residual * inverse_scale
-  half = matmul(cap.scaled, cap.root.T) if {'factor', 'diag'} & set(wanted) else cap.scaled
+  half = cap.half if {'factor', 'diag'} & set(wanted) else cap.basis
   gradients = []
   for name in wanted:
     if name == 'residual':
@@ -267,7 +357,7 @@ def _formulas(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Arr
 
 
 def _log_density(diag: Array, cap: Capacitance, whitened: Whitened) -> Array:
-  size = cap.scaled.shape[0]
+  size = cap.basis.shape[0]
   log_det_diag = jnp.sum(jnp.log(diag)) if diag.ndim else size * jnp.log(diag)
   quadratic = jnp.sum(jnp.square(whitened.residual)) + jnp.sum(jnp.square(whitened.coefficients))
   return -0.5 * (size * math.log(2 * math.pi) + log_det_diag + cap.log_det + quadratic)
