@@ -10,8 +10,12 @@ Everything goes through the *capacitance* C = I + W^T W of the scaled factor W =
 
 The ridge identity is the minimum over c of a sum of squares, so nothing cancels and an error in c
 enters squared; the textbook form |t|^2 - |C^-1/2 W^T t|^2 subtracts two large numbers and is wrong by
-tens of nats in float32 when D is small. Every product that touches C runs at the highest
-precision, since the default matrix arithmetic of GPUs (TF32) and TPUs (bfloat16) is too coarse for it.
+tens of nats in float32 when D is small. Every product that touches C runs at the highest precision.
+
+Where columns of W are almost equal, their small differences matter as much as the columns: C is then
+factorised, and c found, in the rotated coordinates z = V^T c, in which each direction has a column of
+its own (B = W V). c is refined until a measured residual is small. Where t and W c are so large that
+rounding them would matter, t - W c is computed from P and r with their leading digits multiplied exactly.
 
 A row of zeros in P and in r leaves that pixel out of C and of the quadratic form, which is how a subset
 of pixels is taken with static shapes.
@@ -26,21 +30,24 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from structured_obs.linalg.image_by_image import image_by_image
+from structured_obs.linalg.products import matmul, subtract_product
+
 Array = jax.Array
 SymbolicZero = jax.custom_derivatives.SymbolicZero
 
 MAX_STEPS = 20  # of refinement
-MAX_ROUNDING = 0.005  # nats that rounding in a product with W may cost
-
-matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+MAX_ROUNDING = 0.005  # nats that rounding in t - W c may cost
 
 
 class Capacitance(NamedTuple):
-  """Factorised C = I + W^T W of one low-rank plus diagonal matrix, W = D^-1/2 P [n, R]."""
+  """Factorised C = I + W^T W of one low-rank plus diagonal matrix."""
 
+  factor: Array  # [n, R]  P
+  inverse_scale: Array  # [n] or []  D^-1/2
   basis: Array  # [n, R]  B = W V
-  rotation: Array  # [R, R]  V, orthogonal: I where the Gram matrix W^T W is accurate as it is
-  inner: Array  # [R, R]  lower triangular, with inner (I + B^T B) inner^T = I
+  rotation: Array  # [R, R]  V, orthogonal; I unless columns are almost dependent
+  inner: Array  # [R, R]  lower triangular K with K (I + B^T B) K^T = I
   log_det: Array  # []  log |C| = log |P P^T + D| - log |D|, nats: twice the excess entropy
 
   @property
@@ -61,9 +68,18 @@ class Whitened(NamedTuple):
   coefficients: Array  # [R]  c: the posterior mean of the factor's noise given the residual
 
 
-@jax.jit  # called eagerly, the branches inside would be compiled anew on every call
+class _Parts(NamedTuple):
+  """What is computed of a Capacitance."""
+
+  basis: Array
+  rotation: Array
+  inner: Array
+  log_det: Array
+
+
+@jax.jit  # called eagerly, the loops inside would be compiled anew on every call
 def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
-  """Factorise the capacitance of P P^T + D.
+  """Factorises the capacitance of P P^T + D.
 
   Args:
     factor: [n, R], P. Any R, 0 and more than n included; columns may repeat, vanish, or differ in
@@ -73,57 +89,46 @@ def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
   scaled = _scale_rows(factor, inverse_scale)
   if scaled.shape[1] == 0:
     empty = matmul(scaled.T, scaled)
-    return Capacitance(scaled, empty, empty, jnp.zeros_like(scaled, shape=()))
-  return _factorise(scaled)
+    return Capacitance(factor, inverse_scale, scaled, empty, empty, jnp.zeros_like(scaled, shape=()))
+  parts = _factorise(scaled, *jax.lax.stop_gradient((factor, inverse_scale)))
+  return Capacitance(factor, inverse_scale, *parts)
 
 
 @jax.custom_jvp
-def _factorise(scaled: Array) -> Capacitance:
-  return _image_by_image_factorise(scaled)
+def _factorise(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
+  """The parts as a function of W; P and D^-1/2 are its digits before rounding."""
+  return _by_cholesky_or_rotation(scaled, factor, inverse_scale)
 
 
 @_factorise.defjvp
 def _factorise_jvp(primals, tangents):
-  # The rotation may be any orthogonal matrix, and is held. With the inner factor K, dK = -phi(K dC K^T) K
-  # with phi the lower triangle and half of the diagonal, and d log |C| = tr(K dC K^T). Products only, so
-  # the derivative of any order has the same form.
-  (scaled,), (tangent,) = primals, tangents
-  cap = _factorise(scaled)
-  basis = matmul(tangent, cap.rotation)
-  half = matmul(cap.half.T, matmul(basis, cap.inner.T))
+  # V may be any orthogonal matrix and is held fixed. dK = -phi(K dC K^T) K with phi the lower triangle
+  # and half of the diagonal, and d log |C| = tr(K dC K^T). Products only, so the derivative of any
+  # order has the same form.
+  parts = _factorise(*primals)
+  basis = matmul(tangents[0], parts.rotation)
+  half = matmul(matmul(parts.basis, parts.inner.T).T, matmul(basis, parts.inner.T))
   change = half + half.T
   lower = jnp.tril(change) - jnp.diag(jnp.diag(change)) / 2
-  inner, log_det = -matmul(lower, cap.inner), jnp.trace(change)
-  return cap, Capacitance(basis, jnp.zeros_like(cap.rotation), inner, log_det)
+  inner, log_det = -matmul(lower, parts.inner), jnp.trace(change)
+  return parts, _Parts(basis, jnp.zeros_like(parts.rotation), inner, log_det)
 
 
-@jax.custom_batching.custom_vmap
-def _image_by_image_factorise(scaled: Array) -> Capacitance:
+@image_by_image
+def _by_cholesky_or_rotation(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
   gram = matmul(scaled.T, scaled)
   plain, reliable = _by_cholesky(scaled, gram)
-  return jax.lax.cond(reliable, lambda: plain, functools.partial(_by_rotation, scaled, gram))
+
+  def rotate(state: tuple[_Parts, Array]) -> tuple[_Parts, Array]:
+    return _by_rotation(factor, inverse_scale, gram), jnp.ones_like(state[1])
+
+  # At most one step. Mapped, a loop does nothing where no image needs it; a branch would be taken by all.
+  return jax.lax.while_loop(lambda state: ~state[1], rotate, (plain, reliable))[0]
 
 
-@_image_by_image_factorise.def_vmap
-def _factorise_vmap(axis_size, in_batched, scaled):
-  # Batched LAPACK calls of the CPU backend wait for each other on the pool they run on: two
-  # independent ones in one program can hang for ever. One matrix at a time is as fast there.
-  del axis_size, in_batched
-  one_by_one = functools.partial(jax.lax.map, _image_by_image_factorise)
-  found = jax.lax.platform_dependent(scaled, cpu=one_by_one, default=_factorise_together)
-  return found, jax.tree.map(lambda _: True, found)
-
-
-def _factorise_together(scaled: Array) -> Capacitance:
-  gram = jax.vmap(lambda w: matmul(w.T, w))(scaled)
-  plain, reliable = jax.vmap(_by_cholesky)(scaled, gram)
-  rotated = functools.partial(jax.vmap(_by_rotation), scaled, gram)
-  return jax.lax.cond(jnp.all(reliable), lambda: plain, rotated)
-
-
-def _by_cholesky(scaled: Array, gram: Array) -> tuple[Capacitance, Array]:
-  """The factorisation from W^T W itself, and whether rounding has left it accurate."""
-  identity = jnp.diag(jnp.ones_like(gram[0]))  # unlike eye, of the type that shard_map gave the Gram matrix
+def _by_cholesky(scaled: Array, gram: Array) -> tuple[_Parts, Array]:
+  """The parts from W^T W itself, and whether rounding has left them accurate."""
+  identity = jnp.diag(jnp.ones_like(gram[0]))  # eye would not vary over devices as the matrix does
   matrix = gram + identity
   scale = jax.lax.rsqrt(jnp.diag(matrix))
   chol = jnp.linalg.cholesky(matrix * scale[:, None] * scale[None, :])
@@ -134,22 +139,23 @@ def _by_cholesky(scaled: Array, gram: Array) -> tuple[Capacitance, Array]:
   reliable = jnp.min(jnp.square(pivots)) > 1e5 * jnp.finfo(gram.dtype).eps
   log_det = 2 * jnp.sum(jnp.log(pivots)) - 2 * jnp.sum(jnp.log(scale))
   inner = _inverse_triangular(chol) * scale[None, :]
-  return Capacitance(scaled, identity, inner, log_det), reliable
+  return _Parts(scaled, identity, inner, log_det), reliable
 
 
-def _by_rotation(scaled: Array, gram: Array) -> Capacitance:
-  """The factorisation by way of W V, V the eigenvectors of W^T W.
+def _by_rotation(factor: Array, inverse_scale: Array, gram: Array) -> _Parts:
+  """The parts by way of W V, V the eigenvectors of W^T W.
 
   The columns of W V are nearly orthogonal, and the Gram matrix of such columns is accurate entry by
   entry, however much their norms differ: its Cholesky factor exists and is accurate where that of
   W^T W is lost in rounding.
   """
   rotation = jnp.linalg.eigh(gram)[1]
-  basis = -_subtract_product(jnp.zeros_like(scaled), scaled, rotation)
+  rotated = -subtract_product(jnp.zeros_like(factor), factor, rotation)
+  basis = _scale_rows(rotated, inverse_scale)
   gram = matmul(basis.T, basis)
   chol = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[0], dtype=gram.dtype))
   log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol)))
-  return Capacitance(basis, rotation, _inverse_triangular(chol), log_det)
+  return _Parts(basis, rotation, _inverse_triangular(chol), log_det)
 
 
 def _inverse_triangular(chol: Array) -> Array:
@@ -157,104 +163,79 @@ def _inverse_triangular(chol: Array) -> Array:
   return jax.lax.linalg.triangular_solve(chol, identity, left_side=True, lower=True)
 
 
-def whiten(cap: Capacitance, scaled_residual: Array) -> Whitened:
-  """Whiten a residual by the ridge identity.
+def whiten(cap: Capacitance, residual: Array) -> Whitened:
+  """Whitens a residual r [n] by the ridge identity."""
+  size, scaled = residual.shape[0], residual * cap.inverse_scale
 
-  Args:
-    cap: of P and D.
-    scaled_residual: [n], t = D^-1/2 r.
-  """
-
-  size = scaled_residual.shape[0]
-
-  def augmented(unknown: Array) -> Array:  # of t - B z and z = V^T c: one vector, [n + R]
-    rest, coefficients = unknown[:size], unknown[size:]
+  def augmented(unknown: Array) -> Array:  # of t - B z and z, one vector [n + R]
+    rest, z = unknown[:size], unknown[size:]
     # Not B^T times a vector: XLA would make a transposed copy of B, which costs more than all else.
-    images = rest + matmul(cap.basis, coefficients), matmul(rest, cap.basis) - coefficients
-    return jnp.concatenate(images)
+    return jnp.concatenate([rest + matmul(cap.basis, z), matmul(rest, cap.basis) - z])
 
   def solve(_, target: Array) -> Array:
     return jnp.concatenate(_refine(cap, target[:size], target[size:]))
 
-  target = jnp.concatenate([scaled_residual, jnp.zeros_like(cap.inner, shape=cap.inner.shape[:1])])
+  target = jnp.concatenate([scaled, jnp.zeros_like(cap.inner, shape=cap.inner.shape[:1])])
   solution = jax.lax.custom_linear_solve(augmented, target, solve, symmetric=True)
-  return Whitened(solution[:size], matmul(cap.rotation, solution[size:]))
+  rest, z = solution[:size], solution[size:]
+  # The correction is of the size of rounding: derivatives do not see it.
+  more = _correction(*jax.lax.stop_gradient((cap, residual, rest, z)))
+  return Whitened(rest + more[0], matmul(cap.rotation, z + more[1]))
 
 
 def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Array]:
-  """Solve the augmented system: rest = target - B z with B^T rest - z = offset.
+  """Solves rest + B z = target, B^T rest - z = offset by refinement, to a measured residual.
 
   Returns:
     rest [n] and z [R].
   """
   eps = jnp.finfo(target.dtype).eps
 
-  def white_error(rest: Array, coefficients: Array) -> Array:
-    return matmul(cap.inner, matmul(rest, cap.basis) - coefficients - offset)
-
   def going(state) -> Array:
-    rest, coefficients, error, count = state
-    total = jnp.sum(jnp.square(rest)) + jnp.sum(jnp.square(coefficients))
-    return (error > eps * total) & (count < MAX_STEPS)
+    rest, z, error, count = state
+    return (error > eps * (jnp.sum(jnp.square(rest)) + jnp.sum(jnp.square(z)))) & (count < MAX_STEPS)
 
   def step(state):
-    rest, coefficients, _, count = state
-    white = white_error(rest, coefficients)
-    coefficients = coefficients + matmul(cap.inner.T, white)
-    rest = target - matmul(cap.basis, coefficients)
+    rest, z, _, count = state
+    white = matmul(cap.inner, matmul(rest, cap.basis) - z - offset)
+    z = z + matmul(cap.inner.T, white)
     # |white|^2 is what the quadratic form was above its minimum before this step.
-    return rest, coefficients, jnp.sum(jnp.square(white)), count + 1
-
-  def accurately(state):
-    # Where |B z| is so large that rounding matters, the rest is found more accurately, and a last
-    # correction moves it alone: it is finer than the spacing of the coefficients.
-    _, coefficients, rounding = state
-    rest = _subtract_product(target, cap.basis, coefficients)
-    change = matmul(cap.inner.T, white_error(rest, coefficients))
-    return rest - matmul(cap.basis, change), coefficients + change, jnp.zeros_like(rounding)
+    return target - matmul(cap.basis, z), z, jnp.sum(jnp.square(white)), count + 1
 
   start = step((target, jnp.zeros_like(offset), None, 0))
-  rest, coefficients, _, _ = jax.lax.while_loop(going, step, start)
-  # A loop of at most one step: under vmap it is left out where no image needs it, unlike a branch.
-  rounding = eps * jnp.linalg.norm(target - rest)
-  state = jax.lax.while_loop(lambda s: s[2] > MAX_ROUNDING, accurately, (rest, coefficients, rounding))
-  return state[:2]
+  return jax.lax.while_loop(going, step, start)[:2]
 
 
-def _subtract_product(target: Array, left: Array, right: Array) -> Array:
-  """target - left right, with rounding errors hundreds of times smaller than those of the plain formula.
-
-  The product of the leading digits is exact, so that where it cancels, nothing is lost.
+def _correction(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[Array, Array]:
+  """What is to be added to rest and to z [R] where their rounding matters, otherwise 0.
 
   Args:
-    target: [n] or [n, k].
-    left: [n, R].
-    right: [R] or [R, k].
+    cap: of P and D.
+    residual: [n], r.
+    rest: [n], t - B z, rounded.
+    z: [R].
   """
-  digits = jnp.finfo(left.dtype).nmant + 1
-  bits = (digits - max(left.shape[1] - 1, 1).bit_length()) // 2
-  high_left, low_left = _split(left, bits, axis=1)
-  high_right, low_right = _split(right, bits, axis=0)
-  rest = target - matmul(high_left, high_right)
-  return rest - (matmul(high_left, low_right) + matmul(low_left, right))
+
+  def correct(state):
+    coefficients = matmul(cap.rotation, z)
+    accurate = subtract_product(residual, cap.factor, coefficients) * cap.inverse_scale
+    # z has no digits left for the last step; the residual has.
+    step = matmul(cap.inner.T, matmul(cap.inner, matmul(accurate, cap.basis) - z))
+    return accurate - matmul(cap.basis, step) - rest, step, jnp.zeros_like(state[2])
+
+  rounding = jnp.finfo(z.dtype).eps * jnp.linalg.norm(residual * cap.inverse_scale - rest)
+  state = jnp.zeros_like(rest), jnp.zeros_like(z), rounding
+  return jax.lax.while_loop(lambda state: state[2] > MAX_ROUNDING, correct, state)[:2]
 
 
-def _split(x: Array, bits: int, axis: int) -> tuple[Array, Array]:
-  """The leading bits of x, counted from its largest entry along an axis, and what they leave."""
-  exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=axis, keepdims=True))[1]
-  unit = jnp.ldexp(jnp.ones_like(x, shape=exponent.shape), exponent - bits)
-  high = jnp.round(x / unit) * unit
-  return high, x - high
-
-
-def whiten_symmetrically(cap: Capacitance, scaled_residual: Array) -> Array:
-  """(I + W W^T)^-1/2 t for t = D^-1/2 r: white and in the place of the residual. [n].
+def whiten_symmetrically(cap: Capacitance, residual: Array) -> Array:
+  """(I + W W^T)^-1/2 t for t = D^-1/2 r, r [n]: white and in the place of the residual. [n].
 
   Not to be differentiated where eigenvalues coincide.
   """
   # With M = I + W W^T and C^-1/2 = X S X^T: M^-1 t is the ridge residual, W^T times that is c, and
   # M^1/2 = I + W X (1 + 1 / S)^-1 X^T W^T, where W = half U S^-1 X^T for the root U S X^T.
-  whitened = whiten(cap, scaled_residual)
+  whitened = whiten(cap, residual)
   left, values, right = jnp.linalg.svd(cap.root)
   inner = matmul(right, whitened.coefficients) / (1 + values)
   return whitened.residual + matmul(cap.half, matmul(left, inner))
@@ -310,36 +291,14 @@ def _derivatives_jvp(wanted, primals, tangents):
 
 @functools.cache
 def _image_by_image(wanted: tuple[str, ...]):
-  """The formulas for one image, whose map over images is a loop on a CPU."""
-  formulas = functools.partial(_formulas, wanted)
-  one = jax.custom_batching.custom_vmap(formulas)
-
-  @one.def_vmap
-  def rule(axis_size: int, in_batched: list[bool], *arrays: Array):
-    del axis_size
-
-    def in_turn(*arrays: Array):
-      mapped = tuple(a for a, batched in zip(arrays, in_batched, strict=True) if batched)
-
-      def body(parts: tuple[Array, ...]):
-        rest = iter(parts)
-        full = (next(rest) if b else a for a, b in zip(arrays, in_batched, strict=True))
-        return one(*full)
-
-      return jax.lax.map(body, mapped)
-
-    together = jax.vmap(formulas, in_axes=tuple(0 if b else None for b in in_batched))
-    found = jax.lax.platform_dependent(*arrays, cpu=in_turn, default=together)
-    return found, jax.tree.map(lambda _: True, found)
-
-  return one
+  return image_by_image(functools.partial(_formulas, wanted))
 
 
 def _formulas(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
   # With g = Sigma^-1 r: d/dr = -g, d/dP = g c^T - Sigma^-1 P, d/dD = (g^2 - diag Sigma^-1) / 2.
   inverse_scale = jax.lax.rsqrt(diag)
   cap = capacitance(factor, inverse_scale)
-  whitened = whiten(cap, residual * inverse_scale)
+  whitened = whiten(cap, residual)
   solved = whitened.residual * inverse_scale
   half = cap.half if {'factor', 'diag'} & set(wanted) else cap.basis
   gradients = []
