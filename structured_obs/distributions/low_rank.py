@@ -141,14 +141,14 @@ def reparameterize(params: LowRank, noise: Noise) -> Array:
 def whiten(params: LowRank, residual: Array) -> woodbury.Whitened:
   """Coordinates of a residual [H, W, C] whose squared norms add up to r^T cov^-1 r."""
   base.check_shape('residual', residual, params.mean.shape)
-  inverse_scale, cap = _factorise(_flat(params))
+  _, cap = _factorise(_flat(params))
   return woodbury.whiten(cap, residual.reshape(-1))
 
 
 def white_image(params: LowRank, residual: Array) -> Array:
   """Residual [H, W, C] made white and left in its place: (D^-1/2 cov D^-1/2)^-1/2 D^-1/2 r."""
   base.check_shape('residual', residual, params.mean.shape)
-  inverse_scale, cap = _factorise(_flat(params))
+  _, cap = _factorise(_flat(params))
   return woodbury.whiten_symmetrically(cap, residual.reshape(-1)).reshape(residual.shape)
 
 
@@ -208,7 +208,7 @@ def condition(params: LowRank, x: Array, observed: Array) -> base.Conditional:
   base.check_mask('observed', observed, params.mean.shape)
   flat, seen, pixels = _flat(params), observed.reshape(-1), x.reshape(-1)
   observed_rows = jnp.where(seen[:, None], flat.factor, 0)
-  inverse_scale, cap = _factorise(flat._replace(factor=observed_rows))
+  _, cap = _factorise(flat._replace(factor=observed_rows))
   residual = jnp.where(seen, pixels - flat.mean, 0)
   coefficients = woodbury.whiten(cap, residual).coefficients
   rest = _Flat(

@@ -1,4 +1,4 @@
-"""Matrix products for float32 that is to lose nothing: in full precision, and with leading digits exact."""
+"""Matrix products in full precision, and differences with them in which no leading digits are lost."""
 
 import functools
 
