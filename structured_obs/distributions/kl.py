@@ -96,11 +96,10 @@ def _low_rank(p: LowRank, q: LowRank) -> Array:
   # tr(cov_q^-1 cov_p) splits into D_p and the columns of P_p. The columns go through the ridge
   # identity, and D_p is compared with D_q pixel by pixel, so that nothing large cancels.
   inverse_scale = jax.lax.rsqrt(q.cov_diag).reshape(-1)
-  factor_p = p.cov_factor.reshape(inverse_scale.size, -1) * inverse_scale[:, None]
   cap_p = woodbury.capacitance(_rows(p), jax.lax.rsqrt(p.cov_diag).reshape(-1))
   cap_q = woodbury.capacitance(_rows(q), inverse_scale)
-  difference = (p.mean - q.mean).reshape(-1) * inverse_scale
-  columns = jnp.concatenate([factor_p, difference[:, None]], axis=1)
+  difference = (p.mean - q.mean).reshape(-1)
+  columns = jnp.concatenate([_rows(p), difference[:, None]], axis=1)
   whitened = jax.vmap(woodbury.whiten, in_axes=(None, 1))(cap_q, columns)
   ratio = (p.cov_diag / q.cov_diag).reshape(-1)
   pixels = jnp.sum(ratio - 1 - jnp.log(ratio)) - jnp.sum(ratio * woodbury.leverage(cap_q))
@@ -156,7 +155,7 @@ def _sparse_low_rank(p: SparsePrecision, q: LowRank) -> Array:
   # nearly cancel where D is small: relative errors of 2e-4 in float32 at D = 1e-5.
   inverse_scale = jax.lax.rsqrt(_as_low_rank(q).cov_diag).reshape(-1)
   cap = woodbury.capacitance(_rows(q), inverse_scale)
-  columns = woodbury.matmul(cap.scaled, cap.root.T) * inverse_scale[:, None]
+  columns = cap.half * inverse_scale[:, None]
   images = columns.T.reshape(-1, *p.mean.shape)
   half = jax.vmap(sparse_precision.solve, in_axes=(None, 0))(p, images)
   own = sparse_precision.variance(p).reshape(-1) * jnp.square(inverse_scale)

@@ -141,15 +141,15 @@ def reparameterize(params: LowRank, noise: Noise) -> Array:
 def whiten(params: LowRank, residual: Array) -> woodbury.Whitened:
   """Coordinates of a residual [H, W, C] whose squared norms add up to r^T cov^-1 r."""
   base.check_shape('residual', residual, params.mean.shape)
-  inverse_scale, cap = _factorise(_flat(params))
-  return woodbury.whiten(cap, residual.reshape(-1) * inverse_scale)
+  _, cap = _factorise(_flat(params))
+  return woodbury.whiten(cap, residual.reshape(-1))
 
 
 def white_image(params: LowRank, residual: Array) -> Array:
   """Residual [H, W, C] made white and left in its place: (D^-1/2 cov D^-1/2)^-1/2 D^-1/2 r."""
   base.check_shape('residual', residual, params.mean.shape)
-  inverse_scale, cap = _factorise(_flat(params))
-  return woodbury.whiten_symmetrically(cap, residual.reshape(-1) * inverse_scale).reshape(residual.shape)
+  _, cap = _factorise(_flat(params))
+  return woodbury.whiten_symmetrically(cap, residual.reshape(-1)).reshape(residual.shape)
 
 
 def log_det(params: LowRank) -> Array:
@@ -208,9 +208,9 @@ def condition(params: LowRank, x: Array, observed: Array) -> base.Conditional:
   base.check_mask('observed', observed, params.mean.shape)
   flat, seen, pixels = _flat(params), observed.reshape(-1), x.reshape(-1)
   observed_rows = jnp.where(seen[:, None], flat.factor, 0)
-  inverse_scale, cap = _factorise(flat._replace(factor=observed_rows))
+  _, cap = _factorise(flat._replace(factor=observed_rows))
   residual = jnp.where(seen, pixels - flat.mean, 0)
-  coefficients = woodbury.whiten(cap, residual * inverse_scale).coefficients
+  coefficients = woodbury.whiten(cap, residual).coefficients
   rest = _Flat(
     jnp.where(seen, pixels, flat.mean + woodbury.matmul(flat.factor, coefficients)),
     jnp.where(seen[:, None], 0, woodbury.matmul(flat.factor, cap.root.T)),
@@ -253,7 +253,7 @@ def posterior_mean(params: LowRank, noisy: Array, noise_variance: Array) -> tupl
   added = jnp.broadcast_to(noise_variance, noisy.shape).reshape(-1).astype(noisy.dtype)
   inverse_scale, cap = _factorise(flat._replace(diag=flat.diag + added))
   residual = jnp.where(jnp.isinf(added), 0, noisy.reshape(-1) - flat.mean)
-  whitened = woodbury.whiten(cap, residual * inverse_scale)
+  whitened = woodbury.whiten(cap, residual)
   # E[clean] = mean + P c + D (cov + noise)^-1 r: nothing cancels, however large the noise.
   kept = 1 / (1 + flat.diag / added)  # share of a pixel's own noise that the observation leaves open
   moved = woodbury.matmul(flat.factor, whitened.coefficients)

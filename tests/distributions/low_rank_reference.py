@@ -56,12 +56,16 @@ def evaluate(params: LowRank, x: Any) -> Reference:
 
 
 def well_specified(
-  factor: Any, image: tuple[int, int, int], variance: float = 1e-5, by_pixel: bool = False
+  factor: Any,
+  image: tuple[int, int, int],
+  variance: float = 1e-5,
+  by_pixel: bool = False,
+  mean_range: float = 1,
 ) -> tuple[LowRank, Any]:
   """Float32 parameters with this factor [n, R], and an image drawn from them in float64."""
   rng = np.random.default_rng(7)
   rank = factor.shape[1]
-  mean = rng.uniform(-1, 1, size=factor.shape[0])
+  mean = mean_range * rng.uniform(-1, 1, size=factor.shape[0])
   diag = np.full(image, variance) if by_pixel else variance
   x = mean + factor @ rng.normal(size=rank) + variance**0.5 * rng.normal(size=mean.size)
   float32 = jnp.float32
@@ -76,6 +80,27 @@ def well_specified(
 def independent_columns(n: int, rank: int, scales: Any = 0.1) -> Float64:
   """Columns of independent normal entries, of these scales."""
   return np.random.default_rng(8).normal(size=(n, rank)) * scales
+
+
+def almost_equal_columns(n: int, rank: int, scale: float, difference: float) -> Float64:
+  """Columns that differ from one of normal entries by this relative amount."""
+  rng = np.random.default_rng(10)
+  return scale * rng.normal(size=(n, 1)) * (1 + difference * rng.normal(size=(n, rank)))
+
+
+def clusters_of_columns(n: int, rank: int, scale: float, difference: float) -> Float64:
+  """Five clusters of almost equal columns, of scales over four decades, and a column of zeros."""
+  rng = np.random.default_rng(11)
+  center = scale * np.logspace(0, -4, 5) * rng.normal(size=(n, 5))
+  factor = center[:, np.arange(rank) % 5] * (1 + difference * rng.normal(size=(n, rank)))
+  factor[:, -1] = 0
+  return factor
+
+
+def ladder_of_columns(n: int, rank: int, scale: float, difference: float) -> Float64:
+  """Each column is the one before it and a smaller step; the last step is of this relative size."""
+  steps = np.random.default_rng(12).normal(size=(n, rank)) * np.geomspace(1, difference, rank)
+  return scale * np.cumsum(steps, axis=1)
 
 
 def spread_spectrum(n: int, rank: int, decades: float, largest: float) -> Float64:

@@ -85,10 +85,39 @@ def test_float32_log_prob_with_columns_over_five_decades():
   assert _relative(gradient.cov_factor, expected.d_factor) < 1e-3
 
 
-def test_float32_conditional():
+ALMOST_DEPENDENT = {
+  'almost equal': (reference.almost_equal_columns, 2, 1e-5, 1e-5),
+  'equal but for rounding': (reference.almost_equal_columns, 0.5, 1e-7, 1e-5),
+  'almost equal and large': (reference.almost_equal_columns, 30, 1e-6, 1e-6),
+  'clusters': (reference.clusters_of_columns, 2, 1e-5, 1e-6),
+  'a ladder': (reference.ladder_of_columns, 10, 1e-7, 1e-5),
+}
+
+
+@pytest.mark.parametrize(
+  ('columns', 'scale', 'difference', 'variance'), ALMOST_DEPENDENT.values(), ids=ALMOST_DEPENDENT
+)
+def test_float32_log_prob_of_almost_dependent_columns(
+  columns: Any, scale: float, difference: float, variance: float
+):
+  factor = columns(SIZE, 25, scale, difference)
+  # Without a mean, whose subtraction would round the residual.
+  params, x = reference.well_specified(factor, IMAGE, variance, mean_range=0)
+  expected = reference.evaluate(params, x)
+  value, (gradient, _) = _value_and_grad(params, x)
+  assert abs(float(value) - expected.log_prob) <= 0.02
+  assert abs(float(low_rank.excess_entropy(params)) - expected.excess_entropy) <= 0.01
+  assert _relative(gradient.mean, expected.d_mean) < 2e-4
+  assert _relative(gradient.cov_factor, expected.d_factor) < 1e-3
+  assert abs(float(gradient.cov_diag) - np.sum(expected.d_diag)) * variance < 1e-6 * SIZE
+
+
+@pytest.mark.parametrize('difference', [1e-5, 1])
+def test_float32_conditional(difference: float):
   """The mean at hidden pixels, in standard deviations, and the density of what they hide."""
   image = (24, 24, 1)
-  params, x = reference.well_specified(reference.independent_columns(576, 25), image)
+  factor = reference.almost_equal_columns(576, 25, 0.5, difference)
+  params, x = reference.well_specified(factor, image)
   observed = np.random.default_rng(0).random(image) < 0.5
   given = low_rank.condition(params, x, jnp.asarray(observed))
   mean, cov = dense.condition(*_dense(params), np.asarray(x), observed)

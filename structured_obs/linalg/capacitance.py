@@ -1,0 +1,140 @@
+"""The capacitance C = I + W^T W of a scaled factor W = D^-1/2 P, factorised in float32 without loss.
+
+Letters: n size, R rank.
+
+Where columns of W are almost dependent, their small differences matter as much as the columns, but are
+lost in W^T W. C is then factorised in the coordinates z = V^T c, V the eigenvectors of W^T W: each
+direction has a column of its own in B = W V, which keeps its digits because the product is taken with
+the leading digits exact.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from structured_obs.linalg.image_by_image import image_by_image
+from structured_obs.linalg.products import matmul, subtract_product
+
+Array = jax.Array
+
+
+class Capacitance(NamedTuple):
+  """Factorised C = I + W^T W of one low-rank plus diagonal matrix."""
+
+  factor: Array  # [n, R]  P
+  inverse_scale: Array  # [n] or []  D^-1/2
+  basis: Array  # [n, R]  B = W V
+  rotation: Array  # [R, R]  V, orthogonal; I unless columns are almost dependent
+  inner: Array  # [R, R]  lower triangular K with K (I + B^T B) K^T = I
+  log_det: Array  # []  log |C| = log |P P^T + D| - log |D|, nats: twice the excess entropy
+
+  @property
+  def root(self) -> Array:
+    """T [R, R] with T C T^T = I, so C^-1 = T^T T."""
+    return matmul(self.inner, self.rotation.T)
+
+  @property
+  def half(self) -> Array:
+    """W T^T [n, R], so W C^-1 W^T = half half^T."""
+    return matmul(self.basis, self.inner.T)
+
+
+class _Parts(NamedTuple):
+  """What is computed of a Capacitance."""
+
+  basis: Array
+  rotation: Array
+  inner: Array
+  log_det: Array
+
+
+@jax.jit  # called eagerly, the loops inside would be compiled anew on every call
+def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
+  """Factorises the capacitance of P P^T + D.
+
+  Args:
+    factor: [n, R], P. Any R, 0 and more than n included; columns may repeat, vanish, or differ in
+      scale by many decades.
+    inverse_scale: [n] or [], D^-1/2.
+  """
+  scaled = scale_rows(factor, inverse_scale)
+  if scaled.shape[1] == 0:
+    empty = matmul(scaled.T, scaled)
+    return Capacitance(factor, inverse_scale, scaled, empty, empty, jnp.zeros_like(scaled, shape=()))
+  parts = _factorise(scaled, *jax.lax.stop_gradient((factor, inverse_scale)))
+  return Capacitance(factor, inverse_scale, *parts)
+
+
+@jax.custom_jvp
+def _factorise(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
+  """The parts as a function of W; P and D^-1/2 are its digits before rounding."""
+  return _by_cholesky_or_rotation(scaled, factor, inverse_scale)
+
+
+@_factorise.defjvp
+def _factorise_jvp(primals, tangents):
+  # V may be any orthogonal matrix and is held fixed. dK = -phi(K dC K^T) K with phi the lower triangle
+  # and half of the diagonal, and d log |C| = tr(K dC K^T). Products only, so the derivative of any
+  # order has the same form.
+  parts = _factorise(*primals)
+  basis = matmul(tangents[0], parts.rotation)
+  half = matmul(matmul(parts.basis, parts.inner.T).T, matmul(basis, parts.inner.T))
+  change = half + half.T
+  lower = jnp.tril(change) - jnp.diag(jnp.diag(change)) / 2
+  inner, log_det = -matmul(lower, parts.inner), jnp.trace(change)
+  return parts, _Parts(basis, jnp.zeros_like(parts.rotation), inner, log_det)
+
+
+@image_by_image
+def _by_cholesky_or_rotation(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
+  gram = matmul(scaled.T, scaled)
+  plain, reliable = _by_cholesky(scaled, gram)
+
+  def rotate(state: tuple[_Parts, Array]) -> tuple[_Parts, Array]:
+    return _by_rotation(factor, inverse_scale, gram), jnp.ones_like(state[1])
+
+  # At most one step: mapped, a loop does nothing where no image needs it, but a branch is taken by all.
+  return jax.lax.while_loop(lambda state: ~state[1], rotate, (plain, reliable))[0]
+
+
+def _by_cholesky(scaled: Array, gram: Array) -> tuple[_Parts, Array]:
+  """The parts from W^T W itself, and whether rounding has left them accurate."""
+  identity = jnp.diag(jnp.ones_like(gram[0]))  # eye would not vary over devices as the matrix does
+  matrix = gram + identity
+  scale = jax.lax.rsqrt(jnp.diag(matrix))
+  chol = jnp.linalg.cholesky(matrix * scale[:, None] * scale[None, :])
+  pivots = jnp.diag(chol)
+  # With a unit diagonal, a squared pivot is what a column adds to the ones before it. The Gram matrix
+  # carries it with an error of a few eps, so what is left of its digits is what the square says. NaN,
+  # from a matrix that rounding has made indefinite, compares as unreliable.
+  reliable = jnp.min(jnp.square(pivots)) > 1e5 * jnp.finfo(gram.dtype).eps
+  log_det = 2 * jnp.sum(jnp.log(pivots)) - 2 * jnp.sum(jnp.log(scale))
+  inner = _inverse_triangular(chol) * scale[None, :]
+  return _Parts(scaled, identity, inner, log_det), reliable
+
+
+def _by_rotation(factor: Array, inverse_scale: Array, gram: Array) -> _Parts:
+  """The parts by way of W V, V the eigenvectors of W^T W.
+
+  The columns of W V are nearly orthogonal, and the Gram matrix of such columns is accurate entry by
+  entry, however much their norms differ: its Cholesky factor exists and is accurate where that of
+  W^T W is lost in rounding.
+  """
+  rotation = jnp.linalg.eigh(gram)[1]
+  rotated = -subtract_product(jnp.zeros_like(factor), factor, rotation)
+  basis = scale_rows(rotated, inverse_scale)
+  gram = matmul(basis.T, basis)
+  chol = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[0], dtype=gram.dtype))
+  log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol)))
+  return _Parts(basis, rotation, _inverse_triangular(chol), log_det)
+
+
+def _inverse_triangular(chol: Array) -> Array:
+  identity = jnp.eye(chol.shape[-1], dtype=chol.dtype)
+  return jax.lax.linalg.triangular_solve(chol, identity, left_side=True, lower=True)
+
+
+def scale_rows(matrix: Array, scale: Array) -> Array:
+  """Multiplies the rows of a matrix [n, R] by a scale [n] or []."""
+  return matrix * (scale[:, None] if scale.ndim else scale)

@@ -1,0 +1,126 @@
+"""Low-rank plus diagonal matrices whose columns are almost dependent: solves, whitening, derivatives."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from structured_obs.linalg import woodbury
+
+SIZE, RANK, VARIANCE = 60, 6, 1e-5
+
+
+def _columns(kind: str) -> Any:
+  rng = np.random.default_rng(0)
+  column, other = 2 * rng.normal(size=(SIZE, 1)), rng.normal(size=(SIZE, RANK))
+  factors = {
+    'almost equal': column * (1 + 1e-5 * other),
+    'repeated': np.repeat(column, RANK, axis=1),
+    'independent and large': 30 * other,
+    'over five decades': other * np.logspace(0, -5, RANK),
+    'almost equal and zeros': column * (1 + 1e-4 * other) * (np.arange(RANK) % 3 > 0),
+    'zeros': 0 * other,
+  }
+  return factors[kind].astype(np.float32)
+
+
+KINDS = (
+  'almost equal', 'repeated', 'independent and large', 'over five decades', 'almost equal and zeros',
+  'zeros',
+)  # fmt: skip
+
+
+def _problem(kind: str) -> tuple[Any, Any, Any]:
+  """Residual [n], factor [n, R] and variances [n], float32."""
+  rng, factor = np.random.default_rng(1), _columns(kind)
+  diag = np.float32(VARIANCE) * np.exp(rng.normal(size=SIZE)).astype(np.float32)
+  residual = factor @ rng.normal(size=RANK) + np.sqrt(diag) * rng.normal(size=SIZE)
+  return residual.astype(np.float32), factor, diag
+
+
+def _exact(residual: Any, factor: Any, diag: Any) -> dict[str, Any]:
+  """Everything about the whitened matrix I + W W^T, by a singular value decomposition in float64."""
+  scale = np.sqrt(np.asarray(diag, np.float64))
+  scaled, target = np.asarray(factor, np.float64) / scale[:, None], residual / scale
+  left, values, right = np.linalg.svd(scaled, full_matrices=False)
+  inner, eigenvalues = left.T @ target, 1 + values**2
+  return {
+    'residual': target - left @ (inner * (1 - 1 / eigenvalues)),
+    'coefficients': right.T @ (inner * values / eigenvalues),
+    'symmetric': target - left @ (inner * (1 - 1 / np.sqrt(eigenvalues))),
+    'leverage': np.sum((left * values) ** 2 / eigenvalues, axis=1),
+    'log_det': np.sum(np.log(eigenvalues)),
+  }
+
+
+def _evaluate(residual: jax.Array, factor: jax.Array, diag: jax.Array) -> dict[str, jax.Array]:
+  cap = woodbury.capacitance(factor, jax.lax.rsqrt(diag))
+  whitened = woodbury.whiten(cap, residual)
+  return {
+    'residual': whitened.residual,
+    'coefficients': whitened.coefficients,
+    'symmetric': woodbury.whiten_symmetrically(cap, residual),
+    'leverage': woodbury.leverage(cap),
+    'log_det': cap.log_det,
+  }
+
+
+_one, _batch = jax.jit(_evaluate), jax.jit(jax.vmap(_evaluate))
+
+
+def _check(actual: Any, expected: dict[str, Any]) -> None:
+  for name, value in expected.items():
+    tolerance = 1e-3 * max(1, np.max(np.abs(value)))
+    np.testing.assert_allclose(actual[name], value, rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_float32_whitening(kind: str):
+  problem = _problem(kind)
+  actual = _one(*problem)
+  assert actual['residual'].dtype == jnp.float32
+  _check(actual, _exact(*problem))
+
+
+def test_float32_whitening_of_a_batch_of_all_kinds():
+  """Each image takes the path that it needs."""
+  problems = [_problem(kind) for kind in KINDS]
+  actual = _batch(*(np.stack(parts) for parts in zip(*problems, strict=True)))
+  for i, problem in enumerate(problems):
+    _check({name: value[i] for name, value in actual.items()}, _exact(*problem))
+
+
+@pytest.mark.parametrize('where', range(3))
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_bad_numbers_end_in_no_number(where: int, value: float):
+  problem = [np.copy(part) for part in _problem('almost equal')]
+  problem[where].flat[7] = value
+  found = _one(*problem)
+  squares = np.sum(np.square(found['residual'])) + found['log_det']
+  assert not np.isfinite(squares) or (where, value) == (2, np.inf)  # a pixel of infinite noise is unseen
+
+
+def test_refinement_goes_by_the_residual():
+  """An inexact factorisation costs steps, not digits; a fixed number of them would leave percents."""
+  residual, factor, diag = _problem('independent and large')
+  cap = woodbury.capacitance(factor, jax.lax.rsqrt(diag))
+  whitened = woodbury.whiten(cap._replace(inner=0.8 * cap.inner), residual)
+  expected = _exact(residual, factor, diag)
+  _check({'residual': whitened.residual}, {'residual': expected['residual']})
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize('kind', ['repeated', 'independent and large'])
+def test_derivatives_of_both_orders(kind: str):
+  """Of what is solved by iteration, in forward and reverse mode, by residual, factor and variances."""
+  residual, factor, _ = (np.asarray(part, np.float64) for part in _problem(kind))
+
+  def quadratic(*arguments: jax.Array) -> jax.Array:
+    found = _evaluate(*arguments)
+    return jnp.sum(jnp.sin(found['residual'])) + jnp.sum(found['leverage']) + found['log_det']
+
+  diag = np.linspace(0.5, 1, SIZE)
+  check_grads(quadratic, (residual, factor / 30, diag), order=2, rtol=1e-4, atol=1e-5)
