@@ -229,7 +229,8 @@ def condition(params: LowRank, x: Array, observed: Array) -> base.Conditional:
 
 
 def _sample_unobserved(rest: _Flat, seen: Array, like: Array, key: Array) -> Array:
-  drawn = _reparameterize(rest, noise(key, LowRank(like, rest.factor, rest.diag)))
+  factor = rest.factor.reshape(*like.shape, rest.factor.shape[-1])
+  drawn = _reparameterize(rest, noise(key, LowRank(like, factor, jnp.ones(()))))
   return jnp.where(seen, rest.mean, drawn).reshape(like.shape)
 
 

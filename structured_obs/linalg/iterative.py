@@ -67,14 +67,17 @@ def conjugate_gradient(
     def step(state):
       value, residual, direction, slope, count = state
       image = product(direction)
-      length = slope / jnp.sum(direction * image)
+      size = power_of_two(image)
+      length = slope / jnp.sum(direction * (image / size)) / size
       residual = residual - length * image
-      near = inverse(residual)
+      near = inverse(residual) / inverse_unit
       next_slope = jnp.sum(residual * near)
       next_direction = near + (next_slope / slope) * direction
       return value + length * direction, residual, next_direction, next_slope, count + 1
 
     near = inverse(b)
+    inverse_unit = power_of_two(near)
+    near = near / inverse_unit
     start = jnp.zeros_like(b), b, near, jnp.sum(b * near), jnp.zeros_like(b, jnp.int32, shape=())
     value, *_, count = jax.lax.while_loop(going, step, start)
     return unit * value, count
@@ -89,7 +92,7 @@ def conjugate_gradient(
 
 
 def power_of_two(v: Array) -> Array:
-  """Power of two near the largest magnitude of any entry; 1 if there is none, or it is not finite. [].
+  """Power of two above the largest magnitude of any entry; 2 if that is 0 or not finite. [].
 
   Dividing by it is exact, and keeps squares away from both ends of the type. It has no derivative.
   """
