@@ -7,7 +7,9 @@ here use it.
 Letters: H W C image height, width, channels; D = H W C. Log densities and entropies in nats.
 """
 
+import numbers
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -227,8 +229,7 @@ def _residual(family: Family[P], params: P, x: Array) -> Array:
 
 def _one_pixel(like: Array, pixel: Sequence[int | Array]) -> Array:
   """1 at a pixel and 0 elsewhere, of the shape of an image; NaN where a traced index is outside."""
-  integers = [not jnp.shape(i) and jnp.issubdtype(jnp.result_type(i), jnp.integer) for i in pixel]
-  if len(integers) != 3 or not all(integers):
+  if len(pixel) != 3 or not all(map(_is_integer, pixel)):
     raise TypeError(f'pixel must be three integers (row, column, channel); got {pixel}.')
   found = jnp.ones_like(like)
   for axis, (index, size) in enumerate(zip(pixel, like.shape, strict=True)):
@@ -236,5 +237,12 @@ def _one_pixel(like: Array, pixel: Sequence[int | Array]) -> Array:
       raise ValueError(f'pixel must lie in the image of shape {like.shape}; got {pixel}.')
     places = jax.lax.broadcasted_iota(jnp.int32, like.shape, axis)
     inside = (index >= -size) & (index < size)
-    found = found * jnp.where(inside, (places == index % size).astype(like.dtype), jnp.nan)
+    here = places == jnp.asarray(index % size, jnp.int32)
+    found = found * jnp.where(inside, here.astype(like.dtype), jnp.nan)
   return found
+
+
+def _is_integer(index: Any) -> bool:
+  if isinstance(index, jax.Array):
+    return not index.ndim and jnp.issubdtype(index.dtype, jnp.integer)
+  return isinstance(index, numbers.Integral) and not isinstance(index, bool)

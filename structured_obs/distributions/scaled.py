@@ -32,6 +32,13 @@ class Scaled(NamedTuple):
   log_scale: Array  # [H, W, C], log s: a pixel's log standard deviation, less that of the base
 
 
+class _Checked(NamedTuple):
+  """What a family and its parameters say of each pixel."""
+
+  mean: Array  # [H, W, C]
+  log_scale: Array  # [H, W, C]
+
+
 @option_checks.checked('scaled')
 def family(
   inner: Family[Any],
@@ -70,7 +77,7 @@ def family(
     return Scaled(params, log_scale - 0.5 * jnp.log(variance(params)))
 
   def mean(params: Scaled) -> Array:
-    return inner.mean(params.base)
+    return _checked(inner, params).mean
 
   def log_prior(params: Scaled) -> Array:
     assert inner.log_prior is not None
@@ -128,7 +135,7 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
     return _outer(inner, params, primitives.reparameterize(params.base, noise))
 
   def divided(whiten: Callable[[Any, Array], Any]) -> Callable[[Scaled, Array], Any]:
-    return lambda params, residual: whiten(params.base, residual / _scale(inner, params))
+    return lambda params, residual: whiten(params.base, residual / _scale(inner, params, residual))
 
   def log_det(params: Scaled) -> Array:
     return primitives.log_det(params.base) + 2 * jnp.sum(_log_scale(inner, params))
@@ -137,11 +144,11 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
     return primitives.variance(params.base) * jnp.square(_scale(inner, params))
 
   def covariance_matvec(params: Scaled, v: Array) -> Array:
-    scale = _scale(inner, params)
+    scale = _scale(inner, params, v)
     return scale * primitives.covariance_matvec(params.base, scale * v)
 
   def precision_matvec(params: Scaled, v: Array) -> Array:
-    scale = _scale(inner, params)
+    scale = _scale(inner, params, v)
     return primitives.precision_matvec(params.base, v / scale) / scale
 
   def innovation_variance(params: Scaled) -> Array:
@@ -183,7 +190,8 @@ def _sample(inner: Family[Any], key: Array, params: Scaled) -> Array:
 
 def _condition(inner: Family[Any], params: Scaled, x: Array, observed: Array) -> base.Conditional:
   """The base's conditional distribution, scaled."""
-  mean = _mean(inner, params)
+  mean = _checked(inner, params, x).mean
+  base.check_mask('observed', observed, mean.shape)
   seen = jnp.where(observed, x, mean)
   given = gaussian.condition(inner, params.base, _inner(inner, params, seen), observed)
   variance = None if given.variance is None else given.variance * jnp.square(_scale(inner, params))
@@ -210,7 +218,7 @@ def _posterior_mean(
   inner: Family[Any], params: Scaled, noisy: Array, noise_variance: Array
 ) -> tuple[Array, Array | None]:
   """The base's posterior mean and variance under noise divided by the scales. [H, W, C] each."""
-  scale, mean = _scale(inner, params), _mean(inner, params)
+  scale, mean = _scale(inner, params, noisy), _mean(inner, params)
   noise_variance = base.checked_noise_variance(noise_variance, mean)
   unseen = jnp.isinf(noise_variance)
   # Infinite numbers have no part in a derivative.
@@ -234,18 +242,22 @@ def _inner(inner: Family[Any], params: Scaled, image: Array) -> Array:
   return mean + (image - mean) / _scale(inner, params)
 
 
-def _scale(inner: Family[Any], params: Scaled) -> Array:
-  return jnp.exp(_log_scale(inner, params))
+def _scale(inner: Family[Any], params: Scaled, image: Array | None = None) -> Array:
+  return jnp.exp(_checked(inner, params, image).log_scale)
 
 
 def _log_scale(inner: Family[Any], params: Scaled) -> Array:
-  """Checked log scales, in which infinite values have become NaN. [H, W, C]."""
-  log_scale = jnp.asarray(params.log_scale)
-  base.check_shape('log_scale', log_scale, _mean(inner, params).shape)
-  return base.all_or_nan(log_scale)
+  return _checked(inner, params).log_scale
 
 
 def _mean(inner: Family[Any], params: Scaled) -> Array:
-  mean = inner.mean(params.base)
-  base.check_shape('mean', mean, (None, None, None))
-  return mean
+  return _checked(inner, params).mean
+
+
+def _checked(inner: Family[Any], params: Scaled, image: Array | None = None) -> _Checked:
+  """Mean and log scales, NaN unless all are finite; checks their shapes, and that of an image."""
+  mean, log_scale = inner.mean(params.base), jnp.asarray(params.log_scale)
+  base.check_shape('log_scale', log_scale, mean.shape)
+  if image is not None:
+    base.check_shape('image', image, mean.shape)
+  return _Checked(mean, base.all_or_nan(log_scale))
