@@ -63,13 +63,17 @@ def options(name: str, **overrides: Any) -> dict[str, Any]:
   """Every option of a family with its value: the defaults of its constructor, and these overrides.
 
   Raises:
-    ValueError: no family or option has this name; the nearest names are suggested.
+    TypeError: an option is of another type.
+    ValueError: no family or option has this name, where the nearest names are suggested; or an option is
+      out of its range, or at odds with another.
   """
   _check_name('family', name, FAMILIES)
   parameters = inspect.signature(FAMILIES[name]).parameters
   for override in overrides:
     _check_name(f'option of the family {name!r}', override, parameters)
-  return {key: parameter.default for key, parameter in parameters.items()} | overrides
+  chosen = {key: parameter.default for key, parameter in parameters.items()} | overrides
+  FAMILIES[name](**chosen)  # the constructor checks them
+  return chosen
 
 
 def family(name: str, **overrides: Any) -> base.Family:

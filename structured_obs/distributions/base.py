@@ -4,12 +4,16 @@ Letters, used everywhere: H W C image height, width, channels; D = H W C; R rank
 `r` is the residual x - mean. Logarithms are natural, log densities in nats with every constant.
 """
 
+import itertools
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+
+from structured_obs.linalg import iterative
 
 Array = jax.Array
 P = TypeVar('P')  # a family's parameters: a NamedTuple of arrays, one image
@@ -104,10 +108,10 @@ class Family(NamedTuple, Generic[P]):
 def soft_clip(x: Array, low: float, high: float) -> Array:
   """Clip smoothly: about the identity inside [low, high], saturating at both ends. Any shape.
 
-  Unlike a hard clip its gradient vanishes nowhere. Raises ValueError unless low < high.
+  Unlike a hard clip its gradient vanishes nowhere. Raises ValueError unless low < high, both finite.
   """
-  if not low < high:
-    raise ValueError(f'soft_clip needs low < high; got low={low} and high={high}.')
+  if not -math.inf < low < high < math.inf:
+    raise ValueError(f'soft_clip needs low < high, both finite; got low={low} and high={high}.')
   # Two forms of one function, each free of cancellation on its side, however large x is.
   below = low + jax.nn.softplus(x - low) - jax.nn.softplus(x - high)
   above = high + jax.nn.softplus(low - x) - jax.nn.softplus(high - x)
@@ -152,6 +156,47 @@ def nan_unless_finite(value: Array) -> Array:
   return value + 0 * value
 
 
+def all_or_nan(value: Array) -> Array:
+  """Turn every number of a result into NaN if one is not finite; keep its derivative. Any shape.
+
+  A distribution with one bad parameter is none: no part of a result of it is a number.
+  """
+  return value + jnp.sum(0 * value)
+
+
+def positive_or_nan(value: Array) -> Array:
+  """Turn every number into NaN unless all are positive and finite; keep its derivative. Any shape."""
+  return jnp.where(jnp.all((value > 0) & (value < jnp.inf)), value, jnp.nan)
+
+
+def checked(params: P, **shapes: tuple[Any, ...]) -> P:
+  """Record of parameters as arrays, whose shapes are checked; raises as `check_shape` does.
+
+  Args:
+    params: with a field `mean`, the image.
+    shapes: of the other fields by name; `...` stands for the shape of the mean, None for any size.
+  """
+  fields: Any = as_arrays(params)
+  image = fields.mean.shape
+  check_shape('mean', fields.mean, (None, None, None))
+  for name, shape in shapes.items():
+    whole = (image if size is ... else (size,) for size in shape)
+    check_shape(name, getattr(fields, name), tuple(itertools.chain(*whole)))
+  return fields
+
+
+def as_arrays(params: P) -> P:
+  """Record of parameters whose Python numbers and NumPy arrays have become arrays.
+
+  Numbers take the type of the first field.
+  """
+  fields: Any = params
+  dtype = jnp.result_type(fields[0])
+  return type(fields)(
+    *(jnp.asarray(a, dtype if isinstance(a, int | float) else None) for a in fields)
+  )
+
+
 def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
   """Raise at trace time unless a floating-point array has this shape (None: any size).
 
@@ -182,10 +227,61 @@ def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
     raise ValueError(f'{name} must have shape {shape}; got {jnp.shape(mask)}.')
 
 
-def check_outputs(outputs: dict[str, Array], names: set[str]) -> None:
-  """Raise ValueError unless a decoder's outputs are exactly the ones a family asks for."""
-  if set(outputs) != names:
-    raise ValueError(f'from_outputs needs the outputs {sorted(names)}; got {sorted(outputs)}.')
+def check_count(name: str, value: int, least: int, most: int, of: str) -> None:
+  """Raise at trace time unless a number is whole and from `least` to `most`, described by `of`.
+
+  Raises:
+    TypeError: it is no whole number, or a bool.
+    ValueError: it is out of range.
+  """
+  if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    raise TypeError(f'{name} must be a whole number; got {value!r}.')
+  if not least <= value <= most:
+    raise ValueError(f'{name} must be from {least} to {of}, {most}; got {value}.')
+
+
+def check_outputs(outputs: dict[str, Array], shapes: dict[str, Shape]) -> None:
+  """Raise unless a decoder's outputs are exactly the ones a family asks for (ValueError, TypeError)."""
+  if set(outputs) != set(shapes):
+    raise ValueError(f'from_outputs needs the outputs {sorted(shapes)}; got {sorted(outputs)}.')
+  for name, shape in shapes.items():
+    check_shape(f'The output {name!r}', outputs[name], shape)
+
+
+def image_of_outputs(outputs: dict[str, Array]) -> ImageShape:
+  """Size of the image whose mean is among a decoder's outputs.
+
+  Raises:
+    ValueError, TypeError: there is no mean, or it is no image.
+  """
+  if 'mean' not in outputs:
+    raise ValueError(f"from_outputs needs the output 'mean'; got {sorted(outputs)}.")
+  check_shape("The output 'mean'", outputs['mean'], (None, None, None))
+  return ImageShape(*jnp.shape(outputs['mean']))
+
+
+def checked_noise_variance(noise_variance: Array | float, like: Array) -> Array:
+  """Variance of added noise, [] or of the shape of an image, in its type; NaN unless all are >= 0.
+
+  Infinite is allowed: at a pixel that was not observed.
+  """
+  noise_variance = jnp.asarray(noise_variance, like.dtype)
+  check_shape('noise_variance', noise_variance, like.shape if noise_variance.ndim else ())
+  return jnp.where(jnp.all(noise_variance >= 0), noise_variance, jnp.nan)
+
+
+def checked_temperature(temperature: Array | float, like: Array) -> Array:
+  """Temperature in the type of an image, NaN unless it is positive and finite. []."""
+  temperature = jnp.asarray(temperature, like.dtype)
+  check_shape('temperature', temperature, ())
+  return positive_or_nan(temperature)
+
+
+def root_mean_square(x: Array) -> Array:
+  """Root of the mean square of all entries, of any scale; its derivative at 0 is 0. []."""
+  unit = iterative.power_of_two(x)
+  mean = jnp.mean(jnp.square(x / unit))
+  return jnp.where(mean > 0, unit * jnp.sqrt(jnp.where(mean > 0, mean, 1)), mean)
 
 
 def squared_norm(tree: Any) -> Array:

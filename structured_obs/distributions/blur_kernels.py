@@ -4,13 +4,15 @@ Letters: k1 k2 rows and columns of a kernel, whose centre is [k1 // 2, k2 // 2];
 """
 
 import math
-from typing import NamedTuple
+import typing
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions import base
+from structured_obs.distributions import base, option_checks
+from structured_obs.distributions.option_checks import Choice, Range
 from structured_obs.linalg import spectral
 
 Array = jax.Array
@@ -19,6 +21,14 @@ PARAMETRIZATIONS = ('regularised', 'wiener', 'inverse_eps')
 CENTRAL_TAP = 0.9  # of the softmax kernel that a network output of 0 stands for
 # Smallest noise and floor^2: below it the rounding of a float32 transfer function decides log |cov|.
 LEAST_POWER = 1e-8
+
+Parametrization = Annotated[str, Choice(PARAMETRIZATIONS)]
+Noise = Annotated[float, Range(LEAST_POWER, 1e15)]
+Epsilon = Annotated[float, Range(1e-15, 1e15)]
+Floor = Annotated[float, Range(math.sqrt(LEAST_POWER), 1e15)]
+Taps = Annotated[str, Choice(('softmax', 'raw'))]
+KernelSize = Annotated[int, Range(1, 4096)]
+GaussianVariance = Annotated[float, Range(0, 1e15)]
 
 
 class Spectrum(NamedTuple):
@@ -34,42 +44,27 @@ class Spectrum(NamedTuple):
   'inverse_eps' has none where F = -epsilon; hence the default.
   """
 
-  parametrization: str = 'regularised'
-  noise: float = 0.025
-  epsilon: float = 0.5
-  floor: float = 1e-3
+  parametrization: Parametrization = 'regularised'
+  noise: Noise = 0.025
+  epsilon: Epsilon = 0.5
+  floor: Floor = 1e-3
 
 
-def check(spectrum: Spectrum) -> Spectrum:
-  """Return the settings of a spectrum; raise ValueError unless they are in range."""
-  base.check_choice('parametrization', spectrum.parametrization, PARAMETRIZATIONS)
-  noise, floor, epsilon = spectrum.noise, spectrum.floor, spectrum.epsilon
-  if not (LEAST_POWER <= noise < math.inf and LEAST_POWER <= floor**2 < math.inf and epsilon > 0):
-    raise ValueError(
-      f'circulant needs noise and floor^2 of at least {LEAST_POWER:g}, below which float32 cannot tell '
-      f'them from 0, and epsilon > 0; got noise={noise}, floor={floor}, epsilon={epsilon}.'
-    )
-  return spectrum
-
-
-def gaussian(size: int, variance: float) -> np.ndarray | None:
+@option_checks.checked('a Gaussian kernel')
+def gaussian(size: KernelSize, variance: GaussianVariance) -> np.ndarray | None:
   """Gaussian of this variance in pixels^2 about tap size // 2, of unit sum; None for 0. [size, size].
 
   Raises:
-    ValueError: the size is not positive, or the variance negative or infinite.
+    TypeError, ValueError: the size is not positive, or the variance negative or infinite.
   """
-  if size < 1 or not 0 <= variance < math.inf:
-    raise ValueError(
-      'A blur kernel needs kernel_size >= 1 and gaussian_variance >= 0; '
-      f'got kernel_size={size} and gaussian_variance={variance}.'
-    )
   if not variance:
     return None
   line = np.exp(-0.5 * np.square(np.arange(size) - size // 2) / variance)
   return np.outer(line, line) / np.sum(line) ** 2
 
 
-def from_output(output: Array, taps: str) -> Array:
+@option_checks.checked('a kernel')
+def from_output(output: Array, taps: Taps) -> Array:
   """Kernel [k, k] or [k, k, C] that a network's outputs of this shape stand for.
 
   Args:
@@ -77,6 +72,7 @@ def from_output(output: Array, taps: str) -> Array:
     taps: 'softmax' gives positive taps that add up to 1, the central one 0.9 for outputs 0; 'raw' adds
       the outputs to a kernel of one central 1.
   """
+  base.check_shape('output', output, (None, None, *(None,) * (jnp.ndim(output) == 3)))
   size = output.shape[0]
   centre = np.zeros((size, size, *(1,) * (output.ndim - 2)))
   centre[size // 2, size // 2] = 1
@@ -88,7 +84,13 @@ def from_output(output: Array, taps: str) -> Array:
 
 
 def log_eigenvalues(parts: spectral.Parts, spectrum: Spectrum) -> Array:
-  """Log eigenvalues of a covariance from the parts of its kernel's transfer function."""
+  """Log eigenvalues of a covariance from the parts of its kernel's transfer function.
+
+  Raises:
+    TypeError, ValueError: a setting of the spectrum is out of range.
+  """
+  hints = typing.get_type_hints(Spectrum, include_extras=True)
+  option_checks.check('a spectrum', hints, spectrum._asdict())
   if spectrum.parametrization == 'inverse_eps':
     return jnp.log(spectral.power((parts[0] + spectrum.epsilon, *parts[1:])))
   power = spectral.power(parts)

@@ -12,12 +12,12 @@ Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational 
 """
 
 import math
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, blur_kernels
+from structured_obs.distributions import base, blur_kernels, option_checks, posterior
 from structured_obs.linalg import spectral
 
 Array = jax.Array
@@ -42,20 +42,21 @@ Params: TypeAlias = Circulant | Reflective
 BASES: dict[type, spectral.Basis] = {Circulant: spectral.PERIODIC, Reflective: spectral.REFLECTING}
 
 
+@option_checks.checked('circulant')
 def family(
-  kernel_size: int = 11,
-  parametrization: str = 'regularised',
-  noise: float = 0.025,
-  epsilon: float = 0.5,
-  floor: float = 1e-3,
-  taps: str = 'softmax',
+  kernel_size: blur_kernels.KernelSize = 11,
+  parametrization: blur_kernels.Parametrization = 'regularised',
+  noise: blur_kernels.Noise = 0.025,
+  epsilon: blur_kernels.Epsilon = 0.5,
+  floor: blur_kernels.Floor = 1e-3,
+  taps: blur_kernels.Taps = 'softmax',
   per_channel: bool = False,
   reflect: bool = False,
-  gaussian_variance: float = 0.0,
-  scale: str = 'learned',
-  min_scale: float = 1e-3,
-  initial_scale: float = 0.1,
-  max_scale: float = 10.0,
+  gaussian_variance: blur_kernels.GaussianVariance = 0.0,
+  scale: Annotated[str, option_checks.Choice(('learned', 'fixed'))] = 'learned',
+  min_scale: option_checks.Scale = 1e-3,
+  initial_scale: option_checks.Scale = 0.1,
+  max_scale: option_checks.Scale = 10.0,
 ) -> base.Family[Any]:
   """Family of blurred noise.
 
@@ -63,22 +64,18 @@ def family(
     kernel_size: k of the k x k kernel; may be even, and larger than the image.
     parametrization: 'regularised', 'wiener' or 'inverse_eps'; see `blur_kernels.Spectrum`.
     noise, epsilon, floor: of these spectra.
-    taps: 'softmax', where a network's outputs become taps that are positive and add up to 1, the
-      central one 0.9 for outputs 0; or 'raw', where they are added to a kernel of one central 1.
+    taps: 'softmax', positive and of sum 1, the central one 0.9 for outputs 0; 'raw', a central 1 added.
     per_channel: whether every channel has a kernel of its own.
     reflect: whether images are mirrored at their borders, or periodic.
-    gaussian_variance: if positive, the kernel is a Gaussian of this variance, in pixels^2, that no
-      network predicts.
+    gaussian_variance: in pixels^2, of a Gaussian kernel that no network predicts; 0 for a predicted one.
     scale: 'learned', one standard deviation that a network predicts, or 'fixed', `initial_scale`.
     min_scale, max_scale: smallest and largest scale a network can predict, in units of the data.
     initial_scale: the scale that a network output of 0 stands for.
 
   Raises:
-    ValueError: an option is not one of these, or a number is out of range.
+    TypeError, ValueError: an option is not one of these, or a number is out of range.
   """
-  spectrum = blur_kernels.check(blur_kernels.Spectrum(parametrization, noise, epsilon, floor))
-  base.check_choice('taps', taps, ('softmax', 'raw'))
-  base.check_choice('scale', scale, ('learned', 'fixed'))
+  spectrum = blur_kernels.Spectrum(parametrization, noise, epsilon, floor)
   base.check_scales('circulant', min_scale, initial_scale, max_scale)
   bounds = math.log(min_scale), math.log(max_scale)
   offset = base.inverse_soft_clip(math.log(initial_scale), *bounds)
@@ -96,7 +93,7 @@ def family(
     return blur_kernels.from_output(emitted['kernel'], taps)
 
   def from_outputs(emitted: dict[str, Array]) -> Params:
-    base.check_outputs(emitted, set(outputs(base.ImageShape(*emitted['mean'].shape))))
+    base.check_outputs(emitted, outputs(base.image_of_outputs(emitted)))
     log_scale = math.log(initial_scale)
     if scale == 'learned':
       log_scale = base.soft_clip(emitted['log_scale'] + offset, *bounds)
@@ -115,11 +112,11 @@ def from_kernel(
     mean: [H, W, C].
     kernel: [k1, k2] or [k1, k2, C], centre [k1 // 2, k2 // 2]; may be larger than the image.
     spectrum: how it becomes eigenvalues.
-    reflect: whether images are mirrored at their borders; of a kernel that is not symmetric in both
-      axes this takes the symmetric part, the mean of its four reflections.
+    reflect: whether images are mirrored at their borders; this takes the kernel's symmetric part.
   """
+  mean, kernel = jnp.asarray(mean), jnp.asarray(kernel)
   base.check_shape('mean', mean, (None, None, None))
-  own = (mean.shape[-1],) if jnp.ndim(kernel) == 3 else ()
+  own = (mean.shape[-1],) if kernel.ndim == 3 else ()
   base.check_shape('kernel', kernel, (None, None, *own))
   kind = Reflective if reflect else Circulant
   height, width, _ = mean.shape
@@ -146,7 +143,7 @@ def log_prob(params: Params, x: Array) -> Array:
 
 def total(params: Params, basis: spectral.Basis, values: Array) -> Array:
   """Sum over all D dimensions of values by frequency [H, F, C] or, of all channels, [H, F, 1]. []."""
-  _, width, channels = params.mean.shape
+  _, width, channels = jnp.shape(params.mean)
   return channels // values.shape[-1] * spectral.total(basis, values, width)
 
 
@@ -157,12 +154,12 @@ def sample(key: Array, params: Params) -> Array:
 
 def mean(params: Params) -> Array:
   """Mean. [H, W, C]."""
-  return params.mean
+  return checked(params)[0].mean
 
 
 def noise(key: Array, params: Params) -> Array:
   """White noise for `reparameterize`. [H, W, C]."""
-  return jax.random.normal(key, params.mean.shape, params.mean.dtype)
+  return jax.random.normal(key, mean(params).shape, mean(params).dtype)
 
 
 def reparameterize(params: Params, noise: Array) -> Array:
@@ -187,8 +184,8 @@ def precision_matvec(params: Params, v: Array) -> Array:
 
 def _power(params: Params, exponent: float, v: Array) -> Array:
   values, basis = _eigenvalues(params, exponent)
-  base.check_shape('v', v, params.mean.shape)
-  return spectral.multiply(basis, values, v)
+  base.check_shape('v', v, jnp.shape(params.mean))
+  return base.all_or_nan(spectral.multiply(basis, values, jnp.asarray(v)))
 
 
 def log_det(params: Params) -> Array:
@@ -209,11 +206,13 @@ def precision_diagonal(params: Params) -> Array:
 
 def _diagonal(params: Params, exponent: int) -> Array:
   values, basis = _eigenvalues(params, exponent)
-  return jnp.broadcast_to(basis.diagonal(values, params.mean.shape[1]), params.mean.shape)
+  image = jnp.shape(params.mean)
+  return base.all_or_nan(jnp.broadcast_to(basis.diagonal(values, image[1]), image))
 
 
 def temper(params: Params, temperature: Array) -> Params:
   """Scale the covariance by temperature^2."""
+  temperature = base.checked_temperature(temperature, checked(params)[0].mean)
   return params._replace(log_spectrum=params.log_spectrum + 2 * jnp.log(temperature))
 
 
@@ -222,22 +221,22 @@ def posterior_mean(params: Params, noisy: Array, noise_variance: Array) -> tuple
 
   The Wiener filter for one noise variance [] of all pixels; None for one each, of no closed form.
   """
+  (prior, basis), mean = _eigenvalues(params), checked(params)[0].mean
+  base.check_shape('noisy', noisy, mean.shape)
+  noise_variance = base.checked_noise_variance(noise_variance, mean)
   if noise_variance.ndim:
     return None
-  prior, basis = _eigenvalues(params)
-  # prior / noise may be infinite or 0 at the ends, where the forms below still hold.
-  kept = 1 / (1 + prior / noise_variance)
-  noisy = jnp.where(jnp.isinf(noise_variance), params.mean, noisy)
-  filtered = noisy + spectral.multiply(basis, kept, params.mean - noisy)
-  variances = basis.diagonal(prior * kept, noisy.shape[1])
-  return filtered, jnp.broadcast_to(variances, noisy.shape)
+  moved, left = posterior.in_basis(basis, prior, noise_variance, noisy - mean)
+  variances = jnp.broadcast_to(basis.diagonal(left, mean.shape[1]), mean.shape)
+  return base.all_or_nan(mean + moved), base.all_or_nan(variances)
 
 
 def principal_components(params: Params, k: int) -> base.PrincipalComponents:
   """Leading eigenpairs: the k waves of largest variance, each of one channel."""
   values, basis = _eigenvalues(params)
-  height, width, channels = params.mean.shape
-  values = jnp.broadcast_to(basis.unfold(values, width), params.mean.shape)
+  height, width, channels = image = jnp.shape(params.mean)
+  base.check_count('k', k, 1, math.prod(image), 'the number of pixels')
+  values = base.all_or_nan(jnp.broadcast_to(basis.unfold(values, width), image))
   leading, index = jax.lax.top_k(values.reshape(-1), k)
   row, column, channel = jnp.unravel_index(index, values.shape)
   waves = basis.modes(row, column, height, width).astype(leading.dtype)
@@ -251,28 +250,29 @@ def autocovariance(params: Circulant) -> Array:
   Periodic: `jnp.roll` by a pixel's place gives its covariance with all pixels of its channel.
   """
   values, basis = _eigenvalues(params)
-  height, width, _ = params.mean.shape
+  height, width, _ = image = jnp.shape(params.mean)
   real = basis.symmetric(values, width)
   covariance = basis.inverse((real, jnp.zeros_like(real)), width) / math.sqrt(height * width)
-  return jnp.broadcast_to(covariance, params.mean.shape)
+  return base.all_or_nan(jnp.broadcast_to(covariance, image))
 
 
 def optimal_scale(params: Params, x: Array) -> Array:
   """Factor of all standard deviations that makes an image most likely: sqrt(r^T cov^-1 r / D). []."""
-  return jnp.sqrt(base.squared_norm(whiten(params, x - params.mean)) / x.size)
+  params, _ = checked(params)
+  base.check_shape('x', x, params.mean.shape)
+  return base.root_mean_square(whiten(params, x - params.mean))
 
 
 def unit_variance(params: Params) -> Params:
   """The same correlations with a variance of 1, on average over a channel's pixels."""
-  own = params.log_spectrum.ndim == 3
+  own = jnp.ndim(params.log_spectrum) == 3
   average = jnp.mean(variance(params), axis=(0, 1) if own else None, keepdims=own)
   return params._replace(log_spectrum=params.log_spectrum - jnp.log(average))
 
 
 def checked(params: Any) -> tuple[Any, spectral.Basis]:
   """Check the shapes, and give the spectrum an axis of channels, 1 or C."""
-  basis = BASES[type(params)]
-  base.check_shape('mean', params.mean, (None, None, None))
+  basis, params = BASES[type(params)], base.checked(params)
   height, width, channels = params.mean.shape
   own = (channels,) if jnp.ndim(params.log_spectrum) == 3 else ()
   base.check_shape('log_spectrum', params.log_spectrum, (height, basis.columns(width), *own))

@@ -17,13 +17,14 @@ Decomposition".
 """
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions import base
+from structured_obs.distributions import base, option_checks
+from structured_obs.distributions.option_checks import Choice, Scale
 from structured_obs.linalg import triangular
 
 Array = jax.Array
@@ -38,11 +39,12 @@ class DensePrecision(NamedTuple):
   chol: Array  # [D, D]  L, lower triangular with a positive diagonal; its upper part is not read
 
 
+@option_checks.checked('dense_precision')
 def family(
-  parametrization: str = 'autoregressive',
-  min_scale: float = 1e-3,
-  max_scale: float = 10.0,
-  initial_scale: float = 0.5,
+  parametrization: Annotated[str, Choice(PARAMETRIZATIONS)] = 'autoregressive',
+  min_scale: Scale = 1e-3,
+  max_scale: Scale = 10.0,
+  initial_scale: Scale = 0.5,
 ) -> base.Family[DensePrecision]:
   """Family of Gaussians with any covariance.
 
@@ -54,9 +56,8 @@ def family(
     initial_scale: that of outputs 0, which stand for independent pixels.
 
   Raises:
-    ValueError: an option is not one of these.
+    TypeError, ValueError: an option is of another type or not one of these.
   """
-  base.check_choice('parametrization', parametrization, PARAMETRIZATIONS)
   base.check_scales('dense_precision', min_scale, initial_scale, max_scale)
   bounds = -math.log(max_scale), -math.log(min_scale)
   offset = base.inverse_soft_clip(-math.log(initial_scale), *bounds)
@@ -68,8 +69,8 @@ def family(
     return shapes
 
   def from_outputs(emitted: dict[str, Array]) -> DensePrecision:
-    image = base.ImageShape(*emitted['mean'].shape)
-    base.check_outputs(emitted, set(outputs(image)))
+    image = base.image_of_outputs(emitted)
+    base.check_outputs(emitted, outputs(image))
     log_diag = base.soft_clip(emitted['log_diag'] + offset, *bounds)
     diag = jnp.exp(log_diag).reshape(-1)
     if image.size == 1:
@@ -96,8 +97,8 @@ def family(
 
 def log_prob(params: DensePrecision, x: Array) -> Array:
   """Log density of an image. [], nats."""
-  constant = params.mean.size * base.LOG_2PI + log_det(params)
-  base.check_shape('x', x, params.mean.shape)
+  constant = jnp.size(params.mean) * base.LOG_2PI + log_det(params)
+  base.check_shape('x', x, jnp.shape(params.mean))
   quadratic = base.squared_norm(whiten(params, x - params.mean))
   return base.nan_unless_finite(-0.5 * (constant + quadratic))
 
@@ -109,11 +110,12 @@ def sample(key: Array, params: DensePrecision) -> Array:
 
 def mean(params: DensePrecision) -> Array:
   """Mean. [H, W, C]."""
-  return params.mean
+  return _checked(params).mean
 
 
 def noise(key: Array, params: DensePrecision) -> Array:
   """White noise for `reparameterize`. [H, W, C]."""
+  params = _checked(params)
   return jax.random.normal(key, params.mean.shape, params.mean.dtype)
 
 
@@ -136,12 +138,14 @@ def variance(params: DensePrecision) -> Array:
   """Marginal variances, from the whole of L^-1. [H, W, C]."""
   lower = _lower(params)
   inverse = triangular.solve(lower, jnp.eye(lower.shape[0], dtype=lower.dtype))
-  return jnp.sum(jnp.square(inverse), axis=0).reshape(params.mean.shape)
+  variances = jnp.sum(jnp.square(inverse), axis=0).reshape(jnp.shape(params.mean))
+  return base.all_or_nan(variances)
 
 
 def innovation_variance(params: DensePrecision) -> Array:
   """Variance of each pixel given all later ones, L_jj^-2. [H, W, C]."""
-  return jnp.square(1 / jnp.diag(_lower(params))).reshape(params.mean.shape)
+  variances = jnp.square(1 / jnp.diag(_lower(params))).reshape(jnp.shape(params.mean))
+  return base.all_or_nan(variances)
 
 
 def covariance_matvec(params: DensePrecision, v: Array) -> Array:
@@ -156,15 +160,21 @@ def precision_matvec(params: DensePrecision, v: Array) -> Array:
 
 def temper(params: DensePrecision, temperature: Array) -> DensePrecision:
   """Scale the covariance by temperature^2."""
-  return params._replace(chol=params.chol / temperature)
+  params = _checked(params)
+  return params._replace(chol=params.chol / base.checked_temperature(temperature, params.mean))
 
 
 def _lower(params: DensePrecision) -> Array:
-  """Check the shapes; L with zeros above its diagonal and NaN for infinite entries. [D, D]."""
-  base.check_shape('mean', params.mean, (None, None, None))
-  size = math.prod(jnp.shape(params.mean))
-  base.check_shape('chol', params.chol, (size, size))
-  return jnp.tril(base.nan_unless_finite(params.chol))
+  """L with zeros above its diagonal and NaN for infinite entries; a bad diagonal is all NaN. [D, D]."""
+  lower = jnp.tril(base.nan_unless_finite(_checked(params).chol))
+  diag = base.positive_or_nan(jnp.diag(lower))
+  return jnp.where(jnp.eye(len(lower), dtype=bool), diag[None], lower)
+
+
+def _checked(params: DensePrecision) -> DensePrecision:
+  """Check the shapes."""
+  size = jnp.size(params.mean)
+  return base.checked(params, chol=(size, size))
 
 
 def _matmul(matrix: Array, v: Array) -> Array:
@@ -173,6 +183,6 @@ def _matmul(matrix: Array, v: Array) -> Array:
 
 def _apply(params: DensePrecision, v: Array, operation) -> Array:
   """An operation (L [D, D], columns [D, 1]) -> [D, 1] on an image [H, W, C]."""
-  lower = _lower(params)
-  base.check_shape('image', v, params.mean.shape)
-  return operation(lower, v.reshape(-1, 1)).reshape(params.mean.shape)
+  lower, shape = _lower(params), jnp.shape(params.mean)
+  base.check_shape('image', v, shape)
+  return base.all_or_nan(operation(lower, v.reshape(-1, 1)).reshape(shape))

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base
+from structured_obs.distributions import base, option_checks, posterior
+from structured_obs.distributions.option_checks import Scale
 
 Array = jax.Array
 
@@ -22,10 +23,11 @@ class Diagonal(NamedTuple):
   log_scale: Array  # [H, W, C]  log of the standard deviation
 
 
+@option_checks.checked('diagonal')
 def family(
-  min_scale: float = 1e-3,
-  max_scale: float = 10.0,
-  initial_scale: float = 0.5,
+  min_scale: Scale = 1e-3,
+  max_scale: Scale = 10.0,
+  initial_scale: Scale = 0.5,
   learn_scale: bool = True,
 ) -> base.Family[Diagonal]:
   """Family of independent normal pixels.
@@ -38,20 +40,21 @@ def family(
       one, and the mean is the only output.
 
   Raises:
-    ValueError: unless 0 < min_scale < initial_scale < max_scale.
+    TypeError, ValueError: an option is of another type or out of its range, or unless
+      min_scale < initial_scale < max_scale.
   """
   base.check_scales('diagonal', min_scale, initial_scale, max_scale)
   bounds = math.log(min_scale), math.log(max_scale)
+  names = ('mean', 'log_scale') if learn_scale else ('mean',)
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
-    return dict.fromkeys(('mean', 'log_scale') if learn_scale else ('mean',), tuple(image))
+    return dict.fromkeys(names, tuple(image))
 
   def from_outputs(outputs: dict[str, Array]) -> Diagonal:
+    shape = jnp.shape(outputs.get('mean', ()))
+    base.check_outputs(outputs, dict.fromkeys(names, shape))
     if not learn_scale:
-      base.check_outputs(outputs, {'mean'})
-      mean = outputs['mean']
-      return Diagonal(mean, jnp.full_like(mean, math.log(initial_scale)))
-    base.check_outputs(outputs, {'mean', 'log_scale'})
+      return Diagonal(outputs['mean'], jnp.full_like(outputs['mean'], math.log(initial_scale)))
     log_scale = base.soft_clip(outputs['log_scale'] + math.log(initial_scale), *bounds)
     return Diagonal(outputs['mean'], log_scale)
 
@@ -92,23 +95,27 @@ def sample(key: Array, params: Diagonal) -> Array:
 
 def mean(params: Diagonal) -> Array:
   """Mean. [H, W, C]."""
-  return params.mean
+  return _checked(params).mean
 
 
 def noise(key: Array, params: Diagonal) -> Array:
   """White noise for `reparameterize`. [H, W, C]."""
+  params = _checked(params)
   return jax.random.normal(key, params.mean.shape, params.mean.dtype)
 
 
 def reparameterize(params: Diagonal, noise: Array) -> Array:
   """Image that this noise stands for. [H, W, C]."""
   params = _checked(params)
+  base.check_shape('noise', noise, params.mean.shape)
   return params.mean + jnp.exp(params.log_scale) * noise
 
 
 def whiten(params: Diagonal, residual: Array) -> Array:
   """Residual in units of standard deviations. [H, W, C]."""
-  return residual * jnp.exp(-_checked(params).log_scale)
+  params = _checked(params)
+  base.check_shape('residual', residual, params.mean.shape)
+  return residual * jnp.exp(-params.log_scale)
 
 
 def log_det(params: Diagonal) -> Array:
@@ -123,27 +130,33 @@ def variance(params: Diagonal) -> Array:
 
 def covariance_matvec(params: Diagonal, v: Array) -> Array:
   """cov v. [H, W, C]."""
+  base.check_shape('v', v, jnp.shape(params.mean))
   return variance(params) * v
 
 
 def precision_matvec(params: Diagonal, v: Array) -> Array:
   """cov^-1 v. [H, W, C]."""
+  base.check_shape('v', v, jnp.shape(params.mean))
   return jnp.exp(-2 * _checked(params).log_scale) * v
 
 
 def temper(params: Diagonal, temperature: Array) -> Diagonal:
   """Scale every standard deviation by the temperature."""
+  params = _checked(params)
+  temperature = base.checked_temperature(temperature, params.mean)
   return params._replace(log_scale=params.log_scale + jnp.log(temperature))
 
 
 def excess_entropy(params: Diagonal) -> Array:
   """Entropy above that of the independent pixel noise: 0, there is nothing else. [], nats."""
-  return jnp.zeros_like(params.mean, shape=())
+  return 0 * jnp.sum(_checked(params).log_scale)
 
 
 def condition(params: Diagonal, x: Array, observed: Array) -> base.Conditional:
   """Distribution of the unobserved pixels: what it was before, since pixels are independent."""
   params = _checked(params)
+  base.check_shape('x', x, params.mean.shape)
+  base.check_mask('observed', observed, params.mean.shape)
   conditional_mean = jnp.where(observed, x, params.mean)
   return base.Conditional(
     mean=conditional_mean,
@@ -160,19 +173,23 @@ def _sample_unobserved(params, conditional_mean, observed, key):
 
 
 def _log_prob_unobserved(params, observed, x):
+  x = jnp.where(observed, params.mean, x)
   return base.nan_unless_finite(jnp.sum(jnp.where(observed, 0, log_prob_by_pixel(params, x))))
 
 
 def posterior_mean(params: Diagonal, noisy: Array, noise_variance: Array) -> tuple[Array, Array]:
   """Mean and variance of the clean image given one with added noise. [H, W, C] each."""
-  prior = variance(params)
-  # prior / noise may be infinite or 0 at the ends, where the forms below still hold.
-  kept = 1 / (1 + prior / noise_variance)
-  return noisy + kept * (params.mean - noisy), prior * kept
+  params, prior = _checked(params), variance(params)
+  base.check_shape('noisy', noisy, params.mean.shape)
+  shares = posterior.shares(prior, base.checked_noise_variance(noise_variance, params.mean))
+  noisy = jnp.where(shares.observed > 0, noisy, params.mean)
+  return shares.prior * params.mean + shares.observed * noisy, prior * shares.prior
 
 
 def principal_components(params: Diagonal, k: int) -> base.PrincipalComponents:
   """Leading eigenpairs: the k pixels of largest variance."""
+  params = _checked(params)
+  base.check_count('k', k, 1, params.mean.size, 'the number of pixels')
   values, pixels = jax.lax.top_k(variance(params).reshape(-1), k)
   vectors = jax.nn.one_hot(pixels, params.mean.size, dtype=values.dtype)
   return base.PrincipalComponents(
@@ -181,8 +198,8 @@ def principal_components(params: Diagonal, k: int) -> base.PrincipalComponents:
 
 
 def _checked(params: Diagonal) -> Diagonal:
-  """Check the shapes; turn infinite scales into NaN."""
-  shape = jnp.shape(params.mean)
-  base.check_shape('mean', params.mean, shape)
-  base.check_shape('log_scale', params.log_scale, shape)
-  return params._replace(log_scale=base.nan_unless_finite(params.log_scale))
+  """Check the shapes; turn scales into NaN unless all are finite."""
+  params = base.as_arrays(params)
+  base.check_shape('mean', params.mean, params.mean.shape)
+  base.check_shape('log_scale', params.log_scale, params.mean.shape)
+  return params._replace(log_scale=base.all_or_nan(params.log_scale))

@@ -30,15 +30,16 @@ References: Salimans et al., "PixelCNN++", 2017, sections 2.1 and 2.2; Gatopoulo
 """
 
 import functools
-import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base
+from structured_obs.distributions import base, option_checks
+from structured_obs.distributions.option_checks import Range
 
 Array = jax.Array
+LogScale = Annotated[float, Range(-30, 30)]
 ON_GRID = 1e-3  # of the distance of two levels: pixels nearer to a level are that level
 
 
@@ -51,12 +52,13 @@ class DiscretizedLogisticMixture(NamedTuple):
   coeffs: Array  # [H, W, K, M]  how much a channel's location moves with one before it
 
 
+@option_checks.checked('discretized_logistic_mixture')
 def family(
-  components: int = 10,
-  levels: int = 256,
-  min_log_scale: float = -7.0,
-  initial_log_scale: float = -1.5,
-  max_log_scale: float = 2.0,
+  components: Annotated[int, Range(1, 4096)] = 10,
+  levels: Annotated[int, Range(2, 256)] = 256,
+  min_log_scale: LogScale = -7.0,
+  initial_log_scale: LogScale = -1.5,
+  max_log_scale: LogScale = 2.0,
   exact_sampling: bool = True,
 ) -> base.Family[DiscretizedLogisticMixture]:
   """Family of discretised logistic mixtures, for images of this many levels without dequantisation.
@@ -71,31 +73,28 @@ def family(
       probabilities have it. Otherwise samples are, as published, real numbers in [-1, 1].
 
   Raises:
-    ValueError: there is no component, levels or scales are out of range.
+    TypeError, ValueError: there is no component, levels or scales are out of range.
   """
-  if components < 1:
-    raise ValueError(f'components must be at least 1, but is {components}.')
-  if not 2 <= levels <= 256:
-    raise ValueError(f'levels must lie between 2 and 256, but is {levels}.')
-  if not -math.inf < min_log_scale < initial_log_scale < max_log_scale < math.inf:
+  if not min_log_scale < initial_log_scale < max_log_scale:
     raise ValueError(
-      'discretized_logistic_mixture needs min_log_scale < initial_log_scale < max_log_scale, all '
-      f'finite; got {min_log_scale}, {initial_log_scale}, {max_log_scale}.'
+      'discretized_logistic_mixture needs min_log_scale < initial_log_scale < max_log_scale; '
+      f'got {min_log_scale}, {initial_log_scale}, {max_log_scale}.'
     )
   start = base.inverse_soft_clip(initial_log_scale, min_log_scale, max_log_scale)
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs_of(image: base.ImageShape) -> dict[str, base.Shape]:
     plane = image.height, image.width
     each, pairs = image.channels * components, _pairs(image.channels) * components
     found = {'logits': (*plane, components), 'locs': (*plane, each), 'log_scales': (*plane, each)}
     return found | ({'coeffs': (*plane, pairs)} if pairs else {})
 
   def from_outputs(outputs: dict[str, Array]) -> DiscretizedLogisticMixture:
-    colour = 'coeffs' in outputs or outputs['locs'].shape[-1] > components
-    names = {'logits', 'locs', 'log_scales'} | ({'coeffs'} if colour else set())
-    base.check_outputs(outputs, names)
+    shape = jnp.shape(outputs.get('locs', ()))
+    height, width, each = shape if len(shape) == 3 else (1, 1, components)
+    image = base.ImageShape(height, width, max(each // components, 1))
+    base.check_outputs(outputs, outputs_of(image))
     locs = outputs['locs']
-    coeffs = outputs['coeffs'] if colour else jnp.zeros_like(locs, shape=(*locs.shape[:2], 0))
+    coeffs = outputs.get('coeffs', jnp.zeros_like(locs, shape=(*locs.shape[:2], 0)))
     log_scales = base.soft_clip(outputs['log_scales'] + start, min_log_scale, max_log_scale)
     parts = (
       part.reshape(*part.shape[:2], part.shape[-1] // components, components)
@@ -104,7 +103,7 @@ def family(
     return DiscretizedLogisticMixture(outputs['logits'], *parts)
 
   return base.Family(
-    outputs,
+    outputs_of,
     from_outputs,
     functools.partial(log_prob, levels=levels),
     functools.partial(sample, levels=levels, exact=exact_sampling),
@@ -137,7 +136,7 @@ def log_prob_by_pixel(params: DiscretizedLogisticMixture, x: Array, levels: int 
   below = jnp.where(first, 0, jax.nn.softplus((offset - half) * inverse))
   width = jnp.where(first | last, 0, jnp.log(-jnp.expm1(-2 * half * inverse)))
   each = jnp.sum(width - above - below, axis=2) + jax.nn.log_softmax(params.logits)
-  found = jax.nn.logsumexp(each, axis=-1)
+  found = base.all_or_nan(jax.nn.logsumexp(each, axis=-1))
   return found * jnp.where(jnp.any(off_grid, axis=-1), jnp.nan, jnp.ones_like(found))
 
 
@@ -182,7 +181,7 @@ def mean(params: DiscretizedLogisticMixture) -> Array:
     loc = _location(params, channel, decided)
     decided.append(_clipped_mean(loc, params.log_scales[:, :, channel]))
   weights = jax.nn.softmax(params.logits)[:, :, None]
-  return jnp.sum(weights * jnp.stack(decided, axis=2), axis=-1)
+  return base.all_or_nan(jnp.sum(weights * jnp.stack(decided, axis=2), axis=-1))
 
 
 def _pairs(channels: int) -> int:
@@ -191,6 +190,7 @@ def _pairs(channels: int) -> int:
 
 def _checked(params: DiscretizedLogisticMixture) -> DiscretizedLogisticMixture:
   """Check the shapes; turn infinite parameters into NaN, which no other component outweighs."""
+  params = base.as_arrays(params)
   base.check_shape('logits', params.logits, (None, None, None))
   height, width, components = params.logits.shape
   base.check_shape('locs', params.locs, (height, width, None, components))
@@ -234,7 +234,7 @@ def _decide(chosen: DiscretizedLogisticMixture, noise: Array, levels: int) -> Ar
     value = _location(chosen, channel, decided) + noise[:, :, channel, None]
     value = jnp.clip(value, -1, 1)
     decided.append(base.round_to_levels(value, levels))
-  return jnp.concatenate(decided, axis=-1) + 0 * chosen.logits
+  return base.all_or_nan(jnp.concatenate(decided, axis=-1) + 0 * chosen.logits)
 
 
 def _clipped_mean(loc: Array, log_scale: Array) -> Array:
@@ -242,7 +242,7 @@ def _clipped_mean(loc: Array, log_scale: Array) -> Array:
 
   It is the midpoint rule of this integral that gives the mean of the rounded variable.
   """
-  scale, low = jnp.exp(log_scale), -jnp.abs(loc)
+  scale, low = jnp.exp(log_scale), jnp.where(loc > 0, -loc, loc)  # |loc| has no derivative at 0
   upper, lower = (low + 1) / scale, (low - 1) / scale
   # Of a wide component the two softplus are almost equal, of a narrow one expm1 overflows.
   width = jnp.minimum(2 / scale, 1)

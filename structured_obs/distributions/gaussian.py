@@ -7,7 +7,9 @@ here use it.
 Letters: H W C image height, width, channels; D = H W C. Log densities and entropies in nats.
 """
 
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,7 @@ def mahalanobis(family: Family[P], params: P, x: Array) -> Array:
 
   Under the model it is chi-square with D degrees of freedom: D on average, with variance 2 D.
   """
-  return base.squared_norm(_gaussian(family).whiten(params, x - family.mean(params)))
+  return base.squared_norm(_gaussian(family).whiten(params, _residual(family, params, x)))
 
 
 def white_image(family: Family[P], params: P, x: Array) -> Array:
@@ -49,7 +51,7 @@ def white_image(family: Family[P], params: P, x: Array) -> Array:
     ValueError: the family is not Gaussian, or whitens into something else than an image.
   """
   primitives = _gaussian(family)
-  white = (primitives.white_image or primitives.whiten)(params, x - family.mean(params))
+  white = (primitives.white_image or primitives.whiten)(params, _residual(family, params, x))
   if not hasattr(white, 'shape') or white.size != x.size:
     raise ValueError('This family does not whiten into an image: it has no `white_image`.')
   return white.reshape(x.shape)
@@ -96,16 +98,26 @@ def variance_inflation(family: Family[P], params: P) -> Array:
 
 
 def covariance_column(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
-  """Covariance of every pixel with one pixel (row, column, channel). [H, W, C]."""
-  mean = family.mean(params)
-  one = jnp.zeros_like(mean).at[pixel].set(1)
+  """Covariance of every pixel with one pixel. [H, W, C].
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    pixel: (row, column, channel), integers; negative ones count from the end.
+
+  Raises:
+    TypeError: the pixel is not three integers.
+    ValueError: it is outside the image. A traced index that is outside gives NaN.
+  """
+  one = _one_pixel(family.mean(params), pixel)
   return _gaussian(family).covariance_matvec(params, one)
 
 
 def correlation(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
-  """Correlation of every pixel with one pixel (row, column, channel). [H, W, C], in [-1, 1]."""
+  """Correlation of every pixel with one pixel, as `covariance_column`. [H, W, C], in [-1, 1]."""
   scale = jnp.sqrt(variance(family, params))
-  return covariance_column(family, params, pixel) / (scale * scale[pixel])
+  own = jnp.sum(scale * _one_pixel(scale, pixel))
+  return covariance_column(family, params, pixel) / (scale * own)
 
 
 def covariance(family: Family[P], params: P, max_size: int = posterior.MAX_DENSE_SIZE) -> Array:
@@ -115,7 +127,8 @@ def covariance(family: Family[P], params: P, max_size: int = posterior.MAX_DENSE
     ValueError: the image has more than `max_size` pixels.
   """
   mean = family.mean(params)
-  _check_dense('covariance', mean.size, max_size)
+  if mean.size > max_size:
+    raise posterior.too_dense('covariance', mean.size, max_size)
   basis = jnp.eye(mean.size, dtype=mean.dtype).reshape(mean.size, *mean.shape)
   columns = jax.vmap(lambda v: _gaussian(family).covariance_matvec(params, v))(basis)
   return columns.reshape(mean.size, mean.size).T
@@ -124,22 +137,20 @@ def covariance(family: Family[P], params: P, max_size: int = posterior.MAX_DENSE
 def temper(family: Family[P], params: P, temperature: Array | float) -> P:
   """Parameters of the same distribution with its covariance scaled by temperature^2.
 
-  A temperature that is not positive gives NaN.
+  A temperature, [], that is not positive or infinite gives NaN.
   """
-  temperature = jnp.asarray(temperature, family.mean(params).dtype)
-  positive = jnp.where(temperature > 0, temperature, jnp.nan)
-  return _gaussian(family).temper(params, positive)
+  temperature = base.checked_temperature(temperature, family.mean(params))
+  return _gaussian(family).temper(params, temperature)
 
 
 def principal_components(family: Family[P], params: P, k: int) -> base.PrincipalComponents:
   """Largest k eigenvalues of the covariance and their eigenvectors.
 
   Raises:
-    ValueError: unless 1 <= k <= D.
+    TypeError, ValueError: unless k is a whole number and 1 <= k <= D.
   """
   mean, gaussian = family.mean(params), _gaussian(family)
-  if not 1 <= k <= mean.size:
-    raise ValueError(f'k must be from 1 to the number of pixels, {mean.size}; got {k}.')
+  base.check_count('k', k, 1, mean.size, 'the number of pixels')
   if gaussian.principal_components is not None:
     return gaussian.principal_components(params, k)
   return leading_components(lambda v: gaussian.covariance_matvec(params, v), mean, k)
@@ -174,7 +185,8 @@ def posterior_mean(
     family: a Gaussian family, the prior of the clean image.
     params: of one image.
     noisy: [H, W, C].
-    noise_variance: [] or [H, W, C]; infinite at a pixel that was not observed.
+    noise_variance: [] or [H, W, C]; infinite at a pixel that was not observed, which is not read. Unless
+      all are at least 0, the result is NaN.
 
   Returns:
     The mean and the marginal variance, [H, W, C] each. The variance is None where the family has no
@@ -182,8 +194,7 @@ def posterior_mean(
   """
   mean, gaussian = family.mean(params), _gaussian(family)
   base.check_shape('noisy', noisy, mean.shape)
-  noise_variance = jnp.asarray(noise_variance, mean.dtype)
-  noise_variance = jnp.where(noise_variance >= 0, noise_variance, jnp.nan)
+  noise_variance = base.checked_noise_variance(noise_variance, mean)
   if gaussian.posterior_mean is not None:
     closed_form = gaussian.posterior_mean(params, noisy, noise_variance)
     if closed_form is not None:
@@ -210,6 +221,28 @@ def _gaussian(family: Family[P]) -> base.Gaussian[P]:
   return family.gaussian
 
 
-def _check_dense(operation: str, size: int, max_size: int) -> None:
-  if size > max_size:
-    raise posterior.too_dense(operation, size, max_size)
+def _residual(family: Family[P], params: P, x: Array) -> Array:
+  mean = family.mean(params)
+  base.check_shape('x', x, mean.shape)
+  return x - mean
+
+
+def _one_pixel(like: Array, pixel: Sequence[int | Array]) -> Array:
+  """1 at a pixel and 0 elsewhere, of the shape of an image; NaN where a traced index is outside."""
+  if len(pixel) != 3 or not all(map(_is_integer, pixel)):
+    raise TypeError(f'pixel must be three integers (row, column, channel); got {pixel}.')
+  found = jnp.ones_like(like)
+  for axis, (index, size) in enumerate(zip(pixel, like.shape, strict=True)):
+    if not isinstance(index, jax.core.Tracer) and not -size <= index < size:
+      raise ValueError(f'pixel must lie in the image of shape {like.shape}; got {pixel}.')
+    places = jax.lax.broadcasted_iota(jnp.int32, like.shape, axis)
+    inside = (index >= -size) & (index < size)
+    here = places == jnp.asarray(index % size, jnp.int32)
+    found = found * jnp.where(inside, here.astype(like.dtype), jnp.nan)
+  return found
+
+
+def _is_integer(index: Any) -> bool:
+  if isinstance(index, jax.Array):
+    return not index.ndim and jnp.issubdtype(index.dtype, jnp.integer)
+  return isinstance(index, numbers.Integral) and not isinstance(index, bool)

@@ -52,7 +52,7 @@ def kl_divergence(family_p: Family, p: Any, family_q: Family, q: Any) -> Array:
   _check_same_image(family_p, p, family_q, q)
   pair = type(p), type(q)
   if pair in CLOSED_FORMS:
-    return CLOSED_FORMS[pair](p, q)
+    return CLOSED_FORMS[pair](base.as_arrays(p), base.as_arrays(q))
   if family_p.gaussian and family_q.gaussian and family_p.mean(p).size <= posterior.MAX_DENSE_SIZE:
     return _dense(family_p, p, family_q, q)
   known = ', '.join(f'{a.__name__} || {b.__name__}' for a, b in CLOSED_FORMS)
@@ -86,8 +86,7 @@ def entropy_monte_carlo(key: Array, family: Family, params: Any, samples: int = 
 
 def _average(function: Callable[[Array], Array], key: Array, samples: int) -> Estimate:
   """Mean of a random number, given a key, and the standard error."""
-  if samples < 2:
-    raise ValueError(f'samples must be at least 2, to give a standard error; got {samples}.')
+  base.check_count('samples', samples, 2, 2**31 - 1, 'that of the largest int32')
   found = jax.lax.map(function, jax.random.split(key, samples))
   return Estimate(jnp.mean(found), jnp.std(found, ddof=1) / samples**0.5)
 
@@ -112,11 +111,11 @@ def _rows(params: LowRank) -> Array:
 
 
 def _as_low_rank(params: Diagonal | LowRank) -> LowRank:
-  """The same distribution with one positive variance for every pixel; others become NaN."""
+  """The same distribution with one variance for every pixel, NaN unless all are positive."""
   if isinstance(params, Diagonal):
     empty = jnp.zeros_like(params.mean, shape=(*params.mean.shape, 0))
     return LowRank(params.mean, empty, jnp.exp(2 * params.log_scale))
-  diag = jnp.where(params.cov_diag > 0, params.cov_diag, jnp.nan)
+  diag = base.positive_or_nan(params.cov_diag)
   return params._replace(cov_diag=jnp.broadcast_to(diag, params.mean.shape))
 
 

@@ -94,6 +94,7 @@ def pattern(channels: int, neighbours: int, cross: int) -> Pattern:
 
 def to_grids(image: Array, pattern: Pattern) -> Array:
   """Image [H, W, C] as grids [G, H, W or W C]."""
+  image = jnp.asarray(image)
   if pattern.split:
     return jnp.moveaxis(image, -1, 0)
   return image.reshape(1, image.shape[0], image.shape[1] * image.shape[2])
@@ -163,32 +164,34 @@ def present(pattern: Pattern, shape: tuple[int, ...]) -> NDArray[np.bool_]:
   return inside & np.tile(linked, (width, 1))
 
 
+def checked(params: Any) -> Any:
+  """The same record of arrays with `mean`, `log_diag`, `off_diag` and `cross`; checks their shapes."""
+  return base.checked(params, log_diag=(...,), off_diag=(..., None), cross=(..., None))
+
+
 def factor(params: Any) -> tuple[Pattern, Factor]:
   """L of a record with `mean`, `log_diag`, `off_diag` and `cross`, whose shapes are checked.
 
   Returns:
     The pattern, and L's factors on its grids: diag [G, H, W or W C], weights [G, H, W or W C, offsets].
   """
-  image = jnp.shape(params.mean)
-  base.check_shape('mean', params.mean, (None, None, None))
-  base.check_shape('log_diag', params.log_diag, image)
-  base.check_shape('off_diag', params.off_diag, (*image, None))
-  base.check_shape('cross', params.cross, (*image, None))
-  chosen = pattern(image[-1], params.off_diag.shape[-1], params.cross.shape[-1])
+  params = checked(params)
+  chosen = pattern(params.mean.shape[-1], params.off_diag.shape[-1], params.cross.shape[-1])
   diag = jnp.exp(base.nan_unless_finite(params.log_diag))
   return chosen, Factor(to_grids(diag, chosen), grid_weights(params.off_diag, params.cross, chosen))
 
 
 def apply(params: Any, v: Array, operation: Callable[..., Array]) -> Array:
   """`operation(factor, v, offsets)` of `linalg.sparse_triangular` on an image. [H, W, C]."""
-  chosen, factors = factor(params)
-  base.check_shape('image', v, params.mean.shape)
+  (chosen, factors), image = factor(params), jnp.shape(params.mean)
+  base.check_shape('image', v, image)
   done = jax.vmap(lambda f, g: operation(f, g, chosen.offsets))(factors, to_grids(v, chosen))
-  return from_grids(done, chosen, params.mean.shape)
+  return base.all_or_nan(from_grids(done, chosen, image))
 
 
 def joined(params: Any) -> tuple[Offsets, Factor]:
   """L on one grid of interleaved channels, whether or not they are linked: its offsets and itself."""
+  params = checked(params)
   image = params.mean.shape
   chosen = pattern(image[-1], params.off_diag.shape[-1], params.cross.shape[-1])
   chosen = interleaved(chosen, image[-1])

@@ -12,12 +12,13 @@ where the paper's form would lose tens of nats in float32.
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, gaussian
+from structured_obs.distributions import base, gaussian, option_checks, posterior
+from structured_obs.distributions.option_checks import Range
 from structured_obs.linalg import woodbury
 
 Array = jax.Array
@@ -46,12 +47,13 @@ class _Flat(NamedTuple):
   diag: Array  # [] or [n]
 
 
+@option_checks.checked('low_rank')
 def family(
-  rank: int = 25,
-  noise_variance: float = 1e-5,
+  rank: Annotated[int, Range(0, 4096)] = 25,
+  noise_variance: option_checks.Variance = 1e-5,
   learn_diag: bool = False,
-  min_variance: float = 1e-6,
-  factor_scale: float = 0.1,
+  min_variance: option_checks.Variance = 1e-6,
+  factor_scale: option_checks.Scale = 0.1,
 ) -> base.Family[LowRank]:
   """Family of low-rank plus diagonal Gaussians.
 
@@ -64,25 +66,22 @@ def family(
     factor_scale: the factor's entries in units of the network's outputs.
 
   Raises:
-    ValueError: the rank is negative or a variance not positive.
+    TypeError, ValueError: an option is no number of its type or out of its range.
   """
   floor = min_variance if learn_diag else 0
-  if not (rank >= 0 and min_variance > 0 and floor < noise_variance < math.inf):
-    raise ValueError(
-      'low_rank needs rank >= 0, positive variances, and min_variance < noise_variance with '
-      f'learn_diag; got rank={rank}, noise_variance={noise_variance}, min_variance={min_variance}.'
-    )
+  if not floor < noise_variance:
+    got = f'got min_variance={min_variance} and noise_variance={noise_variance}.'
+    raise ValueError(f'low_rank with learn_diag needs min_variance < noise_variance; {got}')
   excess = noise_variance - floor
   # Inverse of softplus, exact for small arguments: log(exp(y) - 1) = y + log(1 - exp(-y)).
   offset = excess + math.log(-math.expm1(-excess))
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs_of(image: base.ImageShape) -> dict[str, base.Shape]:
     shapes = {'mean': tuple(image), 'cov_factor': (*image, rank)}
     return shapes | ({'cov_diag': tuple(image)} if learn_diag else {})
 
   def from_outputs(outputs: dict[str, Array]) -> LowRank:
-    names = ['mean', 'cov_factor', 'cov_diag'][: 3 if learn_diag else 2]
-    base.check_outputs(outputs, set(names))
+    base.check_outputs(outputs, outputs_of(base.image_of_outputs(outputs)))
     diag = jnp.full_like(outputs['mean'], noise_variance, shape=())
     if learn_diag:
       diag = min_variance + jax.nn.softplus(outputs['cov_diag'] + offset)
@@ -103,7 +102,7 @@ def family(
     principal_components=principal_components,
     white_image=white_image,
   )
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
+  return base.Family(outputs_of, from_outputs, log_prob, sample, mean, gaussian)
 
 
 def log_prob(params: LowRank, x: Array) -> Array:
@@ -112,7 +111,7 @@ def log_prob(params: LowRank, x: Array) -> Array:
   Float32 is within 0.02 nats of float64 at 12,288 pixels and noise of variance 1e-5, for columns of P
   that repeat or spread over five decades too. Differentiable to any order, in forward and reverse mode.
   """
-  base.check_shape('x', x, params.mean.shape)
+  base.check_shape('x', x, jnp.shape(params.mean))
   return _log_density(_flat(params), x.reshape(-1))
 
 
@@ -123,31 +122,33 @@ def sample(key: Array, params: LowRank) -> Array:
 
 def mean(params: LowRank) -> Array:
   """Mean. [H, W, C]."""
-  return params.mean
+  return _checked(params).mean
 
 
 def noise(key: Array, params: LowRank) -> Noise:
   """White noise for `reparameterize`."""
-  key_factor, key_diag = jax.random.split(key)
+  params, (key_factor, key_diag) = _checked(params), jax.random.split(key)
   image, dtype, rank = params.mean.shape, params.mean.dtype, params.cov_factor.shape[-1]
   return Noise(jax.random.normal(key_factor, (rank,), dtype), jax.random.normal(key_diag, image, dtype))
 
 
 def reparameterize(params: LowRank, noise: Noise) -> Array:
   """Image that this noise stands for: mean + P w + D^1/2 u. [H, W, C]."""
-  return _reparameterize(_flat(params), noise).reshape(params.mean.shape)
+  base.check_shape('noise.factor', noise.factor, jnp.shape(params.cov_factor)[-1:])
+  base.check_shape('noise.diag', noise.diag, jnp.shape(params.mean))
+  return _reparameterize(_flat(params), noise).reshape(noise.diag.shape)
 
 
 def whiten(params: LowRank, residual: Array) -> woodbury.Whitened:
   """Coordinates of a residual [H, W, C] whose squared norms add up to r^T cov^-1 r."""
-  base.check_shape('residual', residual, params.mean.shape)
+  base.check_shape('residual', residual, jnp.shape(params.mean))
   _, cap = _factorise(_flat(params))
   return woodbury.whiten(cap, residual.reshape(-1))
 
 
 def white_image(params: LowRank, residual: Array) -> Array:
   """Residual [H, W, C] made white and left in its place: (D^-1/2 cov D^-1/2)^-1/2 D^-1/2 r."""
-  base.check_shape('residual', residual, params.mean.shape)
+  base.check_shape('residual', residual, jnp.shape(params.mean))
   _, cap = _factorise(_flat(params))
   return woodbury.whiten_symmetrically(cap, residual.reshape(-1)).reshape(residual.shape)
 
@@ -155,7 +156,7 @@ def white_image(params: LowRank, residual: Array) -> Array:
 def log_det(params: LowRank) -> Array:
   """log |cov|. [], nats."""
   diag = _flat(params).diag
-  floor = jnp.sum(jnp.log(diag)) if diag.ndim else params.mean.size * jnp.log(diag)
+  floor = jnp.sum(jnp.log(diag)) if diag.ndim else jnp.size(params.mean) * jnp.log(diag)
   return base.nan_unless_finite(floor) + 2 * excess_entropy(params)
 
 
@@ -167,16 +168,17 @@ def excess_entropy(params: LowRank) -> Array:
 def variance(params: LowRank) -> Array:
   """Marginal variances. [H, W, C]."""
   flat = _flat(params)
-  return (jnp.sum(jnp.square(flat.factor), axis=-1) + flat.diag).reshape(params.mean.shape)
+  variances = jnp.sum(jnp.square(flat.factor), axis=-1) + flat.diag
+  return base.all_or_nan(variances).reshape(jnp.shape(params.mean))
 
 
 def covariance_matvec(params: LowRank, v: Array) -> Array:
   """cov v. [H, W, C]."""
   flat = _flat(params)
-  base.check_shape('v', v, params.mean.shape)
+  base.check_shape('v', v, jnp.shape(params.mean))
   u = v.reshape(-1)
   product = woodbury.matmul(flat.factor, woodbury.matmul(u, flat.factor)) + flat.diag * u
-  return product.reshape(v.shape)
+  return base.all_or_nan(product).reshape(v.shape)
 
 
 def precision_matvec(params: LowRank, v: Array) -> Array:
@@ -186,6 +188,8 @@ def precision_matvec(params: LowRank, v: Array) -> Array:
 
 def temper(params: LowRank, temperature: Array) -> LowRank:
   """Scale the covariance by temperature^2."""
+  params = _checked(params)
+  temperature = base.checked_temperature(temperature, params.mean)
   return params._replace(
     cov_factor=params.cov_factor * temperature,
     cov_diag=params.cov_diag * jnp.square(temperature),
@@ -198,12 +202,9 @@ def condition(params: LowRank, x: Array, observed: Array) -> base.Conditional:
   It is low-rank plus diagonal again: with C_O the capacitance of the observed rows and c the posterior
   mean of the factor's noise, the mean is mean + P c and the factor P C_O^-1/2.
 
-  Args:
-    x: [H, W, C]; its unobserved pixels are not read and may be NaN.
-    observed: [H, W, C] bool, of static shape.
-
   Reference: SOS-VAE, equation 7, without its matrix of the observed pixels' size.
   """
+  params = _checked(params)
   base.check_shape('x', x, params.mean.shape)
   base.check_mask('observed', observed, params.mean.shape)
   flat, seen, pixels = _flat(params), observed.reshape(-1), x.reshape(-1)
@@ -212,11 +213,11 @@ def condition(params: LowRank, x: Array, observed: Array) -> base.Conditional:
   residual = jnp.where(seen, pixels - flat.mean, 0)
   coefficients = woodbury.whiten(cap, residual).coefficients
   rest = _Flat(
-    jnp.where(seen, pixels, flat.mean + woodbury.matmul(flat.factor, coefficients)),
+    jnp.where(seen, pixels, base.all_or_nan(flat.mean + woodbury.matmul(flat.factor, coefficients))),
     jnp.where(seen[:, None], 0, woodbury.matmul(flat.factor, cap.root.T)),
     flat.diag,
   )
-  variance = jnp.where(seen, 0, jnp.sum(jnp.square(rest.factor), axis=-1) + flat.diag)
+  variance = jnp.where(seen, 0, base.all_or_nan(jnp.sum(jnp.square(rest.factor), axis=-1) + flat.diag))
   return base.Conditional(
     mean=rest.mean.reshape(x.shape),
     variance=variance.reshape(x.shape),
@@ -228,7 +229,8 @@ def condition(params: LowRank, x: Array, observed: Array) -> base.Conditional:
 
 
 def _sample_unobserved(rest: _Flat, seen: Array, like: Array, key: Array) -> Array:
-  drawn = _reparameterize(rest, noise(key, LowRank(like, rest.factor, rest.diag)))
+  factor = rest.factor.reshape(*like.shape, rest.factor.shape[-1])
+  drawn = _reparameterize(rest, noise(key, LowRank(like, factor, jnp.ones(()))))
   return jnp.where(seen, rest.mean, drawn).reshape(like.shape)
 
 
@@ -241,21 +243,16 @@ def _log_prob_unobserved(rest: _Flat, seen: Array, x: Array) -> Array:
 
 
 def posterior_mean(params: LowRank, noisy: Array, noise_variance: Array) -> tuple[Array, Array]:
-  """Mean and variance [H, W, C] of the clean image given noisy = clean + N(0, noise_variance).
-
-  Args:
-    params: prior of the clean image.
-    noisy: [H, W, C].
-    noise_variance: [] or [H, W, C], at least 0; infinite where a pixel was not observed.
-  """
+  """Mean and variance [H, W, C] of the clean image given a noisy one; see `gaussian.posterior_mean`."""
+  flat, params = _flat(params), _checked(params)
   base.check_shape('noisy', noisy, params.mean.shape)
-  flat = _flat(params)
-  added = jnp.broadcast_to(noise_variance, noisy.shape).reshape(-1).astype(noisy.dtype)
+  noise_variance = base.checked_noise_variance(noise_variance, params.mean)
+  added = jnp.broadcast_to(noise_variance, noisy.shape).reshape(-1)
   inverse_scale, cap = _factorise(flat._replace(diag=flat.diag + added))
   residual = jnp.where(jnp.isinf(added), 0, noisy.reshape(-1) - flat.mean)
   whitened = woodbury.whiten(cap, residual)
   # E[clean] = mean + P c + D (cov + noise)^-1 r: nothing cancels, however large the noise.
-  kept = 1 / (1 + flat.diag / added)  # share of a pixel's own noise that the observation leaves open
+  kept = posterior.shares(flat.diag, added).prior  # of a pixel's own noise, what is left open
   moved = woodbury.matmul(flat.factor, whitened.coefficients)
   own = flat.diag * whitened.residual * inverse_scale
   spread = jnp.sum(jnp.square(woodbury.matmul(flat.factor, cap.root.T)), axis=-1)
@@ -265,7 +262,8 @@ def posterior_mean(params: LowRank, noisy: Array, noise_variance: Array) -> tupl
 
 def principal_components(params: LowRank, k: int) -> base.PrincipalComponents:
   """Leading eigenpairs of the covariance: for D = eps I and k <= R those of P, else in general."""
-  flat = _flat(params)
+  flat, params = _flat(params), _checked(params)
+  base.check_count('k', k, 1, params.mean.size, 'the number of pixels')
   if flat.diag.ndim or k > min(flat.factor.shape):
     return gaussian.leading_components(functools.partial(covariance_matvec, params), params.mean, k)
   vectors, singular, _ = jnp.linalg.svd(flat.factor, full_matrices=False)
@@ -275,15 +273,17 @@ def principal_components(params: LowRank, k: int) -> base.PrincipalComponents:
 
 
 def _flat(params: LowRank) -> _Flat:
-  """Check the shapes, flatten the pixels, and turn variances that are not positive into NaN."""
-  image = jnp.shape(params.mean)
-  base.check_shape('mean', params.mean, (None, None, None))
-  base.check_shape('cov_factor', params.cov_factor, (*image, None))
-  base.check_shape('cov_diag', params.cov_diag, image if jnp.ndim(params.cov_diag) else ())
+  """Check the shapes, flatten the pixels, and turn variances into NaN unless all are positive."""
+  params = _checked(params)
   diag = params.cov_diag.reshape(-1) if params.cov_diag.ndim else params.cov_diag
   factor = params.cov_factor.reshape(params.mean.size, params.cov_factor.shape[-1])
-  diag = jnp.where((diag > 0) & (diag < jnp.inf), diag, jnp.nan)
-  return _Flat(params.mean.reshape(-1), factor, diag)
+  return _Flat(params.mean.reshape(-1), factor, base.positive_or_nan(diag))
+
+
+def _checked(params: LowRank) -> LowRank:
+  """Check the shapes."""
+  each = jnp.ndim(params.cov_diag) > 0
+  return base.checked(params, cov_factor=(..., None), cov_diag=(...,) if each else ())
 
 
 def _factorise(flat: _Flat) -> tuple[Array, woodbury.Capacitance]:
@@ -297,4 +297,4 @@ def _log_density(flat: _Flat, pixels: Array) -> Array:
 
 def _reparameterize(flat: _Flat, noise: Noise) -> Array:
   own = jnp.sqrt(flat.diag) * noise.diag.reshape(-1)
-  return flat.mean + woodbury.matmul(flat.factor, noise.factor) + own
+  return base.all_or_nan(flat.mean + woodbury.matmul(flat.factor, noise.factor) + own)

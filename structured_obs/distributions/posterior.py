@@ -3,11 +3,17 @@
 An image is seen through independent noise of variance N at each pixel, 0 where it is seen exactly and
 infinite where it is not seen. With s^2 = 1 / (1 + N), t^2 = 1 - s^2 and r the residual of what was seen,
 
-  E[image] = mean + r - t k,   (t Q t + s^2) k = t Q r,   cov = t (t Q t + s^2)^-1 t
+  E[image] = mean + u,   | Q    s  | |u|   | 0 |
+                         | s  -t^2 | |y| = |s r|,   cov = t M^-1 t,   M = t Q t + s^2
 
-holds from N = 0 to infinity, for a conditional (only those two) as for denoising. The system is solved
-by conjugate gradients; its log-determinant and the diagonal of its inverse are the family's own
-(`regularized`) or come from a dense matrix up to `MAX_DENSE_SIZE` pixels.
+holds from N = 0 to infinity, for a conditional (only those two) as for denoising. For any right-hand
+sides a and b of this system, the solution is
+
+  u = s b + t k,   M k = t (a + s b - Q s b),   y = s (a - Q u) + s u - b,
+
+and k comes from conjugate gradients. It is differentiated as the solution of the system, which is smooth
+in N at both ends, where t is not. The log-determinant of M and the diagonal of its inverse are the
+family's own (`regularized`) or come from a dense matrix up to `MAX_DENSE_SIZE` pixels.
 
 Letters: H W C image height, width, channels; D = H W C.
 """
@@ -19,13 +25,51 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.linalg import iterative
+from structured_obs.linalg import iterative, spectral
 
 Array = jax.Array
 Family = base.Family
 
 MAX_DENSE_SIZE = 4096  # pixels up to which a dense [D, D] matrix is formed unasked: 64 MiB in float32
 WORST_RESIDUAL = 1e-2  # relative; a mean from a worse solve is NaN
+SMALL = 1e-24  # of t^2 under a root: variances are even in t, so their derivatives by t^2 exist at 0
+
+
+class Shares(NamedTuple):
+  """What a prior and a noisy observation of one number each add to its posterior mean. They sum to 1."""
+
+  prior: Array  # noise / (prior + noise), of the variances
+  observed: Array  # prior / (prior + noise); 0 where the noise is infinite
+
+
+def shares(prior: Array, noise: Array) -> Shares:
+  """Shares by the variances, with their derivatives, from noise 0 to infinity. Any shape."""
+  unseen = jnp.isinf(noise)
+  finite = jnp.where(unseen, 1, noise)
+  total = prior + finite
+  return Shares(jnp.where(unseen, 1, finite / total), jnp.where(unseen, 0, prior / total))
+
+
+def in_basis(
+  basis: spectral.Basis, prior: Array, noise_variance: Array, residual: Array
+) -> tuple[Array, Array]:
+  """Posterior of an image whose covariance is diagonal in a basis, under noise equal in all pixels.
+
+  Args:
+    basis: in which the covariance is diagonal.
+    prior: its eigenvalues.
+    noise_variance: [], from 0 to infinity.
+    residual: [H, W, C], of the noisy image.
+
+  Returns:
+    The posterior mean less the prior one [H, W, C], and the eigenvalues of the posterior covariance.
+  """
+  share = shares(prior, noise_variance)
+  residual = jnp.where(jnp.isinf(noise_variance), 0, residual)
+  # From the nearer of the two ends, so that rounding is small beside what is left to be known.
+  near = noise_variance < jnp.exp(jnp.mean(jnp.log(prior)))
+  moved = spectral.multiply(basis, jnp.where(near, -share.prior, share.observed), residual)
+  return moved + jnp.where(near, residual, 0), prior * share.prior
 
 
 class _Given(NamedTuple):
@@ -63,16 +107,17 @@ def posterior_mean(
 ) -> tuple[Array, Array | None]:
   """Posterior mean and variance under added noise; see `gaussian.posterior_mean`."""
   mean = family.mean(params)
-  noise = jnp.broadcast_to(noise_variance, mean.shape)
-  seen = 1 / (1 + noise)
-  # 1 - seen without cancellation; 1 where the noise is infinite.
-  hidden = jnp.where(noise < jnp.inf, noise * seen, 1)
-  residual = jnp.where(seen > 0, noisy - mean, 0)
-  scale = jnp.sqrt(hidden)
-  moved, solution = _solve(family, params, scale, seen, residual, None)
+  base.check_shape('noisy', noisy, mean.shape)
+  noise = jnp.broadcast_to(base.checked_noise_variance(noise_variance, mean), mean.shape)
+  unseen = jnp.isinf(noise)
+  seen = jnp.where(unseen, 0, jax.lax.rsqrt(1 + jnp.where(unseen, 0, noise)))
+  hidden = shares(jnp.ones_like(mean), noise).prior
+  residual = jnp.where(unseen, 0, noisy - mean)
+  moved, solution = _solve(family, params, hidden, seen, residual, None)
   moved = jnp.where(solution.residual < WORST_RESIDUAL, moved, jnp.nan)
-  regular = _regularized(family, params, scale, seen)
-  return mean + moved, None if regular is None else hidden * regular[1]
+  scale = jnp.sqrt(jnp.maximum(hidden, SMALL))
+  regular = _regularized(family, params, scale, jnp.square(seen))
+  return mean + moved, None if regular is None else base.all_or_nan(hidden * regular[1])
 
 
 def too_dense(operation: str, size: int, max_size: int) -> ValueError:
@@ -102,19 +147,31 @@ def _fill_in(family, params, observed, x) -> tuple[Array, iterative.Solution]:
   return jnp.where(observed, x, mean + moved), solution
 
 
-def _solve(family, params, scale, ridge, residual, precondition) -> tuple[Array, iterative.Solution]:
-  """r - t k with (t Q t + ridge) k = t Q r."""
-  multiply = _primitives(family).precision_matvec
+def _solve(family, params, hidden, seen, residual, precondition) -> tuple[Array, iterative.Solution]:
+  """E[image] - mean for t^2 = hidden and s = seen, and the solve behind it."""
+  multiply = functools.partial(_primitives(family).precision_matvec, params)
+  root = jnp.sqrt(hidden)
 
   def flat(operation):
     return lambda v: operation(v.reshape(residual.shape)).reshape(-1)
 
-  solution = iterative.conjugate_gradient(
-    flat(lambda v: scale * multiply(params, scale * v) + ridge * v),
-    (scale * multiply(params, residual)).reshape(-1),
-    None if precondition is None else flat(precondition),
-  )
-  return residual - scale * solution.value.reshape(residual.shape), solution
+  def system(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+    u, y = pair
+    return multiply(u) + seen * y, seen * u - hidden * y
+
+  def solve(_, right: tuple[Array, Array]) -> tuple[tuple[Array, Array], iterative.Solution]:
+    a, b = right
+    solution = iterative.conjugate_gradient(
+      flat(lambda v: root * multiply(root * v) + jnp.square(seen) * v),
+      (root * (a + seen * b - multiply(seen * b))).reshape(-1),
+      None if precondition is None else flat(precondition),
+    )
+    u = seen * b + root * solution.value.reshape(b.shape)
+    return (u, seen * (a - multiply(u)) + seen * u - b), solution
+
+  right = jnp.zeros_like(residual), seen * residual
+  (u, _), solution = jax.lax.custom_linear_solve(system, right, solve, symmetric=True, has_aux=True)
+  return u, solution
 
 
 def _regularized(family, params, scale, ridge) -> tuple[Array, Array] | None:

@@ -14,27 +14,27 @@ the paper's authors: an L2 penalty on L and a weight on its log diagonal.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base
+from structured_obs.distributions import base, option_checks
+from structured_obs.distributions.option_checks import Choice, Scale
 
 Array = jax.Array
 
 PRIORS = ('none', 'normal', 'wishart', 'coefficients')
+Name = Annotated[str, Choice(PRIORS)]
 
 
-def log_prior(name: str, scale: float, initial_scale: float) -> Callable[[Any], Array] | None:
+@option_checks.checked('a prior')
+def log_prior(name: Name, scale: Scale, initial_scale: Scale) -> Callable[[Any], Array] | None:
   """`params -> []`, nats, of records with `log_diag`, `off_diag` and `cross`; None without a prior.
 
   Raises:
-    ValueError: the name is unknown or the scale not positive.
+    TypeError, ValueError: the name is unknown or the scale out of its range.
   """
-  base.check_choice('prior', name, PRIORS)
-  if not 0 < scale < math.inf:
-    raise ValueError(f'prior_scale must be positive; got {scale}.')
   if name == 'none':
     return None
 

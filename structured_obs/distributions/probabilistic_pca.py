@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions import low_rank
+from structured_obs.distributions import base, low_rank
 
 OVERSAMPLING = 20  # directions beyond those asked for, which speed the iteration up
 MAX_ROUNDS = 100
@@ -59,7 +59,7 @@ def moments(images: np.ndarray, k: int, convert: Convert | None = None) -> Momen
     convert: of a few images to the floats that are meant; None takes them as they are.
 
   Raises:
-    ValueError: k or the images' shape cannot be.
+    TypeError, ValueError: k or the images' shape cannot be, or a value of them is not finite.
   """
   _check(images, k)
   convert = convert or (lambda batch: batch)
@@ -69,6 +69,8 @@ def moments(images: np.ndarray, k: int, convert: Convert | None = None) -> Momen
     mean += chunk.sum(axis=0) / len(images)
   for chunk in _chunks(images, convert):
     total += float(np.sum((chunk - mean) ** 2)) / len(images)
+  if not math.isfinite(total):
+    raise ValueError('images must be finite numbers whose squares float64 holds; at least one is not.')
 
   def product(basis: np.ndarray) -> np.ndarray:
     found = np.zeros_like(basis)
@@ -107,6 +109,8 @@ def with_noise(images: Moments, variance: float) -> Moments:
 
   That of dequantisation is bin^2 / 12: what is fitted is then what a training with it sees in the mean.
   """
+  if not 0 <= variance < math.inf:
+    raise ValueError(f'The variance of added noise must be at least 0 and finite; got {variance}.')
   return images._replace(
     variances=images.variances + variance, total=images.total + variance * images.size
   )
@@ -130,11 +134,8 @@ def optimum(
     ValueError: the rank cannot be, or the best noise variance is 0, where images fill R dimensions
       only: then there is no largest likelihood.
   """
-  if not 0 <= rank <= min(len(images.variances), images.size - 1):
-    raise ValueError(
-      f'rank must be from 0 to the number of known components, {len(images.variances)}, and below '
-      f'that of pixels, {images.size}; got {rank}.'
-    )
+  known = min(len(images.variances), images.size - 1)
+  base.check_count('rank', rank, 0, known, 'the number of known components, and below that of pixels')
   kept = images.variances[:rank]
   noise = noise_variance
   if noise is None:
@@ -179,6 +180,4 @@ def _check(images: np.ndarray, k: int) -> None:
       'images must be at least two, in one array of shape (N, height, width, channels); got the '
       f'shape {images.shape}.'
     )
-  size = math.prod(images.shape[1:])
-  if not 1 <= k <= size:
-    raise ValueError(f'k must be from 1 to the number of pixels, {size}; got {k}.')
+  base.check_count('k', k, 1, math.prod(images.shape[1:]), 'the number of pixels')

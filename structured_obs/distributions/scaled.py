@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, circulant, gaussian
+from structured_obs.distributions import base, blur_kernels, circulant, gaussian, option_checks
+from structured_obs.distributions.option_checks import Scale
 
 Array = jax.Array
 Family = base.Family
@@ -31,11 +32,19 @@ class Scaled(NamedTuple):
   log_scale: Array  # [H, W, C], log s: a pixel's log standard deviation, less that of the base
 
 
+class _Checked(NamedTuple):
+  """What a family and its parameters say of each pixel."""
+
+  mean: Array  # [H, W, C]
+  log_scale: Array  # [H, W, C]
+
+
+@option_checks.checked('scaled')
 def family(
   inner: Family[Any],
-  min_scale: float = 1e-3,
-  initial_scale: float = 0.1,
-  max_scale: float = 10.0,
+  min_scale: Scale = 1e-3,
+  initial_scale: Scale = 0.1,
+  max_scale: Scale = 10.0,
 ) -> Family[Scaled]:
   """Family of a base family's correlations with standard deviations of its own for every pixel.
 
@@ -46,7 +55,7 @@ def family(
     max_scale: largest one.
 
   Raises:
-    ValueError: the base is not Gaussian, or a scale is out of range.
+    TypeError, ValueError: the base is not Gaussian, or a scale is no number or out of range.
   """
   base.check_scales('scaled', min_scale, initial_scale, max_scale)
   if inner.gaussian is None:
@@ -61,12 +70,14 @@ def family(
   def from_outputs(emitted: dict[str, Array]) -> Scaled:
     if NAME not in emitted:
       raise ValueError(f'from_outputs needs the output {NAME!r}; got {sorted(emitted)}.')
+    image = base.image_of_outputs(emitted)
+    base.check_shape(f'The output {NAME!r}', emitted[NAME], tuple(image))
     params = inner.from_outputs({name: x for name, x in emitted.items() if name != NAME})
     log_scale = base.soft_clip(emitted[NAME] + offset, *bounds)
     return Scaled(params, log_scale - 0.5 * jnp.log(variance(params)))
 
   def mean(params: Scaled) -> Array:
-    return inner.mean(params.base)
+    return _checked(inner, params).mean
 
   def log_prior(params: Scaled) -> Array:
     assert inner.log_prior is not None
@@ -78,24 +89,26 @@ def family(
   return base.Family(outputs, from_outputs, log_prob, sample, mean, primitives, prior, inner.kernel)
 
 
+@option_checks.checked('scaled_circulant')
 def circulant_family(
-  kernel_size: int = 11,
-  parametrization: str = 'regularised',
-  noise: float = 0.025,
-  epsilon: float = 0.5,
-  floor: float = 1e-3,
-  taps: str = 'softmax',
+  kernel_size: blur_kernels.KernelSize = 11,
+  parametrization: blur_kernels.Parametrization = 'regularised',
+  noise: blur_kernels.Noise = 0.025,
+  epsilon: blur_kernels.Epsilon = 0.5,
+  floor: blur_kernels.Floor = 1e-3,
+  taps: blur_kernels.Taps = 'softmax',
   per_channel: bool = False,
   reflect: bool = False,
-  gaussian_variance: float = 0.0,
-  min_scale: float = 1e-3,
-  initial_scale: float = 0.1,
-  max_scale: float = 10.0,
+  gaussian_variance: blur_kernels.GaussianVariance = 0.0,
+  min_scale: Scale = 1e-3,
+  initial_scale: Scale = 0.1,
+  max_scale: Scale = 10.0,
 ) -> Family[Scaled]:
   """Family of blurred noise with standard deviations of its own for every pixel.
 
   The scales are those of `family`, and the rest is that of `circulant.family`.
   """
+  base.check_scales('scaled_circulant', min_scale, initial_scale, max_scale)
   inner = circulant.family(
     kernel_size=kernel_size,
     parametrization=parametrization,
@@ -122,7 +135,7 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
     return _outer(inner, params, primitives.reparameterize(params.base, noise))
 
   def divided(whiten: Callable[[Any, Array], Any]) -> Callable[[Scaled, Array], Any]:
-    return lambda params, residual: whiten(params.base, residual / _scale(inner, params))
+    return lambda params, residual: whiten(params.base, residual / _scale(inner, params, residual))
 
   def log_det(params: Scaled) -> Array:
     return primitives.log_det(params.base) + 2 * jnp.sum(_log_scale(inner, params))
@@ -131,11 +144,11 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
     return primitives.variance(params.base) * jnp.square(_scale(inner, params))
 
   def covariance_matvec(params: Scaled, v: Array) -> Array:
-    scale = _scale(inner, params)
+    scale = _scale(inner, params, v)
     return scale * primitives.covariance_matvec(params.base, scale * v)
 
   def precision_matvec(params: Scaled, v: Array) -> Array:
-    scale = _scale(inner, params)
+    scale = _scale(inner, params, v)
     return primitives.precision_matvec(params.base, v / scale) / scale
 
   def innovation_variance(params: Scaled) -> Array:
@@ -177,7 +190,8 @@ def _sample(inner: Family[Any], key: Array, params: Scaled) -> Array:
 
 def _condition(inner: Family[Any], params: Scaled, x: Array, observed: Array) -> base.Conditional:
   """The base's conditional distribution, scaled."""
-  mean = _mean(inner, params)
+  mean = _checked(inner, params, x).mean
+  base.check_mask('observed', observed, mean.shape)
   seen = jnp.where(observed, x, mean)
   given = gaussian.condition(inner, params.base, _inner(inner, params, seen), observed)
   variance = None if given.variance is None else given.variance * jnp.square(_scale(inner, params))
@@ -196,6 +210,7 @@ def _sample_unobserved(inner, given, params, x, observed, key):
 
 def _log_prob_unobserved(inner, given, params, _, observed, x):
   log_scales = jnp.sum(jnp.where(observed, 0, _log_scale(inner, params)))
+  x = jnp.where(observed, _mean(inner, params), x)
   return given.log_prob(_inner(inner, params, x)) - log_scales
 
 
@@ -203,10 +218,14 @@ def _posterior_mean(
   inner: Family[Any], params: Scaled, noisy: Array, noise_variance: Array
 ) -> tuple[Array, Array | None]:
   """The base's posterior mean and variance under noise divided by the scales. [H, W, C] each."""
-  scale = _scale(inner, params)
-  noisy = jnp.where(jnp.isinf(noise_variance), _mean(inner, params), noisy)
+  scale, mean = _scale(inner, params, noisy), _mean(inner, params)
+  noise_variance = base.checked_noise_variance(noise_variance, mean)
+  unseen = jnp.isinf(noise_variance)
+  # Infinite numbers have no part in a derivative.
+  scaled = jnp.where(unseen, 0, noise_variance) / jnp.square(scale)
+  seen = _inner(inner, params, jnp.where(unseen, mean, noisy))
   mean, variance = gaussian.posterior_mean(
-    inner, params.base, _inner(inner, params, noisy), noise_variance / jnp.square(scale)
+    inner, params.base, seen, jnp.where(unseen, jnp.inf, scaled)
   )
   return _outer(inner, params, mean), None if variance is None else variance * jnp.square(scale)
 
@@ -223,17 +242,22 @@ def _inner(inner: Family[Any], params: Scaled, image: Array) -> Array:
   return mean + (image - mean) / _scale(inner, params)
 
 
-def _scale(inner: Family[Any], params: Scaled) -> Array:
-  return jnp.exp(_log_scale(inner, params))
+def _scale(inner: Family[Any], params: Scaled, image: Array | None = None) -> Array:
+  return jnp.exp(_checked(inner, params, image).log_scale)
 
 
 def _log_scale(inner: Family[Any], params: Scaled) -> Array:
-  """Checked log scales, in which infinite values have become NaN. [H, W, C]."""
-  base.check_shape('log_scale', params.log_scale, _mean(inner, params).shape)
-  return base.nan_unless_finite(params.log_scale)
+  return _checked(inner, params).log_scale
 
 
 def _mean(inner: Family[Any], params: Scaled) -> Array:
-  mean = inner.mean(params.base)
-  base.check_shape('mean', mean, (None, None, None))
-  return mean
+  return _checked(inner, params).mean
+
+
+def _checked(inner: Family[Any], params: Scaled, image: Array | None = None) -> _Checked:
+  """Mean and log scales, NaN unless all are finite; checks their shapes, and that of an image."""
+  mean, log_scale = inner.mean(params.base), jnp.asarray(params.log_scale)
+  base.check_shape('log_scale', log_scale, mean.shape)
+  if image is not None:
+    base.check_shape('image', image, mean.shape)
+  return _Checked(mean, base.all_or_nan(log_scale))

@@ -19,18 +19,21 @@ Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, equ
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, links, priors
+from structured_obs.distributions import base, links, option_checks, priors
+from structured_obs.distributions.option_checks import Choice, Range, Scale
 from structured_obs.linalg import banded, regression, selected_inverse, sparse_triangular
 
 Array = jax.Array
 Factor = sparse_triangular.Factor
 
 PARAMETRIZATIONS = ('autoregressive', 'raw')
+FilterSize = Annotated[int, Range(1, 99, odd=True)]
+Channels = Annotated[str, Choice(links.CHANNELS)]
 MAX_BAND = 2**26  # entries of a banded matrix that is formed unasked: 256 MiB in float32
 
 
@@ -43,15 +46,16 @@ class SparsePrecision(NamedTuple):
   cross: Array  # [H, W, C, X]  its links to other channels
 
 
+@option_checks.checked('sparse_precision')
 def family(
-  filter_size: int = 5,
-  channels: str = 'none',
-  parametrization: str = 'autoregressive',
-  min_scale: float = 1e-3,
-  max_scale: float = 10.0,
-  initial_scale: float = 0.5,
-  prior: str = 'none',
-  prior_scale: float = 1.0,
+  filter_size: FilterSize = 5,
+  channels: Channels = 'none',
+  parametrization: Annotated[str, Choice(PARAMETRIZATIONS)] = 'autoregressive',
+  min_scale: Scale = 1e-3,
+  max_scale: Scale = 10.0,
+  initial_scale: Scale = 0.5,
+  prior: priors.Name = 'none',
+  prior_scale: Scale = 1.0,
 ) -> base.Family[SparsePrecision]:
   """Family of Gaussians with a sparse Cholesky factor of the precision.
 
@@ -68,11 +72,9 @@ def family(
     prior_scale: its parameter.
 
   Raises:
-    ValueError: an option is not one of these.
+    TypeError, ValueError: an option is not one of these.
   """
   neighbours = len(sparse_triangular.offsets(filter_size))
-  links.cross_links(channels, neighbours, 1)
-  base.check_choice('parametrization', parametrization, PARAMETRIZATIONS)
   base.check_scales('sparse_precision', min_scale, initial_scale, max_scale)
   bounds = -math.log(max_scale), -math.log(min_scale)
   offset = base.inverse_soft_clip(-math.log(initial_scale), *bounds)
@@ -84,8 +86,8 @@ def family(
     return {'mean': shape, 'log_diag': shape, **linked}
 
   def from_outputs(emitted: dict[str, Array]) -> SparsePrecision:
-    image = base.ImageShape(*emitted['mean'].shape)
-    base.check_outputs(emitted, set(outputs(image)))
+    image = base.image_of_outputs(emitted)
+    base.check_outputs(emitted, outputs(image))
     empty = jnp.zeros_like(emitted['mean'], shape=(*image, 0))
     log_diag = base.soft_clip(emitted['log_diag'] + offset, *bounds)
     off_diag, cross = emitted.get('off_diag', empty), emitted.get('cross', empty)
@@ -115,6 +117,7 @@ def log_prob(params: SparsePrecision, x: Array) -> Array:
 
   Reference: SUPN, equation 4, with the constants that it leaves out.
   """
+  params = links.checked(params)
   base.check_shape('x', x, params.mean.shape)
   pattern, factor = links.factor(params)
   log_diag, residual = (links.to_grids(a, pattern) for a in (params.log_diag, x - params.mean))
@@ -129,11 +132,12 @@ def sample(key: Array, params: SparsePrecision) -> Array:
 
 def mean(params: SparsePrecision) -> Array:
   """Mean. [H, W, C]."""
-  return params.mean
+  return links.checked(params).mean
 
 
 def noise(key: Array, params: SparsePrecision) -> Array:
   """White noise for `reparameterize`. [H, W, C]."""
+  params = links.checked(params)
   return jax.random.normal(key, params.mean.shape, params.mean.dtype)
 
 
@@ -149,15 +153,14 @@ def whiten(params: SparsePrecision, residual: Array) -> Array:
 
 def log_det(params: SparsePrecision) -> Array:
   """log |cov|. [], nats."""
-  links.factor(params)
-  return -2 * base.nan_unless_finite(jnp.sum(params.log_diag))
+  return -2 * base.nan_unless_finite(jnp.sum(links.checked(params).log_diag))
 
 
 def variance(params: SparsePrecision) -> Array:
   """Marginal variances, exact, by selected inversion. [H, W, C]."""
   pattern, factor = links.factor(params)
   grids = jax.vmap(lambda one: selected_inverse.variances(one, pattern.offsets))(factor)
-  return links.from_grids(grids, pattern, params.mean.shape)
+  return base.all_or_nan(links.from_grids(grids, pattern, jnp.shape(params.mean)))
 
 
 def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Array, Array] | None:
@@ -171,7 +174,9 @@ def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Ar
   Returns:
     None for an image whose band has more than `MAX_BAND` entries.
   """
-  pattern, factor = links.factor(params)
+  (pattern, factor), image = links.factor(params), jnp.shape(params.mean)
+  base.check_shape('scale', scale, image)
+  base.check_shape('ridge', ridge, image)
   rows, columns = (max((abs(o[axis]) for o in pattern.offsets), default=0) for axis in (0, 1))
   if factor.diag.size * (rows * factor.diag.shape[-1] + columns + 1) > MAX_BAND:
     return None
@@ -184,12 +189,12 @@ def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Ar
 
   grids = (links.to_grids(a, pattern) for a in (scale, ridge))
   log_dets, inverse = jax.vmap(one)(factor, *grids)
-  return jnp.sum(log_dets), links.from_grids(inverse, pattern, params.mean.shape)
+  return jnp.sum(log_dets), links.from_grids(inverse, pattern, image)
 
 
 def innovation_variance(params: SparsePrecision) -> Array:
   """Variance of each pixel given all later ones, exp(-2 log_diag). [H, W, C]."""
-  return jnp.exp(-2 * params.log_diag)
+  return base.all_or_nan(jnp.exp(-2 * links.checked(params).log_diag))
 
 
 def covariance_matvec(params: SparsePrecision, v: Array) -> Array:
@@ -208,6 +213,7 @@ def precision_diagonal(params: SparsePrecision) -> Array:
   def squared(factor: Factor, v: Array, offsets: links.Offsets) -> Array:
     return sparse_triangular.matvec(jax.tree.map(jnp.square, factor), v, offsets)
 
+  params = links.checked(params)
   return links.apply(params, jnp.ones_like(params.mean), squared)  # the rows' squared norms
 
 
@@ -218,6 +224,8 @@ def solve(params: SparsePrecision, v: Array) -> Array:
 
 def temper(params: SparsePrecision, temperature: Array) -> SparsePrecision:
   """Scale the covariance by temperature^2."""
+  params = links.checked(params)
+  temperature = base.checked_temperature(temperature, params.mean)
   return params._replace(
     log_diag=params.log_diag - jnp.log(temperature),
     off_diag=params.off_diag / temperature,
@@ -226,12 +234,9 @@ def temper(params: SparsePrecision, temperature: Array) -> SparsePrecision:
 
 
 def last_rows(params: SparsePrecision, rows: int) -> SparsePrecision:
-  """Marginal distribution of the last rows of the image. It costs nothing: L's own last block.
-
-  Raises:
-    ValueError: unless 1 <= rows <= H.
-  """
-  _check_rows(rows, params.mean.shape[0])
+  """Marginal distribution of the last rows of the image, 1 to H: L's own last block, at no cost."""
+  params = links.checked(params)
+  base.check_count('rows', rows, 1, params.mean.shape[0], 'the height')
   return jax.tree.map(lambda leaf: leaf[leaf.shape[0] - rows :], params)
 
 
@@ -246,9 +251,10 @@ def given_last_rows(params: SparsePrecision, x: Array, rows: int) -> SparsePreci
   Raises:
     ValueError: unless 1 <= rows < H.
   """
+  params = links.checked(params)
   height = params.mean.shape[0]
   base.check_shape('x', x, params.mean.shape)
-  _check_rows(rows, height - 1)
+  base.check_count('rows', rows, 1, height - 1, 'the height less one')
   seen = (jnp.arange(height) >= height - rows)[:, None, None]
   pull = whiten(params, jnp.where(seen, x - params.mean, 0))
   first = links.masked(jax.tree.map(lambda leaf: leaf[: height - rows], params))
@@ -256,8 +262,9 @@ def given_last_rows(params: SparsePrecision, x: Array, rows: int) -> SparsePreci
   return first._replace(mean=first.mean - moved)
 
 
+@option_checks.checked('sparse_precision')
 def from_covariance(
-  mean: Array, covariance: Array, filter_size: int = 5, channels: str = 'none'
+  mean: Array, covariance: Array, filter_size: FilterSize = 5, channels: Channels = 'none'
 ) -> SparsePrecision:
   """The parameters of least KL(N(mean, covariance) || .), in closed form.
 
@@ -271,8 +278,9 @@ def from_covariance(
     channels: how the channels are linked, as in `family`.
 
   Raises:
-    ValueError: an option is unknown or a shape wrong.
+    TypeError, ValueError: an option is unknown or a shape wrong.
   """
+  mean, covariance = jnp.asarray(mean), jnp.asarray(covariance)
   base.check_shape('mean', mean, (None, None, None))
   base.check_shape('covariance', covariance, (mean.size, mean.size))
   neighbours = len(sparse_triangular.offsets(filter_size))
@@ -287,8 +295,3 @@ def from_covariance(
   grid = weights.reshape(mean.shape[0], columns, count)
   log_diag = -0.5 * jnp.log(variance).reshape(mean.shape)
   return SparsePrecision(mean, log_diag, *links.links_from_grid(grid, pattern, mean.shape))
-
-
-def _check_rows(rows: int, most: int) -> None:
-  if not 1 <= rows <= most:
-    raise ValueError(f'rows must be from 1 to {most}; got {rows}.')

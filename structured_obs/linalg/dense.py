@@ -19,18 +19,21 @@ Matrix = NDArray[np.float64]
 
 def log_prob(mean: ArrayLike, cov: ArrayLike, x: ArrayLike) -> float:
   """Log density of N(mean, cov) at x, with all constants. Nats."""
+  _check(cov, mean=mean, x=x)
   residual = _vector(x) - _vector(mean)
   return -0.5 * (residual.size * math.log(2 * math.pi) + log_det(cov) + mahalanobis(cov, residual))
 
 
 def mahalanobis(cov: ArrayLike, residual: ArrayLike) -> float:
   """Squared Mahalanobis norm residual^T cov^-1 residual."""
+  _check(cov, residual=residual)
   whitened = np.linalg.solve(np.linalg.cholesky(_matrix(cov)), _vector(residual))
   return float(whitened @ whitened)
 
 
 def log_det(cov: ArrayLike) -> float:
   """Log determinant of a covariance. Nats."""
+  _check(cov)
   return float(2 * np.sum(np.log(np.diagonal(np.linalg.cholesky(_matrix(cov))))))
 
 
@@ -44,6 +47,8 @@ def kl_divergence(
   mean_p: ArrayLike, cov_p: ArrayLike, mean_q: ArrayLike, cov_q: ArrayLike
 ) -> float:
   """KL(N(mean_p, cov_p) || N(mean_q, cov_q)). Nats."""
+  _check(cov_p, mean_p=mean_p, mean_q=mean_q)
+  _check(cov_q, mean_q=mean_q)
   cov_p, cov_q = _matrix(cov_p), _matrix(cov_q)
   shift = _vector(mean_q) - _vector(mean_p)
   trace = float(np.trace(np.linalg.solve(cov_q, cov_p)))
@@ -54,6 +59,7 @@ def kl_divergence(
 
 def marginal(mean: ArrayLike, cov: ArrayLike, kept: ArrayLike) -> tuple[Vector, Matrix]:
   """Mean [O] and covariance [O, O] of the dimensions where the boolean mask `kept` [D] is true."""
+  _check(cov, mean=mean, kept=kept)
   kept = np.asarray(kept, bool).ravel()
   return _vector(mean)[kept], _matrix(cov)[np.ix_(kept, kept)]
 
@@ -62,6 +68,7 @@ def condition(
   mean: ArrayLike, cov: ArrayLike, x: ArrayLike, observed: ArrayLike
 ) -> tuple[Vector, Matrix]:
   """Mean [A] and covariance [A, A] of the dimensions not `observed` [D], given the values x there."""
+  _check(cov, mean=mean, x=x, observed=observed)
   mean, cov, x = _vector(mean), _matrix(cov), _vector(x)
   seen = np.asarray(observed, bool).ravel()
   rest = ~seen
@@ -74,9 +81,20 @@ def posterior(
   mean: ArrayLike, cov: ArrayLike, noisy: ArrayLike, noise_variance: float
 ) -> tuple[Vector, Matrix]:
   """Mean [D] and covariance [D, D] of x given noisy = x + white noise of that variance."""
+  _check(cov, mean=mean, noisy=noisy)
   mean, cov = _vector(mean), _matrix(cov)
   gain = _matrix(np.linalg.solve(cov + noise_variance * np.eye(len(cov)), cov).T)
   return mean + gain @ (_vector(noisy) - mean), _matrix(noise_variance * gain)
+
+
+def _check(cov: ArrayLike, **vectors: ArrayLike) -> None:
+  """Raises ValueError unless a covariance is [D, D] and each vector has D entries, in any shape."""
+  shape = np.shape(cov)
+  if len(shape) != 2 or shape[0] != shape[1]:
+    raise ValueError(f'A covariance must be [D, D]; got shape {shape}.')
+  for name, vector in vectors.items():
+    if np.size(vector) != shape[0]:
+      raise ValueError(f'{name} must have {shape[0]} entries, as the covariance; got {np.size(vector)}.')
 
 
 def _vector(values: ArrayLike) -> Vector:

@@ -51,10 +51,13 @@ def conjugate_gradient(
     precondition: of an approximate inverse of A, symmetric positive definite too.
     max_iterations: the iteration ends here at the latest.
   """
+  _check_vector(rhs)
   inverse = precondition if precondition is not None else lambda v: v
   tolerance = 10 * float(jnp.finfo(rhs.dtype).eps)
 
   def iterate(product: Matvec, b: Array) -> tuple[Array, Array]:
+    unit = power_of_two(b)
+    b = b / unit
     goal = tolerance**2 * jnp.sum(jnp.square(b))
 
     def going(state) -> Array:
@@ -64,23 +67,41 @@ def conjugate_gradient(
     def step(state):
       value, residual, direction, slope, count = state
       image = product(direction)
-      length = slope / jnp.sum(direction * image)
+      size = power_of_two(image)
+      length = slope / jnp.sum(direction * (image / size)) / size
       residual = residual - length * image
-      near = inverse(residual)
+      near = inverse(residual) / inverse_unit
       next_slope = jnp.sum(residual * near)
       next_direction = near + (next_slope / slope) * direction
       return value + length * direction, residual, next_direction, next_slope, count + 1
 
     near = inverse(b)
+    inverse_unit = power_of_two(near)
+    near = near / inverse_unit
     start = jnp.zeros_like(b), b, near, jnp.sum(b * near), jnp.zeros_like(b, jnp.int32, shape=())
     value, *_, count = jax.lax.while_loop(going, step, start)
-    return value, count
+    return unit * value, count
 
   solution = jax.lax.custom_linear_solve(matvec, rhs, iterate, symmetric=True, has_aux=True)
   value, iterations = solution
-  norm = jnp.linalg.norm(rhs)
-  residual = jnp.linalg.norm(matvec(value) - rhs) / jnp.where(norm > 0, norm, 1)
-  return Solution(value, residual, iterations)
+  found, right = jax.lax.stop_gradient((value, rhs))
+  unit = power_of_two(right)
+  norm = jnp.linalg.norm(right / unit)
+  error = jax.lax.stop_gradient(matvec(found / unit)) - right / unit
+  return Solution(value, jnp.linalg.norm(error) / jnp.where(norm > 0, norm, 1), iterations)
+
+
+def power_of_two(v: Array) -> Array:
+  """Power of two above the largest magnitude of any entry; 2 if that is 0 or not finite. [].
+
+  Dividing by it is exact, and keeps squares away from both ends of the type. It has no derivative.
+  """
+  info = jnp.finfo(v.dtype)
+  largest = jnp.max(jnp.abs(jax.lax.stop_gradient(v)), initial=0)
+  largest = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
+  # A power of two whose reciprocal is a normal number too.
+  exponent = jnp.clip(jnp.frexp(largest)[1], info.minexp + 2, -info.minexp - 2)
+  return jnp.ldexp(jnp.ones_like(largest), exponent)
 
 
 def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigenpairs:
@@ -91,20 +112,35 @@ def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigen
   a fifth of all eigenpairs; more take the dense way up to `MAX_DENSE_SIZE`.
 
   Raises:
-    ValueError: unless 1 <= k <= n, and 5 k < n beyond the largest dense size.
+    TypeError, ValueError: unless k is whole, 1 <= k <= n, and 5 k < n beyond the largest dense size.
   """
+  if isinstance(k, bool) or not isinstance(k, int):
+    raise TypeError(f'k must be a whole number; got {k!r}.')
   if not 1 <= k <= size:
     raise ValueError(f'k must be from 1 to the number of pixels, {size}; got {k}.')
+  start = jax.random.normal(jax.random.key(0), (size, k), dtype)
+  unit = power_of_two(matvec(start[:, 0]))
+
+  def scaled(v: Array) -> Array:
+    return matvec(v) / unit
+
   if size <= DENSE_SIZE or (5 * k >= size and size <= MAX_DENSE_SIZE):
-    dense = jax.vmap(matvec)(jnp.eye(size, dtype=dtype))
+    dense = jax.vmap(scaled)(jnp.eye(size, dtype=dtype))
     values, columns = jnp.linalg.eigh((dense + dense.T) / 2)
     values, vectors = values[::-1][:k], columns.T[::-1][:k]
   elif 5 * k >= size:
     raise ValueError(f'k must be below a fifth of the number of pixels, {size}; got {k}.')
   else:
-    start = jax.random.normal(jax.random.key(0), (size, k), dtype)
-    product = jax.vmap(matvec, in_axes=1, out_axes=1)
+    product = jax.vmap(scaled, in_axes=1, out_axes=1)
     values, columns, _ = sparse_linalg.lobpcg_standard(product, start, m=200)
     vectors = columns.T
-  error = jax.vmap(matvec)(vectors) - values[:, None] * vectors
-  return Eigenpairs(values, vectors, jnp.linalg.norm(error, axis=1) / values)
+  error = jax.lax.stop_gradient(jax.vmap(scaled)(vectors) - values[:, None] * vectors)
+  return Eigenpairs(unit * values, vectors, jnp.linalg.norm(error, axis=1) / values)
+
+
+def _check_vector(rhs: Array) -> None:
+  if jnp.ndim(rhs) != 1 or not jnp.issubdtype(jnp.result_type(rhs), jnp.floating):
+    raise ValueError(
+      f'rhs must be one vector [n] of floats; got {jnp.result_type(rhs)} of shape {jnp.shape(rhs)}. '
+      'Map over further right-hand sides with jax.vmap.'
+    )

@@ -22,8 +22,16 @@ def on_neighbours(covariance: Array, neighbours: Array, present: Array) -> tuple
 
   Returns:
     coefficients [D, K] and variances [D].
+
+  Raises:
+    ValueError: the shapes do not match.
   """
   size, count = neighbours.shape
+  if covariance.shape != (size, size) or present.shape != neighbours.shape:
+    raise ValueError(
+      'covariance must be [D, D], and neighbours and present [D, K]; '
+      f'got {covariance.shape}, {neighbours.shape} and {present.shape}.'
+    )
   own = jnp.arange(size, dtype=neighbours.dtype)[:, None]
   others = jnp.where(present, neighbours, own)
   both = present[:, :, None] & present[:, None, :]

@@ -234,22 +234,6 @@ def test_a_fixed_gaussian_kernel_and_scale():
   np.testing.assert_allclose(log_spectrum[0], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-  ({'parametrization': 'paper'}, 'regularised, wiener, inverse_eps'),
-  ({'taps': 'relu'}, 'softmax, raw'),
-  ({'scale': 'optimal'}, 'learned, fixed'),
-  ({'noise': 1e-9}, 'at least 1e-08'),
-  ({'floor': 0.0}, 'at least 1e-08'),
-  ({'epsilon': 0.0}, 'epsilon > 0'),
-  ({'kernel_size': 0}, 'kernel_size >= 1'),
-  ({'gaussian_variance': -1.0}, 'gaussian_variance >= 0'),
-  ({'initial_scale': 20.0}, 'initial_scale < max_scale'),
-])  # fmt: skip
-def test_options_out_of_range_are_refused(options: dict[str, Any], message: str):
-  with pytest.raises(ValueError, match=message):
-    circulant.family(**options)
-
-
 @pytest.mark.x64
 @pytest.mark.parametrize(('noise', 'epsilon', 'log_integral'), [
   (0.025, 0.5, 2675), (0.025, 0.05, 9086), (0.005, 0.5, -1545)

@@ -94,15 +94,3 @@ def test_one_pixel():
   assert params.chol.shape == (1, 1)
   expected = -0.5 * np.log(2 * np.pi * 4) - 1 / 8
   np.testing.assert_allclose(family.log_prob(params, jnp.zeros((1, 1, 1))), expected, rtol=1e-3)
-
-
-@pytest.mark.parametrize(
-  ('options', 'message'),
-  [
-    ({'parametrization': 'cholesky'}, 'autoregressive, raw'),
-    ({'min_scale': 1.0, 'initial_scale': 0.5}, '0 < min_scale < initial_scale < max_scale'),
-  ],
-)
-def test_wrong_options(options, message: str):
-  with pytest.raises(ValueError, match=message):
-    dense_precision.family(**options)

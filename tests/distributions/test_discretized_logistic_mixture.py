@@ -262,21 +262,6 @@ def test_outputs_become_parameters():
   assert family.gaussian is None
 
 
-@pytest.mark.parametrize(
-  ('options', 'message'),
-  [
-    ({'components': 0}, 'components must be at least 1'),
-    ({'levels': 1}, 'levels must lie between 2 and 256'),
-    ({'levels': 257}, 'levels must lie between 2 and 256'),
-    ({'min_log_scale': -1.0}, 'needs min_log_scale < initial_log_scale'),
-    ({'max_log_scale': math.inf}, 'all finite'),
-  ],
-)
-def test_impossible_options_are_refused(options: dict[str, Any], message: str):
-  with pytest.raises(ValueError, match=message):
-    dlm.family(**options)
-
-
 def test_scalar_gaussian_operations_say_what_they_need():
   family = dlm.family(components=3, levels=17)
   params = _params(1, 3)

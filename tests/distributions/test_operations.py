@@ -140,6 +140,32 @@ def test_an_observed_pixel_that_is_not_a_number_leaves_none(case: Case):
   assert np.isnan(np.asarray(found)).all()
 
 
+@each([case for case in WITH_GENERIC if case.generic or not case.options])
+def test_conditionals_are_linear_at_any_scale(case: Case):
+  """Of a mean of 0, in float32, where squares of such numbers are 0 or infinite."""
+  problem = cases.make_problem(case)
+  observed = jnp.asarray(cases.random_mask(problem.image, seed=3))
+  params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), problem.params)
+  params = _centred(params)
+
+  @jax.jit
+  def of(x):
+    given = gaussian.condition(problem.family, params, x, observed)
+    return given.mean, gaussian.posterior_mean(problem.family, params, x, 0.1)[0]
+
+  x = problem.x.astype(jnp.float32)
+  for scale in (2.0**-100, 2.0**-70, 2.0**70, 2.0**100):
+    for one, other in zip(of(scale * x), of(x), strict=True):
+      assert_close(one / scale, other, 1e-6, 1e-6)
+
+
+def _centred(params: Any) -> Any:
+  """The same distribution about 0."""
+  if 'mean' in params._fields:
+    return params._replace(mean=jnp.zeros_like(params.mean))
+  return params._replace(base=_centred(params.base))
+
+
 def test_condition_refuses_masks_of_other_types_and_shapes():
   problem = cases.make_problem(MAIN[0])
   condition = functools.partial(gaussian.condition, problem.family, problem.params, problem.x)

@@ -148,7 +148,7 @@ def test_trailing_rows_are_marginal_and_given(channels):
   first = sparse_precision.given_last_rows(params, x.at[:2].set(jnp.nan), 2)
   assert_close(np.ravel(first.mean), mean, 1e-10, 1e-4)
   assert_close(gaussian.covariance(chosen, first), expected, 1e-10, 1e-4)
-  with pytest.raises(ValueError, match='rows must be from 1 to 3'):
+  with pytest.raises(ValueError, match=r'rows must be from 1 to .*3; got'):
     sparse_precision.given_last_rows(params, x, 4)
 
 
@@ -199,22 +199,6 @@ def test_the_wishart_prior_is_that_of_the_precision():
     exact = wishart.logpdf(np.asarray(factor @ factor.T)) + jacobian
     values.append(float(chosen.log_prior(params)) - exact)
   assert values[0] == pytest.approx(values[1], abs=1e-10)
-
-
-@pytest.mark.parametrize(
-  ('options', 'message'),
-  [
-    ({'filter_size': 4}, 'odd'),
-    ({'channels': 'all'}, 'none, pixel, full'),
-    ({'parametrization': 'cholesky'}, 'autoregressive, raw'),
-    ({'initial_scale': 20.0}, 'min_scale < initial_scale < max_scale'),
-    ({'prior': 'gamma'}, 'none, normal, wishart'),
-    ({'prior_scale': 0.0}, 'prior_scale must be positive'),
-  ],
-)
-def test_wrong_options_are_told(options, message):
-  with pytest.raises(ValueError, match=message):
-    family('sparse_precision', **options)
 
 
 def test_sizes_that_no_pattern_has_are_told():
