@@ -246,8 +246,10 @@ def _reading(path: Path, read: Callable[[], Value]) -> Value:
     for file in path.rglob('*'):
       if file.is_file():
         file.read_bytes()  # raises an OSError that names a file whose content is not to be had now
-    reason = re.split(r'\s*\[tensorstore_spec|\n', str(error).strip())[0]  # the cause stands last
-    raise _damaged(path, f'{type(error).__name__}: {reason[-SHORT:]}') from error
+    reason = re.split(r'\s*\[tensorstore_spec|\n', str(error).strip())[0]
+    if len(reason) > SHORT:
+      reason = f'... {reason[-SHORT:].split(maxsplit=1)[-1]}'  # the cause stands last
+    raise _damaged(path, f'{type(error).__name__}: {reason}') from error
 
 
 @contextlib.contextmanager

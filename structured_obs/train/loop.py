@@ -116,6 +116,8 @@ def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
   found = resume.newest(run.workdir, like, batch_size, allow_older, run.recorder.say)
   if found:
     state, standing = found.state, Standing(**found.metadata['standing'])
+    if found.directory != run.latest:
+      checkpoint.save(run.latest, state, found.metadata, run.experiment.config.train.keep)
     if standing.best_step == found.step:
       # A kill between the two saves of a new best one left only the first; saving is idempotent.
       checkpoint.save(run.best, state, found.metadata, keep=1)

@@ -16,7 +16,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def orbax() -> Iterator[None]:
-  """Drops what Orbax logs inside; and from now on what its coroutines report that nobody waits for."""
+  """Drops what Orbax logs inside; and from now on what its threads and coroutines report too late."""
   _drop_late_reports()
   logger = logging.getLogger('absl')
   level = logger.level
@@ -29,9 +29,10 @@ def orbax() -> Iterator[None]:
 
 @functools.cache
 def _drop_late_reports() -> None:
-  """Drops reports about coroutines, which nothing but Orbax has, for the rest of the process."""
+  """Drops reports of Orbax's threads, and about coroutines, which nothing else has, from now on."""
   warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
-  logging.getLogger('asyncio').addFilter(lambda record: 'never retrieved' not in record.getMessage())
+  for name, text in (('asyncio', 'never retrieved'), ('absl', '_SignalingThread')):
+    logging.getLogger(name).addFilter(lambda record, text=text: text not in record.getMessage())
   others = sys.unraisablehook
 
   def hook(report: Any) -> None:
