@@ -125,5 +125,5 @@ def _check(
   if lost > HOUR and not allow_older:
     raise ValueError(
       f'{complaint}\nThe newest one that is whole is of step {found.step}, about {lost / HOUR:.1f} '
-      'hours of training before; add --allow_older_checkpoint to resume from that. The damaged one stays.'
+      'hours of training before; --allow_older_checkpoint resumes from it, and keeps the damaged one.'
     )
