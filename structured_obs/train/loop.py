@@ -122,6 +122,8 @@ def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
       # A kill between the two saves of a new best one left only the first; saving is idempotent.
       checkpoint.save(run.best, state, found.metadata, keep=1)
   else:
+    if metrics.read(run.workdir):
+      run.recorder.say('There are records but no checkpoint; the training starts again at step 0.')
     key, _, _ = experiments.run_keys(run.experiment)
     state = experiments.init_state(run.experiment, key, run.prepared.images['train'])
     if run.experiment.config.train.start_from:

@@ -208,7 +208,8 @@ class Recorder:
     self._bar.stop()
     for output in (self._file, self._events):
       if output is not None:
-        output.close()
+        with contextlib.suppress(OSError):  # of a full disk: only what TensorBoard has not seen
+          output.close()
 
   def resume(self, step: int) -> None:
     """Goes on from `step`: forgets the records after it, and moves the bar."""
@@ -220,7 +221,9 @@ class Recorder:
       import tensorboardX  # the `log` extra
 
       self._events = tensorboardX.SummaryWriter(
-        str(self._workdir / 'tensorboard'), purge_step=step or None
+        str(self._workdir / 'tensorboard'),
+        purge_step=step or None,
+        max_queue=0,  # no limit: its thread ends when the disk is full, and nobody would empty it
       )
     self._bar.reset(self._task, completed=step)
 

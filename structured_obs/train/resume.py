@@ -101,6 +101,8 @@ def _try(directory: Path, step: int, like: TrainState) -> Found | _Damaged:
   found, complaint = None, ''
   try:
     metadata = checkpoint.read_metadata(directory, step)
+    if not isinstance(metadata.get('standing'), dict):
+      raise checkpoint.DamagedError(f'The checkpoint of step {step} in {directory} is not of a training.')
     found = Found(directory, step, checkpoint.load(directory, step, like), metadata)
   except checkpoint.DamagedError as error:
     complaint = str(error)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,17 @@ from structured_obs.config import Config
 from structured_obs.data import prepare
 from structured_obs.evaluation import likelihood
 from structured_obs.objectives import bounds
-from structured_obs.train import checkpoint, checks, configuration, dry_run, experiment, run, workdir
+from structured_obs.train import (
+  checkpoint,
+  checks,
+  configuration,
+  dry_run,
+  experiment,
+  finished,
+  lock,
+  run,
+  workdir,
+)
 from tests.train import stub
 
 
@@ -200,6 +211,33 @@ def test_a_checkpoint_that_is_not_there_is_said(trained: Path, tmp_path: Path):
   with pytest.raises(FileNotFoundError, match="no checkpoint 'best'"):
     experiment.restore(tmp_path)
   assert checkpoint.steps_in(trained / experiment.BEST)
+
+
+def test_a_damaged_best_checkpoint_is_said_with_what_else_there_is(
+  trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+  directory = Path(shutil.copytree(trained, tmp_path / 'copied'))
+  (step,) = checkpoint.steps_in(directory / experiment.BEST)
+  (directory / experiment.BEST / str(step) / checkpoint.METADATA).write_bytes(b'{}')
+  with pytest.raises(checkpoint.DamagedError) as error:
+    experiment.restore(directory)
+  assert f'The checkpoint of step {step} in {directory / experiment.BEST} is damaged' in str(error.value)
+  assert f'has the steps [2, 4], and best [{step}]; --checkpoint=latest, ' in str(error.value)
+  assert experiment.restore(directory, 'latest').step == 4
+  assert experiment.restore(directory, step).step == step  # that of the latest checkpoints
+  finished.write_report(directory)
+  assert 'The report is of the latest checkpoint.' in capsys.readouterr().err
+  assert 'step 4' in (directory / 'report.md').read_text()
+
+
+def test_a_second_training_in_a_workdir_is_refused(config: Config, trained: Path):
+  before = sorted(trained.rglob('*'))
+  with (
+    lock.held(trained, print),
+    pytest.raises(ValueError, match=rf'Another training \(process \d+ .* is running in {trained}'),
+  ):
+    run.run(config, run.Options(str(trained)), lambda text: None)
+  assert sorted(trained.rglob('*')) == before
 
 
 def test_the_split_elbo_depends_on_no_layout():
