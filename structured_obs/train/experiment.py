@@ -37,6 +37,7 @@ Array = jax.Array
 
 CHECKPOINTS = 'checkpoints'  # in a workdir: the latest ones
 BEST = 'best'  # in a workdir: the one of the best validation ELBO
+FLAGS = {'latest': CHECKPOINTS, 'best': BEST}  # what --checkpoint calls them
 
 
 class Experiment(NamedTuple):
@@ -268,15 +269,15 @@ def restore(workdir: str | Path, which: str | int = 'best') -> Restored:
     mesh = parallel.make_mesh(jax.local_devices()[:1])
     state = checkpoint.load(directory, step, abstract_state(experiment, mesh))
   except checkpoint.DamagedError as error:
-    raise checkpoint.DamagedError(f'{error}\nThe run {_choice(Path(workdir))}') from error
+    raise checkpoint.DamagedError(f'{error}\nThe run {_choice(Path(workdir), str(which))}') from error
   return Restored(experiment, states.evaluation_variables(state), step, metadata)
 
 
 def locate(workdir: Path, which: str | int) -> tuple[Path, int]:
   """Returns the directory and the step of a checkpoint: see `restore`."""
-  found = {name: checkpoint.steps_in(workdir / name) for name in (CHECKPOINTS, BEST)}
+  found = {name: checkpoint.steps_in(workdir / name) for name in FLAGS.values()}
   for name, steps_there in found.items():
-    if steps_there and which == ('best' if name == BEST else 'latest'):
+    if steps_there and FLAGS.get(str(which)) == name:
       return workdir / name, steps_there[-1]
     if str(which).isdecimal() and int(which) in steps_there:
       return workdir / name, int(which)
@@ -288,10 +289,9 @@ def locate(workdir: Path, which: str | int) -> tuple[Path, int]:
   raise FileNotFoundError(f"{workdir} has no checkpoint '{which}'; it {_choice(workdir)}")
 
 
-def _choice(workdir: Path) -> str:
-  """Returns which checkpoints there are, and the flags that name them."""
-  latest, best = (checkpoint.steps_in(workdir / name) for name in (CHECKPOINTS, BEST))
-  return (
-    f'has the steps {latest}, and best {best}; --checkpoint=latest, --checkpoint=best or '
-    '--checkpoint=STEP restores one of them.'
-  )
+def _choice(workdir: Path, but: str = '') -> str:
+  """Returns which checkpoints there are, and the flags, but for one, that name them."""
+  found = {flag: checkpoint.steps_in(workdir / name) for flag, name in FLAGS.items()}
+  flags = [f'--checkpoint={flag}' for flag, there in found.items() if there and flag != but]
+  flags.append('--checkpoint=STEP')
+  return f'has the steps {found["latest"]}, and best {found["best"]}; restore one by {" or ".join(flags)}.'

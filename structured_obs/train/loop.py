@@ -111,13 +111,14 @@ def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
   if distributed.primary():
     checkpoint.clean(run.latest)
     checkpoint.clean(run.best)
-  like = experiments.abstract_state(run.experiment, run.mesh)
-  batch_size = run.experiment.config.train.batch_size
-  found = resume.newest(run.workdir, like, batch_size, allow_older, run.recorder.say)
+  config, found = run.experiment.config.train, None
+  if workdirs.candidates(run.workdir):
+    like = experiments.abstract_state(run.experiment, run.mesh)
+    found = resume.newest(run.workdir, like, config.batch_size, allow_older, run.recorder.say)
   if found:
     state, standing = found.state, Standing(**found.metadata['standing'])
     if found.directory != run.latest:
-      checkpoint.save(run.latest, state, found.metadata, run.experiment.config.train.keep)
+      checkpoint.save(run.latest, state, found.metadata, config.keep)
     if standing.best_step == found.step:
       # A kill between the two saves of a new best one left only the first; saving is idempotent.
       checkpoint.save(run.best, state, found.metadata, keep=1)
@@ -126,7 +127,7 @@ def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
       run.recorder.say('There are records but no checkpoint; the training starts again at step 0.')
     key, _, _ = experiments.run_keys(run.experiment)
     state = experiments.init_state(run.experiment, key, run.prepared.images['train'])
-    if run.experiment.config.train.start_from:
+    if config.start_from:
       state, said = starts.take_over(run.experiment, state, run.prepared.images['train'])
       run.recorder.say(said)
     state = parallel.replicate(state, run.mesh)

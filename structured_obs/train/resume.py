@@ -40,7 +40,7 @@ class _Damaged(NamedTuple):
 def newest(
   workdir: Path, like: TrainState, batch_size: int, allow_older: bool, say: Callable[[str], None]
 ) -> Found | None:
-  """Returns the newest checkpoint that is whole; None if the run has not saved any.
+  """Returns the newest checkpoint that is whole; None if there are none.
 
   Every process of a run calls it. The damaged ones that are newer are moved aside.
 
@@ -102,7 +102,7 @@ def _try(directory: Path, step: int, like: TrainState) -> Found | _Damaged:
   try:
     metadata = checkpoint.read_metadata(directory, step)
     if not isinstance(metadata.get('standing'), dict):
-      raise checkpoint.DamagedError(f'The checkpoint of step {step} in {directory} is not of a training.')
+      raise checkpoint.DamagedError(f'The checkpoint of step {step} in {directory} is of no training.')
     found = Found(directory, step, checkpoint.load(directory, step, like), metadata)
   except checkpoint.DamagedError as error:
     complaint = str(error)
