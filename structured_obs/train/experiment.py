@@ -294,4 +294,5 @@ def _choice(workdir: Path, but: str = '') -> str:
   found = {flag: checkpoint.steps_in(workdir / name) for flag, name in FLAGS.items()}
   flags = [f'--checkpoint={flag}' for flag, there in found.items() if there and flag != but]
   flags.append('--checkpoint=STEP')
-  return f'has the steps {found["latest"]}, and best {found["best"]}; restore one by {" or ".join(flags)}.'
+  there = f'has the steps {found["latest"]}, and best {found["best"]}'
+  return f'{there}; restore one by {" or ".join(flags)}.'
