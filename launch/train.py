@@ -25,6 +25,10 @@ _TENSORBOARD = absl_flags.DEFINE_bool('tensorboard', False, 'Also write TensorBo
 _ALLOW = absl_flags.DEFINE_bool(
   'allow_config_change', False, 'Go on although the configuration or the data are not the same.'
 )
+_ALLOW_OLDER = absl_flags.DEFINE_bool(
+  'allow_older_checkpoint', False,
+  'Resume although damaged checkpoints then cost more than an hour of training.',
+)  # fmt: skip
 _CACHE = absl_flags.DEFINE_string('compile_cache', '', 'Directory that keeps compiled programs.')
 _DISTRIBUTED = absl_flags.DEFINE_enum(
   'distributed', 'off', ['off', 'auto'], "'auto' reads the cluster's environment."
@@ -49,6 +53,7 @@ def main(arguments: Sequence[str]) -> None:
       dry_run=_DRY_RUN.value,
       tensorboard=_TENSORBOARD.value,
       allow_config_change=_ALLOW.value,
+      allow_older_checkpoint=_ALLOW_OLDER.value,
       cluster=distributed.Cluster(
         _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _DISTRIBUTED.value == 'auto'
       ),

@@ -1,82 +1,170 @@
 """Checkpoints: the state and what it belongs to, so written that a kill at any moment is harmless.
 
-The one module that knows Orbax. A checkpoint is complete or it is not there: Orbax commits it last,
-and what a kill left half written is removed when the directory is opened again. Every checkpoint
-carries metadata (JSON) and a CRC-32 of each leaf, compared after reading.
+The one module that knows Orbax. A directory holds one checkpoint per step, in a directory named by the
+step. Orbax writes it under another name and renames it last, so a kill leaves no half of one under that
+name. Every checkpoint carries metadata (JSON) with a checksum, and the shape, dtype and CRC-32 of each
+array, all compared after reading: a checkpoint reads back as it was written, or a DamagedError says why
+not. A damaged checkpoint is never deleted: it is renamed where a new one of its step needs the name.
 """
 
+import contextlib
+import json
+import os
+import re
+import shutil
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from structured_obs.train import distributed, quiet
 from structured_obs.train.state import TrainState
 
 Json = dict[str, Any]
 PyTree = Any
-Checkpointer = ocp.training.Checkpointer
+Value = TypeVar('Value')
 SHOWN = 3  # differences that a message lists
+SHORT = 160  # characters of another library's message
+METADATA = '_CHECKPOINT_METADATA'
+PARTS = (METADATA, 'state/_METADATA', 'state/manifest.ocdbt')  # files that every checkpoint has
+TEMPORARY = '.orbax-checkpoint-tmp'  # in the name of a checkpoint that is being written
+CHECKSUM = 'checksum'  # of the other metadata
 
 
-def open_directory(directory: Path, keep: int) -> Checkpointer:
-  """Returns a writer into `directory` that keeps the `keep` latest checkpoints."""
-  policy: Any = ocp.training.preservation_policies.LatestN(keep)
-  path = str(Path(directory).absolute())
-  return Checkpointer(path, preservation_policy=policy, cleanup_tmp_directories=True)
+class DamagedError(ValueError):
+  """A checkpoint that does not read back as it was written."""
 
 
-def open_for_reading(directory: Path) -> Checkpointer:
-  """Returns a reader of a directory that exists; it removes nothing."""
-  return Checkpointer(str(Path(directory).absolute()))
+class NonFiniteStateError(ValueError):
+  """A state that is not saved, as some of its numbers are NaN or infinite."""
+
+
+def clean(directory: Path) -> None:
+  """Removes checkpoints that a kill left half written; for the one process that writes."""
+  for path in Path(directory).glob(f'*{TEMPORARY}*'):
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def entries(directory: Path) -> list[int]:
+  """Returns the steps of all checkpoints in a directory, complete or not, ascending."""
+  if not Path(directory).is_dir():
+    return []
+  names = [path.name for path in Path(directory).iterdir()]
+  return sorted(int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name, re.ASCII))
 
 
 def steps_in(directory: Path) -> list[int]:
-  """Returns the steps of the complete checkpoints in a directory, ascending; [] without one."""
-  if not Path(directory).is_dir():
-    return []
-  with open_for_reading(directory) as checkpointer:
-    return saved_steps(checkpointer)
+  """Returns the steps of the complete checkpoints in a directory, ascending; [] without one.
+
+  A checkpoint that lacks one of its parts, as an empty directory does, is not complete. One that has
+  them can still be damaged, which `load` notices.
+  """
+  return [step for step in entries(directory) if not _lacks(Path(directory) / str(step))]
 
 
-def saved_steps(checkpointer: Checkpointer) -> list[int]:
-  """Returns the steps of the complete checkpoints, ascending."""
-  return [checkpoint.step for checkpoint in checkpointer.checkpoints]
+def save(directory: Path, state: TrainState, metadata: Json, keep: int) -> None:
+  """Writes the state under its step, and returns when it is on disk.
 
+  If the same state was saved before, and is whole, nothing is written. Every process of a run calls it.
 
-def save(checkpointer: Checkpointer, state: TrainState, metadata: Json) -> None:
-  """Writes the state under its step, and returns when it is on disk. A step once saved stays."""
-  step = int(jax.device_get(state.step))
-  if step in saved_steps(checkpointer):
-    return
-  about: Any = {**metadata, 'crc32': digests(state)}
-  checkpointer.save(step, state, force=True, custom_metadata=about)
-
-
-def read_metadata(checkpointer: Checkpointer, step: int) -> Json:
-  """Returns the metadata given to `save`."""
-  stored: Any = checkpointer.metadata(step).custom_metadata
-  return stored or {}
-
-
-def load(checkpointer: Checkpointer, step: int, like: TrainState) -> TrainState:
-  """Returns the state saved at `step`, laid out as `like`: a state, or its shapes with shardings.
+  Args:
+    directory: of the checkpoints; created if missing.
+    state: replicated over all devices.
+    metadata: JSON about the state.
+    keep: how many checkpoints stay in the directory: this one and the latest others.
 
   Raises:
-    ValueError: if the checkpoint's arrays differ from `like` in name, shape or dtype, or if a leaf
-      does not read back as it was written.
+    NonFiniteStateError: if a number of the state is NaN or infinite; nothing is written.
+    OSError: if writing fails, with `errno` and path; the checkpoints there are as they were.
   """
-  stored: Any = checkpointer.metadata(step)
-  where = f'The checkpoint of step {step} in {checkpointer.directory}'
-  found = describe(stored.metadata)
-  _refuse(f"{where} does not fit the configuration's model and optimizer", found, describe(like))
-  abstract = jax.tree.map(_abstract, like)
-  state = checkpointer.load(step, abstract)
-  _refuse(f'{where} was not read back whole', describe(like), describe(state))
-  expected = (stored.custom_metadata or {}).get('crc32', {})
-  _refuse(f'{where} is damaged: its checksums differ', expected, digests(state))
+  step = int(jax.device_get(state.step))
+  arrays = _local(state)
+  _check_finite(step, arrays)
+  about = {**metadata, 'arrays': describe(state), 'crc32': _crc32(arrays)}
+  about = json.loads(json.dumps(about))
+  path = Path(directory).absolute() / str(step)
+  if os.path.lexists(path):
+    reason = _why_replace(directory, state, about)
+    if not reason:
+      return
+    move_aside(directory, step, reason)
+  with _writing(path), quiet.orbax():
+    ocp.save(str(path), state, custom_metadata={**about, CHECKSUM: checksum(about)})
+  others = [other for other in entries(directory) if other != step]
+  for other in others[: max(len(others) - keep + 1, 0)] if distributed.primary() else ():
+    shutil.rmtree(path.parent / str(other), ignore_errors=True)
+
+
+def move_aside(directory: Path, step: int, reason: str = 'damaged') -> Path:
+  """Renames a checkpoint to 'REASON-STEP', so that it is neither read nor in the way.
+
+  Every process of a run calls it; process 0 renames.
+
+  Returns:
+    The new path.
+  """
+  names = [f'{reason}-{step}', *(f'{reason}-{step}-{number}' for number in range(2, 1000))]
+  target = next(path for path in map(Path(directory).joinpath, names) if not os.path.lexists(path))
+  distributed.barrier(f'{target} is free')  # nobody looks after the first has renamed
+  if distributed.primary():
+    os.rename(Path(directory) / str(step), target)
+  distributed.barrier(f'{target} is taken')
+  return target
+
+
+def read_metadata(directory: Path, step: int) -> Json:
+  """Returns the metadata given to `save`, with the arrays' shapes and checksums.
+
+  Raises:
+    DamagedError: if they do not read back as they were written.
+  """
+  path = Path(directory) / str(step)
+  lacks = _lacks(path)
+  if lacks:
+    raise _damaged(path, lacks)
+  about = _reading(path, lambda: json.loads((path / METADATA).read_bytes())['custom_metadata'])
+  if not isinstance(about, dict) or not isinstance(about.get('crc32'), dict):
+    raise _damaged(path, f'{METADATA} has no checksums of the arrays')
+  expected = about.pop(CHECKSUM, None)
+  older = expected is None and 'arrays' not in about  # written before metadata had a checksum
+  if not older and expected != checksum(about):
+    raise _damaged(path, f'the checksum of {METADATA} differs')
+  return about
+
+
+def load(directory: Path, step: int, like: TrainState) -> TrainState:
+  """Returns the state saved at `step`, laid out as `like`.
+
+  Args:
+    directory: of the checkpoints.
+    step: of the checkpoint.
+    like: a state, or its shapes with shardings.
+
+  Raises:
+    DamagedError: if the checkpoint does not read back as it was written.
+    ValueError: if its arrays differ from `like` in name, shape or dtype.
+  """
+  path = Path(directory).absolute() / str(step)
+  about = read_metadata(directory, step)
+  with quiet.orbax():
+    stored = about.get('arrays') or _reading(path, lambda: describe(ocp.metadata(str(path)).metadata))
+    if stored.keys() != about['crc32'].keys():
+      raise _damaged(path, 'the names of its arrays are not those of the checksums')
+    misfit = differences(stored, describe(like))
+    if misfit:
+      raise ValueError(
+        f"{_where(path)} does not fit the configuration's model and optimizer:\n{summary(misfit)}"
+      )
+    state = _reading(path, lambda: ocp.load(str(path), jax.tree.map(_abstract, like)))
+  lines = differences(describe(like), describe(state))
+  lines = lines or differences(about['crc32'], _crc32(_local(state)))
+  if lines:
+    raise _damaged(path, f'its checksums differ:\n{summary(lines)}')
   return state
 
 
@@ -88,8 +176,12 @@ def describe(tree: PyTree) -> dict[str, str]:
 
 def digests(tree: PyTree) -> dict[str, int]:
   """Returns the CRC-32 of each leaf's bytes by its path."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {_name(path): zlib.crc32(_local(leaf).tobytes()) for path, leaf in leaves}
+  return _crc32(_local(tree))
+
+
+def checksum(about: Json) -> int:
+  """Returns the CRC-32 of JSON, whatever the order of its keys and its layout."""
+  return zlib.crc32(json.dumps(about, sort_keys=True).encode())
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -110,18 +202,92 @@ def summary(lines: list[str]) -> str:
   return '\n'.join(f'  {line}' for line in shown)
 
 
-def _refuse(complaint: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-  lines = differences(old, new)
-  if lines:
-    raise ValueError(f'{complaint}:\n{summary(lines)}')
+def _why_replace(directory: Path, state: TrainState, about: Json) -> str:
+  """Returns why the checkpoint of this step does not stay; '' if it is this state and whole."""
+  step = int(jax.device_get(state.step))
+  try:
+    load(directory, step, state)
+    same = read_metadata(directory, step)['crc32'] == about['crc32']
+  except DamagedError:
+    return 'damaged'
+  except ValueError:  # of another model
+    same = False
+  return '' if same else 'replaced'
+
+
+def _check_finite(step: int, arrays: dict[str, np.ndarray]) -> None:
+  wrong = [
+    name
+    for name, array in arrays.items()
+    if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all()
+  ]
+  if wrong:
+    more = f' and {len(wrong) - 1} more' if wrong[1:] else ''
+    raise NonFiniteStateError(
+      f'The state after step {step} has numbers that are NaN or infinite, in {wrong[0]}{more}.'
+    )
+
+
+def _lacks(path: Path) -> str:
+  """Returns which part of a checkpoint is missing; '' for none."""
+  if not path.is_dir():
+    return 'it is not a directory'
+  missing = [part for part in PARTS if not (path / part).is_file() or not (path / part).stat().st_size]
+  return f'it is not complete, without {missing[0]}' if missing else ''
+
+
+def _reading(path: Path, read: Callable[[], Value]) -> Value:
+  """Returns what `read` returns; what it raises becomes a DamagedError, unless files are unreadable."""
+  try:
+    return read()
+  except (MemoryError, jax.errors.JaxRuntimeError):
+    raise
+  except Exception as error:  # Orbax and its libraries raise errors of many types
+    for file in path.rglob('*'):
+      if file.is_file():
+        file.read_bytes()  # raises an OSError that names a file whose content is not to be had now
+    reason = re.split(r'\s*\[tensorstore_spec|\n', str(error).strip())[0]
+    if len(reason) > SHORT:
+      reason = f'... {reason[-SHORT:].split(maxsplit=1)[-1]}'  # the cause stands last
+    raise _damaged(path, f'{type(error).__name__}: {reason}') from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+  """Turns a failed save into an OSError that names the path, and removes what was half written."""
+  try:
+    yield
+  except Exception as error:
+    if distributed.primary():
+      for half in path.parent.glob(f'{path.name}{TEMPORARY}*'):
+        shutil.rmtree(half, ignore_errors=True)
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    if number is None:
+      raise
+    raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _where(path: Path) -> str:
+  return f'The checkpoint of step {path.name} in {path.parent}'
+
+
+def _damaged(path: Path, reason: str) -> DamagedError:
+  return DamagedError(f'{_where(path)} is damaged: {reason}')
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _local(leaf: jax.Array) -> np.ndarray:
-  return np.asarray(jax.device_get(leaf.addressable_data(0)))
+def _local(tree: PyTree) -> dict[str, np.ndarray]:
+  """Returns each leaf's copy on the first local device by its path."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {_name(path): np.asarray(jax.device_get(leaf.addressable_data(0))) for path, leaf in leaves}
+
+
+def _crc32(arrays: dict[str, np.ndarray]) -> dict[str, int]:
+  return {name: zlib.crc32(array.tobytes()) for name, array in arrays.items()}
 
 
 def _name(path: tuple[Any, ...]) -> str:

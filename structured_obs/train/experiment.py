@@ -37,6 +37,7 @@ Array = jax.Array
 
 CHECKPOINTS = 'checkpoints'  # in a workdir: the latest ones
 BEST = 'best'  # in a workdir: the one of the best validation ELBO
+FLAGS = {'latest': CHECKPOINTS, 'best': BEST}  # what --checkpoint calls them
 
 
 class Experiment(NamedTuple):
@@ -261,34 +262,37 @@ def restore(workdir: str | Path, which: str | int = 'best') -> Restored:
     ValueError: if the checkpoint does not fit its own configuration, or is damaged.
   """
   directory, step = locate(Path(workdir), which)
-  with checkpoint.open_for_reading(directory) as checkpointer:
-    metadata = checkpoint.read_metadata(checkpointer, step)
+  try:
+    metadata = checkpoint.read_metadata(directory, step)
     config = configuration.from_dict(metadata['config'])
     experiment = build(config, DataSpec(**metadata['data']))
     mesh = parallel.make_mesh(jax.local_devices()[:1])
-    state = checkpoint.load(checkpointer, step, abstract_state(experiment, mesh))
+    state = checkpoint.load(directory, step, abstract_state(experiment, mesh))
+  except checkpoint.DamagedError as error:
+    raise checkpoint.DamagedError(f'{error}\nThe run {_choice(Path(workdir), str(which))}') from error
   return Restored(experiment, states.evaluation_variables(state), step, metadata)
 
 
 def locate(workdir: Path, which: str | int) -> tuple[Path, int]:
   """Returns the directory and the step of a checkpoint: see `restore`."""
-  found = {}
-  for directory in (workdir / BEST, workdir / CHECKPOINTS):
-    found[directory.name] = checkpoint.steps_in(directory)
-  if which == 'latest' and found[CHECKPOINTS]:
-    return workdir / CHECKPOINTS, found[CHECKPOINTS][-1]
-  if which == 'best' and found[BEST]:
-    return workdir / BEST, found[BEST][-1]
-  if str(which).isdecimal():
-    for name, steps_there in found.items():
-      if int(which) in steps_there:
-        return workdir / name, int(which)
+  found = {name: checkpoint.steps_in(workdir / name) for name in FLAGS.values()}
+  for name, steps_there in found.items():
+    if steps_there and FLAGS.get(str(which)) == name:
+      return workdir / name, steps_there[-1]
+    if str(which).isdecimal() and int(which) in steps_there:
+      return workdir / name, int(which)
   if not any(found.values()):
     raise FileNotFoundError(
       f"{workdir} has no checkpoint '{which}' nor any other; go on with its training until it has "
       'saved one.'
     )
-  raise FileNotFoundError(
-    f"{workdir} has no checkpoint '{which}'; it has the steps {found[CHECKPOINTS]}, and best "
-    f"{found[BEST]}. 'best', 'latest' or one of these steps can be restored."
-  )
+  raise FileNotFoundError(f"{workdir} has no checkpoint '{which}'; it {_choice(workdir)}")
+
+
+def _choice(workdir: Path, but: str = '') -> str:
+  """Returns which checkpoints there are, and the flags, but for one, that name them."""
+  found = {flag: checkpoint.steps_in(workdir / name) for flag, name in FLAGS.items()}
+  flags = [f'--checkpoint={flag}' for flag, there in found.items() if there and flag != but]
+  flags.append('--checkpoint=STEP')
+  there = f'has the steps {found["latest"]}, and best {found["best"]}'
+  return f'{there}; restore one by {" or ".join(flags)}.'

@@ -68,14 +68,21 @@ def reopen(
 def write_report(workdir: str | Path) -> Path | None:
   """Writes the report of a training into its workdir; see `evaluation.report.write_report`.
 
-  It is of the best checkpoint, or without validation of the latest. Of several hosts all call it,
-  since they read a checkpoint together; process 0 writes, on its first device, and gets the path.
+  It is of the best checkpoint, or where that is missing or damaged of the latest. Of several hosts
+  all call it, since they read a checkpoint together; process 0 writes, on its first device, and gets
+  the path.
 
   Raises:
     FileNotFoundError, ValueError: as `load`, but for classifiers.
   """
   best = checkpoint.steps_in(Path(workdir) / experiments.BEST)
-  trained, prepared = reopen(workdir, 'best' if best else 'latest')
+  try:
+    trained, prepared = reopen(workdir, 'best' if best else 'latest')
+  except checkpoint.DamagedError as error:
+    if not best:
+      raise
+    metrics.warn(f'{error}\nThe report is of the latest checkpoint.')
+    trained, prepared = reopen(workdir, 'latest')
   if not distributed.primary():
     return None
   if classification.is_classifier(trained):

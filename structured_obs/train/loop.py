@@ -8,6 +8,7 @@ followed without it.
 import collections
 import contextlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from jax.sharding import Mesh
 
 from structured_obs.data.prepare import Prepared
 from structured_obs.evaluation import likelihood, stability
-from structured_obs.train import checkpoint, distributed, feed, metrics, nonfinite, parallel, start
+from structured_obs.train import checkpoint, distributed, feed, metrics, nonfinite, parallel, resume
 from structured_obs.train import experiment as experiments
+from structured_obs.train import start as starts
 from structured_obs.train import workdir as workdirs
 from structured_obs.train.experiment import Experiment
 from structured_obs.train.signals import Stopper
@@ -34,6 +36,7 @@ class Standing(NamedTuple):
   best_step: int = 0
   waited: int = 0  # validations since the best one
   skipped: int = 0  # updates dropped since the first step
+  nonfinite: int = 0  # validations without a result, as an image's ELBO was not finite
 
 
 class Outcome(NamedTuple):
@@ -53,13 +56,14 @@ class Run(NamedTuple):
   mesh: Mesh
   workdir: Path
   about: dict[str, Any]  # what run.json says
-  latest: checkpoint.Checkpointer
-  best: checkpoint.Checkpointer
+  latest: Path  # directory of the latest checkpoints
+  best: Path  # directory of the best one
   recorder: metrics.Recorder
+  check_there: Callable[[int], None]  # of `workdir.watched`
 
 
 class NonFiniteError(ValueError):
-  """The loss or its gradient stayed infinite or NaN."""
+  """The loss or its gradient stayed infinite or NaN, or the state became so."""
 
 
 def train(
@@ -68,8 +72,9 @@ def train(
   workdir: Path,
   about: dict[str, Any],
   tensorboard: bool = False,
+  allow_older: bool = False,
 ) -> Outcome:
-  """Trains from the workdir's latest checkpoint, or from the start, to the end or a signal.
+  """Trains from the workdir's newest whole checkpoint, or from the start, to the end or a signal.
 
   Args:
     experiment: of `experiment.build`.
@@ -77,53 +82,61 @@ def train(
     workdir: exists and holds this run or nothing; see `workdir.check`.
     about: goes into every checkpoint's metadata.
     tensorboard: whether to write event files.
+    allow_older: whether damaged checkpoints may cost more than an hour of training.
 
   Raises:
-    NonFiniteError: after train.max_nonfinite steps in a row that are not finite.
-    ValueError: if the latest checkpoint does not fit.
+    NonFiniteError: after train.max_nonfinite steps in a row that are not finite, or if the state that is
+      to be saved is not finite.
+    ValueError: if the newest checkpoint does not fit, or is damaged and nothing replaces it.
+    OSError: if a file cannot be written, or the workdir is no longer there.
   """
   config = experiment.config.train
   if distributed.primary() and not (workdir / workdirs.FILE).exists():
     workdirs.write(workdir, about)
   distributed.barrier('workdir')
   with contextlib.ExitStack() as stack:
-    latest = checkpoint.open_directory(workdir / experiments.CHECKPOINTS, config.keep)
-    best = checkpoint.open_directory(workdir / experiments.BEST, 1)
     recorder = metrics.Recorder(workdir, config.steps, tensorboard, distributed.primary())
     run = Run(
       experiment, prepared, parallel.make_mesh(), workdir, about,
-      stack.enter_context(latest), stack.enter_context(best), stack.enter_context(recorder),
+      workdir / experiments.CHECKPOINTS, workdir / experiments.BEST,
+      stack.enter_context(recorder), stack.enter_context(workdirs.watched(workdir)),
     )  # fmt: skip
-    state, standing = _begin(run)
+    state, standing = _begin(run, allow_older)
     stopper = stack.enter_context(Stopper())
     return _Loop(run, state, standing).drive(stopper)
 
 
-def _begin(run: Run) -> tuple[TrainState, Standing]:
-  """Returns where to start: the latest checkpoint, or a fresh state."""
-  done = checkpoint.saved_steps(run.latest)
-  if done:
+def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
+  """Returns where to start: the newest whole checkpoint, or a fresh state."""
+  if distributed.primary():
+    checkpoint.clean(run.latest)
+    checkpoint.clean(run.best)
+  config, found = run.experiment.config.train, None
+  if workdirs.candidates(run.workdir):
     like = experiments.abstract_state(run.experiment, run.mesh)
-    state = checkpoint.load(run.latest, done[-1], like)
-    metadata = checkpoint.read_metadata(run.latest, done[-1])
-    standing = Standing(**metadata['standing'])
-    if standing.best_step == done[-1]:
+    found = resume.newest(run.workdir, like, config.batch_size, allow_older, run.recorder.say)
+  if found:
+    state, standing = found.state, Standing(**found.metadata['standing'])
+    if found.directory != run.latest:
+      checkpoint.save(run.latest, state, found.metadata, config.keep)
+    if standing.best_step == found.step:
       # A kill between the two saves of a new best one left only the first; saving is idempotent.
-      checkpoint.save(run.best, state, metadata)
+      checkpoint.save(run.best, state, found.metadata, keep=1)
   else:
+    if metrics.read(run.workdir):
+      run.recorder.say('There are records but no checkpoint; the training starts again at step 0.')
     key, _, _ = experiments.run_keys(run.experiment)
     state = experiments.init_state(run.experiment, key, run.prepared.images['train'])
-    if run.experiment.config.train.start_from:
-      state, said = start.take_over(run.experiment, state, run.prepared.images['train'])
+    if config.start_from:
+      state, said = starts.take_over(run.experiment, state, run.prepared.images['train'])
       run.recorder.say(said)
     state = parallel.replicate(state, run.mesh)
     standing = Standing()
-  step = done[-1] if done else 0
   if distributed.primary():
     workdirs.write(run.workdir, run.about)  # only now, as a refused checkpoint must change nothing
-  run.recorder.resume(step)
-  if done:
-    run.recorder.say(f'Resumed from step {step}.')
+  run.recorder.resume(found.step if found else 0)
+  if found:
+    run.recorder.say(f'Resumed from step {found.step}.')
   return state, standing
 
 
@@ -173,6 +186,7 @@ class _Loop:
     save = stop or last or self.step % config.checkpoint_every == 0
     if not (validate or save):
       return
+    self.run.check_there(self.step)
     self._retire(0)
     with self.meter.pause():
       improved = validate and self._validate()
@@ -194,6 +208,7 @@ class _Loop:
         self._give_up(step)
 
   def _record(self, step: int) -> None:
+    self.run.check_there(step)
     made = jax.device_put(np.int32(step - 1 - self.standing.skipped))  # updates before this one
     rate = float(jax.device_get(self.learning_rate(made)))
     values = {**self.meter.read(), 'learning_rate': rate, 'skipped': self.standing.skipped}
@@ -214,8 +229,7 @@ class _Loop:
     )
     if not elbo.size:
       return False
-    value, standard_error, _ = likelihood.summarize(elbo)
-    told = {'elbo': value, 'standard_error': standard_error}
+    told = self._summarize(elbo)
     inflation = stability.variance_inflation(
       experiment.model,
       evaluation_variables(self.state),
@@ -228,19 +242,43 @@ class _Loop:
     warning = stability.warning(inflation, experiment.config.eval.inflation_threshold)
     if warning:
       self.run.recorder.say(warning)
-    improved = value > (-math.inf if self.standing.best is None else self.standing.best)
+    value = told['elbo']
+    improved = math.isfinite(value) and (self.standing.best is None or value > self.standing.best)
     if improved:
       self.standing = self.standing._replace(best=value, best_step=self.step, waited=0)
     else:
       self.standing = self.standing._replace(waited=self.standing.waited + 1)
     return improved
 
+  def _summarize(self, elbo: np.ndarray) -> dict[str, float]:
+    """Returns mean and standard error; with NaN or infinite values both are NaN, and the run says so."""
+    wrong = np.flatnonzero(~np.isfinite(elbo))
+    if not wrong.size:
+      value, standard_error, _ = likelihood.summarize(elbo)
+      return {'elbo': value, 'standard_error': standard_error}
+    self.standing = self.standing._replace(nonfinite=self.standing.nonfinite + 1)
+    self.run.recorder.say(
+      f'Warning: the ELBO of {wrong.size} of {elbo.size} validation images is NaN or infinite at step '
+      f'{self.step}; the first is image {wrong[0]} of the split, with {elbo[wrong[0]]}. Without a mean '
+      'this validation counts as no improvement.'
+    )
+    return {'elbo': math.nan, 'standard_error': math.nan, 'nonfinite_images': float(wrong.size)}
+
   def _save(self, improved: bool) -> None:
     """Saves the state; the latest first, so that the best is never ahead of what a resume knows."""
+    self.run.check_there(self.step)
     metadata = {**self.run.about, 'standing': self.standing._asdict()}
-    checkpoint.save(self.run.latest, self.state, metadata)
-    if improved:
-      checkpoint.save(self.run.best, self.state, metadata)
+    try:
+      checkpoint.save(self.run.latest, self.state, metadata, self.run.experiment.config.train.keep)
+      if improved:
+        checkpoint.save(self.run.best, self.state, metadata, keep=1)
+    except checkpoint.NonFiniteStateError as error:
+      steps = checkpoint.steps_in(self.run.latest)
+      last = f'the last checkpoint is that of step {steps[-1]}' if steps else 'there is no other one'
+      raise NonFiniteError(
+        f'{error} It is not saved; {last}. A smaller --config.optim.learning_rate or a '
+        '--config.optim.clip_norm, with --allow_config_change, can train on from there.'
+      ) from error
 
   def _out_of_patience(self) -> bool:
     patience = self.run.experiment.config.train.patience

@@ -5,10 +5,12 @@ are strict JSON, in which a number that is not finite is null.
 """
 
 import contextlib
+import functools
 import importlib.util
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,19 +42,80 @@ def strict(value: Any) -> Any:
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@functools.cache
+def warn(text: str) -> None:
+  """Prints a warning on stderr, once."""
+  print(f'Warning: {text}', file=sys.stderr, flush=True)
+
+
+def replace(path: Path, text: str) -> None:
+  """Writes a file at once or not at all.
+
+  Raises:
+    OSError: with the path, if it cannot be written; the old file is as it was.
+  """
+  temporary = path.with_name(f'{path.name}.tmp')
+  with _naming(path):
+    try:
+      temporary.write_text(text)
+      os.replace(temporary, path)
+    except OSError:
+      temporary.unlink(missing_ok=True)
+      raise
+
+
 def read(workdir: Path) -> list[dict[str, Any]]:
-  """Returns the records of a run, in order; a last line that was cut short is left out."""
+  """Returns the records of a run, in order; a last line that was cut short is left out.
+
+  Other lines that are no records are left out with a warning.
+  """
   path = Path(workdir) / FILE
-  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-  return [json.loads(line) for line in lines if line.endswith('\n')]
+  lines = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
+  records, bad = [], []
+  for number, line in enumerate(lines, 1):
+    try:
+      records.append(_parse(line))
+    except (ValueError, RecursionError) as error:
+      bad.append(f'line {number} of {path} is no record ({error}) and is left out')
+  if bad:
+    more = f', and {len(bad) - 1} other lines are as well' if bad[1:] else ''
+    warn(f'{bad[0]}{more}.')
+  return records
 
 
 def truncate(workdir: Path, step: int) -> None:
   """Removes the records after `step`, which a resumed run writes again."""
   kept = [record for record in read(workdir) if record['step'] <= step]
-  temporary = Path(workdir) / f'{FILE}.tmp'
-  temporary.write_text(''.join(json.dumps(record, allow_nan=False) + '\n' for record in kept))
-  os.replace(temporary, Path(workdir) / FILE)
+  text = ''.join(json.dumps(record, allow_nan=False) + '\n' for record in kept)
+  path = Path(workdir) / FILE
+  if not path.exists() or path.read_bytes() != text.encode():  # a full disk has no room for a copy
+    replace(path, text)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+  """Returns a record; raises a ValueError that says why a line is none."""
+  record = strict(json.loads(line.decode()))
+  if not isinstance(record, dict):
+    raise ValueError('not a JSON object')
+  if type(record.get('step')) is not int or not isinstance(record.get('kind'), str):
+    raise ValueError("without a 'step' or 'kind'")
+  wrong = [
+    name
+    for name, value in record.items()
+    if name != 'kind' and not isinstance(value, int | float | None)
+  ]
+  if wrong:
+    raise ValueError(f"'{wrong[0]}' is not a number")
+  return record
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+  """Gives an error of the file system the path that it is about."""
+  try:
+    yield
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class Meter:
@@ -145,19 +208,22 @@ class Recorder:
     self._bar.stop()
     for output in (self._file, self._events):
       if output is not None:
-        output.close()
+        with contextlib.suppress(OSError):  # of a full disk: only what TensorBoard has not seen
+          output.close()
 
   def resume(self, step: int) -> None:
     """Goes on from `step`: forgets the records after it, and moves the bar."""
     self._began = None
     if self._active:
       truncate(self._workdir, step)
-      self._file = (self._workdir / FILE).open('a')
+      self._file = (self._workdir / FILE).open('ab', buffering=0)  # nothing is left for `close`
     if self._active and self._tensorboard:
       import tensorboardX  # the `log` extra
 
       self._events = tensorboardX.SummaryWriter(
-        str(self._workdir / 'tensorboard'), purge_step=step or None
+        str(self._workdir / 'tensorboard'),
+        purge_step=step or None,
+        max_queue=0,  # no limit: its thread ends when the disk is full, and nobody would empty it
       )
     self._bar.reset(self._task, completed=step)
 
@@ -170,10 +236,11 @@ class Recorder:
     """Writes and shows one record."""
     if not self._active:
       return
-    self._file.write(
-      json.dumps(strict({'step': step, 'kind': kind, **values}), allow_nan=False) + '\n'
-    )
-    self._file.flush()
+    line = json.dumps(strict({'step': step, 'kind': kind, **values}), allow_nan=False) + '\n'
+    with _naming(self._workdir / FILE):
+      left = line.encode()
+      while left:
+        left = left[self._file.write(left) :]
     if self._events is not None:
       for name, value in values.items():
         self._events.add_scalar(f'{kind}/{name}', value, step)

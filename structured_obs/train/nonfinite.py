@@ -31,12 +31,15 @@ def explain(
   number = int(state.step)
   state, key = jax.tree.map(_local, (state, key))
   term = first_nonfinite(experiment, state, key, batch)
-  path = save(workdir, number, state, batch)
+  try:
+    kept = f'are in {save(workdir, number, state, batch)}'
+  except OSError as error:  # a full disk must not hide why the run stops
+    kept = f'could not be written: {error}'
   what = f"the first non-finite term is '{term}'" if term else 'run again, every term is finite'
   return (
     f'The loss or its gradient was not finite in {experiment.config.train.max_nonfinite} steps in a row '
     f'(--config.train.max_nonfinite), the last of them step {number + 1}: {what}. The batch and the '
-    f'parameters are in {path}.'
+    f'parameters {kept}.'
   )
 
 

@@ -1,5 +1,6 @@
 """A run from its configuration to its last line: what can be refused is, before anything starts."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax
 
 from structured_obs.config import Config
 from structured_obs.data import prepare
-from structured_obs.train import checks, distributed, dry_run, finished, loop, metrics
+from structured_obs.train import checks, distributed, dry_run, finished, lock, loop, metrics
 from structured_obs.train import experiment as experiments
 from structured_obs.train import workdir as workdirs
 
@@ -24,6 +25,7 @@ class Options(NamedTuple):
   dry_run: bool = False  # say what would be done, write nothing
   tensorboard: bool = False  # write event files
   allow_config_change: bool = False  # go on although the configuration or the data changed
+  allow_older_checkpoint: bool = False  # resume although that loses more than an hour of training
   cluster: distributed.Cluster = distributed.Cluster()
 
 
@@ -63,8 +65,14 @@ def run(
   workdirs.check_data(workdir, prepared.spec, options.allow_config_change)
   about = workdirs.describe(config, prepared.spec, options.command)
   distributed.barrier('checked')  # nobody writes before everybody has looked
-  outcome = loop.train(experiment, prepared, workdir, about, options.tensorboard)
-  report = finished.write_report(workdir) if outcome.reason != 'stopped' else None
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(workdirs.explained(workdir, options.command))
+    if distributed.primary():
+      stack.enter_context(lock.held(workdir, say))
+    outcome = loop.train(
+      experiment, prepared, workdir, about, options.tensorboard, options.allow_older_checkpoint
+    )
+    report = finished.write_report(workdir) if outcome.reason != 'stopped' else None
   if distributed.primary():
     if report:
       say(f'Report: {report}')
@@ -83,9 +91,15 @@ def farewell(outcome: loop.Outcome, config: Config, options: Options) -> str:
   best = outcome.standing
   if best.best is not None:
     ended += f' Best validation ELBO {best.best:.3f} nats per image, at step {best.best_step}.'
+  elif best.nonfinite:
+    ended += (
+      f' There is no best checkpoint: in each of {best.nonfinite} validations the ELBO of some images '
+      'was NaN or infinite.'
+    )
+  flags = f'--workdir={options.workdir}' + (' --checkpoint=latest' if best.best is None else '')
   commands = [
-    f'  evaluate:  python -m launch.evaluate --workdir={options.workdir}',
-    f'  sample:    python -m launch.sample --workdir={options.workdir}',
+    f'  evaluate:  python -m launch.evaluate {flags}',
+    f'  sample:    python -m launch.sample {flags}',
   ]
   if config.model.kind == 'classifier':
     features = f'--features=classifier:{options.workdir}'

@@ -1,22 +1,29 @@
 """The directory of a run: opened, or refused, before anything long starts.
 
 `run.json` is written first and says what the run is: its resolved configuration, the data, versions
-and the command. What it says is what a later start is compared with.
+and the command. What it says is what a later start is compared with. Every checkpoint says the same, so
+that a run.json that is lost or damaged is read from the newest of them.
 """
 
+import contextlib
+import errno
 import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import structured_obs
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
-from structured_obs.train import checkpoint, configuration
+from structured_obs.train import checkpoint, configuration, lock, metrics
+from structured_obs.train import experiment as experiments
 
 FILE = 'run.json'
+OWN = (lock.FILE, f'{FILE}.tmp')  # what a run that was killed as it began may leave
+ENTRIES: dict[str, type] = {'config': dict, 'data': dict, 'versions': dict, 'command': str}
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 Json = dict[str, Any]
 
@@ -46,18 +53,20 @@ def check(workdir: Path, config: Config, allow_change: bool) -> None:
     allow_change: go on with another configuration.
 
   Raises:
-    ValueError: if the workdir holds other files, or a run of another configuration.
+    ValueError: if the workdir holds other files, a run of another configuration, or one that is running.
   """
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f'The workdir {workdir} is a file; it must be a directory or not exist.')
-  if not (workdir / FILE).exists():
-    if workdir.is_dir() and any(workdir.iterdir()):
+  lock.check(workdir)
+  run = find(workdir)
+  if run is None:
+    if workdir.is_dir() and any(path.name not in OWN for path in workdir.iterdir()):
       raise ValueError(
         f'The workdir {workdir} holds files but no {FILE}, so it is not of a run; choose a '
         'directory that is empty or does not exist.'
       )
     return
-  old = configuration.binding(configuration.from_dict(read(workdir)['config']))
+  old = configuration.binding(configuration.from_dict(run['config']))
   lines = checkpoint.differences(old, configuration.binding(config))
   if lines and not allow_change:
     raise ValueError(
@@ -72,10 +81,11 @@ def check_data(workdir: Path, spec: DataSpec, allow_change: bool) -> None:
   Raises:
     ValueError: if the workdir holds a run on other data, unless `allow_change`.
   """
-  if allow_change or not (workdir / FILE).exists():
+  run = None if allow_change else find(workdir)
+  if run is None:
     return
   # Of the pixels themselves: the fingerprint also changes when the same files have moved.
-  old, new = read(workdir)['data']['sha256'], spec.sha256
+  old, new = run['data']['sha256'], spec.sha256
   if old != new:
     raise ValueError(
       f'The workdir {workdir} holds a run on other data:\n  data.sha256: {old} -> {new}\n'
@@ -84,25 +94,119 @@ def check_data(workdir: Path, spec: DataSpec, allow_change: bool) -> None:
 
 
 def read(workdir: Path) -> Json:
-  """Returns run.json.
+  """Returns what `find` returns.
 
   Raises:
     FileNotFoundError: if the directory holds no run.
-    ValueError: if the file is not the JSON it should be.
+    ValueError: as `find`.
+  """
+  run = find(workdir)
+  if run is None:
+    raise FileNotFoundError(f'There is no run in {workdir}: it has no {FILE}.')
+  return run
+
+
+def find(workdir: Path) -> Json | None:
+  """Returns run.json, or what the newest checkpoint says instead; None if there is neither.
+
+  Raises:
+    ValueError: if the file is damaged and there is no checkpoint to read it from.
   """
   path = workdir / FILE
-  if not path.exists():
-    raise FileNotFoundError(f'There is no run in {workdir}: it has no {FILE}.')
   try:
-    run = json.loads(path.read_text())
-    return {name: run[name] for name in ('config', 'data', 'versions', 'command')}
-  except (json.JSONDecodeError, KeyError, TypeError) as error:
-    raise ValueError(f'{path} is damaged ({error}); choose another workdir.') from error
+    return _parse(path.read_bytes())
+  except (FileNotFoundError, NotADirectoryError):
+    trouble = ''
+  except (ValueError, TypeError, AttributeError, RecursionError, IsADirectoryError) as error:
+    trouble = f'{path} is damaged ({error})'
+  for directory, step in candidates(workdir):
+    with contextlib.suppress(checkpoint.DamagedError):
+      about = checkpoint.read_metadata(directory, step)
+      if all(isinstance(about.get(name), kind) for name, kind in ENTRIES.items()):
+        metrics.warn(
+          f'{trouble or f"{path} is missing"}; what it said is read from the checkpoint of step {step} '
+          f'in {directory}.'
+        )
+        return {name: about[name] for name in ENTRIES}
+  if trouble:
+    raise ValueError(
+      f'{trouble}, and there is no checkpoint to read it from. Choose another --workdir, or empty this '
+      'one to train from the start.'
+    )
+  return None
+
+
+def candidates(workdir: Path) -> list[tuple[Path, int]]:
+  """Returns directory and step of all checkpoints of a run, whole or not, the newest first.
+
+  A step that is there twice is first that of the latest checkpoints, then that of the best.
+  """
+  directories = [workdir / name for name in (experiments.CHECKPOINTS, experiments.BEST)]
+  found = [(directory, step) for directory in directories for step in checkpoint.entries(directory)]
+  return sorted(found, key=lambda entry: -entry[1])
 
 
 def write(workdir: Path, run: Json) -> None:
   """Writes run.json at once or not at all."""
   workdir.mkdir(parents=True, exist_ok=True)
-  temporary = workdir / f'{FILE}.tmp'
-  temporary.write_text(json.dumps(run, indent=2) + '\n')
-  os.replace(temporary, workdir / FILE)
+  text = json.dumps({**run, checkpoint.CHECKSUM: checkpoint.checksum(run)}, indent=2) + '\n'
+  metrics.replace(workdir / FILE, text)
+
+
+@contextlib.contextmanager
+def explained(workdir: Path, command: str) -> Iterator[None]:
+  """Adds to an error of the file system which checkpoint is safe, and the command that resumes.
+
+  Args:
+    workdir: of the run.
+    command: what the user typed.
+  """
+  try:
+    yield
+  except OSError as error:
+    if error.errno is None:  # a sentence of this program
+      raise
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    saved = [entry for entry in candidates(workdir) if entry[1] in checkpoint.steps_in(entry[0])]
+    safe = 'There was no checkpoint yet, so that the same command starts again'
+    if saved:
+      directory, step = saved[0]
+      safe = f'The checkpoint of step {step} in {directory} is safe; the same command resumes from it'
+    raise OSError(
+      f'{error.strerror}: {error.filename or workdir}. {"Make room there. " if full else ""}{safe}'
+      f'{f": {command}" if command else "."}'
+    ) from error
+
+
+@contextlib.contextmanager
+def watched(workdir: Path) -> Iterator[Callable[[int], None]]:
+  """Yields a function of the step that raises an OSError if the directory is no longer there."""
+  descriptor = os.open(workdir, os.O_RDONLY)  # open, so that no new directory gets its number
+
+  def check(step: int) -> None:
+    if not lock.is_at(descriptor, workdir):
+      raise OSError(
+        f'The workdir {workdir} was deleted, moved or replaced while its training ran. The training '
+        f'stops after step {step} and writes nothing more; with the directory back in its place, the '
+        'same command resumes from the last checkpoint in it.'
+      )
+
+  try:
+    yield check
+  finally:
+    os.close(descriptor)
+
+
+def _parse(content: bytes) -> Json:
+  """Returns the entries of run.json; raises a ValueError or TypeError that says what is wrong."""
+  run = json.loads(content)
+  if not isinstance(run, dict):
+    raise ValueError('it holds no JSON object')
+  if run.pop(checkpoint.CHECKSUM, None) not in (None, checkpoint.checksum(run)):
+    raise ValueError('its checksum differs')
+  for name, kind in ENTRIES.items():
+    if not isinstance(run.get(name), kind):
+      raise ValueError(f"it has no '{name}', or of another type")
+  configuration.from_dict(run['config'])
+  DataSpec(**run['data'])
+  return {name: run[name] for name in ENTRIES}

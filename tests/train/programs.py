@@ -106,5 +106,4 @@ def digests(workdir: Path, step: int) -> dict[str, int]:
   """CRC-32 of every array of the latest checkpoint, which must be of this step, by its path."""
   directory = workdir / experiment.CHECKPOINTS
   assert checkpoint.steps_in(directory)[-1] == step
-  with checkpoint.open_for_reading(directory) as checkpointer:
-    return checkpoint.read_metadata(checkpointer, step)['crc32']
+  return checkpoint.read_metadata(directory, step)['crc32']

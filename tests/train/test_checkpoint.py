@@ -24,26 +24,19 @@ def make_state(width: int = 3, step: int = 7, ema: bool = True) -> state.TrainSt
 
 
 def save(directory: Path, *states: state.TrainState, keep: int = 2) -> None:
-  with checkpoint.open_directory(directory, keep) as checkpointer:
-    for each in states:
-      checkpoint.save(checkpointer, each, {'note': 'a', 'best': None})
-
-
-def load(directory: Path, step: int, like: state.TrainState) -> state.TrainState:
-  with checkpoint.open_for_reading(directory) as checkpointer:
-    return checkpoint.load(checkpointer, step, like)
+  for each in states:
+    checkpoint.save(directory, each, {'note': 'a', 'best': None}, keep)
 
 
 @pytest.mark.parametrize('ema', [False, True])
 def test_what_is_loaded_is_what_was_saved(ema: bool, tmp_path: Path):
   saved = make_state(ema=ema)
   save(tmp_path, saved)
-  loaded = load(tmp_path, 7, saved)
+  loaded = checkpoint.load(tmp_path, 7, saved)
   assert jax.tree.structure(loaded) == jax.tree.structure(saved)
   jax.tree.map(np.testing.assert_array_equal, loaded, saved)
   assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(loaded))
-  with checkpoint.open_for_reading(tmp_path) as checkpointer:
-    metadata = checkpoint.read_metadata(checkpointer, 7)
+  metadata = checkpoint.read_metadata(tmp_path, 7)
   assert (metadata['note'], metadata['best']) == ('a', None)
 
 
@@ -57,7 +50,7 @@ def test_the_latest_are_kept_and_a_step_is_saved_once(tmp_path: Path):
 def test_another_shape_is_refused_in_a_few_lines(tmp_path: Path):
   save(tmp_path, make_state(width=3))
   with pytest.raises(ValueError, match='does not fit') as error:
-    load(tmp_path, 7, make_state(width=4))
+    checkpoint.load(tmp_path, 7, make_state(width=4))
   lines = str(error.value).splitlines()
   assert lines[1] == "  params/model/dense/kernel: 'float32[2, 3]' -> 'float32[2, 4]'"
   assert len(lines) == 5
@@ -67,7 +60,7 @@ def test_another_shape_is_refused_in_a_few_lines(tmp_path: Path):
 def test_a_missing_average_is_refused(tmp_path: Path):
   save(tmp_path, make_state(ema=False))
   with pytest.raises(ValueError, match=r"ema/dense/kernel: \(absent\) -> 'float32"):
-    load(tmp_path, 7, make_state(ema=True))
+    checkpoint.load(tmp_path, 7, make_state(ema=True))
 
 
 def test_changed_numbers_are_noticed(tmp_path: Path):
@@ -79,7 +72,7 @@ def test_changed_numbers_are_noticed(tmp_path: Path):
   shutil.rmtree(tmp_path / 'a' / '7' / 'state')
   shutil.copytree(tmp_path / 'b' / '7' / 'state', tmp_path / 'a' / '7' / 'state')
   with pytest.raises(ValueError, match=r'damaged.*\n  skipped:'):
-    load(tmp_path / 'a', 7, good)
+    checkpoint.load(tmp_path / 'a', 7, good)
 
 
 def test_half_written_checkpoints_are_ignored_and_removed(tmp_path: Path):
@@ -88,6 +81,6 @@ def test_half_written_checkpoints_are_ignored_and_removed(tmp_path: Path):
   shutil.copytree(tmp_path / '4', partial)
   assert checkpoint.steps_in(tmp_path) == [4]
   assert partial.exists()  # reading removes nothing
-  save(tmp_path, make_state(step=6))
-  assert checkpoint.steps_in(tmp_path) == [4, 6]
+  checkpoint.clean(tmp_path)
+  assert checkpoint.steps_in(tmp_path) == [4]
   assert not partial.exists()

@@ -130,10 +130,10 @@ def test_a_best_checkpoint_lost_by_a_kill_is_written_again(
 ):
   save = checkpoint.save
 
-  def killed(checkpointer: checkpoint.Checkpointer, *arguments: Any) -> None:
-    if checkpointer.directory.name == experiments.BEST:
+  def killed(directory: Path, *arguments: Any, **named: Any) -> None:
+    if directory.name == experiments.BEST:
       raise KeyboardInterrupt  # between the two saves
-    save(checkpointer, *arguments)
+    save(directory, *arguments, **named)
 
   with monkeypatch.context() as patch:
     patch.setattr(checkpoint, 'save', killed)

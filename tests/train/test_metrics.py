@@ -39,6 +39,69 @@ def test_a_resumed_run_writes_no_step_twice(tmp_path: Path):
   assert [line['step'] for line in metrics.read(tmp_path)] == [2, 4, 6, 8]
 
 
+BAD_LINES = {
+  'garbage': b'}{',
+  'bytes': b'{"step": 3, "kind": "tr\xff"}',
+  'list': b'[1, 2]',
+  'number': b'3',
+  'no step': b'{"kind": "train"}',
+  'step': b'{"step": "3", "kind": "train"}',
+  'truth': b'{"step": true, "kind": "train"}',
+  'no kind': b'{"step": 3}',
+  'text': b'{"step": 3, "kind": "train", "loss": "low"}',
+  'nested': b'{"step": 3, "kind": "train", "loss": [1]}',
+  'deep': b'[' * 100_000,
+  'zeros': bytes(40),
+  'empty': b'',
+}
+
+
+@pytest.mark.parametrize('name', BAD_LINES)
+def test_a_bad_line_is_left_out_with_one_warning(
+  name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+  record(tmp_path, 2, 4)
+  path = tmp_path / metrics.FILE
+  first, second = path.read_bytes().splitlines(keepends=True)
+  path.write_bytes(first + BAD_LINES[name] + b'\n' + BAD_LINES[name] + b'\n' + second)
+  capsys.readouterr()
+  for _ in range(2):
+    assert [line['step'] for line in metrics.read(tmp_path)] == [2, 4]
+  (warning,) = capsys.readouterr().err.splitlines()
+  assert warning.startswith(f'Warning: line 2 of {path} is no record (')
+  assert warning.endswith('and is left out, and 1 other lines are as well.')
+  record(tmp_path, 6, resume=4)
+  assert [line['step'] for line in metrics.read(tmp_path)] == [2, 4, 6]
+  assert path.read_bytes().count(b'\n') == 3
+
+
+def test_numbers_that_json_has_no_name_for_are_null(tmp_path: Path):
+  (tmp_path / metrics.FILE).write_text('{"step": 2, "kind": "train", "loss": NaN, "kl": 1e999}\n')
+  metrics.truncate(tmp_path, 2)
+  assert metrics.read(tmp_path) == [{'step': 2, 'kind': 'train', 'loss': None, 'kl': None}]
+
+
+def test_a_resume_that_forgets_nothing_writes_nothing(tmp_path: Path):
+  record(tmp_path, 2, 4)
+  path = tmp_path / metrics.FILE
+  before = path.stat().st_ino
+  metrics.truncate(tmp_path, 4)
+  assert path.stat().st_ino == before
+  metrics.truncate(tmp_path, 2)
+  assert path.stat().st_ino != before
+
+
+def test_a_file_that_cannot_be_replaced_stays_and_is_named(tmp_path: Path):
+  path = tmp_path / metrics.FILE
+  path.write_text('before')
+  (tmp_path / f'{metrics.FILE}.tmp').symlink_to('/dev/full')
+  with pytest.raises(OSError, match='No space left on device') as error:
+    metrics.replace(path, 'after')
+  assert error.value.filename == str(path)
+  assert [entry.name for entry in tmp_path.iterdir()] == [metrics.FILE]
+  assert path.read_text() == 'before'
+
+
 def test_without_a_terminal_every_record_is_one_plain_line(
   tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

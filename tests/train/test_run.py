@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,17 @@ from structured_obs.config import Config
 from structured_obs.data import prepare
 from structured_obs.evaluation import likelihood
 from structured_obs.objectives import bounds
-from structured_obs.train import checkpoint, checks, configuration, dry_run, experiment, run, workdir
+from structured_obs.train import (
+  checkpoint,
+  checks,
+  configuration,
+  dry_run,
+  experiment,
+  finished,
+  lock,
+  run,
+  workdir,
+)
 from tests.train import stub
 
 
@@ -57,7 +68,7 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({'optim__stages': ('mean',)}, "optim.stages has the entry 'mean'"),
     ({'model__norm': 'bach'}, "model.norm is 'bach'.* Did you mean 'batch'"),
     ({'model__kind': 'vea'}, "model.kind is 'vea'"),
-    ({'model__covariance_layers': 1}, 'give its channels in --config.model.covariance_features'),
+    ({'model__covariance_layers': 1}, r'give its channels in --config\.model\.covariance_features'),
     ({'model__covariance_features': (4, 0)}, r'covariance_features must be .* but is \(4, 0\)'),
     ({'model__input_noise': 0.1}, "of a denoising autoencoder, --config.model.kind 'ae'"),
     ({'data__residency': 'gpu'}, "data.residency is 'gpu'"),
@@ -65,8 +76,7 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({'likelihood__options': {'rnak': 3}}, "'rnak'"),
     ({'train__steps': 0}, 'train.steps must be positive, but is 0'),
     ({'optim__optimizer': 'adamx'}, "optim.optimizer is 'adamx'.* Did you mean 'adamax'"),
-    ({'optim__decay': 0.99}, "are of --config.optim.schedule 'exponential', but the schedule is "
-                             "'constant'"),
+    ({'optim__decay': 0.99}, "are of --config.optim.schedule 'exponential', but .* is 'constant'"),
     ({'optim__schedule': 'exponential'}, 'optim.decay must lie between 0 and 1 .* but is 1.0'),
     (
       {'optim__schedule': 'exponential', 'optim__decay': 0.9, 'optim__min_learning_rate': 0.1},
@@ -201,6 +211,34 @@ def test_a_checkpoint_that_is_not_there_is_said(trained: Path, tmp_path: Path):
   with pytest.raises(FileNotFoundError, match="no checkpoint 'best'"):
     experiment.restore(tmp_path)
   assert checkpoint.steps_in(trained / experiment.BEST)
+
+
+def test_a_damaged_best_checkpoint_is_said_with_what_else_there_is(
+  trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+  directory = Path(shutil.copytree(trained, tmp_path / 'copied'))
+  (step,) = checkpoint.steps_in(directory / experiment.BEST)
+  (directory / experiment.BEST / str(step) / checkpoint.METADATA).write_bytes(b'{}')
+  with pytest.raises(checkpoint.DamagedError) as error:
+    experiment.restore(directory)
+  assert f'The checkpoint of step {step} in {directory / experiment.BEST} is damaged' in str(error.value)
+  choice = f'best [{step}]; restore one by --checkpoint=latest or --checkpoint=STEP.'
+  assert choice in str(error.value)
+  assert experiment.restore(directory, 'latest').step == 4
+  assert experiment.restore(directory, step).step == step  # that of the latest checkpoints
+  finished.write_report(directory)
+  assert 'The report is of the latest checkpoint.' in capsys.readouterr().err
+  assert 'step 4' in (directory / 'report.md').read_text()
+
+
+def test_a_second_training_in_a_workdir_is_refused(config: Config, trained: Path):
+  before = sorted(trained.rglob('*'))
+  with (
+    lock.held(trained, print),
+    pytest.raises(ValueError, match=rf'Another training \(process \d+ .* is running in {trained}'),
+  ):
+    run.run(config, run.Options(str(trained)), lambda text: None)
+  assert sorted(trained.rglob('*')) == before
 
 
 def test_the_split_elbo_depends_on_no_layout():

@@ -1,0 +1,131 @@
+"""Where a run resumes: at its newest checkpoint that is whole.
+
+A damaged one is passed over with a sentence and keeps its files under another name. Where that loses
+more than an hour of training, a flag has to allow it.
+"""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from structured_obs.train import checkpoint, metrics
+from structured_obs.train import workdir as workdirs
+from structured_obs.train.state import TrainState
+
+HOUR = 3600.0  # seconds of training that are given up without asking
+
+
+class Found(NamedTuple):
+  """A checkpoint that is whole."""
+
+  directory: Path
+  step: int
+  state: TrainState
+  metadata: dict[str, Any]
+
+
+class _Damaged(NamedTuple):
+  """A checkpoint that is not."""
+
+  directory: Path
+  step: int
+  complaint: str
+
+
+def newest(
+  workdir: Path, like: TrainState, batch_size: int, allow_older: bool, say: Callable[[str], None]
+) -> Found | None:
+  """Returns the newest checkpoint that is whole; None if there are none.
+
+  Every process of a run calls it. The damaged ones that are newer are moved aside.
+
+  Args:
+    workdir: of the run.
+    like: shapes of the state, with shardings.
+    batch_size: of the run.
+    allow_older: whether more than an hour of training may be lost.
+    say: receives a sentence for each damaged checkpoint.
+
+  Raises:
+    ValueError: if every checkpoint is damaged, too much would be lost, or one does not fit `like`.
+  """
+  damaged: list[_Damaged] = []
+  found = None
+  for directory, step in workdirs.candidates(workdir):
+    result = _try(directory, step, like)
+    if isinstance(result, Found):
+      found = result
+      break
+    damaged.append(result)
+  if damaged:
+    _check(workdir, damaged, found, batch_size, allow_older)
+  for one in damaged:
+    kept = checkpoint.move_aside(one.directory, one.step)
+    say(f'{one.complaint}\nIt is kept as {kept}.')
+  return found
+
+
+def lost_seconds(
+  workdir: Path, damaged: tuple[Path, int], whole: tuple[Path, int], batch_size: int
+) -> float:
+  """Returns the time that the training between two checkpoints took.
+
+  It follows from the recorded speed, or without any records from the age of the directories.
+
+  Args:
+    workdir: of the run.
+    damaged: directory and step of the newer checkpoint.
+    whole: directory and step of the older one.
+    batch_size: of the run.
+  """
+  steps = range(whole[1] + 1, damaged[1] + 1)
+  speeds = {
+    record['step']: record['images_per_second']
+    for record in metrics.read(workdir)
+    if record['kind'] == 'train' and (record.get('images_per_second') or 0) > 0
+  }
+  between = [speed for step, speed in speeds.items() if step in steps]
+  if speeds:
+    return len(steps) * batch_size / statistics.median(between or speeds.values())
+  newer, older = (directory / str(step) for directory, step in (damaged, whole))
+  return newer.stat().st_mtime - older.stat().st_mtime
+
+
+def _try(directory: Path, step: int, like: TrainState) -> Found | _Damaged:
+  """Loads a checkpoint; it is damaged if any process of the run finds that."""
+  found, complaint = None, ''
+  try:
+    metadata = checkpoint.read_metadata(directory, step)
+    if not isinstance(metadata.get('standing'), dict):
+      raise checkpoint.DamagedError(f'The checkpoint of step {step} in {directory} is of no training.')
+    found = Found(directory, step, checkpoint.load(directory, step, like), metadata)
+  except checkpoint.DamagedError as error:
+    complaint = str(error)
+  if jax.process_count() > 1:
+    everywhere = multihost_utils.process_allgather(np.asarray(found is not None))
+    complaint = complaint or f'Another process says that the checkpoint of step {step} is damaged.'
+    found = found if np.all(everywhere) else None
+  return found or _Damaged(directory, step, complaint)
+
+
+def _check(
+  workdir: Path, damaged: list[_Damaged], found: Found | None, batch_size: int, allow_older: bool
+) -> None:
+  """Raises a ValueError if there is nothing to resume from, or too much would be lost."""
+  complaint = damaged[0].complaint
+  if found is None:
+    raise ValueError(
+      f'{complaint}\nNo other checkpoint in {workdir} is whole. Choose another --workdir to train from '
+      'the start.'
+    )
+  lost = lost_seconds(workdir, damaged[0][:2], found[:2], batch_size)
+  if lost > HOUR and not allow_older:
+    raise ValueError(
+      f'{complaint}\nThe newest one that is whole is of step {found.step}, about {lost / HOUR:.1f} '
+      'hours of training before; --allow_older_checkpoint resumes from it, and keeps the damaged one.'
+    )
