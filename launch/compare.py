@@ -24,7 +24,7 @@ from structured_obs.evaluation import families_table
 from structured_obs.train import compared, experiment, extractors
 
 _CONFIG = flags.define_config()
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of all runs.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of all runs.')
 _VARIANTS = absl_flags.DEFINE_list('variants', [], "Variants of the config file; '' for all it names.")
 _SEEDS = absl_flags.DEFINE_list('seeds', [], "Of the trainings; '' for the config's.")
 _NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 0, 'The first so many test images; 0 for all.', 0)

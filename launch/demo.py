@@ -18,7 +18,7 @@ from structured_obs.train import compared, run
 
 VARIANTS = ('diagonal', 'low_rank')
 
-_WORKDIR = absl_flags.DEFINE_string('workdir', 'runs/demo', 'Directory of the two runs.')
+_WORKDIR = flags.define_path('workdir', 'runs/demo', 'Directory of the two runs.')
 _SAMPLES = absl_flags.DEFINE_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
 _STEPS = absl_flags.DEFINE_integer('steps', 0, "Training steps; 0 for the config's.", 0)
 

@@ -19,13 +19,13 @@ from launch import flags
 from structured_obs.train import distributed, run
 
 _CONFIG = flags.define_config()
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _DRY_RUN = absl_flags.DEFINE_bool('dry_run', False, 'Describe the compiled step; write nothing.')
 _TENSORBOARD = absl_flags.DEFINE_bool('tensorboard', False, 'Also write TensorBoard event files.')
 _ALLOW = absl_flags.DEFINE_bool(
   'allow_config_change', False, 'Go on although the configuration or the data are not the same.'
 )
-_CACHE = absl_flags.DEFINE_string('compile_cache', '', 'Directory that keeps compiled programs.')
+_CACHE = flags.define_path('compile_cache', '', 'Directory that keeps compiled programs.')
 _DISTRIBUTED = absl_flags.DEFINE_enum(
   'distributed', 'off', ['off', 'auto'], "'auto' reads the cluster's environment."
 )
