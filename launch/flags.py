@@ -19,6 +19,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from launch import errors, interrupts
+from structured_obs.config import Config
 from structured_obs.train import distributed, fields, names
 
 _CONFIG = 'config'
@@ -179,11 +180,19 @@ def read_config(path: str) -> Any:
   Raises:
     ValueError: if the file cannot be read, or has no such variant.
   """
+  before = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)  # what is wrong is said here
   try:
-    return flags.FLAGS[_CONFIG].parser.parse(path)
+    config = flags.FLAGS[_CONFIG].parser.parse(path)
   except Exception as error:
     cause = error.__context__ or error  # ml_collections puts a whole traceback into the message
     raise _Mistake(f'--config={path} cannot be read: {type(cause).__name__}: {cause}') from error
+  finally:
+    logging.set_verbosity(before)
+  if not isinstance(config, Config):
+    raise _Mistake(f'--config={path} cannot be read: its get_config must return a '
+                   f'structured_obs.config.Config, but returns a {type(config).__name__}.')
+  return config
 
 
 def _check_names(arguments: Sequence[str], config: Any) -> None:

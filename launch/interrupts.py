@@ -79,14 +79,15 @@ def _watch(arrived: socket.socket, handler: object, seen: threading.Event) -> No
     seen: set by `handler`.
   """
   asked: list[int] = []
-  while data := arrived.recv(1):
-    number = data[0]
-    asked.append(number)
-    if number in SIGNALS and signal.getsignal(number) is handler:
-      if not seen.wait(PATIENCE):
+  with arrived:
+    while data := arrived.recv(1):
+      number = data[0]
+      asked.append(number)
+      if number in SIGNALS and signal.getsignal(number) is handler:
+        if not seen.wait(PATIENCE):
+          _end(number)
+      elif asked.count(signal.SIGINT) > 1:
         _end(number)
-    elif asked.count(signal.SIGINT) > 1:
-      _end(number)
 
 
 def _end(number: int, frame: FrameType | None = None) -> None:

@@ -57,18 +57,25 @@ class Peers:
 
   def finish(self) -> None:
     """Says that this process is done; those but process 0 wait until that is done as well."""
+    if self.number == 0:
+      self._leaving = True  # nothing that happens to the others matters any more
     self._send('bye')
-    if self.number:
-      self._threads[0].join()
-    self._leaving = True
+    self._end(LINGER if self.number == 0 else None)
 
   def leave(self) -> None:
     """Says that this process ends early, and gives the others a moment to end by themselves."""
     self._leaving = True
     self._send('ending')
-    end = time.monotonic() + LINGER + FOLLOW
+    self._end(LINGER + FOLLOW)
+
+  def _end(self, wait: float | None) -> None:
+    """Closes the connections when the others are done as well, or after these seconds."""
+    end = None if wait is None else time.monotonic() + wait
     for thread in self._threads:
-      thread.join(max(end - time.monotonic(), 0))
+      thread.join(None if end is None else max(end - time.monotonic(), 0))
+    self._leaving = True
+    for connection in self._connections.values():
+      connection.close()
 
   def _send(self, line: str) -> None:
     for connection in self._connections.values():
@@ -142,16 +149,16 @@ def _gather(address: str, port: int, count: int, say: Say, end: float) -> dict[i
       missing = _listed(number for number in range(1, count) if number not in came)
       now = time.monotonic()
       if now > end:
-        _refuse(came, f'There is no {missing} of {count} at {address}; start all of them at one time.')
+        _refuse(came, f'{missing} of {count} did not come to {address}; start all of them at one time.')
       if now > remind:
         say(f'Waiting for {missing} of {count} at {address}.')
         remind = end
-      listener.settimeout(min(max(end - now, 0.01), 1.0))
+      listener.settimeout(min(max(end - now, 0.01), 0.2))
       with contextlib.suppress(OSError):
         connection = listener.accept()[0]
         _admit(came, connection, count)
-      if len(came) == count - 1:
-        came = {number: one for number, one in came.items() if not _gone(one)}
+      for number in [number for number, one in came.items() if _gone(one)]:
+        came.pop(number).close()
   for connection in came.values():
     with contextlib.suppress(OSError):  # it has just ended, which is noticed later
       connection.sendall(b'start\n')
@@ -161,7 +168,10 @@ def _gather(address: str, port: int, count: int, say: Say, end: float) -> dict[i
 def _admit(came: dict[int, socket.socket], connection: socket.socket, count: int) -> None:
   """Adds who has connected; ends the run before it begins if its numbers are not those of the others."""
   connection.settimeout(5.0)
-  words = next(_lines(connection), '').split()
+  try:
+    words = next(_lines(connection), '').split()
+  except TimeoutError:
+    words = []
   if len(words) != 3 or words[0] != GREETING or not (words[1] + words[2]).isdecimal():
     connection.close()  # not of this program
     return
@@ -180,6 +190,8 @@ def _admit(came: dict[int, socket.socket], connection: socket.socket, count: int
       f'Two processes were started with --process_id={number}; give each one its own, from 0 to '
       f'{count - 1}.',
     )
+  if number in came:
+    came[number].close()
   came[number] = _kept(connection)
 
 
@@ -193,16 +205,18 @@ def _join(
       say(f'Waiting for process 0 and the others at {address}.')
       remind = end
     answer = ''
-    try:
-      connection = _kept(socket.create_connection(target, timeout=5.0))
-      connection.settimeout(max(end - time.monotonic(), 1.0) + 5.0)  # process 0 gives up first
-      connection.sendall(f'{GREETING} {who}\n'.encode())
-      answer = next(_lines(connection), '')
+    with contextlib.ExitStack() as stack:
+      try:
+        connection = _kept(stack.enter_context(socket.create_connection(target, timeout=5.0)))
+        connection.settimeout(max(end - time.monotonic(), 1.0) + 5.0)  # process 0 gives up first
+        connection.sendall(f'{GREETING} {who}\n'.encode())
+        answer = next(_lines(connection), '')
+      except OSError as error:
+        last = str(error)
       if answer == 'start':
         connection.settimeout(None)
+        stack.pop_all()
         return connection
-    except OSError as error:
-      last = str(error)
     if answer.startswith('refused '):
       raise ValueError(answer.removeprefix('refused '))
     if answer:

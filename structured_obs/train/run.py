@@ -65,6 +65,8 @@ def run(
     raise ValueError('--workdir is missing; it names the directory that the run writes to.')
   options = options._replace(workdir=names.local_path('--workdir', options.workdir))
   workdir = Path(options.workdir)
+  if not _started(workdir):  # nothing is lost by another configuration
+    options = options._replace(allow_config_change=True)
   if not options.dry_run:
     workdirs.check(workdir, config, options.allow_config_change)
   if config.train.start_from and not (workdir / workdirs.FILE).exists():
@@ -107,6 +109,12 @@ def _run(
       say(f'Report: {report}')
     say(farewell(outcome, config, options))
   return outcome
+
+
+def _started(workdir: Path) -> bool:
+  """Whether a run there has come to a checkpoint, whole or damaged."""
+  directories = [workdir / name for name in (experiments.CHECKPOINTS, experiments.BEST)]
+  return any('tmp' not in path.name for directory in directories for path in directory.glob('*'))
 
 
 @contextlib.contextmanager
