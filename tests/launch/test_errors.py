@@ -56,7 +56,7 @@ def test_an_unexpected_error_names_step_type_and_place(cause, message: str):
 def test_the_innermost_line_of_the_project_is_named():
   absent: Any = None
   said = errors.message(raised('joining', lambda: peers.parse_address(absent)))
-  assert said.startswith("while joining: AttributeError: 'NoneType' object has no attribute 'rpartition'")
+  assert said.startswith("while joining: AttributeError: 'NoneType' object has no attribute ")
   assert '(structured_obs/train/peers.py, line ' in said
 
 
@@ -109,9 +109,9 @@ from launch import flags
 from structured_obs.train import run
 
 def main(arguments):
-  print('caf\\u00e9 \\u2016 \\udcff', flush=True)
   try:
     with run.during('preparing the data'):
+      print('caf\\u00e9 \\u2016 \\udcff', flush=True)
       time.sleep(60)
   finally:
     print('in order', flush=True)

@@ -99,6 +99,19 @@ def test_a_missing_or_foreign_workdir_is_refused(config: Config, tmp_path: Path)
     run.run(config, run.Options(str(tmp_path)))
 
 
+def test_a_failed_start_does_not_refuse_the_corrected_command(config: Config, tmp_path: Path):
+  other = experiment.resolve(changed(config, optim__learning_rate=0.5))
+  spec = prepare.prepare(config.data).spec._replace(sha256='abc')
+  workdir.write(tmp_path, workdir.describe(other, spec, ''))
+  (tmp_path / experiment.CHECKPOINTS / '4.orbax-checkpoint-tmp').mkdir(parents=True)
+  corrected, options = changed(config, train__batch_size=4000), run.Options(str(tmp_path))
+  with pytest.raises(ValueError, match='the training split has only 1455 images'):
+    run.run(corrected, options, lambda text: None)
+  (tmp_path / experiment.CHECKPOINTS / '4').mkdir()
+  with pytest.raises(ValueError, match='holds a run of another configuration'):
+    run.run(corrected, options, lambda text: None)
+
+
 def test_pmap_is_refused_on_several_hosts(config: Config):
   with pytest.raises(ValueError, match="'pmap' works on one host only"):
     checks.check_batch(changed(config, train__mapping='pmap'), 100, 4, 2)
