@@ -80,7 +80,7 @@ def joined(cluster: Cluster, say: Callable[[str], None]) -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    if jax.process_count() > 1 and _COLLECTIVE.search(str(error)):
+    if (cluster.auto or _joined) and _COLLECTIVE.search(str(error)):
       raise PeerLostError(_lost(error)) from error
     raise
   if _joined:

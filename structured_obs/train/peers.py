@@ -47,7 +47,7 @@ class Peers:
     self.step = 0  # the last one that was begun
     self.lost = threading.Event()  # set when another process has ended early
     self.sentence = ''  # what to say then
-    self._leaving = False
+    self._leaving = threading.Event()
     self._connections = connections
     self._threads = [
       threading.Thread(target=self._watch, args=peer, daemon=True) for peer in connections.items()
@@ -58,13 +58,13 @@ class Peers:
   def finish(self) -> None:
     """Says that this process is done; those but process 0 wait until that is done as well."""
     if self.number == 0:
-      self._leaving = True  # nothing that happens to the others matters any more
+      self._leaving.set()  # nothing that happens to the others matters any more
     self._send('bye')
     self._end(LINGER if self.number == 0 else None)
 
   def leave(self) -> None:
     """Says that this process ends early, and gives the others a moment to end by themselves."""
-    self._leaving = True
+    self._leaving.set()
     self._send('ending')
     self._end(LINGER + FOLLOW)
 
@@ -73,7 +73,7 @@ class Peers:
     end = None if wait is None else time.monotonic() + wait
     for thread in self._threads:
       thread.join(None if end is None else max(end - time.monotonic(), 0))
-    self._leaving = True
+    self._leaving.set()
     for connection in self._connections.values():
       connection.close()
 
@@ -88,16 +88,17 @@ class Peers:
       if line == 'bye':
         return
       if line == 'ending':
-        self._lose(peer, 'ended with an error, which its own output names', self._patience())
+        patience = FOLLOW if self.number else LINGER
+        self._lose(peer, 'ended with an error, which its own output names', patience)
+        if self.number:  # this one is ending as well; process 0 ends last, as jax needs it
+          return
       if line.startswith('lost '):
         self._lose(int(line.split()[1]), 'ended early', 0)
     self._lose(peer, 'ended early, or its connection broke', 0)
 
-  def _patience(self) -> float:
-    return FOLLOW if self.number else LINGER
-
   def _lose(self, peer: int, how: str, patience: float) -> None:
-    if self._leaving:
+    """Ends this process, unless it ends by itself with its own message in these seconds."""
+    if self._leaving.is_set():
       return
     when = f'after step {self.step}' if self.step else 'before the first step'
     self.sentence = (
@@ -106,10 +107,9 @@ class Peers:
       'checkpoint.'
     )
     self.lost.set()
-    if self.number == 0:
-      self._send(f'lost {peer}')
-    time.sleep(patience)  # the main thread may have a better message
-    if not self._leaving:
+    if not self._leaving.wait(patience):
+      if self.number == 0:
+        self._send(f'lost {peer}')
       os.write(2, f'error: {self.sentence}\n'.encode())
       os._exit(1)  # the main thread may wait for ever in a collective operation
 
@@ -211,12 +211,12 @@ def _join(
         connection.settimeout(max(end - time.monotonic(), 1.0) + 5.0)  # process 0 gives up first
         connection.sendall(f'{GREETING} {who}\n'.encode())
         answer = next(_lines(connection), '')
+        if answer == 'start':
+          connection.settimeout(None)
+          stack.pop_all()  # it stays open
+          return connection
       except OSError as error:
         last = str(error)
-      if answer == 'start':
-        connection.settimeout(None)
-        stack.pop_all()
-        return connection
     if answer.startswith('refused '):
       raise ValueError(answer.removeprefix('refused '))
     if answer:

@@ -73,9 +73,7 @@ def run(
     workdirs.read(start.source(config))
   if options.tensorboard:
     metrics.check_tensorboard()
-  with during('joining the other processes'):
-    joined = distributed.joined(options.cluster, say)
-  with joined:
+  with distributed.joined(options.cluster, say):
     distributed.agree('Configuration and code', lambda: _facts(config, options))
     return _run(config, options, workdir, say)
 

@@ -1,5 +1,6 @@
 """What a program says of errors, paths and interrupts, without starting one for each."""
 
+import operator
 import os
 import signal
 import subprocess
@@ -42,7 +43,7 @@ def test_what_is_meant_for_the_user_is_its_own_message():
     (lambda: np.zeros(3).reshape(2, 2), 'ValueError: cannot reshape array of size 3'),
     (lambda: zipfile.ZipFile(__file__), 'BadZipFile: File is not a zip file'),
     (lambda: 1 / 0, 'ZeroDivisionError: division by zero'),
-    (lambda: len(5), "TypeError: object of type 'int' has no len()"),
+    (lambda: operator.add('a', 1), 'TypeError: can only concatenate str'),
   ],
 )
 def test_an_unexpected_error_names_step_type_and_place(cause, message: str):

@@ -106,6 +106,7 @@ def test_addresses_have_a_host_and_a_port(text: str):
 
 def test_a_process_that_dies_ends_the_others_in_a_sentence(monkeypatch: pytest.MonkeyPatch):
   monkeypatch.setattr(peers, 'LINGER', 0.0)
+  monkeypatch.setattr(peers, 'FOLLOW', 0.0)
   ended: list[str] = []
   both = threading.Semaphore(0)
 
@@ -118,7 +119,7 @@ def test_a_process_that_dies_ends_the_others_in_a_sentence(monkeypatch: pytest.M
   (zero, one, two), _ = meet((0, 3), (1, 3), (2, 3), wait=10)
   for peer in (zero, one, two):
     peer.step = 7
-  one._leaving = True  # it is dead
+  one._leaving.set()  # it is dead
   one._connections[0].shutdown(socket.SHUT_RDWR)
   assert both.acquire(timeout=10)
   assert both.acquire(timeout=10)
@@ -140,6 +141,7 @@ def test_a_process_that_fails_says_so(monkeypatch: pytest.MonkeyPatch):
   leaving = threading.Thread(target=one.leave)
   leaving.start()
   assert zero.lost.wait(10)
+  assert leaving.is_alive()  # until process 0 ends
   assert 'Process 1 of 2 ended with an error, which its own output names' in zero.sentence
   zero.leave()
   leaving.join(10)
