@@ -26,9 +26,9 @@ from structured_obs.train import finished
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
 _SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
-_COMPONENTS = absl_flags.DEFINE_integer('components', 0, 'How many; 0 for 10, or all.', 0)
+_COMPONENTS = flags.define_integer('components', 0, 'How many; 0 for 10, or all.', 0)
 _PIXEL_NOISE = absl_flags.DEFINE_bool('pixel_noise', True, 'Whether a low-rank sample has any.')
-_SEED = absl_flags.DEFINE_integer('seed', 0, 'Of the sample.', 0)
+_SEED = flags.define_integer('seed', 0, 'Of the sample.', 0)
 _OUTPUT = flags.define_path('output', '', 'Directory to write to.')
 
 

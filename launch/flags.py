@@ -7,6 +7,7 @@ Tuples are given as `--config.model.features='(32, 64)'`. In paths `~` is the us
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 import sys
@@ -58,6 +59,21 @@ class _PathParser(flags.ArgumentParser[str]):
     return 'path'
 
 
+class _FiniteParser(flags.FloatParser):
+  """Refuses NaN and infinite numbers."""
+
+  def __init__(self, name: str, lower: float | None):
+    super().__init__(lower_bound=lower)
+    self._name = name
+
+  def convert(self, argument: Any) -> float:
+    """Returns the number."""
+    value = super().convert(argument)
+    if not math.isfinite(value):
+      raise _Mistake(f'--{self._name} must be a finite number, but is {argument}.')
+    return value
+
+
 class _PathsParser(flags.ListParser):
   """A list of paths between commas."""
 
@@ -84,6 +100,20 @@ def define_paths(name: str, doc: str) -> flags.FlagHolder[list[str]]:
 def define_multi_path(name: str, doc: str) -> flags.FlagHolder[list[str]]:
   """Defines a flag whose value is a path, and that can be given several times."""
   return flags.DEFINE_multi(_PathParser(name), flags.ArgumentSerializer(), name, [], doc)
+
+
+def define_integer(
+  name: str, default: int | None, doc: str, lower: int = 0
+) -> flags.FlagHolder[Any]:
+  """Defines a flag whose value is a whole number of 32 bits, at least `lower`."""
+  return flags.DEFINE_integer(name, default, doc, lower, fields.LARGEST_INT)
+
+
+def define_float(
+  name: str, default: float, doc: str, lower: float | None = None
+) -> flags.FlagHolder[float]:
+  """Defines a flag whose value is a finite number, at least `lower`."""
+  return flags.DEFINE(_FiniteParser(name, lower), name, default, doc)
 
 
 def whole_numbers(flag: flags.FlagHolder[list[str]]) -> tuple[int, ...]:

@@ -97,6 +97,21 @@ def test_paths_are_written_out_and_addresses_refused(monkeypatch: pytest.MonkeyP
       many.parse(f'runs/a,{text}')
 
 
+def test_numbers_are_finite_and_of_32_bits():
+  parser = flags._FiniteParser('sigma', 0.0)
+  assert parser.parse('0.5') == 0.5
+  for text in ('nan', 'inf', '-inf', '1e999', '-1'):
+    with pytest.raises(ValueError, match=r'finite|non-negative'):
+      parser.parse(text)
+  flags.define_integer('seed_of_this_test', 0, '')
+  flag = absl_flags.FLAGS['seed_of_this_test']
+  assert flag.parser.parse('2147483647') == 2**31 - 1
+  for text in ('2147483648', '-1', '1.5'):
+    with pytest.raises(ValueError, match=r'range|non-negative|invalid'):
+      flag.parser.parse(text)
+  delattr(absl_flags.FLAGS, 'seed_of_this_test')
+
+
 _PROGRAM = '''
 import sys
 sys.argv[0] = '-m'  # as `python -m` has it while a package is imported
