@@ -96,6 +96,7 @@ def leave() -> None:
 def _lost(error: Exception) -> str:
   """Returns why a collective operation failed, in a sentence."""
   if _joined and _joined[0].lost.wait(5.0):
+    _joined[0].last_word.acquire()
     return _joined[0].sentence
   return (
     'An operation of all processes failed, as one of them ended or the network broke: '

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 
 WAIT = 300.0  # seconds that a process waits for the others to come
 SAY = 10.0  # seconds after which it says whom it waits for
-LINGER = 60.0  # seconds that process 0 has to finish its own message after another one has failed
+LINGER = 30.0  # seconds that process 0 has to finish its own message after another one has failed
 FOLLOW = 3.0  # seconds that the others have after process 0 has failed
+PAUSE = 0.5  # seconds in which the others end before process 0, whose end would make jax end them
 GREETING = 'structured_obs'
 Say = Callable[[str], None]
 
@@ -47,6 +48,7 @@ class Peers:
     self.step = 0  # the last one that was begun
     self.lost = threading.Event()  # set when another process has ended early
     self.sentence = ''  # what to say then
+    self.last_word = threading.Lock()  # for the one thread that says it and ends the process
     self._leaving = threading.Event()
     self._connections = connections
     self._threads = [
@@ -94,6 +96,7 @@ class Peers:
           return
       if line.startswith('lost '):
         self._lose(int(line.split()[1]), 'ended early', 0)
+        return
     self._lose(peer, 'ended early, or its connection broke', 0)
 
   def _lose(self, peer: int, how: str, patience: float) -> None:
@@ -107,11 +110,14 @@ class Peers:
       'checkpoint.'
     )
     self.lost.set()
-    if not self._leaving.wait(patience):
-      if self.number == 0:
-        self._send(f'lost {peer}')
-      os.write(2, f'error: {self.sentence}\n'.encode())
-      os._exit(1)  # the main thread may wait for ever in a collective operation
+    if self._leaving.wait(patience):
+      return
+    self.last_word.acquire()
+    os.write(2, f'error: {self.sentence}\n'.encode())
+    if self.number == 0:
+      self._send(f'lost {peer}')
+      time.sleep(PAUSE)
+    os._exit(1)  # the main thread may wait for ever in a collective operation
 
 
 def meet(address: str, count: int, number: int, say: Say, wait: float = WAIT) -> Peers:

@@ -107,6 +107,7 @@ def test_addresses_have_a_host_and_a_port(text: str):
 def test_a_process_that_dies_ends_the_others_in_a_sentence(monkeypatch: pytest.MonkeyPatch):
   monkeypatch.setattr(peers, 'LINGER', 0.0)
   monkeypatch.setattr(peers, 'FOLLOW', 0.0)
+  monkeypatch.setattr(peers, 'PAUSE', 0.0)
   ended: list[str] = []
   both = threading.Semaphore(0)
 
@@ -135,6 +136,7 @@ def test_a_process_that_dies_ends_the_others_in_a_sentence(monkeypatch: pytest.M
 def test_a_process_that_fails_says_so(monkeypatch: pytest.MonkeyPatch):
   monkeypatch.setattr(peers, 'LINGER', 0.3)
   monkeypatch.setattr(peers, 'FOLLOW', 0.0)
+  monkeypatch.setattr(peers, 'PAUSE', 0.0)
   monkeypatch.setattr(os, '_exit', lambda status: None)
   monkeypatch.setattr(os, 'write', lambda file, text: None)
   (zero, one), _ = meet((0, 2), (1, 2), wait=10)
