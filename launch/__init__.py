@@ -1,1 +1,8 @@
 """Command-line programs: `python -m launch.NAME --help` says what each one does."""
+
+import sys
+
+if sys.argv[:1] == ['-m']:  # a program is about to be imported, which takes seconds
+  from launch import interrupts
+
+  interrupts.end_at_once()

@@ -29,7 +29,7 @@ _RANKS = absl_flags.DEFINE_list('ranks', ['25'], 'Columns of the low-rank factor
 _REPEATS = absl_flags.DEFINE_integer('repeats', 15, 'Rounds.')
 _CALLS = absl_flags.DEFINE_integer('calls', 1000, 'Gradients of each operation (robustness).')
 _TIMEOUT = absl_flags.DEFINE_integer('timeout', 300, 'Seconds for each operation (robustness).')
-_OUT = absl_flags.DEFINE_string('out', '', 'JSON file to write.')
+_OUT = flags.define_path('out', '', 'JSON file to write.')
 _XLA_FLAG = absl_flags.DEFINE_bool('xla_flag', False, 'Lets XLA compile larger loops natively.')
 
 LOOPS = '--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=10000000'
@@ -44,10 +44,10 @@ def main(arguments: Sequence[str]) -> None:
 
   settings = suites.Settings(
     suites=tuple(_SUITE.value),
-    sizes=_numbers(_SIZES),
-    filters=_numbers(_FILTERS),
-    batches=_numbers(_BATCHES),
-    ranks=_numbers(_RANKS),
+    sizes=flags.whole_numbers(_SIZES) or (0,),
+    filters=flags.whole_numbers(_FILTERS) or (0,),
+    batches=flags.whole_numbers(_BATCHES) or (0,),
+    ranks=flags.whole_numbers(_RANKS) or (0,),
     repeats=_REPEATS.value,
     calls=_CALLS.value,
     timeout=_TIMEOUT.value,
@@ -61,13 +61,6 @@ def main(arguments: Sequence[str]) -> None:
     record['tasks'].append(task)
   if _OUT.value:
     Path(_OUT.value).write_text(json.dumps(record, indent=2), encoding='utf-8')
-
-
-def _numbers(flag: absl_flags.FlagHolder[list[str]]) -> tuple[int, ...]:
-  try:
-    return tuple(int(text) for text in flag.value) or (0,)
-  except ValueError:
-    raise ValueError(f'--{flag.name} takes whole numbers between commas; got {flag.value}.') from None
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ variant and the spread over seeds: WORKDIR/comparison.md.
 
 import json
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,16 +20,16 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from launch import flags
+from launch import flags, interrupts
 from structured_obs.evaluation import families_table
 from structured_obs.train import compared, experiment, extractors
 
 _CONFIG = flags.define_config()
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of all runs.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of all runs.')
 _VARIANTS = absl_flags.DEFINE_list('variants', [], "Variants of the config file; '' for all it names.")
 _SEEDS = absl_flags.DEFINE_list('seeds', [], "Of the trainings; '' for the config's.")
-_NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 0, 'The first so many test images; 0 for all.', 0)
-_SAMPLES = absl_flags.DEFINE_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
+_NUM_IMAGES = flags.define_integer('num_images', 0, 'The first so many test images; 0 for all.', 0)
+_SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
 _FEATURES = absl_flags.DEFINE_string(
   'features', compared.DEFAULT.features, 'As of launch.evaluate.'
 )
@@ -65,7 +66,13 @@ def main(arguments: Sequence[str]) -> None:
 def _train(file: str, workdirs: Mapping[str, Path], changes: Sequence[str]) -> None:
   for name, workdir in workdirs.items():
     command = ['launch.train', f'--config={file}:{name}', *changes, f'--workdir={workdir}']
-    status = subprocess.run([sys.executable, '-m', *command], check=False).returncode
+    with subprocess.Popen([sys.executable, '-m', *command]) as child:
+      try:
+        status = child.wait()
+      except interrupts.Interrupted as error:
+        if error.number == signal.SIGTERM:  # Ctrl-C has reached the child as well
+          child.terminate()
+        raise  # when the child has saved and ended
     if status:
       raise ValueError(f'python -m {" ".join(command)} ended with status {status}; see above.')
 

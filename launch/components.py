@@ -23,13 +23,13 @@ from structured_obs.applications import components
 from structured_obs.applications import subject as subjects
 from structured_obs.train import finished
 
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
-_SUBJECT = absl_flags.DEFINE_string('subject', 'test:0', subjects.FORMS)
-_COMPONENTS = absl_flags.DEFINE_integer('components', 0, 'How many; 0 for 10, or all.', 0)
+_SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
+_COMPONENTS = flags.define_integer('components', 0, 'How many; 0 for 10, or all.', 0)
 _PIXEL_NOISE = absl_flags.DEFINE_bool('pixel_noise', True, 'Whether a low-rank sample has any.')
-_SEED = absl_flags.DEFINE_integer('seed', 0, 'Of the sample.', 0)
-_OUTPUT = absl_flags.DEFINE_string('output', '', 'Directory to write to.')
+_SEED = flags.define_integer('seed', 0, 'Of the sample.', 0)
+_OUTPUT = flags.define_path('output', '', 'Directory to write to.')
 
 
 def main(arguments: Sequence[str]) -> None:

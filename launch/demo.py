@@ -10,17 +10,15 @@ image into --workdir. Run again, it goes on where it stopped, and does not train
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags as absl_flags
-
 from configs import digits
 from launch import flags
 from structured_obs.train import compared, run
 
 VARIANTS = ('diagonal', 'low_rank')
 
-_WORKDIR = absl_flags.DEFINE_string('workdir', 'runs/demo', 'Directory of the two runs.')
-_SAMPLES = absl_flags.DEFINE_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
-_STEPS = absl_flags.DEFINE_integer('steps', 0, "Training steps; 0 for the config's.", 0)
+_WORKDIR = flags.define_path('workdir', 'runs/demo', 'Directory of the two runs.')
+_SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
+_STEPS = flags.define_integer('steps', 0, "Training steps; 0 for the config's.", 0)
 
 
 def main(arguments: Sequence[str]) -> None:

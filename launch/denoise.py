@@ -27,19 +27,19 @@ from structured_obs.applications import denoise, denoising, subject
 from structured_obs.evaluation import views
 from structured_obs.train import finished
 
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
-_SIGMA = absl_flags.DEFINE_float('sigma', 0.1, 'Standard deviation of the noise; pixels in [-1, 1].')
-_COMPARE = absl_flags.DEFINE_list('compare', [], 'Directories of other runs, between commas.')
-_NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 32, 'The first so many; 0 for all.', 0)
-_REFINEMENTS = absl_flags.DEFINE_integer('refinements', 0, 'How often a guess is encoded again.', 0)
+_SIGMA = flags.define_float('sigma', 0.1, 'Standard deviation of the noise; pixels in [-1, 1].')
+_COMPARE = flags.define_paths('compare', 'Directories of other runs, between commas.')
+_NUM_IMAGES = flags.define_integer('num_images', 32, 'The first so many; 0 for all.', 0)
+_REFINEMENTS = flags.define_integer('refinements', 0, 'How often a guess is encoded again.', 0)
 _PROJECTION = absl_flags.DEFINE_bool('projection', True, 'Whether to project, as the paper does.')
-_COMPONENTS = absl_flags.DEFINE_integer('components', 0, '0: 1000 for 64x64, in proportion.', 0)
-_BEST = absl_flags.DEFINE_integer('best_components', 0, 'Validation images to choose k on.', 0)
-_FILES = absl_flags.DEFINE_list('files', [], 'Image files, in the place of the test split.')
+_COMPONENTS = flags.define_integer('components', 0, '0: 1000 for 64x64, in proportion.', 0)
+_BEST = flags.define_integer('best_components', 0, 'Validation images to choose k on.', 0)
+_FILES = flags.define_paths('files', 'Image files, in the place of the test split.')
 _NOISY = absl_flags.DEFINE_bool('noisy', False, 'The files are noisy already.')
-_SEED = absl_flags.DEFINE_integer('seed', 0, 'Of the noise.', 0)
-_OUTPUT = absl_flags.DEFINE_string('output', '', 'Directory to write to.')
+_SEED = flags.define_integer('seed', 0, 'Of the noise.', 0)
+_OUTPUT = flags.define_path('output', '', 'Directory to write to.')
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -26,16 +26,16 @@ from structured_obs.applications import edit, edit_history, edit_input
 from structured_obs.applications import subject as subjects
 from structured_obs.train import finished
 
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
-_SUBJECT = absl_flags.DEFINE_string('subject', 'test:0', subjects.FORMS)
+_SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
 _RECTANGLE = absl_flags.DEFINE_multi_string('rectangle', [], edit_input.FORM)
-_IMAGE = absl_flags.DEFINE_multi_string('edit_image', [], 'File with the values of an edit.')
-_MASK = absl_flags.DEFINE_multi_string('edit_mask', [], 'File with the mask of an edit.')
-_DEVIATION = absl_flags.DEFINE_float('deviation', 0.0, 'Of edits that are files; 0 sets exactly.', 0)
-_SAMPLES = absl_flags.DEFINE_integer('samples', 3, 'Samples after each edit.', 0)
-_SEED = absl_flags.DEFINE_integer('seed', 0, 'Of the samples.', 0)
-_OUTPUT = absl_flags.DEFINE_string('output', '', 'Directory to write to.')
+_IMAGE = flags.define_multi_path('edit_image', 'File with the values of an edit.')
+_MASK = flags.define_multi_path('edit_mask', 'File with the mask of an edit.')
+_DEVIATION = flags.define_float('deviation', 0.0, 'Of edits that are files; 0 sets exactly.', 0)
+_SAMPLES = flags.define_integer('samples', 3, 'Samples after each edit.', 0)
+_SEED = flags.define_integer('seed', 0, 'Of the samples.', 0)
+_OUTPUT = flags.define_path('output', '', 'Directory to write to.')
 
 
 def main(arguments: Sequence[str]) -> None:

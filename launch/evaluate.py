@@ -25,22 +25,24 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from launch import flags
+from structured_obs.data import sources
 from structured_obs.train import compared, extractors
+from structured_obs.train import names as checks
 
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
 _SPLIT = absl_flags.DEFINE_enum('split', 'test', ['test', 'validation', 'train'], 'Which images.')
 _DATA = absl_flags.DEFINE_string(
   'data_source', '', "Another data set to evaluate on, as data.source; '' is the run's own."
 )
-_COMPARE = absl_flags.DEFINE_list('compare', [], 'Directories of other runs, between commas.')
+_COMPARE = flags.define_paths('compare', 'Directories of other runs, between commas.')
 _FEATURES = absl_flags.DEFINE_string(
   'features', compared.DEFAULT.features,
   f'Network that images are compared in: {", ".join(extractors.FORMS)}.',
 )
-_NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 0, 'The first so many; 0 for all.', 0)
-_SAMPLES = absl_flags.DEFINE_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
-_SEED = absl_flags.DEFINE_integer('seed', 0, 'Of the dequantisation and the latents.', 0)
+_NUM_IMAGES = flags.define_integer('num_images', 0, 'The first so many; 0 for all.', 0)
+_SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
+_SEED = flags.define_integer('seed', 0, 'Of the dequantisation and the latents.', 0)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str]) -> None:
   names = short if len({*short}) == len(short) else workdirs
   if len({*names}) < len(names):
     raise ValueError('--workdir and --compare name a run twice; a run is compared with other ones.')
+  checks.check_source('--data_source', _DATA.value, sources.SOURCES)
   folder = 'evaluation' if _SPLIT.value == 'test' else f'evaluation_{_SPLIT.value}'
   if _DATA.value:
     folder += '_' + re.sub(r'[^\w-]+', '_', _DATA.value.rstrip('/').replace(':', '/').split('/')[-1])

@@ -2,23 +2,30 @@
 
 `--config=configs/digits.py:low_rank` reads a config file, with a variant after the colon, and
 `--config.optim.learning_rate=3e-4` changes one of its fields, checked against the field's type.
-Tuples are given as `--config.model.features='(32, 64)'`.
+Tuples are given as `--config.model.features='(32, 64)'`. In paths `~` is the user's directory.
 """
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 import sys
-import typing
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn, cast
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from launch import errors, interrupts
+from structured_obs.config import Config
+from structured_obs.train import distributed, fields, names
+
 _CONFIG = 'config'
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
+flags.disclaim_key_flags()  # `--help` lists what the functions below define with their script's flags
 
 
 class _Mistake(ValueError):
@@ -33,30 +40,138 @@ def define_config() -> flags.FlagHolder[Any]:
   return holder
 
 
+class _PathParser(flags.ArgumentParser[str]):
+  """Writes `~` out, and refuses addresses on other machines."""
+
+  def __init__(self, name: str):
+    super().__init__()
+    self._name = name
+
+  def parse(self, argument: str) -> str:
+    """Returns the path."""
+    try:
+      return names.local_path(f'--{self._name}', argument)
+    except ValueError as error:
+      raise _Mistake(str(error)) from error
+
+  def flag_type(self) -> str:
+    """Returns what `--help` calls the value."""
+    return 'path'
+
+
+class _FiniteParser(flags.FloatParser):
+  """Refuses NaN and infinite numbers."""
+
+  def __init__(self, name: str, lower: float | None):
+    super().__init__(lower_bound=lower)
+    self._name = name
+
+  def convert(self, argument: Any) -> float:
+    """Returns the number."""
+    value = super().convert(argument)
+    if not math.isfinite(value):
+      raise _Mistake(f'--{self._name} must be a finite number, but is {argument}.')
+    return value
+
+
+class _PathsParser(flags.ListParser):
+  """A list of paths between commas."""
+
+  def __init__(self, name: str):
+    super().__init__()
+    self._path = _PathParser(name)
+
+  def parse(self, argument: Any) -> list[str]:
+    """Returns the paths."""
+    return [self._path.parse(path) for path in super().parse(argument)]
+
+
+def define_path(name: str, default: str, doc: str) -> flags.FlagHolder[str]:
+  """Defines a flag whose value is a path on this machine."""
+  return flags.DEFINE(_PathParser(name), name, default, doc)
+
+
+def define_paths(name: str, doc: str) -> flags.FlagHolder[list[str]]:
+  """Defines a flag whose value is a list of paths between commas, by default none."""
+  serializer = flags.CsvListSerializer(',')
+  return flags.DEFINE(_PathsParser(name), name, [], doc, serializer=serializer)
+
+
+def define_multi_path(name: str, doc: str) -> flags.FlagHolder[list[str]]:
+  """Defines a flag whose value is a path, and that can be given several times."""
+  return flags.DEFINE_multi(_PathParser(name), flags.ArgumentSerializer(), name, [], doc)
+
+
+def define_integer(
+  name: str, default: int | None, doc: str, lower: int = 0
+) -> flags.FlagHolder[Any]:
+  """Defines a flag whose value is a whole number of 32 bits, at least `lower`."""
+  return flags.DEFINE_integer(name, default, doc, lower, fields.LARGEST_INT)
+
+
+def define_float(
+  name: str, default: float, doc: str, lower: float | None = None
+) -> flags.FlagHolder[float]:
+  """Defines a flag whose value is a finite number, at least `lower`."""
+  return flags.DEFINE(_FiniteParser(name, lower), name, default, doc)
+
+
+def whole_numbers(flag: flags.FlagHolder[list[str]]) -> tuple[int, ...]:
+  """Returns the numbers of a flag that is a list.
+
+  Raises:
+    ValueError: if one of them is not a whole number.
+  """
+  try:
+    return tuple(int(text) for text in flag.value)
+  except ValueError:
+    given = ','.join(flag.value)
+    raise ValueError(
+      f"--{flag.name} takes whole numbers between commas, but is '{given}'."
+    ) from None
+
+
 def run(main: Callable[[Sequence[str]], Any]) -> None:
   """Parses the command line, runs `main` and exits.
 
-  A mistake on the command line is answered with one line, and exit status 2. An error that `main`
-  raises for its user (ValueError, OSError, ImportError, TypeError) is answered with its message,
-  and exit status 1; with `--debug`, with its traceback.
+  A mistake on the command line is answered with one line, and exit status 2. An error that `main` raises
+  is answered with its message and exit status 1 (see `errors.message`); with `--debug`, with its
+  traceback. Ctrl-C is answered with one line and exit status 130, SIGTERM with 143.
 
   Args:
     main: what to run, given the command line without flags.
   """
+  for stream in (sys.stdout, sys.stderr):  # a name that they cannot show is written with escapes
+    cast(Any, stream).reconfigure(errors='backslashreplace')
   app.run(lambda arguments: _guarded(main, arguments), flags_parser=_parse)
 
 
 def _guarded(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> Any:
-  """Runs `main`; prints the message of a user's error instead of its traceback."""
+  """Runs `main`; prints one message in place of the traceback of an error or an interrupt."""
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax tells 70 lines about every checkpoint
   try:
-    return main(arguments)
-  except (ValueError, OSError, ImportError, TypeError) as error:
+    with interrupts.raised():
+      return main(arguments)
+  except interrupts.Interrupted as error:
+    step = next((note for note in getattr(error, '__notes__', ()) if note.startswith('while ')), '')
+    print(interrupts.sentence(error.number, step), file=sys.stderr)
+    _end(128 + error.number)
+  except Exception as error:
     if _DEBUG.value:
-      raise
-    print(f'error: {error}', file=sys.stderr)
-    return 1
+      traceback.print_exc()
+    else:
+      print(f'error: {errors.message(error)}', file=sys.stderr)
+    if not jax.distributed.is_initialized():
+      return 1
+    distributed.leave()
+    _end(1)
+
+
+def _end(status: int) -> NoReturn:
+  """Ends the process without waiting for its threads, or for other processes of a run."""
+  sys.stdout.flush()
+  os._exit(status)
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
@@ -68,10 +183,11 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     if rest[1:]:
       raise _Mistake(f'{rest[1]!r} is not a flag; flags are given as --name=value.')
     if config is not None:
-      _check_tuples(flags.FLAGS[_CONFIG].value, _CONFIG)
+      _check_fields(flags.FLAGS[_CONFIG].value)
     return rest
   except (flags.Error, _Mistake) as error:
-    print(f'error: {str(error).splitlines()[0]}', file=sys.stderr)
+    cause = error.__context__ if isinstance(error.__context__, _Mistake) else error  # not absl's words
+    print(f'error: {str(cause).splitlines()[0]}', file=sys.stderr)
     sys.exit(2)
 
 
@@ -94,11 +210,19 @@ def read_config(path: str) -> Any:
   Raises:
     ValueError: if the file cannot be read, or has no such variant.
   """
+  before = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)  # what is wrong is said here
   try:
-    return flags.FLAGS[_CONFIG].parser.parse(path)
+    config = flags.FLAGS[_CONFIG].parser.parse(path)
   except Exception as error:
     cause = error.__context__ or error  # ml_collections puts a whole traceback into the message
     raise _Mistake(f'--config={path} cannot be read: {type(cause).__name__}: {cause}') from error
+  finally:
+    logging.set_verbosity(before)
+  if not isinstance(config, Config):
+    raise _Mistake(f'--config={path} cannot be read: its get_config must return a '
+                   f'structured_obs.config.Config, but returns a {type(config).__name__}.')
+  return config
 
 
 def _check_names(arguments: Sequence[str], config: Any) -> None:
@@ -153,16 +277,9 @@ def _look_up(config: Any, name: str) -> Any:
   return node
 
 
-def _check_tuples(node: Any, path: str) -> None:
-  """Checks the elements of tuples, which ml_collections takes as they come."""
-  for field in dataclasses.fields(node):
-    value = getattr(node, field.name)
-    name = f'{path}.{field.name}'
-    if dataclasses.is_dataclass(value):
-      _check_tuples(value, name)
-    elif typing.get_origin(field.type) is tuple:
-      element = typing.get_args(field.type)[0]
-      wrong = [one for one in value if type(one) is not element]
-      if wrong:
-        raise _Mistake(f'--{name} must be a tuple of {element.__name__}, but holds '
-                       f'{wrong[0]!r}.')
+def _check_fields(config: Any) -> None:
+  """Checks all fields, also those that the config file has set, by type and range."""
+  try:
+    fields.check(config)
+  except ValueError as error:
+    raise _Mistake(str(error)) from error

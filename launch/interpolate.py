@@ -27,15 +27,15 @@ from structured_obs.applications import interpolate
 from structured_obs.applications import subject as subjects
 from structured_obs.train import finished
 
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
-_SUBJECT = absl_flags.DEFINE_string('subject', 'test:0', subjects.FORMS)
+_SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
 _IMAGES = absl_flags.DEFINE_list('images', [], 'Four test images, to go between their latents.')
-_STEPS = absl_flags.DEFINE_integer('steps', 9, 'Images on each side of the grid.', 2)
+_STEPS = flags.define_integer('steps', 9, 'Images on each side of the grid.', 2)
 _PATH = absl_flags.DEFINE_enum('path', 'slerp', list(interpolate.PATHS), 'Way between two noises.')
 _PIXEL_NOISE = absl_flags.DEFINE_bool('pixel_noise', True, 'Whether low-rank samples have any.')
-_SEED = absl_flags.DEFINE_integer('seed', 0, 'Of the four samples.', 0)
-_OUTPUT = absl_flags.DEFINE_string('output', '', 'Directory to write to.')
+_SEED = flags.define_integer('seed', 0, 'Of the four samples.', 0)
+_OUTPUT = flags.define_path('output', '', 'Directory to write to.')
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -13,16 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags as absl_flags
 
 from launch import flags
 from structured_obs.evaluation import kernels, views
 from structured_obs.train import checkpoint, experiment, finished
 
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
-_IMAGES = absl_flags.DEFINE_integer('images', 4, 'Test images that are drawn.', 1)
-_MEASURED = absl_flags.DEFINE_integer('measured', 256, 'Test images whose kernels are measured.', 1)
-_OUT = absl_flags.DEFINE_string('out', '', 'PNG file; WORKDIR/figures/kernels.png without it.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
+_IMAGES = flags.define_integer('images', 4, 'Test images that are drawn.', 1)
+_MEASURED = flags.define_integer('measured', 256, 'Test images whose kernels are measured.', 1)
+_OUT = flags.define_path('out', '', 'PNG file; WORKDIR/figures/kernels.png without it.')
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -20,19 +20,19 @@ from structured_obs.evaluation import pictures, stability, views
 from structured_obs.models import stages
 from structured_obs.train import finished
 
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
-_NUM = absl_flags.DEFINE_integer('num', 8, 'Images in a row.', 1)
-_SAMPLES = absl_flags.DEFINE_integer('samples', 3, 'Samples of each distribution.', 0)
+_NUM = flags.define_integer('num', 8, 'Images in a row.', 1)
+_SAMPLES = flags.define_integer('samples', 3, 'Samples of each distribution.', 0)
 _PIXEL = absl_flags.DEFINE_list('pixel', [], 'Row, column and channel; by default the middle one.')
-_TEMPERATURE = absl_flags.DEFINE_float('temperature', 1.0, 'Factor of the standard deviations.')
+_TEMPERATURE = flags.define_float('temperature', 1.0, 'Factor of the standard deviations.')
 _LABELS = absl_flags.DEFINE_list('labels', [], 'Classes of new images, in turn, if it was given them.')
-_COMPONENTS = absl_flags.DEFINE_integer('components', 5, 'Principal components.', 0)
-_GRID = absl_flags.DEFINE_integer('grid', 0, 'Rows and columns of a grid of samples; 0: none.', 0)
-_COMPARE = absl_flags.DEFINE_list('compare', [], 'Directories of other runs for the grid.')
+_COMPONENTS = flags.define_integer('components', 5, 'Principal components.', 0)
+_GRID = flags.define_integer('grid', 0, 'Rows and columns of a grid of samples; 0: none.', 0)
+_COMPARE = flags.define_paths('compare', 'Directories of other runs for the grid.')
 _MODE = absl_flags.DEFINE_enum('sample_mode', 'sample', stages.SAMPLE_MODES, 'How to draw an image.')
-_SEED = absl_flags.DEFINE_integer('seed', 0, 'Of all that is drawn.', 0)
-_OUTPUT = absl_flags.DEFINE_string('output', '', 'Directory to write to.')
+_SEED = flags.define_integer('seed', 0, 'Of all that is drawn.', 0)
+_OUTPUT = flags.define_path('output', '', 'Directory to write to.')
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
   model, variables = models[0].model, trained.variables
   request = views.Request(
     views.parse_pixel(_PIXEL.value, model), _SAMPLES.value, _TEMPERATURE.value, _COMPONENTS.value,
-    tuple(map(int, _LABELS.value)),
+    flags.whole_numbers(_LABELS),
   )
   prior_key, key = jax.random.split(jax.random.key(_SEED.value))
   images = np.asarray(prepared.images['test'][: _NUM.value])

@@ -27,16 +27,16 @@ from structured_obs.evaluation import views
 from structured_obs.models import stages
 from structured_obs.train import finished
 
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
-_NUM_IMAGES = absl_flags.DEFINE_integer('num_images', 64, 'The first so many; 0 for all.', 0)
-_SAMPLES = absl_flags.DEFINE_integer('samples', 8, 'Draws of the latents of each image.', 1)
+_NUM_IMAGES = flags.define_integer('num_images', 64, 'The first so many; 0 for all.', 0)
+_SAMPLES = flags.define_integer('samples', 8, 'Draws of the latents of each image.', 1)
 _MODE = absl_flags.DEFINE_enum('sample_mode', 'sample', stages.SAMPLE_MODES, 'How to draw an image.')
-_FILES = absl_flags.DEFINE_list('files', [], 'Image files, in the place of the test split.')
+_FILES = flags.define_paths('files', 'Image files, in the place of the test split.')
 _SMALL = absl_flags.DEFINE_bool('small', False, 'The files are small images themselves.')
-_BATCH_SIZE = absl_flags.DEFINE_integer('batch_size', 64, 'Images at a time.', 1)
-_SEED = absl_flags.DEFINE_integer('seed', 0, 'Of all that is drawn.', 0)
-_OUTPUT = absl_flags.DEFINE_string('output', '', 'Directory to write to.')
+_BATCH_SIZE = flags.define_integer('batch_size', 64, 'Images at a time.', 1)
+_SEED = flags.define_integer('seed', 0, 'Of all that is drawn.', 0)
+_OUTPUT = flags.define_path('output', '', 'Directory to write to.')
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -3,9 +3,11 @@
   python -m launch.train --config=configs/digits.py:low_rank --workdir=runs/low_rank
   python -m launch.train --config=configs/digits.py:low_rank --dry_run
 
-Ctrl-C and SIGTERM save and exit with status 0; a second Ctrl-C aborts. On several hosts, start the
-same command on each of them with --coordinator_address, --num_processes and its own --process_id,
-or with --distributed=auto where jax knows the cluster; all of them must see the same workdir.
+While it trains, Ctrl-C and SIGTERM save and exit with status 0, and a second Ctrl-C aborts; before and
+after they end it with one line, and status 130 or 143. On several hosts, start the same command on each
+of them with --coordinator_address, --num_processes and its own --process_id, or with --distributed=auto
+where jax knows the cluster; all of them must see the same workdir. They compare their configurations,
+code, data and, at each checkpoint, states.
 """
 
 import shlex
@@ -19,7 +21,7 @@ from launch import flags
 from structured_obs.train import distributed, run
 
 _CONFIG = flags.define_config()
-_WORKDIR = absl_flags.DEFINE_string('workdir', '', 'Directory of the run.')
+_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _DRY_RUN = absl_flags.DEFINE_bool('dry_run', False, 'Describe the compiled step; write nothing.')
 _TENSORBOARD = absl_flags.DEFINE_bool('tensorboard', False, 'Also write TensorBoard event files.')
 _ALLOW = absl_flags.DEFINE_bool(
@@ -29,13 +31,13 @@ _ALLOW_OLDER = absl_flags.DEFINE_bool(
   'allow_older_checkpoint', False,
   'Resume although damaged checkpoints then cost more than an hour of training.',
 )  # fmt: skip
-_CACHE = absl_flags.DEFINE_string('compile_cache', '', 'Directory that keeps compiled programs.')
+_CACHE = flags.define_path('compile_cache', '', 'Directory that keeps compiled programs.')
 _DISTRIBUTED = absl_flags.DEFINE_enum(
   'distributed', 'off', ['off', 'auto'], "'auto' reads the cluster's environment."
 )
 _COORDINATOR = absl_flags.DEFINE_string('coordinator_address', None, 'host:port of process 0.')
-_PROCESSES = absl_flags.DEFINE_integer('num_processes', None, 'Number of processes.')
-_PROCESS = absl_flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.')
+_PROCESSES = flags.define_integer('num_processes', None, 'Number of processes.', 1)
+_PROCESS = flags.define_integer('process_id', None, 'Number of this process, from 0.')
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Any
 
+from structured_obs import distributions
 from structured_obs.config import Config
 from structured_obs.models import architectures, covariance_network, priors
 from structured_obs.objectives import alternating, reconstruction
-from structured_obs.train import checks, feed, kinds, names, parallel, schedule
+from structured_obs.train import checks, feed, fields, kinds, names, parallel, schedule
 
 NORMS = ('none', 'group', 'batch')
 PAPER_LOSS = 'paper_loss'  # objective.reconstruction of Blur-VAE as published
@@ -29,63 +30,11 @@ FREE = (
   'eval',
 )
 
-POSITIVE = (
-  'model.latents',
-  'train.steps',
-  'train.batch_size',
-  'train.accumulate',
-  'train.steps_in_flight',
-  'train.log_every',
-  'train.validate_every',
-  'train.checkpoint_every',
-  'train.keep',
-  'train.max_nonfinite',
-  'eval.batch_size',
-  'eval.importance_samples',
-  'eval.chunk',
-  'optim.learning_rate',
-  'objective.multiplier_rate',
-  'objective.reconstruction_weight',
-)
-NOT_NEGATIVE = (
-  'model.blocks',
-  'objective.beta',
-  'objective.kl_bound',
-  'objective.entropy_bound',
-  'objective.damping',
-  'optim.warmup_steps',
-  'optim.weight_decay',
-  'optim.clip_norm',
-  'train.patience',
-  'train.seed',
-  'model.covariance_layers',
-  'model.kernel_features',
-  'objective.epsilon',
-  'objective.white_steps',
-  'optim.kernel_learning_rate',
-  'model.input_noise',
-  'eval.inflation_threshold',
-)
-
 
 def check(config: Config) -> None:
-  """Raises a ValueError that names the first field whose value cannot be."""
-  fields = flatten(config)
-  for name in POSITIVE:
-    if not fields[name] > 0:
-      raise ValueError(f'--config.{name} must be positive, but is {fields[name]}.')
-  for name in NOT_NEGATIVE:
-    if not fields[name] >= 0:
-      raise ValueError(f'--config.{name} must not be negative, but is {fields[name]}.')
-  if not 0 <= config.optim.ema_decay < 1:
-    raise ValueError(
-      f'--config.optim.ema_decay must be at least 0 and below 1, but is {config.optim.ema_decay}.'
-    )
-  if not config.model.features or min(config.model.features) < 1:
-    raise ValueError(
-      '--config.model.features must hold one positive number of channels for each resolution, but is '
-      f'{tuple(config.model.features)}.'
-    )
+  """Raises a ValueError that names the first field whose value is invalid."""
+  fields.check(config)
+  _check_likelihood(config)
   names.check('train.mapping', config.train.mapping, parallel.MAPPINGS)
   names.check('model.kind', config.model.kind, kinds.KINDS)
   checks.check(config)
@@ -99,14 +48,23 @@ def check(config: Config) -> None:
   schedule.parse_stages(config.optim.stages)
 
 
+def _check_likelihood(config: Config) -> None:
+  """Raises a ValueError if there is no such family, or it cannot have these options."""
+  family, given = config.likelihood.family, config.likelihood.options
+  names.check('likelihood.family', family, distributions.FAMILIES)
+  known = distributions.options(family)
+  for name, value in given.items():
+    names.check('likelihood.options', name, known)
+    fields.check_option(f'likelihood.options.{name}', value, known[name])
+  try:
+    distributions.family(family, **given)
+  except ValueError as error:
+    raise ValueError(f"--config.likelihood.options of the family '{family}': {error}") from error
+
+
 def _check_model(config: Config) -> None:
   """Raises a ValueError if options of the model do not go together."""
   model = config.model
-  if min(model.covariance_features, default=1) < 1:
-    raise ValueError(
-      '--config.model.covariance_features must be empty or hold one positive number of channels for '
-      f'each resolution, but is {tuple(model.covariance_features)}.'
-    )
   if (model.covariance_layers or model.covariance_sees_mean) and not model.covariance_features:
     raise ValueError(
       '--config.model.covariance_layers and --config.model.covariance_sees_mean are of a decoder that '
@@ -127,11 +85,6 @@ def _check_model(config: Config) -> None:
   names.check('model.network', model.network, covariance_network.NETWORKS)
   if model.window < 1 or model.window % 2 == 0:
     raise ValueError(f'--config.model.window must be odd and positive, but is {model.window}.')
-  if min(model.context, default=1) < 1:
-    raise ValueError(
-      '--config.model.context must be empty or hold one positive number of channels for each '
-      f'resolution, but is {tuple(model.context)}.'
-    )
   if config.data.labels and model.kind not in kinds.LABELLED:
     raise ValueError(
       "--config.data.labels gives each image's class to a --config.model.kind of "
@@ -153,7 +106,10 @@ def _check_prior(config: Config) -> None:
   """Raises a ValueError if the prior is unknown, or there are no latents for it."""
   model = config.model
   names.check('model.prior', model.prior, priors.PRIORS)
-  priors.options_of(model.prior, model.prior_options)
+  try:
+    priors.options_of(model.prior, model.prior_options)
+  except ValueError as error:
+    raise ValueError(f'--config.model.prior_options: {error}') from error
   if model.prior != priors.STANDARD and model.kind not in kinds.WITH_PRIOR:
     raise ValueError(
       "--config.model.prior is of the latents of a --config.model.kind of "
@@ -222,6 +178,8 @@ def from_dict(tree: dict[str, Any]) -> Config:
   for section, values in tree.items():
     if section not in {field.name for field in dataclasses.fields(config)}:
       raise ValueError(f"The stored configuration has a section '{section}' that Config lacks.")
+    if not isinstance(values, dict):
+      raise ValueError(f"The stored configuration has no fields in its section '{section}'.")
     part = getattr(config, section)
     known = {field.name for field in dataclasses.fields(part)}
     for name, value in values.items():

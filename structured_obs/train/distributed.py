@@ -1,13 +1,28 @@
-"""Many hosts: how processes find each other, and who writes.
+"""Many hosts: how processes find each other, that they are alike, and who writes.
 
 Every process runs the same program on the same data and sees the same steps; only process 0 writes
 files and prints. Checkpoints of several processes need a workdir that all of them see.
 """
 
-from typing import NamedTuple
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+
+import structured_obs
+from structured_obs.train import peers
+
+SHOWN = 3  # differences that a message lists
+# In errors of collective operations, of which another process is the cause.
+_COLLECTIVE = re.compile('gloo|nccl|collective|coordination|unavailable|deadline_exceeded', re.I)
+_joined: list[peers.Peers] = []  # at most one
 
 
 class Cluster(NamedTuple):
@@ -19,12 +34,12 @@ class Cluster(NamedTuple):
   auto: bool = False  # read the cluster's environment (Slurm, Open MPI, Kubernetes, TPU pods)
 
 
-def initialize(cluster: Cluster) -> None:
-  """Joins the other processes; does nothing for a run of one process. Call it before any jax work.
+class PeerLostError(RuntimeError):
+  """Another process of the run has ended, so that this one cannot go on."""
 
-  Raises:
-    ValueError: if some but not all of the addresses are given, or both they and `auto`.
-  """
+
+def check(cluster: Cluster) -> None:
+  """Raises a ValueError if some but not all of the addresses are given, or both they and `auto`."""
   given = [field is not None for field in cluster[:3]]
   if cluster.auto and any(given):
     raise ValueError(
@@ -36,10 +51,108 @@ def initialize(cluster: Cluster) -> None:
       'A run on several hosts needs all of --coordinator_address, --num_processes and --process_id '
       '(or --distributed=auto on a cluster that jax recognises).'
     )
+  if cluster.coordinator_address is not None:
+    peers.parse_address(cluster.coordinator_address)
+
+
+@contextlib.contextmanager
+def joined(cluster: Cluster, say: Callable[[str], None]) -> Iterator[None]:
+  """Joins the other processes for as long as it lasts; does nothing for a run of one process.
+
+  Enter it before any jax work. With addresses, processes that do not come, or end early, are noticed
+  here; with `auto` that is left to jax.
+
+  Args:
+    cluster: how to start.
+    say: is given a line if other processes take long to come.
+
+  Raises:
+    ValueError: if the cluster is invalid or incomplete; see `check` and `peers.meet`.
+    PeerLostError: if another process has ended while this one waited for it.
+  """
+  check(cluster)
   if cluster.auto:
     jax.distributed.initialize()
-  elif all(given):
-    jax.distributed.initialize(*cluster[:3])
+  address, count, number = cluster[:3]
+  if address is not None and count is not None and number is not None:  # all of them or none
+    _joined.append(peers.meet(address, count, number, say))
+    jax.distributed.initialize(address, count, number)
+  try:
+    yield
+  except Exception as error:
+    if (cluster.auto or _joined) and _COLLECTIVE.search(str(error)):
+      raise PeerLostError(_lost(error)) from error
+    raise
+  if _joined:
+    _joined[0].finish()
+
+
+def leave() -> None:
+  """Tells the other processes that this one ends early; to be called after its message is printed."""
+  if _joined:
+    _joined[0].leave()
+
+
+def _lost(error: Exception) -> str:
+  """Returns why a collective operation failed, in a sentence."""
+  if _joined and _joined[0].lost.wait(5.0):
+    _joined[0].last_word.acquire()
+    return _joined[0].sentence
+  return (
+    'An operation of all processes failed, as one of them ended or the network broke: '
+    f'{str(error).splitlines()[0]}. Start all processes again with the same commands: they resume from '
+    'the newest checkpoint.'
+  )
+
+
+def agree(what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
+  """Compares facts of all processes, each of which must call it; does nothing in a run of one process.
+
+  Args:
+    what: names the facts in the message, as a plural.
+    facts: returns them, JSON values by name.
+
+  Raises:
+    ValueError: in every process, naming which ones differ from process 0, and in what.
+  """
+  if jax.process_count() == 1:
+    return
+  text = json.dumps(dict(facts()), sort_keys=True, default=str).encode()
+  digest = np.frombuffer(hashlib.sha256(text).digest(), np.uint8)
+  digests = multihost_utils.process_allgather(digest)
+  if (digests == digests[0]).all():
+    return
+  sizes = multihost_utils.process_allgather(np.int32(len(text)))
+  padded = np.frombuffer(text.ljust(int(sizes.max()), b' '), np.uint8)
+  first, *others = (json.loads(row.tobytes()) for row in multihost_utils.process_allgather(padded))
+  lines = [
+    f'process {number}: {line}'
+    for number, other in enumerate(others, 1)
+    for line in _differences(first, other)
+  ]
+  shown = lines[:SHOWN] + ([f'... and {len(lines) - SHOWN} more'] if len(lines) > SHOWN else [])
+  raise ValueError(
+    f'{what} must be the same in all processes, but these differ from process 0:\n'
+    + '\n'.join(f'  {line}' for line in shown)
+  )
+
+
+def _differences(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
+  """Returns 'name is X, not Y' for each fact that another process has otherwise than process 0."""
+  return [
+    f'{name} is {other.get(name)!r}, not {first.get(name)!r}'
+    for name in {**first, **other}
+    if other.get(name) != first.get(name)
+  ]
+
+
+def source_digest() -> str:
+  """Returns the first 16 digits of a SHA-256 of this package's source files, in hexadecimal."""
+  root = Path(structured_obs.__file__).parent
+  digest = hashlib.sha256()
+  for path in sorted(root.rglob('*.py')):
+    digest.update(path.relative_to(root).as_posix().encode() + b'\0' + path.read_bytes() + b'\0')
+  return digest.hexdigest()[:16]
 
 
 def primary() -> bool:
@@ -58,4 +171,6 @@ def preempted(step: int) -> bool:
 
   Every process must call it once for each step.
   """
+  if _joined:
+    _joined[0].step = step
   return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)

@@ -9,7 +9,7 @@ import jax
 from structured_obs.distributions.base import ImageShape
 from structured_obs.evaluation import features, inception_weights
 from structured_obs.evaluation.features import Extractor
-from structured_obs.train import checkpoint
+from structured_obs.train import checkpoint, names
 from structured_obs.train import experiment as experiments
 from structured_obs.train import workdir as workdirs
 
@@ -28,6 +28,7 @@ def find(name: str, image: ImageShape) -> Extractor:
   """
   check_form(name)
   kind, _, path = name.partition(':')
+  path = names.local_path('--features', path)
   if kind == CLASSIFIER:
     return of_classifier(path, image)
   return features.random_conv(image) if kind == FORMS[0] else inception_weights.extractor(path)
@@ -37,7 +38,7 @@ def check_form(name: str) -> None:
   """Raises ValueError unless a name is of one of FORMS."""
   kind, colon, path = name.partition(':')
   if not (name in FORMS[::2] or (kind in (CLASSIFIER, 'inception') and colon and path)):
-    raise ValueError(f"features is '{name}', but must be one of {', '.join(FORMS)}.")
+    raise ValueError(f"--features is '{name}', but must be one of {', '.join(FORMS)}.")
 
 
 def of_classifier(workdir: str, image: ImageShape) -> Extractor:
@@ -51,13 +52,13 @@ def of_classifier(workdir: str, image: ImageShape) -> Extractor:
   kind = data['config']['model']['kind']
   if kind != CLASSIFIER:
     raise ValueError(
-      f"features=classifier:{workdir} names a run of --config.model.kind '{kind}', but must name a run "
-      f"of a classifier; train one by {TRAIN}."
+      f"--features=classifier:{workdir} names a run of model.kind '{kind}', but must name a run of a "
+      f"classifier; train one by {TRAIN}."
     )
   seen = ImageShape(*(data['data'][name] for name in ('height', 'width', 'channels')))
   if seen != image:
     raise ValueError(
-      f'features=classifier:{workdir} is of images of {_told(seen)}, but those to be evaluated are of '
+      f'--features=classifier:{workdir} is of images of {_told(seen)}, but those to be evaluated are of '
       f'{_told(image)}; train a classifier on images like these.'
     )
   best = checkpoint.steps_in(Path(workdir) / experiments.BEST)  # there is none without validation

@@ -1,6 +1,8 @@
-"""Checks of names that a user typed, with the nearest valid one in the message."""
+"""Names and paths that a user typed: checked, with what is allowed in the message."""
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -13,3 +15,31 @@ def check(field: str, value: str, valid: Iterable[str]) -> None:
   hint = f" Did you mean '{near[0]}'?" if near else ''
   listed = ', '.join(f"'{name}'" for name in known)
   raise ValueError(f"--config.{field} is '{value}', but must be one of {listed}.{hint}")
+
+
+def check_source(flag: str, source: str, kinds: Iterable[str]) -> None:
+  """Raises a ValueError if the path in 'KIND:PATH', of one of these kinds, is not on this machine."""
+  kind, _, path = source.partition(':')
+  local_path(flag, path if kind in kinds else source)
+
+
+def local_path(flag: str, text: str) -> str:
+  """Returns a path with `~` and `~user` written out; '' stays ''.
+
+  Args:
+    flag: that the path is the value of, as the user types it, such as '--workdir'.
+    text: the path.
+
+  Raises:
+    ValueError: if it is an address on another machine, or of a user who does not exist.
+  """
+  scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]*):/', text)
+  if scheme:
+    fix = f'write {text[text.index(":") + 1 :]!r}' if scheme[1].lower() == 'file' else (
+      'copy the files to a disk of this machine, or mount the storage and give the path it has there'
+    )
+    raise ValueError(f'{flag} is {text!r}, but only local paths can be used; {fix}.')
+  path = os.path.expanduser(text)
+  if path.startswith('~') and '/' in path:
+    raise ValueError(f"{flag} is {text!r}, but there is no user {path.partition('/')[0][1:]!r}.")
+  return path

@@ -2,17 +2,35 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from structured_obs.config import Config
 from structured_obs.data import prepare
-from structured_obs.train import checks, distributed, dry_run, finished, lock, loop, metrics
+from structured_obs.train import (
+  checkpoint,
+  checks,
+  configuration,
+  distributed,
+  dry_run,
+  finished,
+  lock,
+  loop,
+  metrics,
+  names,
+  parallel,
+  start,
+)
 from structured_obs.train import experiment as experiments
 from structured_obs.train import workdir as workdirs
+
+# Options of jax that change numbers, and fields of the data that say which images they are.
+NUMERICS = ('jax_enable_x64', 'jax_default_matmul_precision', 'jax_default_prng_impl')
+SAME_DATA = ('sha256', 'counts', 'height', 'width', 'channels', 'levels', 'condition', 'class_counts')
 
 _say = functools.partial(print, flush=True)  # a log that is a file shows each line at once
 
@@ -42,25 +60,42 @@ def run(
     FileNotFoundError: if the data are not where they should be.
     ImportError: naming the extra that is missing.
     loop.NonFiniteError: if the loss stays infinite or NaN.
+    distributed.PeerLostError: if another process of the run has ended.
   """
   config = experiments.resolve(config)
   if not options.workdir and not options.dry_run:
     raise ValueError('--workdir is missing; it names the directory that the run writes to.')
+  options = options._replace(workdir=names.local_path('--workdir', options.workdir))
   workdir = Path(options.workdir)
+  if not _started(workdir):  # nothing is lost by another configuration
+    options = options._replace(allow_config_change=True)
   if not options.dry_run:
     workdirs.check(workdir, config, options.allow_config_change)
   if config.train.start_from and not (workdir / workdirs.FILE).exists():
-    workdirs.read(Path(config.train.start_from))
+    workdirs.read(start.source(config))
   if options.tensorboard:
     metrics.check_tensorboard()
-  distributed.initialize(options.cluster)
-  prepared = _prepare(config, say)
+  with distributed.joined(options.cluster, say):
+    distributed.agree('Configuration and code', lambda: _facts(config, options))
+    return _run(config, options, workdir, say)
+
+
+def _run(
+  config: Config, options: Options, workdir: Path, say: Callable[[str], None]
+) -> loop.Outcome | None:
+  """Runs what has been checked without the data."""
+  with during('preparing the data'):
+    prepared = _prepare(config, say)
+  distributed.agree('The data', lambda: _data_facts(prepared.spec))
   count = prepared.spec.counts['train']
   checks.check_batch(config, count, jax.device_count(), jax.process_count())
-  experiment = experiments.build(config, prepared.spec)
+  with during('building the model'):
+    experiment = experiments.build(config, prepared.spec)
+    _check_shapes(experiment)
   if options.dry_run:
     if distributed.primary():
-      say(dry_run.report(experiment))
+      with during('compiling a step'):
+        say(dry_run.report(experiment))
     return None
   workdirs.check_data(workdir, prepared.spec, options.allow_config_change)
   about = workdirs.describe(config, prepared.spec, options.command)
@@ -69,15 +104,66 @@ def run(
     stack.enter_context(workdirs.explained(workdir, options.command))
     if distributed.primary():
       stack.enter_context(lock.held(workdir, say))
-    outcome = loop.train(
-      experiment, prepared, workdir, about, options.tensorboard, options.allow_older_checkpoint
-    )
-    report = finished.write_report(workdir) if outcome.reason != 'stopped' else None
+    with during('training'):
+      outcome = loop.train(
+        experiment, prepared, workdir, about, options.tensorboard, options.allow_older_checkpoint
+      )
+    with during('writing the report'):
+      report = finished.write_report(workdir) if outcome.reason != 'stopped' else None
   if distributed.primary():
     if report:
       say(f'Report: {report}')
     say(farewell(outcome, config, options))
   return outcome
+
+
+def _started(workdir: Path) -> bool:
+  """Whether a run there has come to a checkpoint, whole or damaged."""
+  directories = [workdir / name for name in (experiments.CHECKPOINTS, experiments.BEST)]
+  return any('tmp' not in path.name for directory in directories for path in directory.glob('*'))
+
+
+@contextlib.contextmanager
+def during(step: str) -> Iterator[None]:
+  """Notes on an exception, also an interrupt, what was being done when it was raised."""
+  try:
+    yield
+  except BaseException as error:
+    error.add_note(f'while {step}')
+    raise
+
+
+def _facts(config: Config, options: Options) -> dict[str, Any]:
+  """Returns what must be the same in all processes, but for the data."""
+  fields = {
+    f'--config.{name}': value
+    for name, value in configuration.flatten(config).items()
+    if name not in ('data.source', 'data.cache_dir', 'data.manual_dir', 'data.download')
+  }
+  found = [0, *checkpoint.steps_in(Path(options.workdir) / experiments.CHECKPOINTS)]
+  return {
+    **fields,
+    '--workdir': os.path.abspath(options.workdir),
+    '--dry_run': options.dry_run,
+    'the newest checkpoint there': found[-1],
+    **workdirs.versions(),
+    'source of structured_obs (SHA-256)': distributed.source_digest(),
+    'the kind of device': jax.local_devices()[0].device_kind,
+    **{name: str(getattr(jax.config, name)) for name in NUMERICS},
+  }
+
+
+def _data_facts(spec: prepare.DataSpec) -> dict[str, Any]:
+  """Returns what the images are, wherever they lie."""
+  return {name: getattr(spec, name) for name in SAME_DATA}
+
+
+def _check_shapes(experiment: experiments.Experiment) -> None:
+  """Raises what the model, or the augmentation, has against images of this size; computes nothing."""
+  experiments.abstract_state(experiment, parallel.make_mesh())
+  images = jax.ShapeDtypeStruct((1, *experiment.spec.stored), experiment.spec.dtype)
+  preprocess = experiments.make_preprocess(experiment.config, experiment.spec)
+  jax.eval_shape(preprocess, jax.random.split(jax.random.key(0), 1), images)
 
 
 def farewell(outcome: loop.Outcome, config: Config, options: Options) -> str:

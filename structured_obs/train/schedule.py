@@ -68,13 +68,14 @@ def parse_stages(stages: tuple[str, ...]) -> tuple[Stage, ...]:
 
 def _parse_stage(stage: str) -> Stage:
   what, colon, steps = stage.partition(':')
-  if not colon or not steps.strip().isdecimal() or int(steps) == 0:
+  number = steps.strip()
+  if not (colon and number.isdecimal() and len(number) < 10 and int(number)):
     raise ValueError(
       f"--config.optim.stages has the entry '{stage}', which is not of the form 'WHAT:STEPS' with a "
       "positive number of steps, such as 'mean:200'."
     )
   names.check('optim.stages', what, LEARNERS)
-  return Stage(LEARNERS[what], int(steps))
+  return Stage(LEARNERS[what], int(number))
 
 
 def ever_learning(stages: tuple[Stage, ...], steps: int) -> set[str]:

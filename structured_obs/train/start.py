@@ -5,18 +5,20 @@ other run does not have is new, and the new covariance is white at the size of t
 """
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from structured_obs.config import Config
 from structured_obs.data import images as pixels
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import observation
 from structured_obs.train import experiment as experiments
-from structured_obs.train import optimizers
+from structured_obs.train import names, optimizers
 from structured_obs.train import state as states
 from structured_obs.train.experiment import Experiment
 
@@ -30,6 +32,11 @@ class Taken(NamedTuple):
 
   state: states.TrainState
   said: str  # one line about it
+
+
+def source(config: Config) -> Path:
+  """Returns the workdir that `train.start_from` names."""
+  return Path(names.local_path('--config.train.start_from', config.train.start_from))
 
 
 def take_over(
@@ -49,7 +56,7 @@ def take_over(
     FileNotFoundError: if there is no such run, or no checkpoint in it.
     ValueError: if a network of the same name has another size, or no name is the same.
   """
-  workdir = experiment.config.train.start_from
+  workdir = str(source(experiment.config))
   old = jax.device_get(experiments.restore(workdir).variables)
   variables = {'params': state.params['model'], **state.model_state}
   merged, taken, fresh = merge(variables, old, workdir)

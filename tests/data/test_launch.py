@@ -74,7 +74,7 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
     ('--config.optim.learning_rate=abc', "must be of type float, but is 'abc'"),
     ('--config.likelihood.options.rank=abc', "must be of type int, but is 'abc'"),
     ('--config.data.flip=maybe', "must be of type bool, but is 'maybe'"),
-    ("--config.model.features=(1, 'a')", "must be a tuple of int, but holds 'a'"),
+    ("--config.model.features=(1, 'a')", "must be a tuple, each entry a whole number"),
     ('--config.optim=3', 'is a group: give one of its fields, --config.optim.learning_rate'),
     ('--verfy', "Unknown command line flag 'verfy'. Did you mean:"),
     ('verify', 'flags are given as --name=value')])

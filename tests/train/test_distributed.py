@@ -1,7 +1,9 @@
-"""Two processes on this machine: the result of one, and one decision to stop."""
+"""Two processes on this machine: the result of one, one decision to stop, and what differs is said."""
 
+import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -61,13 +63,64 @@ def test_sigterm_to_one_saves_the_same_step_on_both(config: Path):
   assert experiment.restore(workdir, step).step == step
 
 
+PROGRAM = """
+import os
+import sys
+from structured_obs.train import distributed
+
+number = int(sys.argv[2])
+facts = {'--config.train.seed': number, 'data.sha256': 'abc', 'weights': [1.5, None]}
+with distributed.joined(distributed.Cluster(sys.argv[1], 2, number), print):
+  distributed.agree('What all have', lambda: {**facts, '--config.train.seed': 0})
+  for _ in range(2):  # of which every process hears, so that all can end alike
+    try:
+      distributed.agree('Configurations', lambda: facts)
+    except ValueError as error:
+      print(f'{number}: {error}', flush=True)
+  distributed.preempted(7)
+  distributed.barrier('both have said so')
+  if number:
+    os.kill(os.getpid(), 9)
+  distributed.barrier('never reached')
+"""
+
+
+def test_two_processes_are_compared_and_one_that_dies_ends_the_other(tmp_path: Path):
+  (tmp_path / 'program.py').write_text(PROGRAM)
+  command = [sys.executable, str(tmp_path / 'program.py'), f'127.0.0.1:{programs.free_port()}']
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(programs.ROOT)}
+  zero, one = (
+    subprocess.Popen(
+      [*command, str(number)],
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for number in range(2)
+  )
+  others = programs.finish(one, -signal.SIGKILL)
+  said = programs.finish(zero, 1)
+  for number, text in enumerate((said, others)):
+    sentence = 'Configurations must be the same in all processes, but these differ from process 0:\n'
+    sentence += '  process 1: --config.train.seed is 1, not 0\n'
+    assert text.count(f'{number}: {sentence}') == 2
+    assert 'sha256' not in text
+    assert 'What all have' not in text
+  assert 'Process 1 of 2 ended early' in said
+  assert 'after step 7 of process 0' in said
+  assert 'Start all processes again' in said
+
+
 @pytest.mark.parametrize(
   ('cluster', 'message'),
   [
     (distributed.Cluster(num_processes=2), 'needs all of --coordinator_address'),
     (distributed.Cluster(process_id=0, auto=True), 'must be left out'),
+    (distributed.Cluster('localhost', 2, 0), 'is not of the form HOST:PORT'),
+    (distributed.Cluster('localhost:1234', 2, 2), '--process_id is 2 and --num_processes is 2'),
   ],
 )
 def test_half_an_address_is_refused(cluster: distributed.Cluster, message: str):
-  with pytest.raises(ValueError, match=message):
-    distributed.initialize(cluster)
+  with pytest.raises(ValueError, match=message), distributed.joined(cluster, print):
+    pass

@@ -68,15 +68,17 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({'optim__stages': ('mean',)}, "optim.stages has the entry 'mean'"),
     ({'model__norm': 'bach'}, "model.norm is 'bach'.* Did you mean 'batch'"),
     ({'model__kind': 'vea'}, "model.kind is 'vea'"),
-    ({'model__covariance_layers': 1}, r'give its channels in --config\.model\.covariance_features'),
-    ({'model__covariance_features': (4, 0)}, r'covariance_features must be .* but is \(4, 0\)'),
+    ({'model__covariance_layers': 1}, 'give its channels in --config.model.covariance_features'),
+    ({'model__covariance_features': (4, 0)}, r'covariance_features must .* but is \(4, 0\)'),
     ({'model__input_noise': 0.1}, "of a denoising autoencoder, --config.model.kind 'ae'"),
     ({'data__residency': 'gpu'}, "data.residency is 'gpu'"),
-    ({'likelihood__family': 'low_rnk'}, "'low_rnk'.* Did you mean 'low_rank'"),
-    ({'likelihood__options': {'rnak': 3}}, "'rnak'"),
+    ({'likelihood__family': 'low_rnk'}, "likelihood.family is 'low_rnk'.* Did you mean 'low_rank'"),
+    ({'likelihood__options': {'rnak': 3}}, "--config.likelihood.options is 'rnak'"),
+    ({'likelihood__options': {'min_scale': -1.0}}, 'likelihood.options of the family .*min_scale'),
+    ({'model__prior_options': {'components': 3}}, '--config.model.prior_options: '),
     ({'train__steps': 0}, 'train.steps must be positive, but is 0'),
     ({'optim__optimizer': 'adamx'}, "optim.optimizer is 'adamx'.* Did you mean 'adamax'"),
-    ({'optim__decay': 0.99}, "are of --config.optim.schedule 'exponential', but .* is 'constant'"),
+    ({'optim__decay': 0.99}, "of --config.optim.schedule 'exponential', but the schedule is 'constant'"),
     ({'optim__schedule': 'exponential'}, 'optim.decay must lie between 0 and 1 .* but is 1.0'),
     (
       {'optim__schedule': 'exponential', 'optim__decay': 0.9, 'optim__min_learning_rate': 0.1},
@@ -89,6 +91,7 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({'model__features': ()}, 'model.features must hold one positive number'),
     ({'train__batch_size': 18}, 'does not divide by the 4 devices of 1 process; 16 or 20 would'),
     ({'train__batch_size': 4000}, 'the training split has only 1455 images'),
+    ({'data__turn': True, 'data__width': 6}, 'data.turn is of square images, .* 8 pixels'),
   ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(
@@ -105,6 +108,19 @@ def test_a_missing_or_foreign_workdir_is_refused(config: Config, tmp_path: Path)
   (tmp_path / 'thesis.tex').write_text('')
   with pytest.raises(ValueError, match=r'holds files but no run\.json'):
     run.run(config, run.Options(str(tmp_path)))
+
+
+def test_a_failed_start_does_not_refuse_the_corrected_command(config: Config, tmp_path: Path):
+  other = experiment.resolve(changed(config, optim__learning_rate=0.5))
+  spec = prepare.prepare(config.data).spec._replace(sha256='abc')
+  workdir.write(tmp_path, workdir.describe(other, spec, ''))
+  (tmp_path / experiment.CHECKPOINTS / '4.orbax-checkpoint-tmp').mkdir(parents=True)
+  corrected, options = changed(config, train__batch_size=4000), run.Options(str(tmp_path))
+  with pytest.raises(ValueError, match='the training split has only 1455 images'):
+    run.run(corrected, options, lambda text: None)
+  (tmp_path / experiment.CHECKPOINTS / '4').mkdir()
+  with pytest.raises(ValueError, match='holds a run of another configuration'):
+    run.run(corrected, options, lambda text: None)
 
 
 def test_pmap_is_refused_on_several_hosts(config: Config):
