@@ -14,7 +14,7 @@ import numpy as np
 
 from structured_obs import plotting
 from structured_obs.applications import denoise
-from structured_obs.evaluation import image_quality, views
+from structured_obs.evaluation import finite, image_quality, views
 from structured_obs.evaluation.results import Trained
 
 Array = jax.Array
@@ -135,4 +135,10 @@ def _best_components(trained: Trained, images: np.ndarray, settings: Settings) -
   size = trained.model.image.size
   errors = denoise.projection(trained.model, trained.variables, noisy, size, clean).errors
   assert errors is not None
+  bad = finite.sentences({'squared errors by number of eigenvectors': errors}, 'validation images')
+  if bad:
+    raise ValueError(
+      f'The best number of eigenvectors is unknown. {bad} Omit --best_components, or give the number '
+      'as --components.'
+    )
   return int(np.argmin(errors.mean(axis=0))) + 1

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.evaluation import likelihood, passes, results
+from structured_obs.evaluation import finite, likelihood, passes, results
 from structured_obs.evaluation.results import Trained
 from structured_obs.models import stages
 
@@ -83,13 +83,16 @@ def text(found: Mapping[str, Mapping[str, np.ndarray]]) -> str:
       label = f'{kind}, {what}'
       cells = [results.cell(likelihood.summarize(scores[label]), 3) for scores in found.values()]
       rows.append([label, *cells])
-  return '\n\n'.join([
+  return results.paragraphs(
     '## Consistency of large and small images',
     results.markdown_table(rows),
+    finite.sentences({
+      f'{name}: {label}': values for name, scores in found.items() for label, values in scores.items()
+    }),
     'How far the large image made small again, d(x), is from the small one that it was drawn for, y: '
     'the absolute difference, averaged over the pixels, for the mean of p(x|y, z) and for a sample. 0 '
     'is best.',
-  ])
+  )
 
 
 def as_json(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:

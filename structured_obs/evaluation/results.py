@@ -14,7 +14,7 @@ import numpy as np
 from structured_obs.config import Config
 from structured_obs.data import images as pixels
 from structured_obs.data.prepare import DataSpec
-from structured_obs.evaluation import calibration, likelihood, passes
+from structured_obs.evaluation import calibration, finite, likelihood, passes
 from structured_obs.models import vae
 from structured_obs.objectives import bounds
 
@@ -110,7 +110,7 @@ def comparison_table(results: Sequence[Result]) -> str:
 
   A Markdown table with aligned columns. Of bounds and densities, smaller is better; the last two rows
   are 1 for a perfect model, and there if there is a Gaussian one. Between a density and a probability of
-  levels, differences are of bits alone.
+  levels, differences are of bits alone. Sentences below name the images whose scores are not finite.
   """
   first, *others = results
   header = [f'mean over {len(first.scores.elbo)} images', *(r.trained.name for r in results)]
@@ -132,7 +132,7 @@ def comparison_table(results: Sequence[Result]) -> str:
   if any(found):
     spreads = [f'{one.spread:.3f}' if one else '' for one in found]
     lines.append(['its spread, sd(q) / sqrt(2 D)', *spreads, *('' for _ in others)])
-  return markdown_table(lines)
+  return paragraphs(markdown_table(lines), _not_finite(results))
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -181,6 +181,20 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 
   rule = [('-' * width) if not i else '-' * (width - 1) + ':' for i, width in enumerate(widths)]
   return '\n'.join([text(lines[0]), text(rule), *(text(line) for line in lines[1:])])
+
+
+def paragraphs(*parts: str) -> str:
+  """Joins the parts of a Markdown text, leaving out empty ones."""
+  return '\n\n'.join(part for part in parts if part)
+
+
+def _not_finite(results: Sequence[Result]) -> str:
+  return finite.sentences({
+    f'{result.trained.name}: {quantity.label}': quantity.values(result)
+    for quantity in _quantities(results)
+    for result in results
+    if _has(result, quantity)
+  })
 
 
 def _quantities(results: Sequence[Result]) -> list[_Quantity]:
@@ -281,11 +295,12 @@ def bin_width(settings: likelihood.Settings) -> float | None:
   return pixels.bin_width(settings.levels) if settings.levels else None
 
 
-def cell(summary: likelihood.Summary, decimals: int) -> str:
-  """A mean and its standard error as text."""
+def cell(summary: likelihood.Summary, decimals: int, factor: float = 1.0) -> str:
+  """Returns a mean and its standard error, times a factor, as text; 'nan' for a mean that is NaN."""
   if math.isnan(summary.mean):
     return 'nan'
-  return f'{summary.mean:.{decimals}f} ± {summary.standard_error:.{decimals}f}'
+  mean, error = factor * summary.mean, factor * summary.standard_error
+  return f'{round(mean, decimals) + 0:.{decimals}f} ± {error:.{decimals}f}'  # never -0.00
 
 
 def _strict(value: Any) -> Any:
@@ -293,6 +308,6 @@ def _strict(value: Any) -> Any:
     return {str(key): _strict(item) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
     return [_strict(item) for item in value]
-  if isinstance(value, np.generic):
-    value = value.item()
+  if isinstance(value, (np.generic, np.ndarray)):
+    return _strict(value.tolist())
   return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -65,6 +65,6 @@ def test_the_section_of_a_model():
   assert len(sample_quality.as_json(found)['distances']) == 4
   few = found_in(features.random_conv(IMAGE), 6)
   assert few is not None
-  assert np.isnan(few.distances['diagonal', 'new means'].frechet)
+  assert few.distances['diagonal', 'new means'].frechet is None
   assert 'no Frechet distance of 6 images' in sample_quality.text(few)
   assert found_in(extractor, 5) is None
