@@ -75,8 +75,9 @@ Frechet is the Frechet distance of Gaussians fitted to the features, which grows
 images; KID is the unbiased squared distance of their means under a cubic kernel, times 1000, ± its
 standard deviation over subsets where there are some. Of both, smaller is better. Precision and density
 say whether images look like originals, recall and coverage whether all originals have images like them,
-by balls that reach the fifth neighbour. Numbers of other features, or of another number of images,
-cannot be compared with these."""
+by balls that reach the fifth neighbour. Random and small networks hardly see white noise: their
+distances do not show whether samples are grainy. Numbers of other features, or of another number of
+images, cannot be compared with these."""
 
 
 def text(found: Found) -> str:

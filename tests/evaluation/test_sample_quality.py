@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sklearn.datasets
 
 from structured_obs.distributions.base import ImageShape
 from structured_obs.evaluation import feature_distances, features, image_measures, passes, sample_quality
@@ -23,6 +24,25 @@ def test_random_features_tell_sharp_images_from_blurred_ones():
   first, second, third = (features.extract(extractor, x) for x in sets)
   same, other = (feature_distances.kernel_distance(first, x).value for x in (second, third))
   assert other > 10 * abs(same)
+
+
+def test_random_features_hardly_see_white_noise():
+  """On digits: what README says about distances of samples with pixel noise."""
+  digits = sklearn.datasets.load_digits().images.astype(np.float32)[..., None] / 8 - 1
+  rng = np.random.default_rng(0)
+  noisy = [np.clip(digits + sd * rng.normal(size=digits.shape), -1, 1) for sd in (0, 0.05, 0.1, 0.2)]
+  blurred = (digits + sum(np.roll(digits, step, axis) for step in (1, -1) for axis in (1, 2))) / 5
+  extractor = features.random_conv(ImageShape(8, 8, 1))
+  every = [features.extract(extractor, images) for images in (*noisy, blurred)]
+
+  def thousand_kid(new: np.ndarray) -> float:
+    """The mean over five ways to split the digits into originals and new images."""
+    orders = [np.random.default_rng(seed).permutation(len(new)) for seed in range(5)]
+    values = [feature_distances.kernel_distance(every[0][i[:898]], new[i[898:]]).value for i in orders]
+    return 1000 * float(np.mean(values))
+
+  found = [thousand_kid(new) for new in every]
+  np.testing.assert_allclose(found, [0, 0.2, 0.7, 2.2, 32.7], atol=0.5)
 
 
 def test_features_do_not_depend_on_the_devices():
