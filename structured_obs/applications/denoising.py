@@ -1,4 +1,4 @@
-"""A comparison of ways to denoise, on a test split or on images of one's own.
+"""A comparison of ways to denoise, on a test split or on the user's images.
 
 What one run makes of noisy images by each method of `denoise`, what others make of them, and all of it
 written as pictures, arrays and a table.
@@ -35,7 +35,7 @@ class Settings(NamedTuple):
 
 
 def check(trained: Trained, settings: Settings) -> None:
-  """Raise ValueError if a run cannot denoise, or what its settings say cannot be."""
+  """Raises ValueError if a run cannot denoise, or a setting is invalid."""
   denoise.check(trained.model.family, settings.sigma)
   if trained.spec.condition:
     raise ValueError(

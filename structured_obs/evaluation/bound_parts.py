@@ -80,7 +80,7 @@ def per_image(found: Sequence[Result]) -> dict[str, np.ndarray]:
 
 
 def _columns(result: Result) -> list[tuple[str, Mapping[str, np.ndarray], int]]:
-  """The units that a model's parts are told in: name, parts [N] each, and decimals."""
+  """Returns the units of a model's parts: name, parts [N] each, and decimals."""
   found = [('nats', result.scores.parts, 2)]
   return [*found, ('bits/dim', in_bits(result), 4)] if result.settings.levels else found
 

@@ -20,7 +20,7 @@ Scores = dict[str, np.ndarray]  # [N] each: 'accuracy', 0 or 1, and 'log_prob' o
 
 
 def is_classifier(trained: Trained) -> bool:
-  """Whether a model tells classes of images, and no distribution of them."""
+  """Returns whether a model predicts classes rather than images."""
   return isinstance(trained.model, Classifier)
 
 

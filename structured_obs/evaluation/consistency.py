@@ -1,7 +1,7 @@
-"""Whether large images are what the small ones say, of models that first draw a small one, y.
+"""Consistency of super-resolution models: does the large image shrink back to the small image y?
 
 Nothing forces a decoder p(x|y, z) to be consistent: an image x may come out whose own small image d(x)
-is another than y. Told is the mean over the pixels of |d(x) - y|, of means and of samples of p(x|y, z):
+is another than y. We report the mean over pixels of |d(x) - y|, for means and samples of p(x|y, z):
 
   reconstruction    y = d(image), z the mean of q(z|image)
   super-resolution  y = d(image), u ~ q(u|y), z ~ p(z|y, u)

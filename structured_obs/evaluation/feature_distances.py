@@ -1,7 +1,7 @@
 """Distances between two sets of images by their features: Frechet, KID, precision and recall, coverage.
 
 All are of samples, in float64, and depend on how many there are: the Frechet distance is biased upwards
-by about 1 / N, the kernel distance (KID) is not, so that the two are told together, and always with N.
+by about 1 / N, the kernel distance (KID) is not, so that the two are reported together, always with N.
 Of features that are not finite in float32, every distance is NaN.
 
 Letters: N M images of either set; F features; k neighbours.
@@ -162,7 +162,11 @@ def _usable(*sets: Features) -> bool:
 
 
 def check(real: Features, new: Features, least: int) -> tuple[Features, Features]:
-  """Both sets in float64; raise ValueError unless each has so many images, of one kind of features."""
+  """Returns both sets in float64.
+
+  Raises:
+    ValueError: unless both have at least `least` images and the same features.
+  """
   real, new = np.asarray(real, np.float64), np.asarray(new, np.float64)
   if real.ndim != 2 or new.ndim != 2 or real.shape[1] != new.shape[1]:
     raise ValueError(

@@ -1,6 +1,6 @@
 """How close images come to the ones they should be: squared error, PSNR, SSIM; and how sharp they are.
 
-Of NumPy arrays all are found in float64; of JAX's, which may be traced, in their own precision.
+NumPy inputs are evaluated in float64; JAX inputs (possibly traced) in their own dtype.
 
 Letters: N images; H W C image height, width, channels.
 """
@@ -89,7 +89,7 @@ def structural_similarity(found: Images, true: Images) -> Any:
 
   # Its annotations name the array type of chex, which type checkers keep apart from that of jax.
   filtering: Any = average
-  # Its code mixes dtypes and ranks, which who calls this may have forbidden.
+  # Its code mixes dtypes and ranks, which strict mode (set by callers) refuses.
   with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
     similarity = dm_pix.ssim(*unit, filter_fn=filtering)
   return similarity if isinstance(found, jax.Array) else np.asarray(similarity, np.float64)

@@ -38,13 +38,13 @@ Array = jax.Array
 MOST, LEAST = 256, 8  # N lies between them,
 PIXELS = 2**18  # and N D at this, if it can
 BATCH = 16  # images at a time at most,
-MATRICES = 2**26  # and of so many entries at most the dense matrices [D, D] that conditionals may need
+MATRICES = 2**26  # limit on entries of the dense [D, D] matrices that conditionals may need
 SAMPLES = 64  # S, of the variogram
 POWER = 0.5  # p
 LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 4), (4, 0))  # rows down, columns right
 BINS = 50  # M
 VARIOGRAM, HIDDEN = 'variogram_score', 'hidden_half_bits_per_value'
-HIDDEN_NATS = 'hidden_half_nats_per_value'  # in the place of HIDDEN, of data without gray levels
+HIDDEN_NATS = 'hidden_half_nats_per_value'  # instead of HIDDEN, for data without gray levels
 
 
 class Checks(NamedTuple):
@@ -56,7 +56,7 @@ class Checks(NamedTuple):
 
   @property
   def discrete(self) -> bool:
-    """Whether the model tells probabilities of gray levels."""
+    """Whether the model is discrete: probabilities of gray levels rather than densities."""
     return results.is_discrete(self.result.trained)
 
   @property

@@ -47,9 +47,9 @@ exact image counts as 100 dB. SSIM is of 11 x 11 Gaussian windows, the mean over
 variance of the Laplacian measures sharpness, or noise: it should be the originals'. ± is the standard
 error over images, of a difference that of the differences image by image.
 
-The spectrum is log |F| of the orthonormal Fourier transform, averaged over at most 128 images: what is
-told is how far it is from the originals', averaged over frequencies, with its sign (below 0: blurred)
-and without. New images are drawn from the prior: means of p(x|z), and samples. What the originals have
+The spectrum is log |F| of the orthonormal Fourier transform, averaged over at most 128 images. Shown is
+its difference from the originals', averaged over frequencies, with its sign (below 0: blurred) and
+without. New images are drawn from the prior: means of p(x|z), and samples. What the originals have
 in these lines is the difference of as many other originals, which is by chance alone. ± is a jackknife
 over images."""
 OF_FEATURES = """\
@@ -76,7 +76,7 @@ def text(found: Mapping[str, Quality], extractor: features.Extractor) -> str:
     if any(cells[1:]):
       rows.append([line.label, *cells])
   missing = '' if 'ssim' in found[first].scores else (
-    "SSIM is not told: it needs dm-pix, pip install 'structured_obs[metrics]'."
+    "SSIM is missing: it needs dm-pix, pip install 'structured_obs[metrics]'."
   )  # fmt: skip
   in_features = OF_FEATURES.format(extractor) if 'perceptual_distance' in found[first].scores else ''
   table = results.markdown_table(rows)

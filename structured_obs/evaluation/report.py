@@ -178,7 +178,7 @@ def _commands(trained: Trained, command: str) -> str:
   return '\n'.join([
     '## What next',
     '```sh',
-    f'{command}  # goes on with the training',
+    f'{command}  # resumes the training',
     f'python -m launch.evaluate --workdir={trained.workdir}',
     f'python -m launch.sample --workdir={trained.workdir}',
     '```',

@@ -78,7 +78,7 @@ def settings_of(config: Config, spec: DataSpec, samples: int = 0) -> likelihood.
 
 
 def is_discrete(trained: Trained) -> bool:
-  """Whether a model tells probabilities of gray levels, and not densities of real numbers."""
+  """Returns whether the model is discrete: probabilities of gray levels rather than densities."""
   return trained.model.family.levels > 0
 
 
@@ -198,7 +198,7 @@ def _not_finite(results: Sequence[Result]) -> str:
 
 
 def _quantities(results: Sequence[Result]) -> list[_Quantity]:
-  """What there is to tell of these models: bits of levels, bounds where there are latents."""
+  """Returns the lines for these models: bits/dim for discrete data, bounds for latent models."""
   levels = results[0].settings.levels
   latent = any(result.trained.model.has_prior for result in results)
   bounds_of_prior = _latent_quantities(results) if latent else []
