@@ -66,8 +66,8 @@ def posterior_mean(
     refinements: how often the result is encoded again, instead of the noisy image.
 
   Raises:
-    ValueError: scale or refinements are out of range, the family is not Gaussian, or has no such operation
-      for images of this size.
+    ValueError: scale or refinements are out of range, the family is not Gaussian, or has no such
+      operation for images of this size.
   """
   check(model.family, scale)
   if refinements < 0:

@@ -6,22 +6,31 @@ Right values are by hand: NaN wherever the image has a part, and the plain numbe
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from structured_obs import plotting
+from structured_obs.applications import denoise, denoising
 from structured_obs.evaluation import (
   calibration,
   covariance_error,
   families_table,
   feature_distances,
+  features,
   finite,
+  image_measures,
   image_quality,
+  kernels,
   likelihood,
+  quality_report,
   recalibration,
+  reconstruction_quality,
   results,
+  sample_quality,
   spectrum,
   stability,
   whiteness,
@@ -176,6 +185,82 @@ def test_a_precision_without_an_inverse(bad: float):
     assert not np.isfinite(values[1])
   text = covariance_error.text({covariance_error.TRUTH: found})
   assert 'Not finite for 1 of 2 images (index 1)' in text
+
+
+def _measured(bad: float) -> dict[str, image_measures.Measured]:
+  """Of originals and of one model, whose image 5 is exact and whose image 7 is bad."""
+  psnr, sharp = np.full(30, 20.0), np.ones(30)
+  psnr[5], psnr[7] = image_quality.EXACT, bad
+  originals = {image_measures.ORIGINAL: REAL, image_measures.OTHERS: REAL[::-1] + 0.1}
+  images = RNG.normal(size=(30, 4, 4, 1))
+  return {
+    image_measures.ORIGINAL: image_measures.Measured(
+      {'laplacian_variance': sharp}, originals, {image_measures.ORIGINAL: images}
+    ),
+    'model': image_measures.Measured(
+      {'psnr_db': psnr, 'laplacian_variance': sharp},
+      dict.fromkeys(image_measures.KINDS, _with(REAL, 7, bad)),
+      dict.fromkeys(image_measures.KINDS, _with(images, 7, bad)),
+    ),
+  }
+
+
+def test_sections_on_images_name_the_one_that_is_not_finite(tmp_path: Path):
+  measured = _measured(math.nan)
+  extractor = features.of_user(lambda x: x, 'pixels')
+  distances = sample_quality.of_measured(measured, extractor)
+  assert distances is not None
+  text, tree = sample_quality.text(distances), sample_quality.as_json(distances)
+  assert 'Not finite for 1 of 30 images (index 7), so that the result is NaN: model: features' in text
+  assert 'no Frechet distance' not in text
+  strict = json.loads(results.strict_json(tree))['distances']
+  assert strict['model new samples']['frechet'] is None
+  assert strict['model new samples']['kid'] is None
+  assert strict[image_measures.OTHERS]['coverage'] > 0
+  quality = reconstruction_quality.of_measured(measured)
+  text = quality_report.text(quality, extractor)
+  row = next(line for line in text.splitlines() if line.startswith('| PSNR'))
+  assert row.split('|')[3].strip() == 'nan'
+  assert '1 of 30 (model)' in text
+  assert 'Not finite for 1 of 30 images (index 7)' in text
+  assert json.loads(results.strict_json(quality_report.as_json(quality, extractor)))
+  assert quality_report.draw_spectra(tmp_path / 'spectra.png', quality).is_file()
+  assert quality_report.draw_grid(tmp_path / 'grid.png', quality).is_file()
+
+
+def test_sections_on_images_that_are_finite_say_nothing_of_it():
+  measured = _measured(25.0)
+  distances = sample_quality.of_measured(measured, features.of_user(lambda x: x, 'pixels'))
+  assert distances is not None
+  assert not distances.not_finite
+  assert distances.distances['model', 'new samples'].frechet is not None
+
+
+def test_infinite_pixels_are_not_white():
+  x = jnp.asarray([0.5, 3.0, -math.inf, math.inf, math.nan], jnp.float32)
+  np.testing.assert_array_equal(image_measures.clipped(x), [0.5, 1, math.nan, math.nan, math.nan])
+
+
+def test_kernels_that_are_not_finite(tmp_path: Path):
+  good = np.zeros((2, 3, 3))
+  good[:, 1, 1] = 1
+  images = np.zeros((2, 4, 4, 1))
+  moments = [kernels.Moment(1, good, images), kernels.Moment(2, _with(good, 1, math.nan), images)]
+  expected = 'Not finite for 1 of 2 images (index 1), so that the result is NaN: step 2'
+  assert expected in kernels.table(moments)
+  assert kernels.draw(tmp_path / 'kernels.png', moments, images).is_file()
+
+
+def test_the_number_of_eigenvectors_is_not_chosen_by_errors_that_are_not_finite(monkeypatch):
+  errors = _with(np.ones((3, 4)), 1, math.nan)
+  monkeypatch.setattr(denoising.views, 'to_float', lambda images, levels: images)
+  monkeypatch.setattr(denoising.denoise, 'add_noise', lambda key, images, scale: images)
+  projected = denoise.Projected(np.zeros((3, 2, 2, 1)), errors)
+  monkeypatch.setattr(denoising.denoise, 'projection', lambda *arguments: projected)
+  model: Any = SimpleNamespace(image=SimpleNamespace(size=4))
+  run: Any = SimpleNamespace(model=model, variables={}, spec=SimpleNamespace(levels=256))
+  with pytest.raises(ValueError, match=r'1 of 3 validation images .index 1.*Omit --best_components'):
+    denoising._best_components(run, np.zeros((3, 2, 2, 1)), denoising.Settings(0.1))
 
 
 def test_a_warning_of_variances_that_are_not_finite():
