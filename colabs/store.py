@@ -4,7 +4,7 @@
   python -m colabs.store quickstart supn    # some
 
 The first code cell of every notebook is written from install.py. Pictures are stored as PNG files of at
-most 64 colours; what a program writes to stderr, the names of temporary directories and the middle of
+most 256 colours; what a program writes to stderr, the names of temporary directories and the middle of
 long texts are left out. Needs the extras data, metrics and test.
 """
 
@@ -23,7 +23,7 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
 INSTALL = 1  # index of the cell that installs the project
-COLOURS = 64
+COLOURS = 256
 WIDTH = 720  # pixels of a picture, at most
 LINES = 24  # of a text, at most
 TEMPORARY = re.compile(re.escape(tempfile.gettempdir()) + r'/\w+')

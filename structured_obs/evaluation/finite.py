@@ -16,7 +16,8 @@ NAMED = 5  # images whose indices a sentence names
 
 def of_images(values: np.ndarray) -> np.ndarray:
   """Returns for each image whether all of its values [N, ...] are finite. [N] bool."""
-  return np.isfinite(values).reshape(len(values), -1).all(axis=1)
+  rows = np.isfinite(values).reshape(len(values), -1)
+  return np.logical_and.reduce(rows, axis=1)
 
 
 def sentences(values: Mapping[str, np.ndarray], images: str = 'images') -> str:

@@ -62,12 +62,12 @@ def test_sentences_name_how_many_and_the_first():
 @pytest.mark.parametrize('first', [True, False])
 def test_features_that_are_not_finite_have_no_distance(bad: float, first: bool):
   sets = _with(REAL, 3, bad), REAL + 1
-  sets = sets if first else sets[::-1]
-  assert math.isnan(feature_distances.frechet(*sets))
-  assert np.isnan(feature_distances.kernel_distance(*sets)).all()
-  # Of subsets of one image each few would hold the bad one.
-  assert np.isnan(feature_distances.kernel_distance(*sets, subsets=2, size=2)).all()
-  assert np.isnan(feature_distances.fidelity(*sets)).all()
+  real, new = sets if first else sets[::-1]
+  assert math.isnan(feature_distances.frechet(real, new))
+  assert np.isnan(feature_distances.kernel_distance(real, new)).all()
+  # Few subsets of two images would hold the bad one.
+  assert np.isnan(feature_distances.kernel_distance(real, new, subsets=2, size=2)).all()
+  assert np.isnan(feature_distances.fidelity(real, new)).all()
 
 
 def test_features_as_large_as_float32_have_distances():
