@@ -1,5 +1,7 @@
 """Features and their section: of any batch the same, and as close to the data as the images are."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +30,9 @@ def test_random_features_tell_sharp_images_from_blurred_ones():
 
 def test_random_features_hardly_see_white_noise():
   """On 300 digits beside 300 others: what README says about distances of samples with pixel noise."""
-  rng, digits = np.random.default_rng(0), sklearn.datasets.load_digits()
-  images = rng.permutation(digits['images'])[:600]
+  digits: Any = sklearn.datasets.load_digits()
+  rng = np.random.default_rng(0)
+  images = rng.permutation(digits.images)[:600]
   first, second = np.split(images.astype(np.float32)[..., None] / 8 - 1, 2)
   noisy = np.clip(second + 0.1 * rng.normal(size=second.shape), -1, 1)
   blurred = (second + sum(np.roll(second, step, axis) for step in (1, -1) for axis in (1, 2))) / 5
