@@ -5,7 +5,8 @@
 
 The first code cell of every notebook is written from install.py. Pictures are stored as PNG files of at
 most 256 colours; what a program writes to stderr, the names of temporary directories and the middle of
-long texts are left out. Needs the extras data, metrics and test.
+long texts are left out. COLAB_STEPS=200 in the environment shortens trainings; what is printed in a
+notebook says how long they were. Needs the extras data, metrics and test.
 """
 
 import base64

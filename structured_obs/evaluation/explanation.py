@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from structured_obs.data import images as pixels
 from structured_obs.evaluation import likelihood
-from structured_obs.evaluation.results import Result, bin_width, is_discrete
+from structured_obs.evaluation.results import Result, is_discrete
 
 
 def text(results: Sequence[Result]) -> str:
@@ -45,7 +46,7 @@ def _densities(settings: likelihood.Settings) -> str:
     return 'Densities are of real numbers: there are no levels, and so no bits.'
   return (
     f'Densities are of pixels in [-1, 1], where one of the {settings.levels} gray levels is '
-    f'{bin_width(settings):.6g} wide. '
+    f'{pixels.bin_width(settings.levels):.6g} wide. '
     + (
       'Uniform noise of that width is added to each image (dequantisation), one draw an image, the '
       'same for every model.'

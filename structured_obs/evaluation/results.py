@@ -138,10 +138,11 @@ def comparison_table(results: Sequence[Result]) -> str:
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
   """Everything in the table as nested dictionaries; differences are from the first result."""
   first, *others = results
-  quantities = _quantities(results)
+  quantities, levels = _quantities(results), first.settings.levels
+  width = pixels.bin_width(levels) if levels else None
   return {
     'images': len(first.scores.elbo),
-    'settings': {**first.settings._asdict(), 'bin_width': bin_width(first.settings)},
+    'settings': {**first.settings._asdict(), 'bin_width': width},
     'models': {r.trained.name: _model_json(r, quantities) for r in results},
     'differences': {
       f'{other.trained.name} - {first.trained.name}': {
@@ -189,12 +190,8 @@ def paragraphs(*parts: str) -> str:
 
 
 def _not_finite(results: Sequence[Result]) -> str:
-  return finite.sentences({
-    f'{result.trained.name}: {quantity.label}': quantity.values(result)
-    for quantity in _quantities(results)
-    for result in results
-    if _has(result, quantity)
-  })
+  pairs = [(result, q) for q in _quantities(results) for result in results if _has(result, q)]
+  return finite.sentences({f'{one.trained.name}: {q.label}': q.values(one) for one, q in pairs})
 
 
 def _quantities(results: Sequence[Result]) -> list[_Quantity]:
@@ -237,9 +234,7 @@ def _latent_quantities(results: Sequence[Result]) -> list[_Quantity]:
   iwae = f'negative IWAE-{samples}'
   importance = [
     _Quantity('negative_iwae_nats', f'{iwae}, nats', lambda r: -r.scores.iwae, 2, is_density=True),
-    _Quantity(
-      'negative_iwae_bits_per_dim', f'{iwae}, bits/dim', lambda r: bits(r, r.scores.iwae), 4
-    ),
+    _Quantity('negative_iwae_bits_per_dim', f'{iwae}, bits/dim', lambda r: bits(r, r.scores.iwae), 4),
     _Quantity(
       'iwae_error_nats', f'standard error of an IWAE-{samples}', lambda r: r.scores.iwae_error, 3
     ),
@@ -248,9 +243,7 @@ def _latent_quantities(results: Sequence[Result]) -> list[_Quantity]:
     ),
   ]
   return [
-    _Quantity(
-      'negative_elbo_nats', 'negative ELBO, nats', lambda r: -r.scores.elbo, 2, is_density=True
-    ),
+    _Quantity('negative_elbo_nats', 'negative ELBO, nats', lambda r: -r.scores.elbo, 2, is_density=True),
     _Quantity(
       'negative_elbo_bits_per_dim', 'negative ELBO, bits/dim', lambda r: bits(r, r.scores.elbo), 4
     ),
@@ -288,11 +281,6 @@ def _model_json(result: Result, quantities: Sequence[_Quantity]) -> dict[str, An
     },
     'calibration': found._asdict() if found else None,
   }
-
-
-def bin_width(settings: likelihood.Settings) -> float | None:
-  """Width of a gray level; None for real numbers."""
-  return pixels.bin_width(settings.levels) if settings.levels else None
 
 
 def cell(summary: likelihood.Summary, decimals: int, factor: float = 1.0) -> str:
