@@ -128,8 +128,7 @@ def comparison_table(results: Sequence[Result]) -> str:
       for other in others
     ]
     lines.append([q.label, *cells])
-  found = [_calibration(result) for result in results]
-  if any(found):
+  if any(found := [_calibration(result) for result in results]):
     spreads = [f'{one.spread:.3f}' if one else '' for one in found]
     lines.append(['its spread, sd(q) / sqrt(2 D)', *spreads, *('' for _ in others)])
   return paragraphs(markdown_table(lines), _not_finite(results))
