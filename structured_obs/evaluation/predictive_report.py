@@ -113,13 +113,13 @@ def as_json(found: Mapping[str, Checks]) -> dict[str, Any]:
   return {
     name: {
       **{score: likelihood.summarize(values)._asdict() for score, values in one.scores.items()},
-      **(_of_gaussian(one) if one.pit is not None else {}),
+      **(_gaussian_json(one) if one.pit is not None else {}),
     }
     for name, one in found.items()
   }
 
 
-def _of_gaussian(one: Checks) -> dict[str, Any]:
+def _gaussian_json(one: Checks) -> dict[str, Any]:
   return {
     'pit': one.pit,
     'pit_distance': one.pit_distance,
