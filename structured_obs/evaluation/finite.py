@@ -16,8 +16,7 @@ NAMED = 5  # images whose indices a sentence names
 
 def of_images(values: np.ndarray) -> np.ndarray:
   """Returns for each image whether all of its values [N, ...] are finite. [N] bool."""
-  rows = np.isfinite(values).reshape(len(values), -1)
-  return np.logical_and.reduce(rows, axis=1)
+  return np.logical_and.reduce(np.isfinite(values), axis=tuple(range(1, values.ndim)))
 
 
 def sentences(values: Mapping[str, np.ndarray], images: str = 'images') -> str:
