@@ -50,7 +50,8 @@ def _with(values: np.ndarray, row: int, bad: float) -> np.ndarray:
 def test_sentences_name_how_many_and_the_first():
   good, one = np.ones(4), np.array([1, math.nan, 2, math.inf])
   many = np.full((9, 3), math.inf)
-  assert not finite.sentences({'good': good, 'none': np.zeros((0, 3)), 'levels': np.ones((2, 2), np.uint8)})
+  levels, none = np.ones((2, 2), np.uint8), np.zeros((0, 3))
+  assert not finite.sentences({'good': good, 'levels': levels, 'none': none})
   assert finite.sentences({'a: ELBO': one, 'good': good, 'a: KL': one}) == (
     'Not finite for 2 of 4 images (indices 1, 3), so that the result is NaN: a: ELBO; a: KL.'
   )
