@@ -30,7 +30,8 @@ As the paper's: the data, f = 7, Adam at 1e-3, 50 epochs, covariance networks th
 four convolutions. Ours, where the paper says nothing: the size of the networks (strided convolutions,
 64 to 512 channels, 256 latents), batches of 64, a mean trained with one learnt variance, random flips.
 The large networks have not been trained here; the paper gives -log p(x|z) of -8386 +- 1339 nats for
-`vae` and -6079 +- 936 for `diagonal`. configs/supn_folder.py says what the small ones reach.
+`vae` and -6079 +- 936 for `diagonal`. configs/supn_folder.py says what the small ones reach, and why
+`dae_cpu`, with 64 latents, is worse than the noisy image at this noise.
 
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, section 5.2.
 """

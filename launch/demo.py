@@ -4,7 +4,7 @@
 
 Both are of configs/digits.py: the same network on the same 8x8 digits, another distribution of the
 pixels. Prints one table over the test images, and writes it with pictures and the scores of every
-image into --workdir. Run again, it goes on where it stopped, and does not train what is trained.
+image into --workdir. Run again, it resumes where it stopped and trains nothing twice.
 """
 
 from collections.abc import Sequence

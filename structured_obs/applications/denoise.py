@@ -63,11 +63,11 @@ def posterior_mean(
     variables: as its `apply` takes them.
     noisy: [N, H, W, C], floats in the model's units, pixels in [-1, 1] but for the noise.
     scale: standard deviation of the noise, in the same units.
-    refinements: how often the result is encoded again, in the place of the noisy image.
+    refinements: how often the result is encoded again, instead of the noisy image.
 
   Raises:
-    ValueError: scale or refinements cannot be, the family is not Gaussian, or has no such operation
-      for images of this size.
+    ValueError: scale or refinements are out of range, the family is not Gaussian, or has no such
+      operation for images of this size.
   """
   check(model.family, scale)
   if refinements < 0:

@@ -1,4 +1,4 @@
-"""A comparison of ways to denoise, on a test split or on images of one's own.
+"""A comparison of ways to denoise, on a test split or on the user's images.
 
 What one run makes of noisy images by each method of `denoise`, what others make of them, and all of it
 written as pictures, arrays and a table.
@@ -14,7 +14,7 @@ import numpy as np
 
 from structured_obs import plotting
 from structured_obs.applications import denoise
-from structured_obs.evaluation import image_quality, views
+from structured_obs.evaluation import finite, image_quality, views
 from structured_obs.evaluation.results import Trained
 
 Array = jax.Array
@@ -35,7 +35,7 @@ class Settings(NamedTuple):
 
 
 def check(trained: Trained, settings: Settings) -> None:
-  """Raise ValueError if a run cannot denoise, or what its settings say cannot be."""
+  """Raises ValueError if a run cannot denoise, or a setting is invalid."""
   denoise.check(trained.model.family, settings.sigma)
   if trained.spec.condition:
     raise ValueError(
@@ -135,4 +135,10 @@ def _best_components(trained: Trained, images: np.ndarray, settings: Settings) -
   size = trained.model.image.size
   errors = denoise.projection(trained.model, trained.variables, noisy, size, clean).errors
   assert errors is not None
+  bad = finite.sentences({'squared errors by number of eigenvectors': errors}, 'validation images')
+  if bad:
+    raise ValueError(
+      f'The best number of eigenvectors is unknown. {bad} Omit --best_components, or give the number '
+      'as --components.'
+    )
   return int(np.argmin(errors.mean(axis=0))) + 1

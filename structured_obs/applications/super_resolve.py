@@ -23,7 +23,7 @@ from structured_obs import plotting
 from structured_obs.data import decode
 from structured_obs.distributions import base
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation import consistency, image_quality, likelihood, results, views
+from structured_obs.evaluation import consistency, finite, image_quality, likelihood, results, views
 from structured_obs.evaluation.results import Trained
 from structured_obs.models import priors, stages
 
@@ -144,7 +144,9 @@ def on_grid(trained: Trained, images: np.ndarray) -> np.ndarray:
 
 
 def table(found: Resolved, truth: np.ndarray | None) -> tuple[str, dict[str, Any]]:
-  """Markdown of PSNR, its difference from bilinear and consistency; and the same for JSON.
+  """Markdown of PSNR, its difference from bilinear and consistency, and the same for JSON.
+
+  Sentences below the table say which images are exact or not finite.
 
   Args:
     found: what to compare.
@@ -164,9 +166,10 @@ def table(found: Resolved, truth: np.ndarray | None) -> tuple[str, dict[str, Any
       ratio = likelihood.summarize(ratios[name])
       difference = likelihood.paired_difference(ratios[name], ratios[AGAINST])
       tree[name] |= {'psnr_db': ratio._asdict(), f'psnr_minus_{AGAINST}_db': difference._asdict()}
-      cells = [_cell(ratio), '' if name == AGAINST else _cell(difference)]
-    lines.append([name, *cells, _cell(distance)])
-  return results.markdown_table(lines), tree
+      cells = [results.cell(ratio, 2), '' if name == AGAINST else results.cell(difference, 2)]
+    lines.append([name, *cells, results.cell(distance, 2)])
+  notes = image_quality.exact(ratios), finite.sentences({**found.consistency})
+  return results.paragraphs(results.markdown_table(lines), *notes), tree
 
 
 def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -> str:
@@ -217,7 +220,3 @@ def _compressed(model: Any) -> ImageShape:
   """Shape of a model's small images."""
   shape = jax.eval_shape(lambda x: _compress(model, x), jnp.zeros((1, *model.image)))
   return ImageShape(*shape.shape[1:])
-
-
-def _cell(summary: likelihood.Summary) -> str:
-  return f'{summary.mean:.2f} ± {summary.standard_error:.2f}'

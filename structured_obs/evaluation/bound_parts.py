@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from structured_obs.evaluation import likelihood, results
+from structured_obs.evaluation import finite, likelihood, results
 from structured_obs.evaluation.results import Result
 
 OF_LEVELS = 'RE_x'  # the part that the width of a level belongs to
@@ -47,7 +47,13 @@ def text(found: Sequence[Result]) -> str:
     header += [f'{result.trained.name}, {unit}' for unit, _, _ in _columns(result)]
     names |= dict.fromkeys(result.scores.parts)
   rows = [[name, *_row(found, name)] for name in (*names, SUM)]
-  return '\n\n'.join(['## Parts of the bound', results.markdown_table([header, *rows]), EXPLANATION])
+  bad = finite.sentences({
+    f'{result.trained.name}: {name}': part
+    for result in found
+    for name, part in result.scores.parts.items()
+  })
+  table = results.markdown_table([header, *rows])
+  return results.paragraphs('## Parts of the bound', table, bad, EXPLANATION)
 
 
 def as_json(found: Sequence[Result]) -> dict[str, Any]:
@@ -74,7 +80,7 @@ def per_image(found: Sequence[Result]) -> dict[str, np.ndarray]:
 
 
 def _columns(result: Result) -> list[tuple[str, Mapping[str, np.ndarray], int]]:
-  """The units that a model's parts are told in: name, parts [N] each, and decimals."""
+  """Returns the units of a model's parts: name, parts [N] each, and decimals."""
   found = [('nats', result.scores.parts, 2)]
   return [*found, ('bits/dim', in_bits(result), 4)] if result.settings.levels else found
 

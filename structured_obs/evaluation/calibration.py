@@ -27,13 +27,15 @@ def calibration(mahalanobis: np.ndarray, num_dims: int) -> Calibration:
   """Calibration from the squared Mahalanobis distances per dimension q / D of a split.
 
   Args:
-    mahalanobis: [N], q / D. A NaN among them makes every result NaN.
+    mahalanobis: [N], q / D. One that is not finite makes every result NaN.
     num_dims: D.
 
   Raises:
     ValueError: unless there is at least one image and one dimension.
   """
   _check(mahalanobis, num_dims)
+  if not np.isfinite(mahalanobis).all():
+    return Calibration(math.nan, math.nan, math.nan)
   mean = float(np.mean(mahalanobis, dtype=np.float64))
   deviation = float(np.std(mahalanobis, ddof=1)) if mahalanobis.size > 1 else math.nan
   return Calibration(mean, deviation * math.sqrt(num_dims / 2), math.sqrt(mean))
@@ -47,7 +49,7 @@ def quantiles(mahalanobis: np.ndarray, num_dims: int) -> tuple[np.ndarray, np.nd
   (N = 1000).
 
   Args:
-    mahalanobis: [N], q / D.
+    mahalanobis: [N], q / D. One that is not finite makes the found quantiles NaN.
     num_dims: D.
 
   Raises:
@@ -60,7 +62,8 @@ def quantiles(mahalanobis: np.ndarray, num_dims: int) -> tuple[np.ndarray, np.nd
   z = np.array([normal.inv_cdf((i + 0.5) / count) for i in range(count)])
   variance = _cube_root_variance(num_dims)
   cube_root = 1 - variance + z * math.sqrt(variance)
-  return np.maximum(cube_root, 0) ** 3, np.sort(np.asarray(mahalanobis, np.float64))
+  found = np.sort(np.asarray(mahalanobis, np.float64))
+  return np.maximum(cube_root, 0) ** 3, found if np.isfinite(found).all() else np.full(count, math.nan)
 
 
 def chi_square_distance(mahalanobis: np.ndarray, num_dims: int) -> float:
@@ -70,13 +73,15 @@ def chi_square_distance(mahalanobis: np.ndarray, num_dims: int) -> float:
   below 1.36 / sqrt(N) in 19 of 20 cases.
 
   Args:
-    mahalanobis: [N], q / D. A NaN among them makes the result NaN.
+    mahalanobis: [N], q / D. One that is not finite makes the result NaN.
     num_dims: D.
 
   Raises:
     ValueError: unless there is at least one image and one dimension.
   """
   _check(mahalanobis, num_dims)
+  if not np.isfinite(mahalanobis).all():
+    return math.nan
   normal, count, variance = NormalDist(), mahalanobis.size, _cube_root_variance(num_dims)
   z = (np.cbrt(np.sort(np.asarray(mahalanobis, np.float64))) - 1 + variance) / math.sqrt(variance)
   cdf, steps = np.array([normal.cdf(value) for value in z]), np.arange(count + 1) / count

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.evaluation import likelihood, passes, results
+from structured_obs.evaluation import finite, likelihood, passes, results
 from structured_obs.evaluation.results import Trained
 from structured_obs.models.classifier import Classifier
 
@@ -19,7 +20,7 @@ Scores = dict[str, np.ndarray]  # [N] each: 'accuracy', 0 or 1, and 'log_prob' o
 
 
 def is_classifier(trained: Trained) -> bool:
-  """Whether a model tells classes of images, and no distribution of them."""
+  """Returns whether a model predicts classes rather than images."""
   return isinstance(trained.model, Classifier)
 
 
@@ -32,7 +33,10 @@ def scores(trained: Trained, images: np.ndarray, where: passes.Where = passes.HE
 
 def _score(job: passes.Pass, variables: Any, keys: Array, x: Array) -> dict[str, Array]:
   terms = job.model.apply(variables, keys, x)
-  return {'accuracy': terms.stats['accuracy'], 'log_prob': terms.log_p['y']}
+  log_p = terms.log_p['y']
+  # The largest of scores that are NaN is none of them.
+  accuracy = jnp.where(jnp.isfinite(log_p), terms.stats['accuracy'], jnp.nan)
+  return {'accuracy': accuracy, 'log_prob': log_p}
 
 
 def write_report(trained: Trained, images: Mapping[str, np.ndarray]) -> Path:
@@ -42,21 +46,23 @@ def write_report(trained: Trained, images: Mapping[str, np.ndarray]) -> Path:
     trained: the best checkpoint of the run.
     images: of the splits; 'validation' and 'test' are scored where they hold any.
   """
-  lines = [['split', 'images', 'accuracy', '-log p(class given image), nats']]
+  lines, bad = [['split', 'images', 'accuracy', '-log p(class given image), nats']], []
   for split in ('validation', 'test'):
     if len(images[split]):
       found = scores(trained, images[split])
       accuracy, log_prob = (likelihood.summarize(v) for v in (found['accuracy'], -found['log_prob']))
       count = str(accuracy.num_images)
       lines.append([split, count, results.cell(accuracy, 4), results.cell(log_prob, 4)])
+      bad.append(finite.sentences(found, f'{split} images'))
   parts = [
     f'# {trained.name}: a classifier of {trained.spec.source}',
     f'Checkpoint of step {trained.step} of at most {trained.config.train.steps}; '
     f'{len(trained.spec.class_counts)} classes.',
     results.markdown_table(lines),
+    *bad,
     '## What next',
     f'```sh\npython -m launch.evaluate --workdir=RUN --features=classifier:{trained.workdir}\n```',
   ]
   path = Path(trained.workdir) / 'report.md'
-  path.write_text('\n\n'.join(parts) + '\n')
+  path.write_text(results.paragraphs(*parts) + '\n')
   return path

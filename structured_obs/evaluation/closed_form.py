@@ -23,7 +23,7 @@ import numpy as np
 from structured_obs import distributions, plotting
 from structured_obs.data import images as pixels
 from structured_obs.distributions import low_rank, probabilistic_pca
-from structured_obs.evaluation import likelihood, results
+from structured_obs.evaluation import finite, likelihood, results
 from structured_obs.evaluation.results import Result, Trained
 from structured_obs.models.distribution import Distribution
 
@@ -107,10 +107,11 @@ def optimum(result: Result, images: probabilistic_pca.Moments) -> Trained:
 
 def text(fits: Sequence[Fit]) -> str:
   """Markdown: a table for each distribution, and what its numbers are."""
-  parts = ['## Beside the closed form', *(_table(fit) for fit in fits), EXPLANATION]
+  parts = ['## Beside the closed form', *(_table(fit) for fit in fits), *map(_not_finite, fits)]
+  parts.append(EXPLANATION)
   if any(_augmented(fit.found.trained) for fit in fits):
     parts.append('The closed form has not seen the random flips, turns or shifts of the training.')
-  return '\n\n'.join(parts)
+  return results.paragraphs(*parts)
 
 
 EXPLANATION = (
@@ -213,6 +214,15 @@ def _pairs(fit: Fit) -> list[tuple[str, Result, Result]]:
   ]
 
 
+def _not_finite(fit: Fit) -> str:
+  return results.paragraphs(*(
+    finite.sentences(
+      {one.trained.name: one.scores.log_prob for one in (found, best)}, f'{name} images'
+    )
+    for name, found, best in _pairs(fit)
+  ))
+
+
 def _table(fit: Fit) -> str:
   numbers = _numbers(fit)
   parts = [(name, len(found.scores.log_prob)) for name, found, _ in _pairs(fit)]
@@ -235,4 +245,4 @@ def _table(fit: Fit) -> str:
 
 
 def _cell(summary: Mapping[str, Any]) -> str:
-  return f'{summary["mean"]:.3f} ± {summary["standard_error"]:.3f}'
+  return results.cell(likelihood.Summary(**summary), 3)

@@ -1,7 +1,7 @@
-"""Whether large images are what the small ones say, of models that first draw a small one, y.
+"""Consistency of super-resolution models: does the large image shrink back to the small image y?
 
 Nothing forces a decoder p(x|y, z) to be consistent: an image x may come out whose own small image d(x)
-is another than y. Told is the mean over the pixels of |d(x) - y|, of means and of samples of p(x|y, z):
+is another than y. We report the mean over pixels of |d(x) - y|, for means and samples of p(x|y, z):
 
   reconstruction    y = d(image), z the mean of q(z|image)
   super-resolution  y = d(image), u ~ q(u|y), z ~ p(z|y, u)
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.evaluation import likelihood, passes, results
+from structured_obs.evaluation import finite, likelihood, passes, results
 from structured_obs.evaluation.results import Trained
 from structured_obs.models import stages
 
@@ -83,13 +83,16 @@ def text(found: Mapping[str, Mapping[str, np.ndarray]]) -> str:
       label = f'{kind}, {what}'
       cells = [results.cell(likelihood.summarize(scores[label]), 3) for scores in found.values()]
       rows.append([label, *cells])
-  return '\n\n'.join([
+  return results.paragraphs(
     '## Consistency of large and small images',
     results.markdown_table(rows),
+    finite.sentences({
+      f'{name}: {label}': values for name, scores in found.items() for label, values in scores.items()
+    }),
     'How far the large image made small again, d(x), is from the small one that it was drawn for, y: '
     'the absolute difference, averaged over the pixels, for the mean of p(x|y, z) and for a sample. 0 '
     'is best.',
-  ])
+  )
 
 
 def as_json(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from jax.flatten_util import ravel_pytree
 from structured_obs.data import images as pixels
 from structured_obs.data import synthetic
 from structured_obs.distributions import base, sparse_precision
-from structured_obs.evaluation import likelihood, results
+from structured_obs.evaluation import finite, likelihood, results
 from structured_obs.evaluation.results import Trained
 
 BATCH = 50  # images at a time
@@ -80,8 +80,7 @@ def judge(models: Sequence[Trained], split: str, images: np.ndarray) -> dict[str
 def errors(precision: np.ndarray, truth: Truth) -> Errors:
   """Errors of N(mean, precision^-1), precisions [B, D, D] float64. [B] each."""
   size = precision.shape[-1]
-  log_det = -np.linalg.slogdet(precision)[1]
-  covariance = np.linalg.inv(precision)
+  log_det, covariance = invert(precision)
   quadratic = np.einsum('bi,bij,bj->b', truth.residual, precision, truth.residual)
   gain = log_det - truth.log_det
   kl_from_truth = 0.5 * (np.sum(precision * truth.covariance, axis=(1, 2)) - size + gain)
@@ -96,10 +95,21 @@ def errors(precision: np.ndarray, truth: Truth) -> Errors:
   )
 
 
+def invert(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns log |S|, [B], and S of precisions [B, D, D]; NaN where one has no inverse."""
+  with np.errstate(invalid='ignore', over='ignore'):
+    sign, log_det = np.linalg.slogdet(precision)
+  known = (sign > 0) & np.isfinite(log_det)
+  covariance = np.full(precision.shape, np.nan)
+  covariance[known] = np.linalg.inv(precision[known])
+  return np.where(known, -log_det, np.nan), covariance
+
+
 def precisions(family: base.Family, params: Any) -> np.ndarray:
   """Precisions of B distributions of a Gaussian family, parameters with a leading B. [B, D, D]."""
   factors = np.asarray(_factors(family, params), np.float64)
-  return factors @ factors.swapaxes(1, 2)
+  with np.errstate(invalid='ignore', over='ignore'):  # of factors that are not finite
+    return factors @ factors.swapaxes(1, 2)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -205,7 +215,12 @@ def table(found: Mapping[str, Errors]) -> str:
 
 def text(found: Mapping[str, Errors]) -> str:
   """Markdown: the table and what its numbers are."""
-  return f'## Beside the truth\n\n{table(found)}\n\n{EXPLANATION}'
+  bad = finite.sentences({
+    f'{name}: {quantity}': values
+    for name, row in found.items()
+    for quantity, values in row._asdict().items()
+  })
+  return results.paragraphs('## Beside the truth', table(found), bad, EXPLANATION)
 
 
 def per_image(found: Mapping[str, Errors]) -> dict[str, np.ndarray]:
@@ -226,8 +241,7 @@ EXPLANATION = (
 
 
 def _mean(values: np.ndarray) -> str:
-  summary = likelihood.summarize(values)
-  return f'{round(summary.mean, 2) + 0:.2f} ± {summary.standard_error:.2f}'  # never -0.00
+  return results.cell(likelihood.summarize(values), 2)
 
 
 def as_json(found: Mapping[str, Errors]) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from structured_obs.data import images as pixels
 from structured_obs.evaluation import likelihood
-from structured_obs.evaluation.results import Result, bin_width, is_discrete
+from structured_obs.evaluation.results import Result, is_discrete
 
 
 def text(results: Sequence[Result]) -> str:
-  """What the numbers of `results.comparison_table` are, and whether any is not finite."""
+  """Explains the numbers of `results.comparison_table`."""
   settings, scores = results[0].settings, results[0].scores
   latent = any(result.trained.model.has_prior for result in results)
   gaussian = any(result.trained.model.family.gaussian is not None for result in results)
@@ -23,12 +22,6 @@ def text(results: Sequence[Result]) -> str:
     f'{len(scores.elbo)} images; that of a difference is of the differences image by image. '
     f'{_averaged(settings.importance_samples) if latent else ""}{distance if gaussian else ""}'.strip(),
   ]
-  for result in results:
-    scores = result.scores
-    told = (scores.elbo, scores.kl, scores.log_prob, scores.iwae)
-    bad = sum(int(np.sum(~np.isfinite(values))) for values in told)
-    if bad:
-      lines.append(f'{result.trained.name}: {bad} scores are not finite, and so are the means.')
   return '\n\n'.join(lines)
 
 
@@ -53,7 +46,7 @@ def _densities(settings: likelihood.Settings) -> str:
     return 'Densities are of real numbers: there are no levels, and so no bits.'
   return (
     f'Densities are of pixels in [-1, 1], where one of the {settings.levels} gray levels is '
-    f'{bin_width(settings):.6g} wide. '
+    f'{pixels.bin_width(settings.levels):.6g} wide. '
     + (
       'Uniform noise of that width is added to each image (dequantisation), one draw an image, the '
       'same for every model.'

@@ -56,6 +56,7 @@ IMAGES = Table('Images', (
   Column('coverage by samples', (*DISTANCES, '{model} new samples', 'coverage')),
 ))  # fmt: skip
 TABLES = (LIKELIHOOD, COVARIANCE, IMAGES)
+_MISSING = object()  # what a model does not have; null is a number that is not finite
 
 
 def text(trees: Sequence[Mapping[str, Any]]) -> str:
@@ -92,10 +93,12 @@ def _cell(trees: Sequence[Mapping[str, Any]], column: Column, model: str, first:
   """Mean and spread as text; '' where a model has no such number."""
   path = [key.format(model=model, first=first) for key in column.path]
   found = [_look_up(tree, path) for tree in trees]
-  if any(one is None for one in found):
+  if any(one is _MISSING for one in found):
     return ''
   values = [column.factor * _number(one) for one in found]
   spread = math.nan
+  if not all(map(math.isfinite, values)):
+    return 'nan'
   if len(values) > 1:
     spread = statistics.stdev(values)
   elif isinstance(found[0], Mapping):
@@ -106,7 +109,7 @@ def _cell(trees: Sequence[Mapping[str, Any]], column: Column, model: str, first:
 
 def _look_up(tree: Any, path: Sequence[str]) -> Any:
   for key in path:
-    tree = tree.get(key) if isinstance(tree, Mapping) else None
+    tree = tree.get(key, _MISSING) if isinstance(tree, Mapping) else _MISSING
   return tree
 
 

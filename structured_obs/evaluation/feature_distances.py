@@ -1,7 +1,8 @@
 """Distances between two sets of images by their features: Frechet, KID, precision and recall, coverage.
 
 All are of samples, in float64, and depend on how many there are: the Frechet distance is biased upwards
-by about 1 / N, the kernel distance (KID) is not, so that the two are told together, and always with N.
+by about 1 / N, the kernel distance (KID) is not, so that the two are reported together, always with N.
+Of features that are not finite in float32, every distance is NaN.
 
 Letters: N M images of either set; F features; k neighbours.
 
@@ -51,6 +52,8 @@ def frechet(real: Features, new: Features) -> float:
     ValueError: either set has fewer than two images, or the two differ in features.
   """
   real, new = check(real, new, 2)
+  if not _usable(real, new):
+    return math.nan
   mean = float(np.sum(np.square(real.mean(0) - new.mean(0))))
   first, second = (_centred(features) for features in (real, new))
   spread = float(np.sum(np.square(first)) + np.sum(np.square(second)))
@@ -85,6 +88,8 @@ def kernel_distance(
     ValueError: either set has fewer than two images, or the two differ in features.
   """
   real, new = check(real, new, 2)
+  if not _usable(real, new):
+    return Kernel(math.nan, math.nan)
   size = min(size, len(real), len(new))
   if size == max(len(real), len(new)):
     return Kernel(_squared_mmd(real, new), math.nan)
@@ -99,7 +104,7 @@ def kernel_distance(
 def _squared_mmd(first: Features, second: Features) -> float:
   def similarity(a: Features, b: Features) -> Features:
     base = a @ b.T / a.shape[1] + 1
-    return base * base * base  # many times faster than a power
+    return base * base * base  # many times faster than a power; finite by `_usable`
 
   def within(features: Features) -> float:
     matrix, count = similarity(features, features), len(features)
@@ -115,6 +120,8 @@ def fidelity(real: Features, new: Features, k: int = NEIGHBOURS) -> Fidelity:
     ValueError: either set has no more than k images, or the two differ in features.
   """
   real, new = check(real, new, k + 1)
+  if not _usable(real, new):
+    return Fidelity(*[math.nan] * len(Fidelity._fields))
   real_radius, new_radius = _radius(real, k), _radius(new, k)
   inside = np.zeros(len(new), np.int64)  # real balls that each new image is in
   recalled = np.zeros(len(real), bool)
@@ -149,8 +156,17 @@ def _squared_distances(first: Features, second: Features) -> NDArray[np.float64]
   return np.maximum(squares - 2 * first @ second.T, 0)
 
 
+def _usable(*sets: Features) -> bool:
+  """Returns whether all features are finite in float32, so that cubes of products are in float64."""
+  return all(bool(np.all(np.abs(features) <= np.finfo(np.float32).max)) for features in sets)
+
+
 def check(real: Features, new: Features, least: int) -> tuple[Features, Features]:
-  """Both sets in float64; raise ValueError unless each has so many images, of one kind of features."""
+  """Returns both sets in float64.
+
+  Raises:
+    ValueError: unless both have at least `least` images and the same features.
+  """
   real, new = np.asarray(real, np.float64), np.asarray(new, np.float64)
   if real.ndim != 2 or new.ndim != 2 or real.shape[1] != new.shape[1]:
     raise ValueError(

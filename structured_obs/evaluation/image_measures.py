@@ -132,7 +132,7 @@ def _measure(job: passes.Pass, weights: Any, keys: Array, x: Array) -> dict[str,
   wanted, model, variables = job.options, job.model, weights['model']
   extractor, true = wanted.extractor, x[..., : wanted.channels]
   params = model.apply(variables, None, x, method='reconstruct')
-  mean = jnp.clip(jax.vmap(model.family.mean)(params), -1, 1)
+  mean = clipped(jax.vmap(model.family.mean)(params))
   scores = {
     'psnr_db': image_quality.peak_signal_to_noise(mean, true),
     'laplacian_variance': image_quality.laplacian_variance(mean),
@@ -172,4 +172,9 @@ def generate(model: Any, variables: Any, keys: Array) -> tuple[Array, Array]:
   pairs = jax.vmap(jax.random.split)(keys)
   params = model.apply(variables, pairs[:, 0], method='generate')
   mean, sample = jax.vmap(model.family.mean)(params), jax.vmap(model.family.sample)(pairs[:, 1], params)
-  return jnp.clip(mean, -1, 1), jnp.clip(sample, -1, 1)
+  return clipped(mean), clipped(sample)
+
+
+def clipped(images: Array) -> Array:
+  """Returns images as in a picture, with pixels in [-1, 1]; an infinite pixel is NaN, and not white."""
+  return jnp.where(jnp.isfinite(images), jnp.clip(images, -1, 1), jnp.nan)

@@ -1,6 +1,6 @@
 """How close images come to the ones they should be: squared error, PSNR, SSIM; and how sharp they are.
 
-Of NumPy arrays all are found in float64; of JAX's, which may be traced, in their own precision.
+NumPy inputs are evaluated in float64; JAX inputs (possibly traced) in their own dtype.
 
 Letters: N images; H W C image height, width, channels.
 """
@@ -13,10 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.evaluation import likelihood, results
+from structured_obs.evaluation import finite, likelihood, results
 from structured_obs.objectives import reconstruction
 
 RANGE = 2.0  # of pixels in [-1, 1]
+# PSNR of an exact image, decibels: infinite by its definition, which would make every mean infinite.
+# That of an image rounded to 256 levels is 59.
+EXACT = 100.0
 
 
 Images = np.ndarray | jax.Array  # [N, H, W, C]
@@ -34,12 +37,28 @@ def mean_squared_error(found: Images, true: Images) -> Any:
 
 
 def peak_signal_to_noise(found: Images, true: Images) -> Any:
-  """PSNR of each image, [N], decibels: 10 log10 of range^2 / MSE, the range being 2."""
+  """Returns the PSNR of each image, [N], decibels: 10 log10 of range^2 / MSE, the range being 2.
+
+  An image that is exact, or off by less than 1e-5 of the range, has 100 dB; `exact` says how many have.
+  """
   error = mean_squared_error(found, true)
+  least = RANGE**2 / 10 ** (EXACT / 10)
   if isinstance(error, jax.Array):
-    return 10 * jnp.log10(RANGE**2 / error)
-  with np.errstate(divide='ignore'):
-    return 10 * np.log10(RANGE**2 / error)
+    return 10 * jnp.log10(RANGE**2 / jnp.maximum(error, least))
+  return 10 * np.log10(RANGE**2 / np.maximum(error, least))
+
+
+def exact(ratios: Mapping[str, np.ndarray]) -> str:
+  """Returns a sentence about images that are exact; '' where none is.
+
+  Args:
+    ratios: PSNR [N] by method or model, decibels.
+  """
+  counts = {name: int(np.sum(values > EXACT - 1e-3)) for name, values in ratios.items()}
+  found = [f'{count} of {len(ratios[name])} ({name})' for name, count in counts.items() if count]
+  if not found:
+    return ''
+  return f'Exact images, whose infinite PSNR counts as {EXACT:.0f} dB: {", ".join(found)}.'
 
 
 def structural_similarity(found: Images, true: Images) -> Any:
@@ -70,7 +89,7 @@ def structural_similarity(found: Images, true: Images) -> Any:
 
   # Its annotations name the array type of chex, which type checkers keep apart from that of jax.
   filtering: Any = average
-  # Its code mixes dtypes and ranks, which who calls this may have forbidden.
+  # Its code mixes dtypes and ranks, which strict mode (set by callers) refuses.
   with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
     similarity = dm_pix.ssim(*unit, filter_fn=filtering)
   return similarity if isinstance(found, jax.Array) else np.asarray(similarity, np.float64)
@@ -122,7 +141,8 @@ def comparison(
     against: the method that the others are compared with, image by image.
 
   Returns:
-    The table, with mean and standard error, and nested dictionaries of summaries.
+    The table, with mean and standard error, sentences about images that are exact or not finite, and
+    nested dictionaries of summaries.
   """
   errors = {name: mean_squared_error(images, true) for name, images in methods.items()}
   ratios = {name: peak_signal_to_noise(images, true) for name, images in methods.items()}
@@ -131,14 +151,15 @@ def comparison(
   for name in methods:
     decibels, squared = (likelihood.summarize(values[name]) for values in (ratios, errors))
     difference = likelihood.paired_difference(errors[name], errors[against])
-    cells = [_cell(decibels, 2), _cell(squared, 3, 1000)]
-    lines.append([name, *cells, '' if name == against else _cell(difference, 3, 1000)])
+    cells = [results.cell(decibels, 2), results.cell(squared, 3, 1000)]
+    lines.append([name, *cells, '' if name == against else results.cell(difference, 3, 1000)])
     tree[name] = {
       'psnr_db': decibels._asdict(),
       'mse': squared._asdict(),
       f'mse_minus_{against}': difference._asdict(),
     }
-  return results.markdown_table(lines), tree
+  table = results.markdown_table(lines)
+  return results.paragraphs(table, exact(ratios), finite.sentences(errors)), tree
 
 
 def write(directory: Path, table: str, tree: Mapping[str, Any], about: str) -> Path:
@@ -148,7 +169,3 @@ def write(directory: Path, table: str, tree: Mapping[str, Any], about: str) -> P
   path = directory / 'report.md'
   path.write_text(f'# Denoising\n\n{about}\n\n{table}\n')
   return path
-
-
-def _cell(summary: likelihood.Summary, decimals: int, factor: float = 1.0) -> str:
-  return f'{factor * summary.mean:.{decimals}f} ± {factor * summary.standard_error:.{decimals}f}'

@@ -35,7 +35,8 @@ def extractor(path: str = '') -> features.Extractor:
   the first and the second pooling, before the auxiliary classifier and at the end.
 
   Raises:
-    FileNotFoundError: there is no such file; told is where to get it and what needs none.
+    FileNotFoundError: the file is missing; the message says where to get it and which extractors need
+      no file.
     ValueError: it is no npz, or an array is missing or has another shape.
   """
   path = os.path.abspath(os.path.expanduser(path or DEFAULT_PATH))

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.evaluation import results, views
+from structured_obs.evaluation import finite, results, views
 from structured_obs.evaluation.results import Trained
 
 
@@ -54,7 +54,8 @@ def width(kernels: np.ndarray) -> np.ndarray:
   Taps count by their magnitude; a kernel of a single tap has width 0.
   """
   weight = np.abs(np.asarray(kernels, np.float64))
-  weight = weight / weight.sum(axis=(-2, -1), keepdims=True)
+  with np.errstate(invalid='ignore'):  # of a kernel that is 0 or not finite: NaN
+    weight = weight / weight.sum(axis=(-2, -1), keepdims=True)
   rows, columns = np.mgrid[: kernels.shape[-2], : kernels.shape[-1]]
   centred = [axis - (weight * axis).sum(axis=(-2, -1), keepdims=True) for axis in (rows, columns)]
   return np.sqrt((weight * (centred[0] ** 2 + centred[1] ** 2)).sum(axis=(-2, -1)))
@@ -70,14 +71,15 @@ def table(moments: Sequence[Moment]) -> str:
     spread = np.sqrt(np.sum(np.var(kernels, axis=0)) / np.sum(np.mean(kernels**2, axis=0)))
     cells = (f'{widths.mean():.3f}', f'{widths.std():.3f}', f'{middle.mean():.3f}', f'{spread:.3f}')
     rows.append([str(moment.step), *cells])
-  return results.markdown_table(rows)
+  bad = finite.sentences({f'step {moment.step}: kernels': moment.kernels for moment in moments})
+  return results.paragraphs(results.markdown_table(rows), bad)
 
 
 def draw(path: Path, moments: Sequence[Moment], images: np.ndarray) -> Path:
   """Draw images [N, H, W, C] in [-1, 1], and below each its kernel and its mean at every checkpoint."""
   rows = [plotting.Row('image', images)]
   for moment in moments:
-    limit = float(moment.kernels.max())
+    limit = float(np.max(moment.kernels, where=np.isfinite(moment.kernels), initial=0))
     kernels = moment.kernels[..., None]
     rows.append(plotting.Row(f'kernel, step {moment.step}', kernels, 'size', limit=limit))
     rows.append(plotting.Row(f'mean, step {moment.step}', moment.means))

@@ -131,8 +131,13 @@ def split_elbo(
 
 
 def summarize(values: np.ndarray) -> Summary:
-  """Mean of the values [N] and its standard error. A NaN among them is not left out: it stays."""
+  """Returns the mean of the values [N] and its standard error.
+
+  Both are NaN if any value is NaN or infinite; `finite.sentences` says which one it is.
+  """
   values = np.asarray(values, np.float64)
+  if not (values.size and np.isfinite(values).all()):
+    return Summary(math.nan, math.nan, values.size)
   spread = float(values.std(ddof=1)) if values.size > 1 else math.nan
   return Summary(float(values.mean()), spread / math.sqrt(values.size), values.size)
 
@@ -148,7 +153,8 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> Summary:
       'A paired difference needs scores of the same images; got arrays of shape '
       f'{first.shape} and {second.shape}.'
     )
-  return summarize(first - second)
+  with np.errstate(invalid='ignore'):  # of two infinite values: NaN
+    return summarize(first - second)
 
 
 def _pass(measure: Callable[..., Any], model: Any, settings: Settings) -> Pass:

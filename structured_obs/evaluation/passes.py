@@ -58,7 +58,7 @@ def over_images(
   """Measures every image of a split.
 
   With `where.keep`, what a long pass has done is saved now and then, and found there by the same pass
-  later: one that was interrupted goes on, also with another batch size, and one that has ended is not
+  later: one that was interrupted resumes, also with another batch size, and one that has ended is not
   done again. On several hosts nothing is kept, and an evaluation begins anew.
 
   Args:

@@ -176,7 +176,7 @@ def _ways(path: Path, trained: Trained, x: Array, key: Array) -> Path:
     for other in (x[way, :, ::-1], x[(way + 1) % len(x)]):
       drawn = interpolation(trained, jnp.stack([x[way], other]), jax.random.fold_in(key, way))
       rows += [plotting.Row('mean', drawn.mean), plotting.Row('sample', drawn.mean + drawn.residual)]
-  return plotting.image_rows(path, rows, title='The noise is the same all along a way')
+  return plotting.image_rows(path, rows, title='The noise is fixed along each path')
 
 
 def _rows(name: str, drawn: Drawn) -> list[plotting.Row]:

@@ -38,13 +38,13 @@ Array = jax.Array
 MOST, LEAST = 256, 8  # N lies between them,
 PIXELS = 2**18  # and N D at this, if it can
 BATCH = 16  # images at a time at most,
-MATRICES = 2**26  # and of so many entries at most the dense matrices [D, D] that conditionals may need
+MATRICES = 2**26  # limit on entries of the dense [D, D] matrices that conditionals may need
 SAMPLES = 64  # S, of the variogram
 POWER = 0.5  # p
 LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 4), (4, 0))  # rows down, columns right
 BINS = 50  # M
 VARIOGRAM, HIDDEN = 'variogram_score', 'hidden_half_bits_per_value'
-HIDDEN_NATS = 'hidden_half_nats_per_value'  # in the place of HIDDEN, of data without gray levels
+HIDDEN_NATS = 'hidden_half_nats_per_value'  # instead of HIDDEN, for data without gray levels
 
 
 class Checks(NamedTuple):
@@ -52,12 +52,17 @@ class Checks(NamedTuple):
 
   result: Result  # on T images
   scores: Mapping[str, np.ndarray]  # [N] VARIOGRAM and HIDDEN, which is left out where unknown
-  pit: np.ndarray | None  # [M]  fraction of pixels in each bin; None unless Gaussian
+  pit_by_image: np.ndarray | None  # [N, M]  fraction of pixels in each bin; None unless Gaussian
 
   @property
   def discrete(self) -> bool:
-    """Whether the model tells probabilities of gray levels."""
+    """Whether the model is discrete: probabilities of gray levels rather than densities."""
     return results.is_discrete(self.result.trained)
+
+  @property
+  def pit(self) -> np.ndarray | None:
+    """Fraction of all pixels in each bin, [M]; None unless Gaussian."""
+    return None if self.pit_by_image is None else self.pit_by_image.mean(axis=0)
 
   @property
   def pit_distance(self) -> float | None:
@@ -96,7 +101,7 @@ def measure(
   wanted = passes.Pass(_measure, trained.model, settings.levels, settings.dequantize, batch)
   shown = images[: num_images(size)]
   scores = passes.over_images(wanted, trained.variables, shown, jax.random.key(seed), where)
-  pit = scores.pop('pit', None)
+  pit_by_image = scores.pop('pit', None)
   if HIDDEN in scores:
     height, width, channels = trained.model.image
     hidden, log_p = height * (width - width // 2) * channels, scores.pop(HIDDEN)
@@ -105,7 +110,7 @@ def measure(
       scores[HIDDEN] = np.asarray(bounds.bits_per_dim(log_p, hidden, unit))
     else:
       scores[HIDDEN_NATS] = -log_p / hidden
-  return Checks(result, scores, None if pit is None else pit.mean(0))
+  return Checks(result, scores, pit_by_image)
 
 
 def num_images(size: int) -> int:
@@ -126,12 +131,13 @@ def _of_image(family: Family, key: Array, params: Any, x: Array) -> dict[str, Ar
   if log_p is not None:
     found[HIDDEN] = log_p
   if family.gaussian is not None:
-    z = (x - family.mean(params)) / jnp.sqrt(gaussian.variance(family, params))
+    variance = gaussian.variance(family, params)
+    z = (x - family.mean(params)) / jnp.sqrt(variance)
     pit = jax.scipy.stats.norm.cdf(z)
     bins = jnp.clip((pit * BINS).astype(jnp.int32), 0, BINS - 1).reshape(-1)
     counts = jnp.zeros(BINS, x.dtype).at[bins].add(1 / x.size)
-    # A NaN has no bin of its own: it must not look like a pixel of the first one.
-    found['pit'] = counts + 0 * jnp.sum(pit)
+    # What is not finite has no bin of its own: it must not look like a pixel of some other one.
+    found['pit'] = jnp.where(jnp.all(jnp.isfinite(z) & jnp.isfinite(variance)), counts, jnp.nan)
   return found
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.evaluation import calibration, likelihood, results
+from structured_obs.evaluation import calibration, finite, likelihood, results
 from structured_obs.evaluation.predictive_checks import HIDDEN, HIDDEN_NATS, SAMPLES, VARIOGRAM, Checks
 
 
@@ -48,7 +48,7 @@ def text(found: Mapping[str, Checks]) -> str:
     told = [distance(one) for one in found.values()]
     if any(one is not None for one in told):
       rows.append([label, *('' if one is None else f'{one:.3f}' for one in told), *('' for _ in others)])
-  parts = ['## Predicted distributions', results.markdown_table(rows), EXPLANATION]
+  parts = ['## Predicted distributions', results.markdown_table(rows), _not_finite(found), EXPLANATION]
   if any(one.pit is not None for one in found.values()):
     parts.append(_of_gaussians(total))
   unknown = [name for name, one in found.items() if not {HIDDEN, HIDDEN_NATS} & {*one.scores}]
@@ -57,11 +57,25 @@ def text(found: Mapping[str, Checks]) -> str:
       f'{", ".join(unknown)}: no exact conditional is known at this image size, so that the hidden half '
       'is left out.'
     )
-  return '\n\n'.join(parts)
+  return results.paragraphs(*parts)
+
+
+def _not_finite(found: Mapping[str, Checks]) -> str:
+  values = {
+    f'{name}: {score.label}': one.scores[key]
+    for key, score in SCORES.items()
+    for name, one in found.items()
+    if key in one.scores
+  }
+  for name, one in found.items():
+    if one.pit_by_image is not None:
+      values[f'{name}: PIT'] = one.pit_by_image
+      values[f'{name}: q'] = one.result.scores.mahalanobis
+  return finite.sentences(values)
 
 
 def _cell(score: _Score, values: np.ndarray | None) -> str:
-  return '' if values is None else results.cell(likelihood.summarize(score.factor * values), 3)
+  return '' if values is None else results.cell(likelihood.summarize(values), 3, score.factor)
 
 
 def _difference(other: Checks, first: Checks, name: str) -> str:
@@ -69,7 +83,8 @@ def _difference(other: Checks, first: Checks, name: str) -> str:
   unlike = score.of_alike and other.discrete != first.discrete
   if unlike or not (name in other.scores and name in first.scores):
     return ''
-  return _cell(score, other.scores[name] - first.scores[name])
+  difference = likelihood.paired_difference(other.scores[name], first.scores[name])
+  return results.cell(difference, 3, score.factor)
 
 
 EXPLANATION = (
@@ -91,15 +106,24 @@ def _of_gaussians(total: int) -> str:
 
 
 def as_json(found: Mapping[str, Checks]) -> dict[str, Any]:
-  """Everything in the table by the model's name, without the differences."""
+  """Returns everything in the table by the model's name, without the differences.
+
+  What is left out does not apply to the model; what applies and is not finite is null.
+  """
   return {
     name: {
       **{score: likelihood.summarize(values)._asdict() for score, values in one.scores.items()},
-      'pit': None if one.pit is None else one.pit.tolist(),
-      'pit_distance': one.pit_distance,
-      'chi_square_distance': one.chi_square_distance,
+      **(_gaussian_json(one) if one.pit is not None else {}),
     }
     for name, one in found.items()
+  }
+
+
+def _gaussian_json(one: Checks) -> dict[str, Any]:
+  return {
+    'pit': one.pit,
+    'pit_distance': one.pit_distance,
+    'chi_square_distance': one.chi_square_distance,
   }
 
 

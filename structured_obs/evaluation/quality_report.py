@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.evaluation import features, image_quality, likelihood, results
+from structured_obs.evaluation import features, finite, image_quality, likelihood, results
 from structured_obs.evaluation.image_measures import KINDS, ORIGINAL
 from structured_obs.evaluation.reconstruction_quality import Quality, score_name
 
@@ -42,14 +42,14 @@ LINES = (
 
 EXPLANATION = """\
 Reconstructions are the means of p(x|z) at the mean of q(z|x), clipped to [-1, 1], beside the stored
-images without noise. For PSNR and SSIM the range of pixels is 2, and larger is better; SSIM is of 11 x
-11 Gaussian windows, the mean over the channels. The variance of the Laplacian tells of sharpness, or
-noise: it should be the originals'. ± is the standard error over images, of a difference that of the
-differences image by image.
+images without noise. For PSNR and SSIM the range of pixels is 2, and larger is better; the PSNR of an
+exact image counts as 100 dB. SSIM is of 11 x 11 Gaussian windows, the mean over the channels. The
+variance of the Laplacian measures sharpness, or noise: it should be the originals'. ± is the standard
+error over images, of a difference that of the differences image by image.
 
-The spectrum is log |F| of the orthonormal Fourier transform, averaged over at most 128 images: what is
-told is how far it is from the originals', averaged over frequencies, with its sign (below 0: blurred)
-and without. New images are drawn from the prior: means of p(x|z), and samples. What the originals have
+The spectrum is log |F| of the orthonormal Fourier transform, averaged over at most 128 images. Shown is
+its difference from the originals', averaged over frequencies, with its sign (below 0: blurred) and
+without. New images are drawn from the prior: means of p(x|z), and samples. What the originals have
 in these lines is the difference of as many other originals, which is by chance alone. ± is a jackknife
 over images."""
 OF_FEATURES = """\
@@ -76,11 +76,28 @@ def text(found: Mapping[str, Quality], extractor: features.Extractor) -> str:
     if any(cells[1:]):
       rows.append([line.label, *cells])
   missing = '' if 'ssim' in found[first].scores else (
-    "SSIM is not told: it needs dm-pix, pip install 'structured_obs[metrics]'."
+    "SSIM is missing: it needs dm-pix, pip install 'structured_obs[metrics]'."
   )  # fmt: skip
   in_features = OF_FEATURES.format(extractor) if 'perceptual_distance' in found[first].scores else ''
-  parts = ['## Image quality', results.markdown_table(rows), missing, EXPLANATION, in_features]
-  return '\n\n'.join(part for part in parts if part)
+  table = results.markdown_table(rows)
+  notes = image_quality.exact(_scores('psnr_db', found)), _not_finite(found)
+  return results.paragraphs('## Image quality', table, *notes, missing, EXPLANATION, in_features)
+
+
+def _scores(score: str, found: Mapping[str, Quality]) -> dict[str, np.ndarray]:
+  """One score [N] by the name of each model that has it."""
+  return {name: one.scores[score] for name, one in found.items() if score in one.scores}
+
+
+def _not_finite(found: Mapping[str, Quality]) -> str:
+  # The size of a spectrum's difference is one number of all images: its sign says which are bad.
+  absolute = {score_name('absolute', kind) for kind in KINDS}
+  return finite.sentences({
+    f'{name}: {line.label}': values
+    for line in LINES
+    if line.score not in absolute
+    for name, values in _scores(line.score, found).items()
+  })
 
 
 def as_json(found: Mapping[str, Quality], extractor: features.Extractor) -> dict[str, Any]:
@@ -160,5 +177,4 @@ def _cell(line: _Line, name: str, found: Mapping[str, Quality], less: str = '') 
   summary = _summary(line.score, name, found, less)
   if summary is None:
     return ''
-  mean, error = line.factor * summary.mean, line.factor * summary.standard_error
-  return f'{mean:.{line.decimals}f} ± {error:.{line.decimals}f}'
+  return results.cell(summary, line.decimals, line.factor)

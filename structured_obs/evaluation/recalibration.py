@@ -8,16 +8,15 @@ Mahalanobis distance of an image and D its size,
 
 whose mean over images is largest at T^2 = mean(q) / D.
 
-Letters: N images; D = H W C.
+Letters: N images; M validation images; D = H W C.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from structured_obs.evaluation import calibration, likelihood, passes, results
+from structured_obs.evaluation import calibration, finite, likelihood, passes, results
 from structured_obs.evaluation.results import Result
 
 
@@ -29,6 +28,7 @@ class Recalibration(NamedTuple):
   after: calibration.Calibration
   negative_log_prob: np.ndarray  # [N]  -log p(x given mean of z), nats
   tempered: np.ndarray  # [N]  the same at that temperature
+  found_on: np.ndarray  # [M]  q / D of the images that the temperature was found on
 
 
 def recalibrate(
@@ -42,14 +42,18 @@ def recalibrate(
     num_dims: D.
   """
   temperature = calibration.calibration(found_on.mahalanobis, num_dims).temperature
-  distance = judged_on.mahalanobis
-  gain = 0.5 * num_dims * distance * (1 - temperature**-2) - num_dims * math.log(temperature)
+  distance, factor = judged_on.mahalanobis, np.square(np.float64(temperature))
+  # Of residuals that are all 0 the temperature is 0, and nothing is finite at it.
+  with np.errstate(divide='ignore', invalid='ignore'):
+    tempered = distance / factor
+    gain = 0.5 * num_dims * (distance - tempered - np.log(factor))
   return Recalibration(
     temperature,
     calibration.calibration(distance, num_dims),
-    calibration.calibration(distance / temperature**2, num_dims),
+    calibration.calibration(tempered, num_dims),
     -judged_on.log_prob,
     -judged_on.log_prob - gain,
+    found_on.mahalanobis,
   )
 
 
@@ -88,14 +92,17 @@ def text(found: Mapping[str, Recalibration]) -> str:
       *(f'{value:.3f}' for value in (one.before.mean, one.after.mean)),
       *(f'{value:.3f}' for value in (one.before.spread, one.after.spread)),
       *(f'{likelihood.summarize(x).mean:.2f}' for x in (one.negative_log_prob, one.tempered)),
-      f'{gained.mean:.2f} ± {gained.standard_error:.2f}',
+      results.cell(gained, 2),
     ])
-  return '\n\n'.join([
+  distances = {f'{name}: q / D': one.found_on for name, one in found.items()}
+  return results.paragraphs(
     '## Recalibration',
     results.markdown_table(rows),
+    finite.sentences(distances, 'validation images'),
+    finite.sentences({f'{name}: -log p recalibrated': one.tempered for name, one in found.items()}),
     'Standard deviations are multiplied by the temperature that is most likely on the validation '
     'images. Pass it to `launch.sample` as --temperature.',
-  ])
+  )
 
 
 def as_json(found: Mapping[str, Recalibration]) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def _scores(trained: Trained, images: Images) -> str:
       scored, count = [found], len(found.scores.elbo)
       kind = 'all' if count == len(images[split]) else 'the first'
       texts += [f'## On {kind} {count} {split} images', results.comparison_table(scored)]
-  return '\n\n'.join([*texts, explanation.text(scored)]) if scored else ''
+  return results.paragraphs(*texts, explanation.text(scored)) if scored else ''
 
 
 def _stability(trained: Trained, images: Images) -> str:
@@ -178,7 +178,7 @@ def _commands(trained: Trained, command: str) -> str:
   return '\n'.join([
     '## What next',
     '```sh',
-    f'{command}  # goes on with the training',
+    f'{command}  # resumes the training',
     f'python -m launch.evaluate --workdir={trained.workdir}',
     f'python -m launch.sample --workdir={trained.workdir}',
     '```',
@@ -210,5 +210,5 @@ def _figure_text(title: str, path: Path, directory: Path) -> str:
 
 
 def _write(path: Path, parts: Sequence[str]) -> Path:
-  path.write_text('\n\n'.join(part for part in parts if part) + '\n')
+  path.write_text(results.paragraphs(*parts) + '\n')
   return path

@@ -14,7 +14,7 @@ import numpy as np
 from structured_obs.config import Config
 from structured_obs.data import images as pixels
 from structured_obs.data.prepare import DataSpec
-from structured_obs.evaluation import calibration, likelihood, passes
+from structured_obs.evaluation import calibration, finite, likelihood, passes
 from structured_obs.models import vae
 from structured_obs.objectives import bounds
 
@@ -78,7 +78,7 @@ def settings_of(config: Config, spec: DataSpec, samples: int = 0) -> likelihood.
 
 
 def is_discrete(trained: Trained) -> bool:
-  """Whether a model tells probabilities of gray levels, and not densities of real numbers."""
+  """Returns whether the model is discrete: probabilities of gray levels rather than densities."""
   return trained.model.family.levels > 0
 
 
@@ -110,7 +110,7 @@ def comparison_table(results: Sequence[Result]) -> str:
 
   A Markdown table with aligned columns. Of bounds and densities, smaller is better; the last two rows
   are 1 for a perfect model, and there if there is a Gaussian one. Between a density and a probability of
-  levels, differences are of bits alone.
+  levels, differences are of bits alone. Sentences below name the images whose scores are not finite.
   """
   first, *others = results
   header = [f'mean over {len(first.scores.elbo)} images', *(r.trained.name for r in results)]
@@ -128,20 +128,20 @@ def comparison_table(results: Sequence[Result]) -> str:
       for other in others
     ]
     lines.append([q.label, *cells])
-  found = [_calibration(result) for result in results]
-  if any(found):
+  if any(found := [_calibration(result) for result in results]):
     spreads = [f'{one.spread:.3f}' if one else '' for one in found]
     lines.append(['its spread, sd(q) / sqrt(2 D)', *spreads, *('' for _ in others)])
-  return markdown_table(lines)
+  return paragraphs(markdown_table(lines), _not_finite(results))
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
   """Everything in the table as nested dictionaries; differences are from the first result."""
   first, *others = results
-  quantities = _quantities(results)
+  quantities, levels = _quantities(results), first.settings.levels
+  width = pixels.bin_width(levels) if levels else None
   return {
     'images': len(first.scores.elbo),
-    'settings': {**first.settings._asdict(), 'bin_width': bin_width(first.settings)},
+    'settings': {**first.settings._asdict(), 'bin_width': width},
     'models': {r.trained.name: _model_json(r, quantities) for r in results},
     'differences': {
       f'{other.trained.name} - {first.trained.name}': {
@@ -183,8 +183,18 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
   return '\n'.join([text(lines[0]), text(rule), *(text(line) for line in lines[1:])])
 
 
+def paragraphs(*parts: str) -> str:
+  """Joins the parts of a Markdown text, leaving out empty ones."""
+  return '\n\n'.join(part for part in parts if part)
+
+
+def _not_finite(results: Sequence[Result]) -> str:
+  pairs = [(result, q) for q in _quantities(results) for result in results if _has(result, q)]
+  return finite.sentences({f'{one.trained.name}: {q.label}': q.values(one) for one, q in pairs})
+
+
 def _quantities(results: Sequence[Result]) -> list[_Quantity]:
-  """What there is to tell of these models: bits of levels, bounds where there are latents."""
+  """Returns the lines for these models: bits/dim for discrete data, bounds for latent models."""
   levels = results[0].settings.levels
   latent = any(result.trained.model.has_prior for result in results)
   bounds_of_prior = _latent_quantities(results) if latent else []
@@ -223,9 +233,7 @@ def _latent_quantities(results: Sequence[Result]) -> list[_Quantity]:
   iwae = f'negative IWAE-{samples}'
   importance = [
     _Quantity('negative_iwae_nats', f'{iwae}, nats', lambda r: -r.scores.iwae, 2, is_density=True),
-    _Quantity(
-      'negative_iwae_bits_per_dim', f'{iwae}, bits/dim', lambda r: bits(r, r.scores.iwae), 4
-    ),
+    _Quantity('negative_iwae_bits_per_dim', f'{iwae}, bits/dim', lambda r: bits(r, r.scores.iwae), 4),
     _Quantity(
       'iwae_error_nats', f'standard error of an IWAE-{samples}', lambda r: r.scores.iwae_error, 3
     ),
@@ -234,9 +242,7 @@ def _latent_quantities(results: Sequence[Result]) -> list[_Quantity]:
     ),
   ]
   return [
-    _Quantity(
-      'negative_elbo_nats', 'negative ELBO, nats', lambda r: -r.scores.elbo, 2, is_density=True
-    ),
+    _Quantity('negative_elbo_nats', 'negative ELBO, nats', lambda r: -r.scores.elbo, 2, is_density=True),
     _Quantity(
       'negative_elbo_bits_per_dim', 'negative ELBO, bits/dim', lambda r: bits(r, r.scores.elbo), 4
     ),
@@ -276,16 +282,12 @@ def _model_json(result: Result, quantities: Sequence[_Quantity]) -> dict[str, An
   }
 
 
-def bin_width(settings: likelihood.Settings) -> float | None:
-  """Width of a gray level; None for real numbers."""
-  return pixels.bin_width(settings.levels) if settings.levels else None
-
-
-def cell(summary: likelihood.Summary, decimals: int) -> str:
-  """A mean and its standard error as text."""
+def cell(summary: likelihood.Summary, decimals: int, factor: float = 1.0) -> str:
+  """Returns a mean and its standard error, times a factor, as text; 'nan' for a mean that is NaN."""
   if math.isnan(summary.mean):
     return 'nan'
-  return f'{summary.mean:.{decimals}f} ± {summary.standard_error:.{decimals}f}'
+  mean, error = factor * summary.mean, factor * summary.standard_error
+  return f'{round(mean, decimals) + 0:.{decimals}f} ± {error:.{decimals}f}'  # never -0.00
 
 
 def _strict(value: Any) -> Any:
@@ -293,6 +295,6 @@ def _strict(value: Any) -> Any:
     return {str(key): _strict(item) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
     return [_strict(item) for item in value]
-  if isinstance(value, np.generic):
-    value = value.item()
+  if isinstance(value, (np.generic, np.ndarray)):
+    return _strict(value.tolist())
   return None if isinstance(value, float) and not math.isfinite(value) else value

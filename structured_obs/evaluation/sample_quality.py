@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from structured_obs.evaluation import feature_distances, features, results
+from structured_obs.evaluation import feature_distances, features, finite, results
 from structured_obs.evaluation.image_measures import ORIGINAL, Measured
 
 
@@ -20,7 +20,7 @@ class Distance(NamedTuple):
   """How far a set of images is from the evaluated ones."""
 
   images: int  # N of either set
-  frechet: float  # NaN for fewer images than features, of which it cannot be told
+  frechet: float | None  # None for too few images: it needs more of them than features
   kernel: feature_distances.Kernel  # KID
   fidelity: feature_distances.Fidelity
 
@@ -30,6 +30,7 @@ class Found(NamedTuple):
 
   extractor: features.Extractor
   distances: Mapping[tuple[str, str], Distance]  # by model and kind of images; other originals first
+  not_finite: str = ''  # sentences about the images whose features are not finite
 
 
 def of_measured(measured: Mapping[str, Measured], extractor: features.Extractor) -> Found | None:
@@ -50,7 +51,12 @@ def of_measured(measured: Mapping[str, Measured], extractor: features.Extractor)
   for name in models:
     for kind, new in measured[name].features.items():
       found[name, kind] = distance(real, new)
-  return Found(extractor, found)
+  rows = {
+    f'{name}: features of {kind}': features_of
+    for name, one in measured.items()
+    for kind, features_of in one.features.items()
+  }
+  return Found(extractor, found, finite.sentences(rows))
 
 
 def distance(real: np.ndarray, new: np.ndarray) -> Distance:
@@ -58,7 +64,7 @@ def distance(real: np.ndarray, new: np.ndarray) -> Distance:
   enough = min(len(real), len(new)) > real.shape[1]
   return Distance(
     images=len(new),
-    frechet=feature_distances.frechet(real, new) if enough else float('nan'),
+    frechet=feature_distances.frechet(real, new) if enough else None,
     kernel=feature_distances.kernel_distance(real, new),
     fidelity=feature_distances.fidelity(real, new),
   )
@@ -69,8 +75,9 @@ Frechet is the Frechet distance of Gaussians fitted to the features, which grows
 images; KID is the unbiased squared distance of their means under a cubic kernel, times 1000, ± its
 standard deviation over subsets where there are some. Of both, smaller is better. Precision and density
 say whether images look like originals, recall and coverage whether all originals have images like them,
-by balls that reach the fifth neighbour. Numbers of other features, or of another number of images,
-cannot be compared with these."""
+by balls that reach the fifth neighbour. Random and small networks hardly see white noise: their
+distances do not show whether samples are grainy. Numbers of other features, or of another number of
+images, cannot be compared with these."""
 
 
 def text(found: Found) -> str:
@@ -79,19 +86,21 @@ def text(found: Found) -> str:
   rows = [['images', 'kind', 'Frechet', '1000 KID', 'precision', 'recall', 'density', 'coverage']]
   for (name, kind), one in found.distances.items():
     spread = '' if np.isnan(one.kernel.deviation) else f' ± {1000 * one.kernel.deviation:.3f}'
-    frechet = '' if np.isnan(one.frechet) else f'{one.frechet:.4f}'
+    frechet = '' if one.frechet is None else f'{one.frechet:.4f}'
     rows.append(
       [name, kind, frechet, f'{1000 * one.kernel.value:.3f}{spread}']
       + [f'{value:.3f}' for value in one.fidelity]
     )
   extractor = found.extractor
   heading = f'## Distances of features: {extractor}'
-  few = '' if all(one.frechet == one.frechet for one in found.distances.values()) else (
+  few = (
     f'There is no Frechet distance of {counts[0]} images: it needs more of them than features.'
-  )  # fmt: skip
+    if any(one.frechet is None for one in found.distances.values())
+    else ''
+  )
   said = f'Of {counts[0]} images of each kind, beside as many originals.'
-  parts = [heading, results.markdown_table(rows), few, f'{said} {EXPLANATION}']
-  return '\n\n'.join(part for part in parts if part)
+  table = results.markdown_table(rows)
+  return results.paragraphs(heading, table, found.not_finite, few, f'{said} {EXPLANATION}')
 
 
 def as_json(found: Found) -> dict[str, Any]:

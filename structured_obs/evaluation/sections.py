@@ -1,4 +1,4 @@
-"""What an evaluation tells beside its table of scores: one section for each thing it can find out.
+"""The sections of an evaluation beside its table of scores, one for each thing it measures.
 
 A section is made where models and data allow it. One more is a function here, and its line in `MAKERS`.
 """

@@ -37,7 +37,9 @@ def log_spectra(images: np.ndarray) -> np.ndarray:
 
 
 def difference(found: np.ndarray, true: np.ndarray) -> Difference:
-  """Differences of the mean log spectra of two sets of images, as many of each.
+  """Returns differences of the mean log spectra of two sets of images of equal size.
+
+  One image that is not finite makes every `absolute` NaN, and its own `signed`.
 
   Args:
     found: [N, H, W], of `log_spectra`.

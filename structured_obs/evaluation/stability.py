@@ -59,12 +59,20 @@ def warning(inflation: np.ndarray | None, threshold: float) -> str:
     return ''
   count = int(np.sum(~(inflation <= threshold)))
   return (
-    f"WARNING: the covariance explodes. In {count} of {len(inflation)} images a pixel has up to "
-    f"{np.max(inflation):.3g} times the largest variance that any pixel has given those generated "
-    f"before it (--config.eval.inflation_threshold is {threshold:g}). Samples of this model are not "
-    "images, whatever its likelihood. A prior on the covariance "
+    f"WARNING: the covariance explodes. In {count} of {len(inflation)} images {_how_far(inflation)} "
+    f"(--config.eval.inflation_threshold is {threshold:g}). Samples of this model are not images, "
+    "whatever its likelihood. A prior on the covariance "
     "(--config.likelihood.options.prior='normal'), a smaller --config.optim.learning_rate or fewer "
     "steps help."
+  )
+
+
+def _how_far(inflation: np.ndarray) -> str:
+  if not np.isfinite(inflation).all():
+    return 'variances are not finite, or too large'
+  return (
+    f'a pixel has up to {np.max(inflation):.3g} times the largest variance that any pixel has given '
+    'those generated before it'
   )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from structured_obs import plotting
 from structured_obs.data import synthetic
-from structured_obs.evaluation import covariance_error
+from structured_obs.evaluation import covariance_error, finite
 from structured_obs.evaluation.results import Trained
 
 SHOWN = 6  # images
@@ -55,15 +55,17 @@ def _covariance(trained: Trained, images: np.ndarray) -> np.ndarray:
   params = covariance_error.reconstruct(
     trained.model, trained.variables, trained.spec.levels, jnp.asarray(images)
   )
-  return np.linalg.inv(covariance_error.precisions(trained.model.family, params))
+  return covariance_error.invert(covariance_error.precisions(trained.model.family, params))[1]
 
 
 def _samples(mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
   """Samples [S, N, H, W, C] of N(mean, covariance), of the same white noise whatever these are."""
   noise = np.random.default_rng(0).normal(size=(SAMPLES, len(mean), covariance.shape[1], 1))
-  values, vectors = np.linalg.eigh(covariance)
+  known = finite.of_images(covariance)
+  values, vectors = np.linalg.eigh(covariance[known])
+  root = np.full(covariance.shape, np.nan)
   # The symmetric root, so that equal noise gives images that can be compared.
-  root = (vectors * np.sqrt(np.maximum(values, 0))[:, None]) @ vectors.swapaxes(1, 2)
+  root[known] = (vectors * np.sqrt(np.maximum(values, 0))[:, None]) @ vectors.swapaxes(1, 2)
   return mean + (root @ noise).reshape(SAMPLES, *mean.shape)
 
 

@@ -1,4 +1,4 @@
-"""What a long pass over images has done, on disk: one that was interrupted goes on where it was.
+"""Work of long passes over images, on disk, so that an interrupted pass resumes where it stopped.
 
 A file's name holds a digest of everything that the numbers depend on: the traced program, with what
 the model and the options put into it, the variables, the key, the images, the versions and the kind of

@@ -57,7 +57,7 @@ def of_prior(
   """Views of p(x|z) for `num` latents drawn from the prior.
 
   Raises:
-    ValueError: if a number in the request cannot be.
+    ValueError: if a number in the request is out of range.
   """
   _check(model, num, request)
   latent_key, sample_key = jax.random.split(key)
@@ -79,7 +79,7 @@ def of_reconstructions(
     request: what to compute.
 
   Raises:
-    ValueError: if a number in the request cannot be.
+    ValueError: if a number in the request is out of range.
   """
   _check(model, len(x), request)
   return _of_method(model, 'reconstruct', (variables, None, x), _keys(key, len(x)), request)

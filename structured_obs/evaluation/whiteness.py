@@ -10,6 +10,7 @@ Letters: N images; H W C image height, width, channels; K largest lag; L = 2 K +
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ import numpy as np
 
 from structured_obs import plotting
 from structured_obs.distributions import gaussian
-from structured_obs.evaluation import passes, results
+from structured_obs.evaluation import finite, passes, results
 from structured_obs.evaluation.results import Trained
 
 Array = jax.Array
@@ -35,6 +36,7 @@ class Whiteness(NamedTuple):
 
   autocorrelation: np.ndarray  # [L, L]  by lag, rows down and columns right; 1 in the middle
   root_mean_square: float  # over all lags but the middle one; 0 for white images
+  mean_square: np.ndarray  # [N]  of the pixels of each image
 
 
 def autocorrelation(images: Array, lag: int = LAG) -> Array:
@@ -72,15 +74,25 @@ def measure(
   wanted = passes.Pass(_lags, trained.model, trained.spec.levels, noisy, BATCH)
   key = jax.random.key(seed)
   residual, white = passes.over_images(wanted, trained.variables, images[:SCORED], key, where)
-  return summarize(residual.mean(0)), summarize(white.mean(0))
+  return summarize(residual), summarize(white)
 
 
 def summarize(lags: np.ndarray) -> Whiteness:
-  """Autocorrelation from mean products by lag [L, L], with the mean square in the middle."""
-  middle = lags.shape[0] // 2
-  found = np.asarray(lags, np.float64) / lags[middle, middle]
-  rest = np.delete(found.reshape(-1), middle * lags.shape[0] + middle)
-  return Whiteness(found, float(np.sqrt(np.nanmean(np.square(rest)))))
+  """Returns the autocorrelation of all images; NaN if the mean square of one is not finite.
+
+  Args:
+    lags: mean products by lag of each image, [N, L, L], with the mean square in the middle. NaN at
+      lags without pairs.
+  """
+  middle = lags.shape[1] // 2
+  square = np.asarray(lags[:, middle, middle], np.float64)
+  if not (np.isfinite(square).all() and square.any()):
+    return Whiteness(np.full(lags.shape[1:], math.nan), math.nan, square)
+  found = np.mean(lags, axis=0, dtype=np.float64) / square.mean()
+  rest = np.delete(found.reshape(-1), middle * lags.shape[1] + middle)
+  rest = rest[np.isfinite(rest)]
+  spread = float(np.sqrt(np.mean(np.square(rest)))) if rest.size else math.nan
+  return Whiteness(found, spread, square)
 
 
 def of_models(
@@ -108,11 +120,12 @@ def text(found: Mapping[str, Whiteness]) -> str:
     middle = one.autocorrelation.shape[0] // 2
     near = (one.autocorrelation[middle + 1, middle], one.autocorrelation[middle, middle + 1])
     rows.append([name, *(f'{value:.3f}' for value in (*near, one.root_mean_square))])
-  return '\n\n'.join([
+  return results.paragraphs(
     '## Whitened residuals',
     results.markdown_table(rows),
+    finite.sentences({name: one.mean_square for name, one in found.items()}),
     'All would be 0 if the residuals were as the model says; "residual itself" is not whitened.',
-  ])
+  )
 
 
 def as_json(found: Mapping[str, Whiteness]) -> dict[str, Any]:
@@ -128,7 +141,8 @@ def draw(path: Path, found: Mapping[str, Whiteness]) -> Path:
   shown = {name: one.autocorrelation.copy() for name, one in found.items()}
   for lags in shown.values():
     lags[lags.shape[0] // 2, lags.shape[0] // 2] = np.nan
-  limit = max(float(np.nanmax(np.abs(lags))) for lags in shown.values())
+  values = np.abs(np.stack([*shown.values()]))
+  limit = float(np.max(values, where=np.isfinite(values), initial=0))
   rows = [
     plotting.Row(name, lags[None, :, :, None], 'signed', limit=limit) for name, lags in shown.items()
   ]

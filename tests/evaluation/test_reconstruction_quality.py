@@ -121,7 +121,7 @@ def test_without_dm_pix_the_section_says_so(
   monkeypatch.setitem(sys.modules, 'dm_pix', None)
   section = _quality(models)
   assert section is not None
-  assert "SSIM is not told: it needs dm-pix, pip install 'structured_obs[metrics]'." in section.text
+  assert "SSIM is missing: it needs dm-pix, pip install 'structured_obs[metrics]'." in section.text
   assert 'PSNR, dB' in section.text
   assert '| SSIM' not in section.text
 

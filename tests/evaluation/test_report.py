@@ -151,15 +151,23 @@ def test_one_sample_has_no_importance_weights():
   assert 'effective' not in table
 
 
-def test_explanation_tells_levels_noise_and_what_is_not_finite():
+def test_explanation_tells_levels_and_noise():
   text = explanation.text([FIRST])
   assert '17 gray levels is 0.125 wide' in text
   assert 'Uniform noise of that width' in text
   plain = FIRST._replace(settings=FIRST.settings._replace(dequantize=False))
   assert 'no bound on a code length' in explanation.text([plain])
-  assert 'diagonal: 3 scores are not finite' in explanation.text([
-    _result('diagonal', [math.nan, 1.0])
-  ])
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf])
+def test_scores_that_are_not_finite_are_named_below_the_table(bad: float):
+  table = results.comparison_table([FIRST, _result('other', [1.0, bad, 2.0])])
+  row = next(line for line in table.splitlines() if line.startswith('| negative ELBO, nats'))
+  assert _cells(row)[2:] == ['nan', 'nan']
+  assert 'Not finite for 1 of 3 images (index 1)' in table
+  assert 'other: negative ELBO, nats' in table
+  assert 'diagonal: ' not in table
+  assert 'Not finite' not in results.comparison_table([FIRST, SECOND])
 
 
 def _strict(text: str) -> dict:

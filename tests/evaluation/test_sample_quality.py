@@ -1,9 +1,12 @@
 """Features and their section: of any batch the same, and as close to the data as the images are."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sklearn.datasets
 
 from structured_obs.distributions.base import ImageShape
 from structured_obs.evaluation import feature_distances, features, image_measures, passes, sample_quality
@@ -23,6 +26,21 @@ def test_random_features_tell_sharp_images_from_blurred_ones():
   first, second, third = (features.extract(extractor, x) for x in sets)
   same, other = (feature_distances.kernel_distance(first, x).value for x in (second, third))
   assert other > 10 * abs(same)
+
+
+def test_random_features_hardly_see_white_noise():
+  """On 300 digits beside 300 others: what README says about distances of samples with pixel noise."""
+  digits: Any = sklearn.datasets.load_digits()
+  rng = np.random.default_rng(0)
+  images = rng.permutation(digits.images)[:600]
+  first, second = np.split(images.astype(np.float32)[..., None] / 8 - 1, 2)
+  noisy = np.clip(second + 0.1 * rng.normal(size=second.shape), -1, 1)
+  blurred = (second + sum(np.roll(second, step, axis) for step in (1, -1) for axis in (1, 2))) / 5
+  extractor = features.random_conv(ImageShape(8, 8, 1))
+  real, *others = (features.extract(extractor, x) for x in (first, second, noisy, blurred))
+  found = [1000 * feature_distances.kernel_distance(real, new).value for new in others]
+  assert abs(found[1] - found[0]) < 1.5
+  assert found[2] - found[0] > 25
 
 
 def test_features_do_not_depend_on_the_devices():
@@ -65,6 +83,6 @@ def test_the_section_of_a_model():
   assert len(sample_quality.as_json(found)['distances']) == 4
   few = found_in(features.random_conv(IMAGE), 6)
   assert few is not None
-  assert np.isnan(few.distances['diagonal', 'new means'].frechet)
+  assert few.distances['diagonal', 'new means'].frechet is None
   assert 'no Frechet distance of 6 images' in sample_quality.text(few)
   assert found_in(extractor, 5) is None

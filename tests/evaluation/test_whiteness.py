@@ -36,7 +36,7 @@ def test_autocorrelation_is_its_definition():
 
 def test_root_mean_square_leaves_the_middle_out():
   lags = np.array([[0.0, 0.2, 0.0], [0.4, 2.0, 0.4], [0.0, 0.2, 0.0]])
-  found = whiteness.summarize(lags)
+  found = whiteness.summarize(lags[None])
   assert found.autocorrelation[1, 1] == 1
   assert found.root_mean_square == pytest.approx(np.sqrt((2 * 0.1**2 + 2 * 0.2**2) / 8))
 
@@ -54,5 +54,5 @@ def test_a_model_is_measured_on_all_images_whatever_the_batch(monkeypatch: pytes
   params: Any = found.model.apply(found.variables, None, jnp.asarray(x), method='reconstruct')
   errors = jnp.asarray(x) - params.mean
   for one, images in ((residual, errors), (white, errors / jnp.exp(params.log_scale))):
-    expected = whiteness.summarize(np.asarray(whiteness.autocorrelation(images)))
+    expected = whiteness.summarize(np.asarray(whiteness.autocorrelation(images))[None])
     np.testing.assert_allclose(one.autocorrelation, expected.autocorrelation, atol=1e-5)

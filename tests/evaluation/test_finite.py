@@ -1,0 +1,286 @@
+"""One image that is not finite: no number of all images, and a sentence that names it.
+
+Right values are by hand: NaN wherever the image has a part, and the plain number wherever it has none.
+"""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from structured_obs import plotting
+from structured_obs.applications import denoise, denoising
+from structured_obs.evaluation import (
+  calibration,
+  covariance_error,
+  families_table,
+  feature_distances,
+  features,
+  finite,
+  image_measures,
+  image_quality,
+  kernels,
+  likelihood,
+  quality_report,
+  recalibration,
+  reconstruction_quality,
+  results,
+  sample_quality,
+  spectrum,
+  stability,
+  whiteness,
+)
+
+RNG = np.random.default_rng(0)
+BAD = pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf, 1e300])
+REAL = RNG.normal(size=(30, 4))
+
+
+def _with(values: np.ndarray, row: int, bad: float) -> np.ndarray:
+  changed = values.copy()
+  changed.reshape(len(values), -1)[row, 0] = bad
+  return changed
+
+
+def test_sentences_name_how_many_and_the_first():
+  good, one = np.ones(4), np.array([1, math.nan, 2, math.inf])
+  many = np.full((9, 3), math.inf)
+  levels, none = np.ones((2, 2), np.uint8), np.zeros((0, 3))
+  assert not finite.sentences({'good': good, 'levels': levels, 'none': none})
+  assert finite.sentences({'a: ELBO': one, 'good': good, 'a: KL': one}) == (
+    'Not finite for 2 of 4 images (indices 1, 3), so that the result is NaN: a: ELBO; a: KL.'
+  )
+  assert 'Not finite for 9 of 9 images (indices 0, 1, 2, 3, 4, ...)' in finite.sentences({'x': many})
+  assert '1 of 30 faces (index 7)' in finite.sentences({'x': _with(REAL, 7, math.nan)}, 'faces')
+
+
+@BAD
+@pytest.mark.parametrize('first', [True, False])
+def test_features_that_are_not_finite_have_no_distance(bad: float, first: bool):
+  sets = _with(REAL, 3, bad), REAL + 1
+  real, new = sets if first else sets[::-1]
+  assert math.isnan(feature_distances.frechet(real, new))
+  assert np.isnan(feature_distances.kernel_distance(real, new)).all()
+  # Few subsets of two images would hold the bad one.
+  assert np.isnan(feature_distances.kernel_distance(real, new, subsets=2, size=2)).all()
+  assert np.isnan(feature_distances.fidelity(real, new)).all()
+
+
+def test_features_as_large_as_float32_have_distances():
+  sets = 3e38 * REAL / np.abs(REAL).max(), 3e38 * REAL[::-1] / np.abs(REAL).max()
+  assert math.isfinite(feature_distances.frechet(*sets))
+  assert math.isfinite(feature_distances.kernel_distance(*sets).value)
+  assert feature_distances.fidelity(*sets).coverage == 1
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf])
+def test_distances_that_are_not_finite_are_not_calibrated(bad: float, tmp_path: Path):
+  distances = _with(np.linspace(0.5, 1.5, 20), 4, bad)
+  assert np.isnan(calibration.calibration(distances, 12)).all()
+  assert math.isnan(calibration.chi_square_distance(distances, 12))
+  curves = calibration.quantiles(distances, 12)
+  assert np.isnan(curves[1]).all()
+  assert np.isfinite(curves[0]).all()
+  assert plotting.quantile_quantile(tmp_path / 'q.png', {'x': curves}).is_file()
+  assert plotting.uniformity(tmp_path / 'pit.png', {'x': np.full(50, math.nan)}).is_file()
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf])
+def test_a_summary_is_of_all_images_or_nan(bad: float):
+  values = np.array([1.0, bad, 3.0])
+  assert np.isnan(likelihood.summarize(values)[:2]).all()
+  assert np.isnan(likelihood.paired_difference(values, values)[:2]).all()
+  assert results.cell(likelihood.summarize(values), 2) == 'nan'
+  tree = json.loads(results.strict_json({'a': likelihood.summarize(values)._asdict(), 'b': values}))
+  assert tree == {'a': {'mean': None, 'standard_error': None, 'num_images': 3}, 'b': [1, None, 3]}
+  assert math.isnan(likelihood.summarize(np.zeros(0)).mean)
+
+
+def test_an_exact_image_leaves_the_mean_finite():
+  true = RNG.uniform(-1, 1, (4, 3, 3, 1))
+  close = true + 0.02
+  methods = {'noisy': close, 'one': np.concatenate([true[:1], close[1:]])}
+  table, tree = image_quality.comparison(methods, true, 'noisy')
+  assert tree['noisy']['psnr_db']['mean'] == pytest.approx(40)
+  assert tree['one']['psnr_db']['mean'] == pytest.approx((100 + 3 * 40) / 4)
+  assert math.isfinite(tree['one']['psnr_db']['standard_error'])
+  assert tree['one']['mse']['mean'] == pytest.approx(0.75 * 4e-4)
+  assert 'Exact images, whose infinite PSNR counts as 100 dB: 1 of 4 (one).' in table
+  assert 'Exact' not in image_quality.comparison({'noisy': close}, true, 'noisy')[0]
+
+
+def test_an_image_that_is_not_finite_is_named_in_a_comparison():
+  true = RNG.uniform(-1, 1, (4, 3, 3, 1))
+  methods = {'good': true + 0.1, 'bad': _with(true, 2, math.nan)}
+  table, tree = image_quality.comparison(methods, true, 'good')
+  assert math.isnan(tree['bad']['psnr_db']['mean'])
+  assert tree['good']['psnr_db']['mean'] == pytest.approx(26.0206, abs=1e-4)
+  assert 'Not finite for 1 of 4 images (index 2)' in table
+
+
+def test_spectra_of_an_image_that_is_not_finite():
+  images = RNG.normal(size=(5, 4, 4, 1))
+  true = spectrum.log_spectra(images)
+  found = spectrum.difference(spectrum.log_spectra(_with(images, 1, math.nan)), true)
+  assert [*np.isnan(found.signed)] == [False, True, False, False, False]
+  assert np.isnan(found.absolute).all()  # one number of all images
+
+
+def _scores(log_prob: np.ndarray, mahalanobis: np.ndarray) -> likelihood.Scores:
+  fields: Any = dict.fromkeys(likelihood.Scores._fields, np.zeros(len(log_prob)))
+  return likelihood.Scores(**{**fields, 'log_prob': log_prob, 'mahalanobis': mahalanobis})
+
+
+@pytest.mark.parametrize('found_on', [[1.0, math.nan, 1.0], [1.0, math.inf, 1.0], [0.0, 0.0, 0.0]])
+def test_a_temperature_that_is_unknown(found_on: list[float]):
+  """The last one is of residuals that are all 0: every covariance is infinitely too large."""
+  good = _scores(np.zeros(2), np.array([0.9, 1.1]))
+  one = recalibration.recalibrate(_scores(np.zeros(3), np.array(found_on)), good, 12)
+  text = recalibration.text({'model': one})
+  assert not np.isfinite(one.tempered).any()
+  assert np.isnan(one.after).all()
+  assert one.before.mean == pytest.approx(1)
+  assert ('1 of 3 validation images (index 1)' in text) == (not np.isfinite(found_on).all())
+  assert json.loads(results.strict_json(recalibration.as_json({'model': one})))
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf])
+def test_white_images_that_are_not_finite_are_not_white(bad: float, tmp_path: Path):
+  """Products of float32 may overflow in the middle alone, and all correlations would seem to be 0."""
+  lags = np.zeros((3, 3, 3))
+  lags[:, 1, 1] = 1
+  good, one = whiteness.summarize(lags), whiteness.summarize(_with_middle(lags, bad))
+  assert good.root_mean_square == 0
+  assert math.isnan(one.root_mean_square)
+  assert np.isnan(one.autocorrelation).all()
+  found = {whiteness.RESIDUAL: good, 'model': one}
+  expected = 'Not finite for 1 of 3 images (index 2), so that the result is NaN: model.'
+  assert expected in whiteness.text(found)
+  for some in (found, {'model': one}):
+    assert whiteness.draw(tmp_path / 'whiteness.png', some).is_file()
+
+
+def _with_middle(lags: np.ndarray, value: float) -> np.ndarray:
+  changed = lags.copy()
+  changed[2, 1, 1] = value
+  return changed
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf, 0.0])
+def test_a_precision_without_an_inverse(bad: float):
+  """Zero makes it singular."""
+  covariance = np.stack([np.diag([1.0, 2.0]), np.diag([0.5, 1.0])])
+  precision = np.linalg.inv(covariance)
+  truth = covariance_error.Truth(
+    np.zeros((2, 1, 2, 1)), np.zeros((2, 2)), covariance, precision, np.linalg.slogdet(covariance)[1]
+  )
+  precision[1, 0, 0] = bad
+  found = covariance_error.errors(precision, truth)
+  for values in found:
+    assert np.isfinite(values[0])
+    assert not np.isfinite(values[1])
+  text = covariance_error.text({covariance_error.TRUTH: found})
+  assert 'Not finite for 1 of 2 images (index 1)' in text
+
+
+def _measured(bad: float) -> dict[str, image_measures.Measured]:
+  """Of originals and of one model, whose image 5 is exact and whose image 7 is bad."""
+  psnr, sharp = np.full(30, 20.0), np.ones(30)
+  psnr[5], psnr[7] = image_quality.EXACT, bad
+  originals = {image_measures.ORIGINAL: REAL, image_measures.OTHERS: REAL[::-1] + 0.1}
+  images = RNG.normal(size=(30, 4, 4, 1))
+  return {
+    image_measures.ORIGINAL: image_measures.Measured(
+      {'laplacian_variance': sharp}, originals, {image_measures.ORIGINAL: images}
+    ),
+    'model': image_measures.Measured(
+      {'psnr_db': psnr, 'laplacian_variance': sharp},
+      dict.fromkeys(image_measures.KINDS, _with(REAL, 7, bad)),
+      dict.fromkeys(image_measures.KINDS, _with(images, 7, bad)),
+    ),
+  }
+
+
+def test_sections_on_images_name_the_one_that_is_not_finite(tmp_path: Path):
+  measured = _measured(math.nan)
+  extractor = features.of_user(lambda x: x, 'pixels')
+  distances = sample_quality.of_measured(measured, extractor)
+  assert distances is not None
+  text, tree = sample_quality.text(distances), sample_quality.as_json(distances)
+  assert 'Not finite for 1 of 30 images (index 7), so that the result is NaN: model: features' in text
+  assert 'no Frechet distance' not in text
+  strict = json.loads(results.strict_json(tree))['distances']
+  assert strict['model new samples']['frechet'] is None
+  assert strict['model new samples']['kid'] is None
+  assert strict[image_measures.OTHERS]['coverage'] > 0
+  quality = reconstruction_quality.of_measured(measured)
+  text = quality_report.text(quality, extractor)
+  row = next(line for line in text.splitlines() if line.startswith('| PSNR'))
+  assert row.split('|')[3].strip() == 'nan'
+  assert '1 of 30 (model)' in text
+  assert 'Not finite for 1 of 30 images (index 7)' in text
+  assert json.loads(results.strict_json(quality_report.as_json(quality, extractor)))
+  assert quality_report.draw_spectra(tmp_path / 'spectra.png', quality).is_file()
+  assert quality_report.draw_grid(tmp_path / 'grid.png', quality).is_file()
+
+
+def test_sections_on_images_that_are_finite_say_nothing_of_it():
+  measured = _measured(25.0)
+  distances = sample_quality.of_measured(measured, features.of_user(lambda x: x, 'pixels'))
+  assert distances is not None
+  assert not distances.not_finite
+  assert distances.distances['model', 'new samples'].frechet is not None
+
+
+def test_infinite_pixels_are_not_white():
+  x = jnp.asarray([0.5, 3.0, -math.inf, math.inf, math.nan], jnp.float32)
+  np.testing.assert_array_equal(image_measures.clipped(x), [0.5, 1, math.nan, math.nan, math.nan])
+
+
+def test_kernels_that_are_not_finite(tmp_path: Path):
+  good = np.zeros((2, 3, 3))
+  good[:, 1, 1] = 1
+  images = np.zeros((2, 4, 4, 1))
+  moments = [kernels.Moment(1, good, images), kernels.Moment(2, _with(good, 1, math.nan), images)]
+  expected = 'Not finite for 1 of 2 images (index 1), so that the result is NaN: step 2'
+  assert expected in kernels.table(moments)
+  assert kernels.draw(tmp_path / 'kernels.png', moments, images).is_file()
+
+
+def test_the_number_of_eigenvectors_is_not_chosen_by_errors_that_are_not_finite(monkeypatch):
+  errors = _with(np.ones((3, 4)), 1, math.nan)
+  monkeypatch.setattr(denoising.views, 'to_float', lambda images, levels: images)
+  monkeypatch.setattr(denoising.denoise, 'add_noise', lambda key, images, scale: images)
+  projected = denoise.Projected(np.zeros((3, 2, 2, 1)), errors)
+  monkeypatch.setattr(denoising.denoise, 'projection', lambda *arguments: projected)
+  model: Any = SimpleNamespace(image=SimpleNamespace(size=4))
+  run: Any = SimpleNamespace(model=model, variables={}, spec=SimpleNamespace(levels=256))
+  with pytest.raises(ValueError, match=r'1 of 3 validation images .index 1.*Omit --best_components'):
+    denoising._best_components(run, np.zeros((3, 2, 2, 1)), denoising.Settings(0.1))
+
+
+def test_a_warning_of_variances_that_are_not_finite():
+  assert 'in 1 of 2 images variances are not finite'.lower() in stability.warning(
+    np.array([1.0, math.nan]), 10.0
+  ).lower()
+  assert 'up to 20 times' in stability.warning(np.array([1.0, 20.0]), 10.0)
+
+
+def test_a_table_over_seeds_shows_nan_where_json_has_null():
+  scores = {'kl_nats': {'mean': 1.0, 'standard_error': 0.1}}
+  trees = [
+    {
+      'models': {'a': {'scores': scores}, 'b': {'scores': {}}},
+      'sample_quality': {'distances': {'a new samples': {'kid': kid}}},
+    }
+    for kid in (0.5, None)
+  ]
+  for some in (trees, trees[1:]):
+    *_, a, b = (line for line in families_table.text(some).splitlines() if line.startswith('|'))
+    assert a.split('|')[2].strip() == 'nan'
+    assert not b.split('|')[2].strip()
