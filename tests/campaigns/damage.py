@@ -29,6 +29,7 @@ from tests.campaigns.inputs import fields
 COUNT = 150
 WORKDIR, CACHE, PARTIAL = 'run', 'cache', 'partial'  # in the folder that is damaged
 COMMAND = 'the command'
+Damage = Callable[[Path, np.random.Generator], object]
 
 
 class Whole(NamedTuple):
@@ -116,7 +117,7 @@ def _named(name: str) -> tuple[str, ...]:
   return (part[1],) if part[0] != PARTIAL else (PARTIAL,)
 
 
-def _run(name: str, damage: Callable[[Path, np.random.Generator], None], seed: Any, folder: Path) -> str:
+def _run(name: str, damage: Damage, seed: Any, folder: Path) -> str:
   made = whole()
   shutil.copytree(made.folder, folder, dirs_exist_ok=True)
   damage(folder / name, np.random.default_rng(seed))
@@ -169,8 +170,8 @@ def _check_resumed(folder: Path) -> None:
 def _check_cache(folder: Path) -> None:
   made = whole()
   config = run_config(folder)
-  prepared = prepare.prepare(config.data, verify=True)
-  outcomes.expect(prepared.spec._replace(libraries={}) == made.spec._replace(libraries={}), 'another spec')
+  spec = prepare.prepare(config.data, verify=True).spec
+  outcomes.expect(spec._replace(libraries={}) == made.spec._replace(libraries={}), 'another spec')
   outcomes.expect(_labels(folder) == made.labels, 'other labels')
 
 
@@ -235,11 +236,11 @@ def _as_directory(path: Path, rng: np.random.Generator) -> None:
   path.mkdir()
 
 
-DAMAGE: dict[str, Callable[[Path, np.random.Generator], None]] = {
+DAMAGE: dict[str, Damage] = {
   'a bit flipped': _flip,
   'cut short': _truncate,
   '64 zeros': _zero,
-  'emptied': lambda path, rng: path.write_bytes(b'') and None,
+  'emptied': lambda path, rng: path.write_bytes(b''),
   'deleted': lambda path, rng: path.unlink(),
   'foreign content': _foreign,
   'a directory instead': _as_directory,
@@ -259,9 +260,9 @@ def _half(path: Path, rng: np.random.Generator) -> None:
     files[index].unlink()
 
 
-DIRECTORIES: dict[str, Callable[[Path, np.random.Generator], None]] = {
+DIRECTORIES: dict[str, Damage] = {
   'deleted': lambda path, rng: shutil.rmtree(path),
   'emptied': _empty_directory,
   'half copied': _half,
-  'renamed': lambda path, rng: path.rename(path.with_name('999')) and None,
+  'renamed': lambda path, rng: path.rename(path.with_name('999')),
 }

@@ -1,18 +1,16 @@
 """A file system that becomes full: training, data preparation and unfinished evaluations, at many sizes.
 
-A small file system in memory where the machine allows it (root on Linux), otherwise a limit on the size of
-a file. Each attempt must end in a sentence that names the path, with nothing of an error's traceback before
-it. Then space is made, and the same command must give what it gives on an empty disk.
+A small file system in memory where the machine allows it (root on Linux), otherwise a limit on the size
+of a file. Each attempt must end in a sentence that names the path, with nothing of an error's traceback
+before it. Then space is made, and the same command must give what it gives on an empty disk.
 """
 
 import contextlib
 import functools
-import os
 import resource
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,7 +25,7 @@ COUNT = 24
 FRACTIONS = (0.0, 0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the space that is needed
 PAGE = 4096
 
-Release = Callable[[], None]
+Release = Callable[[], object]
 
 
 def cases(seed: int) -> Iterator[outcomes.Case]:
@@ -52,12 +50,14 @@ def _run(use: Callable[[Path], Callable[[], None]], fraction: float, folder: Pat
   """Runs on a disk that is too small, then makes space and runs again."""
   attempt = use(folder / 'place')
   attempt()  # counts the space
-  needed = sum(-(-file.stat().st_size // PAGE) * PAGE for file in (folder / 'place').rglob('*') if file.is_file())
-  (folder / 'place').rename(folder / 'measured')
-  (folder / 'place').mkdir()
+  place = folder / 'place'
+  files = [path for path in place.rglob('*') if path.is_file()]
+  needed = sum(-(-file.stat().st_size // PAGE) * PAGE for file in files)
+  place.rename(folder / 'measured')
+  place.mkdir()
   refused: Exception | None = None
-  with _small(folder / 'place', int(needed * fraction)) as release:
-    with _output() as said:
+  with _small(place, int(needed * fraction)) as release:
+    with outcomes.output() as said:
       try:
         attempt()
       except Exception as error:
@@ -108,10 +108,10 @@ def _evaluate(place: Path) -> Callable[[], None]:
 def _small(place: Path, size: int) -> Iterator[Release]:
   """Limits the space in an empty directory to a size in bytes, until it is released."""
   size = max(size // PAGE * PAGE, PAGE)
-  mounted = sys.platform == 'linux' and _succeeds('mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', str(place))
-  if mounted:
+  mount = ('mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', str(place))
+  if sys.platform == 'linux' and _succeeds(*mount):
     try:
-      yield lambda: _succeeds('mount', '-o', 'remount,size=256m', str(place)) and None
+      yield lambda: _succeeds('mount', '-o', 'remount,size=256m', str(place))
     finally:
       subprocess.run(['umount', '-l', str(place)], check=True)
     return
@@ -127,23 +127,3 @@ def _small(place: Path, size: int) -> Iterator[Release]:
 
 def _succeeds(*command: str) -> bool:
   return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-@contextlib.contextmanager
-def _output() -> Iterator[Callable[[], str]]:
-  """Gathers what this process writes to its standard error meanwhile, also from other languages."""
-  with tempfile.TemporaryFile() as file:
-    sys.stderr.flush()
-    before = os.dup(2)
-    os.dup2(file.fileno(), 2)
-
-    def text() -> str:
-      file.seek(0)
-      return file.read().decode(errors='replace')
-
-    try:
-      yield text
-    finally:
-      sys.stderr.flush()
-      os.dup2(before, 2)
-      os.close(before)

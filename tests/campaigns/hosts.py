@@ -1,7 +1,7 @@
 """Runs of two processes that are not alike, or of which one does not come, or ends.
 
-Both processes must end in bounded time, each with one sentence, and the checkpoints that were there before
-must be whole. A run of one process has saved them.
+Both processes must end in bounded time, each with one sentence, and the checkpoints that were there
+before must be whole. A run of one process has saved them.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ structured_obs.__version__ += sys.argv[1]
 with __import__('contextlib').suppress(ImportError):
   from structured_obs.train import peers
   peers.WAIT = {wait}
-  peers.meet.__defaults__ = tuple(peers.WAIT if value == 300.0 else value for value in peers.meet.__defaults__)
+  peers.meet.__defaults__ = (peers.WAIT,)
 sys.argv = sys.argv[2:]
 runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
 """
@@ -83,7 +83,8 @@ def cases(seed: int) -> Iterator[outcomes.Case]:
       kill = functools.partial(_kill, number, moment)
       run = functools.partial(_run, (ALIKE, ALIKE), kill, False)
       yield outcomes.Case('a host that dies', f'process {number}, {moment}', run)
-  yield outcomes.Case('a port in use', 'by a listener', functools.partial(_run, (ALIKE, ALIKE), None, True))
+  run = functools.partial(_run, (ALIKE, ALIKE), None, True)
+  yield outcomes.Case('a port in use', 'by a listener', run)
 
 
 def run(count: int, seed: int) -> list[outcomes.Result]:
@@ -118,10 +119,10 @@ def _run(
   for k, (process, text) in enumerate(zip(processes, said, strict=True)):
     if k not in killed:
       _check(k, process.returncode, text)
-  directory = workdir / experiment.CHECKPOINTS
-  before = made.folder / damage.WORKDIR / experiment.CHECKPOINTS
-  outcomes.expect(set(checkpoint.steps_in(before)) <= set(checkpoint.steps_in(directory)), 'checkpoints are gone')
-  restored = experiment.restore(workdir, checkpoint.steps_in(before)[-1])
+  before, after = (checkpoint.steps_in(path / experiment.CHECKPOINTS)
+                   for path in (made.folder / damage.WORKDIR, workdir))  # fmt: skip
+  outcomes.expect(set(before) <= set(after), 'checkpoints are gone')
+  restored = experiment.restore(workdir, before[-1])
   same = checkpoint.digests(restored.variables) == made.restored['latest']
   outcomes.expect(same, 'the checkpoint of before has changed')
   return outcomes.REFUSED

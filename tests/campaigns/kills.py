@@ -1,7 +1,7 @@
 """SIGKILL at random moments of training, evaluation and their reports, and the same command again.
 
-A chain is `launch.train` and then `launch.evaluate`, in processes of their own as a user runs them. Killed
-ten times, its checkpoints, metrics and scores must be bitwise those of a chain that nobody killed.
+A chain is `launch.train` and then `launch.evaluate`, in processes of their own as a user runs them.
+Killed ten times, its checkpoints, metrics and scores must be bitwise those of an undisturbed chain.
 """
 
 import json

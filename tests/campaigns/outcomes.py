@@ -10,6 +10,7 @@ import linecache
 import os
 import signal
 import stat
+import sys
 import tempfile
 import traceback
 import types
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS_ANSWER = (ValueError, OSError, ImportError, TypeError)  # with the message alone, see launch.flags
+SCRIPTS_ANSWER = (ValueError, OSError, ImportError, TypeError)  # with the message alone
 TIMEOUT = 120  # seconds until a case hangs
 
 RIGHT = 'right'  # the result is the one of the undamaged input
@@ -76,7 +77,7 @@ def judge(case: Case, timeout: int = TIMEOUT) -> Result:
   with tempfile.TemporaryDirectory(prefix='campaign-') as folder, warnings.catch_warnings():
     warnings.simplefilter('ignore')
     try:
-      with _deadline(Path(folder), timeout):
+      with output(), _deadline(Path(folder), timeout):
         outcome, note = case.run(Path(folder)), ''
     except Hang:
       outcome, note = HANG, f'no end after {timeout} s'
@@ -106,8 +107,8 @@ def raised_by_project(error: BaseException) -> bool:
     return False
   frame, line = frames[-1]
   file = os.path.abspath(frame.f_code.co_filename)
-  ours = any(file.startswith(str(ROOT / part) + os.sep) for part in ('structured_obs', 'launch', 'configs'))
-  return ours and linecache.getline(file, line).lstrip().startswith('raise')
+  parts = [str(ROOT / part) + os.sep for part in ('structured_obs', 'launch', 'configs')]
+  return file.startswith(tuple(parts)) and linecache.getline(file, line).lstrip().startswith('raise')
 
 
 def sample(cases: Sequence[Case], count: int, seed: int) -> list[Case]:
@@ -160,9 +161,36 @@ def _deadline(folder: Path, seconds: int) -> Iterator[None]:
     raise Hang
 
   before = signal.signal(signal.SIGALRM, expired)
-  signal.alarm(seconds)
+  own = signal.setitimer(signal.ITIMER_REAL, seconds)[0]
   try:
     yield
   finally:
-    signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+    signal.setitimer(signal.ITIMER_REAL, own)  # whose time has not passed meanwhile
+
+
+@contextlib.contextmanager
+def output() -> Iterator[Callable[[], str]]:
+  """Gathers what this process prints meanwhile, also from other languages; yields what returns it."""
+  streams = (sys.stdout, sys.stderr)
+  with tempfile.TemporaryFile() as file:
+    for stream in streams:
+      stream.flush()
+    before = [os.dup(number) for number in (1, 2)]
+    for number in (1, 2):
+      os.dup2(file.fileno(), number)
+
+    def text() -> str:
+      for stream in streams:
+        stream.flush()
+      file.seek(0)
+      return file.read().decode(errors='replace')
+
+    try:
+      yield text
+    finally:
+      for stream in streams:
+        stream.flush()
+      for number, original in zip((1, 2), before, strict=True):
+        os.dup2(original, number)
+        os.close(original)

@@ -4,7 +4,17 @@ A class is one module and one line in `CLASSES`.
 """
 
 from tests.campaigns import outcomes
-from tests.campaigns.inputs import arrays, commands, fields, images, options, paths, published, volumes, zips
+from tests.campaigns.inputs import (
+  arrays,
+  commands,
+  fields,
+  images,
+  options,
+  paths,
+  published,
+  volumes,
+  zips,
+)
 
 CLASSES = {
   'image file': images.cases,

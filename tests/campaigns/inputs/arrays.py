@@ -32,7 +32,8 @@ def cases(seed: int) -> Iterator[outcomes.Case]:
   for label, labels, expected in _labels():
     check = functools.partial(_labelled, expected)
     content = npz(image=LEVELS.astype(np.uint8), label=labels)
-    yield outcomes.Case('array file', f'labels {label}', functools.partial(_run, content, check), ('x.npz',))
+    run = functools.partial(_run, content, check)
+    yield outcomes.Case('array file', f'labels {label}', run, ('x.npz',))
   for label, content in _damaged(rng):
     run = functools.partial(_run, content, _pixels if 'damaged' in label else None)
     yield outcomes.Case('array file', label, run, ('x.npz',))
@@ -69,12 +70,13 @@ def _split(prepared: prepare.Prepared, said: str) -> None:
 
 def _labelled(expected: np.ndarray | None, prepared: prepare.Prepared, said: str) -> None:
   _pixels(prepared, said)
-  found = prepared.labels['train']
+  found: Any = prepared.labels['train']
   if found is None:
     outcomes.expect('label' in said, 'labels were left out without a word')
     return
   outcomes.expect(expected is not None, f'labels that are none were accepted, as {found}')
-  outcomes.expect(np.array_equal(np.asarray(found).astype(object), expected), f'labels became {found}')
+  same = np.array_equal(np.asarray(found).astype(object), np.asarray(expected))
+  outcomes.expect(same, f'labels became {found}')
 
 
 def _healthy() -> Iterator[tuple[str, dict[str, Any], Check]]:
@@ -98,19 +100,17 @@ def _bad_images() -> Iterator[tuple[str, dict[str, Any]]]:
   yield 'dates', {'image': LEVELS.astype('M8[s]')}
   yield 'records', {'image': np.zeros((5, 4, 6), [('r', 'u1'), ('g', 'u1')])}
   yield 'truth values', {'image': LEVELS > 100}
-  for value in (-1, 256, 2**40, -(2**40)):
-    yield f'a value of {value}', {'image': np.where(np.arange(5)[:, None, None, None] == 3, value, LEVELS)}
-  for value in (np.nan, np.inf, -np.inf, 0.5, 1e300):
-    yield f'a value of {value}', {'image': np.where(np.arange(5)[:, None, None, None] == 3, value, LEVELS)}
+  fourth = np.arange(5)[:, None, None, None] == 3
+  for value in (-1, 256, 2**40, -(2**40), np.nan, np.inf, -np.inf, 0.5, 1e300):
+    yield f'a value of {value}', {'image': np.where(fourth, value, LEVELS)}
   yield 'from 0 to 1', {'image': LEVELS / 255}
-  for shape in ((), (5,), (5, 24), (5, 4, 6, 2), (5, 4, 6, 4), (5, 2, 2, 6, 1), (0, 4, 6, 1), (5, 0, 6, 1),
-                (5, 3, 4, 6), (1, 5, 4, 6, 3)):  # fmt: skip
+  for shape in ((), (5,), (5, 24), (5, 4, 6, 2), (5, 4, 6, 4), (5, 2, 2, 6, 1), (0, 4, 6, 1),
+                (5, 0, 6, 1), (5, 3, 4, 6), (1, 5, 4, 6, 3)):  # fmt: skip
     yield f'shape {shape}', {'image': np.zeros(shape, np.uint8)}
   yield 'no arrays', {}
   yield 'two arrays of other names', {'a': whole, 'b': whole}
   yield 'test images alone', {'x_test': whole}
   yield 'splits of two sizes', {'x_train': whole, 'x_test': np.zeros((3, 9, 9), np.uint8)}
-  yield 'splits of two numbers of channels', {'x_train': whole, 'x_test': np.zeros((3, 4, 6, 3), np.uint8)}
 
 
 def _labels() -> Iterator[tuple[str, Any, np.ndarray | None]]:
@@ -130,7 +130,7 @@ def _labels() -> Iterator[tuple[str, Any, np.ndarray | None]]:
   yield 'too few', plain[:3], None
   yield 'too many', np.arange(9), None
   yield 'one hot', np.eye(5, dtype=int), None
-  yield 'truth values', plain > 2, None
+  yield 'truth values', plain > 2, (plain > 2).astype(object)
   yield 'empty', np.zeros(0, int), None
 
 

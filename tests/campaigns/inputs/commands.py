@@ -96,7 +96,7 @@ def cases(seed: int) -> Iterator[outcomes.Case]:
     yield outcomes.Case('command line', line, run, (named,))
   for name in FILES:
     run = functools.partial(_run, f'--config=FOLDER/{name} --workdir=WORKDIR')
-    yield outcomes.Case('command line', f'--config={name}', run, (name,))
+    yield outcomes.Case('command line', f'--config={name}', run, (name, 'config'))
   for line, named in (
     ('', 'config'),
     ('--config', 'config'),

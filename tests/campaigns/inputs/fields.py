@@ -39,7 +39,7 @@ PERHAPS: dict[type, tuple[Any, ...]] = {
   dict: (),
 }
 # Strings that name a place or a set of data: any text may be one.
-FREE_TEXT = ('data.cache_dir', 'data.manual_dir')
+FREE_TEXT = ('data.cache_dir', 'data.manual_dir', 'train.start_from')
 
 
 def cases(seed: int) -> Iterator[outcomes.Case]:

@@ -1,4 +1,4 @@
-"""Image files: cut, flipped, foreign, enormous, no files at all, oddly tagged, of every mode and name."""
+"""Image files: cut, flipped, foreign, enormous, no files at all, oddly tagged, of every mode."""
 
 import functools
 import io
@@ -33,8 +33,8 @@ FOREIGN = {
 }
 
 
-def encoded(image: np.ndarray, extension: str, **options: Any) -> bytes:
-  """Returns the bytes of an image file."""
+def encoded(image: Any, extension: str, **options: Any) -> bytes:
+  """Returns the bytes of an image file, of an array or a picture."""
   file = io.BytesIO()
   picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
   picture.save(file, {'jpg': 'JPEG'}.get(extension, extension.upper()), **options)
@@ -82,7 +82,8 @@ def _files(rng: np.random.Generator) -> Iterator[tuple[str, str, folders.Writer,
                'a%20b.png', os.fsdecode(b'latin\xe9.png'), 'two.dots.png', "quote'\".png"):  # fmt: skip
     name = f'1{name}' if not name.startswith('x') else name
     image = folders.noise(6)
-    yield f'name {name[:20]!r}', name, functools.partial(_write, encoded(image, 'png')), same(image), True
+    write = functools.partial(_write, encoded(image, 'png'))
+    yield f'name {name[:20]!r}', name, write, same(image), True
 
 
 def _damaged(rng: np.random.Generator) -> Iterator[tuple[str, str, folders.Writer, Any, bool]]:
@@ -117,7 +118,8 @@ def _bomb(megapixels: int, path: Path) -> None:
   row = b'\0' + bytes(-(-side // 8))
   body = zlib.compressobj(1)
   data = b''.join([body.compress(row) for _ in range(side if megapixels < 200 else 1)])
-  chunks = {b'IHDR': struct.pack('>2I5B', side, side, 1, 0, 0, 0, 0), b'IDAT': data + body.flush(), b'IEND': b''}
+  head = struct.pack('>2I5B', side, side, 1, 0, 0, 0, 0)
+  chunks = {b'IHDR': head, b'IDAT': data + body.flush(), b'IEND': b''}
   content = b'\x89PNG\r\n\x1a\n'
   for name, chunk in chunks.items():
     content += struct.pack('>I', len(chunk)) + name + chunk + struct.pack('>I', zlib.crc32(name + chunk))
@@ -174,8 +176,9 @@ def _tagged() -> Iterator[tuple[str, str, folders.Writer, Any, bool]]:
   plain = np.asarray(Image.open(io.BytesIO(encoded(image, 'jpg', quality=95))))
   turned = [plain, plain[:, ::-1], plain[::-1, ::-1], plain[::-1], plain.transpose(1, 0, 2),
             np.rot90(plain, -1), plain[::-1, ::-1].transpose(1, 0, 2), np.rot90(plain)]  # fmt: skip
-  tags = {f'orientation {k + 1}': ([(0x112, 3, 1, struct.pack('<H', k + 1))], turned[k]) for k in range(8)}
-  sideways = (0x112, 3, 1, struct.pack('<H', 6))
+  ways = [(0x112, 3, 1, struct.pack('<H', k)) for k in range(10)]
+  sideways = ways[6]
+  tags = {f'orientation {k}': ([ways[k]], turned[k - 1]) for k in range(1, 9)}
   odd = {
     'resolution -1/3': (0x11A, 10, 1, struct.pack('<2i', -1, 3)),
     'resolution 1/0': (0x11A, 5, 1, struct.pack('<2I', 1, 0)),
@@ -189,8 +192,8 @@ def _tagged() -> Iterator[tuple[str, str, folders.Writer, Any, bool]]:
   }
   tags |= {f'turned, with {label}': ([sideways, entry], turned[5]) for label, entry in odd.items()}
   tags |= {
-    'orientation 0': ([(0x112, 3, 1, struct.pack('<H', 0))], plain),
-    'orientation 9': ([(0x112, 3, 1, struct.pack('<H', 9))], plain),
+    'orientation 0': ([ways[0]], plain),
+    'orientation 9': ([ways[9]], plain),
     'orientation in words': ([(0x112, 2, 4, b'top\0')], plain),
     'no entries': ([], plain),
   }
@@ -210,7 +213,8 @@ def _modes() -> Iterator[tuple[str, str, folders.Writer, Any, bool]]:
   def hides(found: np.ndarray) -> None:
     outcomes.expect(not np.all(found == (255, 0, 0)), 'a transparent pixel shows its hidden colour')
 
-  size, gray16 = (folders.SIZE,) * 2, np.full((folders.SIZE,) * 2, 100 * 257)
+  size = (folders.SIZE, folders.SIZE)
+  gray16 = np.full(size, 100 * 257)
   palette = Image.new('P', size, 1)
   palette.putpalette([0, 0, 0, 10, 20, 30])
   pictures = {

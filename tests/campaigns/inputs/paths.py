@@ -9,7 +9,8 @@ from pathlib import Path
 from unittest import mock
 
 from structured_obs.config import Config
-from structured_obs.train import compared, finished, loop, run
+from structured_obs.train import compared, finished, loop
+from structured_obs.train import run as runs
 from tests.campaigns import outcomes
 from tests.campaigns.inputs import fields
 
@@ -51,11 +52,12 @@ def cases(seed: int) -> Iterator[outcomes.Case]:
   for user, use in users.items():
     for path in BAD:
       shown = path[:20].replace('\0', '\\0')
-      named = ('FILE',) if 'FILE' in path else (path, path[:40], 'null')
+      named = ('FILE',) if 'FILE' in path else (path, path[:40], path.replace('//', '/'), 'null')
       case = functools.partial(_run, use, path)
       yield outcomes.Case('path', f'{user} {shown}', case, (*named, 'x.txt', 'path', user.split('=')[0]))
   for name in ('workdir', 'data.cache_dir', 'data.source=folder', 'train.start_from'):
-    yield outcomes.Case('path', f'{name} ~/x', functools.partial(_home, users[name]), healthy=name == 'workdir')
+    run = functools.partial(_home, users[name])
+    yield outcomes.Case('path', f'{name} ~/x', run, healthy=name == 'workdir')
 
 
 def _run(use: Callable[[str, Path], str], path: str, folder: Path) -> str:
@@ -93,7 +95,7 @@ def _train(config: Config, workdir: str) -> str:
 
   with mock.patch.object(loop, 'train', side_effect=started):
     try:
-      run.run(config, run.Options(workdir), lambda text: None)
+      runs.run(config, runs.Options(workdir), lambda text: None)
     except Started:
       return str(places[0])
   return ''

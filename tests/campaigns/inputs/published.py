@@ -1,4 +1,4 @@
-"""The archives that MNIST, CIFAR-10 and CelebA are published as: damaged, swapped, foreign, malicious."""
+"""The archives that MNIST, CIFAR-10 and CelebA are published as: damaged, foreign, malicious."""
 
 import contextlib
 import functools
@@ -145,15 +145,15 @@ def _cifar10(rng: np.random.Generator) -> Iterator[tuple[str, str, Files, tuple[
     content = pickle.dumps(record, protocol=2)
     tar = _tar(*((f'cifar-10-batches-py/{name}', content) for name in names))
     yield 'cifar10', f'pickled: {label}', {python: tar}, (python,)
-  yield 'cifar10', 'pickled: cut short', {python: _tar(*((name, content[:-9]) for name in names))}, (python,)
-  yield 'cifar10', 'pickled: text', {python: _tar(*((name, b'hello\n') for name in names))}, (python,)
-  yield 'cifar10', 'pickled: nothing', {python: _tar(*((name, b'') for name in names))}, (python,)
+  whole = pickle.dumps({b'data': data, b'labels': labels}, protocol=2)
+  for label, content in (('cut short', whole[:-9]), ('text', b'hello\n'), ('nothing', b'')):
+    yield 'cifar10', f'pickled: {label}', {python: _tar(*((name, content) for name in names))}, (python,)
 
 
 def _celeb_a() -> Iterator[tuple[str, str, Files, tuple[str, ...]]]:
   noise = np.random.default_rng(0).integers(0, 256, (218, 178, 3), np.uint8)
   jpeg, small = images.encoded(noise, 'jpg'), images.encoded(noise[:8, :8], 'jpg')
-  lines = b'000001.jpg 0\n000002.jpg 0\n000003.jpg 2\n'
+  lines = b'000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n'
   names = [f'img_align_celeba/{k:06}.jpg' for k in (1, 2, 3)]
   whole = zips.archive(*((name, jpeg) for name in names))
   for label, archive in {
@@ -171,6 +171,7 @@ def _celeb_a() -> Iterator[tuple[str, str, Files, tuple[str, ...]]]:
     'three columns': b'000001.jpg 0 1\n',
     'a part of 3': lines.replace(b'2\n', b'3\n'),
     'a part of 01': lines.replace(b' 2\n', b' 01\n'),
+    'no validation images': lines.replace(b' 1\n', b' 0\n'),
     'a line twice': lines + b'000001.jpg 2\n',
   }.items():
-    yield 'celeb_a', f'partition: {label}', {ZIP: whole, PARTITION: partition}, (PARTITION,)
+    yield 'celeb_a', f'partition: {label}', {ZIP: whole, PARTITION: partition}, (PARTITION, 'celeb_a')

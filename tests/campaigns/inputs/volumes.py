@@ -1,4 +1,4 @@
-"""NIfTI volumes: heads with absurd numbers, every dtype and scale, damage, and numbers beyond float32."""
+"""NIfTI volumes: absurd heads, every dtype and scale, damage, and numbers beyond float32."""
 
 import functools
 import gzip
@@ -36,7 +36,8 @@ def cases(seed: int) -> Iterator[outcomes.Case]:
 
 def nifti(voxels: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> bytearray:
   """Returns the bytes of an uncompressed volume, written without a library."""
-  codes = {'u1': 2, 'i2': 4, 'i4': 8, 'f4': 16, 'f8': 64, 'i1': 256, 'u2': 512, 'u4': 768, 'i8': 1024, 'u8': 1280}
+  codes = {'u1': 2, 'i2': 4, 'i4': 8, 'f4': 16, 'f8': 64,
+           'i1': 256, 'u2': 512, 'u4': 768, 'i8': 1024, 'u8': 1280}  # fmt: skip
   order = '>' if voxels.dtype.byteorder == '>' else '<'
   head = bytearray(352)
   struct.pack_into(f'{order}i', head, 0, 348)
@@ -66,8 +67,9 @@ def _run(content: bytes, name: str, expected: np.ndarray | None, skip: bool, fol
     return outcomes.RIGHT if skip else outcomes.REFUSED
   if expected is None:
     return outcomes.ACCEPTED
-  same = found[len(whole) :].shape == expected.shape
-  outcomes.expect(same and np.max(np.abs(found[len(whole) :] - expected.astype(int))) <= 1, 'other gray levels')
+  own = found[len(whole) :]
+  same = own.shape == expected.shape and np.max(np.abs(own - expected.astype(int))) <= 1
+  outcomes.expect(same, 'other gray levels')
   return outcomes.RIGHT
 
 
