@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -52,7 +53,7 @@ def cases(seed: int) -> Iterator[outcomes.Case]:
   for user, use in users.items():
     for path in BAD:
       shown = path[:20].replace('\0', '\\0')
-      named = ('FILE',) if 'FILE' in path else (path, path[:40], path.replace('//', '/'), 'null')
+      named = ('FILE',) if 'FILE' in path else (path, path[:40], re.sub('/+', '/', path), 'null')
       case = functools.partial(_run, use, path)
       yield outcomes.Case('path', f'{user} {shown}', case, (*named, 'x.txt', 'path', user.split('=')[0]))
   for name in ('workdir', 'data.cache_dir', 'data.source=folder', 'train.start_from'):
