@@ -47,8 +47,7 @@ class Whole(NamedTuple):
 
 def run_config(folder: Path) -> Config:
   """Returns the run's configuration, with its cache in a folder."""
-  config = fields.base()
-  config.data.cache_dir = str(folder / CACHE)
+  config = fields.base(str(folder / CACHE))
   config.train.steps, config.train.validate_every, config.train.checkpoint_every = 4, 2, 2
   config.train.log_every, config.optim.ema_decay = 1, 0.9
   return config

@@ -57,7 +57,7 @@ class Chain(NamedTuple):
 
   config: Path
   workdir: Path
-  compiled: Path
+  compiled: Path  # directory of compiled programs
 
   def start(self, script: str) -> subprocess.Popen[str]:
     """Starts 'train' or 'evaluate'."""
@@ -90,13 +90,14 @@ def run(count: int, seed: int) -> list[outcomes.Result]:
     folder = Path(name)
     config = folder / 'config.py'
     config.write_text(CONFIG.format(cache=str(folder / 'data'), steps=STEPS))
-    reference = Chain(config, folder / 'whole' / 'run', folder / 'compiled')
+    compiled = Path(os.environ.get('JAX_COMPILATION_CACHE_DIR') or folder / 'compiled')
+    reference = Chain(config, folder / 'whole' / 'run', compiled)
     # It compiles, which the others need not: they take about half of its time.
     seconds = {script: _timed(reference, script) / 2 for script in ('train', 'evaluate')}
     expected = end(reference)
     results = []
     for number in range(-(-count // PER_CHAIN)):
-      chain = Chain(config, folder / f'chain_{number}' / 'run', folder / 'compiled')
+      chain = Chain(config, folder / f'chain_{number}' / 'run', compiled)
       kills = min(PER_CHAIN, count - number * PER_CHAIN)
       phases = [PHASES[k * PER_CHAIN // kills] for k in range(kills)]
       results += _suffer(chain, phases, seconds, np.random.default_rng((seed, number)), expected)
@@ -203,9 +204,8 @@ def end(chain: Chain) -> dict[str, Any]:
   found: dict[str, Any] = {}
   for name in (experiment.CHECKPOINTS, experiment.BEST):
     directory = chain.workdir / name
-    with checkpoint.open_for_reading(directory) as checkpointer:
-      step = checkpoint.saved_steps(checkpointer)[-1]
-      found[name] = step, checkpoint.read_metadata(checkpointer, step)['crc32']
+    step = checkpoint.steps_in(directory)[-1]
+    found[name] = step, checkpoint.read_metadata(directory, step)['crc32']
   records = [{k: v for k, v in record.items() if k != 'images_per_second'} for record in _records(chain)]
   found['metrics'] = json.dumps(records)
   evaluation = chain.workdir / 'evaluation'

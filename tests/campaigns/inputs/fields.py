@@ -59,10 +59,10 @@ def cases(seed: int) -> Iterator[outcomes.Case]:
         yield outcomes.Case('field', f'{name}={value!r}', run, (field.name,))
 
 
-def base() -> Config:
+def base(cache_dir: str = '') -> Config:
   """Returns the smallest configuration that trains on digits."""
   config = Config()
-  config.data.cache_dir = cache()
+  config.data.cache_dir = cache_dir or cache()
   config.model.latents, config.model.features, config.model.blocks = 2, (4,), 0
   config.train.steps, config.train.batch_size = 4, 16
   return config
