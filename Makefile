@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test campaigns lint bench clean
 
 help:
 	@echo 'make demo   train two small VAEs on real images and compare them (a few minutes)'
 	@echo 'make test   run every test, in float64 and in float32'
+	@echo 'make campaigns  kill, damage, fill the disk, differ, feed bad inputs; print counts (half an hour)'
 	@echo 'make lint   ruff and pyright'
 	@echo 'make bench  time the kernels beside LAPACK, SciPy, NumPyro and PyTorch'
 	@echo 'make clean  remove the virtual environment'
@@ -19,6 +20,9 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses=4
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 tests/distributions tests/linalg --float32
+
+campaigns: $(VENV)/.test
+	$(BIN)/python -m tests.campaigns
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m launch.benchmark --out=benchmark.json
