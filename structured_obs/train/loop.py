@@ -267,10 +267,8 @@ class _Loop:
   def _save(self, improved: bool) -> None:
     """Saves the state; the latest first, so that the best is never ahead of what a resume knows."""
     self.run.check_there(self.step)
-    distributed.agree(
-      f'The states after step {self.step}, which are not saved,',
-      lambda: checkpoint.digests(self.state),
-    )
+    what = f'The states after step {self.step}, which are not saved,'
+    distributed.agree(what, lambda: checkpoint.digests(self.state))
     metadata = {**self.run.about, 'standing': self.standing._asdict()}
     try:
       checkpoint.save(self.run.latest, self.state, metadata, self.run.experiment.config.train.keep)
