@@ -20,7 +20,7 @@ class DataConfig:
   source: str = 'digits'
   height: int = 0  # pixels; 0 keeps the source's height
   width: int = 0  # pixels; 0 keeps the source's width
-  channels: int = 0  # 1 gray, 3 RGB, 0 keeps the source's
+  channels: int = 0  # 1 gray, 3 RGB; 0: RGB if any image is colour, otherwise gray
   # 'center': largest centred window of the target's aspect; 'none': stretch; 'random': windows of the
   # target's size, drawn once for every image by split_seed, each around a pixel that is not near black.
   crop: str = 'center'
@@ -37,7 +37,7 @@ class DataConfig:
   flip: bool = False  # random horizontal flips while training
   turn: bool = False  # random turns by right angles while training; with flip, all 8 symmetries
   shift: int = 0  # random translations while training, at most this many pixels, edges repeated
-  labels: bool = False  # give the model each image's class, where the source has labels
+  labels: bool = False  # give the model each image's class: the source's labels, or sub-folders
   # Of nifti:PATH, whose images are slices: 'axial', 'coronal' or 'sagittal' ones, of those in which at
   # least this fraction of the pixels is not near black.
   plane: str = 'axial'

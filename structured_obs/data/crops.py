@@ -19,7 +19,7 @@ def foreground(image: np.ndarray, levels: int = 256) -> np.ndarray:
 
 
 def window(image: np.ndarray, size: tuple[int, int], seed: tuple[int, ...],
-           levels: int = 256) -> np.ndarray:
+           levels: int = 256, name: str = 'one') -> np.ndarray:
   """Cuts a random window out of an image; uniform over its pixels where it is all background.
 
   Args:
@@ -27,6 +27,7 @@ def window(image: np.ndarray, size: tuple[int, int], seed: tuple[int, ...],
     size: height and width of the window, in pixels.
     seed: non-negative integers that say which window.
     levels: of the pixels, 0 .. levels - 1; 0 for real numbers.
+    name: what an error calls the image.
 
   Returns:
     uint8 [height, width, C], a view.
@@ -40,8 +41,8 @@ def window(image: np.ndarray, size: tuple[int, int], seed: tuple[int, ...],
                      "numbers; set --config.data.crop='center'.")
   if rows < height or columns < width:
     raise ValueError("--config.data.crop='random' cuts windows of --config.data.height x "
-                     f"--config.data.width, {height} x {width} pixels, out of larger images, but one is "
-                     f"{rows} x {columns}.")
+                     f"--config.data.width, {height} x {width} pixels, out of larger images, but {name} "
+                     f"is {rows} x {columns}.")
   centres = np.flatnonzero(foreground(image, levels))
   draw = int(order.draws(1, *seed)[0])
   centre = int(centres[draw % len(centres)]) if len(centres) else draw % (rows * columns)

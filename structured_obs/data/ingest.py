@@ -158,7 +158,7 @@ def _load(job: Job, row: int) -> _Fitted | _Unreadable:
            'gray': image.shape[-1] == 1}
   if to.crop == 'random':
     seed = job.seed, index, row % job.crops
-    image = crops.window(image, (to.height, to.width), seed, job.records.levels)
+    image = crops.window(image, (to.height, to.width), seed, job.records.levels, job.name(row))
   return _Fitted(decode.fit(image, to), label, tuple(fact for fact, true in facts.items() if true))
 
 
