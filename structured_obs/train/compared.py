@@ -135,10 +135,10 @@ def other_data(trained: Trained, source: str, split: str) -> tuple[Prepared, str
     ValueError: the images have another shape or other levels than the model's, or not this split.
   """
   config, spec = trained.config.data, trained.spec
-  config = dataclasses.replace(config, source=source, limit=0, validation_fraction=0.0, test_fraction=0.0)
+  whole = dataclasses.replace(config, source=source, limit=0, validation_fraction=0.0, test_fraction=0.0)
   if spec.channels == 3:  # a folder of gray images alone would otherwise stay gray
-    config = dataclasses.replace(config, channels=3)
-  found = prepare.prepare(config)
+    whole = dataclasses.replace(whole, channels=3)
+  found = prepare.prepare(whole)
   if _told(found.spec) != _told(spec):
     raise ValueError(
       f'{source} has images of {_told(found.spec)}, but {trained.workdir} was trained on images of '
