@@ -2,7 +2,7 @@
 
 jax ends a process with a dump of its internals if others do not come in time, if two have the same
 number, or if the port is in use. So the processes meet here first: process 0 listens on the
-coordinator's port, the others connect to it and say who they are, and only when all are there jax starts.
+coordinator's port, the others connect to it and say who they are, and jax starts when all are there.
 The connections stay open, for `peers`.
 """
 

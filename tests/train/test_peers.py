@@ -1,4 +1,4 @@
-"""Processes that meet before jax starts, and notice when one ends: threads of this one, over loopback."""
+"""Processes that meet before jax starts, and notice when one ends: threads of this one."""
 
 import os
 import socket
