@@ -7,7 +7,6 @@ Tuples are given as `--config.model.features='(32, 64)'`. In paths `~` is the us
 
 import dataclasses
 import difflib
-import math
 import os
 import re
 import sys
@@ -19,17 +18,14 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from launch import errors, interrupts
+from launch import errors, interrupts, parsers
+from launch.parsers import Mistake
 from structured_obs.config import Config
-from structured_obs.train import distributed, fields, names
+from structured_obs.train import distributed, fields
 
 _CONFIG = 'config'
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
 flags.disclaim_key_flags()  # `--help` lists what the functions below define with their script's flags
-
-
-class _Mistake(ValueError):
-  """A command line that cannot be right; the message is one sentence."""
 
 
 def define_config() -> flags.FlagHolder[Any]:
@@ -40,66 +36,20 @@ def define_config() -> flags.FlagHolder[Any]:
   return holder
 
 
-class _PathParser(flags.ArgumentParser[str]):
-  """Writes `~` out, and refuses addresses on other machines."""
-
-  def __init__(self, name: str):
-    super().__init__()
-    self._name = name
-
-  def parse(self, argument: str) -> str:
-    """Returns the path."""
-    try:
-      return names.local_path(f'--{self._name}', argument)
-    except ValueError as error:
-      raise _Mistake(str(error)) from error
-
-  def flag_type(self) -> str:
-    """Returns what `--help` calls the value."""
-    return 'path'
-
-
-class _FiniteParser(flags.FloatParser):
-  """Refuses NaN and infinite numbers."""
-
-  def __init__(self, name: str, lower: float | None):
-    super().__init__(lower_bound=lower)
-    self._name = name
-
-  def convert(self, argument: Any) -> float:
-    """Returns the number."""
-    value = super().convert(argument)
-    if not math.isfinite(value):
-      raise _Mistake(f'--{self._name} must be a finite number, but is {argument}.')
-    return value
-
-
-class _PathsParser(flags.ListParser):
-  """A list of paths between commas."""
-
-  def __init__(self, name: str):
-    super().__init__()
-    self._path = _PathParser(name)
-
-  def parse(self, argument: Any) -> list[str]:
-    """Returns the paths."""
-    return [self._path.parse(path) for path in super().parse(argument)]
-
-
 def define_path(name: str, default: str, doc: str) -> flags.FlagHolder[str]:
   """Defines a flag whose value is a path on this machine."""
-  return flags.DEFINE(_PathParser(name), name, default, doc)
+  return flags.DEFINE(parsers.PathParser(name), name, default, doc)
 
 
 def define_paths(name: str, doc: str) -> flags.FlagHolder[list[str]]:
   """Defines a flag whose value is a list of paths between commas, by default none."""
   serializer = flags.CsvListSerializer(',')
-  return flags.DEFINE(_PathsParser(name), name, [], doc, serializer=serializer)
+  return flags.DEFINE(parsers.PathsParser(name), name, [], doc, serializer=serializer)
 
 
 def define_multi_path(name: str, doc: str) -> flags.FlagHolder[list[str]]:
   """Defines a flag whose value is a path, and that can be given several times."""
-  return flags.DEFINE_multi(_PathParser(name), flags.ArgumentSerializer(), name, [], doc)
+  return flags.DEFINE_multi(parsers.PathParser(name), flags.ArgumentSerializer(), name, [], doc)
 
 
 def define_integer(
@@ -113,7 +63,7 @@ def define_float(
   name: str, default: float, doc: str, lower: float | None = None
 ) -> flags.FlagHolder[float]:
   """Defines a flag whose value is a finite number, at least `lower`."""
-  return flags.DEFINE(_FiniteParser(name, lower), name, default, doc)
+  return flags.DEFINE(parsers.FiniteParser(name, lower), name, default, doc)
 
 
 def whole_numbers(flag: flags.FlagHolder[list[str]]) -> tuple[int, ...]:
@@ -181,12 +131,12 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     _check_names(arguments, config)
     rest = _parse_values(arguments, config)
     if rest[1:]:
-      raise _Mistake(f'{rest[1]!r} is not a flag; flags are given as --name=value.')
+      raise Mistake(f'{rest[1]!r} is not a flag; flags are given as --name=value.')
     if config is not None:
       _check_fields(flags.FLAGS[_CONFIG].value)
     return rest
-  except (flags.Error, _Mistake) as error:
-    cause = error.__context__ if isinstance(error.__context__, _Mistake) else error  # not absl's words
+  except (flags.Error, Mistake) as error:
+    cause = error.__context__ if isinstance(error.__context__, Mistake) else error  # not absl's words
     print(f'error: {str(cause).splitlines()[0]}', file=sys.stderr)
     sys.exit(2)
 
@@ -200,7 +150,7 @@ def _load(arguments: Sequence[str]) -> Any:
   path = _value(arguments, given[0])
   file = path.partition(':')[0]
   if not os.path.isfile(file):
-    raise _Mistake(f'--config={path} names the file {file!r}, which does not exist.')
+    raise Mistake(f'--config={path} names the file {file!r}, which does not exist.')
   return read_config(path)
 
 
@@ -216,11 +166,11 @@ def read_config(path: str) -> Any:
     config = flags.FLAGS[_CONFIG].parser.parse(path)
   except Exception as error:
     cause = error.__context__ or error  # ml_collections puts a whole traceback into the message
-    raise _Mistake(f'--config={path} cannot be read: {type(cause).__name__}: {cause}') from error
+    raise Mistake(f'--config={path} cannot be read: {type(cause).__name__}: {cause}') from error
   finally:
     logging.set_verbosity(before)
   if not isinstance(config, Config):
-    raise _Mistake(f'--config={path} cannot be read: its get_config must return a '
+    raise Mistake(f'--config={path} cannot be read: its get_config must return a '
                    f'structured_obs.config.Config, but returns a {type(config).__name__}.')
   return config
 
@@ -232,7 +182,7 @@ def _check_names(arguments: Sequence[str], config: Any) -> None:
     if argument.startswith('-') and name.startswith(f'{_CONFIG}.'):
       node = _look_up(config, name)
       if dataclasses.is_dataclass(node) or isinstance(node, dict):
-        raise _Mistake(f'--{name} is a group: give one of its fields, '
+        raise Mistake(f'--{name} is a group: give one of its fields, '
                        f'{", ".join(f"--{name}.{field}" for field in _fields(node))}.')
 
 
@@ -246,7 +196,7 @@ def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
       raise
     value = str(error)[named.end():].partition(': ')[0]
     wanted = type(_look_up(config, named[1])).__name__
-    raise _Mistake(f'--{named[1]} must be of type {wanted}, but is {value!r}.') from error
+    raise Mistake(f'--{named[1]} must be of type {wanted}, but is {value!r}.') from error
 
 
 def _value(arguments: Sequence[str], index: int) -> str:
@@ -271,7 +221,7 @@ def _look_up(config: Any, name: str) -> Any:
       near = difflib.get_close_matches(part, known, 3, 0.5) or sorted(known)
       meant = ' or '.join(f'--{seen}.{one}' for one in near)
       hint = f'did you mean {meant}?' if near else f'--{seen} has no fields.'
-      raise _Mistake(f'--{name} is not a field of the config; {hint}')
+      raise Mistake(f'--{name} is not a field of the config; {hint}')
     node = node[part] if isinstance(node, dict) else getattr(node, part)
     seen = f'{seen}.{part}'
   return node
@@ -282,4 +232,4 @@ def _check_fields(config: Any) -> None:
   try:
     fields.check(config)
   except ValueError as error:
-    raise _Mistake(str(error)) from error
+    raise Mistake(str(error)) from error

@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import structured_obs
-from structured_obs.train import peers
+from structured_obs.train import peers, rendezvous
 
 SHOWN = 3  # differences that a message lists
 # In errors of collective operations, of which another process is the cause.
@@ -52,7 +52,7 @@ def check(cluster: Cluster) -> None:
       '(or --distributed=auto on a cluster that jax recognises).'
     )
   if cluster.coordinator_address is not None:
-    peers.parse_address(cluster.coordinator_address)
+    rendezvous.parse_address(cluster.coordinator_address)
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def joined(cluster: Cluster, say: Callable[[str], None]) -> Iterator[None]:
     say: is given a line if other processes take long to come.
 
   Raises:
-    ValueError: if the cluster is invalid or incomplete; see `check` and `peers.meet`.
+    ValueError: if the cluster is invalid or incomplete; see `check` and `rendezvous.meet`.
     PeerLostError: if another process has ended while this one waited for it.
   """
   check(cluster)
@@ -75,7 +75,7 @@ def joined(cluster: Cluster, say: Callable[[str], None]) -> Iterator[None]:
     jax.distributed.initialize()
   address, count, number = cluster[:3]
   if address is not None and count is not None and number is not None:  # all of them or none
-    _joined.append(peers.meet(address, count, number, say))
+    _joined.append(rendezvous.meet(address, count, number, say))
     jax.distributed.initialize(address, count, number)
   try:
     yield

@@ -1,6 +1,6 @@
 """What a program says of errors, paths and interrupts, without starting one for each."""
 
-import operator
+import math
 import os
 import signal
 import subprocess
@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from absl import flags as absl_flags
 
-from launch import errors, flags, interrupts
-from structured_obs.train import names, peers, run
+from launch import errors, flags, interrupts, parsers
+from structured_obs.train import names, rendezvous, run
 from tests.launch import conftest
+
+ABSENT: Any = None  # where something else is needed
 
 
 def raised(step: str, raise_it) -> BaseException:
@@ -43,7 +45,7 @@ def test_what_is_meant_for_the_user_is_its_own_message():
     (lambda: np.zeros(3).reshape(2, 2), 'ValueError: cannot reshape array of size 3'),
     (lambda: zipfile.ZipFile(__file__), 'BadZipFile: File is not a zip file'),
     (lambda: 1 / 0, 'ZeroDivisionError: division by zero'),
-    (lambda: operator.add('a', 1), 'TypeError: can only concatenate str'),
+    (lambda: math.sqrt(ABSENT), 'TypeError: must be real number'),
   ],
 )
 def test_an_unexpected_error_names_step_type_and_place(cause, message: str):
@@ -55,10 +57,9 @@ def test_an_unexpected_error_names_step_type_and_place(cause, message: str):
 
 
 def test_the_innermost_line_of_the_project_is_named():
-  absent: Any = None
-  said = errors.message(raised('joining', lambda: peers.parse_address(absent)))
+  said = errors.message(raised('joining', lambda: rendezvous.parse_address(ABSENT)))
   assert said.startswith("while joining: AttributeError: 'NoneType' object has no attribute ")
-  assert '(structured_obs/train/peers.py, line ' in said
+  assert '(structured_obs/train/rendezvous.py, line ' in said
 
 
 def test_too_little_memory_says_what_needs_less():
@@ -84,7 +85,7 @@ def test_fields_are_named_as_they_are_typed(monkeypatch: pytest.MonkeyPatch):
 
 def test_paths_are_written_out_and_addresses_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
   monkeypatch.setenv('HOME', str(tmp_path))
-  one, many = flags._PathParser('workdir'), flags._PathsParser('compare')
+  one, many = parsers.PathParser('workdir'), parsers.PathsParser('compare')
   assert one.parse('~/runs/a') == f'{tmp_path}/runs/a'
   assert one.parse('runs/a~') == 'runs/a~'
   assert one.parse('') == ''
@@ -98,7 +99,7 @@ def test_paths_are_written_out_and_addresses_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_numbers_are_finite_and_of_32_bits():
-  parser = flags._FiniteParser('sigma', 0.0)
+  parser = parsers.FiniteParser('sigma', 0.0)
   assert parser.parse('0.5') == 0.5
   for text in ('nan', 'inf', '-inf', '1e999', '-1'):
     with pytest.raises(ValueError, match=r'finite|non-negative'):

@@ -1,4 +1,4 @@
-"""Processes that meet before jax starts: threads of this one, over the loopback interface."""
+"""Processes that meet before jax starts, and notice when one ends: threads of this one."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from structured_obs.train import peers
+from structured_obs.train import peers, rendezvous
 from tests.train import programs
 
 
@@ -24,7 +24,7 @@ def meet(*processes: tuple[int, int], port: int = 0, wait: float = 0.6) -> tuple
 
   def run(place: int, number: int, count: int) -> None:
     try:
-      found[place] = peers.meet(address, count, number, said.append, wait)
+      found[place] = rendezvous.meet(address, count, number, said.append, wait)
     except ValueError as error:
       found[place] = str(error)
 
@@ -68,7 +68,7 @@ def test_wrong_numbers_are_told_to_all(processes: Any, message: str):
 
 
 def test_who_does_not_come_is_named_in_bounded_time(monkeypatch: pytest.MonkeyPatch):
-  monkeypatch.setattr(peers, 'SAY', 0.2)
+  monkeypatch.setattr(rendezvous, 'SAY', 0.2)
   (first, second), said = meet((0, 4), (2, 4))
   assert 'processes 1, 3 of 4 did not come to 127.0.0.1:' in first
   assert second == first
@@ -100,8 +100,8 @@ def test_something_else_behind_the_address_is_said():
 @pytest.mark.parametrize('text', ['localhost', 'host:0', 'host:70000', ':80', 'host:http', ''])
 def test_addresses_have_a_host_and_a_port(text: str):
   with pytest.raises(ValueError, match='HOST:PORT'):
-    peers.parse_address(text)
-  assert peers.parse_address('[::1]:80') == ('::1', 80)
+    rendezvous.parse_address(text)
+  assert rendezvous.parse_address('[::1]:80') == ('::1', 80)
 
 
 def test_a_process_that_dies_ends_the_others_in_a_sentence(monkeypatch: pytest.MonkeyPatch):
