@@ -75,8 +75,8 @@ def test_a_single_image_is_cut_in_the_middle():
 
 
 @pytest.mark.parametrize(('fields', 'message'), [
-    ({'crop': 'random', 'height': 3}, r'set data\.height and data\.width'),
-    ({'crops': 2}, r"data\.crops must be 1, or more where data\.crop is 'random', but is 2 where .*'c"),
+    ({'crop': 'random', 'height': 3}, r'set --config.data\.height and --config.data\.width'),
+    ({'crops': 2}, r"data\.crops must be 1, or more where --config.data\.crop is 'random', but is 2"),
     ({'crop': 'random', 'height': 3, 'width': 3, 'crops': 0}, r'data\.crops must be 1'),
     ({'crop': 'random', 'height': 9, 'width': 3}, r'9 x 3 pixels, out of larger .* one is 8 x 8'),
 ])

@@ -102,7 +102,7 @@ def test_errors_of_the_library_are_one_line_unless_debugging(folder):
   flag = '--config.data.source=folder:/no/such'
   status, _, errors = _prepare(folder, flag)
   assert status == 1
-  assert errors == ['error: data.source names the folder /no/such, which does not exist.']
+  assert errors == ['error: --config.data.source names the folder /no/such, which does not exist.']
   status, _, errors = _prepare(folder, flag, '--debug')
   assert status == 1
   assert 'Traceback' in errors[0]

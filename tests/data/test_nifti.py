@@ -95,7 +95,7 @@ def test_slices_that_show_little_are_left_out(tmp_path):
     assert len(slices(tmp_path, tmp_path / 'x', min_foreground=fraction)) == number
   voxels[:] = 0
   save(tmp_path / 'x' / 'brain.nii', voxels)
-  with pytest.raises(ValueError, match=r'No axial slice in .* lower data\.min_foreground'):
+  with pytest.raises(ValueError, match=r'No axial slice in .* lower --config.data\.min_foreground'):
     slices(tmp_path, tmp_path / 'x')
 
 

@@ -118,7 +118,7 @@ def _broken_folder(tmp_path) -> str:
 
 
 def test_a_corrupt_image_is_named_and_leaves_no_cache(tmp_path):
-  with pytest.raises(ValueError, match=r'01/004\.png cannot be read.*data\.skip_corrupt=True'):
+  with pytest.raises(ValueError, match=r'01/004\.png cannot be read.*--config.data\.skip_corrupt=True'):
     prepare.prepare(helpers.config(tmp_path, _broken_folder(tmp_path)))
   assert os.listdir(tmp_path / 'cache') == []
 

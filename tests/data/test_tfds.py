@@ -154,7 +154,8 @@ def test_prepared_data_is_found_in_the_library_s_own_place(tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'words'), [
-    ('mnist', 'manual lacks train-images-idx3-ubyte.gz and .*http.*data.manual_dir.*data.download'),
+    ('mnist', 'manual lacks train-images-idx3-ubyte.gz and '
+              '.*http.*--config.data.manual_dir.*--config.data.download'),
     ('cifar10', 'lacks cifar-10-binary.tar.gz or cifar-10-python.tar.gz'),
     ('celeb_a', 'lacks img_align_celeba.zip and list_eval_partition.txt'),
     ('svhn_cropped', "file_format='array_record'.*TFDS_DATA_DIR")])

@@ -227,9 +227,11 @@ def test_devices_agree_with_one():
     ({'options': {'compression': 'label'}}, 'a class is no image'),
     ({'options': GRAY}, "use 'downscale'"),
     ({'options': {'x_decoder_growth': 1}}, 'halved with every doubling'),
-    ({'kind': 'vae', 'prior': 'normal'}, "model.options are of model.kind 'sr_vae'"),
+    ({'kind': 'vae', 'prior': 'normal'}, "model.options are of --config.model.kind 'sr_vae'"),
     ({'norm': 'batch'}, 'model.norm must keep its default'),
-    ({'kind': 'ae', 'prior': 'normal', 'options': {}, 'architecture': 'dense'}, "of model.kind 'vae'"),
+    ({'kind': 'ae', 'prior': 'normal', 'options': {}, 'architecture': 'dense'}, "of "
+                                                                                "--config.model.kind "
+                                                                                "'vae'"),
   ],
 )
 def test_options_that_cannot_be_are_refused(model: dict[str, Any], message: str):

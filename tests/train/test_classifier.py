@@ -83,7 +83,7 @@ def test_other_runs_are_refused(workdir: Path, tmp_path: Path):
   tree = json.loads((tmp_path / 'run.json').read_text())
   tree['config']['model']['kind'] = 'vae'
   (tmp_path / 'run.json').write_text(json.dumps(tree))
-  with pytest.raises(ValueError, match=r"of model\.kind 'vae', but .* a classifier; train one by"):
+  with pytest.raises(ValueError, match=r"of --config.model\.kind 'vae', but .* a classifier"):
     extractors.find(f'classifier:{tmp_path}', IMAGE)
 
 

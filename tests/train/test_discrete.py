@@ -46,7 +46,7 @@ def _changed(config: Config, section: str, **fields: Any) -> Config:
   ('section', 'fields', 'message'),
   [
     ('objective', {'dequantize': True}, r'objective\.dequantize must be False'),
-    ('likelihood', {'options': {'levels': 256}}, r'set likelihood\.options\.levels=17\.'),
+    ('likelihood', {'options': {'levels': 256}}, r'set --config.likelihood\.options\.levels=17\.'),
     ('model', {'learn_scale': True}, r'model\.learn_scale tells the mean'),
     ('model', {'covariance_features': (4, 4)}, r'model\.covariance_features tells the mean'),
     ('model', {'optimal_scale': True}, r'model\.optimal_scale tells the mean'),

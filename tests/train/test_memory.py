@@ -41,7 +41,7 @@ def test_a_step_that_fits_compiles_no_other(compiled: Any, monkeypatch: pytest.M
   limit(monkeypatch, None)
   assert 'whose memory is not known' in memory.verdict(*compiled)
   limit(monkeypatch, 1.0)
-  assert 'no train.accumulate makes it fit' in memory.verdict(*compiled)
+  assert 'no --config.train.accumulate makes it fit' in memory.verdict(*compiled)
   built = compiled[0]
   built = built._replace(config=stub.make_config(batch_size=64 * DEVICES))
   built.config.objective.kl_bound = 1.0
