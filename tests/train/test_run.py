@@ -251,12 +251,13 @@ def test_a_training_that_ran_while_this_one_prepared_is_noticed(
 
   def another(*arguments: Any) -> prepare.Prepared:
     workdir.write(directory, workdir.describe(other, prepared.spec, 'another command'))
+    (directory / experiment.CHECKPOINTS / '4').mkdir(parents=True)
     return prepared
 
   monkeypatch.setattr(prepare, 'prepare', another)
   with pytest.raises(ValueError, match=r'learning_rate: 0\.5 -> 0\.001'):
     run.run(config, run.Options(str(directory)), lambda text: None)
-  assert {path.name for path in directory.iterdir()} == {workdir.FILE}
+  assert {path.name for path in directory.iterdir()} == {workdir.FILE, experiment.CHECKPOINTS}
 
 
 def test_the_split_elbo_depends_on_no_layout():
