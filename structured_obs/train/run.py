@@ -104,6 +104,9 @@ def _run(
     stack.enter_context(workdirs.explained(workdir, options.command))
     if distributed.primary():
       stack.enter_context(lock.held(workdir, say))
+      # Another training may have begun and ended since the first look.
+      workdirs.check_config(workdir, config, options.allow_config_change)
+      workdirs.check_data(workdir, prepared.spec, options.allow_config_change)
     with during('training'):
       outcome = loop.train(
         experiment, prepared, workdir, about, options.tensorboard, options.allow_older_checkpoint

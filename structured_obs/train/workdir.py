@@ -58,6 +58,20 @@ def check(workdir: Path, config: Config, allow_change: bool) -> None:
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f'The workdir {workdir} is a file; it must be a directory or not exist.')
   lock.check(workdir)
+  check_config(workdir, config, allow_change)
+
+
+def check_config(workdir: Path, config: Config, allow_change: bool) -> None:
+  """Does the same but for the lock, for the process that holds it.
+
+  Args:
+    workdir: of the run; it need not exist.
+    config: resolved.
+    allow_change: go on with another configuration.
+
+  Raises:
+    ValueError: if the workdir holds other files, or a run of another configuration.
+  """
   run = find(workdir)
   if run is None:
     if workdir.is_dir() and any(path.name not in OWN for path in workdir.iterdir()):

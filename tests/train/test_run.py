@@ -257,6 +257,24 @@ def test_a_second_training_in_a_workdir_is_refused(config: Config, trained: Path
   assert sorted(trained.rglob('*')) == before
 
 
+def test_a_training_that_ran_while_this_one_prepared_is_noticed(
+  config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  directory = tmp_path / 'run'
+  other = experiment.resolve(changed(config, optim__learning_rate=0.5))
+  prepared = prepare.prepare(config.data)
+
+  def another(*arguments: Any) -> prepare.Prepared:
+    workdir.write(directory, workdir.describe(other, prepared.spec, 'another command'))
+    (directory / experiment.CHECKPOINTS / '4').mkdir(parents=True)
+    return prepared
+
+  monkeypatch.setattr(prepare, 'prepare', another)
+  with pytest.raises(ValueError, match=r'learning_rate: 0\.5 -> 0\.001'):
+    run.run(config, run.Options(str(directory)), lambda text: None)
+  assert {path.name for path in directory.iterdir()} == {workdir.FILE, experiment.CHECKPOINTS}
+
+
 def test_the_split_elbo_depends_on_no_layout():
   model, images = stub.StubVAE(size=12), stub.make_prepared().images['train'][:11]
   keys = jax.random.split(jax.random.key(0), 1)
