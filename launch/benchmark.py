@@ -6,6 +6,8 @@
 Rounds alternate between the candidates, and ratios are those of medians. Peers that are not installed
 are skipped and named (extra `bench`). The suite `robustness` calls the batched gradient of every
 operation --calls times in a row and ends the process with a traceback if one takes more than --timeout.
+The suite `accuracy` compares the low-rank log density in float32 with float64, over scales and
+differences of columns.
 """
 
 import json
@@ -20,7 +22,7 @@ from launch import flags
 _SUITE = absl_flags.DEFINE_list(
   'suite',
   ['sparse', 'banded', 'low_rank', 'circulant', 'compile'],
-  'sparse, banded, low_rank, circulant, compile, robustness.',
+  'sparse, banded, low_rank, circulant, compile, robustness, accuracy.',
 )
 _SIZES = absl_flags.DEFINE_list('sizes', ['64'], 'Heights of square images.')
 _FILTERS = absl_flags.DEFINE_list('filters', ['5'], 'Filter sizes of the sparse factor.')
@@ -29,6 +31,7 @@ _RANKS = absl_flags.DEFINE_list('ranks', ['25'], 'Columns of the low-rank factor
 _REPEATS = absl_flags.DEFINE_integer('repeats', 15, 'Rounds.')
 _CALLS = absl_flags.DEFINE_integer('calls', 1000, 'Gradients of each operation (robustness).')
 _TIMEOUT = absl_flags.DEFINE_integer('timeout', 300, 'Seconds for each operation (robustness).')
+_SEEDS = absl_flags.DEFINE_integer('seeds', 3, 'Problems of each case (accuracy).')
 _OUT = flags.define_path('out', '', 'JSON file to write.')
 _XLA_FLAG = absl_flags.DEFINE_bool('xla_flag', False, 'Lets XLA compile larger loops natively.')
 
@@ -51,6 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     repeats=_REPEATS.value,
     calls=_CALLS.value,
     timeout=_TIMEOUT.value,
+    seeds=_SEEDS.value,
   )
   suites.check(settings)
   if _OUT.value and not Path(_OUT.value).resolve().parent.is_dir():

@@ -16,12 +16,13 @@ from structured_obs.benchmark import (
   compilation,
   conditioning,
   low_rank,
+  low_rank_accuracy,
   measure,
   robustness,
   sparse,
 )
 
-SUITES = ('sparse', 'banded', 'low_rank', 'circulant', 'compile', 'robustness')
+SUITES = ('sparse', 'banded', 'low_rank', 'circulant', 'compile', 'robustness', 'accuracy')
 PACKAGES = (
   'jax', 'jaxlib', 'numpy', 'scipy', 'scikit-sparse', 'sksparse-minimal', 'numpyro', 'tfp-nightly',
   'torch',
@@ -39,6 +40,7 @@ class Settings(NamedTuple):
   repeats: int = 15
   calls: int = 1000  # of each operation, in the suite robustness
   timeout: int = 300  # seconds for each operation, in the suite robustness
+  seeds: int = 3  # of each case, in the suite accuracy
 
 
 def check(settings: Settings) -> None:
@@ -52,9 +54,11 @@ def check(settings: Settings) -> None:
     raise ValueError(f'suite must be among {", ".join(SUITES)}; got {", ".join(sorted(unknown))!r}.')
   if any(size % 2 == 0 or size < 1 for size in settings.filters):
     raise ValueError(f'filters must be odd and positive; got {settings.filters}.')
-  counts = (*settings.sizes, *settings.batches, settings.repeats, settings.calls, settings.timeout)
-  if min(counts) < 1 or min(settings.ranks) < 0:
-    raise ValueError('sizes, batches, repeats, calls and timeout must be at least 1, ranks at least 0.')
+  counts = (settings.repeats, settings.calls, settings.timeout, settings.seeds)
+  if min(*settings.sizes, *settings.batches, *counts) < 1 or min(settings.ranks) < 0:
+    raise ValueError(
+      'sizes, batches, repeats, calls, timeout and seeds must be at least 1, ranks at least 0.'
+    )
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
@@ -107,12 +111,18 @@ def _robustness(settings: Settings) -> Iterator[dict[str, Any]]:
     yield record
 
 
+def _accuracy(settings: Settings) -> Iterator[dict[str, Any]]:
+  for size, rank in itertools.product(settings.sizes, settings.ranks):
+    yield from low_rank_accuracy.records(3 * size * size, rank, settings.seeds)
+
+
 def _grids(settings: Settings) -> list[tuple[int, int]]:
   return list(itertools.product(settings.sizes, settings.filters))
 
 
+_RUNNERS = (_sparse, _banded, _low_rank, _circulant, _compile, _robustness, _accuracy)
 RUNNERS: dict[str, Callable[[Settings], Iterator[dict[str, Any]]]] = dict(
-  zip(SUITES, (_sparse, _banded, _low_rank, _circulant, _compile, _robustness), strict=True)
+  zip(SUITES, _RUNNERS, strict=True)
 )
 
 
@@ -139,7 +149,7 @@ def table(record: dict[str, Any]) -> str:
   if 'operation' in record:
     state = 'finite' if record['finite'] else 'NOT FINITE'
     return f'{record["operation"]}: {record["calls"]} gradients in {record["seconds"]:.1f} s, {state}'
-  kinds = {'compilation': _compiled, 'median': _median, 'task': _measured}
+  kinds = {'compilation': _compiled, 'median': _median, 'task': _measured, 'accuracy': _errors}
   lines = next(kinds[key](record) for key in kinds if key in record)
   for bar in record['bars']:
     state = 'met' if bar['met'] else 'MISSED'
@@ -164,6 +174,14 @@ def _measured(record: dict[str, Any]) -> list[str]:
 def _median(record: dict[str, Any]) -> list[str]:
   rows = [f'  {row["name"]:36s} {row["ratio"]:8.2f}x' for row in record['rows']]
   return [f'{record["median"]}, the median of the cases', *rows]
+
+
+def _errors(record: dict[str, Any]) -> list[str]:
+  rows = [
+    f'  differences of {row["difference"]:<8g} {row["nats"]:10.4f} nats  gradient {row["gradient"]:.1e}'
+    for row in record['rows']
+  ]
+  return [f'accuracy of float32, {record["accuracy"]}', *rows]
 
 
 def _compiled(record: dict[str, Any]) -> list[str]:

@@ -46,6 +46,8 @@ def test_every_suite_runs(monkeypatch, suite: str):
     elif suite == 'compile':
       assert [row['name'] for row in record['rows']] == ['5x5', '10x10']
       assert {bar['quantity'] for bar in record['bars']} > {'solve', 'gradient'}
+    elif suite == 'accuracy':
+      assert all(bar['met'] for bar in record['bars'])
     elif 'median' in record:
       assert record['rows'][0] == {'name': 'ours', 'ratio': 1.0}
     else:
@@ -129,7 +131,7 @@ def test_packed_bars_need_the_flag(monkeypatch):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'suites': ('speed',)}, "suite must be among sparse, .*, robustness; got 'speed'"),
+    ({'suites': ('speed',)}, "suite must be among sparse, .*, accuracy; got 'speed'"),
     ({'filters': (4,)}, 'filters must be odd'),
     ({'sizes': (0,)}, 'must be at least 1'),
   ],
