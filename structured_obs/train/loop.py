@@ -231,19 +231,17 @@ class _Loop:
       return False
     told = self._summarize(elbo)
     inflation = stability.variance_inflation(
-      experiment.model,
-      evaluation_variables(self.state),
-      self.run.prepared.images['validation'],
+      experiment.model, evaluation_variables(self.state), self.run.prepared.images['validation'],
       spec.levels,
-    )
+    )  # fmt: skip
     if inflation is not None:
       told['variance_inflation'] = float(np.max(inflation))
     self.run.recorder.record(self.step, 'validation', told)
     warning = stability.warning(inflation, experiment.config.eval.inflation_threshold)
     if warning:
       self.run.recorder.say(warning)
-    value = told['elbo']
-    improved = math.isfinite(value) and (self.standing.best is None or value > self.standing.best)
+    value, best = told['elbo'], self.standing.best
+    improved = math.isfinite(value) and (best is None or value > best)
     if improved:
       self.standing = self.standing._replace(best=value, best_step=self.step, waited=0)
     else:
@@ -275,11 +273,10 @@ class _Loop:
       if improved:
         checkpoint.save(self.run.best, self.state, metadata, keep=1)
     except checkpoint.NonFiniteStateError as error:
-      steps = checkpoint.steps_in(self.run.latest)
-      last = f'the last checkpoint is that of step {steps[-1]}' if steps else 'there is no other one'
       raise NonFiniteError(
-        f'{error} It is not saved; {last}. A smaller --config.optim.learning_rate or a '
-        '--config.optim.clip_norm, with --allow_config_change, can train on from there.'
+        f'{error} It is not saved; those of the steps {checkpoint.steps_in(self.run.latest)} are. A '
+        'smaller --config.optim.learning_rate or a --config.optim.clip_norm, with '
+        '--allow_config_change, can train on from the last of them.'
       ) from error
 
   def _out_of_patience(self) -> bool:
