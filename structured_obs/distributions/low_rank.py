@@ -141,14 +141,14 @@ def reparameterize(params: LowRank, noise: Noise) -> Array:
 def whiten(params: LowRank, residual: Array) -> woodbury.Whitened:
   """Coordinates of a residual [H, W, C] whose squared norms add up to r^T cov^-1 r."""
   base.check_shape('residual', residual, params.mean.shape)
-  _, cap = _factorise(_flat(params))
+  cap = _factorise(_flat(params))[1]
   return woodbury.whiten(cap, residual.reshape(-1))
 
 
 def white_image(params: LowRank, residual: Array) -> Array:
   """Residual [H, W, C] made white and left in its place: (D^-1/2 cov D^-1/2)^-1/2 D^-1/2 r."""
   base.check_shape('residual', residual, params.mean.shape)
-  _, cap = _factorise(_flat(params))
+  cap = _factorise(_flat(params))[1]
   return woodbury.whiten_symmetrically(cap, residual.reshape(-1)).reshape(residual.shape)
 
 
