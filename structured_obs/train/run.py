@@ -67,10 +67,8 @@ def run(
     raise ValueError('--workdir is missing; it names the directory that the run writes to.')
   options = options._replace(workdir=names.local_path('--workdir', options.workdir))
   workdir = Path(options.workdir)
-  if not _started(workdir):  # nothing is lost by another configuration
-    options = options._replace(allow_config_change=True)
   if not options.dry_run:
-    workdirs.check(workdir, config, options.allow_config_change)
+    workdirs.check(workdir, config, _may_change(options))
   if config.train.start_from and not (workdir / workdirs.FILE).exists():
     workdirs.read(start.source(config))
   if options.tensorboard:
@@ -97,7 +95,7 @@ def _run(
       with during('compiling a step'):
         say(dry_run.report(experiment))
     return None
-  workdirs.check_data(workdir, prepared.spec, options.allow_config_change)
+  workdirs.check_data(workdir, prepared.spec, _may_change(options))
   about = workdirs.describe(config, prepared.spec, options.command)
   distributed.barrier('checked')  # nobody writes before everybody has looked
   with contextlib.ExitStack() as stack:
@@ -105,8 +103,8 @@ def _run(
     if distributed.primary():
       stack.enter_context(lock.held(workdir, say))
       # Another training may have begun and ended since the first look.
-      workdirs.check_config(workdir, config, options.allow_config_change)
-      workdirs.check_data(workdir, prepared.spec, options.allow_config_change)
+      workdirs.check_config(workdir, config, _may_change(options))
+      workdirs.check_data(workdir, prepared.spec, _may_change(options))
     with during('training'):
       outcome = loop.train(
         experiment, prepared, workdir, about, options.tensorboard, options.allow_older_checkpoint
@@ -120,10 +118,11 @@ def _run(
   return outcome
 
 
-def _started(workdir: Path) -> bool:
-  """Whether a run there has come to a checkpoint, whole or damaged."""
-  directories = [workdir / name for name in (experiments.CHECKPOINTS, experiments.BEST)]
-  return any('tmp' not in path.name for directory in directories for path in directory.glob('*'))
+def _may_change(options: Options) -> bool:
+  """Whether another configuration or other data are allowed; without a checkpoint nothing is lost by it."""
+  directories = [Path(options.workdir) / name for name in (experiments.CHECKPOINTS, experiments.BEST)]
+  saved = any('tmp' not in path.name for directory in directories for path in directory.glob('*'))
+  return options.allow_config_change or not saved
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from structured_obs.config import Config
 from structured_obs.distributions.base import ImageShape
 from structured_obs.evaluation import classification, features
 from structured_obs.train import experiment, extractors, finished, run
+from structured_obs.train import workdir as workdirs
 
 IMAGE = ImageShape(8, 8, 1)
 
@@ -80,10 +81,10 @@ def test_other_runs_are_refused(workdir: Path, tmp_path: Path):
   shutil.copy(workdir / 'run.json', tmp_path)
   with pytest.raises(FileNotFoundError, match="has no checkpoint"):
     extractors.find(f'classifier:{tmp_path}', IMAGE)
-  tree = json.loads((tmp_path / 'run.json').read_text())
-  tree['config']['model']['kind'] = 'vae'
-  (tmp_path / 'run.json').write_text(json.dumps(tree))
-  with pytest.raises(ValueError, match=r"of --config.model\.kind 'vae', but .* a classifier"):
+  run = workdirs.read(tmp_path)
+  run['config']['model']['kind'] = 'vae'
+  workdirs.write(tmp_path, run)
+  with pytest.raises(ValueError, match=r"of model\.kind 'vae', but .* a classifier"):
     extractors.find(f'classifier:{tmp_path}', IMAGE)
 
 
