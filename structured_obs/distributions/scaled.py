@@ -140,6 +140,11 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
   def log_det(params: Scaled) -> Array:
     return primitives.log_det(params.base) + 2 * jnp.sum(_log_scale(inner, params))
 
+  def temper(params: Scaled, temperature: Array) -> Scaled:
+    mean, log_scale = _checked(inner, params)
+    temperature = base.checked_temperature(temperature, mean)
+    return params._replace(log_scale=log_scale + jnp.log(temperature))
+
   def variance(params: Scaled) -> Array:
     return primitives.variance(params.base) * jnp.square(_scale(inner, params))
 
@@ -167,7 +172,7 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
     variance=variance,
     covariance_matvec=covariance_matvec,
     precision_matvec=precision_matvec,
-    temper=lambda params, t: params._replace(log_scale=params.log_scale + jnp.log(t)),
+    temper=temper,
     excess_entropy=excess_entropy if primitives.excess_entropy else None,
     condition=functools.partial(_condition, inner),
     posterior_mean=functools.partial(_posterior_mean, inner),
