@@ -140,11 +140,6 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
   def log_det(params: Scaled) -> Array:
     return primitives.log_det(params.base) + 2 * jnp.sum(_log_scale(inner, params))
 
-  def temper(params: Scaled, temperature: Array) -> Scaled:
-    mean, log_scale = _checked(inner, params)
-    temperature = base.checked_temperature(temperature, mean)
-    return params._replace(log_scale=log_scale + jnp.log(temperature))
-
   def variance(params: Scaled) -> Array:
     return primitives.variance(params.base) * jnp.square(_scale(inner, params))
 
@@ -172,13 +167,20 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
     variance=variance,
     covariance_matvec=covariance_matvec,
     precision_matvec=precision_matvec,
-    temper=temper,
+    temper=functools.partial(_temper, inner),
     excess_entropy=excess_entropy if primitives.excess_entropy else None,
     condition=functools.partial(_condition, inner),
     posterior_mean=functools.partial(_posterior_mean, inner),
     innovation_variance=innovation_variance if primitives.innovation_variance else None,
     white_image=divided(primitives.white_image or primitives.whiten),
   )
+
+
+def _temper(inner: Family[Any], params: Scaled, temperature: Array) -> Scaled:
+  """Scale every standard deviation by the temperature."""
+  mean, log_scale = _checked(inner, params)
+  temperature = base.checked_temperature(temperature, mean)
+  return params._replace(log_scale=log_scale + jnp.log(temperature))
 
 
 def _log_prob(inner: Family[Any], params: Scaled, x: Array) -> Array:
