@@ -157,7 +157,7 @@ def condition(params: Diagonal, x: Array, observed: Array) -> base.Conditional:
   params = _checked(params)
   base.check_shape('x', x, params.mean.shape)
   base.check_mask('observed', observed, params.mean.shape)
-  conditional_mean = jnp.where(observed, x, params.mean)
+  conditional_mean = jnp.where(observed, x, params.mean + 0 * params.log_scale)
   return base.Conditional(
     mean=conditional_mean,
     variance=jnp.where(observed, 0, variance(params)),

@@ -32,7 +32,7 @@ Family = base.Family
 
 MAX_DENSE_SIZE = 4096  # pixels up to which a dense [D, D] matrix is formed unasked: 64 MiB in float32
 WORST_RESIDUAL = 1e-2  # relative; a mean from a worse solve is NaN
-SMALL = 1e-24  # of t^2 under a root: variances are even in t, so their derivatives by t^2 exist at 0
+SMALL = 1e-24  # added to t^2 under a root: variances are even in t and have a derivative by t^2 at 0
 
 
 class Shares(NamedTuple):
@@ -115,7 +115,7 @@ def posterior_mean(
   residual = jnp.where(unseen, 0, noisy - mean)
   moved, solution = _solve(family, params, hidden, seen, residual, None)
   moved = jnp.where(solution.residual < WORST_RESIDUAL, moved, jnp.nan)
-  scale = jnp.sqrt(jnp.maximum(hidden, SMALL))
+  scale = jnp.sqrt(hidden + SMALL)
   regular = _regularized(family, params, scale, jnp.square(seen))
   return mean + moved, None if regular is None else base.all_or_nan(hidden * regular[1])
 

@@ -167,13 +167,20 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
     variance=variance,
     covariance_matvec=covariance_matvec,
     precision_matvec=precision_matvec,
-    temper=lambda params, t: params._replace(log_scale=params.log_scale + jnp.log(t)),
+    temper=functools.partial(_temper, inner),
     excess_entropy=excess_entropy if primitives.excess_entropy else None,
     condition=functools.partial(_condition, inner),
     posterior_mean=functools.partial(_posterior_mean, inner),
     innovation_variance=innovation_variance if primitives.innovation_variance else None,
     white_image=divided(primitives.white_image or primitives.whiten),
   )
+
+
+def _temper(inner: Family[Any], params: Scaled, temperature: Array) -> Scaled:
+  """Scale every standard deviation by the temperature."""
+  mean, log_scale = _checked(inner, params)
+  temperature = base.checked_temperature(temperature, mean)
+  return params._replace(log_scale=log_scale + jnp.log(temperature))
 
 
 def _log_prob(inner: Family[Any], params: Scaled, x: Array) -> Array:

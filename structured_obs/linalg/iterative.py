@@ -56,8 +56,8 @@ def conjugate_gradient(
   tolerance = 10 * float(jnp.finfo(rhs.dtype).eps)
 
   def iterate(product: Matvec, b: Array) -> tuple[Array, Array]:
-    unit = power_of_two(b)
-    b = b / unit
+    scale = power_of_two(b)
+    b = b / scale
     goal = tolerance**2 * jnp.sum(jnp.square(b))
 
     def going(state) -> Array:
@@ -66,21 +66,24 @@ def conjugate_gradient(
 
     def step(state):
       value, residual, direction, slope, count = state
-      image = product(direction)
+      # In units of the direction and of its image, however small or large the matrix is.
+      unit = power_of_two(direction)
+      along = direction / unit
+      image = product(along)
       size = power_of_two(image)
-      length = slope / jnp.sum(direction * (image / size)) / size
-      residual = residual - length * image
+      length = slope / unit / jnp.sum(along * (image / size))
+      residual = residual - length * (image / size)
       near = inverse(residual) / inverse_unit
       next_slope = jnp.sum(residual * near)
       next_direction = near + (next_slope / slope) * direction
-      return value + length * direction, residual, next_direction, next_slope, count + 1
+      return value + length / size * along, residual, next_direction, next_slope, count + 1
 
     near = inverse(b)
     inverse_unit = power_of_two(near)
     near = near / inverse_unit
     start = jnp.zeros_like(b), b, near, jnp.sum(b * near), jnp.zeros_like(b, jnp.int32, shape=())
     value, *_, count = jax.lax.while_loop(going, step, start)
-    return unit * value, count
+    return scale * value, count
 
   solution = jax.lax.custom_linear_solve(matvec, rhs, iterate, symmetric=True, has_aux=True)
   value, iterations = solution

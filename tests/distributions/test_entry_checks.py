@@ -21,7 +21,6 @@ from structured_obs.distributions import (
   probabilistic_pca,
 )
 from structured_obs.distributions.base import Family, Gaussian
-from structured_obs.linalg import dense
 from tests.distributions import cases
 from tests.distributions.cases import Case, each
 
@@ -290,17 +289,3 @@ def test_counts_of_samples_and_ranks_are_whole():
     images[3, 1, 1, 0] = value
     with pytest.raises(ValueError, match='finite'), np.errstate(all='ignore'):
       probabilistic_pca.moments(images, 2)
-
-
-def test_dense_oracles_do_not_broadcast():
-  cov, vector = np.eye(6), np.zeros(6)
-  for call in (
-    lambda v: dense.log_prob(v, cov, vector), lambda v: dense.log_prob(vector, cov, v),
-    lambda v: dense.mahalanobis(cov, v), lambda v: dense.kl_divergence(v, cov, vector, cov),
-    lambda v: dense.condition(vector, cov, v, vector > 0), lambda v: dense.marginal(v, cov, vector > 0),
-    lambda v: dense.posterior(v, cov, vector, 0.1),
-  ):  # fmt: skip
-    with pytest.raises(ValueError, match='must have 6 entries'):
-      call(np.zeros(1))
-  with pytest.raises(ValueError, match='covariance must be'):
-    dense.log_det(np.ones((2, 3)))

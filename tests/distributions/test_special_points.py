@@ -24,8 +24,8 @@ CASES = [
   Case('low_rank', (('rank', 3), ('learn_diag', True), ('noise_variance', 0.1)), IMAGE),
   Case('sparse_precision', (('filter_size', 3),), IMAGE),
   Case('dense_precision', (), IMAGE),
-  Case('circulant', (), IMAGE),
-  Case('scaled_circulant', (('reflect', True),), IMAGE),
+  Case('circulant', (('initial_scale', 1.0),), IMAGE),
+  Case('scaled_circulant', (('reflect', True), ('initial_scale', 1.0)), IMAGE),
   Case('discretized_logistic_mixture', (('components', 2),), IMAGE),
 ]
 GAUSSIAN = cases.gaussian_only(CASES)
@@ -123,6 +123,8 @@ def test_derivatives_at_special_points_are_differences(case: Case):
 def test_derivatives_by_the_noise_at_its_ends_are_differences(case: Case):
   """To one side, as a variance is not negative; infinite ones stay where they are."""
   for point in _points(case)[::2]:
+    correlated = jax.tree.map(lambda leaf: 0.3 * leaf, _random(point['outputs']))
+    point = point | {'outputs': correlated}
     zero = jax.tree.map(jnp.zeros_like, point)
     finite = jnp.isfinite(point['one_noise']).astype(float)
     direction = zero | {'noise': jnp.asarray(np.where(OBSERVED, 0.7, 0)), 'one_noise': finite}

@@ -57,3 +57,17 @@ def test_kl_divergence():
 def test_an_indefinite_matrix_is_refused():
   with pytest.raises(np.linalg.LinAlgError):
     dense.log_det([[1, 2], [2, 1]])
+
+
+def test_dense_oracles_do_not_broadcast():
+  cov, vector = np.eye(6), np.zeros(6)
+  for call in (
+    lambda v: dense.log_prob(v, cov, vector), lambda v: dense.log_prob(vector, cov, v),
+    lambda v: dense.mahalanobis(cov, v), lambda v: dense.kl_divergence(v, cov, vector, cov),
+    lambda v: dense.condition(vector, cov, v, vector > 0), lambda v: dense.marginal(v, cov, vector > 0),
+    lambda v: dense.posterior(v, cov, vector, 0.1),
+  ):  # fmt: skip
+    with pytest.raises(ValueError, match='must have 6 entries'):
+      call(np.zeros(1))
+  with pytest.raises(ValueError, match='covariance must be'):
+    dense.log_det(np.ones((2, 3)))
