@@ -49,4 +49,5 @@ import jax
 
 print('jax', jax.__version__, 'on', jax.devices())
 if accelerator() and jax.default_backend() == 'cpu':
-  print(f"jax does not use the accelerator: pip install 'jax[{accelerator()}]=={jax.__version__}', then restart.")
+  package = f'jax[{accelerator()}]=={jax.__version__}'
+  print(f"jax does not use the accelerator: run pip install '{package}', then restart the session.")

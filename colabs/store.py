@@ -3,8 +3,8 @@
   python -m colabs.store                    # all of them
   python -m colabs.store quickstart supn    # some
 
-The first code cell of every notebook is written from install.py. Pictures are stored as PNG files of at
-most 256 colours; what a program writes to stderr, the names of temporary directories and the middle of
+The first code cell of every notebook is written from install.py. Pictures are stored as PNG files
+of few colours; what a program writes to stderr, the names of temporary directories and the middle of
 long texts are left out. COLAB_STEPS=200 in the environment shortens trainings; what is printed in a
 notebook says how long they were. Needs the extras data, metrics and test.
 """
@@ -24,8 +24,8 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
 INSTALL = 1  # index of the cell that installs the project
-COLOURS = 256
-WIDTH = 720  # pixels of a picture, at most
+BYTES = 70_000  # of a picture, at most, if one of these sizes allows it:
+SIZES = ((720, 256), (600, 256), (600, 128), (480, 128), (480, 32))  # width in pixels, number of colours
 LINES = 24  # of a text, at most
 TEMPORARY = re.compile(re.escape(tempfile.gettempdir()) + r'/\w+')
 
@@ -78,8 +78,8 @@ def small(output: Any) -> Any | None:
       data[kind] = compressed(content)
     elif kind in ('text/plain', 'text/markdown'):
       data[kind] = TEMPORARY.sub('runs', content)
-  if 'image/png' in data:
-    data.pop('text/plain', None)
+  if len(data) > 1:
+    data.pop('text/plain', None)  # the name of an object
   return nbformat.v4.new_output('display_data', data=data)
 
 
@@ -92,13 +92,23 @@ def shortened(text: str) -> str:
 
 
 def compressed(encoded: str) -> str:
-  """Returns a picture, a PNG file in base64, with fewer colours and no wider than needed."""
+  """Returns a picture, a PNG file in base64, in the first of SIZES that is small enough, or the last."""
   image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert('RGB')
-  if image.width > WIDTH:
-    image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+  stored = b''
+  for width, colours in SIZES:
+    stored = png(image, min(width, image.width), colours)
+    if len(stored) <= BYTES:
+      break
+  return base64.b64encode(stored).decode()
+
+
+def png(image: Image.Image, width: int, colours: int) -> bytes:
+  """Returns a picture of this width and number of colours as a PNG file."""
+  if width < image.width:
+    image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
   buffer = io.BytesIO()
-  image.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, 'PNG', optimize=True)
-  return base64.b64encode(buffer.getvalue()).decode()
+  image.quantize(colours, dither=Image.Dither.NONE).save(buffer, 'PNG', optimize=True)
+  return buffer.getvalue()
 
 
 if __name__ == '__main__':

@@ -23,7 +23,6 @@ from colabs import store
 
 COLABS = sorted(store.FOLDER.glob('*.ipynb'))
 MOST = 1_500_000  # bytes of all notebooks
-PICTURE = 60_000  # bytes of one picture
 
 
 @pytest.mark.parametrize('path', COLABS, ids=lambda path: path.stem)
@@ -64,8 +63,8 @@ def test_notebook_is_stored_with_small_outputs(path):
   for picture in pictures:
     raw = base64.b64decode(picture)
     image = Image.open(io.BytesIO(raw))
-    assert len(raw) <= PICTURE
-    assert image.width <= store.WIDTH
+    assert len(raw) <= store.BYTES
+    assert image.width <= store.SIZES[0][0]
     assert np.asarray(image.convert('L')).std() > 5  # a picture of nothing is one colour
   text = ''.join(output.get('text', '') for output in outputs)
   assert not re.search(r'Traceback|Error|/tmp/|/home/|/root/', text)
@@ -84,7 +83,7 @@ def test_there_are_notebooks_and_they_are_small():
 
 
 def test_outputs_are_stored_small():
-  noise = np.random.default_rng(0).integers(0, 256, (300, 1500, 3)).astype(np.uint8)
+  noise = np.random.default_rng(0).integers(0, 256, (600, 1500, 3)).astype(np.uint8)
   buffer = io.BytesIO()
   Image.fromarray(noise).save(buffer, 'PNG')
   encoded = base64.b64encode(buffer.getvalue()).decode()
@@ -93,8 +92,8 @@ def test_outputs_are_stored_small():
   assert made is not None
   assert [*made.data] == ['image/png']
   image = Image.open(io.BytesIO(base64.b64decode(made.data['image/png'])))
-  assert image.size == (store.WIDTH, 144)
-  assert len(image.getcolors() or []) <= store.COLOURS
+  assert image.size == (480, 192)  # the smallest: noise cannot be compressed
+  assert len(image.getcolors() or []) <= 32
   assert store.small(nbformat.v4.new_output('stream', name='stderr', text='warning')) is None
   lines = ''.join(f'{i}\n' for i in range(100))
   text = store.small(nbformat.v4.new_output('stream', name='stdout', text=f'/tmp/tmpx1_/a\n{lines}'))
