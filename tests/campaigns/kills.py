@@ -7,6 +7,7 @@ Killed ten times, its checkpoints, metrics and scores must be bitwise those of a
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from tests.campaigns import outcomes
 COUNT = 30
 PER_CHAIN = 10
 STEPS = 40
+TRIES = 4  # to kill a process before it ends
 TIMEOUT = 300.0  # seconds for anything that is waited for
 # What a chain suffers, in order; each moment is drawn within its phase.
 PHASES = ('start', 'training', 'saving', 'training', 'saving', 'reporting', 'reporting',
@@ -127,16 +129,15 @@ def _suffer(
       script = 'evaluate' if phase == 'evaluating' else 'train'
       if script == 'evaluate' and not (killed and killed[-1].startswith('evaluating')):
         _finish(chain.start('train'))
-      before = chain.steps
-      process = chain.start(script)
-      moment = _wait(chain, process, phase, seconds[script], rng)
-      if process.poll() is None:
-        killed.append(moment(chain))
-      process.kill()
-      said, _ = process.communicate(timeout=TIMEOUT)
-      if process.returncode not in (0, -9):
-        raise outcomes.Wrong(f'exit status {process.returncode}: {said[-500:]}')
-      outcomes.expect(not before or chain.steps[-1:] >= before[-1:], 'a complete checkpoint is gone')
+      for attempt in range(TRIES):  # earlier each time, as it may have ended before
+        before = chain.steps
+        process = chain.start(script)
+        moment = _wait(chain, process, phase, seconds[script] / 2**attempt, rng)
+        said = _kill(process)
+        outcomes.expect(not before or chain.steps[-1:] >= before[-1:], 'a complete checkpoint is gone')
+        if said is None:
+          killed.append(moment(chain))
+          break
     for script in ('train', 'evaluate'):
       _finish(chain.start(script))
     found = end(chain)
@@ -147,6 +148,15 @@ def _suffer(
   outcome = outcomes.LOST if lost else outcomes.RIGHT
   return [outcomes.Result(kind, f'{chain.workdir.parent.name}, kill {k}', outcome, lost)
           for k, kind in enumerate(killed)]  # fmt: skip
+
+
+def _kill(process: subprocess.Popen[str]) -> str | None:
+  """Ends a process by SIGKILL; returns None, or what it said if it had ended by itself."""
+  process.kill()
+  said, _ = process.communicate(timeout=TIMEOUT)
+  if process.returncode not in (0, -signal.SIGKILL):
+    raise outcomes.Wrong(f'exit status {process.returncode}: {said[-500:]}')
+  return said if process.returncode == 0 else None
 
 
 def _wait(
@@ -161,7 +171,6 @@ def _wait(
     _until(process, lambda: _recorded(chain) >= min(first + further, STEPS - 1))
   elif phase == 'saving':
     _until(process, lambda: any(chain.workdir.glob(f'{experiment.CHECKPOINTS}/*-tmp')))
-    time.sleep(0.03 * fraction)
   elif phase == 'reporting':
     _until(process, lambda: chain.steps[-1:] == [STEPS])
     time.sleep(0.5 * seconds * fraction)
