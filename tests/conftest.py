@@ -2,7 +2,8 @@
 
 By default the tests run in float64 (jax's x64 mode), compiled with few of XLA's optimizations, as most
 of their time is compilation. `pytest tests/distributions --float32` runs them with x64 off and compiled
-as users' programs are: tolerances follow the precision, and tests marked `x64` are skipped. Both runs
+as users' programs are: tolerances follow the precision, and tests marked `x64` are skipped, which need
+float64 or do not depend on precision. Both runs
 forbid implicit promotion of dtypes and ranks and see four CPU devices.
 """
 
@@ -21,7 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-  config.addinivalue_line('markers', 'x64: needs float64; skipped under --float32')
+  about = 'x64: needs float64, or does not depend on precision; skipped under --float32'
+  config.addinivalue_line('markers', about)
   jax.config.update('jax_enable_x64', not config.getoption('--float32'))
   jax.config.update('jax_disable_most_optimizations', not config.getoption('--float32'))
   jax.config.update('jax_numpy_dtype_promotion', 'strict')

@@ -119,7 +119,7 @@ def _run(
 
 
 def _may_change(options: Options) -> bool:
-  """Whether another configuration or other data are allowed; without a checkpoint nothing is lost by it."""
+  """Whether other fields or data are allowed: without a checkpoint nothing is lost by them."""
   directories = [Path(options.workdir) / name for name in (experiments.CHECKPOINTS, experiments.BEST)]
   saved = any('tmp' not in path.name for directory in directories for path in directory.glob('*'))
   return options.allow_config_change or not saved

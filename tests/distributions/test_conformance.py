@@ -15,6 +15,8 @@ from structured_obs.distributions.base import ImageShape
 from tests.distributions import cases, operations
 from tests.distributions.cases import Case, each
 
+pytestmark = pytest.mark.x64  # other tests compare float32 with dense algebra
+
 MAIN = cases.main_cases()
 GENERIC = cases.gaussian_only(cases.generic_cases())
 
@@ -59,7 +61,6 @@ def test_vmap_equals_loop(case: Case):
     _assert_same(one, cases.compiled(case)(*arguments))
 
 
-@pytest.mark.x64
 @each(MAIN + GENERIC)
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64], ids=['float32', 'float64'])
 def test_dtype_in_is_dtype_out(case: Case, dtype: Any):

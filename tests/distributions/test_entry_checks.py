@@ -24,6 +24,8 @@ from structured_obs.distributions.base import Family, Gaussian
 from tests.distributions import cases
 from tests.distributions.cases import Case, each
 
+pytestmark = pytest.mark.x64  # checks are alike in both precisions
+
 IMAGE = (2, 3, 1)
 CASES = [case._replace(image=IMAGE) for case in cases.main_cases()]
 GAUSSIAN = cases.gaussian_only(CASES)

@@ -12,6 +12,8 @@ import pytest
 from structured_obs import distributions
 from structured_obs.distributions import FAMILIES, base, blur_kernels, diagonal, low_rank, scaled
 
+pytestmark = pytest.mark.x64  # checks are alike in both precisions
+
 IMAGE = base.ImageShape(2, 2, 1)
 # By the type of an option: values of another type, and numbers that no option of the type may be or
 # that are at the edge of what one may be.
