@@ -166,7 +166,7 @@ def mode(params: DiscretizedLogisticMixture, levels: int = 256) -> Array:
   """
   params = _checked(params)
   chosen = _chosen(params, jnp.argmax(params.logits, axis=-1))
-  return _decide(chosen, jnp.zeros_like(chosen.locs[..., 0]), levels)
+  return _decide(chosen, 0 * chosen.log_scales[..., 0], levels)
 
 
 def mean(params: DiscretizedLogisticMixture) -> Array:
