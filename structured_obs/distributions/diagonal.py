@@ -51,7 +51,7 @@ def family(
     return dict.fromkeys(names, tuple(image))
 
   def from_outputs(outputs: dict[str, Array]) -> Diagonal:
-    shape = jnp.shape(outputs.get('mean', ()))
+    shape = jnp.shape(outputs['mean']) if 'mean' in outputs else ()
     base.check_outputs(outputs, dict.fromkeys(names, shape))
     if not learn_scale:
       return Diagonal(outputs['mean'], jnp.full_like(outputs['mean'], math.log(initial_scale)))

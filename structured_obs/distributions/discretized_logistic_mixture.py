@@ -89,7 +89,7 @@ def family(
     return found | ({'coeffs': (*plane, pairs)} if pairs else {})
 
   def from_outputs(outputs: dict[str, Array]) -> DiscretizedLogisticMixture:
-    shape = jnp.shape(outputs.get('locs', ()))
+    shape = jnp.shape(outputs['locs']) if 'locs' in outputs else ()
     height, width, each = shape if len(shape) == 3 else (1, 1, components)
     image = base.ImageShape(height, width, max(each // components, 1))
     base.check_outputs(outputs, outputs_of(image))
@@ -166,7 +166,7 @@ def mode(params: DiscretizedLogisticMixture, levels: int = 256) -> Array:
   """
   params = _checked(params)
   chosen = _chosen(params, jnp.argmax(params.logits, axis=-1))
-  return _decide(chosen, jnp.zeros_like(chosen.locs[..., 0]), levels)
+  return _decide(chosen, 0 * chosen.log_scales[..., 0], levels)
 
 
 def mean(params: DiscretizedLogisticMixture) -> Array:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from structured_obs.distributions import base, posterior
 from structured_obs.linalg import iterative
@@ -233,7 +234,7 @@ def _one_pixel(like: Array, pixel: Sequence[int | Array]) -> Array:
     raise TypeError(f'pixel must be three integers (row, column, channel); got {pixel}.')
   found = jnp.ones_like(like)
   for axis, (index, size) in enumerate(zip(pixel, like.shape, strict=True)):
-    if not isinstance(index, jax.core.Tracer) and not -size <= index < size:
+    if not isinstance(index, Tracer) and not -size <= index < size:
       raise ValueError(f'pixel must lie in the image of shape {like.shape}; got {pixel}.')
     places = jax.lax.broadcasted_iota(jnp.int32, like.shape, axis)
     inside = (index >= -size) & (index < size)
