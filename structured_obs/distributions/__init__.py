@@ -27,6 +27,7 @@ from structured_obs.distributions import (
   gaussian,
   kl,
   low_rank,
+  low_rank_parts,
   scaled,
   sparse_precision,
 )
@@ -43,6 +44,7 @@ __all__ = [
   'gaussian',
   'kl',
   'low_rank',
+  'low_rank_parts',
   'options',
   'scaled',
   'sparse_precision',
