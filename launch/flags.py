@@ -164,7 +164,7 @@ def read_config(path: str) -> Any:
   logging.set_verbosity(logging.ERROR)  # what is wrong is said here
   try:
     config = flags.FLAGS[_CONFIG].parser.parse(path)
-  except Exception as error:
+  except (Exception, SystemExit) as error:  # a file may call sys.exit
     cause = error.__context__ or error  # ml_collections puts a whole traceback into the message
     raise Mistake(f'--config={path} cannot be read: {type(cause).__name__}: {cause}') from error
   finally:

@@ -3,8 +3,8 @@
 By default the tests run in float64 (jax's x64 mode), compiled with few of XLA's optimizations, as most
 of their time is compilation. `pytest tests/distributions --float32` runs them with x64 off and compiled
 as users' programs are: tolerances follow the precision, and tests marked `x64` are skipped, which need
-float64 or do not depend on precision. Both runs forbid implicit promotion of dtypes and ranks and see four
-CPU devices.
+float64 or do not depend on precision. Both runs forbid implicit promotion of dtypes and ranks and see
+four CPU devices.
 """
 
 import os

@@ -37,10 +37,14 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {split: self._generate_examples(folder, split) for split in self.archive.splits}
 
   def _generate_examples(self, folder: str, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    index = -1
     for index, (image, label) in enumerate(self.archive.read(folder, split)):
       content = image if isinstance(image, bytes) else _png(image)
       labelled = {} if label is None else {'label': label}
       yield index, {'image': io.BytesIO(content)} | labelled
+    if index < 0:
+      raise decode.UnreadableImage(f'The archives in {folder} hold no image for the {split} split; put '
+                                   'the published ones there.')
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -77,14 +77,14 @@ def _archive(path: str) -> _Listing:
     members = [member for member in archive.infolist()
                if not member.is_dir() and not tree.hidden(member.filename)]
   chosen = sorted((member for member in members if _is_image(member.filename)),
-                  key=lambda member: (member.filename, member.header_offset))
+                  key=lambda member: (tree.tidy(member.filename), member.header_offset))
 
   def reader() -> Callable[[int], decode.Decoded]:
     with decode.reading(f'Zip archive {path}', 'opened'):
       archive = zipfile.ZipFile(path)
     return lambda index: _member(archive, chosen[index], f'{path}:{names[index]}')
 
-  names = _unique(member.filename for member in chosen)
+  names = _unique(tree.tidy(member.filename) for member in chosen)
   return _Listing(names, [sources.stamp(path)], reader,
                   _passed_over(member.filename for member in members), 'zip archive')
 

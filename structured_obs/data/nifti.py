@@ -176,8 +176,12 @@ def _packed(path: str) -> bool:
 
 
 def _declared(image: Any) -> int:
-  """Returns the size of a file in bytes according to its header; its voxels must fit into memory."""
+  """Returns the size of a file in bytes by its header, behind which voxels lie that fit into memory."""
   headers.size(image.shape, np.float64)
+  first = image.header.single_vox_offset if image.header.is_single else 0
+  if image.dataobj.offset < first:
+    raise ValueError(f'by its header voxels begin at byte {image.dataobj.offset}, inside of the header '
+                     f'itself, which ends at byte {first}')
   return image.dataobj.offset + headers.size(image.shape, image.get_data_dtype())
 
 

@@ -20,7 +20,12 @@ class Tree(NamedTuple):
 
 def hidden(name: str) -> bool:
   """Tells whether a relative name is of a hidden file or folder, or of macOS's resource forks."""
-  return any(part.startswith(('.', '__MACOSX')) for part in name.split('/'))
+  return any(part.startswith(('.', '__MACOSX')) for part in tidy(name).split('/'))
+
+
+def tidy(name: str) -> str:
+  """Returns a relative name without parts such as '.' and '..', which members of archives may have."""
+  return '/'.join(part for part in name.split('/') if part not in ('', '.', '..'))
 
 
 def walk(path: str) -> Tree:

@@ -67,15 +67,23 @@ def load(kept: Work) -> tuple[list[Any], int]:
 
 
 def save(kept: Work, parts: Sequence[Any]) -> None:
-  """Keeps what was measured, in order and from the first image on: at once or not at all."""
+  """Keeps what was measured, in order and from the first image on: at once or not at all.
+
+  Raises:
+    OSError: naming the path, where it cannot be written; what was kept before stays.
+  """
   directory = _directory(kept)
   if directory is None:
     return
   whole = jax.tree.map(lambda *arrays: np.concatenate(arrays)[: kept.num_images], *parts)
   directory.mkdir(parents=True, exist_ok=True)
   temporary = directory / f'{kept.name}.tmp'
-  with temporary.open('wb') as file:
-    np.savez(file, **{str(i): leaf for i, leaf in enumerate(jax.tree.leaves(whole))})
+  try:
+    with temporary.open('wb') as file:
+      np.savez(file, **{str(i): leaf for i, leaf in enumerate(jax.tree.leaves(whole))})
+  except OSError as error:  # of a full disk, without its path
+    temporary.unlink(missing_ok=True)
+    raise OSError(error.errno, error.strerror, str(temporary)) from error
   os.replace(temporary, directory / f'{kept.name}-{kept.identity()[0]}.npz')
 
 

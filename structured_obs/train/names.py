@@ -31,7 +31,7 @@ def local_path(flag: str, text: str) -> str:
     text: the path.
 
   Raises:
-    ValueError: if it is an address on another machine, or of a user who does not exist.
+    ValueError: if it is an address on another machine, of a user who does not exist, or no path.
   """
   scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]*):/', text)
   if scheme:
@@ -39,6 +39,8 @@ def local_path(flag: str, text: str) -> str:
       'copy the files to a disk of this machine, or mount the storage and give the path it has there'
     )
     raise ValueError(f'{flag} is {text!r}, but only local paths can be used; {fix}.')
+  if '\0' in text:
+    raise ValueError(f'{flag} is {text!r}, but a path has no NUL character.')
   path = os.path.expanduser(text)
   if path.startswith('~') and '/' in path:
     raise ValueError(f"{flag} is {text!r}, but there is no user {path.partition('/')[0][1:]!r}.")

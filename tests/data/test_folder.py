@@ -87,6 +87,12 @@ def test_members_of_one_name_are_all_read(tmp_path):
   assert prepared.spec.skipped_names == ['bad.png', 'bad.png (2)']
 
 
+def test_members_with_dots_in_their_paths_are_not_hidden(tmp_path):
+  members = [('./a.png', _png(_gray(10))), ('../b.png', _png(_gray(30))), ('./.c.png', _png(_gray(50)))]
+  prepared, _ = _prepare(tmp_path, _zip(tmp_path / 'x.zip', members))
+  assert _levels(prepared) == [10, 30]
+
+
 @pytest.mark.parametrize('damage', ['data', 'encrypted', 'too large'])
 @pytest.mark.parametrize('method', [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_damaged_members_are_named_and_can_be_skipped(tmp_path, monkeypatch, method, damage):

@@ -76,6 +76,7 @@ def test_whole_numbers_are_numbers():
     ('data.source', 'folder:gs://bucket/faces', 'only local paths'),
     ('data.source', 's3://bucket/x.npz', 'only local paths'),
     ('data.cache_dir', 'gs://bucket', 'only local paths'),
+    ('data.cache_dir', 'a\0b', 'NUL'),
     ('data.cache_dir', 'file:///data', "write '///data'"),
     ('train.start_from', '~nobody_of_this_name/run', "no user 'nobody_of_this_name'"),
     ('likelihood.options', {'rank': 3.5}, r"options is 'rank'"),
