@@ -43,8 +43,9 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       labelled = {} if label is None else {'label': label}
       yield index, {'image': io.BytesIO(content)} | labelled
     if index < 0:
-      raise decode.UnreadableImage(f'The archives in {folder} hold no image for the {split} split; put '
-                                   'the published ones there.')
+      files = ' and '.join(archives.find(self.archive, folder))
+      raise decode.UnreadableImage(f'{files} in {folder} hold no image for the {split} split; put the '
+                                   'published files there.')
 
 
 def _png(image: np.ndarray) -> bytes:
