@@ -136,7 +136,8 @@ def test_a_temperature_that_is_none_leaves_nothing(case: Case):
   family, params = cases.family_of(case), cases.random_params(case)
   ops = _primitives(family)
   for temperature in (0.0, -1.0, np.nan, np.inf):
-    for temper in (functools.partial(gaussian.temper, family), ops.temper):
+    own: Any = ops.temper
+    for temper in (functools.partial(gaussian.temper, family), own):
       assert np.isnan(ops.log_det(temper(params, temperature)))
 
 
@@ -184,7 +185,8 @@ def test_pixels_count_from_the_end_and_traced_ones_outside_give_nan():
 @each(GAUSSIAN)
 def test_the_number_of_components_is_whole(case: Case):
   family, params = cases.family_of(case), cases.random_params(case)
-  for k in (True, 1.0, '2', None):
+  wrong: tuple[Any, ...] = (True, 1.0, '2', None)
+  for k in wrong:
     with pytest.raises(TypeError, match='k must be a whole number'):
       gaussian.principal_components(family, params, k)
 
@@ -201,7 +203,7 @@ def _as(kind: Callable[[Any], Any], params: Any) -> Any:
 @each(CASES)
 def test_arrays_of_numpy_are_parameters(case: Case):
   family, params = cases.family_of(case), cases.random_params(case)
-  x = np.zeros(IMAGE, cases.default_dtype())
+  x: Any = np.zeros(IMAGE, cases.default_dtype())
   for name, operation in _own_operations(family).items():
     jax.tree.map(
       functools.partial(np.testing.assert_array_equal, err_msg=name),

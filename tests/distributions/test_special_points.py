@@ -143,7 +143,7 @@ def test_unseen_pixels_of_a_noisy_image_are_not_read(case: Case):
     nothing = jnp.full_like(noisy, jnp.nan)
     other, prior = gaussian.posterior_mean(family, params, nothing, one_noise)
     given = gaussian.condition(family, params, noisy, jnp.asarray(OBSERVED))
-    shown = mean, variance, given.mean, given.variance, given.sample(jax.random.key(0))
+    shown: Any = mean, variance, given.mean, given.variance, given.sample(jax.random.key(0))
     rest = given.log_prob(jnp.where(OBSERVED, jnp.nan, 0.1 * jnp.ones(IMAGE, dtype)))
     return sum(map(jnp.sum, (*shown, other, prior))) + rest, (*shown, other, prior)
 
@@ -177,8 +177,9 @@ def test_one_negative_noise_variance_leaves_nothing(case: Case):
   family = cases.family_of(case)
   params, noisy = family.from_outputs(_zeros(family)), jnp.zeros(IMAGE)
   for bad in (jnp.asarray(-1e-3), jnp.zeros(IMAGE).at[0, 1, 0].set(-1), jnp.asarray(np.nan)):
-    assert np.isnan(gaussian.posterior_mean(family, params, noisy, bad)).all()
-    closed_form = family.gaussian and family.gaussian.posterior_mean
+    found: Any = gaussian.posterior_mean(family, params, noisy, bad)
+    assert np.isnan(found).all()
+    closed_form: Any = family.gaussian and family.gaussian.posterior_mean
     if closed_form and (found := closed_form(params, noisy, bad)) is not None:
       assert np.isnan(found).all()
 

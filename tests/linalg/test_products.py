@@ -24,7 +24,7 @@ def test_what_cancels_keeps_its_digits(shape: tuple[int, ...]):
 
 
 def test_rows_and_columns_of_zeros_or_none():
-  target = np.ones((3,), np.float32)
-  zeros = np.zeros((3, 2), np.float32)
+  target = jnp.ones((3,), jnp.float32)
+  zeros = jnp.zeros((3, 2), jnp.float32)
   np.testing.assert_array_equal(products.subtract_product(target, zeros, zeros[0]), target)
   np.testing.assert_array_equal(products.subtract_product(target, zeros[:, :0], zeros[0, :0]), target)
