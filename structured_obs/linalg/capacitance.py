@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg.image_by_image import image_by_image
+from structured_obs.linalg.image_by_image import quick_or_careful
 from structured_obs.linalg.products import matmul, subtract_product
 
 Array = jax.Array
@@ -59,11 +59,14 @@ def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
     inverse_scale: [n] or [], D^-1/2.
   """
   scaled = scale_rows(factor, inverse_scale)
-  if scaled.shape[1] == 0:
-    empty = matmul(scaled.T, scaled)
-    return Capacitance(factor, inverse_scale, scaled, empty, empty, jnp.zeros_like(scaled, shape=()))
   parts = _factorise(scaled, *jax.lax.stop_gradient((factor, inverse_scale)))
   return Capacitance(factor, inverse_scale, *parts)
+
+
+def quick_capacitance(factor: Array, inverse_scale: Array) -> tuple[Capacitance, Array]:
+  """The same by Cholesky factorisation alone, and whether rounding has left it accurate, []."""
+  parts, reliable = _by_cholesky(scale_rows(factor, inverse_scale), factor, inverse_scale)
+  return Capacitance(factor, inverse_scale, *parts), reliable
 
 
 @jax.custom_jvp
@@ -86,21 +89,11 @@ def _factorise_jvp(primals, tangents):
   return parts, _Parts(basis, jnp.zeros_like(parts.rotation), inner, log_det)
 
 
-@image_by_image
-def _by_cholesky_or_rotation(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
-  gram = matmul(scaled.T, scaled)
-  plain, reliable = _by_cholesky(scaled, gram)
-
-  def rotate(state: tuple[_Parts, Array]) -> tuple[_Parts, Array]:
-    return _by_rotation(factor, inverse_scale, gram), jnp.ones_like(state[1])
-
-  # At most one step: mapped, a loop does nothing where no image needs it, but a branch is taken by all.
-  return jax.lax.while_loop(lambda state: ~state[1], rotate, (plain, reliable))[0]
-
-
-def _by_cholesky(scaled: Array, gram: Array) -> tuple[_Parts, Array]:
+def _by_cholesky(scaled: Array, factor: Array, inverse_scale: Array) -> tuple[_Parts, Array]:
   """The parts from W^T W itself, and whether rounding has left them accurate."""
-  identity = jnp.diag(jnp.ones_like(gram[0]))  # eye would not vary over devices as the matrix does
+  del factor, inverse_scale
+  gram = matmul(scaled.T, scaled)
+  identity = jnp.diag(jnp.ones_like(gram, shape=gram.shape[:1]))  # varies over devices as gram does
   matrix = gram + identity
   scale = jax.lax.rsqrt(jnp.diag(matrix))
   chol = jnp.linalg.cholesky(matrix * scale[:, None] * scale[None, :])
@@ -108,26 +101,29 @@ def _by_cholesky(scaled: Array, gram: Array) -> tuple[_Parts, Array]:
   # With a unit diagonal, a squared pivot is what a column adds to the ones before it. The Gram matrix
   # carries it with an error of a few eps, so what is left of its digits is what the square says. NaN,
   # from a matrix that rounding has made indefinite, compares as unreliable.
-  reliable = jnp.min(jnp.square(pivots)) > 1e5 * jnp.finfo(gram.dtype).eps
+  reliable = jnp.min(jnp.square(pivots), initial=1) > 1e5 * jnp.finfo(gram.dtype).eps
   log_det = 2 * jnp.sum(jnp.log(pivots)) - 2 * jnp.sum(jnp.log(scale))
   inner = _inverse_triangular(chol) * scale[None, :]
   return _Parts(scaled, identity, inner, log_det), reliable
 
 
-def _by_rotation(factor: Array, inverse_scale: Array, gram: Array) -> _Parts:
+def _by_rotation(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
   """The parts by way of W V, V the eigenvectors of W^T W.
 
   The columns of W V are nearly orthogonal, and the Gram matrix of such columns is accurate entry by
   entry, however much their norms differ: its Cholesky factor exists and is accurate where that of
   W^T W is lost in rounding.
   """
-  rotation = jnp.linalg.eigh(gram)[1]
+  rotation = jnp.linalg.eigh(matmul(scaled.T, scaled))[1]
   rotated = -subtract_product(jnp.zeros_like(factor), factor, rotation)
   basis = scale_rows(rotated, inverse_scale)
   gram = matmul(basis.T, basis)
   chol = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[0], dtype=gram.dtype))
   log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol)))
   return _Parts(basis, rotation, _inverse_triangular(chol), log_det)
+
+
+_by_cholesky_or_rotation = quick_or_careful(_by_cholesky, _by_rotation)
 
 
 def _inverse_triangular(chol: Array) -> Array:
