@@ -65,14 +65,15 @@ def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
 
 def quick_capacitance(factor: Array, inverse_scale: Array) -> tuple[Capacitance, Array]:
   """The same by Cholesky factorisation alone, and whether rounding has left it accurate, []."""
-  parts, reliable = _by_cholesky(scale_rows(factor, inverse_scale), factor, inverse_scale)
+  scaled = scale_rows(factor, inverse_scale)
+  parts, reliable = _by_cholesky(scaled, matmul(scaled.T, scaled))
   return Capacitance(factor, inverse_scale, *parts), reliable
 
 
 @jax.custom_jvp
 def _factorise(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
   """The parts as a function of W; P and D^-1/2 are its digits before rounding."""
-  return _by_cholesky_or_rotation(scaled, factor, inverse_scale)
+  return _by_cholesky_or_rotation(scaled, matmul(scaled.T, scaled), factor, inverse_scale)
 
 
 @_factorise.defjvp
@@ -89,10 +90,8 @@ def _factorise_jvp(primals, tangents):
   return parts, _Parts(basis, jnp.zeros_like(parts.rotation), inner, log_det)
 
 
-def _by_cholesky(scaled: Array, factor: Array, inverse_scale: Array) -> tuple[_Parts, Array]:
+def _by_cholesky(scaled: Array, gram: Array, *_: Array) -> tuple[_Parts, Array]:
   """The parts from W^T W itself, and whether rounding has left them accurate."""
-  del factor, inverse_scale
-  gram = matmul(scaled.T, scaled)
   identity = jnp.diag(jnp.ones_like(gram, shape=gram.shape[:1]))  # varies over devices as gram does
   matrix = gram + identity
   scale = jax.lax.rsqrt(jnp.diag(matrix))
@@ -107,14 +106,14 @@ def _by_cholesky(scaled: Array, factor: Array, inverse_scale: Array) -> tuple[_P
   return _Parts(scaled, identity, inner, log_det), reliable
 
 
-def _by_rotation(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
+def _by_rotation(_: Array, gram: Array, factor: Array, inverse_scale: Array) -> _Parts:
   """The parts by way of W V, V the eigenvectors of W^T W.
 
   The columns of W V are nearly orthogonal, and the Gram matrix of such columns is accurate entry by
   entry, however much their norms differ: its Cholesky factor exists and is accurate where that of
   W^T W is lost in rounding.
   """
-  rotation = jnp.linalg.eigh(matmul(scaled.T, scaled))[1]
+  rotation = jnp.linalg.eigh(gram)[1]
   rotated = -subtract_product(jnp.zeros_like(factor), factor, rotation)
   basis = scale_rows(rotated, inverse_scale)
   gram = matmul(basis.T, basis)

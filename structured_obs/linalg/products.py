@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
+ROWS = 2048  # that are split into digits at a time, so that these take little memory
+
 # The default matrix arithmetic of GPUs (TF32) and TPUs (bfloat16) is coarser than float32.
 matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
@@ -27,15 +29,20 @@ def subtract_product(target: Array, left: Array, right: Array) -> Array:
     return target
   digits = jnp.finfo(left.dtype).nmant + 1
   bits = (digits - (terms - 1).bit_length()) // 2
-  high_left, low_left = _split(left, bits, axis=1)
-  high_right, low_right = _split(right, bits, axis=0)
-  rest = target - matmul(high_left, high_right)
-  return rest - (matmul(high_left, low_right) + matmul(low_left, right))
+  high_right, low_right = _split(right, bits)
+
+  def row(parts: tuple[Array, Array]) -> Array:
+    target, left = parts
+    high_left, low_left = _split(left, bits)
+    rest = target - matmul(high_left, high_right)
+    return rest - (matmul(high_left, low_right) + matmul(low_left, right))
+
+  return jax.lax.map(row, (target, left), batch_size=ROWS)
 
 
-def _split(x: Array, bits: int, axis: int) -> tuple[Array, Array]:
-  """Splits x into its leading bits, counted from the largest entry along an axis, and the remainder."""
-  exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=axis, keepdims=True))[1]
+def _split(x: Array, bits: int) -> tuple[Array, Array]:
+  """Splits x into its leading bits, counted from the largest entry along its first axis, and the rest."""
+  exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=0, keepdims=True))[1]
   unit = jnp.ldexp(jnp.ones_like(x, shape=exponent.shape), exponent - bits)
   high = jnp.round(x / unit) * unit
   return high, x - high
