@@ -114,8 +114,7 @@ def _by_rotation(_: Array, gram: Array, factor: Array, inverse_scale: Array) -> 
   W^T W is lost in rounding.
   """
   rotation = jnp.linalg.eigh(gram)[1]
-  rotated = -subtract_product(jnp.zeros_like(factor), factor, rotation)
-  basis = scale_rows(rotated, inverse_scale)
+  basis = subtract_product(jnp.zeros_like(factor), factor, -rotation, inverse_scale)
   gram = matmul(basis.T, basis)
   chol = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[0], dtype=gram.dtype))
   log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol)))

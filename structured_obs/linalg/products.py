@@ -7,14 +7,14 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-ROWS = 2048  # that are split into digits at a time, so that these take little memory
+ROWS = 1024  # that are split into digits at a time, so that these take little memory
 
 # The default matrix arithmetic of GPUs (TF32) and TPUs (bfloat16) is coarser than float32.
 matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
-def subtract_product(target: Array, left: Array, right: Array) -> Array:
-  """Computes target - left right with hundreds of times less rounding than the plain formula.
+def subtract_product(target: Array, left: Array, right: Array, scale: Array | float = 1) -> Array:
+  """Computes scale (target - left right) with hundreds of times less rounding than the plain formula.
 
   The leading digits of both factors are multiplied exactly, so nothing is lost where target and product
   cancel. Costs three products of the same size.
@@ -23,26 +23,26 @@ def subtract_product(target: Array, left: Array, right: Array) -> Array:
     target: [n] or [n, k].
     left: [n, R].
     right: [R] or [R, k].
+    scale: [n] or [], of the rows.
   """
   terms = left.shape[1]
-  if terms == 0:
-    return target
   digits = jnp.finfo(left.dtype).nmant + 1
   bits = (digits - (terms - 1).bit_length()) // 2
   high_right, low_right = _split(right, bits)
 
-  def row(parts: tuple[Array, Array]) -> Array:
-    target, left = parts
+  def row(parts: tuple[Array, Array, Array]) -> Array:
+    target, left, scale = parts
     high_left, low_left = _split(left, bits)
     rest = target - matmul(high_left, high_right)
-    return rest - (matmul(high_left, low_right) + matmul(low_left, right))
+    return scale * (rest - (matmul(high_left, low_right) + matmul(low_left, right)))
 
-  return jax.lax.map(row, (target, left), batch_size=ROWS)
+  scales = jnp.broadcast_to(scale, left.shape[:1])
+  return jax.lax.map(row, (target, left, scales), batch_size=ROWS)
 
 
 def _split(x: Array, bits: int) -> tuple[Array, Array]:
-  """Splits x into its leading bits, counted from the largest entry along its first axis, and the rest."""
-  exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=0, keepdims=True))[1]
+  """Splits x into its leading bits, counted from the largest entry along the first axis, and the rest."""
+  exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=0, keepdims=True, initial=0))[1]
   unit = jnp.ldexp(jnp.ones_like(x, shape=exponent.shape), exponent - bits)
   high = jnp.round(x / unit) * unit
   return high, x - high

@@ -103,7 +103,7 @@ def _correction(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tup
 
   def correct(state):
     coefficients = matmul(cap.rotation, z)
-    accurate = subtract_product(residual, cap.factor, coefficients) * cap.inverse_scale
+    accurate = subtract_product(residual, cap.factor, coefficients, cap.inverse_scale)
     # z has no digits left for the last step; the residual has.
     step = matmul(cap.inner.T, matmul(cap.inner, matmul(accurate, cap.basis) - z))
     return accurate - matmul(cap.basis, step) - rest, step, jnp.zeros_like(state[2])
@@ -185,7 +185,10 @@ def _image_by_image(wanted: tuple[str, ...]):
 
 def _carefully(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
   cap = capacitance(factor, jax.lax.rsqrt(diag))
-  return _formulas(wanted, diag, cap, whiten(cap, residual))
+  whitened = whiten(cap, residual)
+  # Derivatives wait for the whitening, which makes room for them: P is not needed any more.
+  inner = jnp.where(jnp.any(jnp.isnan(whitened.residual)), jnp.nan, cap.inner)
+  return _formulas(wanted, diag, cap._replace(inner=inner), whitened)
 
 
 def _quickly(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
