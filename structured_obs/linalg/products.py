@@ -41,7 +41,7 @@ def subtract_product(target: Array, left: Array, right: Array, scale: Array | fl
 
 
 def _split(x: Array, bits: int) -> tuple[Array, Array]:
-  """Splits x into its leading bits, counted from the largest entry along the first axis, and the rest."""
+  """Splits x into its leading bits, counted from the largest entry on axis 0, and the rest."""
   exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=0, keepdims=True, initial=0))[1]
   unit = jnp.ldexp(jnp.ones_like(x, shape=exponent.shape), exponent - bits)
   high = jnp.round(x / unit) * unit
