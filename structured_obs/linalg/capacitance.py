@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.linalg.image_by_image import quick_or_careful
-from structured_obs.linalg.products import matmul, subtract_product
+from structured_obs.linalg.products import matmul, scale_rows, subtract_product
 
 Array = jax.Array
 
@@ -59,12 +59,15 @@ def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
     inverse_scale: [n] or [], D^-1/2.
   """
   scaled = scale_rows(factor, inverse_scale)
+  if scaled.shape[1] == 0:
+    empty = matmul(scaled.T, scaled)
+    return Capacitance(factor, inverse_scale, scaled, empty, empty, jnp.zeros_like(scaled, shape=()))
   parts = _factorise(scaled, *jax.lax.stop_gradient((factor, inverse_scale)))
   return Capacitance(factor, inverse_scale, *parts)
 
 
 def quick_capacitance(factor: Array, inverse_scale: Array) -> tuple[Capacitance, Array]:
-  """The same by Cholesky factorisation alone, and whether rounding has left it accurate, []."""
+  """The same for R > 0 by Cholesky's way alone, and whether rounding has left it accurate, []."""
   scaled = scale_rows(factor, inverse_scale)
   parts, reliable = _by_cholesky(scaled, matmul(scaled.T, scaled))
   return Capacitance(factor, inverse_scale, *parts), reliable
@@ -92,7 +95,7 @@ def _factorise_jvp(primals, tangents):
 
 def _by_cholesky(scaled: Array, gram: Array, *_: Array) -> tuple[_Parts, Array]:
   """The parts from W^T W itself, and whether rounding has left them accurate."""
-  identity = jnp.diag(jnp.ones_like(gram, shape=gram.shape[:1]))  # varies over devices as gram does
+  identity = jnp.diag(jnp.ones_like(gram[0]))  # eye would not vary over devices as the matrix does
   matrix = gram + identity
   scale = jax.lax.rsqrt(jnp.diag(matrix))
   chol = jnp.linalg.cholesky(matrix * scale[:, None] * scale[None, :])
@@ -100,7 +103,7 @@ def _by_cholesky(scaled: Array, gram: Array, *_: Array) -> tuple[_Parts, Array]:
   # With a unit diagonal, a squared pivot is what a column adds to the ones before it. The Gram matrix
   # carries it with an error of a few eps, so what is left of its digits is what the square says. NaN,
   # from a matrix that rounding has made indefinite, compares as unreliable.
-  reliable = jnp.min(jnp.square(pivots), initial=1) > 1e5 * jnp.finfo(gram.dtype).eps
+  reliable = jnp.min(jnp.square(pivots)) > 1e5 * jnp.finfo(gram.dtype).eps
   log_det = 2 * jnp.sum(jnp.log(pivots)) - 2 * jnp.sum(jnp.log(scale))
   inner = _inverse_triangular(chol) * scale[None, :]
   return _Parts(scaled, identity, inner, log_det), reliable
@@ -127,8 +130,3 @@ _by_cholesky_or_rotation = quick_or_careful(_by_cholesky, _by_rotation)
 def _inverse_triangular(chol: Array) -> Array:
   identity = jnp.eye(chol.shape[-1], dtype=chol.dtype)
   return jax.lax.linalg.triangular_solve(chol, identity, left_side=True, lower=True)
-
-
-def scale_rows(matrix: Array, scale: Array) -> Array:
-  """Multiplies the rows of a matrix [n, R] by a scale [n] or []."""
-  return matrix * (scale[:, None] if scale.ndim else scale)

@@ -25,7 +25,10 @@ def subtract_product(target: Array, left: Array, right: Array, scale: Array | fl
     right: [R] or [R, k].
     scale: [n] or [], of the rows.
   """
+  scales = jnp.broadcast_to(jnp.asarray(scale, target.dtype), left.shape[:1])
   terms = left.shape[1]
+  if terms == 0:
+    return scale_rows(target, scales)
   digits = jnp.finfo(left.dtype).nmant + 1
   bits = (digits - (terms - 1).bit_length()) // 2
   high_right, low_right = _split(right, bits)
@@ -36,13 +39,17 @@ def subtract_product(target: Array, left: Array, right: Array, scale: Array | fl
     rest = target - matmul(high_left, high_right)
     return scale * (rest - (matmul(high_left, low_right) + matmul(low_left, right)))
 
-  scales = jnp.broadcast_to(scale, left.shape[:1])
   return jax.lax.map(row, (target, left, scales), batch_size=ROWS)
+
+
+def scale_rows(matrix: Array, scale: Array) -> Array:
+  """Multiplies the rows of a matrix [n, R], or the entries of a vector [n], by a scale [n] or []."""
+  return matrix * (scale[:, None] if scale.ndim and matrix.ndim == 2 else scale)
 
 
 def _split(x: Array, bits: int) -> tuple[Array, Array]:
   """Splits x into its leading bits, counted from the largest entry on axis 0, and the rest."""
-  exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=0, keepdims=True, initial=0))[1]
+  exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=0, keepdims=True))[1]
   unit = jnp.ldexp(jnp.ones_like(x, shape=exponent.shape), exponent - bits)
   high = jnp.round(x / unit) * unit
   return high, x - high

@@ -30,9 +30,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg.capacitance import Capacitance, capacitance, quick_capacitance, scale_rows
+from structured_obs.linalg.capacitance import Capacitance, capacitance, quick_capacitance
 from structured_obs.linalg.image_by_image import quick_or_careful
-from structured_obs.linalg.products import matmul, subtract_product
+from structured_obs.linalg.products import matmul, scale_rows, subtract_product
 
 Array = jax.Array
 SymbolicZero = jax.custom_derivatives.SymbolicZero
@@ -169,6 +169,8 @@ log_density.defjvp(_log_density_jvp, symbolic_zeros=True)
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _derivatives(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
   """The log density [] and its derivatives by the wanted of 'residual', 'factor' and 'diag'."""
+  if factor.shape[1] == 0:  # no care is needed, and none is taken
+    return _carefully(wanted, residual, factor, diag)
   return _image_by_image(wanted)(residual, factor, diag)
 
 
