@@ -13,8 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg.image_by_image import image_by_image
-from structured_obs.linalg.products import matmul, subtract_product
+from structured_obs.linalg.image_by_image import quick_or_careful
+from structured_obs.linalg.products import matmul, scale_rows, subtract_product
 
 Array = jax.Array
 
@@ -66,10 +66,17 @@ def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
   return Capacitance(factor, inverse_scale, *parts)
 
 
+def quick_capacitance(factor: Array, inverse_scale: Array) -> tuple[Capacitance, Array]:
+  """The same for R > 0 by Cholesky's way alone, and whether rounding has left it accurate, []."""
+  scaled = scale_rows(factor, inverse_scale)
+  parts, reliable = _by_cholesky(scaled, matmul(scaled.T, scaled))
+  return Capacitance(factor, inverse_scale, *parts), reliable
+
+
 @jax.custom_jvp
 def _factorise(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
   """The parts as a function of W; P and D^-1/2 are its digits before rounding."""
-  return _by_cholesky_or_rotation(scaled, factor, inverse_scale)
+  return _by_cholesky_or_rotation(scaled, matmul(scaled.T, scaled), factor, inverse_scale)
 
 
 @_factorise.defjvp
@@ -86,19 +93,7 @@ def _factorise_jvp(primals, tangents):
   return parts, _Parts(basis, jnp.zeros_like(parts.rotation), inner, log_det)
 
 
-@image_by_image
-def _by_cholesky_or_rotation(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
-  gram = matmul(scaled.T, scaled)
-  plain, reliable = _by_cholesky(scaled, gram)
-
-  def rotate(state: tuple[_Parts, Array]) -> tuple[_Parts, Array]:
-    return _by_rotation(factor, inverse_scale, gram), jnp.ones_like(state[1])
-
-  # At most one step: mapped, a loop does nothing where no image needs it, but a branch is taken by all.
-  return jax.lax.while_loop(lambda state: ~state[1], rotate, (plain, reliable))[0]
-
-
-def _by_cholesky(scaled: Array, gram: Array) -> tuple[_Parts, Array]:
+def _by_cholesky(scaled: Array, gram: Array, *_: Array) -> tuple[_Parts, Array]:
   """The parts from W^T W itself, and whether rounding has left them accurate."""
   identity = jnp.diag(jnp.ones_like(gram[0]))  # eye would not vary over devices as the matrix does
   matrix = gram + identity
@@ -114,7 +109,7 @@ def _by_cholesky(scaled: Array, gram: Array) -> tuple[_Parts, Array]:
   return _Parts(scaled, identity, inner, log_det), reliable
 
 
-def _by_rotation(factor: Array, inverse_scale: Array, gram: Array) -> _Parts:
+def _by_rotation(_: Array, gram: Array, factor: Array, inverse_scale: Array) -> _Parts:
   """The parts by way of W V, V the eigenvectors of W^T W.
 
   The columns of W V are nearly orthogonal, and the Gram matrix of such columns is accurate entry by
@@ -122,19 +117,16 @@ def _by_rotation(factor: Array, inverse_scale: Array, gram: Array) -> _Parts:
   W^T W is lost in rounding.
   """
   rotation = jnp.linalg.eigh(gram)[1]
-  rotated = -subtract_product(jnp.zeros_like(factor), factor, rotation)
-  basis = scale_rows(rotated, inverse_scale)
+  basis = subtract_product(jnp.zeros_like(factor), factor, -rotation, inverse_scale)
   gram = matmul(basis.T, basis)
   chol = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[0], dtype=gram.dtype))
   log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol)))
   return _Parts(basis, rotation, _inverse_triangular(chol), log_det)
 
 
+_by_cholesky_or_rotation = quick_or_careful(_by_cholesky, _by_rotation)
+
+
 def _inverse_triangular(chol: Array) -> Array:
   identity = jnp.eye(chol.shape[-1], dtype=chol.dtype)
   return jax.lax.linalg.triangular_solve(chol, identity, left_side=True, lower=True)
-
-
-def scale_rows(matrix: Array, scale: Array) -> Array:
-  """Multiplies the rows of a matrix [n, R] by a scale [n] or []."""
-  return matrix * (scale[:, None] if scale.ndim else scale)

@@ -1,41 +1,95 @@
 """Maps over images that take one image after the other on a CPU.
 
-That needs a fraction of the memory, lets each image take the branch it needs, and is safe: the batched
+That needs a fraction of the memory, lets each image take the path it needs, and is safe: the batched
 LAPACK calls of JAX's CPU backend wait for each other on the pool they run on, and two independent ones
 in one program can hang for ever.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
+Function = Callable[..., Any]
 
 
-def image_by_image(function: Callable[..., Any]) -> Callable[..., Any]:
+def image_by_image(function: Function) -> Function:
   """Returns the same function of arrays, whose `jax.vmap` is a loop on a CPU and a map elsewhere.
 
   Its map over images cannot be transposed: it belongs inside a function with derivatives of its own.
   """
+
+  def in_turn(one: Function, batched: list[bool], *arrays: Array) -> Any:
+    mapped = tuple(a for a, b in zip(arrays, batched, strict=True) if b)
+
+    def body(parts: tuple[Array, ...]) -> Any:
+      rest = iter(parts)
+      return one(*(next(rest) if b else a for a, b in zip(arrays, batched, strict=True)))
+
+    return jax.lax.map(body, mapped)
+
+  return _with_map(function, in_turn)
+
+
+def quick_or_careful(quick: Function, careful: Function) -> Function:
+  """Returns a function of arrays, `image_by_image`, that is careful with the images that need it.
+
+  What `careful` needs, memory included, is spent on those images alone, and no image's result depends
+  on the others.
+
+  Args:
+    quick: returns a result and whether it is good enough, [] bool.
+    careful: returns a result of the same structure.
+  """
+  quick, careful = image_by_image(quick), image_by_image(careful)
+
+  # Loops, of at most one step an image: mapped, a loop does nothing where no image needs it, but a
+  # branch is taken by all; and a loop overwrites results where a branch would copy them.
+  def one(*arrays: Array) -> Any:
+    def redo(state: tuple[Any, Array]) -> tuple[Any, Array]:
+      return careful(*arrays), jnp.ones_like(state[1])
+
+    return jax.lax.while_loop(lambda state: ~state[1], redo, quick(*arrays))[0]
+
+  def in_turn(_: Function, batched: list[bool], *arrays: Array) -> Any:
+    def redo(state: tuple[Any, Array]) -> tuple[Any, Array]:
+      results, good = state
+      i = jnp.argmin(good)
+      image = (_pick(a, i) if b else a for a, b in zip(arrays, batched, strict=True))
+      results = jax.tree.map(lambda a, one: _put(a, one, i), results, careful(*image))
+      return results, _put(good, jnp.ones_like(good[0]), i)
+
+    start = jax.vmap(quick, in_axes=_axes(batched))(*arrays)
+    return jax.lax.while_loop(lambda state: ~jnp.all(state[1]), redo, start)[0]
+
+  return _with_map(one, in_turn)
+
+
+def _with_map(function: Function, in_turn: Function) -> Function:
+  """A function whose map is `in_turn(function, batched, *arrays)` on a CPU, and a map elsewhere."""
   one = jax.custom_batching.custom_vmap(function)
 
   @one.def_vmap
-  def rule(axis_size: int, in_batched: list[bool], *arrays: Array):
+  def rule(axis_size: int, batched: list[bool], *arrays: Array):
     del axis_size
-
-    def in_turn(*arrays: Array):
-      mapped = tuple(a for a, batched in zip(arrays, in_batched, strict=True) if batched)
-
-      def body(parts: tuple[Array, ...]):
-        rest = iter(parts)
-        full = (next(rest) if b else a for a, b in zip(arrays, in_batched, strict=True))
-        return one(*full)
-
-      return jax.lax.map(body, mapped)
-
-    together = jax.vmap(function, in_axes=tuple(0 if b else None for b in in_batched))
-    result = jax.lax.platform_dependent(*arrays, cpu=in_turn, default=together)
+    together = jax.vmap(function, in_axes=_axes(batched))
+    cpu = functools.partial(in_turn, one, batched)
+    result = jax.lax.platform_dependent(*arrays, cpu=cpu, default=together)
     return result, jax.tree.map(lambda _: True, result)
 
   return one
+
+
+def _axes(batched: list[bool]) -> tuple[int | None, ...]:
+  return tuple(0 if b else None for b in batched)
+
+
+def _pick(stack: Array, i: Array) -> Array:
+  return jax.lax.dynamic_index_in_dim(stack, i, keepdims=False)
+
+
+def _put(stack: Array, image: Array, i: Array) -> Array:
+  return jax.lax.dynamic_update_index_in_dim(stack, image, i, axis=0)

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
+ROWS = 1024  # that are split into digits at a time, so that these take little memory
+
 # The default matrix arithmetic of GPUs (TF32) and TPUs (bfloat16) is coarser than float32.
 matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
-def subtract_product(target: Array, left: Array, right: Array) -> Array:
-  """Computes target - left right with hundreds of times less rounding than the plain formula.
+def subtract_product(target: Array, left: Array, right: Array, scale: Array | float = 1) -> Array:
+  """Computes scale (target - left right) with hundreds of times less rounding than the plain formula.
 
   The leading digits of both factors are multiplied exactly, so nothing is lost where target and product
   cancel. Costs three products of the same size.
@@ -21,21 +23,33 @@ def subtract_product(target: Array, left: Array, right: Array) -> Array:
     target: [n] or [n, k].
     left: [n, R].
     right: [R] or [R, k].
+    scale: [n] or [], of the rows.
   """
+  scales = jnp.broadcast_to(jnp.asarray(scale, target.dtype), left.shape[:1])
   terms = left.shape[1]
   if terms == 0:
-    return target
+    return scale_rows(target, scales)
   digits = jnp.finfo(left.dtype).nmant + 1
   bits = (digits - (terms - 1).bit_length()) // 2
-  high_left, low_left = _split(left, bits, axis=1)
-  high_right, low_right = _split(right, bits, axis=0)
-  rest = target - matmul(high_left, high_right)
-  return rest - (matmul(high_left, low_right) + matmul(low_left, right))
+  high_right, low_right = _split(right, bits)
+
+  def row(parts: tuple[Array, Array, Array]) -> Array:
+    target, left, scale = parts
+    high_left, low_left = _split(left, bits)
+    rest = target - matmul(high_left, high_right)
+    return scale * (rest - (matmul(high_left, low_right) + matmul(low_left, right)))
+
+  return jax.lax.map(row, (target, left, scales), batch_size=ROWS)
 
 
-def _split(x: Array, bits: int, axis: int) -> tuple[Array, Array]:
-  """Splits x into its leading bits, counted from the largest entry along an axis, and the remainder."""
-  exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=axis, keepdims=True))[1]
+def scale_rows(matrix: Array, scale: Array) -> Array:
+  """Multiplies the rows of a matrix [n, R], or the entries of a vector [n], by a scale [n] or []."""
+  return matrix * (scale[:, None] if scale.ndim and matrix.ndim == 2 else scale)
+
+
+def _split(x: Array, bits: int) -> tuple[Array, Array]:
+  """Splits x into its leading bits, counted from the largest entry on axis 0, and the rest."""
+  exponent = jnp.frexp(jnp.max(jnp.abs(x), axis=0, keepdims=True))[1]
   unit = jnp.ldexp(jnp.ones_like(x, shape=exponent.shape), exponent - bits)
   high = jnp.round(x / unit) * unit
   return high, x - high

@@ -30,9 +30,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg.capacitance import Capacitance, capacitance, scale_rows
-from structured_obs.linalg.image_by_image import image_by_image
-from structured_obs.linalg.products import matmul, subtract_product
+from structured_obs.linalg.capacitance import Capacitance, capacitance, quick_capacitance
+from structured_obs.linalg.image_by_image import quick_or_careful
+from structured_obs.linalg.products import matmul, scale_rows, subtract_product
 
 Array = jax.Array
 SymbolicZero = jax.custom_derivatives.SymbolicZero
@@ -103,14 +103,18 @@ def _correction(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tup
 
   def correct(state):
     coefficients = matmul(cap.rotation, z)
-    accurate = subtract_product(residual, cap.factor, coefficients) * cap.inverse_scale
+    accurate = subtract_product(residual, cap.factor, coefficients, cap.inverse_scale)
     # z has no digits left for the last step; the residual has.
     step = matmul(cap.inner.T, matmul(cap.inner, matmul(accurate, cap.basis) - z))
     return accurate - matmul(cap.basis, step) - rest, step, jnp.zeros_like(state[2])
 
-  rounding = jnp.finfo(z.dtype).eps * jnp.linalg.norm(residual * cap.inverse_scale - rest)
-  state = jnp.zeros_like(rest), jnp.zeros_like(z), rounding
+  state = jnp.zeros_like(rest), jnp.zeros_like(z), _rounding(cap, residual, rest)
   return jax.lax.while_loop(lambda state: state[2] > MAX_ROUNDING, correct, state)[:2]
+
+
+def _rounding(cap: Capacitance, residual: Array, rest: Array) -> Array:
+  """About what rounding in rest = t - B z costs, [], nats."""
+  return jnp.finfo(rest.dtype).eps * jnp.linalg.norm(residual * cap.inverse_scale - rest)
 
 
 def whiten_symmetrically(cap: Capacitance, residual: Array) -> Array:
@@ -165,25 +169,42 @@ log_density.defjvp(_log_density_jvp, symbolic_zeros=True)
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _derivatives(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
   """The log density [] and its derivatives by the wanted of 'residual', 'factor' and 'diag'."""
+  if factor.shape[1] == 0:  # no care is needed, and none is taken
+    return _carefully(wanted, residual, factor, diag)
   return _image_by_image(wanted)(residual, factor, diag)
 
 
 @_derivatives.defjvp
 def _derivatives_jvp(wanted, primals, tangents):
   # What vmap maps one by one cannot be transposed; the formulas themselves can.
-  return jax.jvp(functools.partial(_formulas, wanted), primals, tangents)
+  return jax.jvp(functools.partial(_carefully, wanted), primals, tangents)
 
 
 @functools.cache
 def _image_by_image(wanted: tuple[str, ...]):
-  return image_by_image(functools.partial(_formulas, wanted))
+  return quick_or_careful(*(functools.partial(function, wanted) for function in (_quickly, _carefully)))
 
 
-def _formulas(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
-  # With g = Sigma^-1 r: d/dr = -g, d/dP = g c^T - Sigma^-1 P, d/dD = (g^2 - diag Sigma^-1) / 2.
-  inverse_scale = jax.lax.rsqrt(diag)
-  cap = capacitance(factor, inverse_scale)
+def _carefully(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
+  cap = capacitance(factor, jax.lax.rsqrt(diag))
   whitened = whiten(cap, residual)
+  # Derivatives wait for the whitening, which makes room for them: P is not needed any more.
+  inner = jnp.where(jnp.any(jnp.isnan(whitened.residual)), jnp.nan, cap.inner)
+  return _formulas(wanted, diag, cap._replace(inner=inner), whitened)
+
+
+def _quickly(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
+  """The same for columns far from dependent and residuals not too large, and whether they are, []."""
+  cap, reliable = quick_capacitance(factor, jax.lax.rsqrt(diag))
+  zero = jnp.zeros_like(cap.inner, shape=cap.inner.shape[:1])
+  whitened = Whitened(*_refine(cap, residual * cap.inverse_scale, zero))
+  good = reliable & (_rounding(cap, residual, whitened.residual) <= MAX_ROUNDING)
+  return _formulas(wanted, diag, cap, whitened), good
+
+
+def _formulas(wanted: tuple[str, ...], diag: Array, cap: Capacitance, whitened: Whitened):
+  # With g = Sigma^-1 r: d/dr = -g, d/dP = g c^T - Sigma^-1 P, d/dD = (g^2 - diag Sigma^-1) / 2.
+  inverse_scale = cap.inverse_scale
   solved = whitened.residual * inverse_scale
   half = cap.half if {'factor', 'diag'} & set(wanted) else cap.basis
   gradients = []

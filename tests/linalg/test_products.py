@@ -11,7 +11,7 @@ from structured_obs.linalg import products
 @pytest.mark.parametrize('shape', [(25,), (25, 4)], ids=str)
 def test_what_cancels_keeps_its_digits(shape: tuple[int, ...]):
   rng = np.random.default_rng(0)
-  left = rng.normal(size=(200, 25)).astype(np.float32)
+  left = rng.normal(size=(products.ROWS + 200, 25)).astype(np.float32)  # more than one block of rows
   right = rng.normal(size=shape).astype(np.float32)
   exact = np.asarray(left, np.float64) @ np.asarray(right, np.float64)
   target = exact.astype(np.float32)  # only the rounding of the target is left
@@ -28,3 +28,9 @@ def test_rows_and_columns_of_zeros_or_none():
   zeros = jnp.zeros((3, 2), jnp.float32)
   np.testing.assert_array_equal(products.subtract_product(target, zeros, zeros[0]), target)
   np.testing.assert_array_equal(products.subtract_product(target, zeros[:, :0], zeros[0, :0]), target)
+
+
+def test_rows_are_scaled():
+  target, scale = np.ones((3,), np.float32), np.array([1, 2, 4], np.float32)
+  actual = products.subtract_product(target, target[:, None], np.array([0.25], np.float32), scale)
+  np.testing.assert_array_equal(actual, 0.75 * scale)

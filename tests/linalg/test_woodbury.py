@@ -92,6 +92,27 @@ def test_float32_whitening_of_a_batch_of_all_kinds():
     _check({name: value[i] for name, value in actual.items()}, _exact(*problem))
 
 
+def _exact_log_density(residual: Any, factor: Any, diag: Any) -> float:
+  found = _exact(residual, factor, diag)
+  squares = np.sum(found['residual'] ** 2) + np.sum(found['coefficients'] ** 2)
+  log_det = np.sum(np.log(np.asarray(diag, np.float64))) + found['log_det']
+  return -0.5 * (SIZE * np.log(2 * np.pi) + log_det + squares)
+
+
+def test_log_density_of_an_image_does_not_depend_on_the_others():
+  """Whatever path they take, one of them without a number."""
+  problems = [_problem(kind) for kind in KINDS]
+  expected = [_exact_log_density(*problem) for problem in problems] + [np.nan]
+  problems.append((np.full(SIZE, np.nan, np.float32), *problems[0][1:]))
+  function = jax.jit(jax.vmap(jax.value_and_grad(woodbury.log_density, argnums=(0, 1, 2))))
+  order = np.roll(np.arange(len(problems)), 3)
+  stacked = [np.stack(parts) for parts in zip(*problems, strict=True)]
+  found, rolled = function(*stacked), function(*(part[order] for part in stacked))
+  np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=0.02)
+  assert all(np.all(np.isfinite(gradient[:-1])) for gradient in found[1])
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[order], b), found, rolled)
+
+
 @pytest.mark.parametrize('where', range(3))
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_bad_numbers_end_in_no_number(where: int, value: float):
