@@ -143,9 +143,10 @@ def test_unseen_pixels_of_a_noisy_image_are_not_read(case: Case):
     nothing = jnp.full_like(noisy, jnp.nan)
     other, prior = gaussian.posterior_mean(family, params, nothing, one_noise)
     given = gaussian.condition(family, params, noisy, jnp.asarray(OBSERVED))
-    shown: Any = mean, variance, given.mean, given.variance, given.sample(jax.random.key(0))
+    shown: list[Any] = [mean, variance, given.mean, given.variance, given.sample(jax.random.key(0))]
+    shown += [other, prior]
     rest = given.log_prob(jnp.where(OBSERVED, jnp.nan, 0.1 * jnp.ones(IMAGE, dtype)))
-    return sum(map(jnp.sum, (*shown, other, prior))) + rest, (*shown, other, prior)
+    return sum(map(jnp.sum, shown)) + rest, tuple(shown)
 
   @jax.jit
   def derivatives(outputs, noisy, noise, one_noise):

@@ -31,6 +31,7 @@ def test_rows_and_columns_of_zeros_or_none():
 
 
 def test_rows_are_scaled():
-  target, scale = np.ones((3,), np.float32), np.array([1, 2, 4], np.float32)
-  actual = products.subtract_product(target, target[:, None], np.array([0.25], np.float32), scale)
-  np.testing.assert_array_equal(actual, 0.75 * scale)
+  target, scale = jnp.ones((3,), jnp.float32), jnp.asarray([1, 2, 4], jnp.float32)
+  quarter = jnp.asarray([0.25], jnp.float32)
+  actual = products.subtract_product(target, target[:, None], quarter, scale)
+  np.testing.assert_array_equal(actual, jnp.asarray(0.75, jnp.float32) * scale)
