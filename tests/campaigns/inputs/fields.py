@@ -1,6 +1,7 @@
 """Values that no field of the configuration can have, generated from its dataclasses."""
 
 import atexit
+import contextlib
 import dataclasses
 import functools
 import math
@@ -81,7 +82,8 @@ def _run(section: str, field: str, value: Any, possible: bool, folder: Path) -> 
   config = base()
   part = dataclasses.replace(getattr(config, section), **{field: value})
   config = dataclasses.replace(config, **{section: part})
-  start(config, folder)
+  with contextlib.chdir(folder):  # 'unknown' is a good name of a folder
+    start(config, folder)
   outcomes.expect(possible, 'accepted')
   return outcomes.ACCEPTED
 
