@@ -169,7 +169,7 @@ log_density.defjvp(_log_density_jvp, symbolic_zeros=True)
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _derivatives(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
   """The log density [] and its derivatives by the wanted of 'residual', 'factor' and 'diag'."""
-  if factor.shape[1] == 0:  # no care is needed, and none is taken
+  if factor.shape[1] == 0:  # nothing to factorise: one way is enough
     return _carefully(wanted, residual, factor, diag)
   return _image_by_image(wanted)(residual, factor, diag)
 
