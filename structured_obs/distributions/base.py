@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import iterative
+from structured_obs.linalg import products
 
 Array = jax.Array
 P = TypeVar('P')  # a family's parameters: a NamedTuple of arrays, one image
@@ -279,7 +279,7 @@ def checked_temperature(temperature: Array | float, like: Array) -> Array:
 
 def root_mean_square(x: Array) -> Array:
   """Root of the mean square of all entries, of any scale; its derivative at 0 is 0. []."""
-  unit = iterative.power_of_two(x)
+  unit = products.power_of_two(x)
   mean = jnp.mean(jnp.square(x / unit))
   return jnp.where(mean > 0, unit * jnp.sqrt(jnp.where(mean > 0, mean, 1)), mean)
 

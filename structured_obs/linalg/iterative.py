@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.sparse import linalg as sparse_linalg
 
+from structured_obs.linalg.products import power_of_two
+
 Array = jax.Array
 Matvec = Callable[[Array], Array]  # [n] -> [n]
 
@@ -92,19 +94,6 @@ def conjugate_gradient(
   norm = jnp.linalg.norm(right / unit)
   error = jax.lax.stop_gradient(matvec(found / unit)) - right / unit
   return Solution(value, jnp.linalg.norm(error) / jnp.where(norm > 0, norm, 1), iterations)
-
-
-def power_of_two(v: Array) -> Array:
-  """Power of two above the largest magnitude of any entry; 2 if that is 0 or not finite. [].
-
-  Dividing by it is exact, and keeps squares away from both ends of the type. It has no derivative.
-  """
-  info = jnp.finfo(v.dtype)
-  largest = jnp.max(jnp.abs(jax.lax.stop_gradient(v)), initial=0)
-  largest = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
-  # A power of two whose reciprocal is a normal number too.
-  exponent = jnp.clip(jnp.frexp(largest)[1], info.minexp + 2, -info.minexp - 2)
-  return jnp.ldexp(jnp.ones_like(largest), exponent)
 
 
 def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigenpairs:

@@ -1,4 +1,4 @@
-"""Matrix products in full precision, and differences with them in which no leading digits are lost."""
+"""Matrix products in full precision, differences with them that lose no leading digits, and units."""
 
 import functools
 
@@ -45,6 +45,19 @@ def subtract_product(target: Array, left: Array, right: Array, scale: Array | fl
 def scale_rows(matrix: Array, scale: Array) -> Array:
   """Multiplies the rows of a matrix [n, R], or the entries of a vector [n], by a scale [n] or []."""
   return matrix * (scale[:, None] if scale.ndim and matrix.ndim == 2 else scale)
+
+
+def power_of_two(v: Array) -> Array:
+  """Power of two above the largest magnitude of any entry; 2 if that is 0 or not finite. [].
+
+  Dividing by it is exact, and keeps squares away from both ends of the type. It has no derivative.
+  """
+  info = jnp.finfo(v.dtype)
+  largest = jnp.max(jnp.abs(jax.lax.stop_gradient(v)), initial=0)
+  largest = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
+  # A power of two whose reciprocal is a normal number too.
+  exponent = jnp.clip(jnp.frexp(largest)[1], info.minexp + 2, -info.minexp - 2)
+  return jnp.ldexp(jnp.ones_like(largest), exponent)
 
 
 def _split(x: Array, bits: int) -> tuple[Array, Array]:

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 
 from structured_obs.linalg.capacitance import Capacitance, capacitance, quick_capacitance
 from structured_obs.linalg.image_by_image import quick_or_careful
-from structured_obs.linalg.products import matmul, scale_rows, subtract_product
+from structured_obs.linalg.products import matmul, power_of_two, scale_rows, subtract_product
 
 Array = jax.Array
 SymbolicZero = jax.custom_derivatives.SymbolicZero
@@ -74,18 +74,21 @@ def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Arra
   Returns:
     rest [n] and z [R].
   """
-  eps = jnp.finfo(target.dtype).eps
+  eps, unit = jnp.finfo(target.dtype).eps, power_of_two(jnp.concatenate([target, offset]))
+
+  def squared_norm(x: Array) -> Array:
+    return jnp.sum(jnp.square(x / unit))
 
   def going(state) -> Array:
     rest, z, error, count = state
-    return (error > eps * (jnp.sum(jnp.square(rest)) + jnp.sum(jnp.square(z)))) & (count < MAX_STEPS)
+    return (error > eps * (squared_norm(rest) + squared_norm(z))) & (count < MAX_STEPS)
 
   def step(state):
     rest, z, _, count = state
     white = matmul(cap.inner, matmul(rest, cap.basis) - z - offset)
     z = z + matmul(cap.inner.T, white)
     # |white|^2 is what the quadratic form was above its minimum before this step.
-    return target - matmul(cap.basis, z), z, jnp.sum(jnp.square(white)), count + 1
+    return target - matmul(cap.basis, z), z, squared_norm(white), count + 1
 
   start = step((target, jnp.zeros_like(offset), None, 0))
   return jax.lax.while_loop(going, step, start)[:2]

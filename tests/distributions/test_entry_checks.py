@@ -203,7 +203,7 @@ def _as(kind: Callable[[Any], Any], params: Any) -> Any:
 @each(CASES)
 def test_arrays_of_numpy_are_parameters(case: Case):
   family, params = cases.family_of(case), cases.random_params(case)
-  x: Any = np.zeros(IMAGE, cases.default_dtype())
+  x: Any = -np.ones(IMAGE, cases.default_dtype())  # a gray level of any grid
   for name, operation in _own_operations(family).items():
     jax.tree.map(
       functools.partial(np.testing.assert_array_equal, err_msg=name),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.linalg import iterative
+from structured_obs.linalg import iterative, products
 
 
 def spd(size: int, condition: float, seed: int = 0):
@@ -86,12 +86,12 @@ def test_top_eigenpairs_are_of_any_scale(monkeypatch, dense_size):
 def test_power_of_two():
   nothing = {0.0: 2.0, np.nan: 2.0, np.inf: 2.0}
   for value, expected in {3.0: 4.0, -1.0: 2.0, **nothing}.items():
-    found = iterative.power_of_two(jnp.asarray([0, value], jnp.float32))
+    found = products.power_of_two(jnp.asarray([0, value], jnp.float32))
     assert float(found) == expected, value
   for value in (3e38, 2e-38):
-    found = iterative.power_of_two(jnp.asarray([value], jnp.float32))
+    found = products.power_of_two(jnp.asarray([value], jnp.float32))
     assert 0 < float(1 / found) < np.inf
-  assert iterative.power_of_two(jnp.zeros(0, jnp.float32)) == 2
+  assert products.power_of_two(jnp.zeros(0, jnp.float32)) == 2
 
 
 @pytest.mark.parametrize('rhs', [jnp.ones((2, 2)), jnp.ones(3, int), jnp.ones(())])
