@@ -154,8 +154,8 @@ def test_conditionals_are_linear_at_any_scale(case: Case):
     return given.mean, gaussian.posterior_mean(problem.family, params, x, 0.1)[0]
 
   x = problem.x.astype(jnp.float32)
-  # Large residuals of low rank are whitened with less rounding, and the solve of this case amplifies what
-  # differs by its condition number of 1e5.
+  # Large residuals of low rank are whitened with less rounding, and the solve of this case amplifies
+  # differences by its condition number of 1e5.
   error = 2e-2 if case.generic else 1e-6
   for scale in (2.0**-100, 2.0**-70, 2.0**70, 2.0**100):
     for one, other in zip(of(scale * x), of(x), strict=True):
