@@ -28,7 +28,7 @@ _CONFIG = flags.define_config()
 _WORKDIR = flags.define_path('workdir', '', 'Directory of all runs.')
 _VARIANTS = absl_flags.DEFINE_list('variants', [], "Variants of the config file; '' for all it names.")
 _SEEDS = absl_flags.DEFINE_list('seeds', [], "Of the trainings; '' for the config's.")
-_NUM_IMAGES = flags.define_integer('num_images', 0, 'The first so many test images; 0 for all.', 0)
+_NUM_IMAGES = flags.define_integer('num_images', 0, 'Use only the first N test images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
 _FEATURES = absl_flags.DEFINE_string(
   'features', compared.DEFAULT.features, 'As of launch.evaluate.'

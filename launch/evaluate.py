@@ -40,7 +40,7 @@ _FEATURES = absl_flags.DEFINE_string(
   'features', compared.DEFAULT.features,
   f'Network that images are compared in: {", ".join(extractors.FORMS)}.',
 )
-_NUM_IMAGES = flags.define_integer('num_images', 0, 'The first so many; 0 for all.', 0)
+_NUM_IMAGES = flags.define_integer('num_images', 0, 'Use only the first N images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
 _SEED = flags.define_integer('seed', 0, 'Of the dequantisation and the latents.', 0)
 

@@ -9,7 +9,7 @@ from structured_obs.train import names
 
 
 class Mistake(ValueError):
-  """A command line that cannot be right; the message is one sentence."""
+  """An invalid command line; the message is one sentence."""
 
 
 class PathParser(flags.ArgumentParser[str]):

@@ -29,10 +29,10 @@ from structured_obs.train import finished
 
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
-_NUM_IMAGES = flags.define_integer('num_images', 64, 'The first so many; 0 for all.', 0)
+_NUM_IMAGES = flags.define_integer('num_images', 64, 'Use only the first N images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 8, 'Draws of the latents of each image.', 1)
 _MODE = absl_flags.DEFINE_enum('sample_mode', 'sample', stages.SAMPLE_MODES, 'How to draw an image.')
-_FILES = flags.define_paths('files', 'Image files, in the place of the test split.')
+_FILES = flags.define_paths('files', 'Image files, instead of the test split.')
 _SMALL = absl_flags.DEFINE_bool('small', False, 'The files are small images themselves.')
 _BATCH_SIZE = flags.define_integer('batch_size', 64, 'Images at a time.', 1)
 _SEED = flags.define_integer('seed', 0, 'Of all that is drawn.', 0)

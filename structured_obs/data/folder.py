@@ -18,7 +18,7 @@ from structured_obs.data import decode, labels, notes, sources, tree
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter's lock
 MAX_MEMBER = 1 << 30  # bytes of one file of a zip archive, unpacked
-_KINDS = 5  # at most so many kinds of other files are named
+_KINDS = 5  # kinds of other files that are named, at most
 
 
 class _Listing(NamedTuple):

@@ -59,7 +59,7 @@ def moments(images: np.ndarray, k: int, convert: Convert | None = None) -> Momen
     convert: of a few images to the floats that are meant; None takes them as they are.
 
   Raises:
-    TypeError, ValueError: k or the images' shape cannot be, or a value of them is not finite.
+    TypeError, ValueError: k or the images' shape is invalid, or a value of them is not finite.
   """
   _check(images, k)
   convert = convert or (lambda batch: batch)
