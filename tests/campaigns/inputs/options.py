@@ -1,4 +1,4 @@
-"""Options of the families that cannot be, generated from their signatures."""
+"""Invalid options of the families, generated from their signatures."""
 
 import functools
 import math
