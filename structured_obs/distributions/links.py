@@ -165,8 +165,14 @@ def present(pattern: Pattern, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def checked(params: Any) -> Any:
-  """The same record of arrays with `mean`, `log_diag`, `off_diag` and `cross`; checks their shapes."""
-  return base.checked(params, log_diag=(...,), off_diag=(..., None), cross=(..., None))
+  """The same record of arrays with `mean`, `log_diag`, `off_diag` and `cross`; checks their shapes.
+
+  Raises:
+    ValueError: the shapes do not match, or no pattern has these numbers of links.
+  """
+  params = base.checked(params, log_diag=(...,), off_diag=(..., None), cross=(..., None))
+  pattern(params.mean.shape[-1], params.off_diag.shape[-1], params.cross.shape[-1])
+  return params
 
 
 def factor(params: Any) -> tuple[Pattern, Factor]:
