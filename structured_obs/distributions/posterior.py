@@ -34,6 +34,10 @@ MAX_DENSE_SIZE = 4096  # pixels up to which a dense [D, D] matrix is formed unas
 WORST_RESIDUAL = 1e-2  # relative; a mean from a worse solve is NaN
 SMALL = 1e-24  # added to t^2 under a root: variances are even in t and have a derivative by t^2 at 0
 
+# A product is part of several systems, and of each several times over: as a program of its own it is
+# traced once for each shape.
+_traced_once = functools.cache(jax.jit)
+
 
 class Shares(NamedTuple):
   """What a prior and a noisy observation of one number each add to its posterior mean. They sum to 1."""
@@ -113,7 +117,7 @@ def posterior_mean(
   seen = jnp.where(unseen, 0, jax.lax.rsqrt(1 + jnp.where(unseen, 0, noise)))
   hidden = shares(jnp.ones_like(mean), noise).prior
   residual = jnp.where(unseen, 0, noisy - mean)
-  moved, solution = _solve(family, params, hidden, seen, residual, None)
+  moved, solution = _solve(family, params, hidden, seen, residual, masked=False)
   moved = jnp.where(solution.residual < WORST_RESIDUAL, moved, jnp.nan)
   scale = jnp.sqrt(hidden + SMALL)
   regular = _regularized(family, params, scale, jnp.square(seen))
@@ -130,27 +134,32 @@ def too_dense(operation: str, size: int, max_size: int) -> ValueError:
 
 
 def _fill_in(family, params, observed, x) -> tuple[Array, iterative.Solution]:
-  """Conditional mean at the unobserved pixels, and the solve behind it.
-
-  The covariance's own product, masked, is an approximate inverse of the precision's block.
-  """
-  mean, multiply = family.mean(params), _primitives(family).covariance_matvec
+  """Conditional mean at the unobserved pixels, and the solve behind it."""
+  mean = family.mean(params)
   hidden = (~observed).astype(mean.dtype)
-
-  def covariance(v: Array) -> Array:
-    return jnp.where(observed, v, multiply(params, hidden * v))
-
   residual = jnp.where(observed, x - mean, 0)
-  moved, solution = _solve(family, params, hidden, 1 - hidden, residual, covariance)
+  moved, solution = _solve(family, params, hidden, 1 - hidden, residual, masked=True)
   # The iteration ends at once where something is NaN, with what it began with.
   moved = jnp.where(solution.residual < WORST_RESIDUAL, moved, jnp.nan)
   return jnp.where(observed, x, mean + moved), solution
 
 
-def _solve(family, params, hidden, seen, residual, precondition) -> tuple[Array, iterative.Solution]:
-  """E[image] - mean for t^2 = hidden and s = seen, and the solve behind it."""
-  multiply = functools.partial(_primitives(family).precision_matvec, params)
+@functools.partial(jax.jit, static_argnames=('family', 'masked'))
+def _solve(
+  family: Family, params: Any, hidden: Array, seen: Array, residual: Array, masked: bool
+) -> tuple[Array, iterative.Solution]:
+  """E[image] - mean for t^2 = hidden and s = seen, and the solve behind it.
+
+  Where each pixel is seen exactly or not at all (`masked`), the covariance's own product, masked, is an
+  approximate inverse of the precision's block.
+  """
+  primitives = _primitives(family)
+  multiply = functools.partial(_traced_once(primitives.precision_matvec), params)
+  covariance = functools.partial(_traced_once(primitives.covariance_matvec), params)
   root = jnp.sqrt(hidden)
+
+  def precondition(v: Array) -> Array:
+    return jnp.where(hidden > 0, covariance(hidden * v), v)
 
   def flat(operation):
     return lambda v: operation(v.reshape(residual.shape)).reshape(-1)
@@ -164,7 +173,7 @@ def _solve(family, params, hidden, seen, residual, precondition) -> tuple[Array,
     solution = iterative.conjugate_gradient(
       flat(lambda v: root * multiply(root * v) + jnp.square(seen) * v),
       (root * (a + seen * b - multiply(seen * b))).reshape(-1),
-      None if precondition is None else flat(precondition),
+      flat(precondition) if masked else None,
     )
     u = seen * b + root * solution.value.reshape(b.shape)
     return (u, seen * (a - multiply(u)) + seen * u - b), solution
