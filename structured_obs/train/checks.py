@@ -112,10 +112,10 @@ def coupling(config: Config) -> str:
   objective, model = config.objective, config.model
   whole = {
     "--config.model.norm='batch'": model.norm == 'batch',
-    'model.optimal_scale': model.optimal_scale,
-    '--config.objective.kl_bound, a constraint on a mean,': objective.kl_bound > 0,
-    '--config.objective.entropy_bound, a constraint on a mean,': objective.entropy_bound > 0,
-    'objective.white_steps': objective.white_steps > 0 and not objective.reconstruction,
+    '--config.model.optimal_scale': model.optimal_scale,
+    '--config.objective.kl_bound, a constraint on a mean': objective.kl_bound > 0,
+    '--config.objective.entropy_bound, a constraint on a mean': objective.entropy_bound > 0,
+    '--config.objective.white_steps': objective.white_steps > 0 and not objective.reconstruction,
   }
   return next((name for name, holds in whole.items() if holds), '')
 

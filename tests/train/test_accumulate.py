@@ -70,11 +70,11 @@ def test_a_device_cuts_its_images_evenly_and_carries_no_statistics():
 @pytest.mark.parametrize(
   ('section', 'fields', 'named'),
   [
-    ('model', {'norm': 'batch'}, "model.norm='batch'"),
-    ('model', {'optimal_scale': True}, 'model.optimal_scale'),
-    ('objective', {'kl_bound': 3.0}, 'objective.kl_bound, a constraint on a mean,'),
-    ('objective', {'entropy_bound': 3.0}, 'objective.entropy_bound, a constraint'),
-    ('objective', {'white_steps': 5}, 'objective.white_steps'),
+    ('model', {'norm': 'batch'}, "--config.model.norm='batch',"),
+    ('model', {'optimal_scale': True}, '--config.model.optimal_scale,'),
+    ('objective', {'kl_bound': 3.0}, '--config.objective.kl_bound, a constraint on a mean,'),
+    ('objective', {'entropy_bound': 3.0}, '--config.objective.entropy_bound, a constraint on a mean,'),
+    ('objective', {'white_steps': 5}, '--config.objective.white_steps,'),
   ],
 )
 def test_what_couples_a_batch_is_refused(section: str, fields: dict[str, Any], named: str):
