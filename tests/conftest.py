@@ -3,18 +3,21 @@
 By default the tests run in float64 (jax's x64 mode), compiled with few of XLA's optimizations, as most
 of their time is compilation. `pytest tests/distributions --float32` runs them with x64 off and compiled
 as users' programs are: tolerances follow the precision, and tests marked `x64` are skipped, which need
-float64 or do not depend on precision. Both runs forbid implicit promotion of dtypes and ranks and see
-four CPU devices.
+float64 or do not depend on precision. Tests marked `float32` are about float32 arrays in any mode, and run
+there alone. Both runs forbid implicit promotion of dtypes and ranks and see four CPU devices.
 """
 
+import gc
 import os
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import jax
+import psutil
 import pytest
 
 NUM_DEVICES = 4
+MOST_MEMORY = 5 * 2**30  # bytes of one process; the programs that it has compiled are then forgotten
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,13 +25,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-  about = 'x64: needs float64, or does not depend on precision; skipped under --float32'
-  config.addinivalue_line('markers', about)
+  for about in (
+    'x64: needs float64, or does not depend on precision; skipped under --float32',
+    'float32: about float32 arrays in any mode; runs under --float32 alone',
+  ):
+    config.addinivalue_line('markers', about)
   jax.config.update('jax_enable_x64', not config.getoption('--float32'))
   jax.config.update('jax_disable_most_optimizations', not config.getoption('--float32'))
   jax.config.update('jax_numpy_dtype_promotion', 'strict')
   jax.config.update('jax_numpy_rank_promotion', 'raise')
   jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
+  # Tracing makes many objects and hardly any cycles: the usual threshold takes a seventh of a run.
+  gc.set_threshold(200_000, 20, 100)
   if config.pluginmanager.has_plugin('cacheprovider'):
     _persist_compilations(config)
 
@@ -37,7 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def _forget_compiled_programs():
   """Bounds the memory of a long run; what is compiled stays in the persistent cache."""
   yield
-  jax.clear_caches()
+  if psutil.Process().memory_info().rss > MOST_MEMORY:
+    jax.clear_caches()
 
 
 def _persist_compilations(config: pytest.Config) -> None:
@@ -51,9 +60,7 @@ def _persist_compilations(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-  if not config.getoption('--float32'):
-    return
-  skip = pytest.mark.skip(reason='needs float64')
-  for item in items:
-    if item.get_closest_marker('x64'):
-      item.add_marker(skip)
+  other = 'x64' if config.getoption('--float32') else 'float32'
+  out = [item for item in items if item.get_closest_marker(other)]
+  config.hook.pytest_deselected(items=out)
+  items[:] = [item for item in items if not item.get_closest_marker(other)]

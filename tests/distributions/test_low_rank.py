@@ -40,6 +40,7 @@ def _dense(params: LowRank) -> tuple[Any, Any]:
   return np.asarray(params.mean, np.float64).ravel(), factor @ factor.T + np.diag(diag)
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize('by_pixel', [False, True], ids=['scalar', 'by pixel'])
 @pytest.mark.parametrize(
   ('image', 'error'), [((64, 64, 1), 0.05), (IMAGE, 0.05), ((218, 178, 3), 1.0)], ids=str
@@ -64,6 +65,7 @@ def test_float32_log_prob_at_the_papers_settings(
     assert abs(error) * 1e-5 < 1e-6 * x.size
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize('largest', [1.0, 20.0])
 @pytest.mark.parametrize('decades', [2, 3, 4, 5])
 def test_float32_log_prob_with_a_spread_spectrum(largest: float, decades: int):
@@ -76,6 +78,7 @@ def test_float32_log_prob_with_a_spread_spectrum(largest: float, decades: int):
   assert _relative(gradient.cov_factor, expected.d_factor) < 2e-3
 
 
+@pytest.mark.float32
 def test_float32_log_prob_with_columns_over_five_decades():
   factor = reference.independent_columns(SIZE, 25, 0.3 * np.logspace(0, -5, 25))
   params, x = reference.well_specified(factor, IMAGE)
@@ -94,6 +97,7 @@ ALMOST_DEPENDENT = {
 }
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize(
   ('columns', 'scale', 'difference', 'variance'), ALMOST_DEPENDENT.values(), ids=ALMOST_DEPENDENT
 )
@@ -112,6 +116,7 @@ def test_float32_log_prob_of_almost_dependent_columns(
   assert abs(float(gradient.cov_diag) - np.sum(expected.d_diag)) * variance < 1e-6 * SIZE
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize('difference', [1e-5, 1])
 def test_float32_conditional(difference: float):
   """The mean at hidden pixels, in standard deviations, and the density of what they hide."""
@@ -194,6 +199,7 @@ def test_variances_that_are_none_give_nan(variance: float, by_pixel: bool):
   assert np.isnan(low_rank.variance(params)[0, 1, 0])
 
 
+@pytest.mark.float32
 def test_entropy_floor():
   """The floor that the paper's slack at full CelebA size stands above: -504,939.87 nats."""
   image = (218, 178, 3)
@@ -220,6 +226,7 @@ def test_impossible_options_are_refused(options: dict[str, Any]):
     low_rank.family(**options)
 
 
+@pytest.mark.float32
 def test_batched_gradients_survive_two_cores():
   """Batched LAPACK calls can hang the CPU backend for ever; the test's timeout would show it."""
   params, x = reference.well_specified(reference.independent_columns(3072, 25), (32, 32, 3))

@@ -11,6 +11,7 @@ from structured_obs.linalg import dense
 from tests.distributions import low_rank_reference as reference
 
 
+@pytest.mark.float32
 def test_float32_parts_of_a_large_misfit():
   """The sum itself is off by the spacing of float32 at -5e7 nats, which is 4."""
   image = (218, 178, 3)

@@ -7,6 +7,8 @@ import pytest
 
 from structured_obs.linalg import products
 
+pytestmark = pytest.mark.float32
+
 
 @pytest.mark.parametrize('shape', [(25,), (25, 4)], ids=str)
 def test_what_cancels_keeps_its_digits(shape: tuple[int, ...]):

@@ -76,6 +76,7 @@ def _check(actual: Any, expected: dict[str, Any]) -> None:
     np.testing.assert_allclose(actual[name], value, rtol=0, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize('kind', KINDS)
 def test_float32_whitening(kind: str):
   problem = _problem(kind)
@@ -84,6 +85,7 @@ def test_float32_whitening(kind: str):
   _check(actual, _exact(*problem))
 
 
+@pytest.mark.float32
 def test_float32_whitening_of_a_batch_of_all_kinds():
   """Each image takes the path that it needs."""
   problems = [_problem(kind) for kind in KINDS]
@@ -99,6 +101,7 @@ def _exact_log_density(residual: Any, factor: Any, diag: Any) -> float:
   return -0.5 * (SIZE * np.log(2 * np.pi) + log_det + squares)
 
 
+@pytest.mark.float32
 def test_log_density_of_an_image_does_not_depend_on_the_others():
   """Whatever path they take, one of them without a number."""
   problems = [_problem(kind) for kind in KINDS]
@@ -113,6 +116,7 @@ def test_log_density_of_an_image_does_not_depend_on_the_others():
   jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[order], b), found, rolled)
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize('where', range(3))
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_bad_numbers_end_in_no_number(where: int, value: float):
@@ -123,6 +127,7 @@ def test_bad_numbers_end_in_no_number(where: int, value: float):
   assert not np.isfinite(squares) or (where, value) == (2, np.inf)  # a pixel of infinite noise is unseen
 
 
+@pytest.mark.float32
 def test_refinement_goes_by_the_residual():
   """An inexact factorisation costs steps, not digits; a fixed number of them would leave percents."""
   residual, factor, diag = _problem('independent and large')
