@@ -18,11 +18,13 @@ def make(size: tuple[float, float]) -> Any:
   return figure
 
 
-def axes(figure: Any, corner: tuple[float, float], shape: tuple[float, float]) -> Any:
-  """Axes with this lower left corner (x, y) and of this shape (height, width), in inches."""
+def inches(figure: Any) -> Any:
+  """Axes over a whole figure without anything of their own, in inches from its lower left corner."""
+  axes = figure.add_axes((0, 0, 1, 1))
+  axes.set_axis_off()
   width, height = figure.get_size_inches()
-  box = corner[0] / width, corner[1] / height, shape[1] / width, shape[0] / height
-  return figure.add_axes(box)
+  axes.set(xlim=(0, width), ylim=(0, height), autoscale_on=False)
+  return axes
 
 
 def save(figure: Any, path: str | Path) -> Path:

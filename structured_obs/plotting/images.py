@@ -62,6 +62,7 @@ def image_rows(
   top = 0.08 + 0.3 * bool(title) + 0.2 * bool(columns)
   size = max(left + count * width, 0.09 * len(title)) + 0.08, top + sum(heights) + 0.05
   figure = figures.make(size)
+  axes = figures.inches(figure)  # one for all images: axes take longer to make than an image to draw
   if title:
     figure.text(0.1 / size[0], 1 - 0.1 / size[1], title, va='top', fontsize=9, color=figures.INK)
   bottom = size[1] - top
@@ -72,7 +73,7 @@ def image_rows(
     for i in range(len(row.images)):
       corner = left + i * width, bottom + (height - shape[0]) / 2
       if i not in row.empty:
-        _draw(figures.axes(figure, corner, shape), row, i)
+        _draw(axes, row, i, _Place(*corner, *shape))
   for i, heading in enumerate(columns):
     x, y = left + (i + 0.5) * width, size[1] - top + 0.03
     style = {'ha': 'center', 'va': 'bottom', 'fontsize': 8, 'color': figures.INK}
@@ -115,12 +116,30 @@ def _label(row: Row) -> str:
   return f'{row.label}\n{sign}{_limit(row):.2g}'
 
 
-def _draw(axes: Any, row: Row, index: int) -> None:
+class _Place(NamedTuple):
+  """Where an image is in a figure, in inches."""
+
+  left: float
+  bottom: float
+  height: float
+  width: float
+
+  @property
+  def extent(self) -> tuple[float, float, float, float]:
+    return self.left, self.left + self.width, self.bottom, self.bottom + self.height
+
+  def of(self, pixels: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Turns (column, row) pairs [..., 2] of an image [H, W], a pixel's middle being whole, to inches."""
+    across, down = np.moveaxis((np.asarray(pixels, float) + 0.5) / shape[1::-1], -1, 0)
+    return np.stack([self.left + across * self.width, self.bottom + (1 - down) * self.height], -1)
+
+
+def _draw(axes: Any, row: Row, index: int, place: _Place) -> None:
+  from matplotlib.collections import LineCollection
+  from matplotlib.patches import Rectangle
+
   image = row.images[index]
-  axes.set(xticks=[], yticks=[])
-  for spine in axes.spines.values():
-    spine.set(linewidth=0.4, color='#888888')
-  options: dict[str, Any] = {'interpolation': 'nearest', 'aspect': 'auto'}
+  options: dict[str, Any] = {'interpolation': 'nearest', 'aspect': 'auto', 'extent': place.extent}
   if row.kind == 'size':
     axes.imshow(image.mean(axis=-1), cmap='inferno', vmin=0, vmax=_limit(row), **options)
   elif row.kind == 'signed' and image.shape[-1] == 1:
@@ -130,19 +149,23 @@ def _draw(axes: Any, row: Row, index: int) -> None:
     unit = image / _limit(row) if row.kind == 'signed' else image
     shown = np.nan_to_num(np.clip((np.asarray(unit, np.float64) + 1) / 2, 0, 1))
     axes.imshow(np.broadcast_to(shown, (*shown.shape[:2], 3)), **options)
+  corner = place.left, place.bottom
+  axes.add_patch(Rectangle(corner, place.width, place.height, fill=False, lw=0.4, ec='#888888'))
   if row.mark is not None:
+    x, y = place.of(row.mark[::-1], image.shape)
     for color, width in (('white', 2.2), ('black', 0.9)):
-      axes.plot(row.mark[1], row.mark[0], 'o', mec=color, mfc='none', ms=5, mew=width)
+      axes.plot(x, y, 'o', mec=color, mfc='none', ms=5, mew=width)
   if row.outline is not None:
-    for xs, ys in _edges(row.outline[index]):
-      axes.plot(xs, ys, color='white', lw=2.2, solid_capstyle='butt')
-      axes.plot(xs, ys, color='red', lw=1.1, solid_capstyle='butt')
+    lines = place.of(_edges(row.outline[index]), image.shape)
+    for color, width in (('white', 2.2), ('red', 1.1)):
+      axes.add_collection(LineCollection(list(lines), colors=color, linewidths=width, capstyle='butt'))
 
 
-def _edges(mask: np.ndarray) -> list[tuple[list[float], list[float]]]:
-  """Sides of pixels [H, W] at which a mask ends, as lines from (x, y) to (x, y)."""
+def _edges(mask: np.ndarray) -> np.ndarray:
+  """Sides of pixels [H, W] at which a mask ends, as lines between two (column, row). [n, 2, 2]."""
   padded = np.pad(mask, 1)
   across = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1])  # between a row and the one above
   along = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1])
-  lines = [([c - 0.5, c + 0.5], [r - 0.5, r - 0.5]) for r, c in across]
-  return lines + [([c - 0.5, c - 0.5], [r - 0.5, r + 0.5]) for r, c in along]
+  lines = [[(c - 0.5, r - 0.5), (c + 0.5, r - 0.5)] for r, c in across]
+  lines += [[(c - 0.5, r - 0.5), (c - 0.5, r + 0.5)] for r, c in along]
+  return np.reshape(lines, (-1, 2, 2))
