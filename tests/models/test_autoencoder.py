@@ -14,6 +14,7 @@ from structured_obs.models.autoencoder import Autoencoder
 from structured_obs.models.vae import VAE
 from structured_obs.objectives import bounds
 from structured_obs.train import optimizers
+from tests.models.programs import apply, init
 
 OWN = observation.Options(
   covariance_features=(4,), covariance_layers=1, covariance_sees_mean=True, learn_scale=True
@@ -22,17 +23,12 @@ FAMILY = distributions.family('low_rank', rank=2, noise_variance=0.1, learn_diag
 IMAGE = ImageShape(5, 6, 1)
 
 
-def apply(model: Any, variables: Any, *args: Any, **kwargs: Any) -> Any:
-  """`model.apply` without its union of return types."""
-  return model.apply(variables, *args, **kwargs)
-
-
 def make(kind: Any = VAE, options: observation.Options = OWN, **fields: Any) -> tuple[Any, ...]:
   """A model, its variables, keys and images."""
   model = kind(FAMILY, IMAGE, latents=3, features=(4, 8), blocks=0, options=options, **fields)
   keys = jax.random.split(jax.random.key(0), 4)
   x = jax.random.uniform(jax.random.key(1), (4, *IMAGE), jnp.float32, -1, 1)
-  return model, model.init(jax.random.key(2), keys, x), keys, x
+  return model, init(model, jax.random.key(2), keys, x), keys, x
 
 
 def grads(model: Any, variables: Any, keys: Any, x: Any) -> Any:

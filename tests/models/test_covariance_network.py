@@ -11,6 +11,7 @@ from structured_obs import distributions
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import covariance_network as network
 from structured_obs.models.heads import Heads
+from tests.models.programs import apply, init
 
 IMAGE = ImageShape(4, 5, 1)
 FAMILIES = ('diagonal', 'low_rank', 'sparse_precision', 'dense_precision')
@@ -27,10 +28,6 @@ def _batch(image: ImageShape = IMAGE, count: int = 3) -> tuple[jax.Array, jax.Ar
   return jax.random.split(jax.random.key(1), count), jnp.asarray(x, jnp.float32)
 
 
-def _apply(model: Any, *args: Any, **kwargs: Any) -> Any:
-  return model.apply(*args, **kwargs)
-
-
 def _spread(variables: Any) -> Any:
   """Variables away from their start, where everything emitted is about 0."""
   return jax.tree.map(lambda leaf: 3 * leaf + 0.1, variables)
@@ -40,22 +37,22 @@ def _spread(variables: Any) -> Any:
 @pytest.mark.parametrize('family', FAMILIES)
 def test_density_of_the_image_around_the_mean_it_is_given(family: str, kind: str):
   model, (keys, x) = _model(family, network=kind), _batch()
-  variables = _spread(model.init(jax.random.key(0), keys, x))
-  terms = _apply(model, variables, keys, x)
-  params = _apply(model, variables, None, x, method='reconstruct')
+  variables = _spread(init(model, jax.random.key(0), keys, x))
+  terms = apply(model, variables, keys, x)
+  params = apply(model, variables, None, x, method='reconstruct')
   np.testing.assert_array_equal(params.mean, x[..., 1:])
   expected = jax.vmap(model.family.log_prob)(params, x[..., :1])
   np.testing.assert_allclose(terms.log_p['x'], expected, rtol=1e-6)
   assert terms.log_q == {}
   # Nothing of the covariance comes from the image itself.
-  blind = _apply(model, variables, None, x.at[..., 0].set(7.0), method='reconstruct')
+  blind = apply(model, variables, None, x.at[..., 0].set(7.0), method='reconstruct')
   jax.tree.map(np.testing.assert_array_equal, params, blind)
 
 
 def test_batch_norm_learns_its_statistics():
   model, (keys, x) = _model(network='mlp', norm='batch'), _batch()
-  variables = model.init(jax.random.key(0), keys, x)
-  _, state = _apply(model, variables, keys, x, train=True, mutable=['batch_stats'])
+  variables = init(model, jax.random.key(0), keys, x)
+  _, state = apply(model, variables, keys, x, train=True, mutable=['batch_stats'])
   before, after = (jax.tree.leaves(tree['batch_stats']) for tree in (variables, state))
   assert any(not np.allclose(one, other) for one, other in zip(before, after, strict=True))
 
@@ -63,10 +60,10 @@ def test_batch_norm_learns_its_statistics():
 def test_a_pixel_sees_its_window_and_where_the_image_ends():
   image = ImageShape(1, 9, 1)
   model, (keys, x) = _model(image=image, context=(), window=3), _batch(image, 1)
-  variables = _spread(model.init(jax.random.key(0), keys, x))
+  variables = _spread(init(model, jax.random.key(0), keys, x))
 
   def emitted(x: jax.Array) -> np.ndarray:
-    params = _apply(model, variables, None, x, method='reconstruct')
+    params = apply(model, variables, None, x, method='reconstruct')
     return np.asarray(params.log_diag)[0, 0, :, 0]
 
   changed = emitted(x) != emitted(x.at[0, 0, 4, 1].add(1.0))
@@ -79,9 +76,9 @@ def test_a_pixel_sees_its_window_and_where_the_image_ends():
 
 def test_with_a_context_a_pixel_sees_everything():
   model, (keys, x) = _model(window=1), _batch()
-  variables = _spread(model.init(jax.random.key(0), keys, x))
+  variables = _spread(init(model, jax.random.key(0), keys, x))
   other = x.at[0, 0, 0, 1].add(1.0)
-  one, two = (_apply(model, variables, None, v, method='reconstruct').log_diag[0] for v in (x, other))
+  one, two = (apply(model, variables, None, v, method='reconstruct').log_diag[0] for v in (x, other))
   assert np.all(one != two)
 
 
@@ -91,7 +88,8 @@ def test_every_pixel_emits_its_own_column_of_a_triangle():
   features = jnp.eye(4, dtype=jnp.float32).reshape(1, 2, 2, 4)  # which pixel it is
   kernel = jnp.arange(12, dtype=jnp.float32).reshape(4, 3)  # pixel j emits 3 j, 3 j + 1, 3 j + 2
   variables = {'params': {'off_diag': {'kernel': kernel, 'bias': jnp.zeros(3, jnp.float32)}}}
-  emitted = _apply(heads, variables, features)['off_diag'][0]
+  emitted: Any = heads.apply(variables, features)
+  emitted = emitted['off_diag'][0]
   np.testing.assert_array_equal(emitted, [0, 1, 2, 3, 4, 6])
   family = distributions.family('dense_precision', parametrization='raw')
   zeros = jnp.zeros(tuple(image), jnp.float32)
@@ -105,14 +103,14 @@ def test_what_is_not_an_image_with_its_mean_is_refused():
   model, (keys, x) = _model(), _batch()
   for wrong in (x[..., :1], x[:, :-1], x[0], x.astype(jnp.int32)):
     with pytest.raises(ValueError, match='images with their means behind them, of shape'):
-      model.init(jax.random.key(0), keys, wrong)
+      init(model, jax.random.key(0), keys, wrong)
 
 
 def test_it_cannot_generate_nor_give_a_family_without_mean():
   model, (keys, x) = _model(), _batch()
-  variables = model.init(jax.random.key(0), keys, x)
+  variables = init(model, jax.random.key(0), keys, x)
   with pytest.raises(ValueError, match='given the mean of an image, so it cannot generate'):
-    _apply(model, variables, keys, method='generate')
+    apply(model, variables, keys, method='generate')
   family = model.family._replace(outputs=lambda image: {'logits': tuple(image)})
   with pytest.raises(ValueError, match="no output 'mean'; it has logits"):
     network.CovarianceNetwork(family, IMAGE).init(jax.random.key(0), keys, x)

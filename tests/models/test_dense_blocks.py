@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from structured_obs.models import convolutions, dense_blocks
+from tests.models.programs import apply, init
 
 NETWORKS = {
   'net': dense_blocks.DenseNet(6, growth=3, steps=2, blocks=2, head_deviation=0.3),
@@ -19,11 +20,6 @@ NETWORKS = {
 
 def images(shape=(5, 6, 8, 3), seed=0, dtype=jnp.float32):
   return jax.random.uniform(jax.random.key(seed), shape, dtype, -1, 1)
-
-
-def apply(module, variables: Any, *args: Any, **options: Any) -> Any:
-  """`module.apply` without its union of return types."""
-  return module.apply(variables, *args, **options)
 
 
 def padded_sum(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
@@ -83,8 +79,8 @@ def test_elu_and_its_derivative():
 )
 def test_the_first_batch_has_mean_0_and_the_stated_deviation(layer, shape, compiled):
   x = images() * 3 + 2
-  init = jax.jit(layer.init) if compiled else layer.init
-  y = apply(layer, init(jax.random.key(1), x), x)
+  begin = jax.jit(layer.init) if compiled else layer.init
+  y = apply(layer, begin(jax.random.key(1), x), x)
   assert y.shape == shape
   assert y.dtype == jnp.float32
   np.testing.assert_allclose(np.mean(y, axis=(0, 1, 2)), 0, atol=1e-5 * layer.deviation)
@@ -96,11 +92,12 @@ def test_every_layer_of_a_network_is_normalised_in_one_pass(name, monkeypatch: p
   # So that every layer has an output.
   monkeypatch.setattr(dense_blocks, 'is_less_together', lambda *_: False)
   network, x = NETWORKS[name], images((4, 4, 8, 3))
-  variables = jax.jit(network.init)(jax.random.key(1), x)
+  variables = jax.jit(lambda key: network.init(key, x))(jax.random.key(1))
+
   def of_layers(module, method):
     return isinstance(module, dense_blocks.WeightNormConv) and method == '__call__'
 
-  y, state = apply(network, variables, x, capture_intermediates=of_layers)
+  y, state = jax.jit(lambda v: network.apply(v, x, capture_intermediates=of_layers))(variables)
   layers = jax.tree_util.tree_leaves_with_path(state['intermediates'])
   assert len(layers) > 10
   for path, value in layers:
@@ -113,7 +110,7 @@ def test_every_layer_of_a_network_is_normalised_in_one_pass(name, monkeypatch: p
 
 def test_the_kernel_s_length_has_no_effect_and_its_scale_is_the_channel_s():
   layer, x = dense_blocks.WeightNormConv(4), images()
-  variables: Any = layer.init(jax.random.key(1), x)
+  variables: Any = init(layer, jax.random.key(1), x)
   params = variables['params']
   longer = {**params, 'direction': 7 * params['direction']}
   np.testing.assert_allclose(
@@ -129,11 +126,11 @@ def test_the_kernel_s_length_has_no_effect_and_its_scale_is_the_channel_s():
 @pytest.mark.parametrize('compiled', [True, False])
 def test_one_image_is_refused_at_init_alone(compiled):
   layer, x = dense_blocks.WeightNormConv(4), images()
-  variables = layer.init(jax.random.key(1), x)
+  variables = init(layer, jax.random.key(1), x)
   assert apply(layer, variables, x[:1]).shape == (1, 6, 8, 4)
-  init = jax.jit(layer.init) if compiled else layer.init
+  begin = jax.jit(layer.init) if compiled else layer.init
   with pytest.raises(ValueError, match='at least 2 images, but x holds 1'):
-    init(jax.random.key(1), x[:1])
+    begin(jax.random.key(1), x[:1])
 
 
 def test_a_constant_batch_is_refused_or_gives_nan():
@@ -145,12 +142,16 @@ def test_a_constant_batch_is_refused_or_gives_nan():
 
 def test_two_convolutions_are_one_of_the_product_of_their_kernels(monkeypatch: pytest.MonkeyPatch):
   block, x = dense_blocks.DenseBlock(3, steps=3), images()
-  variables: Any = block.init(jax.random.key(1), x)
+  variables: Any = init(block, jax.random.key(1), x)
   found = []
   for together in (False, True):
     monkeypatch.setattr(dense_blocks, 'is_less_together', lambda *_, together=together: together)
-    loss = jax.value_and_grad(lambda v, x: jnp.sum(jnp.cos(apply(block, v, x))), argnums=(0, 1))
-    found.append((apply(block, variables, x), *loss(variables, x)))
+
+    def loss(v: Any, x: jax.Array) -> Any:
+      y: Any = block.apply(v, x)
+      return jnp.sum(jnp.cos(y)), y
+
+    found.append(jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables, x))
   assert float(jnp.max(jnp.abs(variables['params']['narrow_0']['bias']))) > 0.01  # seen at the border
   jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, 1e-5, 2e-4), *found)
 
@@ -163,12 +164,12 @@ def test_they_are_one_where_that_takes_fewer_products():
 
 def test_a_block_appends_behind_its_input_and_attention_scales_channels():
   block, x = dense_blocks.DenseBlock(3, steps=2, attention=False), images()
-  variables = block.init(jax.random.key(1), x)
+  variables = init(block, jax.random.key(1), x)
   y = apply(block, variables, x)
   assert y.shape == (5, 6, 8, 3 + 2 * 3)
   np.testing.assert_allclose(y[..., :3], jax.nn.elu(jax.nn.elu(x)), atol=1e-6)
   attention = dense_blocks.ChannelAttention()
-  ratio = apply(attention, attention.init(jax.random.key(2), y), y) / y
+  ratio = apply(attention, init(attention, jax.random.key(2), y), y) / y
   assert np.all((ratio > 0) & (ratio < 1))
   np.testing.assert_allclose(ratio, jnp.broadcast_to(ratio[:, :1, :1], ratio.shape), rtol=1e-4)
 
@@ -176,9 +177,9 @@ def test_a_block_appends_behind_its_input_and_attention_scales_channels():
 def test_bfloat16_computes_in_it_with_float32_parameters_and_outputs():
   x = images()
   block = dense_blocks.DenseBlock(3, steps=2, dtype=jnp.bfloat16)
-  assert apply(block, block.init(jax.random.key(1), x), x).dtype == jnp.bfloat16
+  assert apply(block, init(block, jax.random.key(1), x), x).dtype == jnp.bfloat16
   network = NETWORKS['net']
-  variables = network.init(jax.random.key(1), x)
+  variables = init(network, jax.random.key(1), x)
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
   half = apply(network.copy(dtype=jnp.bfloat16), variables, x)
   assert half.dtype == jnp.float32

@@ -15,6 +15,7 @@ from structured_obs.models import distribution, observation
 from structured_obs.models.distribution import Distribution
 from structured_obs.objectives import bounds
 from structured_obs.train import optimizers
+from tests.models.programs import apply, init
 
 IMAGE = ImageShape(4, 3, 1)
 FAMILIES = {
@@ -38,11 +39,6 @@ def make(family: Any = LOW_RANK, **fields: Any) -> tuple[Any, dict[str, Any], ja
   rng = np.random.default_rng(0)
   draw = lambda a: jnp.asarray(0.2 * rng.normal(size=a.shape), a.dtype)  # noqa: E731
   return model, jax.tree.map(draw, shapes), keys, x
-
-
-def apply(model: Any, variables: Any, *args: Any, **kwargs: Any) -> Any:
-  """`model.apply`, compiled as a whole: operation by operation it would take seconds."""
-  return jax.jit(lambda *given: model.apply(*given, **kwargs))(variables, *args)
 
 
 def gradients(model: Any, variables: Any, keys: Any, x: Any) -> Any:
@@ -88,7 +84,7 @@ def test_the_start_is_nearly_white_with_a_factor_that_can_learn():
   x = make_images()
   model = Distribution(LOW_RANK, IMAGE)
   keys = jax.random.split(jax.random.key(0), 5)
-  params = jax.jit(model.init)(jax.random.key(0), keys, x)['params']
+  params = init(model, jax.random.key(0), keys, x)['params']
   heads = params['decoder']['heads']
   assert set(heads) == {'mean', 'cov_factor'}
   np.testing.assert_array_equal(heads['mean'], 0)
@@ -141,7 +137,7 @@ def test_gradients_alone_find_the_closed_form(natural: bool):
   x = jnp.asarray(x.reshape(200, *IMAGE), jnp.float32)
   model = Distribution(LOW_RANK, IMAGE, observation.Options(learn_scale=True), natural)
   keys = jax.random.split(jax.random.key(0), len(x))
-  params = jax.jit(model.init)(jax.random.key(1), keys, x)['params']
+  params = init(model, jax.random.key(1), keys, x)['params']
   terms: Any = lambda params: model.apply({'params': params}, keys, x)  # noqa: E731
   adam = optax.adam(optax.cosine_decay_schedule(0.05, 400), b2=0.9)
 

@@ -13,6 +13,7 @@ from structured_obs.distributions.base import ImageShape
 from structured_obs.models import classes, priors
 from structured_obs.models.vae import VAE
 from structured_obs.objectives import bounds, constraints
+from tests.models.programs import apply, init
 
 FLOW = {'growth': 4, 'layers': 1, 'couplings': 1}
 OPTIONS = {'normal': {}, 'mixture': {'components': 3}, 'realnvp': FLOW}
@@ -21,16 +22,11 @@ OPTIONS = {'normal': {}, 'mixture': {'components': 3}, 'realnvp': FLOW}
 def make(kind, event=(3,)):
   prior = priors.make(kind, event, OPTIONS[kind])
   z = jax.random.normal(jax.random.key(0), (4, *event), jnp.float32)
-  variables: Any = prior.init(jax.random.key(1), z, method='log_prob')
+  variables: Any = init(prior, jax.random.key(1), z, method='log_prob')
   if kind == 'mixture':
     noise = lambda leaf: jax.random.normal(jax.random.key(2), leaf.shape, leaf.dtype)  # noqa: E731
     variables = jax.tree.map(lambda leaf: leaf + noise(leaf), variables)
   return prior, variables, z
-
-
-def apply(module: Any, variables: Any, *args: Any, **options: Any) -> Any:
-  """`module.apply` without its union of return types."""
-  return module.apply(variables, *args, **options)
 
 
 @pytest.mark.parametrize('kind', priors.PRIORS)
@@ -116,7 +112,7 @@ def vae(kind, labels=False):
   x = jax.random.uniform(jax.random.key(1), (4, 4, 4, 1 + labels), jnp.float32, -1, 1)
   if labels:
     x = x.at[..., 1].set(jnp.asarray([0, 1, 1, 0], jnp.float32)[:, None, None] * (2 / 255) - 1)
-  return model, model.init(jax.random.key(2), keys, x), keys, x
+  return model, init(model, jax.random.key(2), keys, x), keys, x
 
 
 @pytest.mark.parametrize('kind', priors.PRIORS)

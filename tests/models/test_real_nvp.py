@@ -9,6 +9,7 @@ import pytest
 
 from structured_obs.models import real_nvp
 from structured_obs.models.real_nvp import Options, RealNVP
+from tests.models.programs import apply, init
 
 SMALL = Options(growth=3, layers=1, couplings=2)
 CASES = {
@@ -23,7 +24,7 @@ def make(event, options, dtype=jnp.float32, batch=4):
   """A flow with parameters far from those it begins with, and latents."""
   flow = RealNVP(event, options, dtype)
   z = jax.random.normal(jax.random.key(0), (batch, *event), dtype)
-  variables = jax.jit(flow.init, static_argnames='method')(jax.random.key(1), z, method='log_prob')
+  variables = init(flow, jax.random.key(1), z, method='log_prob')
 
   def disturbed(path: Any, leaf: Any) -> Any:
     key = jax.random.fold_in(jax.random.key(2), sum(map(ord, jax.tree_util.keystr(path))))
@@ -33,11 +34,11 @@ def make(event, options, dtype=jnp.float32, batch=4):
 
 
 def through(flow: Any, variables: Any, z: Any) -> Any:
-  return jax.jit(lambda z: flow.apply(variables, z, method='to_noise'))(z)
+  return apply(flow, variables, z, method='to_noise')
 
 
 def back(flow: Any, variables: Any, noise: Any) -> Any:
-  return jax.jit(lambda noise: flow.apply(variables, noise, method='from_noise'))(noise)
+  return apply(flow, variables, noise, method='from_noise')
 
 
 @pytest.mark.x64

@@ -20,6 +20,7 @@ from structured_obs.objectives import bounds
 from structured_obs.objectives.terms import log_weight
 from structured_obs.train import experiment as experiments
 from structured_obs.train import feed, parallel
+from tests.models import programs
 from tests.train import stub
 
 BATCH = 4
@@ -52,11 +53,11 @@ def make(shape: tuple[int, ...] = (8, 12, 3), **options: Any) -> Made:
   model = model_of(shape, **options)
   levels = np.random.default_rng(0).integers(0, 256, (BATCH, *shape)).astype(np.uint8)
   keys, x = jax.random.split(jax.random.key(0), BATCH), pixels.to_unit(jnp.asarray(levels))
-  return Made(model, jax.jit(model.init)(jax.random.key(1), keys, x), keys, x)
+  return Made(model, programs.init(model, jax.random.key(1), keys, x), keys, x)
 
 
 def apply(made: Made, *arguments: Any, method: str | None = None) -> Any:
-  return jax.jit(functools.partial(made.model.apply, method=method))(made.variables, *arguments)
+  return programs.apply(made.model, made.variables, *arguments, method=method)
 
 
 def latents(made: Made, record: diagonal.Diagonal, index: int) -> jax.Array:

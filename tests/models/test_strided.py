@@ -19,14 +19,10 @@ from structured_obs.models.autoencoder import Autoencoder
 from structured_obs.models.vae import VAE, num_parameters
 from structured_obs.objectives import bounds
 from structured_obs.train import configuration, optimizers
+from tests.models.programs import apply
 
 FAMILY = distributions.family('low_rank', rank=3, noise_variance=0.01)
 NAMES = ('strided', 'upsampling')
-
-
-def apply(model: Any, variables: Any, *args: Any, **kwargs: Any) -> Any:
-  """`model.apply` without its union of return types."""
-  return model.apply(variables, *args, **kwargs)
 
 
 def shapes(function: Any) -> Any:

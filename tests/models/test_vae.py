@@ -1,6 +1,6 @@
 """The VAE: any size and family, terms against their definitions, one key per image."""
 
-from typing import Any
+import functools
 
 import chex
 import jax
@@ -13,15 +13,12 @@ from structured_obs.distributions import base, diagonal, kl
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models.vae import VAE, num_parameters
 from structured_obs.objectives import bounds
+from tests.models.programs import apply, init
 
 SHAPES = [(8, 8, 1), (7, 9, 3), (1, 6, 1), (5, 1, 3), (3, 2, 2)]
 
 
-def apply(model: VAE, variables: Any, *args: Any, **kwargs: Any) -> Any:
-  """`model.apply` without its union of return types."""
-  return model.apply(variables, *args, **kwargs)
-
-
+@functools.cache
 def make(name='low_rank', shape=(7, 9, 3), norm='none', batch=4, **options):
   model = VAE(
     distributions.family(name, **options), ImageShape(*shape), latents=3, features=(4, 8), norm=norm
@@ -29,7 +26,7 @@ def make(name='low_rank', shape=(7, 9, 3), norm='none', batch=4, **options):
   keys = jax.random.split(jax.random.key(0), batch)
   x = jax.random.uniform(jax.random.key(1), (batch, *shape), jnp.float32, -1, 1)
   x = base.round_to_levels(x, model.family.levels)
-  return model, model.init(jax.random.key(2), keys, x), keys, x
+  return model, init(model, jax.random.key(2), keys, x), keys, x
 
 
 @pytest.mark.parametrize('name', distributions.FAMILIES)
