@@ -8,6 +8,7 @@ four CPU devices.
 """
 
 import os
+import tempfile
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
@@ -29,8 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
   jax.config.update('jax_numpy_dtype_promotion', 'strict')
   jax.config.update('jax_numpy_rank_promotion', 'raise')
   jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
-  if config.pluginmanager.has_plugin('cacheprovider'):
-    _persist_compilations(config)
+  _persist_compilations(config)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -41,10 +41,20 @@ def _forget_compiled_programs():
 
 
 def _persist_compilations(config: pytest.Config) -> None:
-  """Keeps compiled programs between runs: most of these tests' time is XLA's."""
-  jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('jax')))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  """Keeps compiled programs between runs, also those of the processes that tests start.
+
+  Most of these tests' time is XLA's, and no test may write to the user's own cache.
+  """
+  has_cache = config.pluginmanager.has_plugin('cacheprovider')
+  folder = str(config.cache.mkdir('jax')) if has_cache else tempfile.mkdtemp(prefix='compiled-')
+  settings = {
+    'jax_compilation_cache_dir': folder,
+    'jax_persistent_cache_min_compile_time_secs': 0,
+    'jax_persistent_cache_min_entry_size_bytes': -1,
+  }
+  for name, value in settings.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
   # An entry that another process is writing, or left half written, is compiled again.
   unreadable = 'ignore:Error (reading|writing) persistent compilation cache:UserWarning'
   config.addinivalue_line('filterwarnings', unreadable)

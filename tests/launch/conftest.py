@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,14 +20,9 @@ class Done(NamedTuple):
 
 
 def launch(script: str, *flags: str) -> Done:
-  """Runs a launch script as a user does, but with the compiled programs of earlier tests."""
+  """Runs a launch script as a user does; it finds the compiled programs of earlier tests."""
   command = [sys.executable, '-m', f'launch.{script}', *flags]
-  environment = os.environ | {
-    'JAX_COMPILATION_CACHE_DIR': jax.config.values['jax_compilation_cache_dir'] or '',
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-  }
+  environment = os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
   done = subprocess.run(
     command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
   )

@@ -38,11 +38,11 @@ def write_config(directory: Path) -> Path:
 
 
 def start(config: Path, workdir: Path, *flags: str, devices: int = 1) -> subprocess.Popen[str]:
-  """Starts the script; its programs are compiled once for all tests of a session."""
+  """Starts the script; all tests share its compiled programs, of which a kill may leave halves."""
   environment = {name: value for name, value in os.environ.items() if not name.startswith('JAX_')}
   command = [sys.executable, '-m', 'launch.train', f'--config={config}', f'--workdir={workdir}']
   return subprocess.Popen(
-    [*command, f'--compile_cache={config.parent / "compiled"}', *flags],
+    [*command, f'--compile_cache={os.environ["JAX_COMPILATION_CACHE_DIR"]}/programs', *flags],
     cwd=ROOT,
     env=environment | {'JAX_NUM_CPU_DEVICES': str(devices), 'JAX_PLATFORMS': 'cpu'},
     stdout=subprocess.PIPE,
