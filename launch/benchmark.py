@@ -11,13 +11,13 @@ differences of columns.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags as absl_flags
 
 from launch import flags
+from structured_obs import compiled
 
 _SUITE = absl_flags.DEFINE_list(
   'suite',
@@ -35,14 +35,12 @@ _SEEDS = absl_flags.DEFINE_integer('seeds', 3, 'Problems of each case (accuracy)
 _OUT = flags.define_path('out', '', 'JSON file to write.')
 _XLA_FLAG = absl_flags.DEFINE_bool('xla_flag', False, 'Lets XLA compile larger loops natively.')
 
-LOOPS = '--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=10000000'
-
 
 def main(arguments: Sequence[str]) -> None:
   """Measures what the flags name."""
   del arguments
   if _XLA_FLAG.value:  # read when the first computation starts
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {LOOPS}'.strip()
+    compiled.native_loops()
   from structured_obs.benchmark import suites
 
   settings = suites.Settings(
@@ -68,4 +66,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.run(main)
+  flags.run(main, plain=True)

@@ -66,6 +66,7 @@ def main(arguments: Sequence[str]) -> None:
 def _train(file: str, workdirs: Mapping[str, Path], changes: Sequence[str]) -> None:
   for name, workdir in workdirs.items():
     command = ['launch.train', f'--config={file}:{name}', *changes, f'--workdir={workdir}']
+    command += flags.inherited()
     with subprocess.Popen([sys.executable, '-m', *command]) as child:
       try:
         status = child.wait()

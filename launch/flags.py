@@ -3,6 +3,9 @@
 `--config=configs/digits.py:low_rank` reads a config file, with a variant after the colon, and
 `--config.optim.learning_rate=3e-4` changes one of its fields, checked against the field's type.
 Tuples are given as `--config.model.features='(32, 64)'`. In paths `~` is the user's directory.
+
+Every script keeps its compiled programs in the user's cache folder, so that a second start does not wait
+for them: `--compile_cache=PATH` names another folder, and `--nocompile_cache` switches this off.
 """
 
 import dataclasses
@@ -20,11 +23,19 @@ from ml_collections import config_flags
 
 from launch import errors, interrupts, parsers
 from launch.parsers import Mistake
+from structured_obs import compiled
 from structured_obs.config import Config
 from structured_obs.train import distributed, fields
 
 _CONFIG = 'config'
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
+_CACHE = 'compile_cache'
+flags.DEFINE_flag(
+  flags.Flag(
+    parsers.PathParser(_CACHE), None, _CACHE, 'true',
+    'Whether to keep compiled programs, or the folder to keep them in.', boolean=True,
+  )
+)  # fmt: skip
 flags.disclaim_key_flags()  # `--help` lists what the functions below define with their script's flags
 
 
@@ -81,7 +92,12 @@ def whole_numbers(flag: flags.FlagHolder[list[str]]) -> tuple[int, ...]:
     ) from None
 
 
-def run(main: Callable[[Sequence[str]], Any]) -> None:
+def inherited() -> list[str]:
+  """Returns the flags of this module that a script hands on to another one that it starts."""
+  return [f'--{_CACHE}={flags.FLAGS[_CACHE].value}'] if flags.FLAGS[_CACHE].present else []
+
+
+def run(main: Callable[[Sequence[str]], Any], plain: bool = False) -> None:
   """Parses the command line, runs `main` and exits.
 
   A mistake on the command line is answered with one line, and exit status 2. An error that `main` raises
@@ -90,10 +106,27 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
 
   Args:
     main: what to run, given the command line without flags.
+    plain: whether to leave jax as it is: no programs are kept, and XLA has no options.
   """
   for stream in (sys.stdout, sys.stderr):  # a name that they cannot show is written with escapes
     cast(Any, stream).reconfigure(errors='backslashreplace')
-  app.run(lambda arguments: _guarded(main, arguments), flags_parser=_parse)
+
+  def prepared(arguments: Sequence[str]) -> Any:
+    if not plain:
+      _compile_once()
+    return main(arguments)
+
+  app.run(lambda arguments: _guarded(prepared, arguments), flags_parser=_parse)
+
+
+def _compile_once() -> None:
+  """Sets up what jax does with compiled programs, as the flags say."""
+  compiled.native_loops()
+  where = flags.FLAGS[_CACHE].value
+  if where in ('false', ''):
+    jax.config.update('jax_enable_compilation_cache', False)
+  else:
+    compiled.keep(None if where == 'true' else where)
 
 
 def _guarded(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> Any:

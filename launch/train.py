@@ -14,7 +14,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-import jax
 from absl import flags as absl_flags
 
 from launch import flags
@@ -31,7 +30,6 @@ _ALLOW_OLDER = absl_flags.DEFINE_bool(
   'allow_older_checkpoint', False,
   'Resume although damaged checkpoints then cost more than an hour of training.',
 )  # fmt: skip
-_CACHE = flags.define_path('compile_cache', '', 'Directory that keeps compiled programs.')
 _DISTRIBUTED = absl_flags.DEFINE_enum(
   'distributed', 'off', ['off', 'auto'], "'auto' reads the cluster's environment."
 )
@@ -43,10 +41,6 @@ _PROCESS = flags.define_integer('process_id', None, 'Number of this process, fro
 def main(arguments: Sequence[str]) -> None:
   """Runs the training that the flags describe."""
   del arguments
-  if _CACHE.value:
-    jax.config.update('jax_compilation_cache_dir', _CACHE.value)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   run.run(
     _CONFIG.value,
     run.Options(

@@ -9,6 +9,7 @@ run there alone. Both runs forbid implicit promotion of dtypes and ranks and see
 
 import gc
 import os
+import tempfile
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
@@ -32,16 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line('markers', about)
   jax.config.update('jax_enable_x64', not config.getoption('--float32'))
   if not config.getoption('--float32'):
-    jax.config.update('jax_disable_most_optimizations', True)
-    # Without its newer emitters XLA compiles in two thirds of the time.
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'
+    _compile_quickly()
   jax.config.update('jax_numpy_dtype_promotion', 'strict')
   jax.config.update('jax_numpy_rank_promotion', 'raise')
   jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
   # Tracing makes many objects and hardly any cycles: the usual threshold takes a seventh of a run.
   gc.set_threshold(200_000, 20, 100)
-  if config.pluginmanager.has_plugin('cacheprovider'):
-    _persist_compilations(config)
+  _persist_compilations(config)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -52,11 +50,29 @@ def _forget_compiled_programs():
     jax.clear_caches()
 
 
+def _compile_quickly() -> None:
+  """Leaves optimizations out, also in processes that tests start."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+  # Without its newer emitters XLA compiles in two thirds of the time.
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'
+
+
 def _persist_compilations(config: pytest.Config) -> None:
-  """Keeps compiled programs between runs: most of these tests' time is XLA's."""
-  jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('jax')))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  """Keeps compiled programs between runs, also those of the processes that tests start.
+
+  No test may write to the user's own cache. Programs that compile at once take longer to write.
+  """
+  has_cache = config.pluginmanager.has_plugin('cacheprovider')
+  folder = str(config.cache.mkdir('jax')) if has_cache else tempfile.mkdtemp(prefix='compiled-')
+  settings = {
+    'jax_compilation_cache_dir': folder,
+    'jax_persistent_cache_min_compile_time_secs': 0.2,
+    'jax_persistent_cache_min_entry_size_bytes': -1,
+  }
+  for name, value in settings.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
   # An entry that another process is writing, or left half written, is compiled again.
   unreadable = 'ignore:Error (reading|writing) persistent compilation cache:UserWarning'
   config.addinivalue_line('filterwarnings', unreadable)

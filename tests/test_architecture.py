@@ -19,6 +19,7 @@ CORE = {'linalg', 'distributions', 'objectives', 'models'}
 # What each part of structured_obs may import from the others.
 MAY_IMPORT = {
   '': set(),  # structured_obs/__init__.py
+  'compiled': set(),
   'config': set(),
   'plotting': set(),
   'linalg': set(),

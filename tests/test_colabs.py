@@ -30,7 +30,6 @@ MOST = 1_500_000  # bytes of all notebooks
 def test_notebook_runs(path, monkeypatch):
   monkeypatch.setenv('COLAB_STEPS', '3')
   monkeypatch.setenv('COLAB_FAMILIES', 'diagonal,low_rank')
-  monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')  # most of the time would be compilation
   monkeypatch.setenv('MPLBACKEND', 'module://matplotlib_inline.backend_inline')
   notebook = nbformat.read(path, as_version=4)
   client = NotebookClient(notebook, timeout=240, kernel_name='python3')

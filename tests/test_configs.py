@@ -32,7 +32,7 @@ def built(config: Config) -> experiment.Experiment:
 def shapes(config: Config) -> dict[str, Any]:
   """The parameters of the network, as shapes."""
   made = built(config)
-  state = jax.eval_shape(lambda key: experiment.init_state(made, key), jax.random.key(0))
+  state = experiment.state_shapes(made)
   return state.params['model']
 
 

@@ -35,6 +35,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from structured_obs import distributions
+assert 'jax.experimental.sparse' not in sys.modules  # which half of jax's own time to import goes to
 from tests.distributions.operations import all_operations
 
 image = distributions.base.ImageShape(3, 4, 1)

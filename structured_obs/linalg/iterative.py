@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.sparse import linalg as sparse_linalg
 
 from structured_obs.linalg.products import power_of_two
 
@@ -123,6 +122,10 @@ def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigen
   elif 5 * k >= size:
     raise ValueError(f'k must be below a fifth of the number of pixels, {size}; got {k}.')
   else:
+    from jax.experimental.sparse import (
+      linalg as sparse_linalg,  # it takes as long to import as half of jax
+    )
+
     product = jax.vmap(scaled, in_axes=1, out_axes=1)
     values, columns, _ = sparse_linalg.lobpcg_standard(product, start, m=200)
     vectors = columns.T

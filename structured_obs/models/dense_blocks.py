@@ -31,7 +31,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
-from structured_obs.models import convolutions, layers
+from structured_obs.models import convolutions
 
 Array = jax.Array
 
@@ -100,7 +100,7 @@ class WeightNormConv(nn.Module):
 
 
 def _direction(key: Array, shape: tuple[int, ...]) -> Array:
-  return 0.05 * jax.random.normal(layers.light_key(key), shape, jnp.float32)
+  return 0.05 * jax.random.normal(key, shape, jnp.float32)
 
 
 def downsample(features: int, **options: Any) -> WeightNormConv:

@@ -71,15 +71,3 @@ def upsample(x: Array, height: int, width: int) -> Array:
   """Repeat every pixel of [B, h, w, F] twice in both directions and crop to height x width."""
   x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
   return x[:, :height, :width]
-
-
-def light_key(key: Array) -> Array:
-  """The same key for XLA's own generator, which is compiled many times faster.
-
-  Threefry, JAX's default, is compiled anew for every parameter: the initialisation of a network of a
-  hundred small layers took 338 s to compile on a busy core, and 91 s with this generator.
-  """
-  data = jax.random.key_data(key)
-  if data.shape != (2,):  # it is of another generator already
-    return key
-  return jax.random.wrap_key_data(jnp.concatenate([data, data]), impl='rbg')

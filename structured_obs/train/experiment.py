@@ -16,7 +16,7 @@ from structured_obs.config import Config
 from structured_obs.data import images as pixels
 from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions.base import Family, ImageShape
-from structured_obs.models import layers, priors, sr_vae_networks
+from structured_obs.models import priors, sr_vae_networks
 from structured_obs.models.classes import Classes
 from structured_obs.objectives import alternating, bounds, constraints, reconstruction
 from structured_obs.train import (
@@ -177,35 +177,33 @@ def init_state(
   Args:
     experiment: of `build`.
     key: of the initialisation.
-    images: [N, H, W, C], the training split, as stored. None will do for the state's shapes, and where
-      the initialisation does not depend on data.
+    images: [N, H, W, C], the training split, as stored; needed if the initialisation depends on data.
 
   Raises:
     ValueError: the initialisation depends on data, and there are none, or the first batch's images are
       all the same.
   """
-  config, model = experiment.config, experiment.model
-  dependent = initial.data_dependent(model)
-  size = config.train.batch_size if dependent else 1
-
-  def init(key: Array, batch: Array | None) -> states.TrainState:
-    model_key, image_key = jax.random.split(key)
-    keys, x = image_key[None], jnp.zeros((size, *experiment.spec.stored), jnp.float32)
-    if dependent:
-      model_key = layers.light_key(model_key)
-      data_keys, keys = steps.step_keys(run_keys(experiment)[1], 0, size, None)
-      x = x if batch is None else make_preprocess(config, experiment.spec)(data_keys, batch)
-    variables = model.init(model_key, keys, x)
-    multipliers = constraints.initial_multipliers(constraints_of(config))
-    return states.create(variables, experiment.optimizer, config.optim.ema_decay > 0, multipliers)
-
-  first = None
+  dependent, first = initial.data_dependent(experiment.model), None
   if dependent and images is not None:
-    first = jnp.asarray(feed.global_batch(config.train, images, 0))
-  state = jax.jit(init)(key, first)
+    first = jnp.asarray(feed.global_batch(experiment.config.train, images, 0))
+  state = initial.run_once(functools.partial(_init, experiment), key, first)
   if dependent:
     initial.check_finite(state.params['model'], images is not None)
   return state
+
+
+def _init(experiment: Experiment, key: Array, batch: Array | None) -> states.TrainState:
+  config, model = experiment.config, experiment.model
+  dependent = initial.data_dependent(model)
+  size = config.train.batch_size if dependent else 1
+  model_key, image_key = jax.random.split(key)
+  keys, x = image_key[None], jnp.zeros((size, *experiment.spec.stored), jnp.float32)
+  if dependent:
+    data_keys, keys = steps.step_keys(run_keys(experiment)[1], 0, size, None)
+    x = x if batch is None else make_preprocess(config, experiment.spec)(data_keys, batch)
+  variables = model.init(model_key, keys, x)
+  multipliers = constraints.initial_multipliers(constraints_of(config))
+  return states.create(variables, experiment.optimizer, config.optim.ema_decay > 0, multipliers)
 
 
 def make_preprocess(config: Config, spec: DataSpec) -> steps.Preprocess:
@@ -241,13 +239,15 @@ def make_step(experiment: Experiment, mesh: Mesh) -> steps.TrainStep:
   return parallel.MAPPINGS[config.train.mapping](update, mesh)
 
 
+def state_shapes(experiment: Experiment) -> states.TrainState:
+  """Returns the shapes of the state; computes nothing."""
+  return jax.eval_shape(lambda key: _init(experiment, key, None), jax.random.key(0))
+
+
 def abstract_state(experiment: Experiment, mesh: Mesh) -> states.TrainState:
   """Returns the shapes of the state with the sharding it has in a run over the mesh."""
-  shapes = jax.eval_shape(lambda key: init_state(experiment, key), jax.random.key(0))
-  sharding = parallel.replicated(mesh)
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
-  )
+  of_leaf = functools.partial(jax.ShapeDtypeStruct, sharding=parallel.replicated(mesh))
+  return jax.tree.map(lambda leaf: of_leaf(leaf.shape, leaf.dtype), state_shapes(experiment))
 
 
 def restore(workdir: str | Path, which: str | int = 'best') -> Restored:

@@ -1,12 +1,10 @@
 """One demo of a few steps, made once: its runs are what the other scripts are tried on."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,17 +19,9 @@ class Done(NamedTuple):
 
 
 def launch(script: str, *flags: str) -> Done:
-  """Runs a launch script as a user does, but with the compiled programs of earlier tests."""
+  """Runs a launch script as a user does; it finds the compiled programs of earlier tests."""
   command = [sys.executable, '-m', f'launch.{script}', *flags]
-  environment = os.environ | {
-    'JAX_COMPILATION_CACHE_DIR': jax.config.values['jax_compilation_cache_dir'] or '',
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-  }
-  done = subprocess.run(
-    command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
-  )
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
   return Done(done.returncode, done.stdout, done.stderr.splitlines())
 
 

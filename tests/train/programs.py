@@ -38,13 +38,14 @@ def write_config(directory: Path) -> Path:
 
 
 def start(config: Path, workdir: Path, *flags: str, devices: int = 1) -> subprocess.Popen[str]:
-  """Starts the script; its programs are compiled once for all tests of a session."""
-  environment = {name: value for name, value in os.environ.items() if not name.startswith('JAX_')}
+  """Starts the script; all tests share its compiled programs, of which a kill may leave halves."""
+  kept = {name: value for name, value in os.environ.items() if not name.startswith('JAX_')}
+  jax = {'JAX_NUM_CPU_DEVICES': str(devices), 'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
   command = [sys.executable, '-m', 'launch.train', f'--config={config}', f'--workdir={workdir}']
   return subprocess.Popen(
-    [*command, f'--compile_cache={config.parent / "compiled"}', *flags],
+    [*command, f'--compile_cache={os.environ["JAX_COMPILATION_CACHE_DIR"]}/programs', *flags],
     cwd=ROOT,
-    env=environment | {'JAX_NUM_CPU_DEVICES': str(devices), 'JAX_PLATFORMS': 'cpu'},
+    env=kept | jax,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

@@ -1,0 +1,153 @@
+"""Compiled programs kept on disk, so that a machine compiles a program once; options of XLA.
+
+  from structured_obs import compiled
+  compiled.native_loops()  # before jax computes anything
+  compiled.keep()
+
+The launch scripts do both. Programs go to a folder of their own for each version of jaxlib and each kind
+of CPU, since a home folder may be shared by machines whose programs do not run on each other. Only the
+user can write to it, as what lies there is run. Entries that cannot be read are removed and compiled
+again. Where nothing can be written, one warning says so, and programs are compiled as without a cache.
+"""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+ENVIRONMENT = 'JAX_COMPILATION_CACHE_DIR'  # of jax: whoever sets it has chosen where programs are kept
+MOST = 2 * 2**30  # bytes of all programs together
+FREE = 64 * 2**20  # bytes that must be free on the disk
+
+# XLA compiles a loop whose body touches fewer bytes than this into one native function.
+LOOPS = 'xla_cpu_small_while_loop_byte_threshold'
+LOOP_BYTES = 10_000_000
+
+_CPU = re.compile(r'^(vendor_id|cpu family|model|flags|CPU \w+|Features)\s*:\s*(.*)$', re.MULTILINE)
+_FAILURE = re.compile(
+  r"Error (reading|writing) persistent compilation cache entry for '([^']*)': (.*)", re.DOTALL
+)
+
+
+def native_loops() -> None:
+  """Lets XLA compile larger loops into native code on CPUs, unless XLA_FLAGS sets such options itself.
+
+  Call it before jax computes anything: XLA reads the environment variable XLA_FLAGS once.
+  """
+  given = os.environ.get('XLA_FLAGS', '')
+  if LOOPS not in given and 'xla_backend_extra_options' not in given:
+    flag = f'--xla_backend_extra_options={LOOPS}={LOOP_BYTES}'
+    os.environ['XLA_FLAGS'] = f'{given} {flag}'.strip()
+
+
+def default_folder() -> Path:
+  """Returns the folder in the user's cache that holds compiled programs."""
+  cache = os.environ.get('XDG_CACHE_HOME', '')
+  home = Path(cache) if os.path.isabs(cache) else Path('~', '.cache').expanduser()
+  return home / 'structured_obs' / 'compiled'
+
+
+def keep(folder: str | Path | None = None, most: int = MOST) -> Path | None:
+  """Keeps every program that is compiled from now on, and takes from there those that were before.
+
+  Args:
+    folder: where to; by default that of the environment variable JAX_COMPILATION_CACHE_DIR, which is
+      then left to jax and its own settings, or else `default_folder()`.
+    most: bytes of all programs; above it, those that were not used for longest are removed.
+
+  Returns:
+    The folder of this machine's programs; None if it cannot be written.
+  """
+  if folder is None and os.environ.get(ENVIRONMENT):
+    place = Path(os.environ[ENVIRONMENT])
+  else:
+    root = Path(folder) if folder is not None else default_folder()
+    place = root / f'jaxlib-{version("jaxlib")}-{machine()}'
+    try:
+      place.mkdir(mode=0o700, parents=True, exist_ok=True)
+      limit(root, most)
+      _check_writable(place)
+    except OSError as error:
+      _warn(place, str(error))
+      return None
+    jax.config.update('jax_compilation_cache_dir', str(place))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  _hear_failures(place)
+  return place
+
+
+def machine() -> str:
+  """Returns a digest of the kind of CPU, and of what it can do: programs run where it is the same."""
+  try:
+    about = repr(sorted({*_CPU.findall(Path('/proc/cpuinfo').read_text(encoding='utf-8'))}))
+  except OSError:  # another system than Linux: the name of the machine is part of this
+    about = repr(platform.uname())
+  return hashlib.sha256(f'{platform.machine()} {about}'.encode()).hexdigest()[:12]
+
+
+def limit(root: Path, most: int) -> None:
+  """Removes the programs of all versions that were not used for longest, until `most` bytes are left.
+
+  It leaves a quarter of that free, so that it is not needed again at once, and files of others alone.
+  """
+  found = []
+  for path in root.glob('jaxlib-*/**/*'):
+    try:
+      about = path.stat()
+    except OSError:  # another process has removed it
+      continue
+    if path.is_file():
+      found.append((max(about.st_atime, about.st_mtime), about.st_size, path))
+  total = sum(size for _, size, _ in found)
+  if total <= most:
+    return
+  for _, size, path in sorted(found):
+    if total <= most * 3 // 4:
+      break
+    path.unlink(missing_ok=True)
+    total -= size
+
+
+def _check_writable(place: Path) -> None:
+  """Raises an OSError if a file cannot be written there, or the disk is almost full."""
+  with tempfile.TemporaryFile(dir=place) as file:
+    file.write(b'x')
+  free = shutil.disk_usage(place).free
+  if free < FREE:
+    raise OSError(f'the disk has {free / 2**20:.0f} MiB left')
+
+
+def _warn(place: Path, reason: str) -> None:
+  print(
+    f'Warning: compiled programs are not kept in {place}: {reason}. Every start compiles them again. '
+    'Launch scripts keep them elsewhere with --compile_cache=PATH; --nocompile_cache ends this warning.',
+    file=sys.stderr,
+  )
+
+
+def _hear_failures(place: Path) -> None:
+  """Answers jax's warnings about single programs: repairs what cannot be read, reports a write once."""
+  show, told = warnings.showwarning, set()
+
+  def answer(message: Warning | str, *about: Any, **more: Any) -> None:
+    failure = _FAILURE.match(str(message))
+    if failure is None:
+      show(message, *about, **more)
+    elif failure[1] == 'reading':  # half written, when a process was killed or the disk was full
+      for path in place.glob(f'{failure[2]}-*-cache'):
+        path.unlink(missing_ok=True)
+    elif not told:
+      told.add(failure[1])
+      _warn(place, failure[3])
+
+  warnings.showwarning = answer
