@@ -40,12 +40,12 @@ def write_config(directory: Path) -> Path:
 def start(config: Path, workdir: Path, *flags: str, devices: int = 1) -> subprocess.Popen[str]:
   """Starts the script; all tests share its compiled programs, of which a kill may leave halves."""
   kept = {name: value for name, value in os.environ.items() if not name.startswith('JAX_')}
-  jax = {'JAX_NUM_CPU_DEVICES': str(devices), 'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
+  settings = {'NUM_CPU_DEVICES': str(devices), 'PLATFORMS': 'cpu', 'DISABLE_MOST_OPTIMIZATIONS': '1'}
   command = [sys.executable, '-m', 'launch.train', f'--config={config}', f'--workdir={workdir}']
   return subprocess.Popen(
     [*command, f'--compile_cache={os.environ["JAX_COMPILATION_CACHE_DIR"]}/programs', *flags],
     cwd=ROOT,
-    env=kept | jax,
+    env=kept | {f'JAX_{name}': value for name, value in settings.items()},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
