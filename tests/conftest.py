@@ -1,10 +1,11 @@
 """Settings of every test run.
 
-By default the tests run in float64 (jax's x64 mode), compiled with few of XLA's optimizations, as most
-of their time is compilation. `pytest tests/distributions --float32` runs them with x64 off and compiled
-as users' programs are: tolerances follow the precision, and tests marked `x64` are left out, which need
-float64 or do not depend on precision. Tests marked `float32` are about float32 arrays in any mode, and
-run there alone. Both runs forbid implicit promotion of dtypes and ranks and see four CPU devices.
+By default the tests run in float64 (jax's x64 mode). `pytest tests/distributions --float32` runs them
+with x64 off: tolerances follow the precision, and tests marked `x64` are left out, which need float64 or
+do not depend on precision. Tests marked `float32` are about float32 arrays in any mode: they run there
+alone, compiled as users' programs are. All others are compiled with few of XLA's optimizations, as most
+of their time is compilation. Both runs forbid implicit promotion of dtypes and ranks and see four CPU
+devices.
 """
 
 import gc
@@ -32,8 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
   ):
     config.addinivalue_line('markers', about)
   jax.config.update('jax_enable_x64', not config.getoption('--float32'))
-  if not config.getoption('--float32'):
-    _compile_quickly()
+  _compile_quickly(config.getoption('--float32'))
   jax.config.update('jax_numpy_dtype_promotion', 'strict')
   jax.config.update('jax_numpy_rank_promotion', 'raise')
   jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
@@ -50,12 +50,18 @@ def _forget_compiled_programs():
     jax.clear_caches()
 
 
-def _compile_quickly() -> None:
+@pytest.fixture(autouse=True)
+def _optimize_what_is_about_float32(request: pytest.FixtureRequest):
+  whole = request.node.get_closest_marker('float32') is not None
+  jax.config.update('jax_disable_most_optimizations', not whole)
+
+
+def _compile_quickly(float32: bool) -> None:
   """Leaves optimizations out, also in processes that tests start."""
   jax.config.update('jax_disable_most_optimizations', True)
   os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
-  # Without its newer emitters XLA compiles in two thirds of the time.
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'
+  if not float32:  # without its newer emitters XLA compiles in two thirds of the time
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'
 
 
 def _persist_compilations(config: pytest.Config) -> None:

@@ -47,6 +47,7 @@ def test_closed_forms(case_p: Case, case_q: Case):
   assert actual == pytest.approx(expected, rel=cases.tolerance(1e-9, 1e-3 if coarse else 1e-4))
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize('name', ['diagonal', 'low_rank', 'sparse_precision', 'dense_precision'])
 def test_pairs_without_a_closed_form_take_dense_matrices(name: str):
   chosen = OF_FAMILY[name][-1], OF_FAMILY['dense_precision'][-1]
@@ -56,6 +57,7 @@ def test_pairs_without_a_closed_form_take_dense_matrices(name: str):
     assert actual == pytest.approx(_dense_kl(a, b), rel=cases.tolerance(1e-9, 1e-4))
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize('case', [p for p, q in PAIRS if p == q], ids=str)
 def test_zero_between_equals(case: Case):
   problem = cases.make_problem(case)
@@ -74,6 +76,7 @@ def test_small_divergences_are_accurate(case: Case):
   assert actual == pytest.approx(exact, abs=cases.tolerance(1e-10, 2e-4))
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize('case', [p for p, q in PAIRS if p == q], ids=str)
 def test_bad_parameters_give_nan(case: Case):
   problem = cases.make_problem(case)
@@ -82,6 +85,7 @@ def test_bad_parameters_give_nan(case: Case):
     assert np.isnan(kl.kl_divergence(problem.family, p, problem.family, q))
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize(('case_p', 'case_q'), [PAIRS[0], PAIRS[-1]], ids=str)
 def test_monte_carlo_agrees(case_p: Case, case_q: Case):
   p, q = cases.make_problem(case_p), cases.make_problem(case_q, seed=1)
@@ -90,6 +94,7 @@ def test_monte_carlo_agrees(case_p: Case, case_q: Case):
   assert abs(float(estimate.value) - _dense_kl(p, q)) < 5 * float(estimate.standard_error)
 
 
+@pytest.mark.x64
 def test_a_pair_without_closed_form_is_refused():
   problem = cases.make_problem(MAIN[0])
   family = problem.family._replace(mean=lambda params: params.mean, gaussian=None)
@@ -97,6 +102,7 @@ def test_a_pair_without_closed_form_is_refused():
     kl.kl_divergence(family, Other(problem.params.mean), problem.family, problem.params)
 
 
+@pytest.mark.x64
 def test_images_of_different_shapes_are_refused():
   problem = cases.make_problem(MAIN[0])
   other = cases.make_problem(MAIN[0]._replace(image=(2, 2, 1)))
