@@ -18,8 +18,8 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m launch.demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --maxprocesses=4
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 tests/distributions tests/linalg --float32
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile tests/distributions tests/linalg --float32
 
 campaigns: $(VENV)/.test
 	$(BIN)/python -m tests.campaigns

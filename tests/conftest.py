@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 NUM_DEVICES = 4
-MOST_MEMORY = 5 * 2**30  # bytes of one process; the programs that it has compiled are then forgotten
+MOST_MEMORY = 4 * 2**30  # bytes of one process; the programs that it has compiled are then forgotten
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
