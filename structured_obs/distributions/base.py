@@ -148,6 +148,14 @@ def inverse_soft_clip(value: float, low: float, high: float) -> float:
   return low + math.log(above_low) - math.log1p(-math.exp(value - high))
 
 
+def white_noise(key: Array, like: Array) -> Array:
+  """Independent standard normal numbers of the shape and type of an image.
+
+  Drawn in one row: over a last axis of a few channels, a CPU takes twice as long for the same numbers.
+  """
+  return jax.random.normal(key, (like.size,), like.dtype).reshape(like.shape)
+
+
 def nan_unless_finite(value: Array) -> Array:
   """Turn an infinite result, which only bad parameters give, into NaN; keep its derivative."""
   return value + 0 * value

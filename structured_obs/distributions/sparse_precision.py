@@ -130,7 +130,7 @@ def mean(params: SparsePrecision) -> Array:
 def noise(key: Array, params: SparsePrecision) -> Array:
   """White noise for `reparameterize`. [H, W, C]."""
   params = links.checked(params)
-  return jax.random.normal(key, params.mean.shape, params.mean.dtype)
+  return base.white_noise(key, params.mean)
 
 
 def reparameterize(params: SparsePrecision, noise: Array) -> Array:
