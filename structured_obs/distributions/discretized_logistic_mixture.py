@@ -37,6 +37,7 @@ from structured_obs.linalg import closed_form
 
 Array = jax.Array
 LogScale = Annotated[float, Range(-30, 30)]
+TOGETHER = 32  # channels in one logarithm: the product of so many parts is far from underflow
 ON_GRID = 1e-3  # of the distance of two levels: pixels nearer to a level are that level
 
 
@@ -174,8 +175,11 @@ def _of_components(
     )
     for channel, value in enumerate(known)
   ]
-  product = functools.reduce(jnp.multiply, (one.part for one in bins))
-  return jnp.log(product) + functools.reduce(jnp.add, (one.log_rest for one in bins)), bins
+  parts = [one.part for one in bins]
+  groups = (parts[i : i + TOGETHER] for i in range(0, len(parts), TOGETHER))
+  products = (functools.reduce(jnp.multiply, group) for group in groups)
+  terms = (*map(jnp.log, products), *(one.log_rest for one in bins))
+  return functools.reduce(jnp.add, terms), bins
 
 
 def sample(
