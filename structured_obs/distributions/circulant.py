@@ -159,7 +159,7 @@ def mean(params: Params) -> Array:
 
 def noise(key: Array, params: Params) -> Array:
   """White noise for `reparameterize`. [H, W, C]."""
-  return jax.random.normal(key, mean(params).shape, mean(params).dtype)
+  return base.white_noise(key, mean(params))
 
 
 def reparameterize(params: Params, noise: Array) -> Array:

@@ -116,7 +116,7 @@ def mean(params: DensePrecision) -> Array:
 def noise(key: Array, params: DensePrecision) -> Array:
   """White noise for `reparameterize`. [H, W, C]."""
   params = _checked(params)
-  return jax.random.normal(key, params.mean.shape, params.mean.dtype)
+  return base.white_noise(key, params.mean)
 
 
 def reparameterize(params: DensePrecision, noise: Array) -> Array:

@@ -101,7 +101,7 @@ def mean(params: Diagonal) -> Array:
 def noise(key: Array, params: Diagonal) -> Array:
   """White noise for `reparameterize`. [H, W, C]."""
   params = _checked(params)
-  return jax.random.normal(key, params.mean.shape, params.mean.dtype)
+  return base.white_noise(key, params.mean)
 
 
 def reparameterize(params: Diagonal, noise: Array) -> Array:

@@ -8,12 +8,8 @@ decided before it:
   P(x) = sum_m pi_m prod_c [F((x_c + g - l_cm) / s_cm) - F((x_c - g - l_cm) / s_cm)]
   l_cm = loc_cm + sum_{j < c} coeff_cjm x_j,   g = 1 / (levels - 1),   F the logistic function
 
-with F taken as 0 below the first level and as 1 above the last. A bin's probability is never computed as
-a difference: with a < b its two edges in units of the scale,
-
-  log(F(b) - F(a)) = -softplus(-b) - softplus(a) + log(1 - exp(-2 g / s))
-
-exactly, three terms of one sign that float32 keeps at any scale. The authors' code replaces bins of
+with F taken as 0 below the first level and as 1 above the last. A bin's probability is exact at any
+scale: it is never computed as a difference (`logistic_bins`). The authors' code replaces bins of
 small probability by a density times their width, and recognises the ends by x < -0.999. There, and in
 the smallest scale, we differ: PixelCNN++ clips log s at -7 in these units, srVAE at -7 for pixels in
 [0, 1], which is -6.307 here; ours is clipped smoothly. Other images than those of `levels` have no
@@ -35,11 +31,13 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, option_checks
+from structured_obs.distributions import base, logistic_bins, option_checks
 from structured_obs.distributions.option_checks import Range
+from structured_obs.linalg import closed_form
 
 Array = jax.Array
 LogScale = Annotated[float, Range(-30, 30)]
+TOGETHER = 32  # channels in one logarithm: the product of so many parts is far from underflow
 ON_GRID = 1e-3  # of the distance of two levels: pixels nearer to a level are that level
 
 
@@ -119,25 +117,69 @@ def log_prob(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) ->
 
   Its derivative by x is 0, but for an image off the grid: between two levels nothing is defined.
   """
-  return jnp.sum(log_prob_by_pixel(params, x, levels))
+  params = _checked(params)
+  return base.nan_unless_finite(_log_prob(levels)(*params, _on_grid(params, x, levels)))
 
 
 def log_prob_by_pixel(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) -> Array:
   """Log probability of each pixel, of all its channels together. [H, W], nats."""
   params = _checked(params)
+  each, _ = _of_components(params, _on_grid(params, x, levels), levels)
+  return base.all_or_nan(jax.nn.logsumexp(each + jax.nn.log_softmax(params.logits), axis=-1))
+
+
+def _on_grid(params: DiscretizedLogisticMixture, x: Array, levels: int) -> Array:
+  """Image on the grid, NaN at pixels that are not, without derivative. [H, W, C]."""
   base.check_shape('x', x, params.locs.shape[:3])
-  nearest = jax.lax.stop_gradient(base.round_to_levels(x, levels))
-  off_grid = ~(jnp.abs(x - nearest) <= ON_GRID * 2 / (levels - 1))
-  x = nearest[..., None]
-  offset = x - _locations(params, x)
-  inverse, half = jnp.exp(-params.log_scales), 1 / (levels - 1)
-  first, last = x == -1, x == 1
-  above = jnp.where(last, 0, jax.nn.softplus(-(offset + half) * inverse))
-  below = jnp.where(first, 0, jax.nn.softplus((offset - half) * inverse))
-  width = jnp.where(first | last, 0, jnp.log(-jnp.expm1(-2 * half * inverse)))
-  each = jnp.sum(width - above - below, axis=2) + jax.nn.log_softmax(params.logits)
-  found = base.all_or_nan(jax.nn.logsumexp(each, axis=-1))
-  return found * jnp.where(jnp.any(off_grid, axis=-1), jnp.nan, jnp.ones_like(found))
+  nearest = base.round_to_levels(x, levels)
+  near = jnp.abs(x - nearest) <= ON_GRID * 2 / (levels - 1)
+  return jax.lax.stop_gradient(jnp.where(near, nearest, jnp.nan))
+
+
+@functools.cache
+def _log_prob(levels: int):
+  formulas = functools.partial(_with_gradients, levels)
+  names = (*DiscretizedLogisticMixture._fields, 'image')
+  return closed_form.scalar(names, formulas, lambda wanted: functools.partial(formulas, wanted))
+
+
+def _with_gradients(levels: int, wanted: closed_form.Wanted, *arrays: Array) -> tuple[Array, ...]:
+  """The log probability of an image on the grid and its derivatives by the wanted arrays."""
+  *fields, image = arrays
+  params = DiscretizedLogisticMixture(*fields)
+  weights = jax.nn.log_softmax(params.logits)
+  each, bins = _of_components(params, image, levels)
+  each = each + weights
+  found = jax.nn.logsumexp(each, axis=-1)
+  share = jnp.exp(each - found[..., None])  # of the components in each pixel, given its channels
+  by_loc = [share * one.by_loc for one in bins]
+  by_coeff = [by_loc[c] * image[:, :, j, None] for c in range(len(bins)) for j in range(c)]
+  gradients = {
+    'logits': share - jnp.exp(weights),
+    'locs': jnp.stack(by_loc, axis=2),
+    'log_scales': jnp.stack([share * one.by_log_scale for one in bins], axis=2),
+    'coeffs': jnp.stack(by_coeff, axis=2) if by_coeff else jnp.zeros_like(params.coeffs),
+    'image': jnp.zeros_like(image),
+  }
+  return jnp.sum(found), *(gradients[name] for name in wanted)
+
+
+def _of_components(
+  params: DiscretizedLogisticMixture, image: Array, levels: int
+) -> tuple[Array, list[logistic_bins.Bin]]:
+  """Log probability of each pixel in each component [H, W, M], and the bins of its channels."""
+  known = [image[:, :, channel, None] for channel in range(image.shape[2])]
+  bins = [
+    logistic_bins.of_level(
+      value, _location(params, channel, known[:channel]), params.log_scales[:, :, channel], levels
+    )
+    for channel, value in enumerate(known)
+  ]
+  parts = [one.part for one in bins]
+  groups = (parts[i : i + TOGETHER] for i in range(0, len(parts), TOGETHER))
+  products = (functools.reduce(jnp.multiply, group) for group in groups)
+  terms = (*map(jnp.log, products), *(one.log_rest for one in bins))
+  return functools.reduce(jnp.add, terms), bins
 
 
 def sample(
@@ -206,13 +248,6 @@ def _location(params: DiscretizedLogisticMixture, channel: int, decided: list[Ar
   for j, value in enumerate(decided):
     loc = loc + params.coeffs[:, :, first + j] * value
   return loc
-
-
-def _locations(params: DiscretizedLogisticMixture, x: Array) -> Array:
-  """Locations of all channels of a known image [H, W, C, 1]. [H, W, C, M]."""
-  known = [x[:, :, channel] for channel in range(x.shape[2])]
-  found = [_location(params, channel, known[:channel]) for channel in range(x.shape[2])]
-  return jnp.stack(found, axis=2)
 
 
 def _chosen(params: DiscretizedLogisticMixture, index: Array) -> DiscretizedLogisticMixture:

@@ -15,6 +15,7 @@ Linked channels make one grid of H x W C, pixels with their channels side by sid
 channel of the same pixel, are no part of the pattern and are never read.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structured_obs.distributions import base
-from structured_obs.linalg import sparse_triangular
+from structured_obs.linalg import closed_form, elementwise, sparse_triangular
+from structured_obs.linalg.image_by_image import image_by_image
 
 Array = jax.Array
 Offsets = sparse_triangular.Offsets
@@ -109,8 +111,10 @@ def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
   """Weights on the grids. [G, H, W or W C, number of offsets]."""
   if pattern.split:
     return jnp.moveaxis(off_diag, 2, 0)
+  height, width, channels, neighbours = off_diag.shape
+  if not cross.shape[-1]:  # in the order of the grid as they are
+    return off_diag.reshape(1, height, width * channels, neighbours)
   arrays = {'off_diag': off_diag, 'cross': cross}
-  height, width, channels, _ = off_diag.shape
   columns = []
   for slots in pattern.slots:
     # Slots of one offset have no channel in common.
@@ -119,14 +123,15 @@ def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
       for slot in slots
     )
     columns.append(sum(parts, start=jnp.zeros_like(off_diag, shape=(height, width, channels))))
-  stacked = jnp.stack(columns, axis=-1) if columns else off_diag
-  return stacked.reshape(1, height, width * channels, len(columns))
+  return _stacked(columns).reshape(1, height, width * channels, len(columns))
 
 
 def links_from_grid(weights: Array, pattern: Pattern, shape: tuple[int, ...]) -> tuple[Array, Array]:
   """`off_diag` and `cross` from weights on one grid of interleaved channels [H, W C, offsets]."""
   height, width, channels = shape
   image = weights.reshape(height, width, channels, len(pattern.offsets))
+  if all(slot.source == 'off_diag' for slots in pattern.slots for slot in slots):
+    return image, jnp.zeros_like(image, shape=(*shape, 0))
   stored: dict[str, dict[int, Array]] = {'off_diag': {}, 'cross': {}}
   zero = jnp.zeros_like(image, shape=(height, width, channels))
   for k, slots in enumerate(pattern.slots):
@@ -135,7 +140,7 @@ def links_from_grid(weights: Array, pattern: Pattern, shape: tuple[int, ...]) ->
       kind = stored[slot.source]
       kind[slot.place] = kind.get(slot.place, zero) + part
   off_diag, cross = (
-    jnp.stack([values[i] for i in range(len(values))], axis=-1)
+    _stacked([values[i] for i in range(len(values))])
     if values
     else jnp.zeros_like(image, shape=(height, width, channels, 0))
     for values in (stored['off_diag'], stored['cross'])
@@ -195,6 +200,46 @@ def apply(params: Any, v: Array, operation: Callable[..., Array]) -> Array:
   return base.all_or_nan(from_grids(done, chosen, image))
 
 
+def log_density(params: Any, x: Array) -> Array:
+  """Log density of an image [H, W, C]. [], nats."""
+  params = checked(params)
+  base.check_shape('x', x, params.mean.shape)
+  image, neighbours = params.mean.shape, params.off_diag.shape[-1]
+  chosen = interleaved(pattern(image[-1], neighbours, params.cross.shape[-1]), image[-1])
+  return _log_density(chosen)(params.log_diag, params.off_diag, params.cross, x - params.mean)
+
+
+@functools.cache
+def _log_density(pattern: Pattern):
+  formulas = functools.partial(_density_and_gradients, pattern)
+  run = functools.cache(lambda wanted: image_by_image(functools.partial(formulas, wanted)))
+  return closed_form.scalar(('log_diag', 'off_diag', 'cross', 'residual'), formulas, run)
+
+
+def _density_and_gradients(
+  pattern: Pattern,
+  wanted: closed_form.Wanted,
+  log_diag: Array,
+  off_diag: Array,
+  cross: Array,
+  residual: Array,
+) -> tuple[Array, ...]:
+  """`sparse_triangular.density_and_gradients` of an image, whose links are put on a grid and back."""
+  by_links = {'off_diag', 'cross'} & set(wanted)
+  on_grid = [name for name in ('log_diag', 'residual') if name in wanted]
+  grids = (to_grids(a, pattern)[0] for a in (log_diag, residual))
+  weights = grid_weights(off_diag, cross, pattern)[0]
+  names = (*on_grid, *(('weights',) if by_links else ()))
+  value, *gradients = sparse_triangular.density_and_gradients(
+    names, next(grids), weights, next(grids), pattern.offsets
+  )
+  found = dict(zip(names, gradients, strict=True))
+  if by_links:
+    found['off_diag'], found['cross'] = links_from_grid(found['weights'], pattern, log_diag.shape)
+  found |= {name: found[name].reshape(log_diag.shape) for name in on_grid}
+  return value, *(found[name] for name in wanted)
+
+
 def joined(params: Any) -> tuple[Offsets, Factor]:
   """L on one grid of interleaved channels, whether or not they are linked: its offsets and itself."""
   params = checked(params)
@@ -206,16 +251,30 @@ def joined(params: Any) -> tuple[Offsets, Factor]:
   return chosen.offsets, Factor(to_grids(diag, chosen)[0], weights[0])
 
 
-def masked(params: Any) -> Any:
-  """The same record with 0 for every link that leads out of the image."""
+def masked(params: Any, scale: Array | None = None) -> Any:
+  """The same record with 0 for every link that leads out of the image.
+
+  Args:
+    params: a record with `mean`, `log_diag`, `off_diag` and `cross`.
+    scale: [H, W, C], of the links of each pixel.
+  """
   image = params.mean.shape
   chosen = pattern(image[-1], params.off_diag.shape[-1], params.cross.shape[-1])
   chosen = interleaved(chosen, image[-1])
   if not chosen.offsets:
     return params
   ones = jnp.asarray(present(chosen, image).astype(params.mean.dtype))
-  off_diag, cross = links_from_grid(ones, chosen, image)
-  return params._replace(off_diag=params.off_diag * off_diag, cross=params.cross * cross)
+  inside = dict(zip(('off_diag', 'cross'), links_from_grid(ones, chosen, image), strict=True))
+  for name, mask in inside.items():
+    stored = getattr(params, name)
+    product = stored * mask if scale is None else elementwise.scale_short_axis(stored, scale, mask)
+    params = params._replace(**{name: product})
+  return params
+
+
+def _stacked(columns: list[Array]) -> Array:
+  """Columns [...] along a last axis; a CPU takes longer to stack them there than in front."""
+  return jnp.moveaxis(jnp.stack(columns), 0, -1)
 
 
 def _one_of(chosen: tuple[int, ...], channels: int) -> NDArray[np.bool_]:

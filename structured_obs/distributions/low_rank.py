@@ -128,8 +128,8 @@ def mean(params: LowRank) -> Array:
 def noise(key: Array, params: LowRank) -> Noise:
   """White noise for `reparameterize`."""
   params, (key_factor, key_diag) = _checked(params), jax.random.split(key)
-  image, dtype, rank = params.mean.shape, params.mean.dtype, params.cov_factor.shape[-1]
-  return Noise(jax.random.normal(key_factor, (rank,), dtype), jax.random.normal(key_diag, image, dtype))
+  by_column = jnp.zeros_like(params.mean, shape=params.cov_factor.shape[-1:])
+  return Noise(base.white_noise(key_factor, by_column), base.white_noise(key_diag, params.mean))
 
 
 def reparameterize(params: LowRank, noise: Noise) -> Array:

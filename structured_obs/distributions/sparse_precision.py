@@ -17,7 +17,6 @@ Cost: D f^2 / 2 for a density, a sample, a covariance column; D W f^3 / 4 for ex
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, equations 3 to 6.
 """
 
-import functools
 import math
 from typing import Annotated, NamedTuple
 
@@ -91,10 +90,8 @@ def family(
     empty = jnp.zeros_like(emitted['mean'], shape=(*image, 0))
     log_diag = base.soft_clip(emitted['log_diag'] + offset, *bounds)
     off_diag, cross = emitted.get('off_diag', empty), emitted.get('cross', empty)
-    if parametrization == 'autoregressive':
-      diag = jnp.exp(log_diag)[..., None]
-      off_diag, cross = -off_diag * diag, -cross * diag
-    return links.masked(SparsePrecision(emitted['mean'], log_diag, off_diag, cross))
+    params = SparsePrecision(emitted['mean'], log_diag, off_diag, cross)
+    return links.masked(params, -jnp.exp(log_diag) if parametrization == 'autoregressive' else None)
 
   gaussian = base.Gaussian(
     noise=noise,
@@ -117,12 +114,7 @@ def log_prob(params: SparsePrecision, x: Array) -> Array:
 
   Reference: SUPN, equation 4, with the constants that it leaves out.
   """
-  params = links.checked(params)
-  base.check_shape('x', x, params.mean.shape)
-  pattern, factor = links.factor(params)
-  log_diag, residual = (links.to_grids(a, pattern) for a in (params.log_diag, x - params.mean))
-  log_density = functools.partial(sparse_triangular.log_density, offsets=pattern.offsets)
-  return base.nan_unless_finite(jnp.sum(jax.vmap(log_density)(log_diag, factor.weights, residual)))
+  return base.nan_unless_finite(links.log_density(params, x))
 
 
 def sample(key: Array, params: SparsePrecision) -> Array:
@@ -138,7 +130,7 @@ def mean(params: SparsePrecision) -> Array:
 def noise(key: Array, params: SparsePrecision) -> Array:
   """White noise for `reparameterize`. [H, W, C]."""
   params = links.checked(params)
-  return jax.random.normal(key, params.mean.shape, params.mean.dtype)
+  return base.white_noise(key, params.mean)
 
 
 def reparameterize(params: SparsePrecision, noise: Array) -> Array:

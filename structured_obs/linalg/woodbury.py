@@ -30,12 +30,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from structured_obs.linalg import closed_form
 from structured_obs.linalg.capacitance import Capacitance, capacitance, quick_capacitance
 from structured_obs.linalg.image_by_image import quick_or_careful
 from structured_obs.linalg.products import matmul, power_of_two, scale_rows, subtract_product
 
 Array = jax.Array
-SymbolicZero = jax.custom_derivatives.SymbolicZero
+Wanted = closed_form.Wanted
 
 MAX_STEPS = 20  # of refinement
 MAX_ROUNDING = 0.005  # nats that rounding in t - W c may cost
@@ -138,7 +139,6 @@ def leverage(cap: Capacitance) -> Array:
   return jnp.sum(jnp.square(cap.half), axis=-1)
 
 
-@jax.custom_jvp
 def log_density(residual: Array, factor: Array, diag: Array) -> Array:
   """Log density of N(0, P P^T + D), with a closed-form derivative.
 
@@ -153,79 +153,66 @@ def log_density(residual: Array, factor: Array, diag: Array) -> Array:
   Returns:
     [], nats.
   """
-  return _derivatives((), residual, factor, diag)[0]
+  return _log_density(residual, factor, diag)
 
 
-def _log_density_jvp(primals, tangents):
-  names = ('residual', 'factor', 'diag')
-  known = {
-    name: t for name, t in zip(names, tangents, strict=True) if not isinstance(t, SymbolicZero)
-  }
-  value, *gradients = _derivatives(tuple(known), *primals)
-  products = (jnp.sum(g * t) for g, t in zip(gradients, known.values(), strict=True))
-  return value, sum(products, start=jnp.zeros_like(value))
-
-
-log_density.defjvp(_log_density_jvp, symbolic_zeros=True)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _derivatives(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
-  """The log density [] and its derivatives by the wanted of 'residual', 'factor' and 'diag'."""
-  if factor.shape[1] == 0:  # nothing to factorise: one way is enough
-    return _carefully(wanted, residual, factor, diag)
-  return _image_by_image(wanted)(residual, factor, diag)
-
-
-@_derivatives.defjvp
-def _derivatives_jvp(wanted, primals, tangents):
-  # What vmap maps one by one cannot be transposed; the formulas themselves can.
-  return jax.jvp(functools.partial(_carefully, wanted), primals, tangents)
-
-
-@functools.cache
-def _image_by_image(wanted: tuple[str, ...]):
-  return quick_or_careful(*(functools.partial(function, wanted) for function in (_quickly, _carefully)))
-
-
-def _carefully(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
+def _carefully(wanted: Wanted, residual: Array, factor: Array, diag: Array):
   cap = capacitance(factor, jax.lax.rsqrt(diag))
   whitened = whiten(cap, residual)
   # Derivatives wait for the whitening, which makes room for them: P is not needed any more.
   inner = jnp.where(jnp.any(jnp.isnan(whitened.residual)), jnp.nan, cap.inner)
-  return _formulas(wanted, diag, cap._replace(inner=inner), whitened)
+  cap = cap._replace(inner=inner)
+  return _formulas(wanted, diag, cap, whitened, matmul(cap.half, cap.root), leverage(cap))
 
 
-def _quickly(wanted: tuple[str, ...], residual: Array, factor: Array, diag: Array):
+def _quickly(wanted: Wanted, residual: Array, factor: Array, diag: Array):
   """The same for columns far from dependent and residuals not too large, and whether they are, []."""
   cap, reliable = quick_capacitance(factor, jax.lax.rsqrt(diag))
   zero = jnp.zeros_like(cap.inner, shape=cap.inner.shape[:1])
   whitened = Whitened(*_refine(cap, residual * cap.inverse_scale, zero))
   good = reliable & (_rounding(cap, residual, whitened.residual) <= MAX_ROUNDING)
-  return _formulas(wanted, diag, cap, whitened), good
+  # One product where nearly dependent columns, or a rotation, would need two.
+  solved = matmul(cap.basis, matmul(cap.inner.T, cap.inner))
+  spread = jnp.sum(solved * cap.basis, axis=-1)
+  return _formulas(wanted, diag, cap, whitened, solved, spread), good
 
 
-def _formulas(wanted: tuple[str, ...], diag: Array, cap: Capacitance, whitened: Whitened):
+def _formulas(
+  wanted: Wanted, diag: Array, cap: Capacitance, whitened: Whitened, solved_factor: Array, spread: Array
+):
+  """The value and the derivatives, given also W C^-1 [n, R] and the diagonal of W C^-1 W^T [n]."""
   # With g = Sigma^-1 r: d/dr = -g, d/dP = g c^T - Sigma^-1 P, d/dD = (g^2 - diag Sigma^-1) / 2.
   inverse_scale = cap.inverse_scale
   solved = whitened.residual * inverse_scale
-  half = cap.half if {'factor', 'diag'} & set(wanted) else cap.basis
   gradients = []
   for name in wanted:
     if name == 'residual':
       gradients.append(-solved)
     elif name == 'factor':
       outer = solved[:, None] * whitened.coefficients[None, :]
-      gradients.append(outer - scale_rows(matmul(half, cap.root), inverse_scale))
+      gradients.append(outer - scale_rows(solved_factor, inverse_scale))
     else:
-      own = (1 - jnp.sum(jnp.square(half), axis=-1)) / diag
-      by_pixel = 0.5 * (jnp.square(solved) - own)
+      by_pixel = 0.5 * (jnp.square(solved) - (1 - spread) / diag)
       gradients.append(by_pixel if diag.ndim else jnp.sum(by_pixel))
-  return _log_density(diag, cap, whitened), *gradients
+  return _from_whitened(diag, cap, whitened), *gradients
 
 
-def _log_density(diag: Array, cap: Capacitance, whitened: Whitened) -> Array:
+def _from_whitened(diag: Array, cap: Capacitance, whitened: Whitened) -> Array:
   size = cap.basis.shape[0]
   log_det_diag = jnp.sum(jnp.log(diag)) if diag.ndim else size * jnp.log(diag)
   quadratic = jnp.sum(jnp.square(whitened.residual)) + jnp.sum(jnp.square(whitened.coefficients))
   return -0.5 * (size * math.log(2 * math.pi) + log_det_diag + cap.log_det + quadratic)
+
+
+def _run(wanted: Wanted):
+  quick, careful = (functools.partial(function, wanted) for function in (_quickly, _carefully))
+  either = quick_or_careful(quick, careful)
+
+  def run(residual: Array, factor: Array, diag: Array):
+    few = factor.shape[1] == 0  # nothing to factorise: one way is enough
+    return careful(residual, factor, diag) if few else either(residual, factor, diag)
+
+  return run
+
+
+_log_density = closed_form.scalar(('residual', 'factor', 'diag'), _carefully, functools.cache(_run))

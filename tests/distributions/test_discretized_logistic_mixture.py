@@ -217,6 +217,22 @@ def test_means_of_coupled_channels():
   np.testing.assert_allclose(dlm.mean(params)[0, 0], exact, atol=2e-3)
 
 
+@pytest.mark.x64
+@pytest.mark.parametrize('x', [(-1, 0.25, 1), (1, -1, -0.5)])
+def test_derivatives_in_closed_form_are_those_of_the_formula(x: tuple[float, ...]):
+  """Of two orders, with bins inside and at both ends."""
+  params, image = _params(3, 3), jnp.asarray(x, default_dtype()).reshape(1, 1, 3)
+  direction = _params(3, 3, seed=1)
+
+  def both(function: Any) -> Any:
+    gradient = jax.grad(lambda params: jnp.sum(function(params, image, 9)))
+    return jax.jit(lambda params: jax.jvp(gradient, (params,), (direction,)))(params)
+
+  found, expected = both(dlm.log_prob), both(dlm.log_prob_by_pixel)
+  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize('shift', [0.02, -0.3, 0.5])
 def test_images_off_the_grid_are_nan(shift: float):
   """In levels; an image a thousandth of a level away is taken for the level."""

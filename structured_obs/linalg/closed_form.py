@@ -1,0 +1,49 @@
+"""Scalar functions whose first derivatives are closed forms, computed along with the value."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Wanted = tuple[str, ...]
+Function = Callable[..., Any]
+
+
+def scalar(names: Wanted, formulas: Function, run: Callable[[Wanted], Function]) -> Function:
+  """A function of arrays to a number [], differentiable to any order in forward and reverse mode.
+
+  Args:
+    names: of its arguments.
+    formulas: (wanted, *arrays) -> the value [] and its derivatives by the wanted of the names, of the
+      shapes of these arguments. They are differentiated for the higher orders.
+    run: returns, for the names wanted, what computes the same of arrays. It need not be differentiable:
+      it may map over images in a way that cannot be transposed.
+  """
+
+  @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+  def derivatives(wanted: Wanted, *arrays: Array) -> Any:
+    return run(wanted)(*arrays)
+
+  @derivatives.defjvp
+  def _(wanted: Wanted, primals, tangents):
+    return jax.jvp(functools.partial(formulas, wanted), primals, tangents)
+
+  @jax.custom_jvp
+  def function(*arrays: Array) -> Array:
+    return derivatives((), *arrays)[0]
+
+  def jvp(primals, tangents):
+    moved = {name: t for name, t in zip(names, tangents, strict=True) if not _is_zero(t)}
+    value, *gradients = derivatives(tuple(moved), *primals)
+    terms = (jnp.sum(g * t) for g, t in zip(gradients, moved.values(), strict=True))
+    return value, sum(terms, start=jnp.zeros_like(value))
+
+  function.defjvp(jvp, symbolic_zeros=True)
+  return function
+
+
+def _is_zero(tangent: Any) -> bool:
+  return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
