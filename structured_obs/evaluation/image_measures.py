@@ -9,14 +9,14 @@ Letters: N images; L of them, at most 10,000, whose features are found; M of the
 kept; H W C image height, width, channels; F features.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.evaluation import features, image_quality, passes
+from structured_obs.evaluation import features, image_quality, passes, views
 from structured_obs.evaluation.results import Trained
 
 Array = jax.Array
@@ -50,7 +50,8 @@ class Wanted(NamedTuple):
   channels: int  # of an image, without what a model is given about it
   similarity: bool  # whether SSIM is among the scores
   features: bool = True
-  images: bool = True
+  originals: bool = False  # also of the images themselves,
+  others: int = 0  # and of others that lie behind them, in so many channels
 
 
 def applies(trained: Trained) -> bool:
@@ -75,61 +76,75 @@ def of_models(
   usable = [trained for trained in models if applies(trained)]
   if not usable or not len(originals.images):
     return {}
-  found = {ORIGINAL: _of_originals(usable[0], originals, extractor, seed, where)}
+  count = min(len(originals.images), LIMIT)
+  others = np.random.default_rng(seed).permutation(len(originals.others))[:count]
+  found: dict[str, Measured] = {}
   for trained in usable:
-    weights = {'model': trained.variables, 'features': extractor.weights}
-    job = _pass(_measure, trained, trained.model, extractor)
-    found[trained.name] = _of_parts(job, weights, originals.images, KEPT, seed, where)
+    compared = None if found else originals._replace(others=originals.others[np.sort(others)])
+    own, known = _of_model(trained, originals.images, compared, extractor, seed, where)
+    found |= {ORIGINAL: known, trained.name: own} if known else {trained.name: own}
   return found
 
 
-def _of_originals(
-  trained: Trained, originals: Originals, extractor: features.Extractor, seed: int, where: passes.Where
-) -> Measured:
-  """The same of images as they are stored; with features of as many others, where there are some."""
-  job, weights = _pass(_measure_originals, trained, None, extractor), extractor.weights
-  found = _of_parts(job, weights, originals.images, 2 * KEPT, 0, where)
-  count, others = min(len(originals.images), LIMIT), originals.others
-  if len(others) < count:
-    return found
-  chosen = np.sort(np.random.default_rng(seed).permutation(len(others))[:count])
-  known = _of_parts(job, weights, others[chosen], 0, 0, where).features[ORIGINAL]
-  return found._replace(features={**found.features, OTHERS: known})
+def _of_model(
+  trained: Trained,
+  images: np.ndarray,
+  originals: Originals | None,
+  extractor: features.Extractor,
+  seed: int,
+  where: passes.Where,
+) -> tuple[Measured, Measured | None]:
+  """What was found of one model, and of the originals, if they are given: one compiled program.
+
+  The first M images are measured, the others up to L, and the rest, of which less is wanted.
+  """
+  weights, key = {'model': trained.variables, 'features': extractor.weights}, jax.random.key(seed)
+  batch_size, channels = trained.config.eval.batch_size, trained.model.image.channels
+  behind = None
+  if originals is not None and len(originals.others) >= min(len(images), LIMIT):
+    behind = originals.others
+  wanted = Wanted(
+    extractor.static, channels, image_quality.has_structural_similarity(),
+    originals=originals is not None, others=0 if behind is None else behind.shape[-1],
+  )  # fmt: skip
+  found = []
+  for first, last in ((0, KEPT), (KEPT, LIMIT), (LIMIT, len(images))):
+    if not len(part := images[first:last]):
+      continue
+    if last > LIMIT:
+      wanted = wanted._replace(features=False, others=0)
+    elif behind is not None:
+      part = np.concatenate([part, behind[first:last]], axis=-1)
+    levels, keep = trained.spec.levels, _everything if last <= KEPT else _without_images
+    job = passes.Pass(_measure, trained.model, levels, batch_size=batch_size, options=wanted)
+    of_part = jax.random.fold_in(key, first)
+    found.append(passes.over_images(job, weights, part, of_part, where, keep, min(len(images), KEPT)))
+  own = Measured(**{field: _joined([part[field] for part in found]) for field in Measured._fields})
+  if originals is None:
+    return own, None
+  scores, rows = (_joined([one['originals'][name] for one in found]) for name in ('scores', 'features'))
+  shown = views.to_float(images[: 2 * KEPT], trained.spec.levels)[..., :channels]
+  return own, Measured(scores, rows, {ORIGINAL: np.asarray(shown, np.float64)})
 
 
-def _pass(
-  measure: Callable[..., Any], trained: Trained, model: Any, extractor: features.Extractor
-) -> passes.Pass:
-  similarity = image_quality.has_structural_similarity()
-  wanted = Wanted(extractor.static, trained.model.image.channels, similarity)
-  batch_size = trained.config.eval.batch_size
-  return passes.Pass(measure, model, trained.spec.levels, batch_size=batch_size, options=wanted)
+def _everything(found: dict[str, Any]) -> dict[str, Any]:
+  return found
 
 
-def _of_parts(
-  job: passes.Pass, weights: Any, images: np.ndarray, kept: int, seed: int, where: passes.Where
-) -> Measured:
-  """Measures the first M images, the others up to L, and the rest, of which ever less is wanted."""
-  found, key = [], jax.random.key(seed)
-  for first, last in ((0, kept), (kept, LIMIT), (LIMIT, len(images))):
-    if len(part := images[first:last]):
-      wanted = job.options._replace(images=last <= kept, features=last <= LIMIT)
-      of_part = jax.random.fold_in(key, first)
-      found.append(
-        passes.over_images(job._replace(options=wanted), weights, part, of_part, where)
-      )
-  return Measured(**{field: _joined([part[field] for part in found]) for field in Measured._fields})
+def _without_images(found: dict[str, Any]) -> dict[str, Any]:
+  return {**found, 'images': {}}
 
 
 def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  order = (ORIGINAL, *KINDS)  # jit returns names in the alphabet's order
+  order = (ORIGINAL, OTHERS, *KINDS)  # jit returns names in the alphabet's order
   names = sorted(parts[0], key=lambda name: order.index(name) if name in order else 0)
   return {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
 
 
-def _measure(job: passes.Pass, weights: Any, keys: Array, x: Array) -> dict[str, dict[str, Array]]:
+def _measure(job: passes.Pass, weights: Any, keys: Array, x: Array) -> dict[str, dict[str, Any]]:
   """What is wanted of a model's images, for a batch x [B, H, W, C] of the evaluated ones."""
   wanted, model, variables = job.options, job.model, weights['model']
+  x, others = x[..., : x.shape[-1] - wanted.others], x[..., x.shape[-1] - wanted.others :]
   extractor, true = wanted.extractor, x[..., : wanted.channels]
   params = model.apply(variables, None, x, method='reconstruct')
   mean = clipped(jax.vmap(model.family.mean)(params))
@@ -145,26 +160,19 @@ def _measure(job: passes.Pass, weights: Any, keys: Array, x: Array) -> dict[str,
   images = {KINDS[0]: mean}
   if model.has_prior and wanted.features:
     images |= dict(zip(KINDS[1:], generate(model, variables, keys), strict=True))
-  return _told(wanted, weights['features'], scores, images)
+  told = {'scores': scores, 'features': _features(wanted, weights, images), 'images': images}
+  if wanted.originals:
+    known = {ORIGINAL: true} | ({OTHERS: others[..., : wanted.channels]} if wanted.others else {})
+    sharpness = {'laplacian_variance': image_quality.laplacian_variance(true)}
+    told['originals'] = {'scores': sharpness, 'features': _features(wanted, weights, known)}
+  return told
 
 
-def _measure_originals(
-  job: passes.Pass, weights: Any, keys: Array, x: Array
-) -> dict[str, dict[str, Array]]:
-  del keys
-  images = x[..., : job.options.channels]
-  scores = {'laplacian_variance': image_quality.laplacian_variance(images)}
-  return _told(job.options, weights, scores, {ORIGINAL: images})
-
-
-def _told(
-  wanted: Wanted, weights: Any, scores: dict[str, Array], images: dict[str, Array]
-) -> dict[str, dict[str, Array]]:
-  """The fields of `Measured`, with what is not wanted left out."""
-  rows = {}
-  if wanted.features:
-    rows = {kind: features.rows(wanted.extractor, weights, x) for kind, x in images.items()}
-  return {'scores': scores, 'features': rows, 'images': images if wanted.images else {}}
+def _features(wanted: Wanted, weights: Any, images: dict[str, Array]) -> dict[str, Array]:
+  """Features by kind of images, where they are wanted."""
+  if not wanted.features:
+    return {}
+  return {kind: features.rows(wanted.extractor, weights['features'], x) for kind, x in images.items()}
 
 
 def generate(model: Any, variables: Any, keys: Array) -> tuple[Array, Array]:

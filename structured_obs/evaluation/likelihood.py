@@ -175,17 +175,17 @@ def _score(job: Pass, variables: dict[str, Any], keys: Array, x: Array) -> dict[
     sample_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, sample)
     return job.model.apply(variables, sample_keys, x)
 
-  def relative(sample: Array) -> tuple[dict[str, Array], dict[str, Array], Array]:
+  def terms(sample: Array) -> tuple[dict[str, Array], dict[str, Array], Array]:
     observed, latent = _split_terms(draw(sample))
-    offset = {name: log_p - anchor[name] for name, log_p in observed.log_p.items()}
     kl = {name: bounds.kl(latent, name) for name in latent.log_q}
-    total = sum_terms(offset)
-    return offset, kl, total + log_weight(latent) if kl else total
+    return observed.log_p, kl, log_weight(latent) if kl else jnp.zeros(len(x), x.dtype)
 
   samples = jnp.arange(job.options.importance_samples, dtype=jnp.int32)
-  first = _split_terms(draw(samples[0]))[0].log_p
-  anchor = {name: jnp.where(jnp.isfinite(log_p), log_p, 0) for name, log_p in first.items()}
-  offset, kl, weights = jax.lax.map(relative, samples, batch_size=job.options.chunk)
+  log_p, kl, of_latents = jax.lax.map(terms, samples, batch_size=job.options.chunk)
+  first = {name: values[0] for name, values in log_p.items()}
+  anchor = {name: jnp.where(jnp.isfinite(values), values, 0) for name, values in first.items()}
+  offset = {name: values - anchor[name][None] for name, values in log_p.items()}
+  weights = sum_terms(offset) + of_latents
   family = job.model.family
   params = job.model.apply(variables, None, x, method='reconstruct')
   x = x[..., : job.model.image.channels]  # behind them, what a model may be given about an image

@@ -54,6 +54,8 @@ def over_images(
   images: np.ndarray,
   key: Array,
   where: Where = HERE,
+  keep: Callable[[Any], Any] = lambda found: found,
+  least: int = 1,
 ) -> Any:
   """Measures every image of a split.
 
@@ -67,16 +69,23 @@ def over_images(
     images: [N, H, W, C] uint8 levels, or real numbers, as stored; N >= 1.
     key: of the evaluation; take the same one for models that are to be compared.
     where: devices to run on, and the directory to keep unfinished work in.
+    keep: returns what is wanted of the pytree that `measured.measure` returns; the rest never leaves the
+      devices.
+    least: a batch is made for so many images even if there are fewer, so that passes over few and over
+      many images share one compiled program; `measured.batch_size` still limits it.
 
   Returns:
-    The pytree that `measured.measure` returns, with arrays [N, ...] float64. On several hosts every
+    What `keep` returns, with arrays [N, ...] float64. On several hosts every
     process passes the same images and gets the whole answer.
   """
   mesh = where.mesh or _first_device()
   count, size = len(images), mesh.size
-  batch_size = -(-min(measured.batch_size, count) // size) * size
-  program = functools.partial(_measure_local, measured)
+  batch_size = -(-min(measured.batch_size, max(count, least)) // size) * size
   one = (variables, key, np.zeros(1, np.int32), images[:1])
+
+  def program(*arguments: Any) -> Any:
+    return keep(_measure_local(measured, *arguments))
+
   work = unfinished.work(where.keep, measured.measure.__name__, program, one, images)
   parts, done = unfinished.load(work)
   variables, key = jax.device_put((variables, key), NamedSharding(mesh, PartitionSpec()))
@@ -86,7 +95,7 @@ def over_images(
     # The last batch is filled up with the last image, and its surplus rows are dropped.
     batch = _spread(np.asarray(images[np.minimum(rows, count - 1)]), mesh)
     found = _measure_batch(measured, mesh, variables, key, _spread(rows, mesh), batch)
-    parts.append(jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(found)))
+    parts.append(jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(keep(found))))
     # A pass that has ended is kept as a whole, unless it was short.
     since = begun if first + batch_size >= count else saved
     if time.monotonic() - since >= unfinished.SECONDS:

@@ -18,8 +18,7 @@ M bins.
 Reference: Scheuerer and Hamill, "Variogram-based proper scoring rules", 2015, equation 11.
 """
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +28,7 @@ import numpy as np
 from structured_obs.data import images as pixels
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import Family
-from structured_obs.evaluation import calibration, passes, results
+from structured_obs.evaluation import calibration, results
 from structured_obs.evaluation.results import Result
 from structured_obs.objectives import bounds
 
@@ -37,8 +36,6 @@ Array = jax.Array
 
 MOST, LEAST = 256, 8  # N lies between them,
 PIXELS = 2**18  # and N D at this, if it can
-BATCH = 16  # images at a time at most,
-MATRICES = 2**26  # limit on entries of the dense [D, D] matrices that conditionals may need
 SAMPLES = 64  # S, of the variogram
 POWER = 0.5  # p
 LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 4), (4, 0))  # rows down, columns right
@@ -78,39 +75,19 @@ class Checks(NamedTuple):
     return calibration.chi_square_distance(result.scores.mahalanobis, result.num_dims)
 
 
-def of_results(
-  found: Sequence[Result], images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
-) -> dict[str, Checks]:
-  """Checks by the models' names.
-
-  Args:
-    found: results on these images.
-    images: [T, H, W, C] as stored.
-    seed: of the samples, and of the noise, which is the likelihoods' for their seed.
-    where: devices to run on, and the directory to keep unfinished work in.
-  """
-  return {result.trained.name: measure(result, images, seed, where) for result in found}
-
-
-def measure(
-  result: Result, images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
-) -> Checks:
-  """Checks of one model; arguments as of `of_results`."""
-  trained, settings, size = result.trained, result.settings, result.num_dims
-  batch = max(1, min(BATCH, MATRICES // size**2))
-  wanted = passes.Pass(_measure, trained.model, settings.levels, settings.dequantize, batch)
-  shown = images[: num_images(size)]
-  scores = passes.over_images(wanted, trained.variables, shown, jax.random.key(seed), where)
-  pit_by_image = scores.pop('pit', None)
-  if HIDDEN in scores:
+def of_scores(result: Result, scores: Mapping[str, Any]) -> Checks:
+  """Checks of one model, from what `of_image` found of each of N images."""
+  trained, settings, kept = result.trained, result.settings, dict(scores)
+  pit_by_image = kept.pop('pit', None)
+  if HIDDEN in kept:
     height, width, channels = trained.model.image
-    hidden, log_p = height * (width - width // 2) * channels, scores.pop(HIDDEN)
+    hidden, log_p = height * (width - width // 2) * channels, kept.pop(HIDDEN)
     if settings.levels:
       unit = 1.0 if results.is_discrete(trained) else pixels.bin_width(settings.levels)
-      scores[HIDDEN] = np.asarray(bounds.bits_per_dim(log_p, hidden, unit))
+      kept[HIDDEN] = np.asarray(bounds.bits_per_dim(log_p, hidden, unit))
     else:
-      scores[HIDDEN_NATS] = -log_p / hidden
-  return Checks(result, scores, pit_by_image)
+      kept[HIDDEN_NATS] = -log_p / hidden
+  return Checks(result, kept, pit_by_image)
 
 
 def num_images(size: int) -> int:
@@ -118,13 +95,7 @@ def num_images(size: int) -> int:
   return min(MOST, max(LEAST, PIXELS // size))
 
 
-def _measure(job: passes.Pass, variables: Any, keys: Array, x: Array) -> dict[str, Array]:
-  params = job.model.apply(variables, None, x, method='reconstruct')
-  one = functools.partial(_of_image, job.model.family)
-  return jax.vmap(one)(keys, params, x[..., : job.model.image.channels])
-
-
-def _of_image(family: Family, key: Array, params: Any, x: Array) -> dict[str, Array]:
+def of_image(family: Family, key: Array, params: Any, x: Array) -> dict[str, Array]:
   """Scores [], of the hidden half log p in nats, and 'pit' [M], of one image."""
   found = {VARIOGRAM: variogram_score(family, key, params, x)}
   log_p = masked_log_prob(family, params, x, _right_half(x))

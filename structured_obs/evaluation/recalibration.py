@@ -11,13 +11,12 @@ whose mean over images is largest at T^2 = mean(q) / D.
 Letters: N images; M validation images; D = H W C.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from structured_obs.evaluation import calibration, finite, likelihood, passes, results
-from structured_obs.evaluation.results import Result
+from structured_obs.evaluation import calibration, finite, likelihood, results
 
 
 class Recalibration(NamedTuple):
@@ -32,16 +31,16 @@ class Recalibration(NamedTuple):
 
 
 def recalibrate(
-  found_on: likelihood.Scores, judged_on: likelihood.Scores, num_dims: int
+  found_on: np.ndarray, judged_on: likelihood.Scores, num_dims: int
 ) -> Recalibration:
-  """Recalibration of a Gaussian model from its scores on two splits.
+  """Recalibration of a Gaussian model from its distances on one split and its scores on another.
 
   Args:
-    found_on: scores of the images that give the temperature.
+    found_on: [M] q / D of the images that give the temperature.
     judged_on: scores of others.
     num_dims: D.
   """
-  temperature = calibration.calibration(found_on.mahalanobis, num_dims).temperature
+  temperature = calibration.calibration(found_on, num_dims).temperature
   distance, factor = judged_on.mahalanobis, np.square(np.float64(temperature))
   # Of residuals that are all 0 the temperature is 0, and nothing is finite at it.
   with np.errstate(divide='ignore', invalid='ignore'):
@@ -53,28 +52,8 @@ def recalibrate(
     calibration.calibration(tempered, num_dims),
     -judged_on.log_prob,
     -judged_on.log_prob - gain,
-    found_on.mahalanobis,
+    found_on,
   )
-
-
-def of_results(
-  found: Sequence[Result], images: np.ndarray, where: passes.Where = passes.HERE
-) -> dict[str, Recalibration]:
-  """Recalibrations by the models' names; of those that are Gaussian.
-
-  Args:
-    found: results on one split.
-    images: of another split, on which the temperatures are found; without any there are none.
-    where: devices to score them on, and the directory to keep unfinished work in.
-  """
-  recalibrations = {}
-  for result in found:
-    if result.trained.model.family.gaussian is None or not len(images):
-      continue
-    settings = result.settings._replace(importance_samples=1)
-    other = results.evaluate(result.trained, images, settings, where)
-    recalibrations[result.trained.name] = recalibrate(other.scores, result.scores, result.num_dims)
-  return recalibrations
 
 
 def text(found: Mapping[str, Recalibration]) -> str:

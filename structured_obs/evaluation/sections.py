@@ -18,11 +18,11 @@ from structured_obs.evaluation import (
   features,
   image_measures,
   passes,
-  predictive_checks,
   predictive_report,
   quality_report,
   recalibration,
   reconstruction_quality,
+  residuals,
   sample_quality,
   truth_pictures,
   whiteness,
@@ -131,16 +131,14 @@ def _sample_quality(evaluated: Evaluated) -> Section | None:
 
 
 def _recalibration(evaluated: Evaluated) -> Section | None:
-  found = recalibration.of_results(evaluated.found, evaluated.splits['validation'], evaluated.where)
+  found = residuals.recalibrations(evaluated.found, evaluated.splits['validation'], evaluated.where)
   if not found:
     return None
   return Section('recalibration', recalibration.text(found), recalibration.as_json(found))
 
 
 def _predictive_checks(evaluated: Evaluated) -> Section | None:
-  found = predictive_checks.of_results(
-    evaluated.found, evaluated.images, evaluated.seed, evaluated.where
-  )
+  found = residuals.checks(evaluated.found, evaluated.images, evaluated.seed, evaluated.where)
   return Section(
     'predicted_distributions',
     predictive_report.text(found),
@@ -161,7 +159,7 @@ def _consistency(evaluated: Evaluated) -> Section | None:
 
 def _whiteness(evaluated: Evaluated) -> Section | None:
   models = [result.trained for result in evaluated.found]
-  found = whiteness.of_models(models, evaluated.images, evaluated.seed, evaluated.where)
+  found = residuals.whitenesses(models, evaluated.images, evaluated.seed, evaluated.where)
   if not found:
     return None
 

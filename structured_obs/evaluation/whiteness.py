@@ -9,9 +9,8 @@ As likelihoods are, residuals are of the dequantised images.
 Letters: N images; H W C image height, width, channels; K largest lag; L = 2 K + 1.
 """
 
-import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +20,11 @@ import numpy as np
 
 from structured_obs import plotting
 from structured_obs.distributions import gaussian
-from structured_obs.evaluation import finite, passes, results
-from structured_obs.evaluation.results import Trained
+from structured_obs.distributions.base import Family
+from structured_obs.evaluation import finite, results
 
 Array = jax.Array
 LAG = 5  # K
-BATCH = 32  # images at a time
 SCORED = 256  # images at most
 RESIDUAL = 'residual itself'
 
@@ -59,22 +57,11 @@ def autocorrelation(images: Array, lag: int = LAG) -> Array:
   return lags.reshape(2 * lag + 1, 2 * lag + 1)
 
 
-def measure(
-  trained: Trained, images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
-) -> tuple[Whiteness, Whiteness]:
-  """Whiteness of the residuals x - mean of p(x|z): as they are, and whitened by a Gaussian model.
-
-  Args:
-    trained: the model; z is the mean of q(z|x).
-    images: [N, H, W, C] as stored; the first 256 are measured.
-    seed: of the dequantisation.
-    where: devices to run on, and the directory to keep unfinished work in.
-  """
-  noisy = trained.config.objective.dequantize
-  wanted = passes.Pass(_lags, trained.model, trained.spec.levels, noisy, BATCH)
-  key = jax.random.key(seed)
-  residual, white = passes.over_images(wanted, trained.variables, images[:SCORED], key, where)
-  return summarize(residual), summarize(white)
+def lags(family: Family, params: Any, x: Array) -> tuple[Array, Array]:
+  """Mean products by lag of the residual of x [H, W, C], and of its white image. [L, L] each."""
+  both = jnp.stack([x - family.mean(params), gaussian.white_image(family, params, x)])
+  residual, white = jax.vmap(lambda image: autocorrelation(image[None]))(both)
+  return residual, white
 
 
 def summarize(lags: np.ndarray) -> Whiteness:
@@ -93,22 +80,6 @@ def summarize(lags: np.ndarray) -> Whiteness:
   rest = rest[np.isfinite(rest)]
   spread = float(np.sqrt(np.mean(np.square(rest)))) if rest.size else math.nan
   return Whiteness(found, spread, square)
-
-
-def of_models(
-  models: Sequence[Trained], images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
-) -> dict[str, Whiteness]:
-  """Whiteness by the names of the Gaussian models, after that of the first one's residuals.
-
-  Arguments as of `measure`.
-  """
-  found: dict[str, Whiteness] = {}
-  for trained in models:
-    if trained.model.family.gaussian is not None:
-      residual, white = measure(trained, images, seed, where)
-      found.setdefault(RESIDUAL, residual)
-      found[trained.name] = white
-  return found
 
 
 def text(found: Mapping[str, Whiteness]) -> str:
@@ -147,15 +118,3 @@ def draw(path: Path, found: Mapping[str, Whiteness]) -> Path:
     plotting.Row(name, lags[None, :, :, None], 'signed', limit=limit) for name, lags in shown.items()
   ]
   return plotting.image_rows(path, rows, title=f'Autocorrelation, lags to {LAG}')
-
-
-def _lags(job: passes.Pass, variables: Any, keys: Array, x: Array) -> tuple[Array, Array]:
-  """Mean products by lag of each residual, and of each white image. [B, L, L] each."""
-  del keys
-  model = job.model
-  params = model.apply(variables, None, x, method='reconstruct')
-  x = x[..., : model.image.channels]
-  residual = x - jax.vmap(model.family.mean)(params)
-  white = jax.vmap(functools.partial(gaussian.white_image, model.family))(params, x)
-  by_image = jax.vmap(lambda image: autocorrelation(image[None]))
-  return by_image(residual), by_image(white)

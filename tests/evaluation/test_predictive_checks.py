@@ -10,9 +10,10 @@ import pytest
 import scipy.stats
 
 from structured_obs import distributions
+from structured_obs.config import Config, ObjectiveConfig
 from structured_obs.distributions import discretized_logistic_mixture, gaussian
 from structured_obs.distributions.base import Family, ImageShape
-from structured_obs.evaluation import passes, predictive_checks, predictive_report, results
+from structured_obs.evaluation import passes, predictive_checks, predictive_report, residuals, results
 from structured_obs.evaluation.likelihood import Scores, Settings
 from structured_obs.linalg import dense
 from structured_obs.models import vae
@@ -83,7 +84,7 @@ def test_checks_of_images_that_are_as_the_model_says(monkeypatch: pytest.MonkeyP
 
   @jax.jit
   def checks(own: Any) -> dict[str, Any]:
-    return jax.vmap(lambda key, image: predictive_checks._of_image(family, key, own, image))(keys, x)
+    return jax.vmap(lambda key, image: predictive_checks.of_image(family, key, own, image))(keys, x)
 
   right, wrong = checks(params), checks(narrow)
   assert predictive_checks.uniform_distance(np.mean(right['pit'], axis=0)) < 0.06
@@ -126,6 +127,7 @@ def _result(family: str, count: int) -> results.Result:
   made_up: Any = dict.fromkeys(set(Scores._fields) - {'parts'}, np.zeros(count))
   scores = Scores(**made_up | {'mahalanobis': np.linspace(0.5, 1.5, count)})
   dequantize = model.model.family.gaussian is not None
+  model = model._replace(config=Config(objective=ObjectiveConfig(dequantize=dequantize)))
   return results.Result(model, Settings(256, dequantize=dequantize), scores)
 
 
@@ -138,9 +140,10 @@ def test_neither_batch_nor_devices_matter(monkeypatch: pytest.MonkeyPatch):
   """Of the family whose conditionals are iterative and dense."""
   monkeypatch.setattr(predictive_checks, 'SAMPLES', 3)
   images = np.random.default_rng(0).integers(0, 256, (5, *IMAGE)).astype(np.uint8)
-  whole = predictive_checks.measure(_result('circulant', 5), images, 1)
-  monkeypatch.setattr(predictive_checks, 'BATCH', 2)
-  mapped = predictive_checks.measure(_result('circulant', 5), images, 1, passes.Where(_mesh(4)))
+  whole = residuals.checks([_result('circulant', 5)], images, 1)['circulant']
+  monkeypatch.setattr(residuals, 'BATCH', 2)
+  where = passes.Where(_mesh(4))
+  mapped = residuals.checks([_result('circulant', 5)], images, 1, where)['circulant']
   assert whole.scores.keys() == {predictive_checks.VARIOGRAM, predictive_checks.HIDDEN}
   for score, values in whole.scores.items():
     assert values.shape == (5,)
@@ -156,7 +159,7 @@ def test_a_density_and_a_probability_side_by_side(tmp_path: Any, monkeypatch: py
   monkeypatch.setattr(predictive_checks, 'SAMPLES', 3)
   images = np.random.default_rng(0).integers(0, 256, (5, *IMAGE)).astype(np.uint8)
   both = [_result('diagonal', 5), _result('discretized_logistic_mixture', 5)]
-  found = predictive_checks.of_results(both, images)
+  found = residuals.checks(both, images)
   density, discrete = found.values()
   assert discrete.pit is None
   rows = {line.split('|')[1].strip(): line.split('|')[2:-1]
@@ -202,6 +205,6 @@ def test_bad_parameters_are_not_told_as_numbers():
   family, params = _params('low_rank', ImageShape(3, 4, 1))
   x = family.mean(params)
   bad = params._replace(mean=params.mean.at[0, 0, 0].set(jnp.nan))
-  one = jax.jit(functools.partial(predictive_checks._of_image, family))
+  one = jax.jit(functools.partial(predictive_checks.of_image, family))
   found = one(jax.random.key(0), bad, x)
   assert all(np.isnan(np.asarray(value)).any() for value in found.values())

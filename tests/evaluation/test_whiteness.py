@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from structured_obs.config import Config, ObjectiveConfig
-from structured_obs.evaluation import passes, whiteness
+from structured_obs.evaluation import passes, residuals, whiteness
 from structured_obs.models import vae
 from tests.evaluation.test_pictures import IMAGES, trained
 
@@ -46,13 +46,19 @@ def test_a_model_is_measured_on_all_images_whatever_the_batch(monkeypatch: pytes
   found = trained(vae.VAE, 'diagonal')
   plain = Config(objective=ObjectiveConfig(dequantize=False))
   found = found._replace(config=plain, spec=found.spec._replace(levels=256))
-  monkeypatch.setattr(whiteness, 'BATCH', 2)
+  monkeypatch.setattr(residuals, 'BATCH', 2)
   auto = (jax.sharding.AxisType.Auto,)
   mesh = jax.make_mesh((2,), ('batch',), axis_types=auto, devices=jax.devices()[:2])
-  residual, white = whiteness.measure(found, IMAGES, where=passes.Where(mesh))
+  residual, white = residuals.whitenesses([found], IMAGES, where=passes.Where(mesh)).values()
   x = IMAGES / np.float32(127.5) - 1
   params: Any = found.model.apply(found.variables, None, jnp.asarray(x), method='reconstruct')
   errors = jnp.asarray(x) - params.mean
   for one, images in ((residual, errors), (white, errors / jnp.exp(params.log_scale))):
     expected = whiteness.summarize(np.asarray(whiteness.autocorrelation(images))[None])
     np.testing.assert_allclose(one.autocorrelation, expected.autocorrelation, atol=1e-5)
+  program: Any = passes._measure_batch
+  compiled = program._cache_size()  # one program finds the distances as well
+  distance = residuals._measured('distance', found, IMAGES, 0, passes.Where(mesh))
+  assert program._cache_size() == compiled
+  expected = np.square(errors / jnp.exp(params.log_scale)).mean(axis=(1, 2, 3))
+  np.testing.assert_allclose(distance, expected, rtol=1e-5)

@@ -1,0 +1,140 @@
+"""What is measured of residuals x - mean of p(x|z), z the mean of q(z|x): one compiled program for all.
+
+  checks     of predicted distributions, see `predictive_checks`; the slow part
+  lags       products of pixels at each lag, of residuals and of whitened ones, see `whiteness`
+  distance   squared Mahalanobis distance per dimension, which a recalibration is made of
+
+Each pass wants one of them, on images of its own; the others cost a little time or none. Where images
+are so large that checks are made of fewer of them at a time, they have a program of their own. Residuals
+are of the dequantised images, as likelihoods are. Lags and distances are of Gaussian families alone.
+
+Letters: N images; B images at a time; D pixels times channels of one; L lags.
+"""
+
+import functools
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs.distributions import gaussian
+from structured_obs.evaluation import passes, predictive_checks, recalibration, whiteness
+from structured_obs.evaluation.predictive_checks import Checks
+from structured_obs.evaluation.recalibration import Recalibration
+from structured_obs.evaluation.results import Result, Trained
+from structured_obs.evaluation.whiteness import Whiteness
+
+Array = jax.Array
+
+BATCH = 16  # B at most, of checks and of a program that can do all;
+LARGE = 32  # of lags and distances alone
+MATRICES = 2**26  # limit on entries of the dense [D, D] matrices that checks may need
+
+
+class Can(NamedTuple):
+  """What a program can find; hashable."""
+
+  checks: bool
+  residuals: bool
+
+
+def checks(
+  found: Sequence[Result], images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
+) -> dict[str, Checks]:
+  """Checks of predicted distributions by the models' names.
+
+  Args:
+    found: results on these images.
+    images: [N, H, W, C] as stored; the first few are measured, fewer the larger they are.
+    seed: of the samples, and of the noise, which is the likelihoods' for their seed.
+    where: devices to run on, and the directory to keep unfinished work in.
+  """
+  made = {}
+  for result in found:
+    shown = images[: predictive_checks.num_images(result.num_dims)]
+    scores = _measured('checks', result.trained, shown, seed, where)
+    made[result.trained.name] = predictive_checks.of_scores(result, scores)
+  return made
+
+
+def whitenesses(
+  models: Sequence[Trained], images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
+) -> dict[str, Whiteness]:
+  """Whiteness by the names of the Gaussian models, after that of the first one's residuals.
+
+  Args:
+    models: of the same images.
+    images: [N, H, W, C] as stored; the first 256 are measured.
+    seed: of the dequantisation.
+    where: devices to run on, and the directory to keep unfinished work in.
+  """
+  made: dict[str, Whiteness] = {}
+  for trained in models:
+    if trained.model.family.gaussian is not None:
+      shown = images[: whiteness.SCORED]
+      residual, white = _measured('lags', trained, shown, seed, where)
+      made.setdefault(whiteness.RESIDUAL, whiteness.summarize(residual))
+      made[trained.name] = whiteness.summarize(white)
+  return made
+
+
+def recalibrations(
+  found: Sequence[Result], images: np.ndarray, where: passes.Where = passes.HERE
+) -> dict[str, Recalibration]:
+  """Recalibrations by the models' names; of those that are Gaussian.
+
+  Args:
+    found: results on one split.
+    images: of another split, on which the temperatures are found; without any there are none.
+    where: devices to run on, and the directory to keep unfinished work in.
+  """
+  made = {}
+  for result in found:
+    if result.trained.model.family.gaussian is not None and len(images):
+      distance = _measured('distance', result.trained, images, 0, where)
+      made[result.trained.name] = recalibration.recalibrate(distance, result.scores, result.num_dims)
+  return made
+
+
+def _measured(
+  part: str, trained: Trained, images: np.ndarray, seed: int, where: passes.Where
+) -> Any:
+  """One part of what `_measure` finds, of all images."""
+  batch = max(1, min(BATCH, MATRICES // trained.model.image.size**2))
+  can = Can(True, trained.model.family.gaussian is not None)
+  if batch < BATCH:
+    can = Can(part == 'checks', part != 'checks')
+  job = passes.Pass(
+    _measure, trained.model, trained.spec.levels, trained.config.objective.dequantize,
+    batch if can.checks else LARGE, options=can,
+  )  # fmt: skip
+  weights = {'model': trained.variables, 'checks': np.asarray(part == 'checks')}
+  keep = operator.itemgetter(part)
+  return passes.over_images(job, weights, images, jax.random.key(seed), where, keep)
+
+
+def _measure(
+  job: passes.Pass, weights: Mapping[str, Any], keys: Array, x: Array
+) -> dict[str, Any]:
+  """What the program can find of a batch x [B, H, W, C]; checks are 0 unless `weights` ask for them."""
+  model, can, made = job.model, job.options, {}
+  params = model.apply(weights['model'], None, x, method='reconstruct')
+  x = x[..., : model.image.channels]
+  if can.residuals:
+    made['lags'] = jax.vmap(functools.partial(whiteness.lags, model.family))(params, x)
+    distance = jax.vmap(functools.partial(gaussian.mahalanobis, model.family))(params, x)
+    made['distance'] = distance / math.prod(x.shape[1:])
+  if can.checks:
+
+    def check() -> dict[str, Array]:
+      return jax.vmap(functools.partial(predictive_checks.of_image, model.family))(keys, params, x)
+
+    def nothing() -> dict[str, Array]:
+      return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(check))
+
+    made['checks'] = jax.lax.cond(weights['checks'], check, nothing) if can.residuals else check()
+  return made
