@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -69,12 +69,7 @@ def compare(task: Task, repeats: int) -> dict[str, Any]:
     repeats: rounds; each runs every candidate once.
   """
   results = [candidate.run() for candidate in task.candidates]  # warms up
-  times: list[list[float]] = [[] for _ in task.candidates]
-  for _ in range(repeats):
-    for candidate, kept in zip(task.candidates, times, strict=True):
-      start = time.perf_counter()
-      candidate.run()
-      kept.append(1e3 * (time.perf_counter() - start))
+  times = rounds(task.candidates, repeats)
   medians = [statistics.median(kept) for kept in times]
   rows = [
     {
@@ -91,6 +86,17 @@ def compare(task: Task, repeats: int) -> dict[str, Any]:
   ]
   judged = judge(task.bars, rows)
   return {'task': task.name, 'candidates': rows, 'bars': judged, 'missing': list(task.missing)}
+
+
+def rounds(candidates: Sequence[Candidate], repeats: int) -> list[list[float]]:
+  """Run candidates that are warm in alternating rounds: the milliseconds of each, one a round."""
+  times: list[list[float]] = [[] for _ in candidates]
+  for _ in range(repeats):
+    for candidate, kept in zip(candidates, times, strict=True):
+      start = time.perf_counter()
+      candidate.run()
+      kept.append(1e3 * (time.perf_counter() - start))
+  return times
 
 
 def judge(bars: tuple[Bar, ...], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
