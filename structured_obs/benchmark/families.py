@@ -104,7 +104,7 @@ def _record(
   candidates = [candidate(*problem, batch) for problem, _ in work.values()]
   for one in candidates:
     one.run()
-  times = [statistics.median(kept) for kept in measure.rounds(candidates, repeats)]
+  times = [statistics.median(kept.wall) for kept in measure.rounds(candidates, repeats)]
   rows = []
   for (value, (_, units)), one, median in zip(work.items(), candidates, times, strict=True):
     unit = 1e6 * median / (batch * case.channels * units)

@@ -19,6 +19,13 @@ class Candidate(NamedTuple):
   temporary_bytes: int = 0
 
 
+class Times(NamedTuple):
+  """Milliseconds of one candidate, one number a round."""
+
+  wall: list[float]
+  processor: list[float]  # of all threads: what a busy machine changes least
+
+
 class Bar(NamedTuple):
   """What our candidate must reach: against a peer at least a ratio, else at most a value."""
 
@@ -70,12 +77,13 @@ def compare(task: Task, repeats: int) -> dict[str, Any]:
   """
   results = [candidate.run() for candidate in task.candidates]  # warms up
   times = rounds(task.candidates, repeats)
-  medians = [statistics.median(kept) for kept in times]
+  medians = [statistics.median(kept.wall) for kept in times]
   rows = [
     {
       'name': candidate.name,
       'median_ms': median,
-      'minimum_ms': min(kept),
+      'minimum_ms': min(kept.wall),
+      'processor_ms': statistics.median(kept.processor),
       'ratio': median / medians[0],
       'error': None if task.expected is None else _difference([_leaves(result)[0]], [task.expected]),
       'difference': _difference(_leaves(result), _leaves(results[0])),
@@ -88,14 +96,15 @@ def compare(task: Task, repeats: int) -> dict[str, Any]:
   return {'task': task.name, 'candidates': rows, 'bars': judged, 'missing': list(task.missing)}
 
 
-def rounds(candidates: Sequence[Candidate], repeats: int) -> list[list[float]]:
-  """Run candidates that are warm in alternating rounds: the milliseconds of each, one a round."""
-  times: list[list[float]] = [[] for _ in candidates]
+def rounds(candidates: Sequence[Candidate], repeats: int) -> list[Times]:
+  """Run candidates that are warm in alternating rounds, so that a busy machine slows all alike."""
+  times = [Times([], []) for _ in candidates]
   for _ in range(repeats):
     for candidate, kept in zip(candidates, times, strict=True):
-      start = time.perf_counter()
+      start, before = time.perf_counter(), time.process_time()
       candidate.run()
-      kept.append(1e3 * (time.perf_counter() - start))
+      kept.wall.append(1e3 * (time.perf_counter() - start))
+      kept.processor.append(1e3 * (time.process_time() - before))
   return times
 
 

@@ -73,6 +73,7 @@ def _growth(record: dict[str, Any]) -> list[str]:
 def _training(record: dict[str, Any]) -> list[str]:
   rows = [
     f'  {row["name"]:20s} step {row["step_ms"]:9.2f} ms  {row["ratio"]:6.2f}x'
+    f'  processors {row["step_processor_ms"]:.0f} ms'
     f'  trace {row["trace_s"]:.2f} s  compile {row["compile_s"]:.2f} s'
     f'  first step {row["first_step_s"]:.2f} s'
     f'  temporary {row["temporary_bytes"] / 1e6:.0f} MB'

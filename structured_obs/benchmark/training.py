@@ -42,8 +42,9 @@ def record(name: str, config: Config, repeats: int) -> dict[str, Any]:
       candidates, rows = candidates + peers, rows + more
   times = measure.rounds(candidates, repeats)
   for row, kept in zip(rows, times, strict=True):
-    row['step_ms'] = statistics.median(kept)
-    row['ratio'] = row['step_ms'] / statistics.median(times[0])
+    row['step_ms'] = statistics.median(kept.wall)
+    row['step_processor_ms'] = statistics.median(kept.processor)
+    row['ratio'] = row['step_ms'] / statistics.median(times[0].wall)
   image, batch = experiment.image, config.train.batch_size
   size = f'{image.height}x{image.width}x{image.channels} batch {batch}'
   return {'training': f'{name} {size}', 'rows': rows, 'bars': [], 'missing': missing}

@@ -39,8 +39,11 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
+Strides = tuple[int, int]  # down, across
+Pads = tuple[tuple[int, int], tuple[int, int]]  # pixels above and below, left and right
+
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
-# XLA's own gradient by a kernel is as fast below so many pixels, and below so many features.
+# XLA's own gradient by a kernel is as fast below so many pixels of the result or so few features.
 LEAST_PIXELS = 144
 LEAST_FEATURES = 8
 GROUP = 1 << 16  # numbers of x and of the result that are in the processor's cache together
@@ -77,20 +80,20 @@ def general(
 ) -> Array:
   """Same function as `jax.lax.conv_general_dilated` of the layout NHWC, HWIO, with faster gradients.
 
-  They are this module's for 1x1 windows, and for windows of odd sizes at every pixel with zeros around
-  the image. Any other window, and any option that changes the function, leaves them to XLA.
+  Options that change the function (dilations, groups, a precision) leave the gradients to XLA.
   """
   options['dimension_numbers'] = LAYOUT
-  sides, strides = kernel.shape[:2], tuple(window_strides)
+  sides, (down, across) = kernel.shape[:2], tuple(window_strides)
   changed = [options.get('feature_group_count', 1) != 1, options.get('precision') is not None]
   changed += [set(options.get(name) or (1,)) != {1} for name in ('lhs_dilation', 'rhs_dilation')]
-  centred = padding == 'SAME' or [*map(tuple, padding)] == [(k // 2, k // 2) for k in sides]
-  if not any(changed) and centred and all(k % 2 for k in sides):
-    if sides == (1, 1):
-      return _pointwise(x[:, :: strides[0], :: strides[1]], kernel)
-    if strides == (1, 1):
-      return _centred(x, kernel)
-  return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+  if any(changed) or not (isinstance(padding, str) or all(min(pair) >= 0 for pair in padding)):
+    return jax.lax.conv_general_dilated(x, kernel, (down, across), padding, **options)
+  if isinstance(padding, str):
+    padding = jax.lax.padtype_to_pads(x.shape[1:3], sides, (down, across), padding)
+  rows, columns = ((int(before), int(after)) for before, after in padding)
+  if sides == (1, 1) and rows == columns == (0, 0):
+    return _pointwise(x[:, ::down, ::across], kernel)
+  return _convolution(x, kernel, (down, across), (rows, columns))
 
 
 def _pointwise(x: Array, kernel: Array) -> Array:
@@ -106,57 +109,68 @@ def _implementation() -> Any:
 Conv = functools.partial(nn.Conv, conv_general_dilated_cls=_implementation)
 
 
-@jax.custom_jvp
-def _centred(x: Array, kernel: Array) -> Array:
-  """Convolution of [B, H, W, F] and [k, l, F, G] of odd k and l: [B, H, W, G]."""
-  pads = [(k // 2, k // 2) for k in kernel.shape[:2]]
-  return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=LAYOUT)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _convolution(x: Array, kernel: Array, strides: Strides, pads: Pads) -> Array:
+  """Convolution of [B, H, W, F] and [k, l, F, G]: [B, h, w, G]."""
+  return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=LAYOUT)
 
 
-@functools.partial(_centred.defjvp, symbolic_zeros=True)
-def _centred_jvp(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+@functools.partial(_convolution.defjvp, symbolic_zeros=True)
+def _convolution_jvp(
+  strides: Strides, pads: Pads, primals: tuple[Array, Array], tangents: tuple[Any, Any]
+) -> tuple[Array, Array]:
   (x, kernel), (dx, dkernel) = primals, tangents
-  y = _centred(x, kernel)
+  y = _convolution(x, kernel, strides, pads)
   zero = jax.custom_derivatives.SymbolicZero
-  terms = [] if isinstance(dx, zero) else [_centred(dx, kernel)]
-  terms += [] if isinstance(dkernel, zero) else [_by_kernel(x, dkernel)]
+  terms = [] if isinstance(dx, zero) else [_convolution(dx, kernel, strides, pads)]
+  if not isinstance(dkernel, zero):
+    plain = functools.partial(_convolution, strides=strides, pads=pads)
+    if y.shape[1] * y.shape[2] < LEAST_PIXELS or min(kernel.shape[2:]) < LEAST_FEATURES or not y.size:
+      terms.append(plain(x, dkernel))
+    else:
+      products = functools.partial(_by_columns, strides=strides, pads=pads)
+      terms.append(jax.lax.platform_dependent(x, dkernel, cpu=products, default=plain))
   return y, functools.reduce(jnp.add, terms) if terms else jnp.zeros_like(y)
 
 
-def _by_kernel(x: Array, kernel: Array) -> Array:
-  """`_centred` where it is differentiated by the kernel: its transpose is that gradient."""
-  pixels, features = x.shape[1] * x.shape[2], min(kernel.shape[2:])
-  if pixels < LEAST_PIXELS or features < LEAST_FEATURES or not x.shape[0]:
-    return _centred(x, kernel)
-  return jax.lax.platform_dependent(x, kernel, cpu=_by_columns, default=_centred)
+def _by_columns(x: Array, kernel: Array, strides: Strides, pads: Pads) -> Array:
+  """`_convolution` in the form whose transpose by the kernel is fast, a few images at a time.
 
-
-def _by_columns(x: Array, kernel: Array) -> Array:
-  """`_centred` as products of l columns of each pixel and the kernel, a few images at a time.
-
-  The product leaves k numbers for each pixel, one for each row of the window, which are shifted and
-  added. Transposed, this adds up one product [l F, H W] [H W, k G] for each group of images, and
-  nothing but x is kept for it. Sums are of float32 at least.
+  The l columns that a window sees of each row lie side by side and are multiplied with the kernel: one
+  number for each row of the window, which are shifted and added. Transposed, this adds up one product
+  [l F, H w] [H w, k G] for each group of images, and nothing but x is kept for it. With a stride each
+  row takes part in the products of the window's rows that meet it. Sums are of float32 at least.
   """
-  batch, height, width, features = x.shape
-  rows, columns, _, outputs = kernel.shape
+  (batch, height, width, features), (rows, columns, _, outputs) = x.shape, kernel.shape
+  (down, across), ((top, bottom), (left, right)) = strides, pads
+  lines = (height + top + bottom - rows) // down + 1
+  pixels = (width + left + right - columns) // across + 1
+  tall = -(-(height + top + bottom) // down)
   wide = x.dtype if jnp.finfo(x.dtype).bits > 16 else jnp.float32
-  taps = kernel.astype(wide).transpose(1, 2, 0, 3).reshape(columns * features, rows * outputs)
-  most = max(1, GROUP // (height * width * (features + outputs)))
+  # Taps of the rows 0, s, ..; of the rows 1, s + 1, ..; for a stride of s.
+  taps = [kernel[first::down].astype(wide).transpose(1, 2, 0, 3) for first in range(min(down, rows))]
+  taps = [each.reshape(columns * features, -1) for each in taps]
+  most = max(1, GROUP // (height * width * features + lines * pixels * outputs))
   count = max(n for n in range(1, min(most, batch) + 1) if batch % n == 0)
 
   @functools.partial(jax.checkpoint, prevent_cse=False)
-  def product(images: Array, taps: Array) -> Array:
-    margins = ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0))
+  def product(images: Array, taps: list[Array]) -> Array:
+    margins = ((0, 0), (top, tall * down - height - top), (left, right), (0, 0))
     padded = jnp.pad(images.astype(wide), margins)
-    shifted = [padded[:, :, b : b + width] for b in range(columns)]
-    by_row = jnp.concatenate(shifted, axis=-1).reshape(-1, columns * features) @ taps
-    by_row = by_row.reshape(count, height + rows - 1, width, rows * outputs)
-    parts = enumerate(jnp.split(by_row, rows, axis=-1))
-    return functools.reduce(jnp.add, [part[:, a : a + height] for a, part in parts]).astype(x.dtype)
+    ends = range(across * (pixels - 1) + 1, across * (pixels - 1) + 1 + columns)
+    seen = [padded[:, :, first:end:across] for first, end in enumerate(ends)]
+    beside = jnp.concatenate(seen, axis=-1).reshape(-1, down, pixels, columns * features)
+    parts = []
+    for first, each in enumerate(taps):
+      by_row = beside[:, first].reshape(-1, columns * features) @ each
+      by_row = by_row.reshape(count, tall, pixels, -1)
+      split = enumerate(jnp.split(by_row, by_row.shape[-1] // outputs, axis=-1))
+      parts += [part[:, shift : shift + lines] for shift, part in split]
+    return functools.reduce(jnp.add, parts).astype(x.dtype)
 
   groups = x.reshape(-1, count, height, width, features)
-  return jax.lax.map(lambda images: product(images, taps), groups).reshape(*x.shape[:3], outputs)
+  found = jax.lax.map(lambda images: product(images, taps), groups)
+  return found.reshape(batch, lines, pixels, outputs)
 
 
 def transposed(x: Array, kernel: Array) -> Array:

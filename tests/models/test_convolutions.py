@@ -1,6 +1,7 @@
 """Convolutions beside XLA's own, in float64: values, and derivatives in both modes and of two orders."""
 
 import itertools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -50,6 +51,7 @@ def _value_and_gradients(function, x, kernel):
     ((3, 3), (2, 1), ((1, 1), (1, 1))),
     ((3, 3), (1, 1), ((0, 2), (1, 1))),
     ((2, 2), (1, 1), 'SAME'),
+    ((2, 4), (3, 2), 'VALID'),
   ],
 )
 def test_any_window_has_the_gradients_of_xla(sides, strides, padding):
@@ -65,24 +67,36 @@ def test_any_window_has_the_gradients_of_xla(sides, strides, padding):
   assert all(np.any(leaf != 0) for leaf in gradients)
 
 
-def _is_by_products(function, *arguments) -> bool:
-  """Whether the gradient by the kernel is a loop of products on a CPU."""
-  text = jax.jit(jax.grad(function, argnums=1)).lower(*arguments).as_text()
-  return 'while' in text
-
-
-def test_only_windows_at_every_pixel_are_products(monkeypatch):
-  def loss(x, kernel, stride=1):
-    return jnp.sum(jnp.square(convolutions.convolve(x, kernel, stride)))
-
+def test_small_images_and_few_features_are_left_to_xla(monkeypatch):
+  """From 16 pixels of the result and 2 features, the gradient by the kernel is a loop of products."""
   x, kernel = _random(2, 4, 4, 3), _random(3, 3, 3, 2)
-  assert _is_by_products(loss, x, kernel)
-  assert not _is_by_products(lambda x, k: loss(x, k, 2), x, kernel)
-  monkeypatch.setattr(convolutions, 'LEAST_PIXELS', 17)
-  assert not _is_by_products(loss, x, kernel)
-  monkeypatch.setattr(convolutions, 'LEAST_PIXELS', 16)
-  monkeypatch.setattr(convolutions, 'LEAST_FEATURES', 3)
-  assert not _is_by_products(loss, x, kernel)
+
+  def loops(least_pixels: int, least_features: int, stride: int = 1) -> bool:
+    monkeypatch.setattr(convolutions, 'LEAST_PIXELS', least_pixels)
+    monkeypatch.setattr(convolutions, 'LEAST_FEATURES', least_features)
+    gradient = jax.grad(lambda k: jnp.sum(convolutions.convolve(x, k, stride)))
+    return 'while' in jax.jit(gradient).lower(kernel).as_text()
+
+  assert loops(16, 2)
+  assert loops(4, 2, stride=2)
+  assert not loops(17, 2)
+  assert not loops(16, 3)
+  assert not loops(16, 2, stride=2)
+
+
+def test_other_options_are_those_of_xla():
+  """Dilated and grouped convolutions, and a negative margin."""
+  x, kernel = _random(2, 5, 4, 4), _random(3, 3, 4, 2)
+  cases: tuple[tuple[Any, Any, dict[str, Any]], ...] = (
+    (kernel, 'SAME', {'rhs_dilation': (2, 2)}),
+    (kernel[:, :, :2], 'SAME', {'feature_group_count': 2}),
+    (kernel, ((-1, 2), (1, 1)), {}),
+  )
+  for taps, padding, options in cases:
+    expected = jax.lax.conv_general_dilated(
+      x, taps, (1, 1), padding, dimension_numbers=LAYOUT, **options
+    )
+    np.testing.assert_array_equal(convolutions.general(x, taps, (1, 1), padding, **options), expected)
 
 
 @pytest.mark.parametrize('group', [1, 100, 10**6])
