@@ -50,7 +50,8 @@ def samples(name: str, factors: Factor, pattern: Offsets) -> Task:
   exact, peers = _peers(jax.tree.map(lambda x: x[:1], factors), sides, pattern)
   solve = functools.partial(sparse_triangular.solve_transposed, offsets=pattern)
   candidates = [compiled('ours', jax.vmap(solve, in_axes=(None, 0)), one, noise), *peers[:1]]
-  bars = (faster(LAPACK, 10.0 if _native_loops() else 6.0),) if len(pattern) == 12 and one.diag.shape[0] >= 64 else ()
+  limit = 10.0 if _native_loops() else 6.0
+  bars = (faster(LAPACK, limit),) if len(pattern) == 12 and one.diag.shape[0] >= 64 else ()
   missing = () if peers else ('scipy',)
   return Task(f'{SAMPLES} samples of one factor {name}', candidates, exact, bars, missing)
 

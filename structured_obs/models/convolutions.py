@@ -18,15 +18,19 @@ milliseconds, the smallest of 7 or 9 runs (each form under `jax.vjp` and `jax.ji
   ELU of 8x32x32x600              flax's 50, the one below 19
 
 The gradient by a 3x3 kernel with 32 images, in milliseconds of processor time on a busy machine, medians
-of 21 alternating runs; XLA's runs on one thread, the products on both:
+of 21 alternating runs; XLA's uses one thread, the products two:
 
   64x64, 16 -> 16                 convolution 22.6, products 13.0
   32x32, 32 -> 32                 convolution 16.7, products 8.6
   16x16, 64 -> 64                 convolution 10.6, products 7.5
   8x8, 128 -> 128                 convolution 4.6, products 5.6 to 6.8: left to XLA
+  64x64 stride 2, 16 -> 32        convolution 10.5, products 8.4
+  32x32 stride 2, 32 -> 64        convolution 6.9, products 4.1
 
-Letters: B batch; H W image height, width; h w the same at a coarser resolution; F G features; k l
-height and width of a window.
+`python -m launch.benchmark --suite=convolutions --sizes=64,32,16,8 --batches=32` repeats the first ones.
+
+Letters: B batch; H W image height, width; h w those of the result, or at a coarser resolution; F G
+features; k l height and width of a window.
 """
 
 import functools
