@@ -17,17 +17,15 @@ milliseconds, the smallest of 7 or 9 runs (each form under `jax.vjp` and `jax.ji
   3x3 transposed, 16x16, 520 -> 260         convolution 6122, product to nine taps 428
   ELU of 8x32x32x600              flax's 50, the one below 19
 
-The gradient by a 3x3 kernel with 32 images, in milliseconds of processor time on a busy machine, medians
-of 21 alternating runs; XLA's uses one thread, the products two:
+The gradient by a 3x3 kernel with 32 images, in milliseconds of processor time, and megabytes of
+temporaries, on two cores shared with much other work, medians of 15 alternating runs of
+`python -m launch.benchmark --suite=convolutions --sizes=64,32,16 --batches=32 --out=FILE`:
 
-  64x64, 16 -> 16                 convolution 22.6, products 13.0
-  32x32, 32 -> 32                 convolution 16.7, products 8.6
-  16x16, 64 -> 64                 convolution 10.6, products 7.5
-  8x8, 128 -> 128                 convolution 4.6, products 5.6 to 6.8: left to XLA
-  64x64 stride 2, 16 -> 32        convolution 10.5, products 8.4
-  32x32 stride 2, 32 -> 64        convolution 6.9, products 4.1
+  64x64, 16 -> 16                 convolution 30.6 and 16.8, products 16.9 and 1.9
+  32x32, 32 -> 32                 convolution 19.8 and 8.4, products 9.6 and 1.0
+  16x16, 64 -> 64                 convolution 13.2 and 4.3, products 8.6 and 1.3
 
-`python -m launch.benchmark --suite=convolutions --sizes=64,32,16,8 --batches=32` repeats the first ones.
+At 8x8, 128 -> 128, products are no faster.
 
 Letters: B batch; H W image height, width; h w those of the result, or at a coarser resolution; F G
 features; k l height and width of a window.
@@ -160,7 +158,7 @@ def _by_columns(x: Array, kernel: Array, strides: Strides, pads: Pads) -> Array:
   @functools.partial(jax.checkpoint, prevent_cse=False)
   def product(images: Array, taps: list[Array]) -> Array:
     margins = ((0, 0), (top, tall * down - height - top), (left, right), (0, 0))
-    padded = jnp.pad(images.astype(wide), margins)
+    padded = jnp.pad(images.reshape(count, height, width, features).astype(wide), margins)
     ends = range(across * (pixels - 1) + 1, across * (pixels - 1) + 1 + columns)
     seen = [padded[:, :, first:end:across] for first, end in enumerate(ends)]
     beside = jnp.concatenate(seen, axis=-1).reshape(-1, down, pixels, columns * features)
@@ -170,9 +168,11 @@ def _by_columns(x: Array, kernel: Array, strides: Strides, pads: Pads) -> Array:
       by_row = by_row.reshape(count, tall, pixels, -1)
       split = enumerate(jnp.split(by_row, by_row.shape[-1] // outputs, axis=-1))
       parts += [part[:, shift : shift + lines] for shift, part in split]
-    return functools.reduce(jnp.add, parts).astype(x.dtype)
+    result = functools.reduce(jnp.add, parts).astype(x.dtype)
+    return result.reshape(*images.shape[:-3], lines, pixels, outputs)
 
-  groups = x.reshape(-1, count, height, width, features)
+  # An axis of size 1 would make the compiler copy all images.
+  groups = x if count == 1 else x.reshape(-1, count, height, width, features)
   found = jax.lax.map(lambda images: product(images, taps), groups)
   return found.reshape(batch, lines, pixels, outputs)
 
