@@ -108,7 +108,7 @@ def _closed_pairs(
   families: dict[str, Family[Any]], outputs: dict[str, Outputs]
 ) -> Iterator[tuple[str, str]]:
   types = {
-    name: type(family.from_outputs({key: value[0] for key, value in outputs[name].items()}))
+    name: type(jax.eval_shape(lambda o, f=family: jax.vmap(f.from_outputs)(o), outputs[name]))
     for name, family in families.items()
   }
   return ((p, q) for p in types for q in types if (types[p], types[q]) in kl.CLOSED_FORMS)

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,13 @@ class Candidate(NamedTuple):
   run: Callable[[], Any]  # returns when the result is there
   compile_seconds: float = 0.0
   temporary_bytes: int = 0
+
+
+class Times(NamedTuple):
+  """Milliseconds of one candidate, one number a round."""
+
+  wall: list[float]
+  processor: list[float]  # of all threads: what a busy machine changes least
 
 
 class Bar(NamedTuple):
@@ -69,18 +76,14 @@ def compare(task: Task, repeats: int) -> dict[str, Any]:
     repeats: rounds; each runs every candidate once.
   """
   results = [candidate.run() for candidate in task.candidates]  # warms up
-  times: list[list[float]] = [[] for _ in task.candidates]
-  for _ in range(repeats):
-    for candidate, kept in zip(task.candidates, times, strict=True):
-      start = time.perf_counter()
-      candidate.run()
-      kept.append(1e3 * (time.perf_counter() - start))
-  medians = [statistics.median(kept) for kept in times]
+  times = rounds(task.candidates, repeats)
+  medians = [statistics.median(kept.wall) for kept in times]
   rows = [
     {
       'name': candidate.name,
       'median_ms': median,
-      'minimum_ms': min(kept),
+      'minimum_ms': min(kept.wall),
+      'processor_ms': statistics.median(kept.processor),
       'ratio': median / medians[0],
       'error': None if task.expected is None else _difference([_leaves(result)[0]], [task.expected]),
       'difference': _difference(_leaves(result), _leaves(results[0])),
@@ -91,6 +94,18 @@ def compare(task: Task, repeats: int) -> dict[str, Any]:
   ]
   judged = judge(task.bars, rows)
   return {'task': task.name, 'candidates': rows, 'bars': judged, 'missing': list(task.missing)}
+
+
+def rounds(candidates: Sequence[Candidate], repeats: int) -> list[Times]:
+  """Run candidates that are warm in alternating rounds, so that a busy machine slows all alike."""
+  times = [Times([], []) for _ in candidates]
+  for _ in range(repeats):
+    for candidate, kept in zip(candidates, times, strict=True):
+      start, before = time.perf_counter(), time.process_time()
+      candidate.run()
+      kept.wall.append(1e3 * (time.perf_counter() - start))
+      kept.processor.append(1e3 * (time.process_time() - before))
+  return times
 
 
 def judge(bars: tuple[Bar, ...], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,5 +1,15 @@
-"""Many jitted, batched gradients of every public operation in a row: what hangs or fails is named."""
+"""Many jitted, batched gradients of every public operation in a row: what hangs or fails is named.
 
+Each operation has a process of its own, which dumps its stacks and ends when its time is over, so that a
+deadlock or a crash in one operation is a record like any other, and the next one is called all the same.
+
+  python -m structured_obs.benchmark.robustness OPERATION CALLS SECONDS
+"""
+
+import faulthandler
+import json
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -13,6 +23,9 @@ from structured_obs.linalg import banded, selected_inverse, sparse_triangular, w
 
 Array = jax.Array
 Operation = family_operations.Operation
+
+GRACE = 60  # seconds for a process to start, and to end by itself when its time is over
+LINES = 20  # of what a process wrote before it failed
 
 
 def operations(size: int = 12, batch: int = 4) -> dict[str, Operation]:
@@ -47,6 +60,31 @@ def kernels(size: int, batch: int) -> dict[str, Operation]:
   }
 
 
+def supervised(name: str, calls: int, timeout: float) -> dict[str, Any]:
+  """Call the gradient of one operation many times in a process of its own: a record for JSON.
+
+  The record of a process that ended early has its last lines under 'failure'.
+
+  Args:
+    name: of `operations`.
+    calls: how many.
+    timeout: seconds for all of them, with what comes before the first.
+  """
+  command = [sys.executable, '-m', __name__, name, str(calls), str(timeout)]
+  start = time.perf_counter()
+  try:
+    done = subprocess.run(
+      command, capture_output=True, text=True, timeout=timeout + GRACE, check=False
+    )
+    if done.returncode == 0:
+      return json.loads(done.stdout.splitlines()[-1])
+    failure = f'status {done.returncode}: ' + ' | '.join(done.stderr.splitlines()[-LINES:])
+  except subprocess.TimeoutExpired:
+    failure = f'killed after {timeout + GRACE:g} s'
+  seconds = time.perf_counter() - start
+  return {'operation': name, 'calls': calls, 'seconds': seconds, 'finite': False, 'failure': failure}
+
+
 def survive(name: str, operation: Operation, calls: int) -> dict[str, Any]:
   """Call the batched gradient of an operation many times: a record for JSON.
 
@@ -65,3 +103,14 @@ def survive(name: str, operation: Operation, calls: int) -> dict[str, Any]:
   finite = sum(bool(jax.block_until_ready(step(*arguments))[1]) for _ in range(calls))
   seconds = time.perf_counter() - start
   return {'operation': name, 'calls': calls, 'seconds': seconds, 'finite': finite == calls}
+
+
+def _main(name: str, calls: str, timeout: str) -> None:
+  faulthandler.dump_traceback_later(float(timeout), exit=True)
+  record = survive(name, operations()[name], int(calls))
+  faulthandler.cancel_dump_traceback_later()
+  print(json.dumps(record))
+
+
+if __name__ == '__main__':
+  _main(*sys.argv[1:])

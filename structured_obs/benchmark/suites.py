@@ -1,6 +1,5 @@
-"""Runs suites of tasks and puts what they measured into one record and one table."""
+"""Runs suites of tasks and puts what they measured into records."""
 
-import faulthandler
 import importlib.metadata
 import itertools
 import os
@@ -10,19 +9,27 @@ from typing import Any, NamedTuple
 
 import jax
 
+from structured_obs import distributions
 from structured_obs.benchmark import (
   banded_solves,
   circulant,
   compilation,
   conditioning,
+  convolutions,
+  families,
   low_rank,
   low_rank_accuracy,
   measure,
   robustness,
   sparse,
+  training,
 )
+from structured_obs.config import Config
 
-SUITES = ('sparse', 'banded', 'low_rank', 'circulant', 'compile', 'robustness', 'accuracy')
+SUITES = (
+  'sparse', 'banded', 'low_rank', 'circulant', 'compile', 'robustness', 'accuracy', 'families', 'growth',
+  'convolutions', 'training',
+)  # fmt: skip
 PACKAGES = (
   'jax', 'jaxlib', 'numpy', 'scipy', 'scikit-sparse', 'sksparse-minimal', 'numpyro', 'tfp-nightly',
   'torch',
@@ -41,6 +48,21 @@ class Settings(NamedTuple):
   calls: int = 1000  # of each operation, in the suite robustness
   timeout: int = 300  # seconds for each operation, in the suite robustness
   seeds: int = 3  # of each case, in the suite accuracy
+  families: tuple[str, ...] = ()  # in the suites families and growth; () for all
+  operations: tuple[str, ...] = ()  # parts of names, in the suite robustness; () for all
+
+
+# What the table of speeds in README.md shows, with launch.benchmark's default recipes.
+README = (
+  Settings(('sparse',), sizes=(64, 128), filters=(5,), batches=(16,)),
+  Settings(('sparse',), sizes=(256,), filters=(5,), batches=(1,)),
+  Settings(('sparse',), sizes=(64,), filters=(5, 7), batches=(64,)),
+  Settings(('low_rank',), sizes=(64,)),
+  Settings(('circulant',), sizes=(64,), batches=(16, 64)),
+  Settings(('families', 'growth'), sizes=(64,), batches=(16,)),
+  Settings(('convolutions',), sizes=(64, 32, 16, 8), batches=(32,)),
+  Settings(('training',)),
+)
 
 
 def check(settings: Settings) -> None:
@@ -52,6 +74,11 @@ def check(settings: Settings) -> None:
   unknown = set(settings.suites) - set(SUITES)
   if unknown or not settings.suites:
     raise ValueError(f'suite must be among {", ".join(SUITES)}; got {", ".join(sorted(unknown))!r}.')
+  unknown = set(settings.families) - set(distributions.FAMILIES)
+  if unknown:
+    raise ValueError(
+      f'families must be among {", ".join(distributions.FAMILIES)}; got {", ".join(sorted(unknown))!r}.'
+    )
   if any(size % 2 == 0 or size < 1 for size in settings.filters):
     raise ValueError(f'filters must be odd and positive; got {settings.filters}.')
   counts = (settings.repeats, settings.calls, settings.timeout, settings.seeds)
@@ -61,11 +88,20 @@ def check(settings: Settings) -> None:
     )
 
 
-def run(settings: Settings) -> Iterator[dict[str, Any]]:
-  """Measure task after task: records for JSON."""
+def run(settings: Settings, recipes: dict[str, Config] | None = None) -> Iterator[dict[str, Any]]:
+  """Measure task after task: records for JSON.
+
+  Args:
+    settings: what to measure.
+    recipes: configurations by name, of the suite training.
+  """
   check(settings)
   for suite in settings.suites:
-    yield from RUNNERS[suite](settings)
+    if suite == 'training':
+      for name, config in (recipes or {}).items():
+        yield training.record(name, config, settings.repeats)
+    else:
+      yield from RUNNERS[suite](settings)
 
 
 def _sparse(settings: Settings) -> Iterator[dict[str, Any]]:
@@ -104,11 +140,9 @@ def _compile(settings: Settings) -> Iterator[dict[str, Any]]:
 
 
 def _robustness(settings: Settings) -> Iterator[dict[str, Any]]:
-  for name, operation in robustness.operations().items():
-    faulthandler.dump_traceback_later(settings.timeout, exit=True)
-    record = robustness.survive(name, operation, settings.calls)
-    faulthandler.cancel_dump_traceback_later()
-    yield record
+  for name in robustness.operations():
+    if not settings.operations or any(part in name for part in settings.operations):
+      yield robustness.supervised(name, settings.calls, settings.timeout)
 
 
 def _accuracy(settings: Settings) -> Iterator[dict[str, Any]]:
@@ -116,14 +150,43 @@ def _accuracy(settings: Settings) -> Iterator[dict[str, Any]]:
     yield from low_rank_accuracy.records(3 * size * size, rank, settings.seeds)
 
 
+def _families(settings: Settings) -> Iterator[dict[str, Any]]:
+  for case in _cases(settings):
+    for size, batch in itertools.product(settings.sizes, settings.batches):
+      yield measure.compare(families.task(case, size, batch), settings.repeats)
+
+
+def _growth(settings: Settings) -> Iterator[dict[str, Any]]:
+  for case in _cases(settings):
+    yield from families.growth(case, settings.sizes[0], settings.batches[0], settings.repeats)
+
+
+def _cases(settings: Settings) -> list[families.Case]:
+  found = families.cases(settings.filters[0], settings.ranks[0])
+  return [case for case in found if not settings.families or case.family in settings.families]
+
+
+def _convolutions(settings: Settings) -> Iterator[dict[str, Any]]:
+  for size, batch in itertools.product(settings.sizes, settings.batches):
+    yield measure.compare(convolutions.task(size, batch), settings.repeats)
+
+
 def _grids(settings: Settings) -> list[tuple[int, int]]:
   return list(itertools.product(settings.sizes, settings.filters))
 
 
-_RUNNERS = (_sparse, _banded, _low_rank, _circulant, _compile, _robustness, _accuracy)
-RUNNERS: dict[str, Callable[[Settings], Iterator[dict[str, Any]]]] = dict(
-  zip(SUITES, _RUNNERS, strict=True)
-)
+RUNNERS: dict[str, Callable[[Settings], Iterator[dict[str, Any]]]] = {
+  'sparse': _sparse,
+  'banded': _banded,
+  'low_rank': _low_rank,
+  'circulant': _circulant,
+  'compile': _compile,
+  'robustness': _robustness,
+  'accuracy': _accuracy,
+  'families': _families,
+  'growth': _growth,
+  'convolutions': _convolutions,
+}
 
 
 def machine() -> dict[str, Any]:
@@ -142,51 +205,3 @@ def machine() -> dict[str, Any]:
     'devices': [str(device) for device in jax.devices()],
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
   }
-
-
-def table(record: dict[str, Any]) -> str:
-  """One record as text."""
-  if 'operation' in record:
-    state = 'finite' if record['finite'] else 'NOT FINITE'
-    return f'{record["operation"]}: {record["calls"]} gradients in {record["seconds"]:.1f} s, {state}'
-  kinds = {'compilation': _compiled, 'median': _median, 'task': _measured, 'accuracy': _errors}
-  lines = next(kinds[key](record) for key in kinds if key in record)
-  for bar in record['bars']:
-    state = 'met' if bar['met'] else 'MISSED'
-    against, bound = (f' against {bar["peer"]}', 'at least') if bar['peer'] else ('', 'at most')
-    reached = f'{bar["reached"]:.3g}, {bound} {bar["limit"]:g} wanted'
-    lines.append(f'  bar: {bar["quantity"]}{against} {reached}: {state}')
-  return '\n'.join(lines)
-
-
-def _measured(record: dict[str, Any]) -> list[str]:
-  lines = [record['task']]
-  for row in record['candidates']:
-    error = '' if row['error'] is None else f'  error {row["error"]:.1e}'
-    memory = row['temporary_bytes'] / 1e6
-    lines.append(
-      f'  {row["name"]:36s} {row["median_ms"]:10.3f} ms  {row["ratio"]:8.2f}x'
-      f'  compile {row["compile_s"]:.2f} s  temporary {memory:.2f} MB{error}'
-    )
-  return lines + [f'  not installed: {name}' for name in record['missing']]
-
-
-def _median(record: dict[str, Any]) -> list[str]:
-  rows = [f'  {row["name"]:36s} {row["ratio"]:8.2f}x' for row in record['rows']]
-  return [f'{record["median"]}, the median of the cases', *rows]
-
-
-def _errors(record: dict[str, Any]) -> list[str]:
-  rows = [
-    f'  differences of {row["difference"]:<8g} {row["nats"]:10.4f} nats  gradient {row["gradient"]:.1e}'
-    for row in record['rows']
-  ]
-  return [f'accuracy of float32, {record["accuracy"]}', *rows]
-
-
-def _compiled(record: dict[str, Any]) -> list[str]:
-  rows = [
-    f'  {row["name"]:36s} solve {row["solve"]:.2f} s  gradient {row["gradient"]:.2f} s'
-    for row in record['rows']
-  ]
-  return [f'compilation {record["compilation"]}', *rows]

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import classes, layers, vae
+from structured_obs.models import classes, convolutions, layers, vae
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
@@ -88,7 +88,7 @@ class Network(nn.Module):
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     found = []
     for level, width in enumerate(self.features):
-      x = nn.Conv(width, (3, 3), strides=1 if level == 0 else 2, dtype=self.dtype)(x)
+      x = convolutions.Conv(width, (3, 3), strides=1 if level == 0 else 2, dtype=self.dtype)(x)
       for _ in range(self.blocks):
         x = layers.ResidualBlock(self.norm, self.axis_name, self.dtype)(x, train)
       x = nn.silu(normalise(x))

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import layers, observation
+from structured_obs.models import convolutions, layers, observation
 from structured_obs.models.heads import Heads
 from structured_obs.objectives.terms import Terms
 
@@ -114,7 +114,7 @@ class PatchNetwork(nn.Module):
     # The padding of a channel of ones tells where the image ends.
     seen = jnp.concatenate([mean, jnp.ones_like(mean[..., :1])], axis=-1)
     sides = tuple(min(window, 2 * side - 1) for side in mean.shape[1:3])
-    x = nn.Conv(features[0], sides, dtype=self.dtype)(seen)
+    x = convolutions.Conv(features[0], sides, dtype=self.dtype)(seen)
     if self.options.context:
       summary = nn.Dense(2 * features[0], dtype=self.dtype)(self._summary(mean))
       scale, shift = jnp.split(summary[:, None, None], 2, axis=-1)
@@ -129,7 +129,7 @@ class PatchNetwork(nn.Module):
     """Numbers about the whole image, [B, 2 F]."""
     z = mean
     for channels in self.options.context:
-      z = nn.relu(nn.Conv(channels, (3, 3), strides=2, dtype=self.dtype)(z))
+      z = nn.relu(convolutions.Conv(channels, (3, 3), strides=2, dtype=self.dtype)(z))
     z = z.reshape(z.shape[0], -1)
     for _ in range(2):
       z = nn.relu(nn.Dense(2 * self.options.features[0], dtype=self.dtype)(z))

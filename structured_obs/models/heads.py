@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.distributions import base
+from structured_obs.models import convolutions
 
 Array = jax.Array
 
@@ -47,7 +48,7 @@ class Heads(nn.Module):
         outputs[name] = self._triangle(features, name, order)
         continue
       if spatial and self.window > 1:
-        layer = nn.Conv(width, (self.window, self.window), kernel_init=init, name=name)
+        layer = convolutions.Conv(width, (self.window, self.window), kernel_init=init, name=name)
       else:
         layer = nn.Dense(width, kernel_init=init, name=name)
       outputs[name] = layer(source).reshape(source.shape[0], *shape)

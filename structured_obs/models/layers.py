@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
+from structured_obs.models import convolutions
 
 Array = jax.Array
 
@@ -49,8 +50,8 @@ class ResidualBlock(nn.Module):
   def __call__(self, x: Array, train: bool) -> Array:
     """Map [B, H, W, F] to the same shape."""
     features, normalise = x.shape[-1], norm_layer(self.norm, train, self.axis_name, self.dtype)
-    y = nn.Conv(features, (3, 3), dtype=self.dtype)(nn.silu(normalise(x)))
-    y = nn.Conv(features, (3, 3), dtype=self.dtype)(nn.silu(normalise(y)))
+    y = convolutions.Conv(features, (3, 3), dtype=self.dtype)(nn.silu(normalise(x)))
+    y = convolutions.Conv(features, (3, 3), dtype=self.dtype)(nn.silu(normalise(y)))
     return x + y
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import layers
+from structured_obs.models import convolutions, layers
 from structured_obs.models.heads import Heads
 
 Array = jax.Array
@@ -32,7 +32,7 @@ class Encoder(nn.Module):
     for level, width in enumerate(self.features):
       stride = 1 if level == 0 else 2
       x = x if self.blocks or level == 0 else nn.silu(x)
-      x = nn.Conv(width, (3, 3), strides=stride, dtype=self.dtype)(x)
+      x = convolutions.Conv(width, (3, 3), strides=stride, dtype=self.dtype)(x)
       for _ in range(self.blocks):
         x = layers.ResidualBlock(self.norm, self.axis_name, self.dtype)(x, train)
     x = nn.silu(x).reshape(x.shape[0], -1)
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
       if level > 0:
         # Without residual blocks there would be no other nonlinearity between the resolutions.
         x = x if self.blocks else nn.silu(x)
-        x = nn.Conv(channels, (3, 3), dtype=self.dtype)(layers.upsample(x, height, width))
+        x = convolutions.Conv(channels, (3, 3), dtype=self.dtype)(layers.upsample(x, height, width))
       for _ in range(self.blocks):
         x = layers.ResidualBlock(self.norm, self.axis_name, self.dtype)(x, train)
     return emit(self, x, image)
@@ -85,7 +85,7 @@ def emit(decoder: Any, x: Array, image: Array | None, window: int = 1) -> dict[s
   if image is not None:
     x = jnp.concatenate([x, image.astype(x.dtype)], axis=-1)
   for _ in range(decoder.extra_layers):
-    x = nn.Conv(decoder.features[0], (3, 3), dtype=decoder.dtype)(nn.silu(x))
+    x = convolutions.Conv(decoder.features[0], (3, 3), dtype=decoder.dtype)(nn.silu(x))
   # The heads read features of about unit variance, so that their small weights mean what they say.
   x = nn.LayerNorm(use_bias=False, use_scale=False)(layers.full(nn.silu(x)))
   return Heads(decoder.outputs, decoder.head_scale, window, name='heads')(x)

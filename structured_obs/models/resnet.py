@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import layers, networks
+from structured_obs.models import convolutions, layers, networks
 
 Array = jax.Array
 
@@ -45,10 +45,10 @@ class Block(nn.Module):
   def __call__(self, x: Array, train: bool) -> Array:
     """Map [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), F]."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
-    y = nn.Conv(self.features, (3, 3), strides=self.stride, padding=1, dtype=self.dtype)(x)
-    y = nn.Conv(self.features, (3, 3), dtype=self.dtype)(nn.relu(normalise(y)))
+    y = convolutions.Conv(self.features, (3, 3), strides=self.stride, padding=1, dtype=self.dtype)(x)
+    y = convolutions.Conv(self.features, (3, 3), dtype=self.dtype)(nn.relu(normalise(y)))
     if self.stride > 1 or x.shape[-1] != self.features:
-      x = nn.Conv(self.features, (1, 1), strides=self.stride, dtype=self.dtype)(x)
+      x = convolutions.Conv(self.features, (1, 1), strides=self.stride, dtype=self.dtype)(x)
     return nn.relu(x + normalise(y))
 
 
@@ -66,12 +66,12 @@ class Encoder(nn.Module):
   def __call__(self, x: Array, train: bool) -> Array:
     """Map images [B, H, W, C] to [B, outputs]."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
-    x = nn.relu(normalise(nn.Conv(self.features[0], (3, 3), dtype=self.dtype)(x)))
+    x = nn.relu(normalise(convolutions.Conv(self.features[0], (3, 3), dtype=self.dtype)(x)))
     for level, width in enumerate(self.features):
       for block in range(self.blocks):
         stride = 2 if level > 0 and block == 0 else 1
         x = Block(width, stride, self.norm, self.axis_name, self.dtype)(x, train)
-    x = nn.relu(normalise(nn.Conv(self.features[-1], (1, 1), dtype=self.dtype)(x)))
+    x = nn.relu(normalise(convolutions.Conv(self.features[-1], (1, 1), dtype=self.dtype)(x)))
     init = nn.initializers.variance_scaling(POSTERIOR_SCALE**2, 'fan_in', 'normal')
     return nn.Dense(self.outputs, kernel_init=init)(layers.full(jnp.max(x, axis=(1, 2))))
 
@@ -96,12 +96,12 @@ class Decoder(nn.Module):
     sizes = layers.resolutions(self.image, len(self.features))
     # A transposed convolution of an image of one pixel is this dense layer, Z -> [h, w, Z].
     x = nn.DenseGeneral((*sizes[-1], z.shape[-1]), dtype=self.dtype)(z)
-    x = nn.relu(normalise(nn.Conv(self.features[-1], (1, 1), dtype=self.dtype)(x)))
+    x = nn.relu(normalise(convolutions.Conv(self.features[-1], (1, 1), dtype=self.dtype)(x)))
     for level in reversed(range(len(self.features))):
       if level < len(self.features) - 1:
         x = layers.upsample(x, *sizes[level])
         x = Block(self.features[level], 1, self.norm, self.axis_name, self.dtype)(x, train)
       for _ in range(self.blocks - (level > 0)):
         x = Block(self.features[level], 1, self.norm, self.axis_name, self.dtype)(x, train)
-    x = normalise(nn.Conv(self.features[0], (1, 1), dtype=self.dtype)(x))
+    x = normalise(convolutions.Conv(self.features[0], (1, 1), dtype=self.dtype)(x))
     return networks.emit(self, x, image)

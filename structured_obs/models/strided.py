@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import layers, networks
+from structured_obs.models import convolutions, layers, networks
 
 Array = jax.Array
 
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
     """Map images [B, H, W, C] to [B, outputs]."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     for width in self.features:
-      x = nn.Conv(width, (3, 3), strides=2, padding=1, dtype=self.dtype)(x)
+      x = convolutions.Conv(width, (3, 3), strides=2, padding=1, dtype=self.dtype)(x)
       x = nn.leaky_relu(normalise(x))
     x = x.reshape(x.shape[0], -1)
     if self.hidden:
@@ -104,7 +104,7 @@ class Decoder(nn.Module):
       return TransposedConv(features, self.dtype)(x)
     batch, height, width, channels = x.shape
     x = jax.image.resize(x, (batch, 2 * height, 2 * width, channels), 'bilinear')
-    return nn.Conv(features, (3, 3), dtype=self.dtype)(x)
+    return convolutions.Conv(features, (3, 3), dtype=self.dtype)(x)
 
 
 class TransposedConv(nn.Module):

@@ -1,5 +1,6 @@
 """The benchmark at tiny sizes: its records, its table and what it refuses."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -14,11 +15,28 @@ import numpy as np
 import pytest
 
 from launch import benchmark
-from structured_obs.benchmark import conditioning, measure, robustness, solves, suites
+from structured_obs.benchmark import (
+  conditioning,
+  families,
+  measure,
+  report,
+  robustness,
+  solves,
+  suites,
+  training,
+)
+from structured_obs.config import Config, DataConfig, LikelihoodConfig, ModelConfig, TrainConfig
 from structured_obs.distributions import FAMILIES, kl
 
 TINY = suites.Settings(
-  sizes=(5,), filters=(3,), batches=(2,), ranks=(2,), repeats=2, calls=2, timeout=120
+  sizes=(5,), filters=(3,), batches=(2,), ranks=(2,), repeats=2, calls=2, timeout=120,
+  families=('diagonal',), operations=('banded solve',),
+)  # fmt: skip
+TINY_RECIPE = Config(
+  data=DataConfig(source='folder:', height=4, width=4),
+  model=ModelConfig(latents=2, features=(2,), blocks=0),
+  likelihood=LikelihoodConfig('diagonal'),
+  train=TrainConfig(batch_size=2),
 )
 SPARSE_TASKS = [
   'solve', 'packing for solves', 'packed solve', 'solve, value and gradient', 'log_prob',
@@ -28,26 +46,28 @@ SPARSE_TASKS = [
 
 @functools.cache
 def _records(suite: str) -> list[dict[str, Any]]:
-  return list(suites.run(TINY._replace(suites=(suite,))))
+  return list(suites.run(TINY._replace(suites=(suite,)), {'tiny': TINY_RECIPE}))
 
 
 @pytest.mark.parametrize('suite', suites.SUITES)
-def test_every_suite_runs(monkeypatch, suite: str):
-  chosen = ('banded solve', 'low-rank log_density')
-  few = {name: operation for name, operation in robustness.kernels(3, 1).items() if name in chosen}
-  monkeypatch.setattr(robustness, 'operations', lambda: few)
+def test_every_suite_runs(suite: str):
   records = _records(suite)
+  assert records
   assert json.loads(json.dumps(records)) == records
   for record in records:
-    assert suites.table(record)
+    assert report.table(record)
     if suite == 'robustness':
       assert record['finite']
-      assert record['operation'] in suites.table(record)
+      assert record['operation'] in report.table(record)
     elif suite == 'compile':
       assert [row['name'] for row in record['rows']] == ['5x5', '10x10']
       assert {bar['quantity'] for bar in record['bars']} > {'solve', 'gradient'}
     elif suite == 'accuracy':
       assert all(bar['met'] for bar in record['bars'])
+    elif suite == 'growth':
+      assert all(row['unit_ns'] > 0 for row in record['rows'])
+    elif suite == 'training':
+      assert all(np.isfinite(row['loss']) and row['step_ms'] > 0 for row in record['rows'])
     elif 'median' in record:
       assert record['rows'][0] == {'name': 'ours', 'ratio': 1.0}
     else:
@@ -114,7 +134,7 @@ def test_conditioning_counts_by_its_median_case():
   record = conditioning.median_case(64, 5, cases)
   assert record['rows'][1]['ratio'] == 1.5
   assert record['bars'][0]['met']
-  assert 'CHOLMOD' in suites.table(record)
+  assert 'CHOLMOD' in report.table(record)
 
 
 def test_packed_bars_need_the_flag(monkeypatch):
@@ -124,16 +144,17 @@ def test_packed_bars_need_the_flag(monkeypatch):
   assert packed == ()
   monkeypatch.setenv('XLA_FLAGS', benchmark.LOOPS)
   shapes = ((16, 64, 64), (16, 128, 128), (1, 256, 256))
-  limits = [solves.lapack_bars(12, shape)[1][0].limit for shape in shapes]
-  assert limits == [8.0, 20.0, 40.0]
+  limits = [[bars[0].limit for bars in solves.lapack_bars(12, shape)] for shape in shapes]
+  assert limits == [[3.5, 8.0], [9.0, 20.0], [13.0, 40.0]]
 
 
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'suites': ('speed',)}, "suite must be among sparse, .*, accuracy; got 'speed'"),
+    ({'suites': ('speed',)}, "suite must be among sparse, .*, training; got 'speed'"),
     ({'filters': (4,)}, 'filters must be odd'),
     ({'sizes': (0,)}, 'must be at least 1'),
+    ({'families': ('low rank',)}, "families must be among diagonal, low_rank, .*; got 'low rank'"),
   ],
 )
 def test_wrong_settings_are_refused(change, message: str):
@@ -167,7 +188,59 @@ def test_an_operation_survives(name: str):
 def test_a_failing_operation_is_reported():
   record = robustness.survive('log', (jnp.log, (jnp.zeros(2, jnp.float32),)), 1)
   assert not record['finite']
-  assert 'NOT FINITE' in suites.table(record)
+  assert 'NOT FINITE' in report.table(record)
+
+
+def test_an_operation_that_hangs_is_reported(monkeypatch):
+  """Its process is ended, and the record says so; the caller goes on."""
+  monkeypatch.setattr(robustness, 'GRACE', 0)
+  record = robustness.supervised('banded solve', 1, 0.01)
+  assert not record['finite']
+  assert 'killed after 0.01 s' in report.table(record)
+
+
+def test_a_process_ends_itself_with_a_traceback():
+  record = robustness.supervised('banded solve', 1, 0.01)
+  assert record['failure'].startswith('status 1: ')
+  assert 'File "' in record['failure']
+  assert 'NOT FINITE' in report.table(record)
+
+
+def test_a_cliff_is_marked(monkeypatch):
+  """A value whose unit of work costs more than CLIFF times that of the one before."""
+  case = families.Case('diagonal', {}, 1)
+  monkeypatch.setattr(families, 'candidate', lambda *_: measure.Candidate('ours', lambda: None))
+  times = [measure.Times([ms], [ms]) for ms in (1.0, 2.0, 9.0, 12.0)]
+  monkeypatch.setattr(measure, 'rounds', lambda *_: times)
+  work = {value: ((case, value, 4), 4.0 * value) for value in (1, 2, 4, 8)}
+  record = families._record(case, 'H', work, (1, 1))
+  assert [row['cliff'] for row in record['rows']] == [False, False, True, False]
+  assert [row['growth'] for row in record['rows']] == [1.0, 1.0, 2.25, 12 / 18]
+  assert record['bars'][0]['reached'] == 2.25
+  assert 'CLIFF' in report.table(record)
+  assert 'cliffs at H=4' in report.markdown([record])
+
+
+def test_every_family_is_timed():
+  assert {case.family for case in families.cases(3, 2)} == FAMILIES.keys()
+  outputs = [name for case in families.cases(3, 2) for name in [case.name(4, 4, 2)]]
+  assert len(set(outputs)) == len(outputs)
+
+
+def test_the_table_of_the_readme():
+  """Its settings are valid, and records of every kind of task have a line."""
+  for settings in suites.README:
+    suites.check(settings)
+  lines = report.markdown(_records('convolutions') + _records('training') + _records('growth'))
+  assert 'gradient by a 3x3 kernel' in lines
+  assert '| tiny 4x4x1 batch 2 |' in lines
+  assert lines.count('growth in') == 2
+
+
+def test_recipes_without_images_alone_are_refused():
+  config = dataclasses.replace(TINY_RECIPE, data=DataConfig(source='digits', labels=True))
+  with pytest.raises(ValueError, match='needs the class of each image'):
+    training.spec(config)
 
 
 def _launch(*flags: str) -> subprocess.CompletedProcess[str]:
