@@ -18,6 +18,8 @@ import jax
 import psutil
 import pytest
 
+from structured_obs import compiled
+
 NUM_DEVICES = 4
 MOST_MEMORY = 4 * 2**30  # bytes of one process; the programs that it has compiled are then forgotten
 
@@ -65,14 +67,14 @@ def _compile_quickly(float32: bool) -> None:
 
 
 def _persist_compilations(config: pytest.Config) -> None:
-  """Keeps compiled programs between runs, also those of the processes that tests start.
+  """Keeps compiled programs between runs and clones, also those of processes that tests start.
 
-  No test may write to the user's own cache. Programs that compile at once take longer to write.
+  They lie beside the user's own, which no test writes to. Programs that compile at once are left out:
+  they would take longer to write.
   """
-  has_cache = config.pluginmanager.has_plugin('cacheprovider')
-  folder = str(config.cache.mkdir('jax')) if has_cache else tempfile.mkdtemp(prefix='compiled-')
+  folder = compiled.keep(compiled.default_folder().with_name('tests'))
   settings = {
-    'jax_compilation_cache_dir': folder,
+    'jax_compilation_cache_dir': str(folder or tempfile.mkdtemp(prefix='compiled-')),
     'jax_persistent_cache_min_compile_time_secs': 0.2,
     'jax_persistent_cache_min_entry_size_bytes': -1,
   }
