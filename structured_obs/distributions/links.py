@@ -130,7 +130,7 @@ def links_from_grid(weights: Array, pattern: Pattern, shape: tuple[int, ...]) ->
   """`off_diag` and `cross` from weights on one grid of interleaved channels [H, W C, offsets]."""
   height, width, channels = shape
   image = weights.reshape(height, width, channels, len(pattern.offsets))
-  if all(slot.source == 'off_diag' for slots in pattern.slots for slot in slots):
+  if not _across(pattern):
     return image, jnp.zeros_like(image, shape=(*shape, 0))
   stored: dict[str, dict[int, Array]] = {'off_diag': {}, 'cross': {}}
   zero = jnp.zeros_like(image, shape=(height, width, channels))
@@ -212,7 +212,13 @@ def log_density(params: Any, x: Array) -> Array:
 @functools.cache
 def _log_density(pattern: Pattern):
   formulas = functools.partial(_density_and_gradients, pattern)
-  run = functools.cache(lambda wanted: image_by_image(functools.partial(formulas, wanted)))
+
+  @functools.cache
+  def run(wanted: closed_form.Wanted):
+    one = functools.partial(formulas, wanted)
+    # The value alone is tiled, but for the weights of linked channels, which are put on a grid first.
+    return image_by_image(one) if wanted or _across(pattern) else one
+
   return closed_form.scalar(('log_diag', 'off_diag', 'cross', 'residual'), formulas, run)
 
 
@@ -270,6 +276,11 @@ def masked(params: Any, scale: Array | None = None) -> Any:
     product = stored * mask if scale is None else elementwise.scale_short_axis(stored, scale, mask)
     params = params._replace(**{name: product})
   return params
+
+
+def _across(pattern: Pattern) -> bool:
+  """Whether any link leads to another channel."""
+  return any(slot.source == 'cross' for slots in pattern.slots for slot in slots)
 
 
 def _stacked(columns: list[Array]) -> Array:

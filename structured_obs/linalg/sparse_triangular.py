@@ -159,7 +159,12 @@ def log_density(log_diag: Array, weights: Array, residual: Array, offsets: Offse
 @functools.cache
 def _log_density(offsets: Offsets):
   formulas = functools.partial(density_and_gradients, offsets=offsets)
-  run = functools.cache(lambda wanted: image_by_image(functools.partial(formulas, wanted)))
+
+  @functools.cache
+  def run(wanted: closed_form.Wanted):
+    one = functools.partial(formulas, wanted)
+    return image_by_image(one) if wanted else one  # the value alone is tiled
+
   return closed_form.scalar(('log_diag', 'weights', 'residual'), formulas, run)
 
 
@@ -172,7 +177,10 @@ def density_and_gradients(
   """
   diag = jnp.exp(log_diag)
   own, near = diag * residual, stencil.neighbours(residual, offsets)
-  whitened = sum((weights[..., k] * v for k, v in enumerate(near)), start=own)
+  if wanted:
+    whitened = sum((weights[..., k] * v for k, v in enumerate(near)), start=own)
+  else:
+    whitened = own + _stencil(weights, residual, offsets)
   constant = 0.5 * math.log(2 * math.pi) * whitened.size
   gradients = []
   for name in wanted:
