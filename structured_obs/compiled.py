@@ -70,13 +70,14 @@ def keep(folder: str | Path | None = None, most: int = MOST) -> Path | None:
   if folder is None and os.environ.get(ENVIRONMENT):
     place = Path(os.environ[ENVIRONMENT])
   else:
-    root = Path(folder) if folder is not None else default_folder()
-    place = root / f'jaxlib-{version("jaxlib")}-{machine()}'
+    place: Any = folder or 'the home folder'
     try:
+      root = Path(folder) if folder is not None else default_folder()
+      place = root / f'jaxlib-{version("jaxlib")}-{machine()}'
       place.mkdir(mode=0o700, parents=True, exist_ok=True)
       limit(root, most)
       _check_writable(place)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
       _warn(place, str(error))
       return None
     jax.config.update('jax_compilation_cache_dir', str(place))
@@ -127,7 +128,7 @@ def _check_writable(place: Path) -> None:
     raise OSError(f'the disk has {free / 2**20:.0f} MiB left')
 
 
-def _warn(place: Path, reason: str) -> None:
+def _warn(place: Path | str, reason: str) -> None:
   print(
     f'Warning: compiled programs are not kept in {place}: {reason}. Every start compiles them again. '
     'Launch scripts keep them elsewhere with --compile_cache=PATH; --nocompile_cache ends this warning.',
