@@ -97,12 +97,12 @@ def to_grids(image: Array, pattern: Pattern) -> Array:
   image = jnp.asarray(image)
   if pattern.split:
     return jnp.moveaxis(image, -1, 0)
-  return image.reshape(1, image.shape[0], image.shape[1] * image.shape[2])
+  return image.reshape(image.shape[0], image.shape[1] * image.shape[2])[None]
 
 
 def from_grids(grids: Array, pattern: Pattern, shape: tuple[int, ...]) -> Array:
   """Inverse of `to_grids`. [H, W, C]."""
-  return jnp.moveaxis(grids, 0, -1) if pattern.split else grids.reshape(shape)
+  return jnp.moveaxis(grids, 0, -1) if pattern.split else grids[0].reshape(shape)
 
 
 def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
@@ -120,7 +120,7 @@ def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
     )
     columns.append(sum(parts, start=jnp.zeros_like(off_diag, shape=(height, width, channels))))
   stacked = jnp.stack(columns, axis=-1) if columns else off_diag
-  return stacked.reshape(1, height, width * channels, len(columns))
+  return stacked.reshape(height, width * channels, len(columns))[None]
 
 
 def links_from_grid(weights: Array, pattern: Pattern, shape: tuple[int, ...]) -> tuple[Array, Array]:

@@ -37,7 +37,7 @@ def log_det_and_inverse_diagonal(
   """
   scaled = sparse_triangular.scale_rows(factor, scale, offsets)
   shifts, taps = takahashi.raster_taps(*scaled, offsets)
-  columns = jnp.concatenate([scaled.diag.reshape(1, -1), taps.T])
+  columns = jnp.concatenate([scaled.diag.reshape(-1)[None], taps.T])
   distances, entries = _gram(columns, (0, *shifts))
   entries = entries.at[0].add(ridge.reshape(-1))
   scale, ridge = scale.reshape(-1), ridge.reshape(-1)

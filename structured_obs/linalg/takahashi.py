@@ -10,10 +10,10 @@ to the first, with N the w entries after it,
   L_JJ^T S_JN = -L_NJ^T S_NN,    S_JJ = L_JJ^-T (I + L_NJ^T S_NN L_NJ) L_JJ^-1.
 
 The second one is a sum of squares, which keeps rounding from growing from block to block where pixels
-lean heavily on each other; so does applying L_NJ^T first, since L_JJ^-T L_NJ^T, which predicts far pixels,
-has large entries that cancel. The whole S_NN is kept (the pattern of L is not closed under elimination),
-but only the q rows that the taps reach are multiplied. It is a ring: a block takes the place of the one
-that has become too far away, and nothing moves. Cost: n w q.
+lean heavily on each other; so does applying L_NJ^T first, since L_JJ^-T L_NJ^T, which predicts far
+pixels, has large entries that cancel. The whole S_NN is kept (the pattern of L is not closed under
+elimination), but only the q rows that the taps reach are multiplied. It is a ring: a block takes the
+place of the one that has become too far away, and nothing moves. Cost: n w q.
 
 Reference: Takahashi, Fagan and Chin, "Formation of a sparse bus impedance matrix", 1973.
 """

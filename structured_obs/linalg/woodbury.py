@@ -96,7 +96,7 @@ def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Arra
 
 @jax.custom_jvp
 def _correction(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[Array, Array]:
-  """What is to be added to rest and to z where it matters: a linear map whose transpose is taken for 0."""
+  """What is to be added to rest and to z where it matters: a linear map of transpose 0."""
 
   def correct(known: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     return jnp.zeros_like(residual), *_correct(cap, *known)
