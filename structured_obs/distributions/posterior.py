@@ -220,11 +220,11 @@ def _regularized(family, params, scale, ridge) -> tuple[Array, Array] | None:
     return None
   basis = jnp.eye(scale.size, dtype=scale.dtype).reshape(scale.size, *shape)
   product = functools.partial(primitives.precision_matvec, params)
-  precision = jax.vmap(product)(basis).reshape(1, scale.size, scale.size)
+  precision = jax.vmap(product)(basis).reshape(scale.size, scale.size)[None]
   log_det, inverse = regularized.log_det_and_inverse_diagonal(
-    _rows, precision, scale.reshape(1, -1), ridge.reshape(1, -1)
+    _rows, precision, scale.reshape(-1)[None], ridge.reshape(-1)[None]
   )
-  return log_det[0], inverse.reshape(shape)
+  return log_det[0], inverse[0].reshape(shape)
 
 
 def _rows(matrix: Array, places: Array) -> Array:

@@ -52,13 +52,7 @@ def log_det_and_inverse_diagonal(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _both(columns: Columns, table: Array, scale: Array, ridge: Array) -> tuple[Array, Array]:
-  first = _first_of_equal(table, scale, ridge)
-  repeats = first != jnp.arange(len(first), dtype=first.dtype)
-  left = jnp.where(repeats[:, None], 0, scale)  # nothing is left to do for these
-  factors = jax.vmap(_factoriser(columns))(table, left, ridge)
-  log_dets = jax.vmap(_log_det)(factors.inverses, left, ridge)
-  inverse = jax.vmap(_inverse_diagonal)(*factors, left, ridge)
-  return log_dets[first], inverse[first]
+  return _image_by_image(columns)(table, scale, ridge)
 
 
 @_both.defjvp
@@ -72,6 +66,21 @@ def _both_jvp(columns, primals, tangents):
   moved = _matmul(inverse, change)
   log_det = jnp.trace(moved, axis1=1, axis2=2)
   return _both(columns, *primals), (log_det, -jnp.sum(moved * inverse, axis=2))
+
+
+@functools.cache
+def _image_by_image(columns: Columns):
+  return image_by_image(functools.partial(_of_channels, columns))
+
+
+def _of_channels(columns: Columns, table: Array, scale: Array, ridge: Array):
+  first = _first_of_equal(table, scale, ridge)
+  repeats = first != jnp.arange(len(first), dtype=first.dtype)
+  left = jnp.where(repeats[:, None], 0, scale)  # nothing is left to do for these
+  factors = jax.vmap(_factoriser(columns))(table, left, ridge)
+  log_dets = jax.vmap(_log_det)(factors.inverses, left, ridge)
+  inverse = jax.vmap(_inverse_diagonal)(*factors, left, ridge)
+  return log_dets[first], inverse[first]
 
 
 @jax.custom_jvp

@@ -90,7 +90,8 @@ def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Arra
     # |white|^2 is what the quadratic form was above its minimum before this step.
     return target - matmul(cap.basis, z), z, squared_norm(white), count + 1
 
-  start = step((target, jnp.zeros_like(offset), None, 0))
+  none = jnp.sum(jnp.zeros_like(target, jnp.int32), dtype=jnp.int32)  # of its mesh, as a number is not
+  start = step((target, jnp.zeros_like(offset), None, none))
   return jax.lax.while_loop(going, step, start)[:2]
 
 
