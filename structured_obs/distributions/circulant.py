@@ -205,8 +205,7 @@ def precision_diagonal(params: Params) -> Array:
 
 
 def _diagonal(params: Params, exponent: int) -> Array:
-  values, basis = _eigenvalues(params, exponent)
-  image = jnp.shape(params.mean)
+  (values, basis), image = _eigenvalues(params, exponent), jnp.shape(params.mean)
   return base.all_or_nan(jnp.broadcast_to(basis.diagonal(values, image[1]), image))
 
 
@@ -251,15 +250,13 @@ def autocovariance(params: Circulant) -> Array:
   """
   values, basis = _eigenvalues(params)
   height, width, _ = image = jnp.shape(params.mean)
-  real = basis.symmetric(values, width)
-  covariance = basis.inverse((real, jnp.zeros_like(real)), width) / math.sqrt(height * width)
+  covariance = jnp.moveaxis(basis.table(values, width)[:, :height, :width], 0, -1)
   return base.all_or_nan(jnp.broadcast_to(covariance, image))
 
 
 def optimal_scale(params: Params, x: Array) -> Array:
   """Factor of all standard deviations that makes an image most likely: sqrt(r^T cov^-1 r / D). []."""
-  params, _ = checked(params)
-  base.check_shape('x', x, params.mean.shape)
+  base.check_shape('x', x, mean(params).shape)
   return base.root_mean_square(whiten(params, x - params.mean))
 
 
@@ -296,5 +293,8 @@ GAUSSIAN: base.Gaussian[Any] = base.Gaussian(
   precision_matvec=precision_matvec,
   temper=temper,
   posterior_mean=posterior_mean,
+  regularized=lambda params, scale, ridge: posterior.regularized_in_basis(
+    *_eigenvalues(params, -1), scale, ridge
+  ),
   principal_components=principal_components,
 )

@@ -185,4 +185,4 @@ def _apply(params: DensePrecision, v: Array, operation) -> Array:
   """An operation (L [D, D], columns [D, 1]) -> [D, 1] on an image [H, W, C]."""
   lower, shape = _lower(params), jnp.shape(params.mean)
   base.check_shape('image', v, shape)
-  return base.all_or_nan(operation(lower, v.reshape(-1, 1)).reshape(shape))
+  return base.all_or_nan(operation(lower, v.reshape(-1)[:, None])[:, 0].reshape(shape))

@@ -99,12 +99,12 @@ def to_grids(image: Array, pattern: Pattern) -> Array:
   image = jnp.asarray(image)
   if pattern.split:
     return jnp.moveaxis(image, -1, 0)
-  return image.reshape(1, image.shape[0], image.shape[1] * image.shape[2])
+  return image.reshape(image.shape[0], image.shape[1] * image.shape[2])[None]
 
 
 def from_grids(grids: Array, pattern: Pattern, shape: tuple[int, ...]) -> Array:
   """Inverse of `to_grids`. [H, W, C]."""
-  return jnp.moveaxis(grids, 0, -1) if pattern.split else grids.reshape(shape)
+  return jnp.moveaxis(grids, 0, -1) if pattern.split else grids[0].reshape(shape)
 
 
 def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
@@ -113,7 +113,7 @@ def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
     return jnp.moveaxis(off_diag, 2, 0)
   height, width, channels, neighbours = off_diag.shape
   if not cross.shape[-1]:  # in the order of the grid as they are
-    return off_diag.reshape(1, height, width * channels, neighbours)
+    return off_diag.reshape(height, width * channels, neighbours)[None]
   arrays = {'off_diag': off_diag, 'cross': cross}
   columns = []
   for slots in pattern.slots:
@@ -123,7 +123,7 @@ def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
       for slot in slots
     )
     columns.append(sum(parts, start=jnp.zeros_like(off_diag, shape=(height, width, channels))))
-  return _stacked(columns).reshape(1, height, width * channels, len(columns))
+  return _stacked(columns).reshape(height, width * channels, len(columns))[None]
 
 
 def links_from_grid(weights: Array, pattern: Pattern, shape: tuple[int, ...]) -> tuple[Array, Array]:

@@ -13,7 +13,8 @@ sides a and b of this system, the solution is
 
 and k comes from conjugate gradients. It is differentiated as the solution of the system, which is smooth
 in N at both ends, where t is not. The log-determinant of M and the diagonal of its inverse are the
-family's own (`regularized`) or come from a dense matrix up to `MAX_DENSE_SIZE` pixels.
+family's own (`regularized`) or come from a dense matrix up to `MAX_DENSE_SIZE` pixels; what is not used
+of them in a compiled program is not computed.
 
 Letters: H W C image height, width, channels; D = H W C.
 """
@@ -25,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.linalg import iterative, spectral
+from structured_obs.linalg import iterative, regularized, spectral
 
 Array = jax.Array
 Family = base.Family
@@ -74,6 +75,33 @@ def in_basis(
   near = noise_variance < jnp.exp(jnp.mean(jnp.log(prior)))
   moved = spectral.multiply(basis, jnp.where(near, -share.prior, share.observed), residual)
   return moved + jnp.where(near, residual, 0), prior * share.prior
+
+
+def regularized_in_basis(
+  precision: Array, basis: spectral.Basis, scale: Array, ridge: Array
+) -> tuple[Array, Array] | None:
+  """log |t Q t + s| and the diagonal of its inverse for a Q that is diagonal in a basis.
+
+  Args:
+    precision: [H, F, C] or [H, F, 1], its eigenvalues.
+    basis: in which it is diagonal, channel by channel.
+    scale: [H, W, C], t.
+    ridge: [H, W, C], s, positive where t is 0.
+
+  Returns:
+    [] and [H, W, C]; None for an image of more than `MAX_DENSE_SIZE` pixels in a channel.
+  """
+  height, width, channels = scale.shape
+  if height * width > MAX_DENSE_SIZE:
+    return None
+  values = jnp.broadcast_to(precision, (*precision.shape[:2], channels))
+  flat = (jnp.moveaxis(a, -1, 0).reshape(channels, -1) for a in (scale, ridge))
+  log_dets, inverse = regularized.log_det_and_inverse_diagonal(
+    basis.entries, basis.table(values, width), *flat
+  )
+  bad = jnp.sum(0 * precision)  # NaN for all of an image, seen pixels included
+  inverse = jnp.moveaxis(inverse.reshape(channels, height, width), 0, -1)
+  return jnp.sum(log_dets) + bad, inverse + bad
 
 
 class _Given(NamedTuple):
@@ -191,12 +219,16 @@ def _regularized(family, params, scale, ridge) -> tuple[Array, Array] | None:
   if scale.size > MAX_DENSE_SIZE:
     return None
   basis = jnp.eye(scale.size, dtype=scale.dtype).reshape(scale.size, *shape)
-  matrix = jax.vmap(lambda v: scale * primitives.precision_matvec(params, scale * v) + ridge * v)(basis)
-  chol = jnp.linalg.cholesky(matrix.reshape(scale.size, scale.size))
-  identity = jnp.eye(scale.size, dtype=scale.dtype)
-  root = jax.scipy.linalg.solve_triangular(chol, identity, lower=True)
-  inverse = jnp.sum(jnp.square(root), axis=0).reshape(shape)
-  return 2 * jnp.sum(jnp.log(jnp.diag(chol))), inverse
+  product = functools.partial(primitives.precision_matvec, params)
+  precision = jax.vmap(product)(basis).reshape(scale.size, scale.size)[None]
+  log_det, inverse = regularized.log_det_and_inverse_diagonal(
+    _rows, precision, scale.reshape(-1)[None], ridge.reshape(-1)[None]
+  )
+  return log_det[0], inverse[0].reshape(shape)
+
+
+def _rows(matrix: Array, places: Array) -> Array:
+  return matrix[places]
 
 
 def _sample_given(family, given: _Given, key: Array) -> Array:

@@ -17,6 +17,7 @@ Cost: D f^2 / 2 for a density, a sample, a covariance column; D W f^3 / 4 for ex
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, equations 3 to 6.
 """
 
+import functools
 import math
 from typing import Annotated, NamedTuple
 
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 
 from structured_obs.distributions import base, links, option_checks, priors
 from structured_obs.distributions.option_checks import Choice, Range, Scale
-from structured_obs.linalg import banded, regression, selected_inverse, sparse_triangular
+from structured_obs.linalg import grid_regularized, regression, selected_inverse, sparse_triangular
 
 Array = jax.Array
 Factor = sparse_triangular.Factor
@@ -161,7 +162,7 @@ def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Ar
   Args:
     params: of one image.
     scale: [H, W, C], t.
-    ridge: [H, W, C], s, not negative.
+    ridge: [H, W, C], s, not negative and positive where t is 0.
 
   Returns:
     None for an image whose band has more than `MAX_BAND` entries.
@@ -173,14 +174,11 @@ def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Ar
   if factor.diag.size * (rows * factor.diag.shape[-1] + columns + 1) > MAX_BAND:
     return None
 
-  def one(factor: Factor, scale: Array, ridge: Array) -> tuple[Array, Array]:
-    scaled = sparse_triangular.scale_rows(factor, scale, pattern.offsets)
-    band = banded.gram(banded.from_grid(scaled, pattern.offsets))
-    chol = banded.cholesky(band.at[:, 0].add(ridge.reshape(-1)))
-    return banded.log_det(chol), banded.variances(chol).reshape(scale.shape)
-
+  operation = functools.partial(
+    grid_regularized.log_det_and_inverse_diagonal, offsets=pattern.offsets
+  )
   grids = (links.to_grids(a, pattern) for a in (scale, ridge))
-  log_dets, inverse = jax.vmap(one)(factor, *grids)
+  log_dets, inverse = jax.vmap(operation)(factor, *grids)
   return jnp.sum(log_dets), links.from_grids(inverse, pattern, image)
 
 

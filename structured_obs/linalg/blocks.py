@@ -15,7 +15,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from structured_obs.linalg.image_by_image import image_by_image
+
 Array = jax.Array
+
+PIECE = 24  # rows that LAPACK is given at once; its triangular solves start threads from 32 x 32 on
 
 matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
@@ -29,7 +33,7 @@ class Blocks(NamedTuple):
 
 def size_of_block(bandwidth: int) -> int:
   """Block size for a bandwidth."""
-  return max(-(-bandwidth // 8) * 8, 16)
+  return max(-(-bandwidth // PIECE), 1) * PIECE
 
 
 def from_band(band: Array) -> Blocks:
@@ -87,19 +91,17 @@ def factorise(blocks: Blocks) -> Blocks:
 
   NaN from the first block on that is not positive definite. Differentiable to any order.
   """
-  return _factorise(*blocks)[0]
+  return factorise_and_invert(blocks)[0]
+
+
+def factorise_and_invert(blocks: Blocks) -> tuple[Blocks, Array]:
+  """The same factor, and the inverses of its blocks on the diagonal. [B, b, b]."""
+  return _factorise(*blocks)
 
 
 @jax.custom_jvp
 def _factorise(own: Array, below: Array) -> tuple[Blocks, Array]:
-  """Blocks of L, and the inverses of those on its diagonal [B, b, b]."""
-
-  def step(carried: Array, block: tuple[Array, Array]) -> tuple[Array, tuple[Blocks, Array]]:
-    root, inverse = _root(block[0] - carried)
-    link = matmul(block[1], inverse.T)
-    return matmul(link, link.T), (Blocks(root, link), inverse)
-
-  return jax.lax.scan(step, jnp.zeros_like(own[0]), (own, below))[1]
+  return _block_by_block(own, below)
 
 
 @_factorise.defjvp
@@ -122,44 +124,110 @@ def _factorise_jvp(primals, tangents):
   return (chol, inverses), jax.lax.scan(step, jnp.zeros_like(inverses[0]), inputs)[1]
 
 
-def _one_by_one(function):
-  """`function` with a rule for vmap: a loop on a CPU, a batch elsewhere."""
-  wrapped = jax.custom_batching.custom_vmap(function)
+@image_by_image
+def _block_by_block(own: Array, below: Array) -> tuple[Blocks, Array]:
+  identity = jnp.diag(jnp.ones_like(own[0, 0]))
 
-  @wrapped.def_vmap
-  def rule(axis_size, in_batched, *arrays):
-    arrays = tuple(
-      x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
-      for x, batched in zip(arrays, in_batched, strict=True)
-    )
-    loop = functools.partial(jax.lax.map, lambda one: wrapped(*one))
-    together = jax.vmap(function)
-    found = jax.lax.platform_dependent(
-      *arrays, cpu=lambda *stacked: loop(stacked), default=lambda *stacked: together(*stacked)
-    )
-    return found, jax.tree.map(lambda _: True, found)
+  def step(carried: Array, block: Blocks) -> tuple[Array, tuple[Blocks, Array]]:
+    left = block.own - carried
 
-  return wrapped
+    def work() -> tuple[Array, tuple[Blocks, Array]]:
+      root, inverse = root_and_inverse(left)
+      link = matmul(block.below, inverse.T)
+      return matmul(link, link.T), (Blocks(root, link), inverse)
+
+    def skip() -> tuple[Array, tuple[Blocks, Array]]:
+      return block.below, (Blocks(left, block.below), left)
+
+    return jax.lax.cond(_is_identity(left, block.below), skip, work)
+
+  return jax.lax.scan(step, jnp.zeros_like(identity), Blocks(own, below))[1]
 
 
-@_one_by_one
-def _root(lower: Array) -> tuple[Array, Array]:
-  """Halves the matrix until LAPACK, which starts threads for large ones, has only small ones to do."""
+def _is_identity(own: Array, below: Array) -> Array:
+  """Whether there is nothing to do in a block. []."""
+  return jnp.all(own == jnp.diag(jnp.ones_like(own[0]))) & jnp.all(below == 0)
+
+
+@image_by_image
+def root_and_inverse(lower: Array) -> tuple[Array, Array]:
+  """Cholesky factor of a matrix given by its lower triangle, and the factor's inverse. [b, b] each.
+
+  NaN unless it is positive definite. Not to be differentiated.
+
+  Args:
+    lower: [b, b], b at most `PIECE` or a multiple of it.
+  """
   size = lower.shape[0]
-  if size <= 40:
-    root = jax.lax.linalg.cholesky(lower, symmetrize_input=False)
-    identity = jnp.eye(size, dtype=lower.dtype)
-    return root, jax.lax.linalg.triangular_solve(root, identity, left_side=True, lower=True)
-  half = size // 2
-  first, first_inverse = _root(lower[:half, :half])
-  link = matmul(lower[half:, :half], first_inverse.T)
-  last, last_inverse = _root(lower[half:, half:] - matmul(link, link.T))
-  zero = jnp.zeros_like(lower, shape=(half, size - half))
-  corner = -matmul(last_inverse, matmul(link, first_inverse))
-  return (
-    jnp.block([[first, zero], [link, last]]),
-    jnp.block([[first_inverse, zero], [corner, last_inverse]]),
-  )
+  if size <= PIECE:
+    return _small_root(lower)
+
+  def place(whole: Array, part: Array, *start: Array | int) -> Array:
+    return jax.lax.dynamic_update_slice(whole, part, [jnp.asarray(i, jnp.int32) for i in start])
+
+  def piece(index: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    root, inverse = state
+    first = index * PIECE
+    row = jax.lax.dynamic_slice_in_dim(root, first, PIECE)
+    column = jax.lax.dynamic_slice_in_dim(lower, first, PIECE, axis=1) - matmul(root, row.T)
+    own_root, own = _small_root(jax.lax.dynamic_slice_in_dim(column, first, PIECE))
+    below = jax.lax.broadcasted_iota(jnp.int32, column.shape, 0) >= first + PIECE
+    root = place(root, jnp.where(below, matmul(column, own.T), 0), 0, first)
+    root = place(root, own_root, first, first)
+    inverse = place(inverse, -matmul(own, matmul(row, inverse)), first, 0)
+    return root, place(inverse, own, first, first)
+
+  # Zeros of the matrix's own kind: what a loop carries varies over devices as the matrix does.
+  start = jnp.zeros_like(lower)
+  return jax.lax.fori_loop(0, size // PIECE, piece, (start, start))
+
+
+def _small_root(lower: Array) -> tuple[Array, Array]:
+  """Of a matrix so small that LAPACK starts no threads, which wait for each other on busy cores."""
+  root = jax.lax.linalg.cholesky(lower, symmetrize_input=False)
+  identity = jnp.eye(lower.shape[0], dtype=lower.dtype)
+  return root, jax.lax.linalg.triangular_solve(root, identity, left_side=True, lower=True)
+
+
+@jax.custom_jvp
+def inverse_diagonal(below: Array, inverses: Array) -> Array:
+  """Diagonal of (L L^T)^-1. [B, b]. Differentiable to any order.
+
+  Args:
+    below: [B, b, b], of the blocks of L.
+    inverses: [B, b, b], of L's blocks on the diagonal.
+  """
+  return _diagonal_skipping(below, inverses)
+
+
+@inverse_diagonal.defjvp
+def _inverse_diagonal_jvp(primals, tangents):
+  return jax.jvp(functools.partial(_diagonal, step=_selected), primals, tangents)
+
+
+def _diagonal(below: Array, inverses: Array, step) -> Array:
+  """From the last block to the first, each from the one after it."""
+
+  def body(later: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
+    own = step(later, *block)
+    return own, jnp.diagonal(own)
+
+  return jax.lax.scan(body, jnp.zeros_like(below[0]), (below, inverses), reverse=True)[1]
+
+
+def _selected(later: Array, link: Array, inverse: Array) -> Array:
+  """S_J = R^-T (I + K^T S_N K) R^-1 [b, b] of the next block's S_N, with R and K the blocks of L."""
+  inner = matmul(link.T, matmul(later, link))
+  return matmul(inverse.T, inverse + matmul(inner, inverse))
+
+
+@image_by_image
+def _diagonal_skipping(below: Array, inverses: Array) -> Array:
+  def step(later: Array, link: Array, inverse: Array) -> Array:
+    done = _is_identity(inverse, link)
+    return jax.lax.cond(done, lambda: inverse, lambda: _selected(later, link, inverse))
+
+  return _diagonal(below, inverses, step)
 
 
 def solve(blocks: Blocks, rhs: Array, transposed: bool) -> Array:
@@ -168,7 +236,7 @@ def solve(blocks: Blocks, rhs: Array, transposed: bool) -> Array:
 
 
 def _make_solver(transposed: bool):
-  @_one_by_one
+  @image_by_image
   def separate(own: Array, below: Array, rhs: Array) -> Array:
     return _substitute(Blocks(own, below), rhs, transposed)
 

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from structured_obs.linalg import sharding
+
 Array = jax.Array
 Function = Callable[..., Any]
 
@@ -77,7 +79,8 @@ def _with_map(function: Function, in_turn: Function) -> Function:
     del axis_size
     together = jax.vmap(function, in_axes=_axes(batched))
     cpu = functools.partial(in_turn, one, batched)
-    result = jax.lax.platform_dependent(*arrays, cpu=cpu, default=together)
+    both = functools.partial(jax.lax.platform_dependent, cpu=cpu, default=together)
+    result = sharding.by_compiler(both)(*arrays)
     return result, jax.tree.map(lambda _: True, result)
 
   return one

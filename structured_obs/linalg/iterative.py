@@ -82,7 +82,8 @@ def conjugate_gradient(
     near = inverse(b)
     inverse_unit = power_of_two(near)
     near = near / inverse_unit
-    start = jnp.zeros_like(b), b, near, jnp.sum(b * near), jnp.zeros_like(b, jnp.int32, shape=())
+    none = jnp.sum(jnp.zeros_like(b, jnp.int32), dtype=jnp.int32)  # of b's mesh, as a number is not
+    start = jnp.zeros_like(b), b, near, jnp.sum(b * near), none
     value, *_, count = jax.lax.while_loop(going, step, start)
     return scale * value, count
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from structured_obs.linalg import sharding
+
 Array = jax.Array
 
 
@@ -29,17 +31,21 @@ def solver(run: Callable[..., Array]) -> Callable[..., Array]:
 
   @many.def_vmap
   def rule(axis_size: int, in_batched: list[bool], *arrays: Array) -> tuple[Array, bool]:
-    *factor, rhs = arrays
-    if not any(in_batched[:-1]):
+    def sides(*arrays: Array) -> Array:
+      *factor, rhs = arrays
       images, sides = rhs.shape[1:3]
       joined = jnp.moveaxis(rhs, 0, 1).reshape(images, axis_size * sides, *rhs.shape[3:])
       solved = many(*factor, joined).reshape(images, axis_size, sides, *rhs.shape[3:])
-      return jnp.moveaxis(solved, 1, 0), True
-    full = [
-      x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
-      for x, batched in zip(arrays, in_batched, strict=True)
-    ]
-    solved = many(*(x.reshape(axis_size * x.shape[1], *x.shape[2:]) for x in full))
-    return solved.reshape(full[-1].shape), True
+      return jnp.moveaxis(solved, 1, 0)
+
+    def images(*arrays: Array) -> Array:
+      full = [
+        x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
+        for x, batched in zip(arrays, in_batched, strict=True)
+      ]
+      solved = many(*(x.reshape(axis_size * x.shape[1], *x.shape[2:]) for x in full))
+      return solved.reshape(full[-1].shape)
+
+    return sharding.by_compiler(images if any(in_batched[:-1]) else sides)(*arrays), True
 
   return many

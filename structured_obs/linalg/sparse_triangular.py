@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import closed_form, row_scan, stencil, wavefront
+from structured_obs.linalg import closed_form, row_scan, stencil, transposable, wavefront
 from structured_obs.linalg.image_by_image import image_by_image
 
 Array = jax.Array
@@ -198,7 +198,9 @@ def density_and_gradients(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _stencil(weights: Array, v: Array, offsets: Offsets) -> Array:
   """sum_k w_k[j] v[j + o_k]. [H, W]. Bilinear, and differentiated as such."""
-  return stencil.apply(weights, v, offsets)
+  forward = functools.partial(stencil.apply, weights, offsets=offsets)
+  backward = functools.partial(_spread, weights, offsets=offsets)
+  return transposable.apply(forward, backward, v)
 
 
 @_stencil.defjvp
@@ -213,8 +215,13 @@ def _matvec_transposed(factor: Factor, v: Array, offsets: Offsets) -> Array:
 
 
 def _matvec(factor: Factor, v: Array, offsets: Offsets) -> Array:
-  terms = (_shifted(factor.weights[..., k] * v, (-dr, -dc)) for k, (dr, dc) in enumerate(offsets))
-  return sum(terms, start=factor.diag * v)
+  return factor.diag * v + _spread(factor.weights, v, offsets)
+
+
+def _spread(weights: Array, v: Array, offsets: Offsets) -> Array:
+  """sum_k w_k[i - o_k] v[i - o_k], the transpose of the stencil. [H, W]."""
+  terms = (_shifted(weights[..., k] * v, (-dr, -dc)) for k, (dr, dc) in enumerate(offsets))
+  return sum(terms, start=jnp.zeros_like(v))
 
 
 def _shifted(v: Array, offset: tuple[int, int]) -> Array:

@@ -11,6 +11,7 @@ whose other half repeats these, and W of the reflecting one.
 A spectrum is a tuple of real arrays [H, F, C], its parts: real and imaginary, or the cosine one alone.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -44,6 +45,9 @@ class Basis(NamedTuple):
   diagonal: Callable[[Array, int], Array]  # (values, W) -> the matrix's diagonal [H, W, C]
   modes: Callable[[Array, Array, int, int], Array]  # (rows [k], columns [k], H, W) -> [k, H, W]
   unfold: Callable[[Array, int], Array]  # (values, W) -> values of all modes [H, W, C]
+  table: Callable[[Array, int], Array]  # (values, W) -> what `entries` reads [C, ...]; linear
+  # (table of one channel, places [b] int32 in raster order) -> columns of the matrix [b, H W]
+  entries: Callable[[Array, Array], Array]
 
 
 def power(parts: Parts) -> Array:
@@ -209,6 +213,50 @@ def _cosine_modes(rows: Array, columns: Array, height: int, width: int) -> Array
   return down[rows][:, :, None] * right[columns][:, None, :]
 
 
+def _fourier_table(values: Array, width: int) -> Array:
+  """g(a, b) for a from -H to H - 1 and b from -W to W - 1, the entry of pixels that far apart."""
+  real = _first_of_opposites(values, width)
+  once = _inverse_fourier((real, jnp.zeros_like(real)), width) / math.sqrt(len(values) * width)
+  return jnp.tile(jnp.moveaxis(once, -1, 0), (1, 2, 2))
+
+
+def _fourier_entries(table: Array, places: Array) -> Array:
+  height, width = (size // 2 for size in table.shape)
+
+  def column(place: Array) -> Array:
+    start = height - place // width, width - place % width
+    return jax.lax.dynamic_slice(table, start, (height, width)).reshape(-1)
+
+  return jax.vmap(column)(places)
+
+
+def _cosine_table(values: Array, _: int) -> Array:
+  """g(a, b) for a from -H to 2 H - 1 and b from -W to 2 W - 1.
+
+  An entry is the mean of g(i - k, j - l), g(i + k + 1, j - l), g(i - k, j + l + 1) and
+  g(i + k + 1, j + l + 1), of pixels (i, j) and (k, l).
+  """
+
+  def waves(size: int) -> NDArray[np.float64]:
+    norms = np.where(np.arange(size) == 0, 1, 2)[None, :] / size
+    return norms * _cosines(3 * size, np.arange(size), 2 * size) * np.cos(math.pi * np.arange(size))
+
+  height, width, _ = values.shape
+  return jnp.moveaxis(_both_axes(values, waves(height), waves(width)), -1, 0)
+
+
+def _cosine_entries(table: Array, places: Array) -> Array:
+  height, width = (size // 3 for size in table.shape)
+
+  def column(place: Array) -> Array:
+    i, j = place // width, place % width
+    starts = itertools.product((height - i, height + i + 1), (width - j, width + j + 1))
+    parts = (jax.lax.dynamic_slice(table, start, (height, width)) for start in starts)
+    return sum(parts, start=jnp.zeros_like(table, shape=(height, width))).reshape(-1) / 4
+
+  return jax.vmap(column)(places)
+
+
 PERIODIC = Basis(
   columns=lambda width: width // 2 + 1,
   weights=_half_weights,
@@ -220,6 +268,8 @@ PERIODIC = Basis(
   diagonal=_fourier_diagonal,
   modes=_hartley_modes,
   unfold=_unfold_half,
+  table=_fourier_table,
+  entries=_fourier_entries,
 )
 REFLECTING = Basis(
   columns=lambda width: width,
@@ -232,4 +282,6 @@ REFLECTING = Basis(
   diagonal=_cosine_diagonal,
   modes=_cosine_modes,
   unfold=lambda values, width: values,
+  table=_cosine_table,
+  entries=_cosine_entries,
 )

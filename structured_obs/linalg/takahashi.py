@@ -7,15 +7,13 @@ L is given by its diagonal and a few of its subdiagonals, `taps[j, t]` = L[j + s
 The rows of the inverse S obey S L = L^-T, which is upper triangular, so that going from the last block J
 to the first, with N the w entries after it,
 
-  L_JJ^T S_JN = -L_NJ^T S_NN,    L_JJ^T S_JJ = L_JJ^-1 - L_NJ^T S_NJ,
+  L_JJ^T S_JN = -L_NJ^T S_NN,    S_JJ = L_JJ^-T (I + L_NJ^T S_NN L_NJ) L_JJ^-1.
 
-and the window S_NN moves up by one block. S_JN is a product of dense matrices. S_JJ takes its rows one
-after the other, from the last to the first, and each column from the row that came before: the lower
-triangle of the second equation is never used. That keeps rounding from growing by orders of magnitude
-from block to block where pixels lean heavily on each other; so does applying L_NJ^T first, since
-L_JJ^-T L_NJ^T, which predicts far pixels, has large entries that cancel. The whole window is kept (the
-pattern of L is not closed under elimination), but only the q rows that the taps reach are multiplied.
-Cost: n w q.
+The second one is a sum of squares, which keeps rounding from growing from block to block where pixels
+lean heavily on each other; so does applying L_NJ^T first, since L_JJ^-T L_NJ^T, which predicts far
+pixels, has large entries that cancel. The whole S_NN is kept (the pattern of L is not closed under
+elimination), but only the q rows that the taps reach are multiplied. It is a ring: a block takes the
+place of the one that has become too far away, and nothing moves. Cost: n w q.
 
 Reference: Takahashi, Fagan and Chin, "Formation of a sparse bus impedance matrix", 1973.
 """
@@ -26,6 +24,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 
@@ -52,7 +51,7 @@ def lagged_covariances(
 ) -> Array:
   """S[j, j + lag] of S = (L L^T)^-1, 0 where j + lag leaves the matrix. [n, len(lags)].
 
-  Differentiable to any order; reverse mode keeps about 2 sqrt(B) windows.
+  Differentiable to any order; reverse mode keeps about sqrt(B) windows.
 
   Args:
     diag: [n], the diagonal of L, positive.
@@ -61,7 +60,7 @@ def lagged_covariances(
     lags: increasing numbers from 0 to n - 1.
   """
   size, window = diag.shape[0], max((*shifts, *lags), default=0)
-  block = 16 if window <= 256 else 32  # of 8, 16 and 32 the fastest at 64 x 64
+  block = 16  # of 8, 16 and 32 the fastest at 64 x 64 to 256 x 256
   steps = -(-size // block)
   outer = -(-steps // (math.isqrt(steps - 1) + 1))
   inner = -(-steps // outer)
@@ -70,47 +69,40 @@ def lagged_covariances(
   taps = jnp.pad(taps, ((0, pad), (0, 0))).reshape(outer * inner, block, len(shifts))
   blocks = _Block(_inverse_transposed(diag, taps, shifts), taps)
   blocks = jax.tree.map(lambda x: x.reshape(outer, inner, *x.shape[1:]), blocks)
-  start = jnp.zeros_like(diag, shape=(max(-(-window // 8) * 8, block),) * 2)
-  step = jax.checkpoint(functools.partial(_step, shifts=shifts, lags=lags), prevent_cse=False)
+  ring = max(-(-window // block), 1) * block
+  start = jnp.zeros_like(diag, shape=(ring, ring))
+  numbers = jnp.arange(outer * inner, dtype=jnp.int32).reshape(outer, inner)
+  step = functools.partial(_step, shifts=shifts, lags=lags)
   steps = jax.checkpoint(functools.partial(jax.lax.scan, step, reverse=True), prevent_cse=False)
-  _, found = jax.lax.scan(steps, start, blocks, reverse=True)
+  _, found = jax.lax.scan(steps, start, (numbers, blocks), reverse=True)
   return found.reshape(outer * inner * block, len(lags))[:size]
 
 
-def _step(later: Array, block: _Block, shifts: tuple[int, ...], lags: tuple[int, ...]):
-  """The window [N, N] after a block -> the window from the block on, and what is wanted of it."""
-  size, window = block.inverse.shape[0], later.shape[0]
+def _step(later: Array, inputs: tuple[Array, _Block], shifts: tuple[int, ...], lags: tuple[int, ...]):
+  """The ring [N, N] after a block -> the ring from the block on, and what is wanted of it.
+
+  Pixel j is at place j % N of the ring.
+  """
+  number, block = inputs
+  (size, _), ring = block.inverse.shape, later.shape[0]
+  first = number * size % ring
   runs = _runs(shifts, size)
   below = _below(block.taps, runs)  # L_NJ^T [b, q]
-  reached = [(max(run.first - size, 0), run.last) for run in runs]
-  rows = [later[:0], *(later[a:z] for a, z in reached)]
-  cross = _matmul(block.inverse, _matmul(below, jnp.concatenate(rows)))  # -S_JN [b, N]
-  near = jnp.concatenate([cross[:, :0], *(cross[:, a:z] for a, z in reached)], 1)
-  own = _own(block, _matmul(below, near.T), shifts)
-  wanted = _diagonals(jnp.concatenate([own, -cross], 1), lags)
-  cross, kept = -cross[:, : window - size], later[: window - size, : window - size]
-  top, bottom = jnp.concatenate([own, cross], 1), jnp.concatenate([cross.T, kept], 1)
-  return jnp.concatenate([top, bottom]), wanted
-
-
-def _own(block: _Block, right: Array, shifts: tuple[int, ...]) -> Array:
-  """The symmetric S_JJ [b, b] from -L_NJ^T S_NJ [b, b], of which the upper triangle is read."""
-  size = right.shape[0]
-  scales = 1 / jnp.diag(block.inverse)  # the diagonal of L_JJ
-  inside = [(index, shift) for index, shift in enumerate(shifts) if shift < size]
-  diagonals = (jnp.diag(block.taps[: size - shift, index], shift) for index, shift in inside)
-  links = sum(diagonals, start=jnp.zeros_like(right))  # L_JJ^T without its diagonal
-  units = jnp.eye(size, dtype=right.dtype)
-
-  def row(known: Array, inputs: tuple[Array, ...]) -> tuple[Array, None]:
-    unit, after, own_links, scale, wanted = inputs
-    values = after * (wanted - jnp.sum(own_links[:, None] * known, axis=0)) / scale
-    variance = (1 / scale + jnp.sum(unit * wanted) - jnp.sum(own_links * values)) / scale
-    cross = unit[:, None] * values[None, :]
-    return known + cross + cross.T + variance * unit[:, None] * unit[None, :], None
-
-  after = jnp.triu(jnp.ones_like(units), 1)
-  return jax.lax.scan(row, jnp.zeros_like(right), (units, after, links, scales, right), reverse=True)[0]
+  reached = [np.arange(max(run.first, size), run.last + size) for run in runs]
+  places = (first + np.concatenate([np.zeros(0, int), *reached]).astype(np.int32)) % ring
+  half = _matmul(below, later[places])  # L_NJ^T S_NN [b, N]
+  inner = _matmul(_matmul(below, half[:, places].T), block.inverse.T)
+  own = _matmul(block.inverse, block.inverse.T + inner)
+  own = (own + own.T) / 2
+  cross = -_matmul(block.inverse, half)  # S_JN
+  whole = own
+  if max(lags, default=0) > 0:
+    whole = jnp.concatenate([own, jnp.roll(cross, -(first + size), axis=1)], 1)
+  zero = jnp.zeros_like(first)
+  rows = jax.lax.dynamic_update_slice(cross, own, (zero, first))
+  later = jax.lax.dynamic_update_slice(later, rows, (first, zero))
+  later = jax.lax.dynamic_update_slice(later, rows.T, (zero, first))
+  return later, _diagonals(whole, lags)
 
 
 def _runs(shifts: tuple[int, ...], block: int) -> list[_Run]:

@@ -10,6 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from structured_obs.linalg.image_by_image import image_by_image
+
 Array = jax.Array
 
 
@@ -39,30 +41,11 @@ def _solve(lower: Array, rhs: Array, transposed: bool) -> Array:
   return jax.lax.custom_linear_solve(multiply, rhs, forward, backward)
 
 
-def _make(transposed: bool):
-  """`(lower, rhs) -> solution`, one system at a time on a CPU."""
-  solve_one = functools.partial(
-    jax.lax.linalg.triangular_solve, left_side=True, lower=True, transpose_a=transposed
+_one_by_one = {
+  transposed: image_by_image(
+    functools.partial(
+      jax.lax.linalg.triangular_solve, left_side=True, lower=True, transpose_a=transposed
+    )
   )
-
-  @jax.custom_batching.custom_vmap
-  def one(lower: Array, rhs: Array) -> Array:
-    return solve_one(lower, rhs)
-
-  @one.def_vmap
-  def _many(axis_size, in_batched, lower, rhs):
-    spread = [
-      x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
-      for x, batched in zip((lower, rhs), in_batched, strict=True)
-    ]
-    on_cpu = functools.partial(_map, one)
-    return jax.lax.platform_dependent(*spread, cpu=on_cpu, default=jax.vmap(solve_one)), True
-
-  return one
-
-
-def _map(function, lower: Array, rhs: Array) -> Array:
-  return jax.lax.map(lambda pair: function(*pair), (lower, rhs))
-
-
-_one_by_one = {transposed: _make(transposed) for transposed in (False, True)}
+  for transposed in (False, True)
+}

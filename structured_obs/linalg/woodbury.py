@@ -30,7 +30,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import closed_form
+from structured_obs.linalg import closed_form, transposable
 from structured_obs.linalg.capacitance import Capacitance, capacitance, quick_capacitance
 from structured_obs.linalg.image_by_image import quick_or_careful
 from structured_obs.linalg.products import matmul, power_of_two, scale_rows, subtract_product
@@ -64,9 +64,8 @@ def whiten(cap: Capacitance, residual: Array) -> Whitened:
   target = jnp.concatenate([scaled, jnp.zeros_like(cap.inner, shape=cap.inner.shape[:1])])
   solution = jax.lax.custom_linear_solve(augmented, target, solve, symmetric=True)
   rest, z = solution[:size], solution[size:]
-  # The correction is of the size of rounding: derivatives do not see it.
-  more = _correction(*jax.lax.stop_gradient((cap, residual, rest, z)))
-  return Whitened(rest + more[0], matmul(cap.rotation, z + more[1]))
+  more, more_z = _correction(cap, residual, rest, z)
+  return Whitened(rest + more, matmul(cap.rotation, z + more_z))
 
 
 def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Array]:
@@ -91,11 +90,30 @@ def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Arra
     # |white|^2 is what the quadratic form was above its minimum before this step.
     return target - matmul(cap.basis, z), z, squared_norm(white), count + 1
 
-  start = step((target, jnp.zeros_like(offset), None, 0))
+  none = jnp.sum(jnp.zeros_like(target, jnp.int32), dtype=jnp.int32)  # of its mesh, as a number is not
+  start = step((target, jnp.zeros_like(offset), None, none))
   return jax.lax.while_loop(going, step, start)[:2]
 
 
+@jax.custom_jvp
 def _correction(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[Array, Array]:
+  """What is to be added to rest and to z where it matters: a linear map of transpose 0."""
+
+  def correct(known: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    return jnp.zeros_like(residual), *_correct(cap, *known)
+
+  nothing = functools.partial(jax.tree.map, jnp.zeros_like)
+  return transposable.apply(correct, nothing, (residual, rest, z))[1:]
+
+
+@_correction.defjvp
+def _correction_jvp(primals, _):
+  # It is of the size of rounding: derivatives do not see it.
+  correction = _correction(*primals)
+  return correction, jax.tree.map(jnp.zeros_like, correction)
+
+
+def _correct(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[Array, Array]:
   """What is to be added to rest and to z [R] where their rounding matters, otherwise 0.
 
   Args:

@@ -1,0 +1,99 @@
+"""Families under transposition, on explicit meshes and lowered for other platforms."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from structured_obs.distributions import FAMILIES, gaussian
+from structured_obs.distributions.base import Family, ImageShape
+from tests.distributions.cases import tolerance
+
+IMAGE = ImageShape(2, 3, 2)
+BATCH = 4
+GAUSSIAN = [name for name in FAMILIES if FAMILIES[name]().gaussian is not None]
+
+
+def outputs(family: Family, key: int = 0) -> dict[str, jax.Array]:
+  """Outputs of a network for a batch of images."""
+  shapes = {name: (BATCH, *shape) for name, shape in family.outputs(IMAGE).items()}
+  keys = jax.random.split(jax.random.key(key), len(shapes))
+  drawn = (jax.random.normal(k, shape) for k, shape in zip(keys, shapes.values(), strict=True))
+  return {name: 0.3 * x for name, x in zip(shapes, drawn, strict=True)}
+
+
+def images(key: int) -> jax.Array:
+  return jax.random.normal(jax.random.key(key), (BATCH, *IMAGE))
+
+
+@pytest.mark.parametrize('operation', ['whiten', 'precision_matvec', 'covariance_matvec'])
+@pytest.mark.parametrize('name', GAUSSIAN)
+def test_products_can_be_transposed(name: str, operation: str):
+  """<y, A x> = <A^T y, x>, mapped over parameters and images."""
+  family = FAMILIES[name]()
+  params = jax.vmap(family.from_outputs)(outputs(family))
+  product = functools.partial(jax.vmap(getattr(family.gaussian, operation)), params)
+
+  @jax.jit
+  def sides(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    forward = product(x)
+    y = jax.tree.map(jnp.cos, forward)
+    (back,) = jax.linear_transpose(product, x)(y)
+    pairs = zip(jax.tree.leaves(y), jax.tree.leaves(forward), strict=True)
+    return sum((jnp.sum(a * b) for a, b in pairs), start=jnp.zeros(())), jnp.sum(back * x)
+
+  left, right = sides(images(1))
+  np.testing.assert_allclose(left, right, rtol=tolerance(1e-10, 1e-4))
+
+
+def programs(family: Family) -> dict[str, tuple]:
+  """Operations on outputs and an image, and on outputs and a key."""
+
+  def value(emitted, x):
+    return family.log_prob(family.from_outputs(emitted), x)
+
+  found = {
+    'log_prob and gradient': jax.value_and_grad(value, (0, 1)),
+    'sample': lambda emitted, x: family.sample(jax.random.key(0), family.from_outputs(emitted)),
+  }
+  if family.gaussian is not None:
+    half = np.arange(IMAGE.height)[:, None, None] < IMAGE.height // 2
+    observed = np.broadcast_to(half, IMAGE)
+
+    def conditional(emitted, x):
+      return gaussian.condition(family, family.from_outputs(emitted), x, jnp.asarray(observed)).mean
+
+    def product(emitted, x):
+      return family.gaussian.covariance_matvec(family.from_outputs(emitted), x)
+
+    def variance(emitted, x):
+      return family.gaussian.variance(family.from_outputs(emitted)) + x
+
+    found |= {'conditional mean': conditional, 'product': product, 'variance': variance}
+  return found
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize('name', FAMILIES)
+def test_explicit_meshes_do_not_stop_tracing(name: str):
+  family, mesh = FAMILIES[name](), jax.make_mesh((BATCH,), ('data',))
+  by_image = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
+  arguments = jax.device_put((outputs(family), images(1)), by_image)
+  with jax.set_mesh(mesh):
+    for program in programs(family).values():
+      jax.jit(jax.vmap(program)).trace(*arguments)
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize('platform', ['cuda', 'tpu'])
+@pytest.mark.parametrize('name', FAMILIES)
+def test_programs_are_lowered_for_other_platforms(name: str, platform: str):
+  family = FAMILIES[name]()
+  with jax.enable_x64(False):
+    arguments = jax.tree.map(lambda a: a.astype(jnp.float32), (outputs(family), images(1)))
+    for program in programs(family).values():
+      traced = jax.jit(jax.vmap(program)).trace(*arguments)
+      text = traced.lower(lowering_platforms=(platform,)).as_text()
+      assert 'lapack' not in text
