@@ -1,6 +1,8 @@
 """Families under transposition, on explicit meshes and lowered for other platforms."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,17 +50,18 @@ def test_products_can_be_transposed(name: str, operation: str):
   np.testing.assert_allclose(left, right, rtol=tolerance(1e-10, 1e-4))
 
 
-def programs(family: Family) -> dict[str, tuple]:
+def programs(family: Family) -> dict[str, Callable[..., Any]]:
   """Operations on outputs and an image, and on outputs and a key."""
 
   def value(emitted, x):
     return family.log_prob(family.from_outputs(emitted), x)
 
-  found = {
+  found: dict[str, Callable[..., Any]] = {
     'log_prob and gradient': jax.value_and_grad(value, (0, 1)),
     'sample': lambda emitted, x: family.sample(jax.random.key(0), family.from_outputs(emitted)),
   }
-  if family.gaussian is not None:
+  primitives = family.gaussian
+  if primitives is not None:
     half = np.arange(IMAGE.height)[:, None, None] < IMAGE.height // 2
     observed = np.broadcast_to(half, IMAGE)
 
@@ -66,10 +69,10 @@ def programs(family: Family) -> dict[str, tuple]:
       return gaussian.condition(family, family.from_outputs(emitted), x, jnp.asarray(observed)).mean
 
     def product(emitted, x):
-      return family.gaussian.covariance_matvec(family.from_outputs(emitted), x)
+      return primitives.covariance_matvec(family.from_outputs(emitted), x)
 
     def variance(emitted, x):
-      return family.gaussian.variance(family.from_outputs(emitted)) + x
+      return primitives.variance(family.from_outputs(emitted)) + x
 
     found |= {'conditional mean': conditional, 'product': product, 'variance': variance}
   return found
