@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
   ):
     config.addinivalue_line('markers', about)
   jax.config.update('jax_enable_x64', not config.getoption('--float32'))
-  _compile_quickly(config.getoption('--float32'))
+  _compile_quickly(bool(config.getoption('--float32')))
   jax.config.update('jax_numpy_dtype_promotion', 'strict')
   jax.config.update('jax_numpy_rank_promotion', 'raise')
   jax.config.update('jax_num_cpu_devices', NUM_DEVICES)

@@ -140,7 +140,7 @@ def _scores(log_prob: np.ndarray, mahalanobis: np.ndarray) -> likelihood.Scores:
 def test_a_temperature_that_is_unknown(found_on: list[float]):
   """The last one is of residuals that are all 0: every covariance is infinitely too large."""
   good = _scores(np.zeros(2), np.array([0.9, 1.1]))
-  one = recalibration.recalibrate(_scores(np.zeros(3), np.array(found_on)), good, 12)
+  one = recalibration.recalibrate(np.array(found_on), good, 12)
   text = recalibration.text({'model': one})
   assert not np.isfinite(one.tempered).any()
   assert np.isnan(one.after).all()
