@@ -121,7 +121,6 @@ def run(main: Callable[[Sequence[str]], Any], plain: bool = False) -> None:
 
 def _compile_once() -> None:
   """Sets up what jax does with compiled programs, as the flags say."""
-  compiled.native_loops()
   where = flags.FLAGS[_CACHE].value
   if where in ('false', ''):
     jax.config.update('jax_enable_compilation_cache', False)

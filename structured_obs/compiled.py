@@ -1,10 +1,9 @@
 """Compiled programs kept on disk, so that a machine compiles a program once; options of XLA.
 
   from structured_obs import compiled
-  compiled.native_loops()  # before jax computes anything
   compiled.keep()
 
-The launch scripts do both. Programs go to a folder of their own for each version of jaxlib and each kind
+The launch scripts do it. Programs go to a folder of their own for each version of jaxlib and each kind
 of CPU, since a home folder may be shared by machines whose programs do not run on each other. Only the
 user can write to it, as what lies there is run. Entries that cannot be read are removed and compiled
 again. Where nothing can be written, one warning says so, and programs are compiled as without a cache.
@@ -41,6 +40,10 @@ _FAILURE = re.compile(
 def native_loops() -> None:
   """Lets XLA compile larger loops into native code on CPUs, unless XLA_FLAGS sets such options itself.
 
+  For programs that do little but sample from `sparse_precision`: its triangular solves take two thirds
+  of the time. Convolutions and matrix products in a loop then lose their fast routines: a training step of
+  configs/folder.py took 7.7 s of processor time instead of 0.9
+  (`python -m launch.benchmark --suite=training --recipes=folder --repeats=5 --xla_flag`).
   Call it before jax computes anything: XLA reads the environment variable XLA_FLAGS once.
   """
   given = os.environ.get('XLA_FLAGS', '')
