@@ -37,6 +37,7 @@ FEWER_IMAGES = {
   'dense_precision': ((4, 3, 3),),
   'circulant': ((5, 1, 3),),
   'scaled_circulant': (),
+  'low_rank': ((5, 1, 3),),
 }
 MAIN_IMAGE = (3, 4, 2)
 

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.x64  # other tests compare float32 with dense algebra
 
 MAIN = cases.main_cases()
 GENERIC = cases.gaussian_only(cases.generic_cases())
+DEFAULTS = [case for case in MAIN if not case.options]  # for what options have no part in
 
 
 def _assert_same(actual: Any, expected: Any) -> None:
@@ -43,7 +44,7 @@ def test_shapes(case: Case):
     assert family.outputs(image)['mean'] == tuple(image)
 
 
-@each(MAIN + GENERIC)
+@each(DEFAULTS)
 def test_jit_equals_eager(case: Case):
   params, x, key, *_ = cases.arguments(case)
   eager = operations.plain_operations(cases.family_of(case), params, x, key)
@@ -61,7 +62,7 @@ def test_vmap_equals_loop(case: Case):
     _assert_same(one, cases.compiled(case)(*arguments))
 
 
-@each(MAIN + GENERIC)
+@each(DEFAULTS + GENERIC)
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64], ids=['float32', 'float64'])
 def test_dtype_in_is_dtype_out(case: Case, dtype: Any):
   params = cases.random_params(case, dtype=dtype)
@@ -73,7 +74,7 @@ def test_dtype_in_is_dtype_out(case: Case, dtype: Any):
   assert not wrong
 
 
-@each(MAIN)
+@each(DEFAULTS)
 def test_shard_map_equals_one_device(case: Case):
   family = cases.family_of(case)
   params, x, key, *_ = cases.arguments(case)

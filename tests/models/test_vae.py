@@ -15,7 +15,7 @@ from structured_obs.models.vae import VAE, num_parameters
 from structured_obs.objectives import bounds
 from tests.models.programs import apply, init
 
-SHAPES = [(8, 8, 1), (7, 9, 3), (1, 6, 1), (5, 1, 3), (3, 2, 2)]
+SHAPES = [(8, 8, 1), (1, 6, 1), (5, 1, 3), (3, 2, 2)]
 
 
 @functools.cache
@@ -29,8 +29,10 @@ def make(name='low_rank', shape=(7, 9, 3), norm='none', batch=4, **options):
   return model, init(model, jax.random.key(2), keys, x), keys, x
 
 
-@pytest.mark.parametrize('name', distributions.FAMILIES)
-@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize(
+  ('name', 'shape'),  # the networks' sizes have nothing to do with the family
+  [(name, (7, 9, 3)) for name in distributions.FAMILIES] + [('diagonal', shape) for shape in SHAPES],
+)
 def test_any_family_and_size_gives_finite_terms_in_float32(name, shape):
   model, variables, keys, x = make(name, shape)
   terms = jax.jit(model.apply)(variables, keys, x)
