@@ -41,8 +41,8 @@ def native_loops() -> None:
   """Lets XLA compile larger loops into native code on CPUs, unless XLA_FLAGS sets such options itself.
 
   For programs that do little but sample from `sparse_precision`: its triangular solves take two thirds
-  of the time. Convolutions and matrix products in a loop then lose their fast routines: a training step of
-  configs/folder.py took 7.7 s of processor time instead of 0.9
+  of the time. Convolutions and matrix products in a loop then lose their fast routines: a training step
+  of configs/folder.py took 7.7 s of processor time instead of 0.9
   (`python -m launch.benchmark --suite=training --recipes=folder --repeats=5 --xla_flag`).
   Call it before jax computes anything: XLA reads the environment variable XLA_FLAGS once.
   """

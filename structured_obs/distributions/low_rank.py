@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from structured_obs.distributions import base, gaussian, option_checks, posterior
 from structured_obs.distributions.option_checks import Range
-from structured_obs.linalg import woodbury
+from structured_obs.linalg import decompositions, woodbury
 
 Array = jax.Array
 
@@ -211,9 +211,9 @@ def condition(params: LowRank, x: Array, observed: Array) -> base.Conditional:
   observed_rows = jnp.where(seen[:, None], flat.factor, 0)
   _, cap = _factorise(flat._replace(factor=observed_rows))
   residual = jnp.where(seen, pixels - flat.mean, 0)
-  coefficients = woodbury.whiten(cap, residual).coefficients
+  expected = flat.mean + woodbury.matmul(flat.factor, woodbury.whiten(cap, residual).coefficients)
   rest = _Flat(
-    jnp.where(seen, pixels, base.all_or_nan(flat.mean + woodbury.matmul(flat.factor, coefficients))),
+    jnp.where(seen, pixels, base.all_or_nan(expected + 0 * flat.diag)),
     jnp.where(seen[:, None], 0, woodbury.matmul(flat.factor, cap.root.T)),
     flat.diag,
   )
@@ -266,7 +266,7 @@ def principal_components(params: LowRank, k: int) -> base.PrincipalComponents:
   base.check_count('k', k, 1, params.mean.size, 'the number of pixels')
   if flat.diag.ndim or k > min(flat.factor.shape):
     return gaussian.leading_components(functools.partial(covariance_matvec, params), params.mean, k)
-  vectors, singular, _ = jnp.linalg.svd(flat.factor, full_matrices=False)
+  vectors, singular, _ = decompositions.svd(flat.factor)
   values = jnp.square(singular[:k]) + flat.diag
   images = vectors[:, :k].T.reshape(k, *params.mean.shape)
   return base.PrincipalComponents(values, images, jnp.zeros_like(values))

@@ -184,7 +184,7 @@ def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Ar
 
 def innovation_variance(params: SparsePrecision) -> Array:
   """Variance of each pixel given all later ones, exp(-2 log_diag). [H, W, C]."""
-  return base.all_or_nan(jnp.exp(-2 * links.checked(params).log_diag))
+  return jnp.exp(-2 * base.all_or_nan(links.checked(params).log_diag))
 
 
 def covariance_matvec(params: SparsePrecision, v: Array) -> Array:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from structured_obs.linalg import decompositions
 from structured_obs.linalg.image_by_image import quick_or_careful
 from structured_obs.linalg.products import matmul, scale_rows, subtract_product
 
@@ -61,7 +62,8 @@ def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
   scaled = scale_rows(factor, inverse_scale)
   if scaled.shape[1] == 0:
     empty = matmul(scaled.T, scaled)
-    return Capacitance(factor, inverse_scale, scaled, empty, empty, jnp.zeros_like(scaled, shape=()))
+    log_det = 0 * jnp.sum(inverse_scale)  # NaN is kept
+    return Capacitance(factor, inverse_scale, scaled, empty, empty, log_det)
   parts = _factorise(scaled, *jax.lax.stop_gradient((factor, inverse_scale)))
   return Capacitance(factor, inverse_scale, *parts)
 
@@ -116,7 +118,7 @@ def _by_rotation(_: Array, gram: Array, factor: Array, inverse_scale: Array) -> 
   entry, however much their norms differ: its Cholesky factor exists and is accurate where that of
   W^T W is lost in rounding.
   """
-  rotation = jnp.linalg.eigh(gram)[1]
+  rotation = decompositions.eigh(gram)[1]
   basis = subtract_product(jnp.zeros_like(factor), factor, -rotation, inverse_scale)
   gram = matmul(basis.T, basis)
   chol = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[0], dtype=gram.dtype))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from structured_obs.linalg import decompositions
 from structured_obs.linalg.products import power_of_two
 
 Array = jax.Array
@@ -111,14 +112,17 @@ def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigen
   if not 1 <= k <= size:
     raise ValueError(f'k must be from 1 to the number of pixels, {size}; got {k}.')
   start = jax.random.normal(jax.random.key(0), (size, k), dtype)
-  unit = power_of_two(matvec(start[:, 0]))
+  image = matvec(start[:, 0])
+  unit = power_of_two(image)
+  _, spoil = decompositions.where_finite(image)
 
   def scaled(v: Array) -> Array:
-    return matvec(v) / unit
+    # Of a product that is not finite, iterations take the identity, and the result is NaN.
+    return jnp.where(jnp.isnan(spoil), v, matvec(v) / unit)
 
   if size <= DENSE_SIZE or (5 * k >= size and size <= MAX_DENSE_SIZE):
     dense = jax.vmap(scaled)(jnp.eye(size, dtype=dtype))
-    values, columns = jnp.linalg.eigh((dense + dense.T) / 2)
+    values, columns = decompositions.eigh((dense + dense.T) / 2)
     values, vectors = values[::-1][:k], columns.T[::-1][:k]
   elif 5 * k >= size:
     raise ValueError(f'k must be below a fifth of the number of pixels, {size}; got {k}.')
@@ -130,6 +134,7 @@ def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigen
     product = jax.vmap(scaled, in_axes=1, out_axes=1)
     values, columns, _ = sparse_linalg.lobpcg_standard(product, start, m=200)
     vectors = columns.T
+  values, vectors = values + spoil, vectors + spoil
   error = jax.lax.stop_gradient(jax.vmap(scaled)(vectors) - values[:, None] * vectors)
   return Eigenpairs(unit * values, vectors, jnp.linalg.norm(error, axis=1) / values)
 

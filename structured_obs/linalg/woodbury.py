@@ -30,7 +30,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import closed_form, transposable
+from structured_obs.linalg import closed_form, decompositions, transposable
 from structured_obs.linalg.capacitance import Capacitance, capacitance, quick_capacitance
 from structured_obs.linalg.image_by_image import quick_or_careful
 from structured_obs.linalg.products import matmul, power_of_two, scale_rows, subtract_product
@@ -147,7 +147,7 @@ def whiten_symmetrically(cap: Capacitance, residual: Array) -> Array:
   # With M = I + W W^T and C^-1/2 = X S X^T: M^-1 t is the ridge residual, W^T times that is c, and
   # M^1/2 = I + W X (1 + 1 / S)^-1 X^T W^T, where W = half U S^-1 X^T for the root U S X^T.
   whitened = whiten(cap, residual)
-  left, values, right = jnp.linalg.svd(cap.root)
+  left, values, right = decompositions.svd(cap.root)
   inner = matmul(right, whitened.coefficients) / (1 + values)
   return whitened.residual + matmul(cap.half, matmul(left, inner))
 
