@@ -146,7 +146,7 @@ def whiten(params: SparsePrecision, residual: Array) -> Array:
 
 def log_det(params: SparsePrecision) -> Array:
   """log |cov|. [], nats."""
-  return -2 * base.nan_unless_finite(jnp.sum(links.checked(params).log_diag))
+  return -2 * jnp.sum(_log_diag(params))
 
 
 def variance(params: SparsePrecision) -> Array:
@@ -184,7 +184,13 @@ def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Ar
 
 def innovation_variance(params: SparsePrecision) -> Array:
   """Variance of each pixel given all later ones, exp(-2 log_diag). [H, W, C]."""
-  return jnp.exp(-2 * base.all_or_nan(links.checked(params).log_diag))
+  return jnp.exp(-2 * _log_diag(params))
+
+
+def _log_diag(params: SparsePrecision) -> Array:
+  """The logs of L's diagonal, NaN unless every entry of L is finite. [H, W, C]."""
+  params = links.checked(params)
+  return base.all_or_nan(params.log_diag) + jnp.sum(0 * params.off_diag) + jnp.sum(0 * params.cross)
 
 
 def covariance_matvec(params: SparsePrecision, v: Array) -> Array:
