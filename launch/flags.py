@@ -106,7 +106,7 @@ def run(main: Callable[[Sequence[str]], Any], plain: bool = False) -> None:
 
   Args:
     main: what to run, given the command line without flags.
-    plain: whether to leave jax as it is: no programs are kept, and XLA has no options.
+    plain: whether to leave jax as it is, so that no compiled programs are kept.
   """
   for stream in (sys.stdout, sys.stderr):  # a name that they cannot show is written with escapes
     cast(Any, stream).reconfigure(errors='backslashreplace')

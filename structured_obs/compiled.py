@@ -5,7 +5,7 @@
 
 The launch scripts do it. Programs go to a folder of their own for each version of jaxlib and each kind
 of CPU, since a home folder may be shared by machines whose programs do not run on each other. Only the
-user can write to it, as what lies there is run. Entries that cannot be read are removed and compiled
+user can write to it, as its programs are run. Entries that cannot be read are removed and compiled
 again. Where nothing can be written, one warning says so, and programs are compiled as without a cache.
 """
 
@@ -140,7 +140,7 @@ def _warn(place: Path | str, reason: str) -> None:
 
 
 def _hear_failures(place: Path) -> None:
-  """Answers jax's warnings about single programs: repairs what cannot be read, reports a write once."""
+  """Removes programs that jax warns it cannot read; of those it cannot write, it reports the first."""
   show, told = warnings.showwarning, set()
 
   def answer(message: Warning | str, *about: Any, **more: Any) -> None:

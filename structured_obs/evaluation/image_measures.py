@@ -50,8 +50,8 @@ class Wanted(NamedTuple):
   channels: int  # of an image, without what a model is given about it
   similarity: bool  # whether SSIM is among the scores
   features: bool = True
-  originals: bool = False  # also of the images themselves,
-  others: int = 0  # and of others that lie behind them, in so many channels
+  originals: bool = False  # whether the images themselves are measured too
+  others: int = 0  # last channels of the input that hold other images, to be measured too
 
 
 def applies(trained: Trained) -> bool:

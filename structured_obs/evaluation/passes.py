@@ -71,7 +71,7 @@ def over_images(
     where: devices to run on, and the directory to keep unfinished work in.
     keep: returns what is wanted of the pytree that `measured.measure` returns; the rest never leaves the
       devices.
-    least: a batch is made for so many images even if there are fewer, so that passes over few and over
+    least: images that a batch has room for even if there are fewer, so that passes over few and over
       many images share one compiled program; `measured.batch_size` still limits it.
 
   Returns:
