@@ -23,9 +23,7 @@ def get_config(variant: str = 'blur_vae') -> config.Config:
   """Config of a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
   variant = recipes.choose(variant, recipes.BLUR_VAE, 'configs/blur_vae_cifar10.py')
   base = config.Config(
-    data=config.DataConfig(
-      source='tfds:cifar10', height=32, width=32, channels=3, flip=True
-    ),
+    data=config.DataConfig(source='tfds:cifar10', height=32, width=32, channels=3, flip=True),
     model=config.ModelConfig(
       architecture='strided', latents=256, features=(64, 128, 256), blocks=0, norm='batch'
     ),

@@ -60,13 +60,9 @@ def get_config(variant: str = 'digits') -> config.Config:
       test_fraction=0.2 if digits else 0.1,
     ),
     model=config.ModelConfig(kind='distribution', learn_scale=not fixed, natural_gradient=True),
-    likelihood=config.LikelihoodConfig(
-      'low_rank', distributions.options('low_rank', **options)
-    ),
+    likelihood=config.LikelihoodConfig('low_rank', distributions.options('low_rank', **options)),
     optim=config.OptimConfig(learning_rate=2e-2, schedule='cosine', warmup_steps=20),
     # Validated at the end alone: the closed form is not the best of several on validation images either.
-    train=config.TrainConfig(
-      steps=steps, batch_size=256, validate_every=steps, checkpoint_every=300
-    ),
+    train=config.TrainConfig(steps=steps, batch_size=256, validate_every=steps, checkpoint_every=300),
     eval=config.EvalConfig(importance_samples=1, chunk=1),
   )

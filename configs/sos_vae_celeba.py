@@ -20,7 +20,8 @@ As the paper's: the ResNet (31 million parameters), 128 latents, rank 25, eps = 
 above that of eps I, 7.6 a rank); Adam at 1e-4, flips; 10,000 random images, the authors' batches of 25
 and the 100 epochs of the appendix; a few epochs of the mean alone first. Ours: 5 of these; the official
 splits, of which the 10,000 are drawn in proportion (8,035 to train on); constraints on means over the
-images that hold from above only; uniform noise of one gray level; and what `models/resnet.py` says.
+images that hold from above only; uniform noise of one gray level; and what
+`models/networks/resnet.py` says.
 
 This recipe has not been trained to its end here. The paper tells no likelihoods, but FIDs of samples:
 104.62 (SOS-VAE) and 196.40 (beta-VAE). configs/sos_vae_folder.py says what small networks reach.

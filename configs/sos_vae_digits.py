@@ -50,9 +50,7 @@ def get_config(variant: str = 'sos_vae') -> config.Config:
   variant = recipes.choose(variant, VARIANTS, 'configs/sos_vae_digits.py')
   labels = variant == 'conditional'
   base = config.Config(
-    data=config.DataConfig(
-      source='digits', validation_fraction=0.125, test_fraction=0.2, labels=labels
-    ),
+    data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2, labels=labels),
     model=config.ModelConfig(latents=8, features=(32, 8)),
     optim=config.OptimConfig(
       learning_rate=2e-3,

@@ -34,7 +34,5 @@ EPOCH = 45000 // 32  # steps
 def get_config(variant: str = '') -> config.Config:
   """Config of a variant, 'full' by default."""
   variant = recipes.choose(variant, VARIANTS, 'configs/sr_vae_cifar10.py')
-  data = config.DataConfig(
-    source='tfds:cifar10', height=32, width=32, channels=3, flip=True, shift=2
-  )
+  data = config.DataConfig(source='tfds:cifar10', height=32, width=32, channels=3, flip=True, shift=2)
   return recipes.sr_vae_of_size(variant, data, EPOCH)

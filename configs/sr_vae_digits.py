@@ -26,9 +26,7 @@ def get_config(variant: str = '') -> config.Config:
   variant = recipes.choose(variant, VARIANTS, 'configs/sr_vae_digits.py')
   base = config.Config(
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2),
-    optim=config.OptimConfig(
-      optimizer='adamax', learning_rate=4e-3, schedule='cosine', clip_norm=200.0
-    ),
+    optim=config.OptimConfig(optimizer='adamax', learning_rate=4e-3, schedule='cosine', clip_norm=200.0),
     train=config.TrainConfig(steps=2000, validate_every=100, checkpoint_every=500, log_every=50),
     eval=config.EvalConfig(batch_size=90, importance_samples=100, chunk=10),
   )

@@ -71,9 +71,7 @@ def get_config(variant: str = 'vae') -> config.Config:
   return config.Config(
     data=config.DataConfig(source='tfds:celeb_a', height=64, width=64, channels=1, flip=True),
     model=_model(name, small),
-    likelihood=config.LikelihoodConfig(
-      family, distributions.options(family, **LIKELIHOODS[family])
-    ),
+    likelihood=config.LikelihoodConfig(family, distributions.options(family, **LIKELIHOODS[family])),
     objective=config.ObjectiveConfig(beta=5.0 if base == 'beta5' else 1.0),
     optim=config.OptimConfig(
       learning_rate=2e-3 if small else 1e-3,

@@ -75,9 +75,7 @@ def get_config(variant: str = 'vae') -> config.Config:
   return config.Config(
     data=config.DataConfig(source='folder:', height=side, width=side, channels=1, flip=True),
     model=_model(name, FEATURES[side]),
-    likelihood=config.LikelihoodConfig(
-      family, distributions.options(family, **LIKELIHOODS[family])
-    ),
+    likelihood=config.LikelihoodConfig(family, distributions.options(family, **LIKELIHOODS[family])),
     optim=config.OptimConfig(
       learning_rate=2e-3,
       schedule='cosine',

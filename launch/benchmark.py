@@ -37,8 +37,14 @@ _SUITE = absl_flags.DEFINE_list(
 )
 _RECIPES = absl_flags.DEFINE_list(
   'recipes',
-  ['digits', 'folder', 'compare_folder:sparse_precision', 'blur_vae_folder', 'sos_vae_folder',
-   'vae_cifar10'],
+  [
+    'digits',
+    'folder',
+    'compare_folder:sparse_precision',
+    'blur_vae_folder',
+    'sos_vae_folder',
+    'vae_cifar10',
+  ],
   'Files in configs/, each with a variant after a colon (training).',
 )
 _FAMILIES = absl_flags.DEFINE_list('families', [], 'Of these alone (families, growth).')

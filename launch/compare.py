@@ -21,8 +21,8 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from launch import flags, interrupts
-from structured_obs.evaluation import families_table
-from structured_obs.train import compared, experiment, extractors
+from structured_obs.evaluation import compare, comparison_table, features
+from structured_obs.runs import experiment
 
 _CONFIG = flags.define_config()
 _WORKDIR = flags.define_path('workdir', '', 'Directory of all runs.')
@@ -30,9 +30,7 @@ _VARIANTS = absl_flags.DEFINE_list('variants', [], "Variants of the config file;
 _SEEDS = absl_flags.DEFINE_list('seeds', [], "Of the trainings; '' for the config's.")
 _NUM_IMAGES = flags.define_integer('num_images', 0, 'Use only the first N test images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
-_FEATURES = absl_flags.DEFINE_string(
-  'features', compared.DEFAULT.features, 'As of launch.evaluate.'
-)
+_FEATURES = absl_flags.DEFINE_string('features', compare.DEFAULT.features, 'As of launch.evaluate.')
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -43,22 +41,22 @@ def main(arguments: Sequence[str]) -> None:
   file, variants = _named()
   if not all(seed.isdecimal() for seed in _SEEDS.value) or len({*_SEEDS.value}) < len(_SEEDS.value):
     raise ValueError('--seeds must be whole numbers, each of them once, as in --seeds=0,1,2.')
-  extractors.check_form(_FEATURES.value)
+  features.check_form(_FEATURES.value)
   changes = [argument for argument in sys.argv[1:] if argument.startswith('--config.')]
   for name in variants:  # what can be refused is, before the first one trains
     experiment.resolve(flags.read_config(f'{file}:{name}'))
   root, reports = Path(_WORKDIR.value), []
-  request = compared.Request(
+  request = compare.Request(
     num_images=_NUM_IMAGES.value, samples=_SAMPLES.value, features=_FEATURES.value
   )
   for seed in _SEEDS.value or ['']:
     directory = root / f'seed_{seed}' if seed else root
     workdirs = {name: directory / name for name in variants}
     _train(file, workdirs, [*changes, *([f'--config.train.seed={seed}'] if seed else [])])
-    found = compared.evaluate(workdirs, directory / 'comparison', request, print)
+    found = compare.evaluate(workdirs, directory / 'comparison', request, print)
     print(f'\n{found.text}\n\nreport   {found.report}\n')
     reports.append(json.loads((found.report.parent / 'evaluation.json').read_text()))
-  table = families_table.text(reports)
+  table = comparison_table.text(reports)
   (root / 'comparison.md').write_text(table + '\n')
   print(f'{table}\n\nwritten to {root / "comparison.md"}')
 

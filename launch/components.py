@@ -21,7 +21,7 @@ from launch import flags
 from structured_obs import plotting
 from structured_obs.applications import components
 from structured_obs.applications import subject as subjects
-from structured_obs.train import finished
+from structured_obs.runs import restore
 
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
   if not _WORKDIR.value:
     raise ValueError('--workdir is missing; it names the directory of the run to look at.')
   wanted = subjects.parse(_SUBJECT.value)
-  trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)
+  trained, prepared = restore.load(_WORKDIR.value, _CHECKPOINT.value)
   family = trained.model.family
   components.check(family, trained.model.image, _COMPONENTS.value)
   subject = subjects.find(trained, prepared, wanted)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from configs import digits
 from launch import flags
-from structured_obs.train import compared, run
+from structured_obs.evaluation import compare
+from structured_obs.train import run
 
 VARIANTS = ('diagonal', 'low_rank')
 
@@ -29,8 +30,8 @@ def main(arguments: Sequence[str]) -> None:
     if not _train(variant, workdir):
       return
   print()
-  request = compared.Request(samples=_SAMPLES.value)
-  found = compared.evaluate(workdirs, _WORKDIR.value, request, print)
+  request = compare.Request(samples=_SAMPLES.value)
+  found = compare.evaluate(workdirs, _WORKDIR.value, request, print)
   print(f'\n{found.text}')
   print(f'\npicture  {found.report.parent / "figures" / "samples.png"}\nreport   {found.report}')
 

@@ -24,8 +24,8 @@ from absl import flags as absl_flags
 
 from launch import flags
 from structured_obs.applications import denoise, denoising, subject
-from structured_obs.evaluation import views
-from structured_obs.train import finished
+from structured_obs.evaluation.figures import views
+from structured_obs.runs import restore
 
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
   settings = denoising.Settings(
     _SIGMA.value, _REFINEMENTS.value, _PROJECTION.value, _COMPONENTS.value, _SEED.value
   )
-  trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)
+  trained, prepared = restore.load(_WORKDIR.value, _CHECKPOINT.value)
   denoising.check(trained, settings)
   if _FILES.value:
     clean = views.to_float(subject.read_files(trained, _FILES.value), 256)
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
   found = denoising.methods(trained, noisy, settings, validation)
   found = {'noisy': np.asarray(noisy), **found}
   for workdir in _COMPARE.value:
-    other, _ = finished.load(workdir, _CHECKPOINT.value)
+    other, _ = restore.load(workdir, _CHECKPOINT.value)
     found[other.name] = denoising.other(other, trained, noisy, settings)
   output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'denoising')
   print(denoising.write(output, trained, found, None if _NOISY.value else np.asarray(clean), settings))

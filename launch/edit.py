@@ -24,7 +24,7 @@ from launch import flags
 from structured_obs import plotting
 from structured_obs.applications import edit, edit_history, edit_input
 from structured_obs.applications import subject as subjects
-from structured_obs.train import finished
+from structured_obs.runs import restore
 
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
   rectangles = [edit_input.parse_rectangle(text) for text in _RECTANGLE.value]
   files = [edit_input.read_files(*pair) for pair in zip(_IMAGE.value, _MASK.value, strict=True)]
   wanted = subjects.parse(_SUBJECT.value)
-  trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)
+  trained, prepared = restore.load(_WORKDIR.value, _CHECKPOINT.value)
   edits = [edit_input.of_rectangle(one, trained.model.image) for one in rectangles]
   edits += [edit_input.of_files(one, subjects.target(trained), _DEVIATION.value) for one in files]
   subject = subjects.find(trained, prepared, wanted)

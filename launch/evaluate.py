@@ -25,9 +25,9 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from launch import flags
+from structured_obs import names as checks
 from structured_obs.data import sources
-from structured_obs.train import compared, extractors
-from structured_obs.train import names as checks
+from structured_obs.evaluation import compare, features
 
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
@@ -37,8 +37,9 @@ _DATA = absl_flags.DEFINE_string(
 )
 _COMPARE = flags.define_paths('compare', 'Directories of other runs, between commas.')
 _FEATURES = absl_flags.DEFINE_string(
-  'features', compared.DEFAULT.features,
-  f'Network that images are compared in: {", ".join(extractors.FORMS)}.',
+  'features',
+  compare.DEFAULT.features,
+  f'Network that images are compared in: {", ".join(features.FORMS)}.',
 )
 _NUM_IMAGES = flags.define_integer('num_images', 0, 'Use only the first N images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
@@ -59,10 +60,10 @@ def main(arguments: Sequence[str]) -> None:
   folder = 'evaluation' if _SPLIT.value == 'test' else f'evaluation_{_SPLIT.value}'
   if _DATA.value:
     folder += '_' + re.sub(r'[^\w-]+', '_', _DATA.value.rstrip('/').replace(':', '/').split('/')[-1])
-  found = compared.evaluate(
+  found = compare.evaluate(
     dict(zip(names, workdirs, strict=True)),
     Path(_WORKDIR.value) / folder,
-    compared.Request(
+    compare.Request(
       split=_SPLIT.value,
       checkpoint=_CHECKPOINT.value,
       num_images=_NUM_IMAGES.value,

@@ -25,7 +25,8 @@ from launch import errors, interrupts, parsers
 from launch.parsers import Mistake
 from structured_obs import compiled
 from structured_obs.config import Config
-from structured_obs.train import distributed, fields
+from structured_obs.devices import hosts
+from structured_obs.runs import fields
 
 _CONFIG = 'config'
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
@@ -42,8 +43,11 @@ flags.disclaim_key_flags()  # `--help` lists what the functions below define wit
 def define_config() -> flags.FlagHolder[Any]:
   """Defines the required flag `--config`; its value is the config that the file returns."""
   holder = config_flags.DEFINE_config_file(_CONFIG, None, 'Config file, as configs/NAME.py:VARIANT')
-  flags.register_validator(_CONFIG, lambda config: config is not None,
-                           message='a config file is needed, such as --config=configs/digits.py.')
+  flags.register_validator(
+    _CONFIG,
+    lambda config: config is not None,
+    message='a config file is needed, such as --config=configs/digits.py.',
+  )
   return holder
 
 
@@ -63,9 +67,7 @@ def define_multi_path(name: str, doc: str) -> flags.FlagHolder[list[str]]:
   return flags.DEFINE_multi(parsers.PathParser(name), flags.ArgumentSerializer(), name, [], doc)
 
 
-def define_integer(
-  name: str, default: int | None, doc: str, lower: int = 0
-) -> flags.FlagHolder[Any]:
+def define_integer(name: str, default: int | None, doc: str, lower: int = 0) -> flags.FlagHolder[Any]:
   """Defines a flag whose value is a whole number of 32 bits, at least `lower`."""
   return flags.DEFINE_integer(name, default, doc, lower, fields.LARGEST_INT)
 
@@ -87,9 +89,7 @@ def whole_numbers(flag: flags.FlagHolder[list[str]]) -> tuple[int, ...]:
     return tuple(int(text) for text in flag.value)
   except ValueError:
     given = ','.join(flag.value)
-    raise ValueError(
-      f"--{flag.name} takes whole numbers between commas, but is '{given}'."
-    ) from None
+    raise ValueError(f"--{flag.name} takes whole numbers between commas, but is '{given}'.") from None
 
 
 def inherited() -> list[str]:
@@ -146,7 +146,7 @@ def _guarded(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> 
       print(f'error: {errors.message(error)}', file=sys.stderr)
     if not jax.distributed.is_initialized():
       return 1
-    distributed.leave()
+    hosts.leave()
     _end(1)
 
 
@@ -175,8 +175,11 @@ def _parse(arguments: Sequence[str]) -> list[str]:
 
 def _load(arguments: Sequence[str]) -> Any:
   """Returns the config that `--config` names, without overrides; None without that flag."""
-  given = [i for i, argument in enumerate(arguments)
-           if argument.startswith('-') and argument.lstrip('-').partition('=')[0] == _CONFIG]
+  given = [
+    i
+    for i, argument in enumerate(arguments)
+    if argument.startswith('-') and argument.lstrip('-').partition('=')[0] == _CONFIG
+  ]
   if not given:
     return None
   path = _value(arguments, given[0])
@@ -202,8 +205,10 @@ def read_config(path: str) -> Any:
   finally:
     logging.set_verbosity(before)
   if not isinstance(config, Config):
-    raise Mistake(f'--config={path} cannot be read: its get_config must return a '
-                   f'structured_obs.config.Config, but returns a {type(config).__name__}.')
+    raise Mistake(
+      f'--config={path} cannot be read: its get_config must return a '
+      f'structured_obs.config.Config, but returns a {type(config).__name__}.'
+    )
   return config
 
 
@@ -214,8 +219,10 @@ def _check_names(arguments: Sequence[str], config: Any) -> None:
     if argument.startswith('-') and name.startswith(f'{_CONFIG}.'):
       node = _look_up(config, name)
       if dataclasses.is_dataclass(node) or isinstance(node, dict):
-        raise Mistake(f'--{name} is a group: give one of its fields, '
-                       f'{", ".join(f"--{name}.{field}" for field in _fields(node))}.')
+        raise Mistake(
+          f'--{name} is a group: give one of its fields, '
+          f'{", ".join(f"--{name}.{field}" for field in _fields(node))}.'
+        )
 
 
 def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
@@ -226,7 +233,7 @@ def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
     named = re.match(rf'flag --({_CONFIG}\.[\w.]+)=', str(error))
     if named is None:
       raise
-    value = str(error)[named.end():].partition(': ')[0]
+    value = str(error)[named.end() :].partition(': ')[0]
     wanted = type(_look_up(config, named[1])).__name__
     raise Mistake(f'--{named[1]} must be of type {wanted}, but is {value!r}.') from error
 

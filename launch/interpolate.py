@@ -25,7 +25,7 @@ from launch import flags
 from structured_obs import plotting
 from structured_obs.applications import interpolate
 from structured_obs.applications import subject as subjects
-from structured_obs.train import finished
+from structured_obs.runs import restore
 
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
   if not _WORKDIR.value:
     raise ValueError('--workdir is missing; it names the directory of the run to draw from.')
   wanted = subjects.parse(_SUBJECT.value)
-  trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)
+  trained, prepared = restore.load(_WORKDIR.value, _CHECKPOINT.value)
   output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'interpolation')
   if _IMAGES.value:
     x = subjects.images_at(trained, prepared, _IMAGES.value)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from launch import flags
-from structured_obs.evaluation import kernels, views
-from structured_obs.train import checkpoint, experiment, finished
+from structured_obs.evaluation.figures import kernel_development, views
+from structured_obs.runs import checkpoint, restore
 
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _IMAGES = flags.define_integer('images', 4, 'Test images that are drawn.', 1)
@@ -29,14 +29,14 @@ def main(arguments: Sequence[str]) -> None:
   del arguments
   if not _WORKDIR.value:
     raise ValueError('--workdir is missing; it names the directory of the run.')
-  steps = checkpoint.steps_in(Path(_WORKDIR.value) / experiment.CHECKPOINTS)
+  steps = checkpoint.steps_in(Path(_WORKDIR.value) / checkpoint.CHECKPOINTS)
   if not steps:
     raise FileNotFoundError(f'{_WORKDIR.value} has no checkpoints.')
-  opened = [finished.load(_WORKDIR.value, step) for step in steps]
+  opened = [restore.load(_WORKDIR.value, step) for step in steps]
   trained, prepared = opened[0]
   images = np.asarray(prepared.images['test'][: max(_MEASURED.value, _IMAGES.value)])
-  moments = [kernels.at(one, images) for one, _ in opened]
-  print(kernels.table(moments))
+  moments = [kernel_development.at(one, images) for one, _ in opened]
+  print(kernel_development.table(moments))
   shown = images[: _IMAGES.value]
   few = [
     moment._replace(kernels=moment.kernels[: len(shown)], means=moment.means[: len(shown)])
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
   ]
   path = Path(_OUT.value or Path(_WORKDIR.value) / 'figures' / 'kernels.png')
   original = views.to_float(shown, trained.spec.levels)[..., : trained.spec.channels]
-  print(f'\nfigure  {kernels.draw(path, few, np.asarray(original))}')
+  print(f'\nfigure  {kernel_development.draw(path, few, np.asarray(original))}')
 
 
 if __name__ == '__main__':

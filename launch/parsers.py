@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import flags
 
-from structured_obs.train import names
+from structured_obs import names
 
 
 class Mistake(ValueError):

@@ -28,12 +28,16 @@ def main(arguments: Sequence[str]) -> None:
   counts = ', '.join(f'{count:,} {split}' for split, count in spec.counts.items())
   print(f'{spec.source} ({spec.version})')
   print(f'images   {counts}; {spec.split_rule}')
-  print(f'shape    {spec.height} x {spec.width} x {spec.channels}, '
-        f'{f"{spec.levels} levels" if spec.levels else "real numbers, with their means"}'
-        f'{", labelled" if spec.has_labels else ""}')
+  print(
+    f'shape    {spec.height} x {spec.width} x {spec.channels}, '
+    f'{f"{spec.levels} levels" if spec.levels else "real numbers, with their means"}'
+    f'{", labelled" if spec.has_labels else ""}'
+  )
   if spec.skipped:
-    print(f'skipped  {spec.skipped:,} corrupt: {", ".join(spec.skipped_names)}'
-          f'{" ..." if spec.skipped > len(spec.skipped_names) else ""}')
+    print(
+      f'skipped  {spec.skipped:,} corrupt: {", ".join(spec.skipped_names)}'
+      f'{" ..." if spec.skipped > len(spec.skipped_names) else ""}'
+    )
   for note in spec.notes:
     print(f'note     {note}')
   print(f'in       {prepared.path}')

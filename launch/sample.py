@@ -16,9 +16,10 @@ import numpy as np
 from absl import flags as absl_flags
 
 from launch import flags
-from structured_obs.evaluation import pictures, stability, views
-from structured_obs.models import stages
-from structured_obs.train import finished
+from structured_obs.evaluation.figures import supn, views
+from structured_obs.evaluation.metrics import variance_inflation
+from structured_obs.models import intermediate_images
+from structured_obs.runs import restore
 
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
@@ -30,7 +31,9 @@ _LABELS = absl_flags.DEFINE_list('labels', [], 'Classes of new images, in turn, 
 _COMPONENTS = flags.define_integer('components', 5, 'Principal components.', 0)
 _GRID = flags.define_integer('grid', 0, 'Rows and columns of a grid of samples; 0: none.', 0)
 _COMPARE = flags.define_paths('compare', 'Directories of other runs for the grid.')
-_MODE = absl_flags.DEFINE_enum('sample_mode', 'sample', stages.SAMPLE_MODES, 'How to draw an image.')
+_MODE = absl_flags.DEFINE_enum(
+  'sample_mode', 'sample', intermediate_images.SAMPLE_MODES, 'How to draw an image.'
+)
 _SEED = flags.define_integer('seed', 0, 'Of all that is drawn.', 0)
 _OUTPUT = flags.define_path('output', '', 'Directory to write to.')
 
@@ -40,12 +43,15 @@ def main(arguments: Sequence[str]) -> None:
   del arguments
   if not _WORKDIR.value:
     raise ValueError('--workdir is missing; it names the directory of the run to sample from.')
-  trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)
-  models = [trained, *(finished.load(path, _CHECKPOINT.value)[0] for path in _COMPARE.value)]
-  models = [one._replace(model=stages.by_mode(one.model, _MODE.value)) for one in models]
+  trained, prepared = restore.load(_WORKDIR.value, _CHECKPOINT.value)
+  models = [trained, *(restore.load(path, _CHECKPOINT.value)[0] for path in _COMPARE.value)]
+  models = [one._replace(model=intermediate_images.by_mode(one.model, _MODE.value)) for one in models]
   model, variables = models[0].model, trained.variables
   request = views.Request(
-    views.parse_pixel(_PIXEL.value, model), _SAMPLES.value, _TEMPERATURE.value, _COMPONENTS.value,
+    views.parse_pixel(_PIXEL.value, model),
+    _SAMPLES.value,
+    _TEMPERATURE.value,
+    _COMPONENTS.value,
     flags.whole_numbers(_LABELS),
   )
   prior_key, key = jax.random.split(jax.random.key(_SEED.value))
@@ -63,10 +69,10 @@ def main(arguments: Sequence[str]) -> None:
   arrays = views.write(output, found, request, original, title)
   np.savez_compressed(output / 'samples.npz', **arrays)  # type: ignore[arg-type]
   if _GRID.value:
-    pictures.sample_grid(output / 'grid.png', models, _GRID.value, _SEED.value)
+    supn.sample_grid(output / 'grid.png', models, _GRID.value, _SEED.value)
   print(f'written to {output}: {", ".join(sorted(path.name for path in output.iterdir()))}')
-  inflation = stability.variance_inflation(model, variables, images, trained.spec.levels)
-  warning = stability.warning(inflation, trained.config.eval.inflation_threshold)
+  inflation = variance_inflation.variance_inflation(model, variables, images, trained.spec.levels)
+  warning = variance_inflation.warning(inflation, trained.config.eval.inflation_threshold)
   if warning:
     print(warning)
 

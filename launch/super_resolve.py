@@ -23,15 +23,17 @@ from absl import flags as absl_flags
 from launch import flags
 from structured_obs.applications import subject, super_resolve
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation import views
-from structured_obs.models import stages
-from structured_obs.train import finished
+from structured_obs.evaluation.figures import views
+from structured_obs.models import intermediate_images
+from structured_obs.runs import restore
 
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
 _NUM_IMAGES = flags.define_integer('num_images', 64, 'Use only the first N images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 8, 'Draws of the latents of each image.', 1)
-_MODE = absl_flags.DEFINE_enum('sample_mode', 'sample', stages.SAMPLE_MODES, 'How to draw an image.')
+_MODE = absl_flags.DEFINE_enum(
+  'sample_mode', 'sample', intermediate_images.SAMPLE_MODES, 'How to draw an image.'
+)
 _FILES = flags.define_paths('files', 'Image files, instead of the test split.')
 _SMALL = absl_flags.DEFINE_bool('small', False, 'The files are small images themselves.')
 _BATCH_SIZE = flags.define_integer('batch_size', 64, 'Images at a time.', 1)
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
   if _SMALL.value and not _FILES.value:
     raise ValueError('--small is about image files; name them with --files.')
   settings = super_resolve.Settings(_SAMPLES.value, _MODE.value, _BATCH_SIZE.value, _SEED.value)
-  trained, prepared = finished.load(_WORKDIR.value, _CHECKPOINT.value)
+  trained, prepared = restore.load(_WORKDIR.value, _CHECKPOINT.value)
   super_resolve.check(trained.model)
   if _SMALL.value:
     y = super_resolve.read_small(trained, _FILES.value)

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from absl import flags as absl_flags
 
 from launch import flags
-from structured_obs.train import distributed, run
+from structured_obs.devices import hosts
+from structured_obs.train import run
 
 _CONFIG = flags.define_config()
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
       tensorboard=_TENSORBOARD.value,
       allow_config_change=_ALLOW.value,
       allow_older_checkpoint=_ALLOW_OLDER.value,
-      cluster=distributed.Cluster(
+      cluster=hosts.Cluster(
         _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _DISTRIBUTED.value == 'auto'
       ),
     ),

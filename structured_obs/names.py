@@ -35,8 +35,12 @@ def local_path(flag: str, text: str) -> str:
   """
   scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]*):/', text)
   if scheme:
-    fix = f'write {text[text.index(":") + 1 :]!r}' if scheme[1].lower() == 'file' else (
-      'copy the files to a disk of this machine, or mount the storage and give the path it has there'
+    fix = (
+      f'write {text[text.index(":") + 1 :]!r}'
+      if scheme[1].lower() == 'file'
+      else (
+        'copy the files to a disk of this machine, or mount the storage and give the path it has there'
+      )
     )
     raise ValueError(f'{flag} is {text!r}, but only local paths can be used; {fix}.')
   if '\0' in text:

@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_FILE_LINES = 300
+LONG_FILE_LINES = 400  # of a file whose first line says why it is one: LONG and a sentence
+LONG = '# One file of more than 300 lines: '
 MAX_FUNCTION_LINES = 50
 
 CORE = {'linalg', 'distributions', 'objectives', 'models'}
@@ -21,23 +23,26 @@ MAY_IMPORT = {
   '': set(),  # structured_obs/__init__.py
   'compiled': set(),
   'config': set(),
+  'names': set(),
+  'devices': {''},
   'plotting': set(),
   'linalg': set(),
   'distributions': {'linalg'},
   'objectives': {'linalg', 'distributions'},
   'models': {'linalg', 'distributions', 'objectives'},
-  'data': {'config'},
+  'data': {'config', 'names'},
   'recipes': {'config', 'distributions'},
-  'evaluation': CORE | {'config', 'data', 'plotting'},  # its reports have figures
-  'applications': CORE | {'config', 'data', 'evaluation', 'plotting'},
-  'train': CORE | {'', 'config', 'data', 'evaluation'},
-  'benchmark': CORE | {'', 'config', 'data', 'train'},  # whole training steps
+  'runs': CORE | {'', 'config', 'data', 'devices', 'names'},
+  'evaluation': CORE | {'config', 'data', 'devices', 'names', 'plotting', 'runs'},
+  'applications': CORE | {'config', 'data', 'evaluation', 'plotting', 'runs'},
+  'train': CORE | {'', 'config', 'data', 'devices', 'evaluation', 'names', 'runs'},
+  'benchmark': CORE | {'', 'config', 'data', 'devices', 'runs', 'train'},  # whole training steps
 }
 # Third parties, by the only places that may import them. What is in no list is free.
 ONLY_IN = {
   'flax': {'structured_obs/models'},
-  'optax': {'structured_obs/train', 'structured_obs/objectives/constraints.py'},
-  'orbax': {'structured_obs/train/checkpoint.py'},
+  'optax': {'structured_obs/runs', 'structured_obs/train', 'structured_obs/objectives/constraints.py'},
+  'orbax': {'structured_obs/runs/checkpoint.py'},
   'matplotlib': {'structured_obs/plotting'},
   'absl': {'launch'},
   'absl.logging': {'launch', 'structured_obs/train'},
@@ -51,7 +56,7 @@ ONLY_IN = {
   'array_record': {'structured_obs/data'},
   'tensorboardX': {'structured_obs/train'},
   'rich': {'structured_obs/train', 'launch'},
-  'dm_pix': {'structured_obs/evaluation/image_quality.py'},
+  'dm_pix': {'structured_obs/evaluation/metrics/image_errors.py'},
   'jax._src': set(),
 }
 # Extras that a user may not have: imported inside functions, with an error that names the extra.
@@ -60,7 +65,9 @@ OPTIONAL = {
   'dm_pix',
 }  # fmt: skip
 # Modules that need an extra as a whole; they themselves are imported inside functions only.
-OPTIONAL_MODULES = {'structured_obs.data.builders': 'structured_obs/data/builders.py'}
+OPTIONAL_MODULES = {
+  'structured_obs.data.sources.tfds_builders': 'structured_obs/data/sources/tfds_builders.py'
+}
 JAX_ONLY = {'jax', 'numpy'}
 
 
@@ -118,7 +125,7 @@ ALL_IMPORTS = _imports('structured_obs', 'launch', 'configs')
 
 
 def _part(dotted: str) -> str:
-  """'structured_obs.data.images' -> 'data'; '' for names of structured_obs/__init__.py itself."""
+  """'structured_obs.data.pixels' -> 'data'; '' for names of structured_obs/__init__.py itself."""
   names = dotted.split('.')
   return names[1] if len(names) > 1 and names[1] in MAY_IMPORT else ''
 
@@ -191,11 +198,13 @@ def test_extras_are_imported_where_they_are_used():
 
 
 def test_files_are_short():
-  lengths = {
-    path.relative_to(ROOT).as_posix(): len(path.read_text(encoding='utf-8').splitlines())
-    for path in _files('structured_obs', 'launch', 'configs', 'tests')
-  }
-  assert not {path: length for path, length in lengths.items() if length > MAX_FILE_LINES}
+  long = {}
+  for path in _files('structured_obs', 'launch', 'configs', 'tests'):
+    lines = path.read_text(encoding='utf-8').splitlines()
+    explained = bool(lines) and lines[0].startswith(LONG)
+    if len(lines) > (LONG_FILE_LINES if explained else MAX_FILE_LINES):
+      long[path.relative_to(ROOT).as_posix()] = len(lines)
+  assert not long
 
 
 def _docstring_lines(node: ast.AST) -> int:

@@ -1,6 +1,5 @@
 """The recipes of Blur-VAE: every variant can be built, and differs in what it is about alone."""
 
-
 import pytest
 
 from configs import (
@@ -11,7 +10,7 @@ from configs import (
   blur_vae_nifti,
 )
 from structured_obs import recipes
-from structured_obs.train import configuration, experiment
+from structured_obs.runs import configuration, experiment
 from tests.test_configs import built, shapes
 
 MODULES = [blur_vae_celeba, blur_vae_celeba_hq, blur_vae_cifar10, blur_vae_folder, blur_vae_nifti]

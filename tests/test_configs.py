@@ -17,7 +17,7 @@ from configs import (
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
 from structured_obs.models.vae import num_parameters
-from structured_obs.train import configuration, experiment
+from structured_obs.runs import configuration, experiment, initial
 from tests.train import stub
 
 
@@ -32,7 +32,7 @@ def built(config: Config) -> experiment.Experiment:
 def shapes(config: Config) -> dict[str, Any]:
   """The parameters of the network, as shapes."""
   made = built(config)
-  state = experiment.state_shapes(made)
+  state = initial.state_shapes(made)
   return state.params['model']
 
 

@@ -13,7 +13,7 @@ from configs import (
   vae_cifar10,
 )
 from structured_obs import recipes
-from structured_obs.train import configuration
+from structured_obs.runs import configuration
 from tests.test_configs import built
 
 MODULES = [sr_vae_cifar10, sr_vae_digits, sr_vae_folder, sr_vae_imagenet32, vae_cifar10]

@@ -51,9 +51,7 @@ def check(family: Family, image: base.ImageShape, count: int) -> None:
   if family.gaussian is None:
     raise ValueError('Components need a Gaussian family, which is one with a covariance.')
   if not 0 <= count <= image.size:
-    raise ValueError(
-      f'There are {image.size} components, as many as pixels; {count} were asked for.'
-    )
+    raise ValueError(f'There are {image.size} components, as many as pixels; {count} were asked for.')
 
 
 def default_count(params: object, image: base.ImageShape) -> int:

@@ -6,6 +6,7 @@ written as pictures, arrays and a table.
 Letters: N images; H W C image height, width, channels.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,10 @@ import numpy as np
 
 from structured_obs import plotting
 from structured_obs.applications import denoise
-from structured_obs.evaluation import finite, image_quality, views
-from structured_obs.evaluation.results import Trained
+from structured_obs.evaluation import finite, likelihood, tables
+from structured_obs.evaluation.figures import views
+from structured_obs.evaluation.metrics import image_errors
+from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 
@@ -115,7 +118,7 @@ def write(
   np.savez_compressed(output / 'images.npz', **arrays)  # type: ignore[arg-type]
   if clean is None:
     return f'written to {output}: denoising.png, images.npz'
-  table, scores = image_quality.comparison(images, clean, POSTERIOR)
+  table, scores = comparison(images, clean, POSTERIOR)
   about = (
     f'`{trained.workdir}` (step {trained.step}), noise of standard deviation {settings.sigma:g} added '
     'to pixels in [-1, 1]; ± is the standard error over images, of a difference that of the '
@@ -124,7 +127,7 @@ def write(
   tree: dict[str, Any] = {
     'sigma': settings.sigma, 'images': len(clean), 'seed': settings.seed, 'methods': scores
   }  # fmt: skip
-  image_quality.write(output, table, tree, about)
+  write_scores(output, table, tree, about)
   return f'{table}\n\nwritten to {output}: report.md, scores.json, images.npz, denoising.png'
 
 
@@ -142,3 +145,44 @@ def _best_components(trained: Trained, images: np.ndarray, settings: Settings) -
       'as --components.'
     )
   return int(np.argmin(errors.mean(axis=0))) + 1
+
+
+def comparison(
+  methods: Mapping[str, np.ndarray], true: np.ndarray, against: str
+) -> tuple[str, dict[str, Any]]:
+  """Compares restored images with the true ones: a Markdown table, and the same for JSON.
+
+  Args:
+    methods: by the method's name, its images [N, H, W, C], pixels in [-1, 1].
+    true: [N, H, W, C].
+    against: the method that the others are compared with, image by image.
+
+  Returns:
+    The table, with mean and standard error, sentences about images that are exact or not finite, and
+    nested dictionaries of summaries.
+  """
+  errors = {name: image_errors.mean_squared_error(images, true) for name, images in methods.items()}
+  ratios = {name: image_errors.peak_signal_to_noise(images, true) for name, images in methods.items()}
+  lines = [[f'mean over {len(true)} images', 'PSNR, dB', '1000 MSE', f'1000 MSE - {against}']]
+  tree: dict[str, Any] = {}
+  for name in methods:
+    decibels, squared = (likelihood.summarize(values[name]) for values in (ratios, errors))
+    difference = likelihood.paired_difference(errors[name], errors[against])
+    cells = [tables.cell(decibels, 2), tables.cell(squared, 3, 1000)]
+    lines.append([name, *cells, '' if name == against else tables.cell(difference, 3, 1000)])
+    tree[name] = {
+      'psnr_db': decibels._asdict(),
+      'mse': squared._asdict(),
+      f'mse_minus_{against}': difference._asdict(),
+    }
+  table = tables.markdown_table(lines)
+  return tables.paragraphs(table, image_errors.exact(ratios), finite.sentences(errors)), tree
+
+
+def write_scores(directory: Path, table: str, tree: Mapping[str, Any], about: str) -> Path:
+  """Writes report.md and scores.json; returns the path of the report."""
+  directory.mkdir(parents=True, exist_ok=True)
+  (directory / 'scores.json').write_text(tables.strict_json(tree))
+  path = directory / 'report.md'
+  path.write_text(f'# Denoising\n\n{about}\n\n{table}\n')
+  return path

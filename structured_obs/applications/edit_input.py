@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.applications import edit
-from structured_obs.data import decode
-from structured_obs.data import images as pixels
+from structured_obs.data import decode, pixels
 from structured_obs.distributions.base import ImageShape
 
 FORM = 'row,column,height,width,value or red/green/blue, and perhaps a deviation, as 4,6,3,3,-0.5,0.1'

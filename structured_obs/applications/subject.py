@@ -18,8 +18,8 @@ import numpy as np
 
 from structured_obs.data import decode
 from structured_obs.data.prepare import Prepared
-from structured_obs.evaluation import views
-from structured_obs.evaluation.results import Trained
+from structured_obs.evaluation.figures import views
+from structured_obs.runs.trained import Trained
 
 FORMS = 'test:INDEX, prior:SEED, prior:SEED:CLASS or the path of an image file'
 _FILE_LEVELS = 256

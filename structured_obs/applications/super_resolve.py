@@ -23,9 +23,12 @@ from structured_obs import plotting
 from structured_obs.data import decode
 from structured_obs.distributions import base
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation import consistency, finite, image_quality, likelihood, results, views
-from structured_obs.evaluation.results import Trained
-from structured_obs.models import priors, stages
+from structured_obs.evaluation import finite, likelihood, tables
+from structured_obs.evaluation.figures import views
+from structured_obs.evaluation.metrics import image_errors
+from structured_obs.evaluation.sections import consistency
+from structured_obs.models import intermediate_images, latent_priors
+from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 
@@ -79,7 +82,7 @@ def resolve(trained: Trained, y: np.ndarray, settings: Settings) -> Resolved:
       'There must be a small image and at least one draw of a large one; got '
       f'{len(y)} and samples={settings.samples}.'
     )
-  model = stages.by_mode(trained.model, settings.sample_mode)
+  model = intermediate_images.by_mode(trained.model, settings.sample_mode)
   draw = jax.jit(functools.partial(_draw, model))
   key, samples, means, large = jax.random.key(settings.seed), [], [], {name: [] for name in BASELINES}
   for first in range(0, len(y), settings.batch_size):
@@ -118,7 +121,7 @@ def of_any_size(trained: Trained, small: ImageShape) -> Trained:
   rows, columns = model.image.height // own.height, model.image.width // own.width
   image = ImageShape(small.height * rows, small.width * columns, model.image.channels)
   # The prior has no part in it, and a learnt one may not be for latents of this size.
-  return trained._replace(model=model.clone(image=image, prior=priors.STANDARD, prior_options={}))
+  return trained._replace(model=model.clone(image=image, prior=latent_priors.STANDARD, prior_options={}))
 
 
 def read_small(trained: Trained, paths: Sequence[str]) -> np.ndarray:
@@ -152,9 +155,11 @@ def table(found: Resolved, truth: np.ndarray | None) -> tuple[str, dict[str, Any
     found: what to compare.
     truth: [N, H, W, C] in [-1, 1]; None leaves out what needs it.
   """
-  ratios = {} if truth is None else {
-    name: image_quality.peak_signal_to_noise(x, truth) for name, x in found.methods.items()
-  }
+  ratios = (
+    {}
+    if truth is None
+    else {name: image_errors.peak_signal_to_noise(x, truth) for name, x in found.methods.items()}
+  )
   head = ['PSNR, dB', f'PSNR - {AGAINST}'] if ratios else []
   lines = [[f'mean over {len(found.y)} images', *head, 'distance of d(x) from y, levels']]
   tree: dict[str, Any] = {}
@@ -166,10 +171,10 @@ def table(found: Resolved, truth: np.ndarray | None) -> tuple[str, dict[str, Any
       ratio = likelihood.summarize(ratios[name])
       difference = likelihood.paired_difference(ratios[name], ratios[AGAINST])
       tree[name] |= {'psnr_db': ratio._asdict(), f'psnr_minus_{AGAINST}_db': difference._asdict()}
-      cells = [results.cell(ratio, 2), '' if name == AGAINST else results.cell(difference, 2)]
-    lines.append([name, *cells, results.cell(distance, 2)])
-  notes = image_quality.exact(ratios), finite.sentences({**found.consistency})
-  return results.paragraphs(results.markdown_table(lines), *notes), tree
+      cells = [tables.cell(ratio, 2), '' if name == AGAINST else tables.cell(difference, 2)]
+    lines.append([name, *cells, tables.cell(distance, 2)])
+  notes = image_errors.exact(ratios), finite.sentences({**found.consistency})
+  return tables.paragraphs(tables.markdown_table(lines), *notes), tree
 
 
 def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -> str:
@@ -189,7 +194,7 @@ def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -
     **({} if truth is None else {'original': truth}),
   }
   np.savez_compressed(output / 'images.npz', **arrays)
-  (output / 'scores.json').write_text(results.strict_json(tree))
+  (output / 'scores.json').write_text(tables.strict_json(tree))
   about = (
     'PSNR is of each image, the peak from black to white; ± is the standard error over images, that of '
     'a difference of the differences image by image. d(x) is the large image made small again.'

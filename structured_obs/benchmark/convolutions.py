@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.benchmark.measure import Task, compiled
-from structured_obs.models import convolutions
+from structured_obs.models.networks import convolutions
 
 Array = jax.Array
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from structured_obs.config import Config
 from structured_obs.distributions.base import ImageShape
-from structured_obs.models import layers
+from structured_obs.models.networks import layers
 
 FAMILIES = ('diagonal', 'low_rank')
 NORMS = ('none', 'group')

@@ -17,9 +17,11 @@ from structured_obs.benchmark import measure, torch_loop, torch_peer
 from structured_obs.benchmark.measure import Candidate
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
-from structured_obs.train import experiment as experiments
-from structured_obs.train import kinds, parallel
-from structured_obs.train.experiment import Experiment
+from structured_obs.devices import mesh as meshes
+from structured_obs.runs import experiment as experiments
+from structured_obs.runs import initial, kinds
+from structured_obs.runs.experiment import Experiment
+from structured_obs.train import step as steps
 
 SIDE = 64  # pixels, of images whose recipe names no size
 DIGITS = (8, 8, 1)
@@ -100,15 +102,15 @@ class _Clock:
 
 
 def _ours(experiment: Experiment) -> tuple[Candidate, dict[str, Any]]:
-  mesh = parallel.make_mesh(jax.devices()[:1])
+  mesh = meshes.make_mesh(jax.devices()[:1])
   images = np.random.default_rng(0).integers(
     0, experiment.spec.levels, (experiment.config.train.batch_size, *experiment.spec.stored), np.uint8
   )
-  key = parallel.replicate(jax.random.key(1), mesh)
-  batch = jax.device_put(images, parallel.split(mesh))
-  state = experiments.init_state(experiment, jax.random.key(0), images)
-  step: Any = experiments.make_step(experiment, mesh)
-  holder = [parallel.replicate(state, mesh)]
+  key = meshes.replicate(jax.random.key(1), mesh)
+  batch = jax.device_put(images, meshes.split(mesh))
+  state = initial.init_state(experiment, jax.random.key(0), images)
+  step: Any = steps.make_step(experiment, mesh)
+  holder = [meshes.replicate(state, mesh)]
   clock = _Clock()
   lowered = step.lower(holder[0], key, batch)
   row = {'name': 'ours', **clock.read('trace')}

@@ -18,8 +18,9 @@ def foreground(image: np.ndarray, levels: int = 256) -> np.ndarray:
   return np.any(image > BACKGROUND * (levels - 1), axis=-1)
 
 
-def window(image: np.ndarray, size: tuple[int, int], seed: tuple[int, ...],
-           levels: int = 256, name: str = 'one') -> np.ndarray:
+def window(
+  image: np.ndarray, size: tuple[int, int], seed: tuple[int, ...], levels: int = 256, name: str = 'one'
+) -> np.ndarray:
   """Cuts a random window out of an image; uniform over its pixels where it is all background.
 
   Args:
@@ -37,15 +38,19 @@ def window(image: np.ndarray, size: tuple[int, int], seed: tuple[int, ...],
   """
   (rows, columns, _), (height, width) = image.shape, size
   if levels == 0:
-    raise ValueError("--config.data.crop='random' is of images of gray levels, but these are of real "
-                     "numbers; set --config.data.crop='center'.")
+    raise ValueError(
+      "--config.data.crop='random' is of images of gray levels, but these are of real "
+      "numbers; set --config.data.crop='center'."
+    )
   if rows < height or columns < width:
-    raise ValueError("--config.data.crop='random' cuts windows of --config.data.height x "
-                     f"--config.data.width, {height} x {width} pixels, out of larger images, but {name} "
-                     f"is {rows} x {columns}.")
+    raise ValueError(
+      "--config.data.crop='random' cuts windows of --config.data.height x "
+      f"--config.data.width, {height} x {width} pixels, out of larger images, but {name} "
+      f"is {rows} x {columns}."
+    )
   centres = np.flatnonzero(foreground(image, levels))
   draw = int(order.draws(1, *seed)[0])
   centre = int(centres[draw % len(centres)]) if len(centres) else draw % (rows * columns)
   top = min(max(centre // columns - height // 2, 0), rows - height)
   left = min(max(centre % columns - width // 2, 0), columns - width)
-  return image[top:top + height, left:left + width]
+  return image[top : top + height, left : left + width]

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: one decoder of all image formats and their errors.
 """From a file's bytes to one uint8 array, and from there to the size a run asks for.
 
 `decode` turns an image by its EXIF orientation, blends transparent pixels with a white background, looks
@@ -21,15 +22,27 @@ import numpy as np
 
 from structured_obs.config import DataConfig
 
-FILTERS = {'area': 'BOX', 'bilinear': 'BILINEAR', 'bicubic': 'BICUBIC', 'lanczos': 'LANCZOS',
-           'nearest': 'NEAREST'}
+FILTERS = {
+  'area': 'BOX',
+  'bilinear': 'BILINEAR',
+  'bicubic': 'BICUBIC',
+  'lanczos': 'LANCZOS',
+  'nearest': 'NEAREST',
+}
 CROPS = ('center', 'none', 'random')
 # Formats by Pillow's names. All others stay out: some start other programs, as EPS does Ghostscript.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'DIB', 'GIF', 'TIFF')
 # Larger images are refused: a small file can claim any size. The number is Pillow's.
 MAX_PIXELS = 89_478_485
-_UPRIGHT = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE',
-            6: 'ROTATE_270', 7: 'TRANSVERSE', 8: 'ROTATE_90'}  # by EXIF orientation
+_UPRIGHT = {
+  2: 'FLIP_LEFT_RIGHT',
+  3: 'ROTATE_180',
+  4: 'FLIP_TOP_BOTTOM',
+  5: 'TRANSPOSE',
+  6: 'ROTATE_270',
+  7: 'TRANSVERSE',
+  8: 'ROTATE_90',
+}  # by EXIF orientation
 _ORIENTATION = 0x112  # the tag's number
 # Pillow warns of metadata that nothing here uses; what makes an image unreadable, it raises.
 _QUIET = ('ignore', None, Warning, re.compile(r'PIL\.'), 0)
@@ -89,12 +102,14 @@ def _breaks(character: str) -> bool:
 
 class Decoded(NamedTuple):
   """One image file."""
+
   pixels: np.ndarray  # uint8 [H, W, 1] for gray images, [H, W, 3] for all others
   facts: tuple[str, ...]  # keys of `notes.FACTS`
 
 
 class Target(NamedTuple):
   """What `fit` makes of an image."""
+
   height: int  # pixels; 0 keeps the image's own
   width: int  # pixels; 0 keeps the image's own
   channels: int  # 1, 3, or 0: the image's own
@@ -117,15 +132,20 @@ def target(config: DataConfig) -> Target:
     value = getattr(config, name)
     if value not in known:
       near = difflib.get_close_matches(value, known, 1, 0)[0]
-      raise ValueError(f'--config.data.{name} is {value!r}, which is none of {", ".join(known)}; '
-                       f'did you mean {near!r}?')
+      raise ValueError(
+        f'--config.data.{name} is {value!r}, which is none of {", ".join(known)}; did you mean {near!r}?'
+      )
   if config.crops < 1 or (config.crops > 1 and config.crop != 'random'):
-    raise ValueError("--config.data.crops must be 1, or more where --config.data.crop is 'random', but "
-                     f"is {config.crops} where that is {config.crop!r}.")
+    raise ValueError(
+      "--config.data.crops must be 1, or more where --config.data.crop is 'random', but "
+      f"is {config.crops} where that is {config.crop!r}."
+    )
   if config.crop == 'random' and not (config.height and config.width):
-    raise ValueError("--config.data.crop is 'random', which needs the size of the windows: set "
-                     "--config.data.height and --config.data.width, such as --config.data.height=32 "
-                     "--config.data.width=32.")
+    raise ValueError(
+      "--config.data.crop is 'random', which needs the size of the windows: set "
+      "--config.data.height and --config.data.width, such as --config.data.height=32 "
+      "--config.data.width=32."
+    )
   return Target(config.height, config.width, config.channels, config.crop, config.resample)
 
 
@@ -173,8 +193,9 @@ def read(file: BinaryIO | str, name: str) -> Decoded:
       if not opened.width * opened.height:
         raise ValueError('it has no pixels')
       if opened.width * opened.height > MAX_PIXELS:
-        raise ValueError(f'it has {opened.width} x {opened.height} pixels, which is more than '
-                         f'{MAX_PIXELS:,}; shrink it')
+        raise ValueError(
+          f'it has {opened.width} x {opened.height} pixels, which is more than {MAX_PIXELS:,}; shrink it'
+        )
       return _decoded(opened)
 
 
@@ -265,8 +286,10 @@ def fit(image: np.ndarray, to: Target) -> np.ndarray:
   if image.shape == (height, width, wanted):
     return image
   if image.dtype != np.uint8:
-    raise ValueError(f'These images are of {rows} x {columns} real numbers, which --config.data.height, '
-                     '--config.data.width and --config.data.channels cannot change; leave them 0.')
+    raise ValueError(
+      f'These images are of {rows} x {columns} real numbers, which --config.data.height, '
+      '--config.data.width and --config.data.channels cannot change; leave them 0.'
+    )
   image_module = pillow()
   picture = image_module.fromarray(image[..., 0] if channels == 1 else image)
   if wanted != channels:

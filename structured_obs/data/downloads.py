@@ -35,13 +35,17 @@ def fetch(url: str, path: str, published: str) -> None:
       with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, open(received, 'wb') as file:
         shutil.copyfileobj(answer, file)
     except (OSError, http.client.HTTPException) as error:
-      raise ConnectionError(f'The download of {url} to {path} failed: '
-                            f'{str(error) or type(error).__name__}. Start again later, or get {name} by '
-                            'hand and put it into the folder --config.data.manual_dir=PATH.') from error
+      raise ConnectionError(
+        f'The download of {url} to {path} failed: '
+        f'{str(error) or type(error).__name__}. Start again later, or get {name} by '
+        'hand and put it into the folder --config.data.manual_dir=PATH.'
+      ) from error
     found = sha256(received)
     if found != published:
-      raise ValueError(f'The download of {url} is not the published file: the SHA-256 of {name} is '
-                       f'{found}, but the published one is {published}. It was not kept. Start again '
-                       'later, or get it by hand and put it into the folder '
-                       '--config.data.manual_dir=PATH.')
+      raise ValueError(
+        f'The download of {url} is not the published file: the SHA-256 of {name} is '
+        f'{found}, but the published one is {published}. It was not kept. Start again '
+        'later, or get it by hand and put it into the folder '
+        '--config.data.manual_dir=PATH.'
+      )
     os.replace(received, path)

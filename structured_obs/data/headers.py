@@ -21,8 +21,10 @@ def size(shape: Iterable[int], dtype: np.dtype[Any] | type) -> int:
   total = math.prod(lengths) * np.dtype(dtype).itemsize
   memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   if min(lengths, default=0) < 0 or total > memory:
-    raise ValueError(f'its header declares the shape {" x ".join(map(str, lengths))}, which is invalid '
-                     f'or more than the {memory >> 20:,} MiB of memory of this machine')
+    raise ValueError(
+      f'its header declares the shape {" x ".join(map(str, lengths))}, which is invalid '
+      f'or more than the {memory >> 20:,} MiB of memory of this machine'
+    )
   return total
 
 

@@ -20,10 +20,11 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
-from structured_obs.data import crops, decode, labels, notes, sources
+from structured_obs.data import crops, decode, labels, notes
+from structured_obs.data.sources import base
 
 Progress = Callable[[str], None]
-_EVERY = 5.  # seconds between two lines of progress
+_EVERY = 5.0  # seconds between two lines of progress
 _IN_FLIGHT = 4  # images decoded ahead, per thread
 _NAMED = 10  # at most so many corrupt images are named
 _DIGEST = 16  # bytes of the digest of one image
@@ -35,6 +36,7 @@ T = TypeVar('T')
 
 class Written(NamedTuple):
   """What `write` wrote."""
+
   shape: tuple[int, int, int]  # H, W, C of every image
   rows: np.ndarray  # [M] which row of the job each row of the array is
   labels: list[int | None]  # [M]
@@ -47,7 +49,8 @@ class Written(NamedTuple):
 
 class Job(NamedTuple):
   """What to ingest, and how."""
-  records: sources.Records
+
+  records: base.Records
   indices: Sequence[int]  # which images, in which order
   target: decode.Target
   skip_corrupt: bool = False  # leave corrupt images out, instead of an error
@@ -72,6 +75,7 @@ class Job(NamedTuple):
 
 class _Fitted(NamedTuple):
   """One image of its final size."""
+
   image: np.ndarray  # [H, W, C]
   label: int | None
   facts: tuple[str, ...]  # keys of `notes.FACTS`
@@ -79,6 +83,7 @@ class _Fitted(NamedTuple):
 
 class _Unreadable(NamedTuple):
   """One image that cannot be read."""
+
   reason: str  # a sentence without a full stop, which names the image
   error: Exception
 
@@ -137,13 +142,23 @@ def _write(path: str, job: Job) -> Written:
     if corrupt and not job.skip_corrupt:
       raise unreadable([reason for _, reason in corrupt], f'{len(job.indices):,} images') from first
     if shape is None or dtype is None:
-      raise ValueError(f'None of {len(job.indices):,} images can be read; the first is '
-                       f'{job.name(corrupt[0][0])}. {corrupt[0][1]}.') from first
+      raise ValueError(
+        f'None of {len(job.indices):,} images can be read; the first is '
+        f'{job.name(corrupt[0][0])}. {corrupt[0][1]}.'
+      ) from first
     file.seek(0)
     whole = (shape[0], shape[1], shape[2] + job.labels)
     _header(file, (len(rows), *whole), dtype)
-  return Written(whole, np.array(rows), found, digests, sha256.hexdigest(), len(corrupt),
-                 [job.name(row) for row, _ in corrupt[:_NAMED]], seen)
+  return Written(
+    whole,
+    np.array(rows),
+    found,
+    digests,
+    sha256.hexdigest(),
+    len(corrupt),
+    [job.name(row) for row, _ in corrupt[:_NAMED]],
+    seen,
+  )
 
 
 def _load(job: Job, row: int) -> _Fitted | _Unreadable:
@@ -154,8 +169,10 @@ def _load(job: Job, row: int) -> _Fitted | _Unreadable:
       image, label = job.records.load(index)
   except decode.UnreadableImage as error:
     return _Unreadable(str(error), error)
-  facts = {'small': image.shape[0] < to.height or image.shape[1] < to.width,
-           'gray': image.shape[-1] == 1}
+  facts = {
+    'small': image.shape[0] < to.height or image.shape[1] < to.width,
+    'gray': image.shape[-1] == 1,
+  }
   if to.crop == 'random':
     seed = job.seed, index, row % job.crops
     image = crops.window(image, (to.height, to.width), seed, job.records.levels, job.name(row))
@@ -183,13 +200,20 @@ def _alike(job: Job, image: np.ndarray, shape: tuple[int, ...], pair: tuple[int,
 
 def _mixed(job: Job, one: tuple[int, ...], other: tuple[int, ...], pair: tuple[int, int]) -> str:
   """Says that two images differ in size, and which of height and width to set."""
-  images = ', but '.join(f'{job.name(row)} is {" x ".join(map(str, shape))}'
-                         for row, shape in zip(pair, (one, other), strict=True))
-  open_axes = [(name, min(one[k], other[k], _EXAMPLE)) for k, name in enumerate(('height', 'width'))
-               if not getattr(job.target, name)]
+  images = ', but '.join(
+    f'{job.name(row)} is {" x ".join(map(str, shape))}'
+    for row, shape in zip(pair, (one, other), strict=True)
+  )
+  open_axes = [
+    (name, min(one[k], other[k], _EXAMPLE))
+    for k, name in enumerate(('height', 'width'))
+    if not getattr(job.target, name)
+  ]
   flags = ' '.join(f'--config.data.{name}={value}' for name, value in open_axes)
-  return (f'Images differ in size (height x width x channels): {images}. Bring all of them to one size, '
-          f'such as by {flags}.')
+  return (
+    f'Images differ in size (height x width x channels): {images}. Bring all of them to one size, '
+    f'such as by {flags}.'
+  )
 
 
 def unreadable(reasons: list[str], total: str) -> decode.UnreadableImage:
@@ -248,5 +272,5 @@ def pixels_sha256(path: str) -> str:
   digest = hashlib.sha256()
   rows = max(1, _PIECE // array[0].nbytes)
   for start in range(0, len(array), rows):
-    digest.update(array[start:start + rows].tobytes())
+    digest.update(array[start : start + rows].tobytes())
   return digest.hexdigest()

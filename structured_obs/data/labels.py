@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from structured_obs.data import decode, sources
+from structured_obs.data import decode
+from structured_obs.data.sources import base
 
 MAX_CLASSES = 256  # what a byte holds
 
 
 class Classes(NamedTuple):
   """The classes of images that have a name for each."""
+
   names: tuple[str, ...]  # of class 0, 1, ...
   of_images: list[int]  # [N]
 
@@ -33,19 +35,23 @@ def by_folder(images: list[str], path: str) -> Classes:
   for image in images:
     if image.count('/') != 1:
       place = 'deeper' if '/' in image else 'outside of them'
-      raise ValueError('--config.data.labels=True takes the sub-folder that an image lies in '
-                       f'as its class, but {decode.printable(image)} in {path} lies {place}. Move all '
-                       'images to PATH/CLASS/, or set --config.data.labels=False.')
+      raise ValueError(
+        '--config.data.labels=True takes the sub-folder that an image lies in '
+        f'as its class, but {decode.printable(image)} in {path} lies {place}. Move all '
+        'images to PATH/CLASS/, or set --config.data.labels=False.'
+      )
   folders = [image.partition('/')[0] for image in images]
   names = sorted(set(folders))
   if len(names) > MAX_CLASSES:
-    raise ValueError(f'--config.data.labels=True takes at most {MAX_CLASSES} classes, but {path} has '
-                     f'images in {len(names)} sub-folders. Set --config.data.labels=False.')
+    raise ValueError(
+      f'--config.data.labels=True takes at most {MAX_CLASSES} classes, but {path} has '
+      f'images in {len(names)} sub-folders. Set --config.data.labels=False.'
+    )
   number = {name: k for k, name in enumerate(names)}
   return Classes(tuple(map(decode.printable, names)), [number[folder] for folder in folders])
 
 
-def behind(example: sources.Example, name: str) -> sources.Example:
+def behind(example: base.Example, name: str) -> base.Example:
   """Adds the class to an image: uint8 [H, W, C + 1].
 
   Args:
@@ -57,16 +63,22 @@ def behind(example: sources.Example, name: str) -> sources.Example:
   """
   image, label = example
   if label is None:
-    raise ValueError(f'--config.data.labels is True, but {name} has no label, and perhaps no image of '
-                     'its source does. Set --config.data.labels=False, or take a source with labels, '
-                     'such as digits, npz:PATH with labels, tfds:mnist or folder:PATH with a sub-folder '
-                     'for each class.')
+    raise ValueError(
+      f'--config.data.labels is True, but {name} has no label, and perhaps no image of '
+      'its source does. Set --config.data.labels=False, or take a source with labels, '
+      'such as digits, npz:PATH with labels, tfds:mnist or folder:PATH with a sub-folder '
+      'for each class.'
+    )
   if not 0 <= label < MAX_CLASSES:
-    raise ValueError(f'--config.data.labels is True, but {name} has the label {label}; labels must be '
-                     f'whole numbers from 0 to {MAX_CLASSES - 1}, the class of each image.')
+    raise ValueError(
+      f'--config.data.labels is True, but {name} has the label {label}; labels must be '
+      f'whole numbers from 0 to {MAX_CLASSES - 1}, the class of each image.'
+    )
   if image.dtype != np.uint8:
-    raise ValueError(f'--config.data.labels is True, but {name} is of real numbers; only images of gray '
-                     'levels can carry a label.')
+    raise ValueError(
+      f'--config.data.labels is True, but {name} is of real numbers; only images of gray '
+      'levels can carry a label.'
+    )
   plane = np.full((*image.shape[:2], 1), label, np.uint8)
   return np.concatenate([image, plane], axis=-1), label
 

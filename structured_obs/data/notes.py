@@ -7,12 +7,12 @@ reported once, and stay in the `spec.json` of the prepared images.
 from collections.abc import Callable, Collection, Mapping
 
 FACTS = {
-    'transparent': 'Images with transparent pixels, which are blended with white',
-    'frames': 'Files of several frames or pages, of which the first is read',
-    'gray': 'Gray images among colour ones, which become RGB',
-    'small': 'Images smaller than the wanted size, which are enlarged',
-    'unreadable': 'Unreadable images, which are left out',
-    'repeated': 'Validation and test images with the same pixels as an image of an earlier split',
+  'transparent': 'Images with transparent pixels, which are blended with white',
+  'frames': 'Files of several frames or pages, of which the first is read',
+  'gray': 'Gray images among colour ones, which become RGB',
+  'small': 'Images smaller than the wanted size, which are enlarged',
+  'unreadable': 'Unreadable images, which are left out',
+  'repeated': 'Validation and test images with the same pixels as an image of an earlier split',
 }
 
 Seen = dict[str, set[int]]  # by fact: the indices of the images
@@ -30,8 +30,9 @@ def of_images(facts: Mapping[str, Collection[int]], describe: Callable[[int], st
     facts: by key of FACTS, the indices of the images.
     describe: index -> name of the image.
   """
-  return [counted(FACTS[fact], len(which), describe(min(which)))
-          for fact, which in facts.items() if which]
+  return [
+    counted(FACTS[fact], len(which), describe(min(which))) for fact, which in facts.items() if which
+  ]
 
 
 def counted(what: str, count: int, example: str) -> str:

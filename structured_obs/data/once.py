@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 
 from structured_obs.data import decode
 
-_ABANDONED = 24 * 3600.  # seconds without a change, for folders of other machines
+_ABANDONED = 24 * 3600.0  # seconds without a change, for folders of other machines
 _HERE: dict[str, threading.Lock] = {}  # by path: network file systems may lock processes, not threads
 
 
@@ -68,9 +68,11 @@ def storing(folder: str) -> Iterator[None]:
     reason = 'it is not a folder' if isinstance(error, kinds) else error.strerror or str(error)
     shown = decode.printable(folder)
     advice = 'Free space, or name' if error.errno in (errno.ENOSPC, errno.EDQUOT) else 'Name'
-    raise OSError(f'The prepared images cannot be written to {shown}: {reason}. Nothing incomplete is '
-                  f'left there. {advice} another folder by --config.data.cache_dir=PATH, and start the '
-                  'same command again.') from error
+    raise OSError(
+      f'The prepared images cannot be written to {shown}: {reason}. Nothing incomplete is '
+      f'left there. {advice} another folder by --config.data.cache_dir=PATH, and start the '
+      'same command again.'
+    ) from error
 
 
 @contextlib.contextmanager
@@ -138,7 +140,7 @@ def _remove_abandoned(path: str, alone: bool) -> None:
 
 def _changed(folder: str) -> float:
   """Returns when a folder or a file in it last changed; never, where it is gone already."""
-  times = [0.]
+  times = [0.0]
   for path in (folder, *glob.glob(os.path.join(glob.escape(folder), '*'))):
     with contextlib.suppress(OSError):
       times.append(os.stat(path).st_mtime)

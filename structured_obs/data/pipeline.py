@@ -13,11 +13,14 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
+from structured_obs.config import TrainConfig
 from structured_obs.data import order
 
 T = TypeVar('T')
+RESIDENCIES = ('auto', 'device', 'host')  # where training images lie
 _POLL = 0.1  # seconds until a producer that waits looks whether it should stop
 
 
@@ -29,8 +32,9 @@ def _epoch(length: int, seed: int, epoch: int) -> np.ndarray:
   return permutation
 
 
-def batch_indices(seed: int, step: int, num_examples: int, global_batch: int, process: int = 0,
-                  processes: int = 1) -> np.ndarray:
+def batch_indices(
+  seed: int, step: int, num_examples: int, global_batch: int, process: int = 0, processes: int = 1
+) -> np.ndarray:
   """Returns which images one process needs at a step.
 
   Args:
@@ -50,11 +54,13 @@ def batch_indices(seed: int, step: int, num_examples: int, global_batch: int, pr
       images.
   """
   if num_examples < 1:
-    raise ValueError('There are no images to make a batch of: num_examples must be at least 1, but '
-                     f'is {num_examples}.')
+    raise ValueError(
+      f'There are no images to make a batch of: num_examples must be at least 1, but is {num_examples}.'
+    )
   if global_batch < 1 or global_batch % processes:
-    raise ValueError(f'The batch size must be a positive multiple of the {processes} processes, '
-                     f'but is {global_batch}.')
+    raise ValueError(
+      f'The batch size must be a positive multiple of the {processes} processes, but is {global_batch}.'
+    )
   if not 0 <= process < processes:
     raise ValueError(f'process must lie between 0 and {processes - 1}, but is {process}.')
   if step < 0:
@@ -74,8 +80,9 @@ def gather(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
   return np.take(np.asarray(images), indices, axis=0)
 
 
-def prefetch(make_batch: Callable[[int], T], start: int, stop: int | None = None,
-             depth: int = 2) -> Generator[T, None, None]:
+def prefetch(
+  make_batch: Callable[[int], T], start: int, stop: int | None = None, depth: int = 2
+) -> Generator[T, None, None]:
   """Yields make_batch(start), make_batch(start + 1), ... in order, made ahead of time by a thread.
 
   An exception of `make_batch` is raised where its batch would have come. Closing the iterator (a
@@ -93,13 +100,15 @@ def prefetch(make_batch: Callable[[int], T], start: int, stop: int | None = None
   return _prefetch(make_batch, start, stop, depth)
 
 
-def _prefetch(make_batch: Callable[[int], T], start: int, stop: int | None,
-              depth: int) -> Generator[T, None, None]:
+def _prefetch(
+  make_batch: Callable[[int], T], start: int, stop: int | None, depth: int
+) -> Generator[T, None, None]:
   """The generator behind `prefetch`."""
   ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
   closed = threading.Event()
-  worker = threading.Thread(target=_produce, args=(ready, closed, make_batch, (start, stop)),
-                            daemon=True)
+  worker = threading.Thread(
+    target=_produce, args=(ready, closed, make_batch, (start, stop)), daemon=True
+  )
   worker.start()
   try:
     step = start
@@ -114,8 +123,12 @@ def _prefetch(make_batch: Callable[[int], T], start: int, stop: int | None,
     worker.join()
 
 
-def _produce(ready: queue.Queue[tuple[bool, Any]], closed: threading.Event,
-             make_batch: Callable[[int], Any], steps: tuple[int, int | None]) -> None:
+def _produce(
+  ready: queue.Queue[tuple[bool, Any]],
+  closed: threading.Event,
+  make_batch: Callable[[int], Any],
+  steps: tuple[int, int | None],
+) -> None:
   """Puts (True, batch) into a queue step by step, or (False, exception) and ends."""
   step, stop = steps
   succeeded = True
@@ -150,3 +163,13 @@ def device_memory(device: Any) -> int | None:
   if device.platform == 'cpu':
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   return (device.memory_stats() or {}).get('bytes_limit')
+
+
+def global_batch(config: TrainConfig, images: np.ndarray, step: int) -> np.ndarray:
+  """Returns the whole batch of a step on the host, [B, H, W, C] uint8, of all processes."""
+  count = jax.process_count()
+  rows = [
+    batch_indices(config.seed, step, len(images), config.batch_size, process, count)
+    for process in range(count)
+  ]
+  return gather(images, np.concatenate(rows))

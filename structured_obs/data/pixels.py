@@ -28,8 +28,7 @@ def bin_width(levels: int) -> float:
 
 def _check_integers(image: Array, name: str) -> None:
   if not jnp.issubdtype(image.dtype, jnp.integer):
-    raise TypeError(f'{name} must hold integer levels, such as uint8, but its dtype is '
-                    f'{image.dtype}.')
+    raise TypeError(f'{name} must hold integer levels, such as uint8, but its dtype is {image.dtype}.')
 
 
 def _check_real(image: Array, name: str) -> None:
@@ -58,7 +57,7 @@ def to_unit(image: Array, levels: int = 256) -> Array:
   level = image.astype(jnp.int32)
   x = (2 * level - top).astype(jnp.float32) / top
   # XLA multiplies by 1 / top instead, which misses 1 by an ulp for some numbers of levels, 42 say.
-  return jnp.where(level == 0, -1., jnp.where(level == top, 1., x))
+  return jnp.where(level == 0, -1.0, jnp.where(level == top, 1.0, x))
 
 
 def from_unit(x: Array, levels: int = 256) -> Array:
@@ -95,8 +94,7 @@ def dequantize(key: Array, x: Array, levels: int = 256, channels: int | None = N
   return x + bin_width(levels) * noise
 
 
-def augment(
-    key: Array, image: Array, flip: bool = False, shift: int = 0, turn: bool = False) -> Array:
+def augment(key: Array, image: Array, flip: bool = False, shift: int = 0, turn: bool = False) -> Array:
   """Mirrors, turns and moves one image at random, all its channels together.
 
   Args:
@@ -117,8 +115,10 @@ def augment(
   if shift < 0:
     raise ValueError(f'--config.data.shift must not be negative, but is {shift}.')
   if turn and image.shape[0] != image.shape[1]:
-    raise ValueError(f'--config.data.turn is of square images, but these are {image.shape[0]} pixels '
-                     f'high and {image.shape[1]} wide.')
+    raise ValueError(
+      f'--config.data.turn is of square images, but these are {image.shape[0]} pixels '
+      f'high and {image.shape[1]} wide.'
+    )
   flip_key, shift_key = jax.random.split(key)
   if flip:
     image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)

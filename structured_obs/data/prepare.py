@@ -20,14 +20,26 @@ import numpy as np
 
 from structured_obs.config import DataConfig
 from structured_obs.data import decode, ingest, labels, notes, once, sources, splits
+from structured_obs.data.sources import base
 
 _CODE = 2  # raise it whenever the same source and configuration would give other pixels or splits
-_RELEVANT = ('height', 'width', 'channels', 'crop', 'resample', 'limit', 'validation_fraction',
-             'test_fraction', 'split_seed', 'skip_corrupt')
+_RELEVANT = (
+  'height',
+  'width',
+  'channels',
+  'crop',
+  'resample',
+  'limit',
+  'validation_fraction',
+  'test_fraction',
+  'split_seed',
+  'skip_corrupt',
+)
 
 
 class DataSpec(NamedTuple):
   """What a prepared set of images is; `spec.json` holds these fields."""
+
   height: int
   width: int
   channels: int
@@ -65,14 +77,16 @@ class DataSpec(NamedTuple):
 
 class Prepared(NamedTuple):
   """Images ready for training: memory-mapped, so that opening them costs nothing."""
+
   spec: DataSpec
   images: dict[str, np.ndarray]  # by split: [N, *spec.stored] of spec.dtype
   labels: dict[str, np.ndarray | None]  # by split: int32 [N], None where the source has none
   path: str  # the cache folder
 
 
-def prepare(config: DataConfig, progress: ingest.Progress | None = None,
-            verify: bool = False) -> Prepared:
+def prepare(
+  config: DataConfig, progress: ingest.Progress | None = None, verify: bool = False
+) -> Prepared:
   """Opens the images that a configuration describes; ingests them the first time.
 
   Args:
@@ -89,8 +103,9 @@ def prepare(config: DataConfig, progress: ingest.Progress | None = None,
   to = check(config)
   source = sources.find(config)
   fingerprint = _fingerprint(config, source)
-  root = os.path.abspath(os.path.expanduser(
-      config.cache_dir or os.path.join('~', '.cache', 'structured_obs')))
+  root = os.path.abspath(
+    os.path.expanduser(config.cache_dir or os.path.join('~', '.cache', 'structured_obs'))
+  )
   path = os.path.join(root, f'{source.name.partition(":")[0]}-{fingerprint[:16]}')
   once.make(path, lambda folder: _ingest(folder, config, source, to, progress), progress)
   return load(path, verify)
@@ -107,17 +122,23 @@ def check(config: DataConfig) -> decode.Target:
   return to
 
 
-def _fingerprint(config: DataConfig, source: sources.Source) -> str:
+def _fingerprint(config: DataConfig, source: base.Source) -> str:
   """Digests everything that determines the prepared images."""
   fields = dataclasses.asdict(config)
   relevant = _RELEVANT + (('labels',) if config.labels else ())
   relevant += ('crops',) if config.crop == 'random' else ()
-  return sources.digest([_CODE, source.name.partition(':')[0], source.identity,
-                         {name: fields[name] for name in relevant}])
+  return base.digest(
+    [_CODE, source.name.partition(':')[0], source.identity, {name: fields[name] for name in relevant}]
+  )
 
 
-def _ingest(folder: str, config: DataConfig, source: sources.Source, to: decode.Target,
-            progress: ingest.Progress | None) -> None:
+def _ingest(
+  folder: str,
+  config: DataConfig,
+  source: base.Source,
+  to: decode.Target,
+  progress: ingest.Progress | None,
+) -> None:
   """Reads the source and writes images.npy, labels.npy and spec.json into a folder."""
   say = progress or (lambda line: None)
   say(f'reading {source.name}')
@@ -125,9 +146,19 @@ def _ingest(folder: str, config: DataConfig, source: sources.Source, to: decode.
   split = splits.assign(records.size, records.splits, config, records.groups)
   indices = np.concatenate([np.flatnonzero(split == k) for k in range(len(splits.SPLITS))])
   with once.storing(folder):
-    written = ingest.write(os.path.join(folder, 'images.npy'), ingest.Job(
-        records, indices.tolist(), to, config.skip_corrupt, config.labels, progress, config.crops,
-        config.split_seed))
+    written = ingest.write(
+      os.path.join(folder, 'images.npy'),
+      ingest.Job(
+        records,
+        indices.tolist(),
+        to,
+        config.skip_corrupt,
+        config.labels,
+        progress,
+        config.crops,
+        config.split_seed,
+      ),
+    )
     images = indices[written.rows // config.crops]
     _check_kept(np.bincount(split[indices], minlength=3), np.bincount(split[images], minlength=3))
     spec = _spec(config, source, records, written, (images, split[images]))
@@ -143,12 +174,19 @@ def _check_kept(wanted: np.ndarray, kept: np.ndarray) -> None:
   """Raises a ValueError where a split had images, [3], but has none that can be read, [3]."""
   for name, before, after in zip(splits.SPLITS, wanted, kept, strict=True):
     if before and not after:
-      raise ValueError(f'None of the {before:,} images of the {name} split can be read. Replace them or '
-                       'split in another way, such as by --config.data.split_seed=1.')
+      raise ValueError(
+        f'None of the {before:,} images of the {name} split can be read. Replace them or '
+        'split in another way, such as by --config.data.split_seed=1.'
+      )
 
 
-def _spec(config: DataConfig, source: sources.Source, records: sources.Records,
-          written: ingest.Written, kept: tuple[np.ndarray, np.ndarray]) -> DataSpec:
+def _spec(
+  config: DataConfig,
+  source: base.Source,
+  records: base.Records,
+  written: ingest.Written,
+  kept: tuple[np.ndarray, np.ndarray],
+) -> DataSpec:
   """Describes what was written; `kept` are the number in the source and the split of each image, [M]."""
   images, split = kept
   known = None if None in written.labels else np.array(written.labels, np.int32)
@@ -156,33 +194,48 @@ def _spec(config: DataConfig, source: sources.Source, records: sources.Records,
   height, width, channels = written.shape
   repeated = splits.repeated(split, written.digests)
   seen = written.seen | {'repeated': set(images[repeated].tolist())}
-  class_counts = [] if known is None or not config.labels else labels.counts(
-      known, split == splits.SPLITS.index('train'), len(records.class_names))
+  class_counts = (
+    []
+    if known is None or not config.labels
+    else labels.counts(known, split == splits.SPLITS.index('train'), len(records.class_names))
+  )
   spec = DataSpec(
-      height, width, channels - condition, levels=records.levels, source=source.name,
-      version=records.version,
-      counts={name: int(np.sum(split == k)) for k, name in enumerate(splits.SPLITS)},
-      fingerprint=_fingerprint(config, source), sha256=written.sha256,
-      split_rule=splits.rule(records.splits, config, records.groups is not None),
-      crop=config.crop, crops=config.crops, resample=config.resample,
-      has_labels=known is not None, skipped=written.skipped,
-      skipped_names=written.skipped_names, libraries=_libraries(), condition=condition,
-      class_counts=class_counts, class_names=list(records.class_names),
-      notes=[*records.notes(), *notes.of_images(seen, records.describe)])
+    height,
+    width,
+    channels - condition,
+    levels=records.levels,
+    source=source.name,
+    version=records.version,
+    counts={name: int(np.sum(split == k)) for k, name in enumerate(splits.SPLITS)},
+    fingerprint=_fingerprint(config, source),
+    sha256=written.sha256,
+    split_rule=splits.rule(records.splits, config, records.groups is not None),
+    crop=config.crop,
+    crops=config.crops,
+    resample=config.resample,
+    has_labels=known is not None,
+    skipped=written.skipped,
+    skipped_names=written.skipped_names,
+    libraries=_libraries(),
+    condition=condition,
+    class_counts=class_counts,
+    class_names=list(records.class_names),
+    notes=[*records.notes(), *notes.of_images(seen, records.describe)],
+  )
   return spec._replace(checksum=_checksum(spec, known))
 
 
 def _checksum(spec: DataSpec, known: np.ndarray | None) -> str:
   """Digests the labels, int32 [N] or None, and all fields but the checksum, to notice a changed byte."""
   fields = spec._replace(checksum='')._asdict()
-  return sources.digest([fields, None if known is None else known.tolist()])
+  return base.digest([fields, None if known is None else known.tolist()])
 
 
 def _libraries() -> dict[str, str]:
   """Returns the versions of the packages that images pass through."""
   found = {'numpy': np.__version__}
   with contextlib.suppress(ImportError):  # digits need no Pillow
-    found['pillow'] = sources.version('pillow').split()[1]
+    found['pillow'] = base.version('pillow').split()[1]
   return found
 
 
@@ -204,8 +257,13 @@ def load(path: str, verify: bool = False) -> Prepared:
   if not intact:
     raise ValueError(_damaged(path, 'the checksum of spec.json and labels.npy is wrong'))
   if images.shape != expected or images.dtype != spec.dtype or not images.flags.c_contiguous:
-    raise ValueError(_damaged(path, f'images.npy is {images.dtype} of shape {images.shape}, but '
-                              f'spec.json says {spec.dtype} of shape {expected}'))
+    raise ValueError(
+      _damaged(
+        path,
+        f'images.npy is {images.dtype} of shape {images.shape}, but '
+        f'spec.json says {spec.dtype} of shape {expected}',
+      )
+    )
   if verify and ingest.pixels_sha256(os.path.join(path, 'images.npy')) != spec.sha256:
     raise ValueError(_damaged(path, "the pixels' SHA-256 is not the one in spec.json"))
   return Prepared(spec, _by_split(images, spec), _by_split(known, spec), path)
@@ -213,12 +271,16 @@ def load(path: str, verify: bool = False) -> Prepared:
 
 def _damaged(path: str, reason: str) -> str:
   """Says that a cache folder is damaged, and what to do."""
-  return (f'The prepared images in {path} were altered after they were written: {reason}. Delete '
-          'that folder; the next run prepares it again.')
+  return (
+    f'The prepared images in {path} were altered after they were written: {reason}. Delete '
+    'that folder; the next run prepares it again.'
+  )
 
 
 def _by_split(array: np.ndarray | None, spec: DataSpec) -> dict[str, Any]:
   """Cuts [N, ...] into the splits, one after the other."""
   ends = np.cumsum([spec.counts[name] for name in splits.SPLITS])
-  return {name: None if array is None else array[end - spec.counts[name]:end]
-          for name, end in zip(splits.SPLITS, ends, strict=True)}
+  return {
+    name: None if array is None else array[end - spec.counts[name] : end]
+    for name, end in zip(splits.SPLITS, ends, strict=True)
+  }

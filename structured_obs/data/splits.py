@@ -25,8 +25,9 @@ def check(config: DataConfig) -> None:
       raise ValueError(f'--config.data.{name} must not be negative, but is {getattr(config, name)}.')
 
 
-def assign(count: int, official: np.ndarray | None, config: DataConfig,
-           groups: np.ndarray | None = None) -> np.ndarray:
+def assign(
+  count: int, official: np.ndarray | None, config: DataConfig, groups: np.ndarray | None = None
+) -> np.ndarray:
   """Gives every image of a source its split.
 
   A split that the source has is kept as it is. A missing test split is drawn from the training
@@ -61,8 +62,10 @@ def assign(count: int, official: np.ndarray | None, config: DataConfig,
     split = _draw(split, _VALIDATION, share, config.split_seed)
   if not np.any(split == _TRAIN):
     what = 'images' if groups is None else 'subjects'
-    raise ValueError(f'There are too few {what}, {units}, to train on any: give more, or set '
-                     '--config.data.validation_fraction=0 --config.data.test_fraction=0.')
+    raise ValueError(
+      f'There are too few {what}, {units}, to train on any: give more, or set '
+      '--config.data.validation_fraction=0 --config.data.test_fraction=0.'
+    )
   return _limited(split if groups is None else split[groups], config.limit, config.split_seed)
 
 
@@ -100,8 +103,10 @@ def apportion(sizes: list[int], limit: int) -> list[int]:
   """
   least = sum(size > 0 for size in sizes)
   if limit < least:
-    raise ValueError(f'--config.data.limit={limit} is fewer than one image for each split; set '
-                     f'at least --config.data.limit={least}, or 0 for all images.')
+    raise ValueError(
+      f'--config.data.limit={limit} is fewer than one image for each split; set '
+      f'at least --config.data.limit={least}, or 0 for all images.'
+    )
   total = sum(sizes)
   keep = [max(size > 0, limit * size // total) for size in sizes]
   while sum(keep) != limit:  # off by two at most: integers compare exactly where fractions round
@@ -124,8 +129,11 @@ def repeated(split: np.ndarray, digests: list[bytes]) -> list[int]:
     The numbers of such images.
   """
   first = {}
-  return [row for row, (k, digest) in enumerate(zip(split.tolist(), digests, strict=True))
-          if first.setdefault(digest, k) < k]
+  return [
+    row
+    for row, (k, digest) in enumerate(zip(split.tolist(), digests, strict=True))
+    if first.setdefault(digest, k) < k
+  ]
 
 
 def rule(official: np.ndarray | None, config: DataConfig, grouped: bool = False) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import structured_obs
-from structured_obs.train import peers, rendezvous
+from structured_obs.devices import peers, rendezvous
 
 SHOWN = 3  # differences that a message lists
 # In errors of collective operations, of which another process is the cause.

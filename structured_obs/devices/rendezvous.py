@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-from structured_obs.train import peers
+from structured_obs.devices import peers
 
 WAIT = 300.0  # seconds that a process waits for the others to come
 SAY = 10.0  # seconds after which it says whom it waits for
@@ -116,9 +116,7 @@ def _admit(came: dict[int, socket.socket], connection: socket.socket, count: int
   came[number] = _kept(connection)
 
 
-def _join(
-  address: str, target: tuple[str, int], who: str, say: Say, end: float
-) -> socket.socket:
+def _join(address: str, target: tuple[str, int], who: str, say: Say, end: float) -> socket.socket:
   """Another process: returns the connection to process 0 when all are there."""
   remind, last = time.monotonic() + SAY, 'it has not answered'
   while time.monotonic() < end:

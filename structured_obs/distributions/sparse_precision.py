@@ -24,7 +24,7 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, links, option_checks, priors
+from structured_obs.distributions import base, factor_priors, links, option_checks
 from structured_obs.distributions.option_checks import Choice, Range, Scale
 from structured_obs.linalg import grid_regularized, regression, selected_inverse, sparse_triangular
 
@@ -54,7 +54,7 @@ def family(
   min_scale: Scale = 1e-3,
   max_scale: Scale = 10.0,
   initial_scale: Scale = 0.5,
-  prior: priors.Name = 'none',
+  prior: factor_priors.Name = 'none',
   prior_scale: Scale = 1.0,
 ) -> base.Family[SparsePrecision]:
   """Family of Gaussians with a sparse Cholesky factor of the precision.
@@ -106,7 +106,7 @@ def family(
     regularized=regularized,
     innovation_variance=innovation_variance,
   )
-  log_prior = priors.log_prior(prior, prior_scale, initial_scale)
+  log_prior = factor_priors.log_prior(prior, prior_scale, initial_scale)
   return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, log_prior)
 
 

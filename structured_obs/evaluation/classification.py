@@ -11,17 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.evaluation import finite, likelihood, passes, results
-from structured_obs.evaluation.results import Trained
-from structured_obs.models.classifier import Classifier
+from structured_obs.evaluation import finite, likelihood, passes, tables
+from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 Scores = dict[str, np.ndarray]  # [N] each: 'accuracy', 0 or 1, and 'log_prob' of the class, nats
-
-
-def is_classifier(trained: Trained) -> bool:
-  """Returns whether a model predicts classes rather than images."""
-  return isinstance(trained.model, Classifier)
 
 
 def scores(trained: Trained, images: np.ndarray, where: passes.Where = passes.HERE) -> Scores:
@@ -52,17 +46,17 @@ def write_report(trained: Trained, images: Mapping[str, np.ndarray]) -> Path:
       found = scores(trained, images[split])
       accuracy, log_prob = (likelihood.summarize(v) for v in (found['accuracy'], -found['log_prob']))
       count = str(accuracy.num_images)
-      lines.append([split, count, results.cell(accuracy, 4), results.cell(log_prob, 4)])
+      lines.append([split, count, tables.cell(accuracy, 4), tables.cell(log_prob, 4)])
       bad.append(finite.sentences(found, f'{split} images'))
   parts = [
     f'# {trained.name}: a classifier of {trained.spec.source}',
     f'Checkpoint of step {trained.step} of at most {trained.config.train.steps}; '
     f'{len(trained.spec.class_counts)} classes.',
-    results.markdown_table(lines),
+    tables.markdown_table(lines),
     *bad,
     '## What next',
     f'```sh\npython -m launch.evaluate --workdir=RUN --features=classifier:{trained.workdir}\n```',
   ]
   path = Path(trained.workdir) / 'report.md'
-  path.write_text(results.paragraphs(*parts) + '\n')
+  path.write_text(tables.paragraphs(*parts) + '\n')
   return path

@@ -11,9 +11,13 @@ import numpy as np
 
 from structured_obs.data import prepare
 from structured_obs.data.prepare import DataSpec, Prepared
+from structured_obs.devices import mesh
 from structured_obs.evaluation import explanation, passes, report, results, sections
-from structured_obs.evaluation.results import Result, Trained
-from structured_obs.train import extractors, finished, parallel
+from structured_obs.evaluation import features as featuress
+from structured_obs.evaluation.results import Result
+from structured_obs.evaluation.sections import base
+from structured_obs.runs import restore
+from structured_obs.runs.trained import Trained
 
 
 class Request(NamedTuple):
@@ -24,7 +28,7 @@ class Request(NamedTuple):
   num_images: int = 0  # the first so many; 0 for all
   samples: int = 0  # of the importance-weighted bound; 0 for the first run's configuration
   seed: int = 0  # of the dequantisation and the latents
-  features: str = extractors.FORMS[0]  # network that images are compared in; one of these forms
+  features: str = featuress.FORMS[0]  # network that images are compared in; one of these forms
   data: str = ''  # source of other images than the models were trained on, as data.source; '' of those
 
 
@@ -49,7 +53,7 @@ def evaluate(
   """Evaluate runs, differences being from the first one, and write the report.
 
   An evaluation that was interrupted goes on where it was when it is asked for again: see
-  `evaluation.unfinished`. On several hosts it begins anew.
+  `evaluation.resume`. On several hosts it begins anew.
 
   Args:
     workdirs: of the runs, by the names that they have in tables.
@@ -62,10 +66,10 @@ def evaluate(
     ValueError: the runs were not trained on the same data, other data do not fit them, or there is no
       such network of features.
   """
-  opened = [finished.load(path, request.checkpoint, name) for name, path in workdirs.items()]
+  opened = [restore.load(path, request.checkpoint, name) for name, path in workdirs.items()]
   models, own = [trained for trained, _ in opened], opened[0][1]
   results.check_comparable(models[0], models[1:])
-  extractor = extractors.find(request.features, models[0].model.image)
+  extractor = featuress.find(request.features, models[0].model.image)
   data, split = own, request.split
   if request.data:
     data, split = other_data(models[0], request.data, split)
@@ -75,10 +79,10 @@ def evaluate(
   unfinished = Path(directory) / UNFINISHED
   if unfinished.is_dir():
     say(f'Going on with what an interrupted evaluation has kept in {unfinished}, where it is of use.')
-  where = passes.Where(parallel.make_mesh(), unfinished)
+  where = passes.Where(mesh.make_mesh(), unfinished)
   found = _scored(models, images, request, where)
   further = sections.make(
-    sections.Evaluated(
+    base.Evaluated(
       found,
       split,
       images,

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from structured_obs.evaluation import results
+from structured_obs.evaluation import tables
 
 
 class Column(NamedTuple):
@@ -78,7 +78,7 @@ def text(trees: Sequence[Mapping[str, Any]]) -> str:
     header = [table.columns[i].label.format(first=names[0]) for i in kept]
     rows = [[name, *(row[i] for i in kept)] for name, row in zip(names, filled, strict=True)]
     if kept:
-      parts += [f'## {table.heading}', results.markdown_table([['', *header], *rows])]
+      parts += [f'## {table.heading}', tables.markdown_table([['', *header], *rows])]
   spread = (
     f'± is the standard deviation over {len(trees)} seeds.'
     if len(trees) > 1

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from structured_obs.data import images as pixels
+from structured_obs.data import pixels
 from structured_obs.evaluation import likelihood
-from structured_obs.evaluation.results import Result, is_discrete
+from structured_obs.evaluation.results import Result
+from structured_obs.runs.trained import is_discrete
 
 
 def text(results: Sequence[Result]) -> str:

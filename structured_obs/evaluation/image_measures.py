@@ -16,8 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.evaluation import features, image_quality, passes, views
-from structured_obs.evaluation.results import Trained
+from structured_obs.evaluation import passes
+from structured_obs.evaluation.features import extractor as extractors
+from structured_obs.evaluation.figures import views
+from structured_obs.evaluation.metrics import image_errors
+from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 
@@ -46,7 +49,7 @@ class Originals(NamedTuple):
 class Wanted(NamedTuple):
   """What is to be found of a batch; hashable."""
 
-  extractor: features.Extractor  # without its weights
+  extractor: extractors.Extractor  # without its weights
   channels: int  # of an image, without what a model is given about it
   similarity: bool  # whether SSIM is among the scores
   features: bool = True
@@ -61,7 +64,10 @@ def applies(trained: Trained) -> bool:
 
 
 def of_models(
-  models: Sequence[Trained], originals: Originals, extractor: features.Extractor, seed: int = 0,
+  models: Sequence[Trained],
+  originals: Originals,
+  extractor: extractors.Extractor,
+  seed: int = 0,
   where: passes.Where = passes.HERE,
 ) -> dict[str, Measured]:
   """What was found by the models' names, after that of the originals; {} if there is none to tell of.
@@ -90,7 +96,7 @@ def _of_model(
   trained: Trained,
   images: np.ndarray,
   originals: Originals | None,
-  extractor: features.Extractor,
+  extractor: extractors.Extractor,
   seed: int,
   where: passes.Where,
 ) -> tuple[Measured, Measured | None]:
@@ -104,7 +110,7 @@ def _of_model(
   if originals is not None and len(originals.others) >= min(len(images), LIMIT):
     behind = originals.others
   wanted = Wanted(
-    extractor.static, channels, image_quality.has_structural_similarity(),
+    extractor.static, channels, image_errors.has_structural_similarity(),
     originals=originals is not None, others=0 if behind is None else behind.shape[-1],
   )  # fmt: skip
   found = []
@@ -149,13 +155,13 @@ def _measure(job: passes.Pass, weights: Any, keys: Array, x: Array) -> dict[str,
   params = model.apply(variables, None, x, method='reconstruct')
   mean = clipped(jax.vmap(model.family.mean)(params))
   scores = {
-    'psnr_db': image_quality.peak_signal_to_noise(mean, true),
-    'laplacian_variance': image_quality.laplacian_variance(mean),
+    'psnr_db': image_errors.peak_signal_to_noise(mean, true),
+    'laplacian_variance': image_errors.laplacian_variance(mean),
   }
   if wanted.similarity:
-    scores['ssim'] = image_quality.structural_similarity(mean, true)
+    scores['ssim'] = image_errors.structural_similarity(mean, true)
   if extractor.maps is not None:
-    found = features.perceptual_distance(extractor, weights['features'], mean, true)
+    found = extractors.perceptual_distance(extractor, weights['features'], mean, true)
     scores['perceptual_distance'] = found
   images = {KINDS[0]: mean}
   if model.has_prior and wanted.features:
@@ -163,7 +169,7 @@ def _measure(job: passes.Pass, weights: Any, keys: Array, x: Array) -> dict[str,
   told = {'scores': scores, 'features': _features(wanted, weights, images), 'images': images}
   if wanted.originals:
     known = {ORIGINAL: true} | ({OTHERS: others[..., : wanted.channels]} if wanted.others else {})
-    sharpness = {'laplacian_variance': image_quality.laplacian_variance(true)}
+    sharpness = {'laplacian_variance': image_errors.laplacian_variance(true)}
     told['originals'] = {'scores': sharpness, 'features': _features(wanted, weights, known)}
   return told
 
@@ -172,7 +178,7 @@ def _features(wanted: Wanted, weights: Any, images: dict[str, Array]) -> dict[st
   """Features by kind of images, where they are wanted."""
   if not wanted.features:
     return {}
-  return {kind: features.rows(wanted.extractor, weights['features'], x) for kind, x in images.items()}
+  return {kind: extractors.rows(wanted.extractor, weights['features'], x) for kind, x in images.items()}
 
 
 def generate(model: Any, variables: Any, keys: Array) -> tuple[Array, Array]:

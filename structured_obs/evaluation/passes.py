@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from structured_obs.data import images as pixels
-from structured_obs.evaluation import unfinished
+from structured_obs.data import pixels
+from structured_obs.evaluation import resume
 
 Array = jax.Array
 AXIS = 'batch'
@@ -86,8 +86,8 @@ def over_images(
   def program(*arguments: Any) -> Any:
     return keep(_measure_local(measured, *arguments))
 
-  work = unfinished.work(where.keep, measured.measure.__name__, program, one, images)
-  parts, done = unfinished.load(work)
+  work = resume.work(where.keep, measured.measure.__name__, program, one, images)
+  parts, done = resume.load(work)
   variables, key = jax.device_put((variables, key), NamedSharding(mesh, PartitionSpec()))
   begun = saved = time.monotonic()
   for first in range(done, count, batch_size):
@@ -98,8 +98,8 @@ def over_images(
     parts.append(jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(keep(found))))
     # A pass that has ended is kept as a whole, unless it was short.
     since = begun if first + batch_size >= count else saved
-    if time.monotonic() - since >= unfinished.SECONDS:
-      unfinished.save(work, parts)
+    if time.monotonic() - since >= resume.SECONDS:
+      resume.save(work, parts)
       saved = time.monotonic()
   return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
 

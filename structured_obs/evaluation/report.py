@@ -9,10 +9,13 @@ import jax
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.evaluation import explanation, pictures, results, stability, views
-from structured_obs.evaluation.results import Result, Trained
-from structured_obs.evaluation.sections import Section
+from structured_obs.evaluation import explanation, results, tables
+from structured_obs.evaluation.figures import supn, views
+from structured_obs.evaluation.metrics import variance_inflation
+from structured_obs.evaluation.results import Result
+from structured_obs.evaluation.sections.base import Section
 from structured_obs.models import vae
+from structured_obs.runs.trained import Trained
 
 Images = Mapping[str, np.ndarray]  # split -> uint8 [N, H, W, C]
 
@@ -85,11 +88,11 @@ def write_evaluation(
   for section in sections:
     tree[section.name] = section.tree
     arrays |= section.arrays
-  (directory / 'evaluation.json').write_text(results.strict_json({**about, **tree}))
+  (directory / 'evaluation.json').write_text(tables.strict_json({**about, **tree}))
   np.savez_compressed(directory / 'per_image.npz', **arrays)  # type: ignore[arg-type]
   models = [result.trained for result in found]
   picture = comparison_picture(directory / 'figures' / 'samples.png', models, images)
-  further = pictures.write(directory / 'figures', models, images)
+  further = supn.write(directory / 'figures', models, images)
   for section in sections:
     further |= section.draw(directory / 'figures') if section.draw else {}
   named = ', '.join(f'`{trained.workdir}` (step {trained.step})' for trained in models)
@@ -122,9 +125,7 @@ def comparison_picture(
   rows = [plotting.Row('original', views.observed(models[0].model, x))]
   for trained in models:
     request = views.Request(views.center(trained.model), samples, components=0)
-    found = views.of_reconstructions(
-      trained.model, trained.variables, x, jax.random.key(seed), request
-    )
+    found = views.of_reconstructions(trained.model, trained.variables, x, jax.random.key(seed), request)
     rows.append(plotting.Row(f'{trained.name}\nmean', found.mean))
     for i, sample in enumerate(found.samples, 1):
       rows.append(plotting.Row(f'{trained.name}\nsample {i}', sample))
@@ -157,44 +158,48 @@ def _scores(trained: Trained, images: Images) -> str:
       scored, count = [found], len(found.scores.elbo)
       kind = 'all' if count == len(images[split]) else 'the first'
       texts += [f'## On {kind} {count} {split} images', results.comparison_table(scored)]
-  return results.paragraphs(*texts, explanation.text(scored)) if scored else ''
+  return tables.paragraphs(*texts, explanation.text(scored)) if scored else ''
 
 
 def _stability(trained: Trained, images: Images) -> str:
   """What is known of the covariance's stability; '' for a family in which it cannot explode."""
   shown = images['validation'] if len(images['validation']) else images['test']
   levels, threshold = trained.spec.levels, trained.config.eval.inflation_threshold
-  found = stability.variance_inflation(trained.model, trained.variables, shown, levels)
+  found = variance_inflation.variance_inflation(trained.model, trained.variables, shown, levels)
   if found is None:
     return ''
   text = (
     'Largest marginal variance over the largest variance of a pixel given those generated before it, '
     f'in {len(found)} images: median {np.median(found):.3g}, largest {np.max(found):.3g}.'
   )
-  return '\n\n'.join(['## Stability', text, stability.warning(found, threshold)]).strip()
+  return '\n\n'.join(['## Stability', text, variance_inflation.warning(found, threshold)]).strip()
 
 
 def _commands(trained: Trained, command: str) -> str:
-  return '\n'.join([
-    '## What next',
-    '```sh',
-    f'{command}  # resumes the training',
-    f'python -m launch.evaluate --workdir={trained.workdir}',
-    f'python -m launch.sample --workdir={trained.workdir}',
-    '```',
-  ])
+  return '\n'.join(
+    [
+      '## What next',
+      '```sh',
+      f'{command}  # resumes the training',
+      f'python -m launch.evaluate --workdir={trained.workdir}',
+      f'python -m launch.sample --workdir={trained.workdir}',
+      '```',
+    ]
+  )
 
 
 def _data(trained: Trained) -> str:
   spec = trained.spec
   counts = ', '.join(f'{count:,} {split}' for split, count in spec.counts.items())
-  return '\n'.join([
-    '## Data',
-    f'- {spec.source} ({spec.version}): {counts}; {spec.split_rule}',
-    f'- {spec.height} x {spec.width} x {spec.channels} '
-    + (f'pixels of {spec.levels} levels' if spec.levels else 'real numbers, with their means'),
-    f'- SHA-256 of the pixels `{spec.sha256}`',
-  ])
+  return '\n'.join(
+    [
+      '## Data',
+      f'- {spec.source} ({spec.version}): {counts}; {spec.split_rule}',
+      f'- {spec.height} x {spec.width} x {spec.channels} '
+      + (f'pixels of {spec.levels} levels' if spec.levels else 'real numbers, with their means'),
+      f'- SHA-256 of the pixels `{spec.sha256}`',
+    ]
+  )
 
 
 def _config(trained: Trained) -> str:
@@ -210,5 +215,5 @@ def _figure_text(title: str, path: Path, directory: Path) -> str:
 
 
 def _write(path: Path, parts: Sequence[str]) -> Path:
-  path.write_text(results.paragraphs(*parts) + '\n')
+  path.write_text(tables.paragraphs(*parts) + '\n')
   return path

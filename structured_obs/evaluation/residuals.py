@@ -1,7 +1,7 @@
 """What is measured of residuals x - mean of p(x|z), z the mean of q(z|x): one compiled program for all.
 
   checks     of predicted distributions, see `predictive_checks`; the slow part
-  lags       products of pixels at each lag, of residuals and of whitened ones, see `whiteness`
+  lags       products of pixels at each lag, of residuals and of whitened ones, see `autocorrelation`
   distance   squared Mahalanobis distance per dimension, which a recalibration is made of
 
 Each pass wants one of them, on images of its own; the others cost a little time or none. Where images
@@ -22,11 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.distributions import gaussian
-from structured_obs.evaluation import passes, predictive_checks, recalibration, whiteness
-from structured_obs.evaluation.predictive_checks import Checks
-from structured_obs.evaluation.recalibration import Recalibration
-from structured_obs.evaluation.results import Result, Trained
-from structured_obs.evaluation.whiteness import Whiteness
+from structured_obs.evaluation import passes
+from structured_obs.evaluation.metrics import autocorrelation, predictive_checks, temperature
+from structured_obs.evaluation.metrics.autocorrelation import Whiteness
+from structured_obs.evaluation.metrics.predictive_checks import Checks
+from structured_obs.evaluation.metrics.temperature import Recalibration
+from structured_obs.evaluation.results import Result
+from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 
@@ -75,10 +77,10 @@ def whitenesses(
   made: dict[str, Whiteness] = {}
   for trained in models:
     if trained.model.family.gaussian is not None:
-      shown = images[: whiteness.SCORED]
+      shown = images[: autocorrelation.SCORED]
       residual, white = _measured('lags', trained, shown, seed, where)
-      made.setdefault(whiteness.RESIDUAL, whiteness.summarize(residual))
-      made[trained.name] = whiteness.summarize(white)
+      made.setdefault(autocorrelation.RESIDUAL, autocorrelation.summarize(residual))
+      made[trained.name] = autocorrelation.summarize(white)
   return made
 
 
@@ -96,13 +98,11 @@ def recalibrations(
   for result in found:
     if result.trained.model.family.gaussian is not None and len(images):
       distance = _measured('distance', result.trained, images, 0, where)
-      made[result.trained.name] = recalibration.recalibrate(distance, result.scores, result.num_dims)
+      made[result.trained.name] = temperature.recalibrate(distance, result.scores, result.num_dims)
   return made
 
 
-def _measured(
-  part: str, trained: Trained, images: np.ndarray, seed: int, where: passes.Where
-) -> Any:
+def _measured(part: str, trained: Trained, images: np.ndarray, seed: int, where: passes.Where) -> Any:
   """One part of what `_measure` finds, of all images."""
   batch = max(1, min(BATCH, MATRICES // trained.model.image.size**2))
   can = Can(True, trained.model.family.gaussian is not None)
@@ -117,15 +117,13 @@ def _measured(
   return passes.over_images(job, weights, images, jax.random.key(seed), where, keep)
 
 
-def _measure(
-  job: passes.Pass, weights: Mapping[str, Any], keys: Array, x: Array
-) -> dict[str, Any]:
+def _measure(job: passes.Pass, weights: Mapping[str, Any], keys: Array, x: Array) -> dict[str, Any]:
   """What the program can find of a batch x [B, H, W, C]; checks are 0 unless `weights` ask for them."""
   model, can, made = job.model, job.options, {}
   params = model.apply(weights['model'], None, x, method='reconstruct')
   x = x[..., : model.image.channels]
   if can.residuals:
-    made['lags'] = jax.vmap(functools.partial(whiteness.lags, model.family))(params, x)
+    made['lags'] = jax.vmap(functools.partial(autocorrelation.lags, model.family))(params, x)
     distance = jax.vmap(functools.partial(gaussian.mahalanobis, model.family))(params, x)
     made['distance'] = distance / math.prod(x.shape[1:])
   if can.checks:

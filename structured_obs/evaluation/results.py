@@ -3,32 +3,21 @@
 Letters: N images; D = H W C.
 """
 
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from structured_obs.config import Config
-from structured_obs.data import images as pixels
+from structured_obs.data import pixels
 from structured_obs.data.prepare import DataSpec
-from structured_obs.evaluation import calibration, finite, likelihood, passes
+from structured_obs.evaluation import finite, likelihood, passes, tables
+from structured_obs.evaluation.metrics import calibration
 from structured_obs.models import vae
 from structured_obs.objectives import bounds
-
-
-class Trained(NamedTuple):
-  """A trained model and what it was trained on."""
-
-  name: str  # in tables
-  workdir: str
-  config: Config
-  spec: DataSpec
-  model: Any
-  variables: dict[str, Any]
-  step: int
+from structured_obs.runs import trained as opened
+from structured_obs.runs.trained import Trained
 
 
 class Result(NamedTuple):
@@ -57,8 +46,11 @@ class _Quantity(NamedTuple):
 
 
 def evaluate(
-  trained: Trained, images: np.ndarray, settings: likelihood.Settings,
-  where: passes.Where = passes.HERE, seed: int = 0,
+  trained: Trained,
+  images: np.ndarray,
+  settings: likelihood.Settings,
+  where: passes.Where = passes.HERE,
+  seed: int = 0,
 ) -> Result:
   """Scores uint8 images [N, H, W, C]. One seed gives every model the same dequantised images."""
   key = jax.random.key(seed)
@@ -77,11 +69,6 @@ def settings_of(config: Config, spec: DataSpec, samples: int = 0) -> likelihood.
   )
 
 
-def is_discrete(trained: Trained) -> bool:
-  """Returns whether the model is discrete: probabilities of gray levels rather than densities."""
-  return trained.model.family.levels > 0
-
-
 def check_comparable(first: Trained, others: Sequence[Trained]) -> None:
   """Raises ValueError unless all were trained on the same data, dequantised alike.
 
@@ -93,7 +80,7 @@ def check_comparable(first: Trained, others: Sequence[Trained]) -> None:
         f'{other.workdir} was trained on other images than {first.workdir} ({_images(other)}, '
         f'{_images(first)}; by their SHA-256), so their likelihoods cannot be compared.'
       )
-    coded = {one.config.objective.dequantize or is_discrete(one) for one in (first, other)}
+    coded = {one.config.objective.dequantize or opened.is_discrete(one) for one in (first, other)}
     if len(coded) > 1:
       raise ValueError(
         f'{other.workdir} and {first.workdir} differ in --config.objective.dequantize, so their '
@@ -118,11 +105,11 @@ def comparison_table(results: Sequence[Result]) -> str:
   lines = [header]
   for q in _quantities(results):
     cells = [
-      cell(likelihood.summarize(q.values(result)), q.decimals) if _has(result, q) else ''
+      tables.cell(likelihood.summarize(q.values(result)), q.decimals) if _has(result, q) else ''
       for result in results
     ]
     cells += [
-      cell(likelihood.paired_difference(q.values(other), q.values(first)), q.decimals)
+      tables.cell(likelihood.paired_difference(q.values(other), q.values(first)), q.decimals)
       if _comparable(other, first, q)
       else ''
       for other in others
@@ -131,7 +118,7 @@ def comparison_table(results: Sequence[Result]) -> str:
   if any(found := [_calibration(result) for result in results]):
     spreads = [f'{one.spread:.3f}' if one else '' for one in found]
     lines.append(['its spread, sd(q) / sqrt(2 D)', *spreads, *('' for _ in others)])
-  return paragraphs(markdown_table(lines), _not_finite(results))
+  return tables.paragraphs(tables.markdown_table(lines), _not_finite(results))
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -163,31 +150,6 @@ def per_image(results: Sequence[Result]) -> dict[str, np.ndarray]:
   }
 
 
-def strict_json(tree: Any) -> str:
-  """JSON text in which a number that is not finite is null, as the standard demands."""
-  return json.dumps(_strict(tree), indent=2, allow_nan=False) + '\n'
-
-
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-  """Markdown of a header and rows of cells, with columns aligned: names left, numbers right."""
-  widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-
-  def text(line: Sequence[str]) -> str:
-    cells = [
-      cell.rjust(width) if i else cell.ljust(width)
-      for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-    ]
-    return f'| {" | ".join(cells)} |'
-
-  rule = [('-' * width) if not i else '-' * (width - 1) + ':' for i, width in enumerate(widths)]
-  return '\n'.join([text(lines[0]), text(rule), *(text(line) for line in lines[1:])])
-
-
-def paragraphs(*parts: str) -> str:
-  """Joins the parts of a Markdown text, leaving out empty ones."""
-  return '\n\n'.join(part for part in parts if part)
-
-
 def _not_finite(results: Sequence[Result]) -> str:
   pairs = [(result, q) for q in _quantities(results) for result in results if _has(result, q)]
   return finite.sentences({f'{one.trained.name}: {q.label}': q.values(one) for one, q in pairs})
@@ -205,7 +167,10 @@ def _quantities(results: Sequence[Result]) -> list[_Quantity]:
     *(quantity._replace(of_prior=True) for quantity in bounds_of_prior),
     _Quantity('reconstruction_nats', density, lambda r: -r.scores.log_prob, 2, is_density=True),
     _Quantity(
-      'mahalanobis_per_dim', 'squared Mahalanobis distance q / D', lambda r: r.scores.mahalanobis, 3,
+      'mahalanobis_per_dim',
+      'squared Mahalanobis distance q / D',
+      lambda r: r.scores.mahalanobis,
+      3,
       of_gaussian=True,
     ),
   ]
@@ -222,7 +187,7 @@ def _has(result: Result, quantity: _Quantity) -> bool:
 
 def _comparable(first: Result, other: Result, quantity: _Quantity) -> bool:
   """Whether both have a quantity, and mean the same by it."""
-  alike = is_discrete(first.trained) == is_discrete(other.trained)
+  alike = opened.is_discrete(first.trained) == opened.is_discrete(other.trained)
   return _has(first, quantity) and _has(other, quantity) and (alike or not quantity.is_density)
 
 
@@ -253,7 +218,7 @@ def _latent_quantities(results: Sequence[Result]) -> list[_Quantity]:
 
 def bits(result: Result, log_prob: np.ndarray) -> np.ndarray:
   """Bits per dimension [N] of log densities, or of log probabilities of images of levels, in nats."""
-  width = 1.0 if is_discrete(result.trained) else pixels.bin_width(result.settings.levels)
+  width = 1.0 if opened.is_discrete(result.trained) else pixels.bin_width(result.settings.levels)
   return np.asarray(bounds.bits_per_dim(log_prob, result.num_dims, width))  # type: ignore[arg-type]
 
 
@@ -274,27 +239,7 @@ def _model_json(result: Result, quantities: Sequence[_Quantity]) -> dict[str, An
     'parameters': vae.num_parameters(trained.variables),
     'dequantize': result.settings.dequantize,
     'scores': {
-      q.name: likelihood.summarize(q.values(result))._asdict()
-      for q in quantities
-      if _has(result, q)
+      q.name: likelihood.summarize(q.values(result))._asdict() for q in quantities if _has(result, q)
     },
     'calibration': found._asdict() if found else None,
   }
-
-
-def cell(summary: likelihood.Summary, decimals: int, factor: float = 1.0) -> str:
-  """Returns a mean and its standard error, times a factor, as text; 'nan' for a mean that is NaN."""
-  if math.isnan(summary.mean):
-    return 'nan'
-  mean, error = factor * summary.mean, factor * summary.standard_error
-  return f'{round(mean, decimals) + 0:.{decimals}f} ± {error:.{decimals}f}'  # never -0.00
-
-
-def _strict(value: Any) -> Any:
-  if isinstance(value, Mapping):
-    return {str(key): _strict(item) for key, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_strict(item) for item in value]
-  if isinstance(value, (np.generic, np.ndarray)):
-    return _strict(value.tolist())
-  return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -91,9 +91,7 @@ def _directory(kept: Work) -> Path | None:
   return kept.directory if jax.process_count() == 1 else None
 
 
-def _identity(
-  program: Callable[..., Any], one: Sequence[Any], images: np.ndarray
-) -> tuple[str, Any]:
+def _identity(program: Callable[..., Any], one: Sequence[Any], images: np.ndarray) -> tuple[str, Any]:
   jaxpr, shapes = jax.make_jaxpr(program, return_shape=True)(*one)
   versions = [importlib.metadata.version(name) for name in ('jax', 'jaxlib')]
   # Functions are printed with their addresses, which another process has elsewhere.

@@ -17,7 +17,7 @@ import jax
 
 from structured_obs.distributions import base
 from structured_obs.models import observation, vae
-from structured_obs.models.architectures import ARCHITECTURES
+from structured_obs.models.networks import ARCHITECTURES
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array

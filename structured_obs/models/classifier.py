@@ -2,7 +2,7 @@
 
 It is no model of images: what it is trained on is log p(y|x), y being the class that travels behind an
 image's channels. Images of one data set are compared in the features before its last layer, which know
-what matters in these images; `train/extractors.py` makes an extractor of a run.
+what matters in these images; `evaluation.features` makes an extractor of a run.
 
 Letters: B batch; H W C image height, width, channels; K classes; F features; h w height and width at a
 resolution.
@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import classes, convolutions, layers, vae
+from structured_obs.models import classes, vae
+from structured_obs.models.networks import convolutions, layers
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array

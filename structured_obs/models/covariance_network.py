@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import convolutions, layers, observation
-from structured_obs.models.heads import Heads
+from structured_obs.models import observation
+from structured_obs.models.networks import convolutions, layers
+from structured_obs.models.networks.heads import Heads
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array

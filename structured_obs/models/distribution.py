@@ -102,9 +102,7 @@ class Distribution(nn.Module):
   def _from_outputs(self, decoder: Any) -> Any:
     decoders = observation.Decoders(decoder)
     z = jnp.zeros((1, 0), jnp.float32)
-    predicted = observation.predict(
-      self.family, self.options, decoders, self.log_scale, z, train=False
-    )
+    predicted = observation.predict(self.family, self.options, decoders, self.log_scale, z, train=False)
     return jax.tree.map(lambda leaf: leaf[0], predicted.params)
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, gaussian
-from structured_obs.models.kernel_generator import KernelGenerator
+from structured_obs.models.networks.kernel_generator import KernelGenerator
 from structured_obs.models.optimal_scale import OptimalScale
 from structured_obs.objectives.terms import Images
 
@@ -103,9 +103,7 @@ def scale_parameter(module: nn.Module, options: Options) -> Array | None:
   return module.param('log_scale', nn.initializers.zeros, (), jnp.float32)
 
 
-def optimal_scale(
-  family: base.Family, options: Options, axis_name: str | None
-) -> OptimalScale | None:
+def optimal_scale(family: base.Family, options: Options, axis_name: str | None) -> OptimalScale | None:
   """The module that sets the scale of all covariances; None without one."""
   return OptimalScale(family, axis_name) if options.optimal_scale else None
 

@@ -29,8 +29,9 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from structured_obs.distributions import base, diagonal
-from structured_obs.models import compression, dense, dense_blocks, priors, stages, vae
-from structured_obs.models.sr_vae_networks import Options, XDecoder, YDecoder, ZNetwork
+from structured_obs.models import compression, intermediate_images, latent_priors, vae
+from structured_obs.models.networks import dense_blocks, dense_net
+from structured_obs.models.networks.sr_vae_networks import Options, XDecoder, YDecoder, ZNetwork
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
@@ -66,17 +67,17 @@ class SrVAE(nn.Module):
     super().__post_init__()
 
   def setup(self) -> None:
-    options, grid = self.options, dense.latent_shape(self.image, self.latents)
+    options, grid = self.options, dense_net.latent_shape(self.image, self.latents)
     self.compression = make_compression(self.family, options)
     self.small = compression.compressed_shape(self.compression, self.image)
     levels, width = _halvings(self.small, self.image), 2 * self.latents
-    kind = dense.settings(self.dtype)
-    self.u_prior = priors.make(self.prior, grid, self.prior_options, self.dtype)
+    kind = dense_net.settings(self.dtype)
+    self.u_prior = latent_priors.make(self.prior, grid, self.prior_options, self.dtype)
     self.y_encoder = dense_blocks.DenseEncoder(
       width, options.y_encoder_growth, options.y_encoder_depth, levels, **kind
     )
     self.x_encoder = dense_blocks.DenseEncoder(
-      width, options.x_encoder_growth, options.x_encoder_depth, dense.HALVINGS, **kind
+      width, options.x_encoder_growth, options.x_encoder_depth, dense_net.HALVINGS, **kind
     )
     self.z_network = ZNetwork(self.latents, levels, options, self.dtype)
     self.y_decoder = YDecoder(self.family.outputs(self.small), levels, options, self.dtype)
@@ -189,16 +190,16 @@ class SrVAE(nn.Module):
     return self._tell(y, _draw(z_keys, self.predict_z(y, u)))
 
   def _tell(self, y: Array, z: Array) -> Any:
-    stages.show(self, 'y', y)
+    intermediate_images.show(self, 'y', y)
     return self.decode_x(y, z)
 
 
 def check(model: SrVAE) -> None:
   """Raise ValueError, naming what cannot be, where the model cannot be made for its images."""
-  grid = dense.latent_shape(model.image, model.latents)
+  grid = dense_net.latent_shape(model.image, model.latents)
   small = compression.compressed_shape(make_compression(model.family, model.options), model.image)
-  priors.make(model.prior, grid, model.prior_options)
-  doublings = {'x_decoder_growth': dense.HALVINGS, 'y_decoder_growth': _halvings(small, model.image)}
+  latent_priors.make(model.prior, grid, model.prior_options)
+  doublings = {'x_decoder_growth': dense_net.HALVINGS, 'y_decoder_growth': _halvings(small, model.image)}
   for name, number in doublings.items():
     growth = getattr(model.options, name)
     if growth >> max(0, number - 1) < 1:
@@ -219,9 +220,10 @@ def make_compression(family: base.Family, options: Options) -> compression.Compr
       'An srVAE needs a family of gray levels, discretized_logistic_mixture: a compressed image is '
       'discrete, and a density of it would be no bound on anything.'
     )
-  if options.compression == 'downscale' and options.factor not in (2, dense.REDUCTION):
+  if options.compression == 'downscale' and options.factor not in (2, dense_net.REDUCTION):
     raise ValueError(
-      f"--config.model.options.factor must be 2 or {dense.REDUCTION}, since latents have a quarter of "
+      f"--config.model.options.factor must be 2 or {dense_net.REDUCTION}, since latents have a quarter "
+      "of "
       f"the image's sides and y must not have less, but is {options.factor}."
     )
   return compression.make(family.levels, options.compression, options.factor, options.method)
@@ -229,7 +231,7 @@ def make_compression(family: base.Family, options: Options) -> compression.Compr
 
 def _halvings(small: base.ImageShape, image: base.ImageShape) -> int:
   """How often y is halved to the size of the latents."""
-  return (dense.REDUCTION * small.height // image.height).bit_length() - 1
+  return (dense_net.REDUCTION * small.height // image.height).bit_length() - 1
 
 
 def _gaussian(outputs: Array) -> diagonal.Diagonal:

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from structured_obs.distributions import base, diagonal
-from structured_obs.models import classes, observation, priors
-from structured_obs.models.architectures import ARCHITECTURES
+from structured_obs.models import classes, latent_priors, observation
+from structured_obs.models.networks import ARCHITECTURES
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
@@ -46,7 +46,7 @@ class VAE(nn.Module):
   architecture: str = 'mirror'  # of `architectures.ARCHITECTURES`
   label_classes: classes.Classes | None = None  # where images come with their class
   dtype: Any = None  # of the networks' products, but the last ones; None: that of the images
-  prior: str = priors.STANDARD  # of `priors.PRIORS`
+  prior: str = latent_priors.STANDARD  # of `priors.PRIORS`
   prior_options: Mapping[str, Any] = FrozenDict()
   has_prior: ClassVar[bool] = True
 
@@ -63,7 +63,7 @@ class VAE(nn.Module):
       'dtype': self.dtype,
     }
     architecture = ARCHITECTURES[self.architecture]
-    self.latent_prior = priors.make(self.prior, self.latent_shape, self.prior_options, self.dtype)
+    self.latent_prior = latent_priors.make(self.prior, self.latent_shape, self.prior_options, self.dtype)
     self.encoder = architecture.encoder(outputs=2 * self.latents, **shared)
     self.decoder, self.covariance_decoder, self.kernel_generator = observation.make_decoders(
       self.family, self.image, self.options, functools.partial(architecture.decoder, **shared)
@@ -82,7 +82,7 @@ class VAE(nn.Module):
   @property
   def data_dependent(self) -> bool:
     """Whether `init` needs a real batch, of at least two images."""
-    of_prior = priors.data_dependent(self.prior, self.latent_shape)
+    of_prior = latent_priors.data_dependent(self.prior, self.latent_shape)
     return of_prior or ARCHITECTURES[self.architecture].data_dependent
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
@@ -103,7 +103,7 @@ class VAE(nn.Module):
     x = x[..., : self.image.channels]
     params = self._scaled(predicted.params, x if train else None)
     log_p, log_q = self.latent_prior.log_prob(z, train), jax.vmap(diagonal.log_prob)(posterior, z)
-    kl = _standard_kl(posterior) if self.prior == priors.STANDARD else log_q - log_p
+    kl = _standard_kl(posterior) if self.prior == latent_priors.STANDARD else log_q - log_p
     return Terms(
       log_p={
         'x': jax.vmap(self.family.log_prob)(params, x),

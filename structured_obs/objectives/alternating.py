@@ -10,7 +10,7 @@ pixels to be independent while the kernel network learns already.
 Letters: B batch; H W C image height, width, channels; k size of a kernel.
 
 Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023,
-equations 9, 11 and 12. Its kernel network has its own optimizer here too: `train.optimizers`.
+equations 9, 11 and 12. Its kernel network has its own optimizer here too: `runs.optimizers`.
 """
 
 import math

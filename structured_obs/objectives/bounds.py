@@ -93,7 +93,7 @@ def _relative_weights(log_weights: Array) -> Array:
 def bits_per_dim(log_prob: Array, num_dims: int, width: float) -> Array:
   """Bits per dimension of images on a grid, from a log density of their dequantised version.
 
-  With uniform noise of one bin's width added to the images (`data.images.dequantize`), the mean of the
+  With uniform noise of one bin's width added to the images (`data.pixels.dequantize`), the mean of the
   result is an upper bound on the code length of the discrete images. Without the noise it is no bound
   on anything: a density on a grid can be as large as one likes.
 

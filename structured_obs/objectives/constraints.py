@@ -60,9 +60,7 @@ def initial_multipliers(constraints: Mapping[str, Constraint]) -> dict[str, Arra
   return {name: jnp.zeros((), jnp.float32) for name in constraints}
 
 
-def violations(
-  constraints: Mapping[str, Constraint], stats: Mapping[str, Array]
-) -> dict[str, Array]:
+def violations(constraints: Mapping[str, Constraint], stats: Mapping[str, Array]) -> dict[str, Array]:
   """How far the mean of each statistic [B] lies beyond its bound; negative where it keeps it. [] each.
 
   Raises:

@@ -70,15 +70,13 @@ def signals(path: str | Path, curves: Mapping[str, np.ndarray]) -> Path:
   return figures.save(figure, path)
 
 
-def quantile_quantile(
-  path: str | Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]
-) -> Path:
+def quantile_quantile(path: str | Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Path:
   """Draws found against expected quantiles of squared Mahalanobis distances per dimension.
 
   Args:
     path: of the PNG file; its directory is made.
     curves: by the model's name, the expected and the found quantiles, see
-      `evaluation.calibration.quantiles`.
+      `evaluation.metrics.calibration.quantiles`.
   """
   legend = 0.1 + 0.15 * (1 + len(curves))  # inches, below the axes: beside the points is no safe place
   figure = figures.make((3.6, 3.4 + legend))
@@ -128,9 +126,7 @@ def uniformity(path: str | Path, histograms: Mapping[str, np.ndarray]) -> Path:
   return figures.save(figure, path)
 
 
-def _series(
-  records: Sequence[Mapping[str, Any]], kind: str, name: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _series(records: Sequence[Mapping[str, Any]], kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:
   """Steps and values of one metric, where it is a number."""
   found = [
     (record['step'], record[name])

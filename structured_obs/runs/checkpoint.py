@@ -22,10 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from structured_obs.train import distributed, quiet
-from structured_obs.train.state import TrainState
+from structured_obs.devices import hosts
+from structured_obs.runs import quiet
+from structured_obs.runs.state import TrainState
 
 Json = dict[str, Any]
+CHECKPOINTS = 'checkpoints'  # in a workdir: the latest ones
+BEST = 'best'  # in a workdir: the one of the best validation ELBO
+FLAGS = {'latest': CHECKPOINTS, 'best': BEST}  # what --checkpoint calls them
 PyTree = Any
 Value = TypeVar('Value')
 SHOWN = 3  # differences that a message lists
@@ -96,7 +100,7 @@ def save(directory: Path, state: TrainState, metadata: Json, keep: int) -> None:
   with _writing(path), quiet.orbax():
     ocp.save(str(path), state, custom_metadata={**about, CHECKSUM: checksum(about)})
   others = [other for other in entries(directory) if other != step]
-  for other in others[: max(len(others) - keep + 1, 0)] if distributed.primary() else ():
+  for other in others[: max(len(others) - keep + 1, 0)] if hosts.primary() else ():
     shutil.rmtree(path.parent / str(other), ignore_errors=True)
 
 
@@ -110,10 +114,10 @@ def move_aside(directory: Path, step: int, reason: str = 'damaged') -> Path:
   """
   names = [f'{reason}-{step}', *(f'{reason}-{step}-{number}' for number in range(2, 1000))]
   target = next(path for path in map(Path(directory).joinpath, names) if not os.path.lexists(path))
-  distributed.barrier(f'{target} is free')  # nobody looks after the first has renamed
-  if distributed.primary():
+  hosts.barrier(f'{target} is free')  # nobody looks after the first has renamed
+  if hosts.primary():
     os.rename(Path(directory) / str(step), target)
-  distributed.barrier(f'{target} is taken')
+  hosts.barrier(f'{target} is taken')
   return target
 
 
@@ -258,7 +262,7 @@ def _writing(path: Path) -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    if distributed.primary():
+    if hosts.primary():
       for half in path.parent.glob(f'{path.name}{TEMPORARY}*'):
         shutil.rmtree(half, ignore_errors=True)
     found = re.search(r"os_error_code='(\d+)'", str(error))

@@ -1,7 +1,8 @@
 """What the optimizer and the cutting of a batch can do, checked before anything starts."""
 
+from structured_obs import names
 from structured_obs.config import Config
-from structured_obs.train import kinds, names, optimizers, schedule
+from structured_obs.runs import kinds, optimizers, schedule
 
 
 def check(config: Config) -> None:

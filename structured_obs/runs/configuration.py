@@ -3,11 +3,13 @@
 import dataclasses
 from typing import Any
 
-from structured_obs import distributions
+from structured_obs import distributions, names
 from structured_obs.config import Config
-from structured_obs.models import architectures, covariance_network, priors
+from structured_obs.data import pipeline
+from structured_obs.devices import mapping
+from structured_obs.models import covariance_network, latent_priors, networks
 from structured_obs.objectives import alternating, reconstruction
-from structured_obs.train import checks, feed, fields, kinds, names, parallel, schedule
+from structured_obs.runs import checks, fields, kinds, schedule
 
 NORMS = ('none', 'group', 'batch')
 PAPER_LOSS = 'paper_loss'  # objective.reconstruction of Blur-VAE as published
@@ -35,12 +37,12 @@ def check(config: Config) -> None:
   """Raises a ValueError that names the first field whose value is invalid."""
   fields.check(config)
   _check_likelihood(config)
-  names.check('train.mapping', config.train.mapping, parallel.MAPPINGS)
+  names.check('train.mapping', config.train.mapping, mapping.MAPPINGS)
   names.check('model.kind', config.model.kind, kinds.KINDS)
   checks.check(config)
   _check_model(config)
   names.check('model.norm', config.model.norm, NORMS)
-  names.check('data.residency', config.data.residency, feed.RESIDENCIES)
+  names.check('data.residency', config.data.residency, pipeline.RESIDENCIES)
   known = ('', PAPER_LOSS, *reconstruction.LOSSES)
   names.check('objective.reconstruction', config.objective.reconstruction, known)
   boundaries = alternating.BOUNDARIES
@@ -70,7 +72,7 @@ def _check_model(config: Config) -> None:
       '--config.model.covariance_layers and --config.model.covariance_sees_mean are of a decoder that '
       'the covariance has to itself; give its channels in --config.model.covariance_features.'
     )
-  names.check('model.architecture', model.architecture, architectures.ARCHITECTURES)
+  names.check('model.architecture', model.architecture, networks.ARCHITECTURES)
   if model.architecture == 'resnet' and not model.blocks:
     raise ValueError(
       "--config.model.blocks must be positive where --config.model.architecture is 'resnet', whose "
@@ -105,15 +107,16 @@ def _check_model(config: Config) -> None:
 def _check_prior(config: Config) -> None:
   """Raises a ValueError if the prior is unknown, or there are no latents for it."""
   model = config.model
-  names.check('model.prior', model.prior, priors.PRIORS)
+  names.check('model.prior', model.prior, latent_priors.PRIORS)
   try:
-    priors.options_of(model.prior, model.prior_options)
+    latent_priors.options_of(model.prior, model.prior_options)
   except ValueError as error:
     raise ValueError(f'--config.model.prior_options: {error}') from error
-  if model.prior != priors.STANDARD and model.kind not in kinds.WITH_PRIOR:
+  if model.prior != latent_priors.STANDARD and model.kind not in kinds.WITH_PRIOR:
     raise ValueError(
       "--config.model.prior is of the latents of a --config.model.kind of "
-      f"{', '.join(kinds.WITH_PRIOR)}, but the kind is '{model.kind}'; leave it '{priors.STANDARD}'."
+      f"{', '.join(kinds.WITH_PRIOR)}, but the kind is '{model.kind}'; leave it "
+      f"'{latent_priors.STANDARD}'."
     )
 
 

@@ -1,43 +1,22 @@
-"""From a configuration to everything a run is made of, once; and from a workdir back to a model."""
+"""From a configuration to everything a run is made of, once."""
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh
 
 from structured_obs import distributions
 from structured_obs.config import Config
-from structured_obs.data import images as pixels
 from structured_obs.data.prepare import DataSpec
+from structured_obs.devices import mesh as meshes
 from structured_obs.distributions.base import Family, ImageShape
-from structured_obs.models import priors, sr_vae_networks
+from structured_obs.models import latent_priors
 from structured_obs.models.classes import Classes
+from structured_obs.models.networks import sr_vae_networks
 from structured_obs.objectives import alternating, bounds, constraints, reconstruction
-from structured_obs.train import (
-  checkpoint,
-  configuration,
-  discrete,
-  feed,
-  initial,
-  kinds,
-  optimizers,
-  parallel,
-)
-from structured_obs.train import schedule as schedules
-from structured_obs.train import state as states
-from structured_obs.train import step as steps
-
-Array = jax.Array
-
-CHECKPOINTS = 'checkpoints'  # in a workdir: the latest ones
-BEST = 'best'  # in a workdir: the one of the best validation ELBO
-FLAGS = {'latest': CHECKPOINTS, 'best': BEST}  # what --checkpoint calls them
+from structured_obs.runs import configuration, discrete, kinds, optimizers
+from structured_obs.runs import schedule as schedules
 
 
 class Experiment(NamedTuple):
@@ -53,15 +32,6 @@ class Experiment(NamedTuple):
   schedule: schedules.Schedule  # updates made -> learning rate
 
 
-class Restored(NamedTuple):
-  """A trained model, ready to be evaluated."""
-
-  experiment: Experiment
-  variables: dict[str, Any]  # {'params': .., 'batch_stats': ..}; averaged parameters where kept
-  step: int
-  metadata: dict[str, Any]  # of the checkpoint
-
-
 def resolve(config: Config) -> Config:
   """Returns the configuration, checked, with every option of family, prior and model written out.
 
@@ -71,7 +41,7 @@ def resolve(config: Config) -> Config:
   configuration.check(config)
   options = distributions.options(config.likelihood.family, **config.likelihood.options)
   likelihood = dataclasses.replace(config.likelihood, options=options)
-  prior_options = priors.options_of(config.model.prior, config.model.prior_options)
+  prior_options = latent_priors.options_of(config.model.prior, config.model.prior_options)
   model = dataclasses.replace(config.model, prior_options=prior_options)
   if model.kind == 'sr_vae':
     model = dataclasses.replace(model, options=sr_vae_networks.options_of(model.options))
@@ -94,7 +64,7 @@ def build(config: Config, spec: DataSpec) -> Experiment:
   model = kinds.KINDS[config.model.kind](config, family, image)
   if spec.class_counts:
     model = model.clone(label_classes=Classes(tuple(spec.class_counts), spec.levels))
-  initial.check(model, config)
+  check_batch_size(model, config)
   held = constraints_of(config)
   return Experiment(
     config=config,
@@ -102,7 +72,7 @@ def build(config: Config, spec: DataSpec) -> Experiment:
     image=image,
     family=family,
     model=model,
-    objective=bounds.negative_elbo(config.objective.beta, held, parallel.AXIS, fit_of(config)),
+    objective=bounds.negative_elbo(config.objective.beta, held, meshes.AXIS, fit_of(config)),
     optimizer=optimizers.make_optimizer(
       config.optim,
       config.train.steps,
@@ -160,139 +130,16 @@ def _check_data(config: Config, spec: DataSpec) -> None:
     )
 
 
-def run_keys(experiment: Experiment) -> tuple[Array, Array, Array]:
-  """Returns the keys of a run: of the initialisation, of the training and of the validation."""
-  initial, training, validation = jax.random.split(jax.random.key(experiment.config.train.seed), 3)
-  return initial, training, validation
+def data_dependent(model: Any) -> bool:
+  """Whether a model's `init` needs the run's first batch; models say so by an attribute of this name."""
+  return getattr(model, 'data_dependent', False)
 
 
-def init_state(
-  experiment: Experiment, key: Array, images: np.ndarray | None = None
-) -> states.TrainState:
-  """Returns the state before the first step, on the default device.
-
-  Where the initialisation depends on data it is that of the run's first batch, with the noise of the
-  first step, all of it on one device of each process: so it is the same for any number of devices.
-
-  Args:
-    experiment: of `build`.
-    key: of the initialisation.
-    images: [N, H, W, C], the training split, as stored; needed if the initialisation depends on data.
-
-  Raises:
-    ValueError: the initialisation depends on data, and there are none, or the first batch's images are
-      all the same.
-  """
-  dependent, first = initial.data_dependent(experiment.model), None
-  if dependent and images is not None:
-    first = jnp.asarray(feed.global_batch(experiment.config.train, images, 0))
-  state = initial.run_once(functools.partial(_init, experiment), key, first)
-  if dependent:
-    initial.check_finite(state.params['model'], images is not None)
-  return state
-
-
-def _init(experiment: Experiment, key: Array, batch: Array | None) -> states.TrainState:
-  config, model = experiment.config, experiment.model
-  dependent = initial.data_dependent(model)
-  size = config.train.batch_size if dependent else 1
-  model_key, image_key = jax.random.split(key)
-  keys, x = image_key[None], jnp.zeros((size, *experiment.spec.stored), jnp.float32)
-  if dependent:
-    data_keys, keys = steps.step_keys(run_keys(experiment)[1], 0, size, None)
-    x = x if batch is None else make_preprocess(config, experiment.spec)(data_keys, batch)
-  variables = model.init(model_key, keys, x)
-  multipliers = constraints.initial_multipliers(constraints_of(config))
-  return states.create(variables, experiment.optimizer, config.optim.ema_decay > 0, multipliers)
-
-
-def make_preprocess(config: Config, spec: DataSpec) -> steps.Preprocess:
-  """Returns `(keys [B], stored images [B, ...]) -> float32 of their shape`: what a step does first.
-
-  It augments as configured, scales to [-1, 1] and dequantises.
-  """
-
-  def one(key: Array, image: Array) -> Array:
-    augment_key, noise_key = jax.random.split(key)
-    data = config.data
-    image = pixels.augment(augment_key, image, data.flip, data.shift, data.turn)
-    x = pixels.to_unit(image, spec.levels)
-    if config.objective.dequantize:
-      x = pixels.dequantize(noise_key, x, spec.levels, spec.channels)
-    return x
-
-  return jax.vmap(one)
-
-
-def make_step(experiment: Experiment, mesh: Mesh) -> steps.TrainStep:
-  """Returns the compiled-on-first-use step over the mesh, by the configured mapping."""
-  config = experiment.config
-  update = steps.make_train_step(
-    experiment.model,
-    experiment.objective,
-    experiment.optimizer,
-    make_preprocess(config, experiment.spec),
-    axis_name=parallel.AXIS,
-    ema_decay=config.optim.ema_decay,
-    accumulate=config.train.accumulate,
-  )
-  return parallel.MAPPINGS[config.train.mapping](update, mesh)
-
-
-def state_shapes(experiment: Experiment) -> states.TrainState:
-  """Returns the shapes of the state; computes nothing."""
-  return jax.eval_shape(lambda key: _init(experiment, key, None), jax.random.key(0))
-
-
-def abstract_state(experiment: Experiment, mesh: Mesh) -> states.TrainState:
-  """Returns the shapes of the state with the sharding it has in a run over the mesh."""
-  of_leaf = functools.partial(jax.ShapeDtypeStruct, sharding=parallel.replicated(mesh))
-  return jax.tree.map(lambda leaf: of_leaf(leaf.shape, leaf.dtype), state_shapes(experiment))
-
-
-def restore(workdir: str | Path, which: str | int = 'best') -> Restored:
-  """Returns a model of a run, on the first local device.
-
-  Args:
-    workdir: of the run.
-    which: 'best' by validation ELBO, 'latest', or the step of a checkpoint that is still kept.
-
-  Raises:
-    FileNotFoundError: if there is no such checkpoint.
-    ValueError: if the checkpoint does not fit its own configuration, or is damaged.
-  """
-  directory, step = locate(Path(workdir), which)
-  try:
-    metadata = checkpoint.read_metadata(directory, step)
-    config = configuration.from_dict(metadata['config'])
-    experiment = build(config, DataSpec(**metadata['data']))
-    mesh = parallel.make_mesh(jax.local_devices()[:1])
-    state = checkpoint.load(directory, step, abstract_state(experiment, mesh))
-  except checkpoint.DamagedError as error:
-    raise checkpoint.DamagedError(f'{error}\nThe run {_choice(Path(workdir), str(which))}') from error
-  return Restored(experiment, states.evaluation_variables(state), step, metadata)
-
-
-def locate(workdir: Path, which: str | int) -> tuple[Path, int]:
-  """Returns the directory and the step of a checkpoint: see `restore`."""
-  found = {name: checkpoint.steps_in(workdir / name) for name in FLAGS.values()}
-  for name, steps_there in found.items():
-    if steps_there and FLAGS.get(str(which)) == name:
-      return workdir / name, steps_there[-1]
-    if str(which).isdecimal() and int(which) in steps_there:
-      return workdir / name, int(which)
-  if not any(found.values()):
-    raise FileNotFoundError(
-      f"{workdir} has no checkpoint '{which}' nor any other; go on with its training until it has "
-      'saved one.'
+def check_batch_size(model: Any, config: Config) -> None:
+  """Raises a ValueError if the first batch is of one image and the initialisation depends on it."""
+  if data_dependent(model) and config.train.batch_size < 2:
+    raise ValueError(
+      f'--config.train.batch_size is {config.train.batch_size}, but the initialisation of this model '
+      'gives every layer the mean and the deviation of its outputs on the first batch: it must be at '
+      'least 2.'
     )
-  raise FileNotFoundError(f"{workdir} has no checkpoint '{which}'; it {_choice(workdir)}")
-
-
-def _choice(workdir: Path, but: str = '') -> str:
-  """Returns which checkpoints there are, and the flags, but for one, that name them."""
-  found = {flag: checkpoint.steps_in(workdir / name) for flag, name in FLAGS.items()}
-  flags = [f'--checkpoint={flag}' for flag, there in found.items() if there and flag != but]
-  flags.append('--checkpoint=STEP')
-  there = f'has the steps {found["latest"]}, and best {found["best"]}'
-  return f'{there}; restore one by {" or ".join(flags)}.'

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from structured_obs import names
 from structured_obs.config import Config
-from structured_obs.data import decode, nifti, sources
-from structured_obs.train import names
+from structured_obs.data import decode, sources
+from structured_obs.data.sources import nifti
 
 POSITIVE = (
   'model.latents',

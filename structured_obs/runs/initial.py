@@ -1,31 +1,30 @@
-"""The first parameters of a model: compiled for one run, and checked where they depend on data."""
+"""The first state of a run: compiled for one run, and checked where it depends on data."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.errors
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from structured_obs.config import Config
+from structured_obs.data import pipeline, pixels
+from structured_obs.data.prepare import DataSpec
+from structured_obs.devices import keys as image_keys
+from structured_obs.devices import mesh as meshes
+from structured_obs.objectives import constraints
+from structured_obs.runs import experiment as experiments
+from structured_obs.runs import state as states
+from structured_obs.runs.experiment import Experiment
+
+Array = jax.Array
+Preprocess = Callable[[Array, Array], Array]  # (keys [B], uint8 [B, H, W, C]) -> [B, H, W, C]
 
 # Options of XLA for the CPU that leave optimizations out.
 QUICK = {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False}
-
-
-def data_dependent(model: Any) -> bool:
-  """Whether a model's `init` needs the run's first batch; models say so by an attribute of this name."""
-  return getattr(model, 'data_dependent', False)
-
-
-def check(model: Any, config: Config) -> None:
-  """Raises a ValueError if the first batch is of one image and the initialisation depends on it."""
-  if data_dependent(model) and config.train.batch_size < 2:
-    raise ValueError(
-      f'--config.train.batch_size is {config.train.batch_size}, but the initialisation of this model '
-      'gives every layer the mean and the deviation of its outputs on the first batch: it must be at '
-      'least 2.'
-    )
 
 
 def run_once(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -59,3 +58,78 @@ def check_finite(params: Any, from_data: bool) -> None:
       else 'init_state was given none: give it the images of the training split.'
     )
   )
+
+
+def run_keys(experiment: Experiment) -> tuple[Array, Array, Array]:
+  """Returns the keys of a run: of the initialisation, of the training and of the validation."""
+  initial, training, validation = jax.random.split(jax.random.key(experiment.config.train.seed), 3)
+  return initial, training, validation
+
+
+def init_state(
+  experiment: Experiment, key: Array, images: np.ndarray | None = None
+) -> states.TrainState:
+  """Returns the state before the first step, on the default device.
+
+  Where the initialisation depends on data it is that of the run's first batch, with the noise of the
+  first step, all of it on one device of each process: so it is the same for any number of devices.
+
+  Args:
+    experiment: of `build`.
+    key: of the initialisation.
+    images: [N, H, W, C], the training split, as stored; needed if the initialisation depends on data.
+
+  Raises:
+    ValueError: the initialisation depends on data, and there are none, or the first batch's images are
+      all the same.
+  """
+  dependent, first = experiments.data_dependent(experiment.model), None
+  if dependent and images is not None:
+    first = jnp.asarray(pipeline.global_batch(experiment.config.train, images, 0))
+  state = run_once(functools.partial(_init, experiment), key, first)
+  if dependent:
+    check_finite(state.params['model'], images is not None)
+  return state
+
+
+def _init(experiment: Experiment, key: Array, batch: Array | None) -> states.TrainState:
+  config, model = experiment.config, experiment.model
+  dependent = experiments.data_dependent(model)
+  size = config.train.batch_size if dependent else 1
+  model_key, image_key = jax.random.split(key)
+  keys, x = image_key[None], jnp.zeros((size, *experiment.spec.stored), jnp.float32)
+  if dependent:
+    data_keys, keys = image_keys.step_keys(run_keys(experiment)[1], 0, size, None)
+    x = x if batch is None else make_preprocess(config, experiment.spec)(data_keys, batch)
+  variables = model.init(model_key, keys, x)
+  multipliers = constraints.initial_multipliers(experiments.constraints_of(config))
+  return states.create(variables, experiment.optimizer, config.optim.ema_decay > 0, multipliers)
+
+
+def make_preprocess(config: Config, spec: DataSpec) -> Preprocess:
+  """Returns `(keys [B], stored images [B, ...]) -> float32 of their shape`: what a step does first.
+
+  It augments as configured, scales to [-1, 1] and dequantises.
+  """
+
+  def one(key: Array, image: Array) -> Array:
+    augment_key, noise_key = jax.random.split(key)
+    data = config.data
+    image = pixels.augment(augment_key, image, data.flip, data.shift, data.turn)
+    x = pixels.to_unit(image, spec.levels)
+    if config.objective.dequantize:
+      x = pixels.dequantize(noise_key, x, spec.levels, spec.channels)
+    return x
+
+  return jax.vmap(one)
+
+
+def state_shapes(experiment: Experiment) -> states.TrainState:
+  """Returns the shapes of the state; computes nothing."""
+  return jax.eval_shape(lambda key: _init(experiment, key, None), jax.random.key(0))
+
+
+def abstract_state(experiment: Experiment, mesh: Mesh) -> states.TrainState:
+  """Returns the shapes of the state with the sharding it has in a run over the mesh."""
+  of_leaf = functools.partial(jax.ShapeDtypeStruct, sharding=meshes.replicated(mesh))
+  return jax.tree.map(lambda leaf: of_leaf(leaf.shape, leaf.dtype), state_shapes(experiment))

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from structured_obs.config import Config
+from structured_obs.devices import mesh
 from structured_obs.distributions.base import Family, ImageShape
 from structured_obs.models import (
   autoencoder,
@@ -14,10 +15,10 @@ from structured_obs.models import (
   distribution,
   observation,
   sr_vae,
-  sr_vae_networks,
   vae,
 )
-from structured_obs.train import parallel, schedule
+from structured_obs.models.networks import sr_vae_networks
+from structured_obs.runs import schedule
 
 COMPUTE = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}  # dtypes of a network's products
 Builder = Callable[[Config, Family, ImageShape], Any]  # -> a Linen module with the methods of vae.VAE
@@ -45,12 +46,10 @@ def _covariance(
     norm=model.norm,
   )
   dtype = COMPUTE[config.train.compute]
-  return covariance_network.CovarianceNetwork(family, image, options, parallel.AXIS, dtype)
+  return covariance_network.CovarianceNetwork(family, image, options, mesh.AXIS, dtype)
 
 
-def _distribution(
-  config: Config, family: Family, image: ImageShape
-) -> distribution.Distribution:
+def _distribution(config: Config, family: Family, image: ImageShape) -> distribution.Distribution:
   natural = config.model.natural_gradient
   return distribution.Distribution(family, image, _network(config)['options'], natural)
 
@@ -59,9 +58,7 @@ def _sr_vae(config: Config, family: Family, image: ImageShape) -> sr_vae.SrVAE:
   model = config.model
   options = sr_vae_networks.Options(**sr_vae_networks.options_of(model.options))
   dtype = COMPUTE[config.train.compute]
-  made = sr_vae.SrVAE(
-    family, image, model.latents, options, model.prior, model.prior_options, dtype
-  )
+  made = sr_vae.SrVAE(family, image, model.latents, options, model.prior, model.prior_options, dtype)
   sr_vae.check(made)
   return made
 
@@ -74,7 +71,7 @@ def _classifier(config: Config, family: Family, image: ImageShape) -> classifier
     features=tuple(model.features),
     blocks=model.blocks,
     norm=model.norm,
-    axis_name=parallel.AXIS,
+    axis_name=mesh.AXIS,
     dtype=COMPUTE[config.train.compute],
   )
 
@@ -98,7 +95,7 @@ def _network(config: Config) -> dict[str, Any]:
     'features': tuple(model.features),
     'blocks': model.blocks,
     'norm': model.norm,
-    'axis_name': parallel.AXIS,
+    'axis_name': mesh.AXIS,
     'options': options,
     'architecture': model.architecture,
     'dtype': COMPUTE[config.train.compute],

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import optax
 
+from structured_obs import names
 from structured_obs.config import OptimConfig
-from structured_obs.train import names, schedule
+from structured_obs.runs import schedule
 
 PyTree = Any
 HEADS = ['decoder', 'heads']  # where a network keeps the heads of its outputs
@@ -50,9 +51,7 @@ def make_optimizer(
     'multipliers': multipliers or optax.set_to_zero(),
   }
   if kernel:
-    own = dataclasses.replace(
-      config, learning_rate=config.kernel_learning_rate or config.learning_rate
-    )
+    own = dataclasses.replace(config, learning_rate=config.kernel_learning_rate or config.learning_rate)
     own_rate: Any = schedule.learning_rate(own, steps)
     parts['kernel'] = optax.chain(_scaled(config), optax.scale_by_learning_rate(own_rate))
   return _with_standard_promotion(optax.partition(parts, _parts))
@@ -124,9 +123,6 @@ def _by_stage(
   inner: optax.GradientTransformation, stages: tuple[schedule.Stage, ...]
 ) -> optax.GradientTransformation:
   return optax.partition(
-    {
-      label: optax.conditionally_mask(inner, _condition(stages, label))
-      for label in schedule.LABELS
-    },
+    {label: optax.conditionally_mask(inner, _condition(stages, label)) for label in schedule.LABELS},
     labels,
   )

@@ -1,24 +1,28 @@
-"""A run that has trained, opened again: its model and its data, and the report of its training."""
+"""From a workdir back to a model: a checkpoint restored, and the run opened with its data."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
 
 from structured_obs.data import prepare
-from structured_obs.data.prepare import Prepared
-from structured_obs.evaluation import classification, report
-from structured_obs.evaluation.results import Trained
-from structured_obs.train import checkpoint, distributed, metrics
-from structured_obs.train import experiment as experiments
-from structured_obs.train import workdir as workdirs
+from structured_obs.data.prepare import DataSpec, Prepared
+from structured_obs.devices import mesh as meshes
+from structured_obs.runs import checkpoint, configuration, initial
+from structured_obs.runs import experiment as experiments
+from structured_obs.runs import state as states
+from structured_obs.runs import trained as opened
+from structured_obs.runs import workdir as workdirs
+from structured_obs.runs.experiment import Experiment
+from structured_obs.runs.trained import Trained
 
 
-def load(
-  workdir: str | Path, which: str | int = 'best', name: str = ''
-) -> tuple[Trained, Prepared]:
+def load(workdir: str | Path, which: str | int = 'best', name: str = '') -> tuple[Trained, Prepared]:
   """Opens a run.
 
   Args:
     workdir: of the run.
-    which: checkpoint, see `experiment.restore`.
+    which: checkpoint, see `restore`.
     name: of the model in tables and pictures; '' takes the workdir's last part.
 
   Returns:
@@ -30,7 +34,7 @@ def load(
       of a classifier.
   """
   trained, prepared = reopen(workdir, which, name)
-  if classification.is_classifier(trained):
+  if opened.is_classifier(trained):
     raise ValueError(
       f'{workdir} is of a classifier, which is no distribution of images: its accuracy is in '
       f'{Path(workdir) / "report.md"}, and evaluations of other runs compare images in its features by '
@@ -39,12 +43,10 @@ def load(
   return trained, prepared
 
 
-def reopen(
-  workdir: str | Path, which: str | int = 'best', name: str = ''
-) -> tuple[Trained, Prepared]:
+def reopen(workdir: str | Path, which: str | int = 'best', name: str = '') -> tuple[Trained, Prepared]:
   """Opens a run of any kind of model, also of a classifier; see `load`."""
   workdirs.read(Path(workdir))
-  restored = experiments.restore(workdir, which)
+  restored = restore(workdir, which)
   experiment = restored.experiment
   prepared = prepare.prepare(experiment.config.data)
   if prepared.spec.sha256 != experiment.spec.sha256:
@@ -65,27 +67,58 @@ def reopen(
   return trained, prepared
 
 
-def write_report(workdir: str | Path) -> Path | None:
-  """Writes the report of a training into its workdir; see `evaluation.report.write_report`.
+class Restored(NamedTuple):
+  """A trained model, ready to be evaluated."""
 
-  It is of the best checkpoint, or where that is missing or damaged of the latest. Of several hosts
-  all call it, since they read a checkpoint together; process 0 writes, on its first device, and gets
-  the path.
+  experiment: Experiment
+  variables: dict[str, Any]  # {'params': .., 'batch_stats': ..}; averaged parameters where kept
+  step: int
+  metadata: dict[str, Any]  # of the checkpoint
+
+
+def restore(workdir: str | Path, which: str | int = 'best') -> Restored:
+  """Returns a model of a run, on the first local device.
+
+  Args:
+    workdir: of the run.
+    which: 'best' by validation ELBO, 'latest', or the step of a checkpoint that is still kept.
 
   Raises:
-    FileNotFoundError, ValueError: as `load`, but for classifiers.
+    FileNotFoundError: if there is no such checkpoint.
+    ValueError: if the checkpoint does not fit its own configuration, or is damaged.
   """
-  best = checkpoint.steps_in(Path(workdir) / experiments.BEST)
+  directory, step = locate(Path(workdir), which)
   try:
-    trained, prepared = reopen(workdir, 'best' if best else 'latest')
+    metadata = checkpoint.read_metadata(directory, step)
+    config = configuration.from_dict(metadata['config'])
+    experiment = experiments.build(config, DataSpec(**metadata['data']))
+    mesh = meshes.make_mesh(jax.local_devices()[:1])
+    state = checkpoint.load(directory, step, initial.abstract_state(experiment, mesh))
   except checkpoint.DamagedError as error:
-    if not best:
-      raise
-    metrics.warn(f'{error}\nThe report is of the latest checkpoint.')
-    trained, prepared = reopen(workdir, 'latest')
-  if not distributed.primary():
-    return None
-  if classification.is_classifier(trained):
-    return classification.write_report(trained, prepared.images)
-  command = workdirs.read(Path(workdir))['command']
-  return report.write_report(trained, prepared.images, metrics.read(Path(workdir)), command)
+    raise checkpoint.DamagedError(f'{error}\nThe run {_choice(Path(workdir), str(which))}') from error
+  return Restored(experiment, states.evaluation_variables(state), step, metadata)
+
+
+def locate(workdir: Path, which: str | int) -> tuple[Path, int]:
+  """Returns the directory and the step of a checkpoint: see `restore`."""
+  found = {name: checkpoint.steps_in(workdir / name) for name in checkpoint.FLAGS.values()}
+  for name, steps_there in found.items():
+    if steps_there and checkpoint.FLAGS.get(str(which)) == name:
+      return workdir / name, steps_there[-1]
+    if str(which).isdecimal() and int(which) in steps_there:
+      return workdir / name, int(which)
+  if not any(found.values()):
+    raise FileNotFoundError(
+      f"{workdir} has no checkpoint '{which}' nor any other; go on with its training until it has "
+      'saved one.'
+    )
+  raise FileNotFoundError(f"{workdir} has no checkpoint '{which}'; it {_choice(workdir)}")
+
+
+def _choice(workdir: Path, but: str = '') -> str:
+  """Returns which checkpoints there are, and the flags, but for one, that name them."""
+  found = {flag: checkpoint.steps_in(workdir / name) for flag, name in checkpoint.FLAGS.items()}
+  flags = [f'--checkpoint={flag}' for flag, there in found.items() if there and flag != but]
+  flags.append('--checkpoint=STEP')
+  there = f'has the steps {found["latest"]}, and best {found["best"]}'
+  return f'{there}; restore one by {" or ".join(flags)}.'

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from structured_obs import names
 from structured_obs.config import OptimConfig
-from structured_obs.train import names
 
 Array = jax.Array
 Schedule = Callable[[Array], Array]  # [] int32 -> [] float32

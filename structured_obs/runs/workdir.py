@@ -18,8 +18,7 @@ from typing import Any
 import structured_obs
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
-from structured_obs.train import checkpoint, configuration, lock, metrics
-from structured_obs.train import experiment as experiments
+from structured_obs.runs import checkpoint, configuration, lock, metrics_file
 
 FILE = 'run.json'
 OWN = (lock.FILE, f'{FILE}.tmp')  # what a run that was killed as it began may leave
@@ -137,7 +136,7 @@ def find(workdir: Path) -> Json | None:
     with contextlib.suppress(checkpoint.DamagedError):
       about = checkpoint.read_metadata(directory, step)
       if all(isinstance(about.get(name), kind) for name, kind in ENTRIES.items()):
-        metrics.warn(
+        metrics_file.warn(
           f'{trouble or f"{path} is missing"}; what it said is read from the checkpoint of step {step} '
           f'in {directory}.'
         )
@@ -155,7 +154,7 @@ def candidates(workdir: Path) -> list[tuple[Path, int]]:
 
   A step that is there twice is first that of the latest checkpoints, then that of the best.
   """
-  directories = [workdir / name for name in (experiments.CHECKPOINTS, experiments.BEST)]
+  directories = [workdir / name for name in (checkpoint.CHECKPOINTS, checkpoint.BEST)]
   found = [(directory, step) for directory in directories for step in checkpoint.entries(directory)]
   return sorted(found, key=lambda entry: -entry[1])
 
@@ -164,7 +163,7 @@ def write(workdir: Path, run: Json) -> None:
   """Writes run.json at once or not at all."""
   workdir.mkdir(parents=True, exist_ok=True)
   text = json.dumps({**run, checkpoint.CHECKSUM: checkpoint.checksum(run)}, indent=2) + '\n'
-  metrics.replace(workdir / FILE, text)
+  metrics_file.replace(workdir / FILE, text)
 
 
 @contextlib.contextmanager

@@ -5,17 +5,18 @@ from typing import Any
 
 import jax
 
-from structured_obs.train import experiment as experiments
-from structured_obs.train import memory, optimizers, parallel
-from structured_obs.train.experiment import Experiment
+from structured_obs.devices import mesh as meshes
+from structured_obs.runs import initial, optimizers
+from structured_obs.runs.experiment import Experiment
+from structured_obs.train import memory
 
 MIB = 1 << 20
 
 
 def report(experiment: Experiment) -> str:
   """Compiles the step and returns a text: data, parameters, shapes, memory, operations and what fits."""
-  mesh = parallel.make_mesh()
-  state = experiments.abstract_state(experiment, mesh)
+  mesh = meshes.make_mesh()
+  state = initial.abstract_state(experiment, mesh)
   compiled = memory.compile_step(experiment, mesh)
   spec, train = experiment.spec, experiment.config.train
   size = train.batch_size

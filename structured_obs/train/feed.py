@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from structured_obs import names
 from structured_obs.config import TrainConfig
 from structured_obs.data import pipeline
-from structured_obs.train import names, parallel
+from structured_obs.devices import mesh as meshes
 
 Array = jax.Array
 
-RESIDENCIES = ('auto', 'device', 'host')
 AHEAD = 2  # batches on their way while one is in use
 
 
@@ -32,7 +32,7 @@ def stream(
     residency: 'device', 'host' or 'auto'.
     mesh: over all devices of all processes.
   """
-  names.check('data.residency', residency, RESIDENCIES)
+  names.check('data.residency', residency, pipeline.RESIDENCIES)
 
   def indices(step: int) -> np.ndarray:
     return pipeline.batch_indices(
@@ -55,22 +55,12 @@ def resident(num_bytes: int, residency: str, mesh: Mesh) -> bool:
   return residency == 'device' or (residency == 'auto' and fits)
 
 
-def global_batch(config: TrainConfig, images: np.ndarray, step: int) -> np.ndarray:
-  """Returns the whole batch of a step on the host, [B, H, W, C] uint8, of all processes."""
-  count = jax.process_count()
-  rows = [
-    pipeline.batch_indices(config.seed, step, len(images), config.batch_size, process, count)
-    for process in range(count)
-  ]
-  return pipeline.gather(images, np.concatenate(rows))
-
-
 def _from_device(
   images: np.ndarray, indices: Callable[[int], np.ndarray], mesh: Mesh
 ) -> Callable[[int, int], Generator[Array]]:
-  whole, cut = PartitionSpec(), PartitionSpec(parallel.AXIS)
+  whole, cut = PartitionSpec(), PartitionSpec(meshes.AXIS)
   resident = jax.make_array_from_callback(
-    images.shape, parallel.replicated(mesh), lambda index: np.asarray(images[index])
+    images.shape, meshes.replicated(mesh), lambda index: np.asarray(images[index])
   )
 
   def take(images: Array, rows: Array) -> Array:
@@ -99,4 +89,4 @@ def _from_host(
 
 
 def _spread(local: np.ndarray, mesh: Mesh) -> Array:
-  return jax.make_array_from_process_local_data(parallel.split(mesh), local)
+  return jax.make_array_from_process_local_data(meshes.split(mesh), local)

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: the loop is one object, whose parts share its state.
 """The training loop: dispatches steps, watches them, validates, saves, and can be stopped anywhere.
 
 At any moment at most `steps_in_flight` steps are on the devices; only the metrics of finished steps
@@ -16,15 +17,20 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from structured_obs.data import pipeline
 from structured_obs.data.prepare import Prepared
-from structured_obs.evaluation import likelihood, stability
-from structured_obs.train import checkpoint, distributed, feed, metrics, nonfinite, parallel, resume
-from structured_obs.train import experiment as experiments
+from structured_obs.devices import hosts
+from structured_obs.devices import mesh as meshes
+from structured_obs.evaluation import likelihood
+from structured_obs.evaluation.metrics import variance_inflation
+from structured_obs.runs import checkpoint, initial, metrics_file
+from structured_obs.runs import workdir as workdirs
+from structured_obs.runs.experiment import Experiment
+from structured_obs.runs.state import TrainState, evaluation_variables
+from structured_obs.train import feed, metrics, nonfinite, resume
 from structured_obs.train import start as starts
-from structured_obs.train import workdir as workdirs
-from structured_obs.train.experiment import Experiment
+from structured_obs.train import step as steps
 from structured_obs.train.signals import Stopper
-from structured_obs.train.state import TrainState, evaluation_variables
 
 Array = jax.Array
 
@@ -91,14 +97,14 @@ def train(
     OSError: if a file cannot be written, or the workdir is no longer there.
   """
   config = experiment.config.train
-  if distributed.primary() and not (workdir / workdirs.FILE).exists():
+  if hosts.primary() and not (workdir / workdirs.FILE).exists():
     workdirs.write(workdir, about)
-  distributed.barrier('workdir')
+  hosts.barrier('workdir')
   with contextlib.ExitStack() as stack:
-    recorder = metrics.Recorder(workdir, config.steps, tensorboard, distributed.primary())
+    recorder = metrics.Recorder(workdir, config.steps, tensorboard, hosts.primary())
     run = Run(
-      experiment, prepared, parallel.make_mesh(), workdir, about,
-      workdir / experiments.CHECKPOINTS, workdir / experiments.BEST,
+      experiment, prepared, meshes.make_mesh(), workdir, about,
+      workdir / checkpoint.CHECKPOINTS, workdir / checkpoint.BEST,
       stack.enter_context(recorder), stack.enter_context(workdirs.watched(workdir)),
     )  # fmt: skip
     state, standing = _begin(run, allow_older)
@@ -108,12 +114,12 @@ def train(
 
 def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
   """Returns where to start: the newest whole checkpoint, or a fresh state."""
-  if distributed.primary():
+  if hosts.primary():
     checkpoint.clean(run.latest)
     checkpoint.clean(run.best)
   config, found = run.experiment.config.train, None
   if workdirs.candidates(run.workdir):
-    like = experiments.abstract_state(run.experiment, run.mesh)
+    like = initial.abstract_state(run.experiment, run.mesh)
     found = resume.newest(run.workdir, like, config.batch_size, allow_older, run.recorder.say)
   if found:
     state, standing = found.state, Standing(**found.metadata['standing'])
@@ -123,16 +129,16 @@ def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
       # A kill between the two saves of a new best one left only the first; saving is idempotent.
       checkpoint.save(run.best, state, found.metadata, keep=1)
   else:
-    if metrics.read(run.workdir):
+    if metrics_file.read(run.workdir):
       run.recorder.say('There are records but no checkpoint; the training starts again at step 0.')
-    key, _, _ = experiments.run_keys(run.experiment)
-    state = experiments.init_state(run.experiment, key, run.prepared.images['train'])
+    key, _, _ = initial.run_keys(run.experiment)
+    state = initial.init_state(run.experiment, key, run.prepared.images['train'])
     if config.start_from:
       state, said = starts.take_over(run.experiment, state, run.prepared.images['train'])
       run.recorder.say(said)
-    state = parallel.replicate(state, run.mesh)
+    state = meshes.replicate(state, run.mesh)
     standing = Standing()
-  if distributed.primary():
+  if hosts.primary():
     workdirs.write(run.workdir, run.about)  # only now, as a refused checkpoint must change nothing
   run.recorder.resume(found.step if found else 0)
   if found:
@@ -144,7 +150,7 @@ class _Loop:
   """One run's moving parts: state, standing, and the steps in flight."""
 
   def __init__(self, run: Run, state: TrainState, standing: Standing):
-    _, train_key, validation_key = experiments.run_keys(run.experiment)
+    _, train_key, validation_key = initial.run_keys(run.experiment)
     self.run = run
     self.state = state
     self.standing = standing
@@ -152,13 +158,13 @@ class _Loop:
     self.flight: collections.deque[tuple[int, dict[str, Array]]] = collections.deque()
     self.meter = metrics.Meter(run.experiment.config.train.batch_size)
     self.learning_rate = jax.jit(run.experiment.schedule)
-    self.key = parallel.replicate(train_key, run.mesh)
-    self.validation_key = parallel.replicate(validation_key, run.mesh)
+    self.key = meshes.replicate(train_key, run.mesh)
+    self.validation_key = meshes.replicate(validation_key, run.mesh)
 
   def drive(self, stopper: Stopper) -> Outcome:
     """Trains until the last step, the end of patience, or a signal."""
     config = self.run.experiment.config
-    update = experiments.make_step(self.run.experiment, self.run.mesh)
+    update = steps.make_step(self.run.experiment, self.run.mesh)
     batches = feed.stream(
       self.run.prepared.images['train'], config.train, config.data.residency, self.run.mesh
     )
@@ -230,14 +236,14 @@ class _Loop:
     if not elbo.size:
       return False
     told = self._summarize(elbo)
-    inflation = stability.variance_inflation(
+    inflation = variance_inflation.variance_inflation(
       experiment.model, evaluation_variables(self.state), self.run.prepared.images['validation'],
       spec.levels,
     )  # fmt: skip
     if inflation is not None:
       told['variance_inflation'] = float(np.max(inflation))
     self.run.recorder.record(self.step, 'validation', told)
-    warning = stability.warning(inflation, experiment.config.eval.inflation_threshold)
+    warning = variance_inflation.warning(inflation, experiment.config.eval.inflation_threshold)
     if warning:
       self.run.recorder.say(warning)
     value, best = told['elbo'], self.standing.best
@@ -266,7 +272,7 @@ class _Loop:
     """Saves the state; the latest first, so that the best is never ahead of what a resume knows."""
     self.run.check_there(self.step)
     what = f'The states after step {self.step}, which are not saved,'
-    distributed.agree(what, lambda: checkpoint.digests(self.state))
+    hosts.agree(what, lambda: checkpoint.digests(self.state))
     metadata = {**self.run.about, 'standing': self.standing._asdict()}
     try:
       checkpoint.save(self.run.latest, self.state, metadata, self.run.experiment.config.train.keep)
@@ -286,10 +292,10 @@ class _Loop:
   def _give_up(self, step: int) -> None:
     config = self.run.experiment.config.train
     sentence = 'The loss or its gradient stayed non-finite; process 0 says more.'
-    if distributed.primary():
+    if hosts.primary():
       # The updates since were dropped, so these are the parameters that the step began with.
       state = self.state._replace(step=np.int32(step - 1))
-      batch = feed.global_batch(config, self.run.prepared.images['train'], step - 1)
+      batch = pipeline.global_batch(config, self.run.prepared.images['train'], step - 1)
       sentence = nonfinite.explain(self.run.experiment, state, self.key, batch, self.run.workdir)
     raise NonFiniteError(sentence)
 

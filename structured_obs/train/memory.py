@@ -13,9 +13,11 @@ import jax
 from jax.sharding import Mesh
 
 from structured_obs.data import pipeline
-from structured_obs.train import checks, feed, parallel
-from structured_obs.train import experiment as experiments
-from structured_obs.train.experiment import Experiment
+from structured_obs.devices import mesh as meshes
+from structured_obs.runs import checks, initial
+from structured_obs.runs.experiment import Experiment
+from structured_obs.train import feed
+from structured_obs.train import step as steps
 
 GIB = 1 << 30
 
@@ -26,11 +28,11 @@ def compile_step(experiment: Experiment, mesh: Mesh) -> Any:
   train = dataclasses.replace(config.train, mapping='shard_map')
   experiment = experiment._replace(config=dataclasses.replace(config, train=train))
   batch = jax.ShapeDtypeStruct(
-    (train.batch_size, *experiment.spec.stored), experiment.spec.dtype, sharding=parallel.split(mesh)
+    (train.batch_size, *experiment.spec.stored), experiment.spec.dtype, sharding=meshes.split(mesh)
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
-  step: Any = experiments.make_step(experiment, mesh)
-  return step.lower(experiments.abstract_state(experiment, mesh), key, batch).compile()
+  step: Any = steps.make_step(experiment, mesh)
+  return step.lower(initial.abstract_state(experiment, mesh), key, batch).compile()
 
 
 def peak(compiled: Any) -> int | None:

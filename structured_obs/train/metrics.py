@@ -5,12 +5,9 @@ are strict JSON, in which a number that is not finite is null.
 """
 
 import contextlib
-import functools
 import importlib.util
 import json
 import math
-import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +17,8 @@ import jax
 import rich.console
 import rich.progress
 
-FILE = 'metrics.jsonl'
+from structured_obs.runs import metrics_file
+
 FIRST = ('loss',)  # metrics to show before the others
 
 
@@ -31,91 +29,6 @@ def check_tensorboard() -> None:
       "--tensorboard writes event files with tensorboardX, which is not installed; pip install "
       "'structured_obs[log]' brings it."
     )
-
-
-def strict(value: Any) -> Any:
-  """Returns the value with every float that JSON cannot express as None."""
-  if isinstance(value, Mapping):
-    return {key: strict(item) for key, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [strict(item) for item in value]
-  return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@functools.cache
-def warn(text: str) -> None:
-  """Prints a warning on stderr, once."""
-  print(f'Warning: {text}', file=sys.stderr, flush=True)
-
-
-def replace(path: Path, text: str) -> None:
-  """Writes a file at once or not at all.
-
-  Raises:
-    OSError: with the path, if it cannot be written; the old file is as it was.
-  """
-  temporary = path.with_name(f'{path.name}.tmp')
-  with _naming(path):
-    try:
-      temporary.write_text(text)
-      os.replace(temporary, path)
-    except OSError:
-      temporary.unlink(missing_ok=True)
-      raise
-
-
-def read(workdir: Path) -> list[dict[str, Any]]:
-  """Returns the records of a run, in order; a last line that was cut short is left out.
-
-  Other lines that are no records are left out with a warning.
-  """
-  path = Path(workdir) / FILE
-  lines = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
-  records, bad = [], []
-  for number, line in enumerate(lines, 1):
-    try:
-      records.append(_parse(line))
-    except (ValueError, RecursionError) as error:
-      bad.append(f'line {number} of {path} is no record ({error}) and is left out')
-  if bad:
-    more = f', and {len(bad) - 1} other lines are as well' if bad[1:] else ''
-    warn(f'{bad[0]}{more}.')
-  return records
-
-
-def truncate(workdir: Path, step: int) -> None:
-  """Removes the records after `step`, which a resumed run writes again."""
-  kept = [record for record in read(workdir) if record['step'] <= step]
-  text = ''.join(json.dumps(record, allow_nan=False) + '\n' for record in kept)
-  path = Path(workdir) / FILE
-  if not path.exists() or path.read_bytes() != text.encode():  # a full disk has no room for a copy
-    replace(path, text)
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-  """Returns a record; raises a ValueError that says why a line is none."""
-  record = strict(json.loads(line.decode()))
-  if not isinstance(record, dict):
-    raise ValueError('not a JSON object')
-  if type(record.get('step')) is not int or not isinstance(record.get('kind'), str):
-    raise ValueError("without a 'step' or 'kind'")
-  wrong = [
-    name
-    for name, value in record.items()
-    if name != 'kind' and not isinstance(value, int | float | None)
-  ]
-  if wrong:
-    raise ValueError(f"'{wrong[0]}' is not a number")
-  return record
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-  """Gives an error of the file system the path that it is about."""
-  try:
-    yield
-  except OSError as error:
-    raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class Meter:
@@ -144,9 +57,7 @@ class Meter:
     found = set(fetched[0]) if fetched else set()
     names = [name for name in FIRST if name in found] + sorted(found - {*FIRST, 'skipped'})
     values = {name: _finite_mean([float(told[name]) for told in fetched]) for name in names}
-    values['images_per_second'] = (
-      self._timed * self._batch_size / seconds if self._timed else math.nan
-    )
+    values['images_per_second'] = self._timed * self._batch_size / seconds if self._timed else math.nan
     self._told, self._timed, self._seconds, self._since = [], 0, 0.0, now
     return values
 
@@ -215,8 +126,10 @@ class Recorder:
     """Goes on from `step`: forgets the records after it, and moves the bar."""
     self._began = None
     if self._active:
-      truncate(self._workdir, step)
-      self._file = (self._workdir / FILE).open('ab', buffering=0)  # nothing is left for `close`
+      metrics_file.truncate(self._workdir, step)
+      self._file = (self._workdir / metrics_file.FILE).open(
+        'ab', buffering=0
+      )  # nothing is left for `close`
     if self._active and self._tensorboard:
       import tensorboardX  # the `log` extra
 
@@ -236,8 +149,10 @@ class Recorder:
     """Writes and shows one record."""
     if not self._active:
       return
-    line = json.dumps(strict({'step': step, 'kind': kind, **values}), allow_nan=False) + '\n'
-    with _naming(self._workdir / FILE):
+    line = (
+      json.dumps(metrics_file.strict({'step': step, 'kind': kind, **values}), allow_nan=False) + '\n'
+    )
+    with metrics_file.naming(self._workdir / metrics_file.FILE):
       left = line.encode()
       while left:
         left = left[self._file.write(left) :]

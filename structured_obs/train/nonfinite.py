@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from structured_obs.train import parallel, step
-from structured_obs.train.experiment import Experiment, make_preprocess
-from structured_obs.train.state import TrainState
+from structured_obs.devices import keys
+from structured_obs.devices import mesh as meshes
+from structured_obs.runs.experiment import Experiment
+from structured_obs.runs.initial import make_preprocess
+from structured_obs.runs.state import TrainState
+from structured_obs.train import step
 
 Array = jax.Array
 DIRECTORY = 'nonfinite'
@@ -57,11 +60,11 @@ def first_nonfinite(
 def make_examination(experiment: Experiment) -> Any:
   """Returns `(state, key, batch) -> [(name, whether finite)]`, in the order of computation."""
   preprocess = make_preprocess(experiment.config, experiment.spec)
-  mesh = parallel.make_mesh(jax.local_devices()[:1])
+  mesh = meshes.make_mesh(jax.local_devices()[:1])
   listed: list[str] = []
 
   def local(state: TrainState, key: Array, batch: Array) -> list[Array]:
-    data_keys, model_keys = step.step_keys(key, state.step, batch.shape[0], parallel.AXIS)
+    data_keys, model_keys = keys.step_keys(key, state.step, batch.shape[0], meshes.AXIS)
     x = preprocess(data_keys, batch)
     variables = {'params': state.params['model'], **state.model_state}
     terms, _ = experiment.model.apply(
@@ -69,7 +72,7 @@ def make_examination(experiment: Experiment) -> Any:
     )
     loss, _ = experiment.objective(terms, state.params['multipliers'], state.step)
     gradient = step.make_gradient(
-      experiment.model, experiment.objective, preprocess, parallel.AXIS,
+      experiment.model, experiment.objective, preprocess, meshes.AXIS,
       experiment.config.train.accumulate,
     )  # fmt: skip
     grads = gradient(state, key, batch)[3]

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from structured_obs.train import checkpoint, metrics
-from structured_obs.train import workdir as workdirs
-from structured_obs.train.state import TrainState
+from structured_obs.runs import checkpoint, metrics_file
+from structured_obs.runs import workdir as workdirs
+from structured_obs.runs.state import TrainState
 
 HOUR = 3600.0  # seconds of training that are given up without asking
 
@@ -86,7 +86,7 @@ def lost_seconds(
   steps = range(whole[1] + 1, damaged[1] + 1)
   speeds = {
     record['step']: record['images_per_second']
-    for record in metrics.read(workdir)
+    for record in metrics_file.read(workdir)
     if record['kind'] == 'train' and (record.get('images_per_second') or 0) > 0
   }
   between = [speed for step, speed in speeds.items() if step in steps]

@@ -9,24 +9,15 @@ from typing import Any, NamedTuple
 
 import jax
 
+from structured_obs import names
 from structured_obs.config import Config
 from structured_obs.data import prepare
-from structured_obs.train import (
-  checkpoint,
-  checks,
-  configuration,
-  distributed,
-  dry_run,
-  finished,
-  lock,
-  loop,
-  metrics,
-  names,
-  parallel,
-  start,
-)
-from structured_obs.train import experiment as experiments
-from structured_obs.train import workdir as workdirs
+from structured_obs.devices import hosts, mesh
+from structured_obs.evaluation import training_report
+from structured_obs.runs import checkpoint, checks, configuration, initial, lock
+from structured_obs.runs import experiment as experiments
+from structured_obs.runs import workdir as workdirs
+from structured_obs.train import dry_run, loop, metrics, start
 
 # Options of jax that change numbers, and fields of the data that say which images they are.
 NUMERICS = ('jax_enable_x64', 'jax_default_matmul_precision', 'jax_default_prng_impl')
@@ -44,12 +35,10 @@ class Options(NamedTuple):
   tensorboard: bool = False  # write event files
   allow_config_change: bool = False  # go on although the configuration or the data changed
   allow_older_checkpoint: bool = False  # resume although that loses more than an hour of training
-  cluster: distributed.Cluster = distributed.Cluster()
+  cluster: hosts.Cluster = hosts.Cluster()
 
 
-def run(
-  config: Config, options: Options, say: Callable[[str], None] = _say
-) -> loop.Outcome | None:
+def run(config: Config, options: Options, say: Callable[[str], None] = _say) -> loop.Outcome | None:
   """Trains, or goes on training, what `config` describes in `options.workdir`.
 
   Returns:
@@ -73,8 +62,8 @@ def run(
     workdirs.read(start.source(config))
   if options.tensorboard:
     metrics.check_tensorboard()
-  with distributed.joined(options.cluster, say):
-    distributed.agree('Configuration and code', lambda: _facts(config, options))
+  with hosts.joined(options.cluster, say):
+    hosts.agree('Configuration and code', lambda: _facts(config, options))
     return _run(config, options, workdir, say)
 
 
@@ -84,23 +73,23 @@ def _run(
   """Runs what has been checked without the data."""
   with during('preparing the data'):
     prepared = _prepare(config, say)
-  distributed.agree('The data', lambda: _data_facts(prepared.spec))
+  hosts.agree('The data', lambda: _data_facts(prepared.spec))
   count = prepared.spec.counts['train']
   checks.check_batch(config, count, jax.device_count(), jax.process_count())
   with during('building the model'):
     experiment = experiments.build(config, prepared.spec)
     _check_shapes(experiment)
   if options.dry_run:
-    if distributed.primary():
+    if hosts.primary():
       with during('compiling a step'):
         say(dry_run.report(experiment))
     return None
   workdirs.check_data(workdir, prepared.spec, _may_change(options))
   about = workdirs.describe(config, prepared.spec, options.command)
-  distributed.barrier('checked')  # nobody writes before everybody has looked
+  hosts.barrier('checked')  # nobody writes before everybody has looked
   with contextlib.ExitStack() as stack:
     stack.enter_context(workdirs.explained(workdir, options.command))
-    if distributed.primary():
+    if hosts.primary():
       stack.enter_context(lock.held(workdir, say))
       # Another training may have begun and ended since the first look.
       workdirs.check_config(workdir, config, _may_change(options))
@@ -110,8 +99,8 @@ def _run(
         experiment, prepared, workdir, about, options.tensorboard, options.allow_older_checkpoint
       )
     with during('writing the report'):
-      report = finished.write_report(workdir) if outcome.reason != 'stopped' else None
-  if distributed.primary():
+      report = training_report.write(workdir) if outcome.reason != 'stopped' else None
+  if hosts.primary():
     if report:
       say(f'Report: {report}')
     say(farewell(outcome, config, options))
@@ -120,7 +109,7 @@ def _run(
 
 def _may_change(options: Options) -> bool:
   """Whether other fields or data are allowed: without a checkpoint nothing is lost by them."""
-  directories = [Path(options.workdir) / name for name in (experiments.CHECKPOINTS, experiments.BEST)]
+  directories = [Path(options.workdir) / name for name in (checkpoint.CHECKPOINTS, checkpoint.BEST)]
   saved = any('tmp' not in path.name for directory in directories for path in directory.glob('*'))
   return options.allow_config_change or not saved
 
@@ -142,14 +131,14 @@ def _facts(config: Config, options: Options) -> dict[str, Any]:
     for name, value in configuration.flatten(config).items()
     if name not in ('data.source', 'data.cache_dir', 'data.manual_dir', 'data.download')
   }
-  found = [0, *checkpoint.steps_in(Path(options.workdir) / experiments.CHECKPOINTS)]
+  found = [0, *checkpoint.steps_in(Path(options.workdir) / checkpoint.CHECKPOINTS)]
   return {
     **fields,
     '--workdir': os.path.abspath(options.workdir),
     '--dry_run': options.dry_run,
     'the newest checkpoint there': found[-1],
     **workdirs.versions(),
-    'source of structured_obs (SHA-256)': distributed.source_digest(),
+    'source of structured_obs (SHA-256)': hosts.source_digest(),
     'the kind of device': jax.local_devices()[0].device_kind,
     **{name: str(getattr(jax.config, name)) for name in NUMERICS},
   }
@@ -162,9 +151,9 @@ def _data_facts(spec: prepare.DataSpec) -> dict[str, Any]:
 
 def _check_shapes(experiment: experiments.Experiment) -> None:
   """Raises what the model, or the augmentation, has against images of this size; computes nothing."""
-  experiments.abstract_state(experiment, parallel.make_mesh())
+  initial.abstract_state(experiment, mesh.make_mesh())
   images = jax.ShapeDtypeStruct((1, *experiment.spec.stored), experiment.spec.dtype)
-  preprocess = experiments.make_preprocess(experiment.config, experiment.spec)
+  preprocess = initial.make_preprocess(experiment.config, experiment.spec)
   jax.eval_shape(preprocess, jax.random.split(jax.random.key(0), 1), images)
 
 
@@ -192,18 +181,20 @@ def farewell(outcome: loop.Outcome, config: Config, options: Options) -> str:
   if config.model.kind == 'classifier':
     features = f'--features=classifier:{options.workdir}'
     commands = [f'  evaluate:  python -m launch.evaluate {features} --workdir=RUN']
-  return '\n'.join([
-    ended,
-    *([f'  resume:    {options.command}'] if options.command else []),
-    *commands,
-  ])
+  return '\n'.join(
+    [
+      ended,
+      *([f'  resume:    {options.command}'] if options.command else []),
+      *commands,
+    ]
+  )
 
 
 def _prepare(config: Config, say: Callable[[str], None]) -> prepare.Prepared:
   """Opens the data; on several hosts process 0 ingests first, so that the others find it done."""
-  if not distributed.primary():
-    distributed.barrier('prepared')
+  if not hosts.primary():
+    hosts.barrier('prepared')
     return prepare.prepare(config.data)
   prepared = prepare.prepare(config.data, say)
-  distributed.barrier('prepared')
+  hosts.barrier('prepared')
   return prepared

@@ -7,7 +7,7 @@ from types import FrameType
 
 import jax
 
-from structured_obs.train import distributed
+from structured_obs.devices import hosts
 
 STOPPING = 'Stopping after the step in flight; press Ctrl-C again to abort at once.\n'
 
@@ -35,7 +35,7 @@ class Stopper:
 
   def requested(self, step: int) -> bool:
     """Whether to stop after this step. To be called once for every step, by every process."""
-    return distributed.preempted(step) if jax.process_count() > 1 else self._asked
+    return hosts.preempted(step) if jax.process_count() > 1 else self._asked
 
   def _ask(self, number: int, frame: FrameType | None) -> None:
     del frame

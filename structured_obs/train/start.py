@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from structured_obs import names
 from structured_obs.config import Config
-from structured_obs.data import images as pixels
+from structured_obs.data import pixels
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import observation
-from structured_obs.train import experiment as experiments
-from structured_obs.train import names, optimizers
-from structured_obs.train import state as states
-from structured_obs.train.experiment import Experiment
+from structured_obs.runs import optimizers, restore
+from structured_obs.runs import state as states
+from structured_obs.runs.experiment import Experiment
 
 PyTree = Any
 MEASURED = 512  # training images whose residuals give the scale
@@ -39,9 +39,7 @@ def source(config: Config) -> Path:
   return Path(names.local_path('--config.train.start_from', config.train.start_from))
 
 
-def take_over(
-  experiment: Experiment, state: states.TrainState, images: np.ndarray
-) -> Taken:
+def take_over(experiment: Experiment, state: states.TrainState, images: np.ndarray) -> Taken:
   """Takes over what the run of `train.start_from` has of the same name.
 
   Where the covariance is new and the model has a learnt scale, that is set so that the white
@@ -57,7 +55,7 @@ def take_over(
     ValueError: if a network of the same name has another size, or no name is the same.
   """
   workdir = str(source(experiment.config))
-  old = jax.device_get(experiments.restore(workdir).variables)
+  old = jax.device_get(restore.restore(workdir).variables)
   variables = {'params': state.params['model'], **state.model_state}
   merged, taken, fresh = merge(variables, old, workdir)
   said = f'Took {len(taken)} arrays over from {workdir}; {len(fresh)} are new'
@@ -76,9 +74,7 @@ def take_over(
   return Taken(new, f'{said}.')
 
 
-def merge(
-  new: PyTree, old: PyTree, source: str
-) -> tuple[PyTree, list[str], list[str]]:
+def merge(new: PyTree, old: PyTree, source: str) -> tuple[PyTree, list[str], list[str]]:
   """Returns `new` with what `old` has of it, the paths taken over, and those that are new.
 
   Heads and a decoder of the covariance are new where their sizes differ.

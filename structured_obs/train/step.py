@@ -23,16 +23,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
-from structured_obs.train.state import TrainState
+from structured_obs.devices import keys as image_keys
+from structured_obs.devices import mapping
+from structured_obs.devices import mesh as meshes
+from structured_obs.devices.mapping import Metrics, TrainStep
+from structured_obs.runs import initial
+from structured_obs.runs.experiment import Experiment
+from structured_obs.runs.initial import Preprocess
+from structured_obs.runs.state import TrainState
 
 Array = jax.Array
 PyTree = Any
-Metrics = dict[str, Array]  # [] each
-Preprocess = Callable[[Array, Array], Array]  # (keys [B], uint8 [B, H, W, C]) -> [B, H, W, C]
 Part = tuple[Array, Array, Array]  # keys of the data and of the model [B], and the stored images
 Gradient = tuple[Array, Metrics, PyTree, PyTree]  # loss, metrics, model_state, grads
-TrainStep = Callable[[TrainState, Array, Array], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -118,7 +123,7 @@ def make_gradient(
 
   def gradient(state: TrainState, key: Array, batch: Array) -> Gradient:
     params = _varying(state.params, axis_name)  # see the module's docstring
-    whole = (*step_keys(key, state.step, batch.shape[0], axis_name), batch)
+    whole = (*image_keys.step_keys(key, state.step, batch.shape[0], axis_name), batch)
     if accumulate == 1:
       return of_part(state, params, whole)
     if jax.tree.leaves(state.model_state):
@@ -148,24 +153,6 @@ def _mean_over_parts(
   return jax.tree.map(lambda leaf: leaf / count, total)
 
 
-def step_keys(
-  key: Array, step: Array | int, count: int, axis_name: str | None
-) -> tuple[Array, Array]:
-  """Returns the keys of this device's images at this step: ([B] for the data, [B] for the model).
-
-  They depend on the image's position in the global batch, so on no layout of devices or hosts.
-  """
-  first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
-  positions = first + jnp.arange(count, dtype=jnp.int32)
-  return image_keys(jax.random.fold_in(key, step), positions)
-
-
-def image_keys(key: Array, indices: Array) -> tuple[Array, Array]:
-  """Returns two keys per image, for the data and for the model, from the images' indices [B]."""
-  pairs = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index)))(indices)
-  return pairs[:, 0], pairs[:, 1]
-
-
 def _varying(tree: PyTree, axis_name: str | None) -> PyTree:
   if axis_name is None:
     return tree
@@ -183,3 +170,18 @@ def _average(state: TrainState, params: PyTree, decay: float) -> PyTree | None:
   count = state.step.astype(jnp.float32)
   step_size = 1 - jnp.minimum(decay, (1 + count) / (10 + count))
   return optax.incremental_update(params, state.ema, step_size)
+
+
+def make_step(experiment: Experiment, mesh: Mesh) -> TrainStep:
+  """Returns the compiled-on-first-use step over the mesh, by the configured mapping."""
+  config = experiment.config
+  update = make_train_step(
+    experiment.model,
+    experiment.objective,
+    experiment.optimizer,
+    initial.make_preprocess(config, experiment.spec),
+    axis_name=meshes.AXIS,
+    ema_decay=config.optim.ema_decay,
+    accumulate=config.train.accumulate,
+  )
+  return mapping.MAPPINGS[config.train.mapping](update, mesh)

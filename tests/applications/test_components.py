@@ -58,9 +58,7 @@ def test_every_family_against_dense_eigenvectors(case: cases.Case):
     for i, a in enumerate(FACTORS):
       expected = x + (a - 1) * (v @ (x - problem.mean)) * v
       cases.assert_close(np.ravel(found.samples[k, i]), expected, 1e-6, 1e-3)
-      cases.assert_close(
-        np.ravel(found.alone[k, i]), problem.mean + a * np.sqrt(value) * v, 1e-6, 1e-3
-      )
+      cases.assert_close(np.ravel(found.alone[k, i]), problem.mean + a * np.sqrt(value) * v, 1e-6, 1e-3)
 
 
 def test_a_sample_without_pixel_noise_is_of_the_factor_alone():

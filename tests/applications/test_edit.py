@@ -31,8 +31,7 @@ def two_edits(deviations: tuple[Any, Any]) -> list[edit.Edit]:
   first[0, :3], second[0, 2], second[2, 1, 1] = True, True, True
   values = [jnp.asarray(rng.normal(size=IMAGE), dtype) for _ in range(2)]
   return [
-    edit.Edit(v, jnp.asarray(m), d)
-    for v, m, d in zip(values, (first, second), deviations, strict=True)
+    edit.Edit(v, jnp.asarray(m), d) for v, m, d in zip(values, (first, second), deviations, strict=True)
   ]
 
 

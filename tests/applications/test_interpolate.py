@@ -180,6 +180,7 @@ def test_a_grid_between_latents_has_the_images_of_its_corners():
   grid = interpolate.between_images(made.model, made.variables, made.x, 3, 'straight')
   assert grid.shape == (3, 3, 8, 12, 3)
   latents = test_sr_vae.apply(made, None, made.x, method='infer')
+
   def with_middle(leaf):
     return jnp.concatenate([leaf, jnp.mean(leaf, axis=0, keepdims=True)])
 

@@ -13,8 +13,8 @@ from structured_obs.applications import subject
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec, Prepared
 from structured_obs.distributions import base, diagonal
-from structured_obs.evaluation.results import Trained
 from structured_obs.models import classes
+from structured_obs.runs.trained import Trained
 
 IMAGE = base.ImageShape(2, 4, 1)
 

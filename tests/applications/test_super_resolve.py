@@ -13,7 +13,7 @@ from PIL import Image
 from structured_obs.applications import super_resolve
 from structured_obs.config import Config
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation.results import Trained
+from structured_obs.runs.trained import Trained
 from tests.models import test_sr_vae
 from tests.train import stub
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from structured_obs.config import Config
 from structured_obs.data import prepare
-from structured_obs.evaluation import unfinished
-from structured_obs.train import checkpoint, configuration, experiment, finished
+from structured_obs.evaluation import resume
+from structured_obs.runs import checkpoint, configuration, experiment, restore
+from structured_obs.runs import workdir as workdirs
 from structured_obs.train import run as runs
-from structured_obs.train import workdir as workdirs
 from tests.campaigns import outcomes
 from tests.campaigns.inputs import fields
 
@@ -41,7 +41,7 @@ class Whole(NamedTuple):
   restored: dict[str, dict[str, int]]  # by checkpoint: of every variable
   spec: Any  # of the cache
   labels: dict[str, bytes]  # of the cache, by split
-  work: unfinished.Work
+  work: resume.Work
   done: bytes  # what the unfinished evaluation has kept
 
 
@@ -61,7 +61,7 @@ def whole() -> Whole:
   config = run_config(folder)
   train(config, folder / WORKDIR)
   work = unfinished_work(folder / PARTIAL)
-  unfinished.save(work, [np.arange(40, dtype=np.float32).reshape(20, 2)])
+  resume.save(work, [np.arange(40, dtype=np.float32).reshape(20, 2)])
   made = Whole(folder, config, {}, {}, None, {}, work, b'')
   return made._replace(
     end=checkpoint.digests(train(config, folder / WORKDIR)),
@@ -74,7 +74,7 @@ def whole() -> Whole:
 
 def train(config: Config, workdir: Path) -> Any:
   """Trains, or resumes, without the report of the training; returns the last state."""
-  with mock.patch.object(finished, 'write_report', return_value=None):
+  with mock.patch.object(restore, 'write_report', return_value=None):
     outcome = runs.run(config, runs.Options(str(workdir), command=COMMAND), lambda text: None)
   assert outcome is not None
   return outcome.state
@@ -134,7 +134,7 @@ def _run(name: str, damage: Damage, seed: Any, folder: Path) -> str:
 def _check_restored(folder: Path, which: str, name: str) -> bool:
   """Restores a model; returns whether that worked. Only damage in its own directory may stop it."""
   made = whole()
-  own = {'best': experiment.BEST, 'latest': experiment.CHECKPOINTS}[which]
+  own = {'best': checkpoint.BEST, 'latest': checkpoint.CHECKPOINTS}[which]
   try:
     config, variables = _variables(folder, which)
   except Exception as error:
@@ -152,7 +152,7 @@ def _check_restored(folder: Path, which: str, name: str) -> bool:
 def older() -> list[dict[str, int]]:
   """Variables of all checkpoints that are kept: an older one may be restored where that is said."""
   made = whole()
-  directory = made.folder / WORKDIR / experiment.CHECKPOINTS
+  directory = made.folder / WORKDIR / checkpoint.CHECKPOINTS
   return [_variables(made.folder, step)[1] for step in checkpoint.steps_in(directory)]
 
 
@@ -179,18 +179,18 @@ def _check_unfinished(folder: Path) -> None:
   outcomes.expect(_done(work) in (b'', whole().done), 'other numbers than were kept')
 
 
-def unfinished_work(directory: Path) -> unfinished.Work:
+def unfinished_work(directory: Path) -> resume.Work:
   images = np.arange(20, dtype=np.uint8).reshape(20, 1)
-  return unfinished.work(directory, 'scores', lambda x: x * 2.0, [np.zeros((1, 2), np.float32)], images)
+  return resume.work(directory, 'scores', lambda x: x * 2.0, [np.zeros((1, 2), np.float32)], images)
 
 
-def _done(work: unfinished.Work) -> bytes:
-  parts, count = unfinished.load(work)
+def _done(work: resume.Work) -> bytes:
+  parts, count = resume.load(work)
   return b''.join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(parts)) if count else b''
 
 
 def _variables(folder: Path, which: str | int) -> tuple[Any, dict[str, int]]:
-  restored = experiment.restore(folder / WORKDIR, which)
+  restored = restore.restore(folder / WORKDIR, which)
   return restored.metadata['config'], checkpoint.digests(restored.variables)
 
 

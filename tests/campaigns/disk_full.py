@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from structured_obs.data import prepare
-from structured_obs.evaluation import unfinished
-from structured_obs.train import checkpoint
+from structured_obs.evaluation import resume
+from structured_obs.runs import checkpoint
 from tests.campaigns import damage, outcomes
 
 COUNT = 24
@@ -96,8 +96,8 @@ def _evaluate(place: Path) -> Callable[[], None]:
   scores = np.random.default_rng(0).normal(size=(20, 2000))
 
   def attempt() -> None:
-    unfinished.save(work, [scores])
-    found, count = unfinished.load(work)
+    resume.save(work, [scores])
+    found, count = resume.load(work)
     outcomes.expect(count in (0, 20), f'{count} images were kept')
     outcomes.expect(not count or np.array_equal(found[0], scores), 'other numbers than were kept')
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from structured_obs.train import checkpoint, experiment
+from structured_obs.runs import checkpoint, restore
 from tests.campaigns import damage, outcomes
 
 COUNT = 0  # all of them
@@ -119,10 +119,10 @@ def _run(
   for k, (process, text) in enumerate(zip(processes, said, strict=True)):
     if k not in killed:
       _check(k, process.returncode, text)
-  before, after = (checkpoint.steps_in(path / experiment.CHECKPOINTS)
+  before, after = (checkpoint.steps_in(path / checkpoint.CHECKPOINTS)
                    for path in (made.folder / damage.WORKDIR, workdir))  # fmt: skip
   outcomes.expect(set(before) <= set(after), 'checkpoints are gone')
-  restored = experiment.restore(workdir, before[-1])
+  restored = restore.restore(workdir, before[-1])
   same = checkpoint.digests(restored.variables) == made.restored['latest']
   outcomes.expect(same, 'the checkpoint of before has changed')
   return outcomes.REFUSED

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from structured_obs.train import checkpoint, experiment, metrics
+from structured_obs.runs import checkpoint, metrics_file
 from tests.campaigns import outcomes
 
 COUNT = 30
@@ -81,7 +81,7 @@ class Chain(NamedTuple):
   @property
   def steps(self) -> list[int]:
     """Steps of the complete checkpoints, without opening them."""
-    names = (self.workdir / experiment.CHECKPOINTS).glob('*')
+    names = (self.workdir / checkpoint.CHECKPOINTS).glob('*')
     return sorted(int(path.name) for path in names if path.name.isdecimal())
 
 
@@ -170,7 +170,7 @@ def _wait(
   elif phase == 'training':
     _until(process, lambda: _recorded(chain) >= min(first + further, STEPS - 1))
   elif phase == 'saving':
-    _until(process, lambda: any(chain.workdir.glob(f'{experiment.CHECKPOINTS}/*-tmp')))
+    _until(process, lambda: any(chain.workdir.glob(f'{checkpoint.CHECKPOINTS}/*-tmp')))
   elif phase == 'reporting':
     _until(process, lambda: chain.steps[-1:] == [STEPS])
     time.sleep(0.5 * seconds * fraction)
@@ -202,7 +202,7 @@ def _until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> Non
 
 
 def _recorded(chain: Chain) -> int:
-  path = chain.workdir / metrics.FILE
+  path = chain.workdir / metrics_file.FILE
   lines = path.read_text().splitlines() if path.exists() else []
   steps = [re.match(r'{"step": (\d+)', line) for line in lines]
   return max((int(step[1]) for step in steps if step), default=0)
@@ -211,7 +211,7 @@ def _recorded(chain: Chain) -> int:
 def end(chain: Chain) -> dict[str, Any]:
   """Returns all that must be bitwise the same at the end of a chain, by name."""
   found: dict[str, Any] = {}
-  for name in (experiment.CHECKPOINTS, experiment.BEST):
+  for name in (checkpoint.CHECKPOINTS, checkpoint.BEST):
     directory = chain.workdir / name
     step = checkpoint.steps_in(directory)[-1]
     found[name] = step, checkpoint.read_metadata(directory, step)['crc32']
@@ -225,4 +225,4 @@ def end(chain: Chain) -> dict[str, Any]:
 
 
 def _records(chain: Chain) -> Iterator[dict[str, Any]]:
-  yield from metrics.read(chain.workdir)
+  yield from metrics_file.read(chain.workdir)

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: one fabricated archive for each published data set.
 """Archives that are damaged, foreign or repacked, and downloads that are not the published files."""
 
 import gzip
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from structured_obs.data import archives, builders, decode, downloads, prepare, sources
+from structured_obs.data import decode, downloads, prepare, sources
+from structured_obs.data.sources import tfds_archives, tfds_builders
 from tests.data import helpers, test_tfds
 
 _offline = test_tfds._offline
@@ -20,7 +22,7 @@ _offline = test_tfds._offline
 
 def _read(folder: Any, name: str) -> int:
   """Returns how many examples an archive has, having read them all."""
-  archive = archives.ARCHIVES[name]
+  archive = tfds_archives.ARCHIVES[name]
   return sum(len(list(archive.read(str(folder), split))) for split in archive.splits)
 
 
@@ -29,7 +31,7 @@ def _refused(path: Any, name: str) -> str:
   with pytest.raises(decode.UnreadableImage) as caught:
     _read(path.parent, name)
   message = str(caught.value)
-  assert message.startswith(f'{path} is not an official {archives.ARCHIVES[name].title} archive')
+  assert message.startswith(f'{path} is not an official {tfds_archives.ARCHIVES[name].title} archive')
   assert message.endswith('.')
   assert 'Get it again from http' in message
   return message
@@ -47,20 +49,24 @@ def test_damage_anywhere_in_an_archive_is_one_sentence(tmp_path):
     for trial in range(6):
       content = bytearray(whole)
       content[random.integers(16, len(whole))] ^= 1 << random.integers(8)
-      file.write_bytes(content if trial % 2 else whole[:random.integers(len(whole) - 1)])
+      file.write_bytes(content if trial % 2 else whole[: random.integers(len(whole) - 1)])
       assert _refused(file, name)
     file.write_bytes(whole)
   assert [_read(tmp_path / name, 'cifar10') for name in ('binary', 'python')] == [12, 12]
   assert _read(tmp_path / 'mnist', 'mnist') == 4
 
 
-@pytest.mark.parametrize(('shape', 'content', 'words'), [
+@pytest.mark.parametrize(
+  ('shape', 'content', 'words'),
+  [
     ((0x803, 2, 28, 28), bytes(2 * 784 - 1), 'declares 1,568 bytes, but it holds 1,567'),
     ((0x803, 2, 28, 28), bytes(2 * 784 + 1), 'declares 1,568 bytes, but it holds 1,569'),
     ((0x803, 2**32 - 1, 28, 28), bytes(99), 'declares 3,367,254,359,280 bytes, but it holds 99'),
     ((0x803, 2, 32, 32), bytes(2048), 'no idx file of unsigned bytes, N x 28 x 28'),
     ((0x801, 2, 28, 28), bytes(2 * 784), 'no idx file'),
-    ((0xd03, 2, 28, 28), bytes(8 * 784), 'no idx file')])
+    ((0xD03, 2, 28, 28), bytes(8 * 784), 'no idx file'),
+  ],
+)
 def test_headers_of_mnist_are_checked(tmp_path, shape, content, words):
   test_tfds._mnist(tmp_path, *np.zeros((2, 2, 28, 28), np.uint8))
   file = tmp_path / 'train-images-idx3-ubyte.gz'
@@ -80,12 +86,17 @@ def test_labels_of_mnist_are_checked(tmp_path, labels):
 def test_pickles_of_python_2_are_read(tmp_path):
   """As the official archive has them: strings without encoding, and old names of NumPy's functions."""
   pixels = helpers.random_images(2, 1, 3072, 1).reshape(2, 3072)
-  content = (b'\x80\x02}(U\x06labels](K\x03K\x09eU\x04datacnumpy.core.multiarray\n_reconstruct\n('
-             b'cnumpy\nndarray\nK\0\x85U\x01btR(K\x01K\x02M\0\x0c\x86'
-             b'cnumpy\ndtype\n(U\x02u1K\0K\x01tR(K\x03U\x01|NNN'
-             + 2 * b'J\xff\xff\xff\xff' + b'K\0tb\x89T\0\x18\0\0' + pixels.tobytes() + b'tbu.')
+  content = (
+    b'\x80\x02}(U\x06labels](K\x03K\x09eU\x04datacnumpy.core.multiarray\n_reconstruct\n('
+    b'cnumpy\nndarray\nK\0\x85U\x01btR(K\x01K\x02M\0\x0c\x86'
+    b'cnumpy\ndtype\n(U\x02u1K\0K\x01tR(K\x03U\x01|NNN'
+    + 2 * b'J\xff\xff\xff\xff'
+    + b'K\0tb\x89T\0\x18\0\0'
+    + pixels.tobytes()
+    + b'tbu.'
+  )
   _tar(tmp_path, {'test_batch': content})
-  examples = list(archives.ARCHIVES['cifar10'].read(str(tmp_path), 'test'))
+  examples = list(tfds_archives.ARCHIVES['cifar10'].read(str(tmp_path), 'test'))
   assert [label for _, label in examples] == [3, 9]
   images = pixels.reshape(2, 3, 32, 32).transpose(0, 2, 3, 1)
   assert np.array_equal(np.array([image for image, _ in examples]), images)
@@ -104,15 +115,30 @@ class _Harm:
 _PIXELS = np.zeros((2, 3072), np.uint8)
 
 
-@pytest.mark.parametrize('batch', [
-    [], {}, None, {b'data': _PIXELS}, {b'labels': [1, 2]}, {b'data': _PIXELS, b'labels': [1]},
-    {b'data': _PIXELS, b'labels': [1, 10]}, {b'data': _PIXELS, b'labels': [1, -1]},
-    {b'data': _PIXELS, b'labels': [1, 2.5]}, {b'data': _PIXELS, b'labels': None},
-    {b'data': _PIXELS[:, 1:], b'labels': [1, 2]}, {b'data': [1, 2], b'labels': [1, 2]},
+@pytest.mark.parametrize(
+  'batch',
+  [
+    [],
+    {},
+    None,
+    {b'data': _PIXELS},
+    {b'labels': [1, 2]},
+    {b'data': _PIXELS, b'labels': [1]},
+    {b'data': _PIXELS, b'labels': [1, 10]},
+    {b'data': _PIXELS, b'labels': [1, -1]},
+    {b'data': _PIXELS, b'labels': [1, 2.5]},
+    {b'data': _PIXELS, b'labels': None},
+    {b'data': _PIXELS[:, 1:], b'labels': [1, 2]},
+    {b'data': [1, 2], b'labels': [1, 2]},
     {b'data': _PIXELS.astype(int) + 300, b'labels': [1, 2]},
     {b'data': _PIXELS.astype(object), b'labels': [1, 2]},
-    {b'fine_labels': [1], b'data': _PIXELS}, _Harm(os.mkdir, 'harm'), _Harm(eval, '1'),
-    _Harm(np.ndarray, (10**14,)), {b'data': _Harm(np.fromfile, 'x'), b'labels': [1, 2]}])
+    {b'fine_labels': [1], b'data': _PIXELS},
+    _Harm(os.mkdir, 'harm'),
+    _Harm(eval, '1'),
+    _Harm(np.ndarray, (10**14,)),
+    {b'data': _Harm(np.fromfile, 'x'), b'labels': [1, 2]},
+  ],
+)
 def test_foreign_pickles_are_refused(tmp_path, monkeypatch, batch):
   monkeypatch.chdir(tmp_path)
   _tar(tmp_path, {f'data_batch_{k}': pickle.dumps(batch, 2) for k in range(1, 6)})
@@ -120,9 +146,19 @@ def test_foreign_pickles_are_refused(tmp_path, monkeypatch, batch):
   assert not os.path.exists('harm')
 
 
-@pytest.mark.parametrize('content', [
-    b'', b'.', b'no pickle', b'\x80\x02r\xff\xff\xff\x7f.', b'\x80\x05\x96' + b'\xff' * 7 + b'\x0f.',
-    b'\x80\x02]r\x00\x00\x00\x7f.', b'\x80\x04\x8e' + b'\x7f' * 8, b'(' * 9999])
+@pytest.mark.parametrize(
+  'content',
+  [
+    b'',
+    b'.',
+    b'no pickle',
+    b'\x80\x02r\xff\xff\xff\x7f.',
+    b'\x80\x05\x96' + b'\xff' * 7 + b'\x0f.',
+    b'\x80\x02]r\x00\x00\x00\x7f.',
+    b'\x80\x04\x8e' + b'\x7f' * 8,
+    b'(' * 9999,
+  ],
+)
 def test_pickles_ask_for_no_memory_that_they_do_not_fill(tmp_path, content):
   _tar(tmp_path, {f'data_batch_{k}': content for k in range(1, 6)})
   _refused(tmp_path / 'cifar-10-python.tar.gz', 'cifar10')
@@ -140,18 +176,31 @@ def test_missing_and_repeated_files_of_a_tar_are_named(tmp_path):
   rows = bytes(3073 * 2)
   batches = {f'data_batch_{k}.bin': rows for k in range(1, 6)}
   name = 'cifar-10-binary.tar.gz'
-  for files, words in (({}, 'it lacks data_batch_1.bin'), (batches, 'it lacks test_batch.bin'),
-                       ({'train': rows, 'test': rows}, 'it lacks data_batch_1.bin'),
-                       ({**batches, 'copy/data_batch_1.bin': rows}, 'it holds 2 files data_batch_1.bin'),
-                       ({**batches, 'data_batch_3.bin': rows[1:]}, 'reshape')):
+  for files, words in (
+    ({}, 'it lacks data_batch_1.bin'),
+    (batches, 'it lacks test_batch.bin'),
+    ({'train': rows, 'test': rows}, 'it lacks data_batch_1.bin'),
+    ({**batches, 'copy/data_batch_1.bin': rows}, 'it holds 2 files data_batch_1.bin'),
+    ({**batches, 'data_batch_3.bin': rows[1:]}, 'reshape'),
+  ):
     _tar(tmp_path, files, name)
     assert words in _refused(tmp_path / name, 'cifar10')
   _tar(tmp_path, {**batches, 'test_batch.bin': rows}, name)
   assert _read(tmp_path, 'cifar10') == 12
 
 
-@pytest.mark.parametrize('partition', [b'', b'000001.jpg', b'000001.jpg 3', b'000001.jpg 01',
-                                       b'000001.jpg 0 0', b'\xff\xfe', b'000001.jpg 0\n000001.jpg 1'])
+@pytest.mark.parametrize(
+  'partition',
+  [
+    b'',
+    b'000001.jpg',
+    b'000001.jpg 3',
+    b'000001.jpg 01',
+    b'000001.jpg 0 0',
+    b'\xff\xfe',
+    b'000001.jpg 0\n000001.jpg 1',
+  ],
+)
 def test_the_partition_of_celeb_a_is_checked(tmp_path, partition):
   test_tfds._celeb_a(tmp_path, helpers.random_images(1, 218, 178, 3), [0])
   (tmp_path / 'list_eval_partition.txt').write_bytes(partition)
@@ -165,7 +214,7 @@ def test_damaged_images_of_celeb_a_are_left_out_one_by_one(tmp_path):
   with zipfile.ZipFile(file) as archive:
     place = archive.getinfo('img_align_celeba/000002.jpg').header_offset
   content = bytearray(file.read_bytes())
-  content[place + 300] ^= 0xff
+  content[place + 300] ^= 0xFF
   file.write_bytes(content)
   with pytest.raises(decode.UnreadableImage, match=r'train\[1\] of celeb_a .*data\.skip_corrupt=True'):
     prepare.prepare(test_tfds._config(tmp_path, 'celeb_a'))
@@ -176,12 +225,14 @@ def test_damaged_images_of_celeb_a_are_left_out_one_by_one(tmp_path):
 
 def test_repacked_archives_are_told(tmp_path, monkeypatch):
   test_tfds._mnist(tmp_path / 'manual', *np.split(helpers.random_images(4, 28, 28, 1), 2))
-  archive = archives.ARCHIVES['mnist']
+  archive = tfds_archives.ARCHIVES['mnist']
   published = {file: downloads.sha256(str(tmp_path / 'manual' / file)) for file in archive.files[0]}
   found = published['train-images-idx3-ubyte.gz']
-  for sha256, words in (({**published, 'train-images-idx3-ubyte.gz': 64 * 'a'}, [found, 64 * 'a']),
-                        (published, [])):
-    monkeypatch.setitem(archives.ARCHIVES, 'mnist', archive._replace(sha256=sha256))
+  for sha256, words in (
+    ({**published, 'train-images-idx3-ubyte.gz': 64 * 'a'}, [found, 64 * 'a']),
+    (published, []),
+  ):
+    monkeypatch.setitem(tfds_archives.ARCHIVES, 'mnist', archive._replace(sha256=sha256))
     notes = sources.find(test_tfds._config(tmp_path, 'mnist')).open().notes()
     assert len(notes) == (len(words) > 0)
     assert all(word in notes[0] for word in words)
@@ -190,10 +241,13 @@ def test_repacked_archives_are_told(tmp_path, monkeypatch):
 def _published(tmp_path: Any, monkeypatch: Any, **other: str) -> list[str]:
   """Publishes tiny archives of MNIST on this machine, with their digests unless other ones are given."""
   test_tfds._mnist(tmp_path / 'web', *np.split(helpers.random_images(4, 28, 28, 1), 2))
-  archive = archives.ARCHIVES['mnist']
+  archive = tfds_archives.ARCHIVES['mnist']
   sha256 = {file: downloads.sha256(str(tmp_path / 'web' / file)) for file in archive.files[0]}
-  monkeypatch.setitem(archives.ARCHIVES, 'mnist', archive._replace(
-      url=f'file://{tmp_path}/web/', sha256=sha256 | other))
+  monkeypatch.setitem(
+    tfds_archives.ARCHIVES,
+    'mnist',
+    archive._replace(url=f'file://{tmp_path}/web/', sha256=sha256 | other),
+  )
   return list(archive.files[0])
 
 
@@ -206,7 +260,7 @@ def test_downloads_are_kept_where_they_are_the_published_files(tmp_path, monkeyp
   # What is there and whole is not fetched again; what is damaged is.
   (folder / files[0]).write_bytes(b'damaged')
   (tmp_path / 'web' / files[1]).unlink()
-  builders.download('mnist', str(folder))
+  tfds_builders.download('mnist', str(folder))
   assert (folder / files[0]).read_bytes() == (tmp_path / 'web' / files[0]).read_bytes()
 
 
@@ -225,13 +279,15 @@ def test_downloads_that_differ_are_not_kept(tmp_path, monkeypatch):
 def test_failed_downloads_leave_nothing(tmp_path, monkeypatch):
   files = _published(tmp_path, monkeypatch)
   (tmp_path / 'web' / files[0]).unlink()
-  with pytest.raises(ConnectionError, match=rf'download of file://.*{files[0]}.*failed.*data.manual_dir'):
-    builders.download('mnist', str(tmp_path))
+  with pytest.raises(
+    ConnectionError, match=rf'download of file://.*{files[0]}.*failed.*data.manual_dir'
+  ):
+    tfds_builders.download('mnist', str(tmp_path))
   assert os.listdir(tmp_path) == ['web']
 
 
 def test_published_digests_are_complete():
-  for archive in archives.ARCHIVES.values():
+  for archive in tfds_archives.ARCHIVES.values():
     assert archive.sha256.keys() == {file for files in archive.files for file in files}
     assert all(len(digest) == 64 and int(digest, 16) for digest in archive.sha256.values())
 
@@ -239,8 +295,14 @@ def test_published_digests_are_complete():
 def test_celeb_a_says_that_it_has_to_be_fetched_by_hand(tmp_path):
   with pytest.raises(FileNotFoundError) as caught:
     prepare.prepare(test_tfds._config(tmp_path, 'celeb_a', download=True))
-  for words in ('--config.data.download=True has no effect', 'Google Drive', 'by hand', 'mmlab.ie.cuhk',
-                'img_align_celeba.zip and list_eval_partition.txt', '--config.data.manual_dir=PATH'):
+  for words in (
+    '--config.data.download=True has no effect',
+    'Google Drive',
+    'by hand',
+    'mmlab.ie.cuhk',
+    'img_align_celeba.zip and list_eval_partition.txt',
+    '--config.data.manual_dir=PATH',
+  ):
     assert words in str(caught.value)
 
 
@@ -251,11 +313,12 @@ def test_names_of_data_sets_are_no_folders(tmp_path, monkeypatch, name):
     prepare.prepare(test_tfds._config(tmp_path, name))
 
 
-@pytest.mark.parametrize('file', ['dataset_info.json', 'features.json',
-                                  'mnist-test.array_record-00000-of-00001'])
+@pytest.mark.parametrize(
+  'file', ['dataset_info.json', 'features.json', 'mnist-test.array_record-00000-of-00001']
+)
 def test_damaged_prepared_data_is_named(tmp_path, file):
   test_tfds._mnist(tmp_path / 'elsewhere', *np.split(helpers.random_images(4, 28, 28, 1), 2))
-  place = builders.build('mnist', str(tmp_path / 'elsewhere'), str(tmp_path / 'tfds'))
+  place = tfds_builders.build('mnist', str(tmp_path / 'elsewhere'), str(tmp_path / 'tfds'))
   for content in (b'', b'[1]', b'\xff' * 99):
     with open(os.path.join(place, file), 'wb') as damaged:
       damaged.write(content)
@@ -275,7 +338,7 @@ def _edit(path: str, old: str, new: str) -> None:
 def test_splits_and_types_that_are_not_used_are_told(tmp_path):
   images = helpers.random_images(4, 28, 28, 1)
   test_tfds._mnist(tmp_path / 'elsewhere', images[:3], images[3:])
-  place = builders.build('mnist', str(tmp_path / 'elsewhere'), str(tmp_path / 'tfds'))
+  place = tfds_builders.build('mnist', str(tmp_path / 'elsewhere'), str(tmp_path / 'tfds'))
   _edit(os.path.join(place, 'dataset_info.json'), '"name": "test"', '"name": "extra"')
   records = sources.find(test_tfds._config(tmp_path, 'mnist')).open()
   assert records.size == 3

@@ -61,8 +61,9 @@ def test_windows_of_a_labelled_source(tmp_path):
 def test_the_fingerprint_follows_the_number_of_windows(tmp_path):
   source = helpers.folder(tmp_path / 'x', helpers.random_images(10))
   fields = {'height': 3, 'width': 3, 'crop': 'random'}
-  prints = {prepare.prepare(helpers.config(tmp_path, source, crops=n, **fields)).spec.fingerprint
-            for n in (1, 2)}
+  prints = {
+    prepare.prepare(helpers.config(tmp_path, source, crops=n, **fields)).spec.fingerprint for n in (1, 2)
+  }
   assert len(prints) == 2
 
 
@@ -74,12 +75,15 @@ def test_a_single_image_is_cut_in_the_middle():
   assert decode.fit(image[:3], to).shape == (4, 2, 3)  # enlarged
 
 
-@pytest.mark.parametrize(('fields', 'message'), [
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
     ({'crop': 'random', 'height': 3}, r'set --config.data\.height and --config.data\.width'),
     ({'crops': 2}, r"data\.crops must be 1, or more where --config.data\.crop is 'random', but is 2"),
     ({'crop': 'random', 'height': 3, 'width': 3, 'crops': 0}, r'data\.crops must be 1'),
     ({'crop': 'random', 'height': 9, 'width': 3}, r'9 x 3 pixels, out of larger .* is 8 x 8'),
-])
+  ],
+)
 def test_what_cannot_be_cut_is_refused(tmp_path, fields, message):
   with pytest.raises(ValueError, match=message):
     prepare.prepare(helpers.config(tmp_path, 'digits', **fields))

@@ -44,9 +44,14 @@ def test_transparent_pixels_are_blended_with_white():
   assert np.array_equal(_decoded(opaque), _RGB)
 
 
-@pytest.mark.parametrize(('pixels', 'clear'), [
-    (_RGB, tuple(_RGB[2, 1].tolist())), (_RGB[..., 0], int(_RGB[2, 1, 0])),
-    (_RGB[..., 0].astype(np.uint16) * 257, int(_RGB[2, 1, 0]) * 257)])
+@pytest.mark.parametrize(
+  ('pixels', 'clear'),
+  [
+    (_RGB, tuple(_RGB[2, 1].tolist())),
+    (_RGB[..., 0], int(_RGB[2, 1, 0])),
+    (_RGB[..., 0].astype(np.uint16) * 257, int(_RGB[2, 1, 0]) * 257),
+  ],
+)
 def test_a_transparent_colour_becomes_white(pixels, clear):
   decoded = _decoded(Image.fromarray(pixels), transparency=clear)
   hidden = np.all(pixels.reshape(6, 4, -1) == clear, axis=-1)
@@ -78,8 +83,16 @@ def test_one_bit_becomes_black_and_white():
   assert _decoded(Image.fromarray(bits))[..., 0].tolist() == [[255, 0, 255]]
 
 
-_UPRIGHT = [_RGB, _RGB[:, ::-1], np.rot90(_RGB, 2), _RGB[::-1], _RGB.transpose(1, 0, 2),
-            np.rot90(_RGB, -1), np.rot90(_RGB, 2).transpose(1, 0, 2), np.rot90(_RGB)]
+_UPRIGHT = [
+  _RGB,
+  _RGB[:, ::-1],
+  np.rot90(_RGB, 2),
+  _RGB[::-1],
+  _RGB.transpose(1, 0, 2),
+  np.rot90(_RGB, -1),
+  np.rot90(_RGB, 2).transpose(1, 0, 2),
+  np.rot90(_RGB),
+]
 
 
 @pytest.mark.parametrize('orientation', range(10))
@@ -97,10 +110,19 @@ def _odd_exif(kind: int, value: tuple[int, int]) -> bytes:
 
 
 @pytest.mark.parametrize('form', ['JPEG', 'PNG', 'WEBP'])
-@pytest.mark.parametrize(('exif', 'turned'), [
-    (_odd_exif(10, (-1, 3)), True), (_odd_exif(5, (0, 0)), True), (_odd_exif(2, (72, 0)), True),
-    (_odd_exif(12, (-1, -1)), True), (_odd_exif(99, (1, 1)), True), (_odd_exif(10, (1, 1))[:30], True),
-    (_odd_exif(10, (1, 1))[:18], False), (b'Exif\0\0MM', False)])
+@pytest.mark.parametrize(
+  ('exif', 'turned'),
+  [
+    (_odd_exif(10, (-1, 3)), True),
+    (_odd_exif(5, (0, 0)), True),
+    (_odd_exif(2, (72, 0)), True),
+    (_odd_exif(12, (-1, -1)), True),
+    (_odd_exif(99, (1, 1)), True),
+    (_odd_exif(10, (1, 1))[:30], True),
+    (_odd_exif(10, (1, 1))[:18], False),
+    (b'Exif\0\0MM', False),
+  ],
+)
 def test_odd_metadata_do_not_matter(form, exif, turned):
   content = io.BytesIO()
   Image.new('RGB', (6, 4), (200, 10, 10)).save(content, form, exif=exif)
@@ -142,8 +164,10 @@ def _bomb() -> bytes:
 _EPS = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n'
 
 
-@pytest.mark.parametrize(('content', 'words'), [
-    (_bomb(), '10000 x 9000 pixels, which is more than 89,478,485'), (_EPS, 'none of PNG, JPEG')])
+@pytest.mark.parametrize(
+  ('content', 'words'),
+  [(_bomb(), '10000 x 9000 pixels, which is more than 89,478,485'), (_EPS, 'none of PNG, JPEG')],
+)
 def test_too_many_pixels_and_other_formats_are_refused(content, words):
   with pytest.raises(decode.UnreadableImage, match=words):
     decode.decode(io.BytesIO(content), 'x')
@@ -155,9 +179,18 @@ def test_a_named_pipe_is_not_waited_for(tmp_path):
     decode.decode(str(tmp_path / 'x.png'), 'x.png')
 
 
-@pytest.mark.parametrize('error', [
-    KeyError(7), struct.error(), RecursionError('deep'), OSError(5, 'Input/output error'),
-    AssertionError(), UnicodeDecodeError('utf-8', b'x', 0, 1, 'bad'), Exception('a\nb')])
+@pytest.mark.parametrize(
+  'error',
+  [
+    KeyError(7),
+    struct.error(),
+    RecursionError('deep'),
+    OSError(5, 'Input/output error'),
+    AssertionError(),
+    UnicodeDecodeError('utf-8', b'x', 0, 1, 'bad'),
+    Exception('a\nb'),
+  ],
+)
 def test_any_error_of_a_decoder_names_the_file_and_the_step(error):
   reading = decode.reading('Volume a\nb', 'opened')
   words = r'^Volume a\\nb cannot be opened: .+$'
@@ -166,8 +199,10 @@ def test_any_error_of_a_decoder_names_the_file_and_the_step(error):
   assert caught.value.__cause__ is error
 
 
-@pytest.mark.parametrize('error', [
-    KeyboardInterrupt(), MemoryError(), ImportError('x'), decode.UnreadableImage('named already')])
+@pytest.mark.parametrize(
+  'error',
+  [KeyboardInterrupt(), MemoryError(), ImportError('x'), decode.UnreadableImage('named already')],
+)
 def test_what_says_nothing_of_the_file_passes(error):
   with pytest.raises(type(error)) as caught, decode.reading('x'):
     raise error
@@ -223,12 +258,16 @@ def test_gray_and_rgb_and_enlarging():
   assert np.array_equal(large, gray.repeat(2, 0).repeat(2, 1))
 
 
-@pytest.mark.parametrize(('fields', 'words'), [
+@pytest.mark.parametrize(
+  ('fields', 'words'),
+  [
     ({'height': -1}, 'data.height must not be negative, but is -1'),
     ({'limit': -5}, 'data.limit'),
     ({'channels': 2}, 'data.channels must be 1'),
     ({'crop': 'centre'}, "did you mean 'center'"),
-    ({'resample': 'bicubi'}, "did you mean 'bicubic'")])
+    ({'resample': 'bicubi'}, "did you mean 'bicubic'"),
+  ],
+)
 def test_impossible_targets_are_refused(fields, words):
   with pytest.raises(ValueError, match=words):
     _target(**fields)

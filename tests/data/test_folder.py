@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from structured_obs.data import folder, prepare, tree
+from structured_obs.data import prepare
+from structured_obs.data.sources import folder, tree
 from tests.data import helpers
 
 _ALL = {'validation_fraction': 0.0, 'test_fraction': 0.0}
@@ -80,8 +81,13 @@ def test_only_gray_images_stay_gray_and_that_is_said(tmp_path):
 
 
 def test_members_of_one_name_are_all_read(tmp_path):
-  members = [('a.png', _png(_gray(10))), ('b.png', _png(_gray(30))), ('a.png', _png(_gray(200))),
-             ('bad.png', b'x'), ('bad.png', b'')]
+  members = [
+    ('a.png', _png(_gray(10))),
+    ('b.png', _png(_gray(30))),
+    ('a.png', _png(_gray(200))),
+    ('bad.png', b'x'),
+    ('bad.png', b''),
+  ]
   prepared, _ = _prepare(tmp_path, _zip(tmp_path / 'x.zip', members), skip_corrupt=True)
   assert _levels(prepared) == [10, 200, 30]
   assert prepared.spec.skipped_names == ['bad.png', 'bad.png (2)']
@@ -102,7 +108,7 @@ def test_damaged_members_are_named_and_can_be_skipped(tmp_path, monkeypatch, met
     start = archive.infolist()[1].header_offset
   content = bytearray((tmp_path / 'x.zip').read_bytes())
   if damage == 'data':
-    content[start + 40:start + 100] = bytes(value ^ 255 for value in content[start + 40:start + 100])
+    content[start + 40 : start + 100] = bytes(value ^ 255 for value in content[start + 40 : start + 100])
   elif damage == 'encrypted':
     entry = content.index(b'PK\x01\x02', content.index(b'PK\x01\x02') + 4)
     content[start + 6] |= 1
@@ -140,9 +146,16 @@ def test_all_unreadable_files_are_listed_at_once(tmp_path):
     _prepare(tmp_path, source)
   lines = str(caught.value).splitlines()
   assert [line.partition(' be read: ')[2] for line in lines[1:4]] == [
-      'it is a link that leads nowhere', 'it is a link that leads nowhere', 'it is not a regular file']
+    'it is a link that leads nowhere',
+    'it is a link that leads nowhere',
+    'it is not a regular file',
+  ]
   assert [os.path.basename(line.split(' cannot be read: ')[0]) for line in lines[1:11]] == [
-      '00a.png', '00b.png', '00c.png', *(f'{i:02}.png' for i in range(1, 8))]
+    '00a.png',
+    '00b.png',
+    '00c.png',
+    *(f'{i:02}.png' for i in range(1, 8)),
+  ]
   assert lines[11] == '  and 6 more'
   assert '--config.data.skip_corrupt=True' in lines[12]
   prepared, _ = _prepare(tmp_path, source, skip_corrupt=True)
@@ -165,8 +178,15 @@ def test_links_are_followed_and_circles_end(tmp_path):
   source = _folder(tmp_path / 'x', a=1, real__b=2)
   _folder(tmp_path / 'elsewhere', c=3, deep__d=4)
   _folder(tmp_path, outside=5)
-  links = {'x/link': tmp_path / 'elsewhere', 'x/again': tmp_path / 'elsewhere', 'x/self': '.',
-           'x/real/up': '..', 'x/alias': 'real', 'elsewhere/parent': tmp_path, 'x/f.png': 'a.png'}
+  links = {
+    'x/link': tmp_path / 'elsewhere',
+    'x/again': tmp_path / 'elsewhere',
+    'x/self': '.',
+    'x/real/up': '..',
+    'x/alias': 'real',
+    'elsewhere/parent': tmp_path,
+    'x/f.png': 'a.png',
+  }
   for name, target in links.items():
     os.symlink(target, tmp_path / name)
   found = tree.walk(str(tmp_path / 'x'))
@@ -188,9 +208,12 @@ def test_what_was_passed_over_or_changed_is_said(tmp_path):
   prepared, said = _prepare(tmp_path, source, height=8, width=8, channels=1)
   assert _levels(prepared) == [1, 2, 7, 255, 50, 90]
   notes = '\n'.join(prepared.spec.notes)
-  for words in ('2 .heic, 1 .txt, 1 without an ending.', 'are blended with white: 1, clear.png',
-                'of which the first is read: 1, moving.gif',
-                'smaller than the wanted size, which are enlarged: 2, such as a.png'):
+  for words in (
+    '2 .heic, 1 .txt, 1 without an ending.',
+    'are blended with white: 1, clear.png',
+    'of which the first is read: 1, moving.gif',
+    'smaller than the wanted size, which are enlarged: 2, such as a.png',
+  ):
     assert words in notes
   assert said[1:] == prepared.spec.notes
 
@@ -230,8 +253,10 @@ def test_sub_folders_are_classes(tmp_path, kind):
   assert _prepare(tmp_path, source)[0].labels['train'] is None
 
 
-@pytest.mark.parametrize(('extra', 'words'), [
-    ('c', r'c\.png in .* lies outside of them'), ('dog__deep__c', r'dog/deep/c\.png in .* lies deeper')])
+@pytest.mark.parametrize(
+  ('extra', 'words'),
+  [('c', r'c\.png in .* lies outside of them'), ('dog__deep__c', r'dog/deep/c\.png in .* lies deeper')],
+)
 def test_images_outside_of_class_folders_are_refused(tmp_path, extra, words):
   source = _folder(tmp_path / 'x', dog__b=7, cat__a=9, **{extra: 1})
   with pytest.raises(ValueError, match=words + r'.*--config\.data\.labels=False'):

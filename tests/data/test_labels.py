@@ -10,7 +10,7 @@ from structured_obs.config import Config, DataConfig
 from structured_obs.data import labels, pipeline, prepare
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import classes
-from structured_obs.train import configuration, experiment
+from structured_obs.runs import configuration, initial
 from tests.data import helpers
 
 
@@ -44,7 +44,7 @@ def test_a_class_goes_through_the_pipeline_unchanged(tmp_path):
   prepared = prepare.prepare(data)
   indices = pipeline.batch_indices(0, 3, prepared.spec.counts['train'], 64)
   batch = pipeline.gather(prepared.images['train'], indices)
-  preprocess = jax.jit(experiment.make_preprocess(Config(data=data), prepared.spec))
+  preprocess = jax.jit(initial.make_preprocess(Config(data=data), prepared.spec))
   x = preprocess(jax.random.split(jax.random.key(0), 64), batch)
   known = classes.Classes(tuple(prepared.spec.class_counts), prepared.spec.levels)
   found = classes.of_images(known, x, ImageShape(8, 8, 1))

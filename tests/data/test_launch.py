@@ -54,19 +54,24 @@ def test_prepare_data_says_what_there_is(folder):
   assert 'verified' in text
 
 
-@pytest.mark.parametrize(('flag', 'key', 'expected'), [
-    ('--config.likelihood.options.rank=4', 'likelihood.options',
-     "{'rank': 4, 'noise_variance': 0.001}"),
+@pytest.mark.parametrize(
+  ('flag', 'key', 'expected'),
+  [
+    ('--config.likelihood.options.rank=4', 'likelihood.options', "{'rank': 4, 'noise_variance': 0.001}"),
     ('--config.model.features=(8, 9, 10)', 'model.features', '(8, 9, 10)'),
     ('--config.optim.stages=mean:20', 'optim.stages', "('mean:20',)"),
-    ('--config.data.flip', 'data.flip', 'True')])
+    ('--config.data.flip', 'data.flip', 'True'),
+  ],
+)
 def test_fields_can_be_overridden(folder, flag, key, expected):
   program = _SHOW.replace('KEY', key)
   # The flags are found in sys.argv, which `-c` leaves to the program.
   assert _run(['-c', program, f'--config={folder / "config.py"}', flag]) == (0, [expected], [])
 
 
-@pytest.mark.parametrize(('flag', 'words'), [
+@pytest.mark.parametrize(
+  ('flag', 'words'),
+  [
     ('--config.optim.lerning_rate=1', 'did you mean --config.optim.learning_rate'),
     ('--config.optimm.clip_norm=1', 'did you mean --config.optim?'),
     ('--config.likelihood.options.rnk=1', 'did you mean --config.likelihood.options.rank?'),
@@ -77,15 +82,19 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
     ("--config.model.features=(1, 'a')", "must be a tuple, each entry a whole number"),
     ('--config.optim=3', 'is a group: give one of its fields, --config.optim.learning_rate'),
     ('--verfy', "Unknown command line flag 'verfy'. Did you mean:"),
-    ('verify', 'flags are given as --name=value')])
+    ('verify', 'flags are given as --name=value'),
+  ],
+)
 def test_a_mistake_is_answered_with_one_line(folder, flag, words):
   status, printed, errors = _prepare(folder, flag)
   assert (status, printed, len(errors)) == (2, [], 1)
   assert words in errors[0]
 
 
-@pytest.mark.parametrize(('config', 'words'), [
-    ('none.py', 'does not exist'), ('config.py:hi', "ValueError: There is no variant 'hi'.")])
+@pytest.mark.parametrize(
+  ('config', 'words'),
+  [('none.py', 'does not exist'), ('config.py:hi', "ValueError: There is no variant 'hi'.")],
+)
 def test_a_config_that_cannot_be_read(folder, config, words):
   status, printed, errors = _prepare(folder, config=config)
   assert (status, printed, len(errors)) == (2, [], 1)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from nibabel import orientations
 
-from structured_obs.data import decode, nifti, prepare, sources
+from structured_obs.data import decode, prepare
+from structured_obs.data.sources import base, nifti
 from structured_obs.data.splits import SPLITS
 from tests.data import helpers
 
@@ -44,7 +45,7 @@ def folder(path: Any, number: int = 1) -> str:
 
 def config(tmp_path: Any, source: str, **fields: Any) -> Any:
   """All images to train on, unless the fields say else."""
-  fields = {'validation_fraction': 0., 'test_fraction': 0.} | fields
+  fields = {'validation_fraction': 0.0, 'test_fraction': 0.0} | fields
   return helpers.config(tmp_path, source, **fields)
 
 
@@ -62,14 +63,17 @@ def test_slices_are_the_right_way_up_whatever_the_files_axes(tmp_path, axes):
   save(tmp_path / 'x' / 'brain.nii', voxels, axes)
   gray = np.round(255 * voxels / 500).astype(np.uint8)
   axial = slices(tmp_path, tmp_path / 'x')
-  assert np.array_equal(axial, [[[gray[x, y, z] for x in range(9)] for y in range(10, -1, -1)]
-                                for z in range(7)])
+  assert np.array_equal(
+    axial, [[[gray[x, y, z] for x in range(9)] for y in range(10, -1, -1)] for z in range(7)]
+  )
   coronal = slices(tmp_path, tmp_path / 'x', plane='coronal')
-  assert np.array_equal(coronal, [[[gray[x, y, z] for x in range(9)] for z in range(6, -1, -1)]
-                                  for y in range(11)])
+  assert np.array_equal(
+    coronal, [[[gray[x, y, z] for x in range(9)] for z in range(6, -1, -1)] for y in range(11)]
+  )
   sagittal = slices(tmp_path, tmp_path / 'x', plane='sagittal')
-  assert np.array_equal(sagittal, [[[gray[x, y, z] for y in range(11)] for z in range(6, -1, -1)]
-                                   for x in range(9)])
+  assert np.array_equal(
+    sagittal, [[[gray[x, y, z] for y in range(11)] for z in range(6, -1, -1)] for x in range(9)]
+  )
 
 
 def test_white_is_near_the_brightest_voxels_and_black_is_0(tmp_path):
@@ -91,7 +95,7 @@ def test_slices_that_show_little_are_left_out(tmp_path):
     voxels[:columns, :, z] = 500
   voxels[:, :, :2] += 10  # a fiftieth of white is background
   save(tmp_path / 'x' / 'brain.nii', voxels)
-  for fraction, number in ((0., 5), (0.1, 4), (0.31, 2), (1., 1)):
+  for fraction, number in ((0.0, 5), (0.1, 4), (0.31, 2), (1.0, 1)):
     assert len(slices(tmp_path, tmp_path / 'x', min_foreground=fraction)) == number
   voxels[:] = 0
   save(tmp_path / 'x' / 'brain.nii', voxels)
@@ -117,8 +121,10 @@ def test_no_subject_is_in_two_splits(tmp_path):
   assert len(tested) > 2
 
 
-@pytest.mark.parametrize(('name', 'subject'), [
-    ('a/b/T1.nii.gz', 'a'), ('a/T2.NII', 'a'), ('b.nii.gz', 'b'), ('c.v2.nii', 'c.v2')])
+@pytest.mark.parametrize(
+  ('name', 'subject'),
+  [('a/b/T1.nii.gz', 'a'), ('a/T2.NII', 'a'), ('b.nii.gz', 'b'), ('c.v2.nii', 'c.v2')],
+)
 def test_a_subject_is_a_folder_or_else_a_file(name, subject):
   assert nifti.subject(name) == subject
 
@@ -198,8 +204,15 @@ def test_a_corrupt_file_is_named_or_left_out(tmp_path, damage):
   bad = tmp_path / 'x' / ('b.nii.gz' if 'gz' in damage else 'b.nii')
   save(bad, noise(2))
   content = bad.read_bytes()
-  bad.write_bytes({'header': b'\x07' * len(content), 'empty': b'', 'not gz': b'voxels' * 99,
-                   'truncated': content[:900], 'truncated gz': content[:400]}[damage])
+  bad.write_bytes(
+    {
+      'header': b'\x07' * len(content),
+      'empty': b'',
+      'not gz': b'voxels' * 99,
+      'truncated': content[:900],
+      'truncated gz': content[:400],
+    }[damage]
+  )
   with pytest.raises(decode.UnreadableImage, match=rf'{re.escape(str(bad))}.*data\.skip_corrupt'):
     slices(tmp_path, tmp_path / 'x')
   fields = {'skip_corrupt': True, 'crop': 'random', 'height': 3, 'width': 3, 'crops': 2}
@@ -212,13 +225,13 @@ def test_damaged_gzip_inside_is_noticed(tmp_path):
   """Where only the checksum at the end of a file tells that a voxel is wrong."""
   save(tmp_path / 'x' / 'a.nii.gz', noise(shape=(40, 40, 40)))
   content = bytearray((tmp_path / 'x' / 'a.nii.gz').read_bytes())
-  content[-8] ^= 0xff
+  content[-8] ^= 0xFF
   (tmp_path / 'x' / 'a.nii.gz').write_bytes(content)
   with pytest.raises(decode.UnreadableImage, match=r'a\.nii\.gz cannot be read'):
     slices(tmp_path, tmp_path / 'x')
 
 
-@pytest.mark.parametrize('affine', [0., np.nan])
+@pytest.mark.parametrize('affine', [0.0, np.nan])
 def test_a_volume_without_axes_is_corrupt(tmp_path, affine):
   image = nibabel.Nifti1Image(noise().astype(np.int16), None)
   image.header.set_sform(np.full((4, 4), affine), 1)
@@ -236,8 +249,10 @@ def test_what_is_not_there_is_told(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'no volume in .*\.nii or \.nii\.gz'):
     slices(tmp_path, tmp_path / 'x')
   save(tmp_path / 'x' / 'a.nii', noise())
-  for fields, message in (({'plane': 'axail'}, r"data\.plane is 'axail'.*did you mean 'axial'"),
-                          ({'min_foreground': 1.5}, r'data\.min_foreground is a fraction.*1\.5')):
+  for fields, message in (
+    ({'plane': 'axail'}, r"data\.plane is 'axail'.*did you mean 'axial'"),
+    ({'min_foreground': 1.5}, r'data\.min_foreground is a fraction.*1\.5'),
+  ):
     with pytest.raises(ValueError, match=message):
       slices(tmp_path, tmp_path / 'x', **fields)
 
@@ -247,6 +262,6 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
     raise metadata.PackageNotFoundError(package)
 
   source = folder(tmp_path / 'x')
-  monkeypatch.setattr(sources.metadata, 'version', version)
+  monkeypatch.setattr(base.metadata, 'version', version)
   with pytest.raises(ImportError, match=r"nibabel: pip install 'structured_obs\[medical\]'"):
     slices(tmp_path, source.removeprefix('nifti:'))

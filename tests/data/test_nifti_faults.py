@@ -23,9 +23,17 @@ def test_gray_levels_do_not_depend_on_the_unit(tmp_path):
   """Of any type, also where it leaves float32, or where the header holds the factor."""
   voxels = np.random.default_rng(0).integers(0, 250, SHAPE)
   voxels[0, 0, :3] = -100, 0, 200
-  kinds = [(1, np.int16), (1e39, np.float64), (1e41, np.float64), (1e-41, np.float64),
-           (7e305, np.float64), (3e-310, np.float64), (1e30, np.float32), (10**15, np.int64),
-           (2**23 + 1, np.int32)]
+  kinds = [
+    (1, np.int16),
+    (1e39, np.float64),
+    (1e41, np.float64),
+    (1e-41, np.float64),
+    (7e305, np.float64),
+    (3e-310, np.float64),
+    (1e30, np.float32),
+    (10**15, np.int64),
+    (2**23 + 1, np.int32),
+  ]
   if np.finfo(np.longdouble).max > 1e400:
     kinds.append((np.longdouble('1e400'), np.longdouble))
   for k, (factor, dtype) in enumerate(kinds):
@@ -35,7 +43,7 @@ def test_gray_levels_do_not_depend_on_the_unit(tmp_path):
     save(tmp_path / 'x' / f'unsigned {k}.nii', positive * (1 + k * 2**50), dtype=dtype)
   save(tmp_path / 'x' / 'slope.nii', voxels)
   _overwrite(tmp_path / 'x' / 'slope.nii', 112, '<f', 3e38)
-  found = slices(tmp_path, tmp_path / 'x', min_foreground=0.).reshape(len(kinds) + 3, -1)
+  found = slices(tmp_path, tmp_path / 'x', min_foreground=0.0).reshape(len(kinds) + 3, -1)
   white = np.percentile(voxels[voxels > 0], 99.5)
   expected = np.round(255 * np.clip(voxels / white, 0, 1)).transpose(2, 1, 0)[:, ::-1].ravel()
   assert len(np.unique(expected)) > 100
@@ -47,12 +55,25 @@ def _damaged(path: Any) -> list[str]:
   """Writes a whole volume, a.nii, and others whose headers are damaged, and returns their names."""
   save(path / 'a.nii', noise())
   whole = (path / 'a.nii').read_bytes()
-  changes = {f'dim {k}': (40, '<8h', dim) for k, dim in enumerate((
-      (3, -9, 11, 7, 1, 1, 1, 1), (3, 32767, 32767, 32767, 1, 1, 1, 1), (3, 0, 11, 7, 1, 1, 1, 1),
-      (7, *[32767] * 7), (-1, *[1] * 7), (9, *[1] * 7), (2, 99, 7, 1, 1, 1, 1, 1),
-      (3, 9, 11, 8, 1, 1, 1, 1)))}
-  changes |= {f'offset {k}': (108, '<f', (offset,))
-              for k, offset in enumerate((1e30, np.inf, np.nan, -1e9, 0., 300.))}
+  changes = {
+    f'dim {k}': (40, '<8h', dim)
+    for k, dim in enumerate(
+      (
+        (3, -9, 11, 7, 1, 1, 1, 1),
+        (3, 32767, 32767, 32767, 1, 1, 1, 1),
+        (3, 0, 11, 7, 1, 1, 1, 1),
+        (7, *[32767] * 7),
+        (-1, *[1] * 7),
+        (9, *[1] * 7),
+        (2, 99, 7, 1, 1, 1, 1, 1),
+        (3, 9, 11, 8, 1, 1, 1, 1),
+      )
+    )
+  }
+  changes |= {
+    f'offset {k}': (108, '<f', (offset,))
+    for k, offset in enumerate((1e30, np.inf, np.nan, -1e9, 0.0, 300.0))
+  }
   changes |= {'type': (70, '<h', (999,)), 'complex': (70, '<h', (32,))}
   for name, (offset, form, values) in changes.items():
     (path / f'{name}.nii').write_bytes(whole)
@@ -99,14 +120,19 @@ def test_volumes_without_a_bright_slice_are_told(tmp_path):
   assert re.search(r'axial slice shows less than --config\.data\.min_foreground: 1, dark\.nii', notes[0])
 
 
-@pytest.mark.parametrize(('path', 'error', 'words'), [
+@pytest.mark.parametrize(
+  ('path', 'error', 'words'),
+  [
     ('/missing/*/x', FileNotFoundError, r'names the folder /missing, which does not exist'),
     ('/missing/a/b*.nii', FileNotFoundError, r'names the folder /missing, which does not exist'),
     ('/*/x', ValueError, 'search all of this machine.*--config.data.source=nifti:PATH'),
-    ('/', ValueError, 'search all of this machine')])
+    ('/', ValueError, 'search all of this machine'),
+  ],
+)
 def test_no_pattern_searches_the_whole_machine(tmp_path, monkeypatch, path, error, words):
   def walk(*arguments: Any) -> None:
     raise AssertionError(f'{arguments} is searched')
+
   monkeypatch.setattr(os, 'walk', walk)
   monkeypatch.setattr(os, 'scandir', walk)
   with pytest.raises(error, match=words):

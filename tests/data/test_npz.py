@@ -18,8 +18,9 @@ def _prepare(tmp_path, **arrays):
   return prepare.prepare(helpers.config(tmp_path, f'npz:{tmp_path / "x.npz"}'))
 
 
-@pytest.mark.parametrize('images', [_IMAGES, _IMAGES[..., 0], _IMAGES.astype(np.float64),
-                                    _IMAGES.astype(np.int64)])
+@pytest.mark.parametrize(
+  'images', [_IMAGES, _IMAGES[..., 0], _IMAGES.astype(np.float64), _IMAGES.astype(np.int64)]
+)
 @pytest.mark.parametrize('name', ['image', 'x', 'anything'])
 def test_one_array_of_images(tmp_path, images, name):
   prepared = _prepare(tmp_path, **{name: images})
@@ -30,8 +31,15 @@ def test_one_array_of_images(tmp_path, images, name):
 
 def test_splits_and_labels_of_the_file_are_kept(tmp_path):
   labels = np.arange(20)
-  prepared = _prepare(tmp_path, x_train=_IMAGES[:12], y_train=labels[:12], x_test=_IMAGES[12:17],
-                      y_test=labels[12:17], x_val=_IMAGES[17:], y_val=labels[17:])
+  prepared = _prepare(
+    tmp_path,
+    x_train=_IMAGES[:12],
+    y_train=labels[:12],
+    x_test=_IMAGES[12:17],
+    y_test=labels[12:17],
+    x_val=_IMAGES[17:],
+    y_val=labels[17:],
+  )
   for split, rows in (('train', slice(12)), ('test', slice(12, 17)), ('validation', slice(17, 20))):
     assert np.array_equal(prepared.images[split], _IMAGES[rows])
     assert np.array_equal(helpers.labels(prepared, split), labels[rows])
@@ -50,17 +58,23 @@ def test_labels_of_undivided_images_follow_them(tmp_path):
     assert np.array_equal(images, _IMAGES[helpers.labels(prepared, split)])
 
 
-@pytest.mark.parametrize(('array', 'words'), [
+@pytest.mark.parametrize(
+  ('array', 'words'),
+  [
     (_IMAGES / 255, r'lies in \[.*must be uint8, 0 to 255: multiply by 255'),
     (_IMAGES + 0.5, 'not all whole numbers'),
     (_IMAGES.astype(np.int16) - 1, 'not all whole numbers from 0 to 255'),
-    (np.where(np.arange(20)[:, None, None] == 3, np.nan, _IMAGES[..., 0]),
-     'NaN or infinity, first in image 3'),
+    (
+      np.where(np.arange(20)[:, None, None] == 3, np.nan, _IMAGES[..., 0]),
+      'NaN or infinity, first in image 3',
+    ),
     (_IMAGES[:, :, :, 0] > 100, 'must hold numbers'),
     (_IMAGES[0, 0], r'must have the shape \[N, H, W\]'),
     (_IMAGES.transpose(0, 3, 1, 2).repeat(3, 1).repeat(2, 3), 'channels last'),
     (_IMAGES[:0], 'at least one pixel'),
-    (np.array([None, 3]), 'cannot be read')])
+    (np.array([None, 3]), 'cannot be read'),
+  ],
+)
 def test_unsuitable_arrays_are_refused(tmp_path, array, words):
   with pytest.raises(ValueError, match=words) as caught:
     _prepare(tmp_path, image=array)
@@ -77,20 +91,32 @@ def test_files_without_images_are_refused(tmp_path):
     prepare.prepare(helpers.config(tmp_path, f'npz:{tmp_path / "y.npz"}'))
 
 
-@pytest.mark.parametrize(('train', 'validation', 'test'), [
-    ('x_train', 'x_val', 'X_test'), ('X-Train', 'xValid', 'XTEST'), ('TRAIN', 'dev', 'Testing'),
-    ('train images', 'validation_images', 'test.images'), ('train_x', 'x_validation', 'img_test')])
+@pytest.mark.parametrize(
+  ('train', 'validation', 'test'),
+  [
+    ('x_train', 'x_val', 'X_test'),
+    ('X-Train', 'xValid', 'XTEST'),
+    ('TRAIN', 'dev', 'Testing'),
+    ('train images', 'validation_images', 'test.images'),
+    ('train_x', 'x_validation', 'img_test'),
+  ],
+)
 def test_splits_are_found_whatever_the_case_and_the_signs(tmp_path, train, validation, test):
   prepared = _prepare(tmp_path, **{train: _IMAGES[:12], validation: _IMAGES[17:], test: _IMAGES[12:17]})
   for split, rows in (('train', slice(12)), ('test', slice(12, 17)), ('validation', slice(17, 20))):
     assert np.array_equal(prepared.images[split], _IMAGES[rows])
 
 
-@pytest.mark.parametrize(('keys', 'same'), [
+@pytest.mark.parametrize(
+  ('keys', 'same'),
+  [
     (('x_train', 'X_train'), 'x_train, X_train'),
     (('x_train', 'x_val', 'validation'), 'x_val, validation'),
-    (('train', 'x_train', 'test'), 'train, x_train'), (('image', 'x'), 'image, x'),
-    (('image', 'y', 'labels'), 'y, labels')])
+    (('train', 'x_train', 'test'), 'train, x_train'),
+    (('image', 'x'), 'image, x'),
+    (('image', 'y', 'labels'), 'y, labels'),
+  ],
+)
 def test_two_arrays_for_the_same_images_are_refused(tmp_path, keys, same):
   with pytest.raises(ValueError, match=rf'x\.npz holds the arrays {same}, which by their names are'):
     _prepare(tmp_path, **dict.fromkeys(keys, _IMAGES))
@@ -110,9 +136,17 @@ def test_what_is_left_aside_is_told(tmp_path):
   assert notes == [f'{tmp_path / "x.npz"} holds labels, but none for x_test; so none are kept.']
 
 
-@pytest.mark.parametrize('labels', [
-    np.arange(20) - 2**31, 2.0**31 - 20 + np.arange(20), np.arange(20, dtype='>u8')[:, None],
-    np.asfortranarray(np.arange(20, dtype='>i2')), np.arange(20) > 5, np.arange(20, dtype=np.float16)])
+@pytest.mark.parametrize(
+  'labels',
+  [
+    np.arange(20) - 2**31,
+    2.0**31 - 20 + np.arange(20),
+    np.arange(20, dtype='>u8')[:, None],
+    np.asfortranarray(np.arange(20, dtype='>i2')),
+    np.arange(20) > 5,
+    np.arange(20, dtype=np.float16),
+  ],
+)
 def test_labels_that_fit_keep_their_values(tmp_path, labels):
   prepared = _prepare(tmp_path, image=_IMAGES, label=labels)
   found = np.concatenate([helpers.labels(prepared, split) for split in prepared.images])
@@ -120,17 +154,24 @@ def test_labels_that_fit_keep_their_values(tmp_path, labels):
   assert sorted(found.tolist()) == sorted(np.asarray(labels, object).ravel().tolist())
 
 
-@pytest.mark.parametrize(('labels', 'words'), [
+@pytest.mark.parametrize(
+  ('labels', 'words'),
+  [
     (np.arange(20) + 2**31 - 19, f'label 19 is {2**31}.*Number the classes 0, 1'),
-    (np.arange(20) - 2**31 - 1, f'label 0 is {-2**31 - 1}'),
+    (np.arange(20) - 2**31 - 1, f'label 0 is {-(2**31) - 1}'),
     (np.full(20, 2**64 - 1, np.uint64), f'label 0 is {2**64 - 1}'),
-    (np.arange(20) / 2, 'label 1 is 0.5'), (np.full(20, 1e300), r'label 0 is 1e\+300'),
+    (np.arange(20) / 2, 'label 1 is 0.5'),
+    (np.full(20, 1e300), r'label 0 is 1e\+300'),
     (np.full(20, 2**31, np.float32), f'label 0 is {2**31}'),
-    (np.where(np.arange(20) == 3, np.nan, 1), 'label 3 is nan'), (np.arange(20) * 1j, 'whole numbers'),
-    (np.arange(19), 'one label for each of 20 images'), (np.eye(20), r'numpy\.argmax.*one-hot'),
+    (np.where(np.arange(20) == 3, np.nan, 1), 'label 3 is nan'),
+    (np.arange(20) * 1j, 'whole numbers'),
+    (np.arange(19), 'one label for each of 20 images'),
+    (np.eye(20), r'numpy\.argmax.*one-hot'),
     (np.array(['cat', 'dog'] * 10), r'numpy\.unique.*makes them of names'),
     (np.array([None, {}] * 10), 'cannot be read: it holds Python objects'),
-    (np.zeros(20, [('a', int)]), 'whole numbers')])
+    (np.zeros(20, [('a', int)]), 'whole numbers'),
+  ],
+)
 def test_other_labels_are_refused(tmp_path, labels, words):
   with pytest.raises(ValueError, match=words) as caught:
     _prepare(tmp_path, image=_IMAGES, label=labels)
@@ -151,11 +192,25 @@ def _npy(shape: str, content: bytes = bytes(60), dtype: str = '|u1', version: by
   return b'\x93NUMPY' + version + len(header).to_bytes(2, 'little') + header.encode() + content
 
 
-@pytest.mark.parametrize('content', [
-    b'', b'\x93NUMPY', b'not an array' * 9, _npy('(5, 4, 3)')[:-1], _npy('(5, 4, 3)') + b'x',
-    _npy('(-5, 4, -3)'), _npy('(9' + 15 * '0' + ', 4, 3)'), _npy('(9' + 40 * '0' + ', 4, 3)'),
-    _npy('(5, 4, 3)', version=b'\x09\0'), _npy('(5, 4, 3'), _npy('(5, 4, 3)', dtype='nothing'),
-    _npy('(5, 4, 3)', dtype='|O'), _npy('"abc"'), _npy('(5, 4, 3)').replace(b'shape', b'sharp')])
+@pytest.mark.parametrize(
+  'content',
+  [
+    b'',
+    b'\x93NUMPY',
+    b'not an array' * 9,
+    _npy('(5, 4, 3)')[:-1],
+    _npy('(5, 4, 3)') + b'x',
+    _npy('(-5, 4, -3)'),
+    _npy('(9' + 15 * '0' + ', 4, 3)'),
+    _npy('(9' + 40 * '0' + ', 4, 3)'),
+    _npy('(5, 4, 3)', version=b'\x09\0'),
+    _npy('(5, 4, 3'),
+    _npy('(5, 4, 3)', dtype='nothing'),
+    _npy('(5, 4, 3)', dtype='|O'),
+    _npy('"abc"'),
+    _npy('(5, 4, 3)').replace(b'shape', b'sharp'),
+  ],
+)
 def test_damaged_arrays_are_named(tmp_path, content):
   for key in ('x_test', 'y_train'):
     _raw(tmp_path / 'x.npz', content, key)
@@ -172,7 +227,7 @@ def test_damage_anywhere_in_a_file_is_one_sentence(tmp_path):
   for trial in range(60):
     content = bytearray(whole)
     content[random.integers(len(whole))] ^= 1 << random.integers(8)
-    path.write_bytes(content if trial % 3 else whole[:random.integers(len(whole))])
+    path.write_bytes(content if trial % 3 else whole[: random.integers(len(whole))])
     try:
       records = sources.find(helpers.config(tmp_path, f'npz:{path}')).open()
     except ValueError as error:
@@ -183,10 +238,14 @@ def test_damage_anywhere_in_a_file_is_one_sentence(tmp_path):
   assert all(str(path) in refusal for refusal in refusals)
 
 
-@pytest.mark.parametrize(('array', 'words'), [
+@pytest.mark.parametrize(
+  ('array', 'words'),
+  [
     (_IMAGES > 100, 'multiply by 255, if True is white'),
     (_IMAGES.astype(np.uint16) * 257, 'divide by 257 and round, if 65535 is white'),
-    (_IMAGES / 127.5 - 1, r'lies in \[-1, 1\].*add 1, multiply by 127.5 and round')])
+    (_IMAGES / 127.5 - 1, r'lies in \[-1, 1\].*add 1, multiply by 127.5 and round'),
+  ],
+)
 def test_the_way_to_uint8_is_told(tmp_path, array, words):
   with pytest.raises(ValueError, match=words):
     _prepare(tmp_path, image=array)

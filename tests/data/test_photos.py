@@ -7,7 +7,8 @@ import pytest
 import skimage
 from PIL import Image
 
-from structured_obs.data import photos, prepare
+from structured_obs.data import prepare
+from structured_obs.data.sources import photos
 from tests.data import helpers
 
 
@@ -18,8 +19,12 @@ def _photographs(split: int) -> list[np.ndarray]:
 
 def _shows(photographs: list[np.ndarray], crop: np.ndarray) -> bool:
   """Tells whether a crop is a window, at once, twice or four times its size, of a photograph."""
-  return any(_shows_at(photograph, crop, factor) for photograph in photographs
-             for factor in photos.FACTORS if factor * len(crop) <= min(photograph.shape[:2]))
+  return any(
+    _shows_at(photograph, crop, factor)
+    for photograph in photographs
+    for factor in photos.FACTORS
+    if factor * len(crop) <= min(photograph.shape[:2])
+  )
 
 
 def _shows_at(photograph: np.ndarray, crop: np.ndarray, factor: int) -> bool:
@@ -27,16 +32,22 @@ def _shows_at(photograph: np.ndarray, crop: np.ndarray, factor: int) -> bool:
   side, size = len(crop), factor * len(crop)
   # An integral image gives the mean of the block at every position.
   integral = np.pad(photograph.astype(float).cumsum(0).cumsum(1), ((1, 0), (1, 0), (0, 0)))
-  means = (integral[factor:, factor:] - integral[:-factor, factor:] - integral[factor:, :-factor]
-           + integral[:-factor, :-factor]) / factor**2
+  means = (
+    integral[factor:, factor:]
+    - integral[:-factor, factor:]
+    - integral[factor:, :-factor]
+    + integral[:-factor, :-factor]
+  ) / factor**2
   rows, columns = (length - size + 1 for length in photograph.shape[:2])
   corners = np.argwhere(np.ones((rows, columns), bool))
   for pixel in np.random.default_rng(0).integers(0, side, (20, 2)):
     top, left = (corners + factor * pixel).T
     corners = corners[(np.abs(means[top, left] - crop[tuple(pixel)]) <= 1).all(-1)]
-  windows = (photograph[top:top + size, left:left + size] for top, left in corners)
-  return any(np.abs(window.reshape(side, factor, side, factor, 3).mean((1, 3)) - crop).max() <= 1
-             for window in windows)
+  windows = (photograph[top : top + size, left : left + size] for top, left in corners)
+  return any(
+    np.abs(window.reshape(side, factor, side, factor, 3).mean((1, 3)) - crop).max() <= 1
+    for window in windows
+  )
 
 
 def test_crops_come_from_the_photographs_of_their_split(tmp_path):
@@ -58,9 +69,10 @@ def test_size_and_channels_and_seed(tmp_path):
   assert prepare.prepare(other).spec.sha256 != spec.sha256
 
 
-@pytest.mark.parametrize(('fields', 'words'), [
-    ({'height': 301}, 'largest that do are 300 x 451'),
-    ({'limit': 2}, 'leave none to train on')])
+@pytest.mark.parametrize(
+  ('fields', 'words'),
+  [({'height': 301}, 'largest that do are 300 x 451'), ({'limit': 2}, 'leave none to train on')],
+)
 def test_impossible_crops_are_refused(tmp_path, fields, words):
   with pytest.raises(ValueError, match=words):
     prepare.prepare(helpers.config(tmp_path, 'photos', **fields))

@@ -27,7 +27,7 @@ def test_every_epoch_shows_every_image_once(examples, batch):
   epochs = 5
   steps = -(-epochs * examples // batch)
   stream = np.concatenate([pipeline.batch_indices(1, s, examples, batch) for s in range(steps)])
-  rows = stream[:epochs * examples].reshape(epochs, examples)
+  rows = stream[: epochs * examples].reshape(epochs, examples)
   assert (np.sort(rows, 1) == np.arange(examples)).all()
   if examples > 4:
     assert len({tuple(row) for row in rows}) == epochs
@@ -46,12 +46,16 @@ def test_late_steps_do_not_overflow():
   assert len(set(indices.tolist())) == 100
 
 
-@pytest.mark.parametrize(('arguments', 'words'), [
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
     ((0, 0, 0, 4), 'no images'),
     ((0, 0, 10, 0), 'positive multiple'),
     ((0, 0, 10, 4, 0, 3), 'positive multiple of the 3 processes, but is 4'),
     ((0, 0, 10, 4, 2, 2), 'process must lie'),
-    ((0, -1, 10, 4), 'step must not be negative')])
+    ((0, -1, 10, 4), 'step must not be negative'),
+  ],
+)
 def test_impossible_batches_are_refused(arguments, words):
   with pytest.raises(ValueError, match=words):
     pipeline.batch_indices(*arguments)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from structured_obs.data import decode, ingest, prepare, sources
+from structured_obs.data import decode, ingest, prepare
+from structured_obs.data.sources import base
 from structured_obs.data.splits import SPLITS
 from tests.data import helpers
 
@@ -34,8 +35,10 @@ def test_digits_are_all_there_with_their_labels(tmp_path):
   assert (spec.height, spec.width, spec.channels, spec.levels) == (8, 8, 1, 17)
   assert spec.counts == {'train': 1455, 'validation': 162, 'test': 180}
   bunch: Any = datasets.load_digits()
-  known = {image.astype(np.uint8).tobytes(): label
-           for image, label in zip(bunch.images, bunch.target, strict=True)}
+  known = {
+    image.astype(np.uint8).tobytes(): label
+    for image, label in zip(bunch.images, bunch.target, strict=True)
+  }
   assert np.array_equal(_rows(prepared), _bytes(bunch.images.astype(np.uint8)))
   for split in SPLITS:
     labels = helpers.labels(prepared, split)
@@ -62,8 +65,10 @@ def test_a_zip_and_a_copy_of_a_folder_give_the_same_pixels(tmp_path):
   source = helpers.folder(tmp_path / 'a', images)
   shutil.copytree(tmp_path / 'a', tmp_path / 'b')
   shutil.make_archive(str(tmp_path / 'c'), 'zip', tmp_path / 'a')
-  specs = [prepare.prepare(helpers.config(tmp_path, name, height=3, width=3)).spec
-           for name in (source, f'folder:{tmp_path / "b"}', f'folder:{tmp_path / "c.zip"}')]
+  specs = [
+    prepare.prepare(helpers.config(tmp_path, name, height=3, width=3)).spec
+    for name in (source, f'folder:{tmp_path / "b"}', f'folder:{tmp_path / "c.zip"}')
+  ]
   assert len({spec.sha256 for spec in specs}) == 1
 
 
@@ -76,8 +81,16 @@ def test_the_fingerprint_follows_what_determines_the_result(tmp_path):
     return prepare.prepare(dataclasses.replace(config, **fields)).spec.fingerprint != first
 
   assert not changed(flip=True, shift=3, residency='host', download=True, manual_dir='/nowhere')
-  for fields in ({'height': 4}, {'channels': 1}, {'limit': 9}, {'split_seed': 1}, {'crop': 'none'},
-                 {'resample': 'lanczos'}, {'test_fraction': 0.2}, {'skip_corrupt': True}):
+  for fields in (
+    {'height': 4},
+    {'channels': 1},
+    {'limit': 9},
+    {'split_seed': 1},
+    {'crop': 'none'},
+    {'resample': 'lanczos'},
+    {'test_fraction': 0.2},
+    {'skip_corrupt': True},
+  ):
     assert changed(**fields)
   helpers.save_png(tmp_path / 'x' / 'new.png', helpers.random_images(1)[0])
   assert changed()
@@ -123,8 +136,9 @@ def test_a_corrupt_image_is_named_and_leaves_no_cache(tmp_path):
 
 
 def test_corrupt_images_can_be_skipped(tmp_path):
-  prepared = prepare.prepare(helpers.config(tmp_path, _broken_folder(tmp_path), skip_corrupt=True),
-                             verify=True)
+  prepared = prepare.prepare(
+    helpers.config(tmp_path, _broken_folder(tmp_path), skip_corrupt=True), verify=True
+  )
   assert (prepared.spec.skipped, prepared.spec.skipped_names) == (1, ['01/004.png'])
   expected = np.delete(helpers.random_images(12), 4, 0)
   assert np.array_equal(_rows(prepared), _bytes(expected))
@@ -151,7 +165,9 @@ def test_mixed_sizes_need_a_target(tmp_path):
   assert prepared.images['train'].shape[1:] == (4, 4, 1)
 
 
-@pytest.mark.parametrize(('source', 'error', 'words'), [
+@pytest.mark.parametrize(
+  ('source', 'error', 'words'),
+  [
     ('digit', ValueError, "did you mean 'digits'"),
     ('fotos', ValueError, "did you mean 'photos'"),
     ('folders:/x', ValueError, "did you mean 'folder:PATH'"),
@@ -159,7 +175,9 @@ def test_mixed_sizes_need_a_target(tmp_path):
     ('digits:3', ValueError, "must have the form 'digits'"),
     ('folder:/no/such/place', FileNotFoundError, '/no/such/place, which does not exist'),
     ('folder:EMPTY', FileNotFoundError, 'There is no image in .*must hold files ending in .png'),
-    ('folder:FILE', ValueError, 'neither a folder nor a zip')])
+    ('folder:FILE', ValueError, 'neither a folder nor a zip'),
+  ],
+)
 def test_sources_that_are_not_there(tmp_path, source, error, words):
   (tmp_path / 'empty').mkdir()
   (tmp_path / 'file').write_text('x')
@@ -169,12 +187,16 @@ def test_sources_that_are_not_there(tmp_path, source, error, words):
     prepare.prepare(helpers.config(tmp_path, source))
 
 
-@pytest.mark.parametrize(('fields', 'words'), [
+@pytest.mark.parametrize(
+  ('fields', 'words'),
+  [
     ({'test_fraction': 1.0}, r'data.test_fraction must lie in \[0, 1\), but is 1'),
     ({'limit': 2}, 'data.limit=2 is fewer than .* at least --config.data.limit=3'),
     ({'validation_fraction': float('nan')}, 'must lie in .*, but is nan'),
     ({'test_fraction': -0.1}, 'must lie in .*, but is -0.1'),
-    ({'split_seed': -1}, 'must not be negative')])
+    ({'split_seed': -1}, 'must not be negative'),
+  ],
+)
 def test_impossible_splits_are_refused(tmp_path, fields, words):
   with pytest.raises(ValueError, match=words):
     prepare.prepare(helpers.config(tmp_path, 'digits', **fields))
@@ -223,11 +245,18 @@ def test_a_changed_pixel_is_found_when_asked_for(tmp_path):
     prepare.prepare(config, verify=True)
 
 
-@pytest.mark.parametrize(('file', 'old', 'new'), [
-    ('spec.json', b'"levels": 17', b'"levels": 16'), ('spec.json', b'"train"', b'"trbin"'),
-    ('spec.json', b'"counts": {', b'"counts": 3, "x": {'), ('spec.json', b'{', b'[1, {'),
-    ('labels.npy', b'\x03\0\0\0', b'\x02\0\0\0'), ('labels.npy', b'NUMPY', b'NUMPX'),
-    ('images.npy', b"'fortran_order': False", b"'fortran_order': True ")])
+@pytest.mark.parametrize(
+  ('file', 'old', 'new'),
+  [
+    ('spec.json', b'"levels": 17', b'"levels": 16'),
+    ('spec.json', b'"train"', b'"trbin"'),
+    ('spec.json', b'"counts": {', b'"counts": 3, "x": {'),
+    ('spec.json', b'{', b'[1, {'),
+    ('labels.npy', b'\x03\0\0\0', b'\x02\0\0\0'),
+    ('labels.npy', b'NUMPY', b'NUMPX'),
+    ('images.npy', b"'fortran_order': False", b"'fortran_order': True "),
+  ],
+)
 def test_any_changed_byte_of_the_small_files_is_noticed(tmp_path, file, old, new):
   config = helpers.config(tmp_path, 'digits', limit=30)
   path = os.path.join(prepare.prepare(config).path, file)
@@ -256,7 +285,7 @@ def test_few_images_are_in_memory_at_a_time(tmp_path):
     weakref.finalize(image, count, -1)
     return image, None
 
-  records = sources.Records(500, load, str, 'test', threads=4)
+  records = base.Records(500, load, str, 'test', threads=4)
   target = decode.target(helpers.config(tmp_path, ''))
   written = ingest.write(str(tmp_path / 'x.npy'), ingest.Job(records, range(500), target))
   assert len(written.rows) == 500

@@ -11,9 +11,17 @@ from structured_obs.data import splits
 
 
 @pytest.mark.parametrize('grouped', [False, True])
-@pytest.mark.parametrize(('sizes', 'limit'), [
-    ((20, 20, 10_000), 100), ((20, 20, 10_000), 3), ((5, 4, 4), 12), ((1, 1, 50), 5),
-    ((9000, 500, 500), 7), ((30, 0, 400), 11)])
+@pytest.mark.parametrize(
+  ('sizes', 'limit'),
+  [
+    ((20, 20, 10_000), 100),
+    ((20, 20, 10_000), 3),
+    ((5, 4, 4), 12),
+    ((1, 1, 50), 5),
+    ((9000, 500, 500), 7),
+    ((30, 0, 400), 11),
+  ],
+)
 def test_a_limit_leaves_no_split_empty_and_training_images_where_they_were_more(sizes, limit, grouped):
   official, groups = np.repeat([0, 1, 2], sizes), None
   config = DataConfig(validation_fraction=0.0)

@@ -8,7 +8,8 @@ import pytest
 import scipy.interpolate
 
 from structured_obs.config import DataConfig
-from structured_obs.data import prepare, synthetic
+from structured_obs.data import prepare
+from structured_obs.data.sources import synthetic
 from tests.data import helpers
 
 BOTH = pytest.mark.parametrize('name', list(synthetic.GENERATORS))
@@ -86,8 +87,9 @@ def test_blocks_give_the_cholesky_factor():
 
 
 # Over the first 100 examples; the published tables have 18.65 and 42.64, -286 and -149.
-@pytest.mark.parametrize(('name', 'entropy', 'independent'), [
-    ('splines', 18.4, 42.1), ('ellipses', -287.5, -148.5)])
+@pytest.mark.parametrize(
+  ('name', 'entropy', 'independent'), [('splines', 18.4, 42.1), ('ellipses', -287.5, -148.5)]
+)
 def test_the_rows_of_the_paper_that_need_no_network(name: str, entropy: float, independent: float):
   found = []
   for index in range(100):
@@ -110,8 +112,7 @@ def test_as_a_source_of_real_numbers(tmp_path, name: str):
   for split, images in prepared.images.items():
     examples = list(synthetic.split_examples(config, split))
     assert len(examples) == spec.counts[split] == len(images)
-    expected = np.concatenate(
-        [[e.x for e in examples], [e.mean for e in examples]], axis=-1)
+    expected = np.concatenate([[e.x for e in examples], [e.mean for e in examples]], axis=-1)
     np.testing.assert_allclose(images, expected, atol=1e-5)
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from structured_obs.data import builders, decode, prepare
+from structured_obs.data import decode, prepare
+from structured_obs.data.sources import tfds_builders
 from tests.data import helpers
 
 
@@ -25,6 +26,7 @@ from tests.data import helpers
 def _offline(tmp_path, monkeypatch):
   def refuse(*arguments):
     raise AssertionError(f'the network was asked for {arguments}')
+
   monkeypatch.setattr(socket.socket, 'connect', refuse)
   monkeypatch.setattr(socket, 'getaddrinfo', refuse)
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
@@ -145,7 +147,7 @@ def test_celeb_a_names_a_missing_image(tmp_path):
 def test_prepared_data_is_found_in_the_library_s_own_place(tmp_path):
   images = helpers.random_images(14, 28, 28, 1)
   _mnist(tmp_path / 'elsewhere', images[:10], images[10:])
-  builders.build('mnist', str(tmp_path / 'elsewhere'), str(tmp_path / 'tfds'))
+  tfds_builders.build('mnist', str(tmp_path / 'elsewhere'), str(tmp_path / 'tfds'))
   for name in ('mnist', 'mnist:3.0.1'):
     prepared = prepare.prepare(_config(tmp_path, name))
     assert np.array_equal(prepared.images['test'], images[10:])
@@ -153,12 +155,19 @@ def test_prepared_data_is_found_in_the_library_s_own_place(tmp_path):
     prepare.prepare(_config(tmp_path, 'mnist:2.0.0'))
 
 
-@pytest.mark.parametrize(('name', 'words'), [
-    ('mnist', 'manual lacks train-images-idx3-ubyte.gz and '
-              '.*http.*--config.data.manual_dir.*--config.data.download'),
+@pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    (
+      'mnist',
+      'manual lacks train-images-idx3-ubyte.gz and '
+      '.*http.*--config.data.manual_dir.*--config.data.download',
+    ),
     ('cifar10', 'lacks cifar-10-binary.tar.gz or cifar-10-python.tar.gz'),
     ('celeb_a', 'lacks img_align_celeba.zip and list_eval_partition.txt'),
-    ('svhn_cropped', "file_format='array_record'.*TFDS_DATA_DIR")])
+    ('svhn_cropped', "file_format='array_record'.*TFDS_DATA_DIR"),
+  ],
+)
 def test_absent_data_says_what_to_put_where(tmp_path, name, words):
   with pytest.raises(FileNotFoundError, match=words):
     prepare.prepare(_config(tmp_path, name))
@@ -172,7 +181,7 @@ def test_a_download_happens_only_when_asked_for(tmp_path, monkeypatch):
     fetched.append(name)
     _mnist(pathlib.Path(folder), images[:10], images[10:])
 
-  monkeypatch.setattr(builders, 'download', download)
+  monkeypatch.setattr(tfds_builders, 'download', download)
   with pytest.raises(FileNotFoundError):
     prepare.prepare(_config(tmp_path, 'mnist'))
   assert not fetched

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from structured_obs.data import images as pixels
+from structured_obs.data import pixels
 from structured_obs.distributions import base, kl
 from structured_obs.distributions import discretized_logistic_mixture as dlm
 from structured_obs.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture

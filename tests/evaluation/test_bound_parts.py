@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from structured_obs import config, distributions
-from structured_obs.evaluation import bound_parts, likelihood, results
+from structured_obs.evaluation import likelihood, results, tables
 from structured_obs.evaluation.likelihood import Settings
+from structured_obs.evaluation.sections import bound_parts
 from structured_obs.objectives import bounds
+from structured_obs.runs import trained as opened
 from tests.evaluation import two_level
 from tests.evaluation.test_report import IMAGE, SPEC
 
@@ -22,7 +24,7 @@ DISCRETE = distributions.family('discretized_logistic_mixture', levels=17)
 def _result(model=MODEL, offset: float = -3e5, **changes) -> results.Result:
   """Scores of a model; of a discrete one, those of the model itself, whose family is not called."""
   variables = two_level.variables(offset)
-  trained = results.Trained('two', 'two', config.Config(), SPEC, model, {'params': variables}, 1)
+  trained = opened.Trained('two', 'two', config.Config(), SPEC, model, {'params': variables}, 1)
   images = np.random.default_rng(0).integers(0, 17, (9, *IMAGE)).astype(np.uint8)
   settings = Settings(17, 40, chunk=7, batch_size=4, dequantize=False)._replace(**changes)
   scores = likelihood.split_scores(MODEL, variables, images, jax.random.key(3), settings)
@@ -57,14 +59,10 @@ def test_parts_are_means_over_the_samples():
   ]
   for name, part in result.scores.parts.items():
     kind, _, variable = name.partition('_')
-    terms = [
-      -t.log_p[variable] if kind == 'RE' else bounds.kl(t, variable) for t in sampled
-    ]
+    terms = [-t.log_p[variable] if kind == 'RE' else bounds.kl(t, variable) for t in sampled]
     expected = np.mean(np.asarray(terms, np.float64), axis=0) + (3e5 if name == 'RE_x' else 0)
     np.testing.assert_allclose(part, expected, rtol=2e-5, atol=0.04 if name == 'RE_x' else 1e-5)
-  np.testing.assert_allclose(
-    result.scores.kl, result.scores.parts['KL_z'] + result.scores.parts['KL_u']
-  )
+  np.testing.assert_allclose(result.scores.kl, result.scores.parts['KL_z'] + result.scores.parts['KL_u'])
 
 
 def test_table_and_arrays():
@@ -75,7 +73,7 @@ def test_table_and_arrays():
   rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines if '|' in line]
   assert rows[0] == ['part of -ELBO', 'two, nats', 'two, bits/dim', 'other, nats', 'other, bits/dim']
   assert [row[0] for row in rows[2:]] == [*NAMES, 'sum']
-  assert rows[-1][2] == results.cell(
+  assert rows[-1][2] == tables.cell(
     likelihood.summarize(results.bits(found[0], found[0].scores.elbo)), 4
   )
   arrays = bound_parts.per_image(found)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from structured_obs.evaluation import calibration
+from structured_obs.evaluation.metrics import calibration
 
 DIMS, COUNT = 64, 4000
 

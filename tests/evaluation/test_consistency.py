@@ -9,10 +9,11 @@ import pytest
 
 from structured_obs.config import Config
 from structured_obs.distributions.base import Family, ImageShape
-from structured_obs.evaluation import consistency, passes
-from structured_obs.evaluation.results import Trained
+from structured_obs.evaluation import passes
+from structured_obs.evaluation.sections import consistency
 from structured_obs.models import vae
-from tests.evaluation.test_pictures import trained
+from structured_obs.runs.trained import Trained
+from tests.evaluation.test_supn import trained
 from tests.train import stub
 
 LEVELS = 17

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from structured_obs.evaluation import feature_distances
+from structured_obs.evaluation.metrics import feature_distances
 
 
 def features(rng, count, mean, root):

@@ -15,24 +15,25 @@ import pytest
 
 from structured_obs import plotting
 from structured_obs.applications import denoise, denoising
-from structured_obs.evaluation import (
+from structured_obs.evaluation import comparison_table, finite, likelihood, tables
+from structured_obs.evaluation.features import extractor as extractors
+from structured_obs.evaluation.figures import kernel_development
+from structured_obs.evaluation.metrics import (
+  autocorrelation,
   calibration,
-  covariance_error,
-  families_table,
   feature_distances,
-  features,
-  finite,
+  image_errors,
+  spectrum,
+  temperature,
+  variance_inflation,
+)
+from structured_obs.evaluation.sections import (
   image_measures,
   image_quality,
-  kernels,
-  likelihood,
-  quality_report,
   recalibration,
   reconstruction_quality,
-  results,
   sample_quality,
-  spectrum,
-  stability,
+  true_covariance,
   whiteness,
 )
 
@@ -95,8 +96,8 @@ def test_a_summary_is_of_all_images_or_nan(bad: float):
   values = np.array([1.0, bad, 3.0])
   assert np.isnan(likelihood.summarize(values)[:2]).all()
   assert np.isnan(likelihood.paired_difference(values, values)[:2]).all()
-  assert results.cell(likelihood.summarize(values), 2) == 'nan'
-  tree = json.loads(results.strict_json({'a': likelihood.summarize(values)._asdict(), 'b': values}))
+  assert tables.cell(likelihood.summarize(values), 2) == 'nan'
+  tree = json.loads(tables.strict_json({'a': likelihood.summarize(values)._asdict(), 'b': values}))
   assert tree == {'a': {'mean': None, 'standard_error': None, 'num_images': 3}, 'b': [1, None, 3]}
   assert math.isnan(likelihood.summarize(np.zeros(0)).mean)
 
@@ -105,19 +106,19 @@ def test_an_exact_image_leaves_the_mean_finite():
   true = RNG.uniform(-1, 1, (4, 3, 3, 1))
   close = true + 0.02
   methods = {'noisy': close, 'one': np.concatenate([true[:1], close[1:]])}
-  table, tree = image_quality.comparison(methods, true, 'noisy')
+  table, tree = denoising.comparison(methods, true, 'noisy')
   assert tree['noisy']['psnr_db']['mean'] == pytest.approx(40)
   assert tree['one']['psnr_db']['mean'] == pytest.approx((100 + 3 * 40) / 4)
   assert math.isfinite(tree['one']['psnr_db']['standard_error'])
   assert tree['one']['mse']['mean'] == pytest.approx(0.75 * 4e-4)
   assert 'Exact images, whose infinite PSNR counts as 100 dB: 1 of 4 (one).' in table
-  assert 'Exact' not in image_quality.comparison({'noisy': close}, true, 'noisy')[0]
+  assert 'Exact' not in denoising.comparison({'noisy': close}, true, 'noisy')[0]
 
 
 def test_an_image_that_is_not_finite_is_named_in_a_comparison():
   true = RNG.uniform(-1, 1, (4, 3, 3, 1))
   methods = {'good': true + 0.1, 'bad': _with(true, 2, math.nan)}
-  table, tree = image_quality.comparison(methods, true, 'good')
+  table, tree = denoising.comparison(methods, true, 'good')
   assert math.isnan(tree['bad']['psnr_db']['mean'])
   assert tree['good']['psnr_db']['mean'] == pytest.approx(26.0206, abs=1e-4)
   assert 'Not finite for 1 of 4 images (index 2)' in table
@@ -140,13 +141,13 @@ def _scores(log_prob: np.ndarray, mahalanobis: np.ndarray) -> likelihood.Scores:
 def test_a_temperature_that_is_unknown(found_on: list[float]):
   """The last one is of residuals that are all 0: every covariance is infinitely too large."""
   good = _scores(np.zeros(2), np.array([0.9, 1.1]))
-  one = recalibration.recalibrate(np.array(found_on), good, 12)
+  one = temperature.recalibrate(np.array(found_on), good, 12)
   text = recalibration.text({'model': one})
   assert not np.isfinite(one.tempered).any()
   assert np.isnan(one.after).all()
   assert one.before.mean == pytest.approx(1)
   assert ('1 of 3 validation images (index 1)' in text) == (not np.isfinite(found_on).all())
-  assert json.loads(results.strict_json(recalibration.as_json({'model': one})))
+  assert json.loads(tables.strict_json(recalibration.as_json({'model': one})))
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf])
@@ -154,11 +155,11 @@ def test_white_images_that_are_not_finite_are_not_white(bad: float, tmp_path: Pa
   """Products of float32 may overflow in the middle alone, and all correlations would seem to be 0."""
   lags = np.zeros((3, 3, 3))
   lags[:, 1, 1] = 1
-  good, one = whiteness.summarize(lags), whiteness.summarize(_with_middle(lags, bad))
+  good, one = autocorrelation.summarize(lags), autocorrelation.summarize(_with_middle(lags, bad))
   assert good.root_mean_square == 0
   assert math.isnan(one.root_mean_square)
   assert np.isnan(one.autocorrelation).all()
-  found = {whiteness.RESIDUAL: good, 'model': one}
+  found = {autocorrelation.RESIDUAL: good, 'model': one}
   expected = 'Not finite for 1 of 3 images (index 2), so that the result is NaN: model.'
   assert expected in whiteness.text(found)
   for some in (found, {'model': one}):
@@ -176,22 +177,22 @@ def test_a_precision_without_an_inverse(bad: float):
   """Zero makes it singular."""
   covariance = np.stack([np.diag([1.0, 2.0]), np.diag([0.5, 1.0])])
   precision = np.linalg.inv(covariance)
-  truth = covariance_error.Truth(
+  truth = true_covariance.Truth(
     np.zeros((2, 1, 2, 1)), np.zeros((2, 2)), covariance, precision, np.linalg.slogdet(covariance)[1]
   )
   precision[1, 0, 0] = bad
-  found = covariance_error.errors(precision, truth)
+  found = true_covariance.errors(precision, truth)
   for values in found:
     assert np.isfinite(values[0])
     assert not np.isfinite(values[1])
-  text = covariance_error.text({covariance_error.TRUTH: found})
+  text = true_covariance.text({true_covariance.TRUTH: found})
   assert 'Not finite for 1 of 2 images (index 1)' in text
 
 
 def _measured(bad: float) -> dict[str, image_measures.Measured]:
   """Of originals and of one model, whose image 5 is exact and whose image 7 is bad."""
   psnr, sharp = np.full(30, 20.0), np.ones(30)
-  psnr[5], psnr[7] = image_quality.EXACT, bad
+  psnr[5], psnr[7] = image_errors.EXACT, bad
   originals = {image_measures.ORIGINAL: REAL, image_measures.OTHERS: REAL[::-1] + 0.1}
   images = RNG.normal(size=(30, 4, 4, 1))
   return {
@@ -208,30 +209,30 @@ def _measured(bad: float) -> dict[str, image_measures.Measured]:
 
 def test_sections_on_images_name_the_one_that_is_not_finite(tmp_path: Path):
   measured = _measured(math.nan)
-  extractor = features.of_user(lambda x: x, 'pixels')
+  extractor = extractors.of_user(lambda x: x, 'pixels')
   distances = sample_quality.of_measured(measured, extractor)
   assert distances is not None
   text, tree = sample_quality.text(distances), sample_quality.as_json(distances)
   assert 'Not finite for 1 of 30 images (index 7), so that the result is NaN: model: features' in text
   assert 'no Frechet distance' not in text
-  strict = json.loads(results.strict_json(tree))['distances']
+  strict = json.loads(tables.strict_json(tree))['distances']
   assert strict['model new samples']['frechet'] is None
   assert strict['model new samples']['kid'] is None
   assert strict[image_measures.OTHERS]['coverage'] > 0
   quality = reconstruction_quality.of_measured(measured)
-  text = quality_report.text(quality, extractor)
+  text = image_quality.text(quality, extractor)
   row = next(line for line in text.splitlines() if line.startswith('| PSNR'))
   assert row.split('|')[3].strip() == 'nan'
   assert '1 of 30 (model)' in text
   assert 'Not finite for 1 of 30 images (index 7)' in text
-  assert json.loads(results.strict_json(quality_report.as_json(quality, extractor)))
-  assert quality_report.draw_spectra(tmp_path / 'spectra.png', quality).is_file()
-  assert quality_report.draw_grid(tmp_path / 'grid.png', quality).is_file()
+  assert json.loads(tables.strict_json(image_quality.as_json(quality, extractor)))
+  assert image_quality.draw_spectra(tmp_path / 'spectra.png', quality).is_file()
+  assert image_quality.draw_grid(tmp_path / 'grid.png', quality).is_file()
 
 
 def test_sections_on_images_that_are_finite_say_nothing_of_it():
   measured = _measured(25.0)
-  distances = sample_quality.of_measured(measured, features.of_user(lambda x: x, 'pixels'))
+  distances = sample_quality.of_measured(measured, extractors.of_user(lambda x: x, 'pixels'))
   assert distances is not None
   assert not distances.not_finite
   assert distances.distances['model', 'new samples'].frechet is not None
@@ -246,10 +247,13 @@ def test_kernels_that_are_not_finite(tmp_path: Path):
   good = np.zeros((2, 3, 3))
   good[:, 1, 1] = 1
   images = np.zeros((2, 4, 4, 1))
-  moments = [kernels.Moment(1, good, images), kernels.Moment(2, _with(good, 1, math.nan), images)]
+  moments = [
+    kernel_development.Moment(1, good, images),
+    kernel_development.Moment(2, _with(good, 1, math.nan), images),
+  ]
   expected = 'Not finite for 1 of 2 images (index 1), so that the result is NaN: step 2'
-  assert expected in kernels.table(moments)
-  assert kernels.draw(tmp_path / 'kernels.png', moments, images).is_file()
+  assert expected in kernel_development.table(moments)
+  assert kernel_development.draw(tmp_path / 'kernels.png', moments, images).is_file()
 
 
 def test_the_number_of_eigenvectors_is_not_chosen_by_errors_that_are_not_finite(monkeypatch):
@@ -265,10 +269,11 @@ def test_the_number_of_eigenvectors_is_not_chosen_by_errors_that_are_not_finite(
 
 
 def test_a_warning_of_variances_that_are_not_finite():
-  assert 'in 1 of 2 images variances are not finite'.lower() in stability.warning(
-    np.array([1.0, math.nan]), 10.0
-  ).lower()
-  assert 'up to 20 times' in stability.warning(np.array([1.0, 20.0]), 10.0)
+  assert (
+    'in 1 of 2 images variances are not finite'.lower()
+    in variance_inflation.warning(np.array([1.0, math.nan]), 10.0).lower()
+  )
+  assert 'up to 20 times' in variance_inflation.warning(np.array([1.0, 20.0]), 10.0)
 
 
 def test_a_table_over_seeds_shows_nan_where_json_has_null():
@@ -281,6 +286,6 @@ def test_a_table_over_seeds_shows_nan_where_json_has_null():
     for kid in (0.5, None)
   ]
   for some in (trees, trees[1:]):
-    *_, a, b = (line for line in families_table.text(some).splitlines() if line.startswith('|'))
+    *_, a, b = (line for line in comparison_table.text(some).splitlines() if line.startswith('|'))
     assert a.split('|')[2].strip() == 'nan'
     assert not b.split('|')[2].strip()

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.evaluation import features, image_measures, image_quality, passes
-from structured_obs.evaluation.results import Trained
+from structured_obs.evaluation import passes
+from structured_obs.evaluation.features import extractor
+from structured_obs.evaluation.metrics import image_errors
+from structured_obs.evaluation.sections import image_measures
 from structured_obs.models import autoencoder, vae
-from tests.evaluation.test_pictures import IMAGE, trained
+from structured_obs.runs.trained import Trained
+from tests.evaluation.test_supn import IMAGE, trained
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (7, *IMAGE)).astype(np.uint8)
@@ -30,7 +33,7 @@ def _pooled(weights: Any, images: jax.Array) -> jax.Array:
 
 
 WEIGHTS = np.array([[[[1.0, -2.0, 0.5]]]], np.float32)
-EXTRACTOR = features.Extractor('two layers', 'none', _pooled, _mixed, WEIGHTS)
+EXTRACTOR = extractor.Extractor('two layers', 'none', _pooled, _mixed, WEIGHTS)
 
 
 @pytest.fixture(scope='module')
@@ -83,12 +86,12 @@ def test_the_first_images_alone_are_kept(found: list[dict[str, image_measures.Me
 def test_scores_are_those_of_the_means(found: list[dict[str, image_measures.Measured]]):
   means, scores = _means(), found[0]['diagonal'].scores
   np.testing.assert_allclose(
-    scores['psnr_db'], image_quality.peak_signal_to_noise(means, PIXELS), rtol=1e-5
+    scores['psnr_db'], image_errors.peak_signal_to_noise(means, PIXELS), rtol=1e-5
   )
-  sharpness = image_quality.laplacian_variance(means)
+  sharpness = image_errors.laplacian_variance(means)
   np.testing.assert_allclose(scores['laplacian_variance'], sharpness, rtol=1e-4)
-  if image_quality.has_structural_similarity():
-    ssim = image_quality.structural_similarity(means, PIXELS)
+  if image_errors.has_structural_similarity():
+    ssim = image_errors.structural_similarity(means, PIXELS)
     np.testing.assert_allclose(scores['ssim'], ssim, rtol=1e-4, atol=1e-6)
 
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from structured_obs.evaluation import features, inception_weights
-from structured_obs.models import inception
+from structured_obs.evaluation.features import extractor, inception_weights
+from structured_obs.models.networks import inception
 
 KERNEL = 'Mixed_5b.branch1x1.conv.weight'
 
@@ -38,7 +38,7 @@ def test_weights_of_a_file_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyP
   kernel = found.weights['params']['Mixed_5b']['branch1x1']['conv']['kernel']
   np.testing.assert_array_equal(kernel, state[KERNEL].transpose(2, 3, 1, 0))
   used = sorted(inception.state_shapes())
-  assert repr(found) == f'inception ({features.fingerprint(state[name] for name in used)})'
+  assert repr(found) == f'inception ({extractor.fingerprint(state[name] for name in used)})'
   images = jax.ShapeDtypeStruct((3, 28, 28, 1), np.float32)
   assert jax.eval_shape(found.apply, found.weights, images).shape == (3, 2048)
   assert found.maps is not None

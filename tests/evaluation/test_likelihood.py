@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from structured_obs import distributions
-from structured_obs.data import images as pixels
+from structured_obs.data import pixels
 from structured_obs.distributions import base
 from structured_obs.evaluation import likelihood
 from structured_obs.evaluation.likelihood import Scores, Settings
@@ -169,9 +169,7 @@ def test_scores_of_the_real_model(family: str):
   x = jnp.zeros((1, *image), jnp.float32)
   tree = dict(model.init(jax.random.key(0), jax.random.key(0)[None], x))
   images = _images(5, image)
-  settings = Settings(
-    LEVELS, importance_samples=4, chunk=3, batch_size=2, dequantize=not discrete
-  )
+  settings = Settings(LEVELS, importance_samples=4, chunk=3, batch_size=2, dequantize=not discrete)
   scores = likelihood.split_scores(model, tree, images, KEY, settings, Where(_mesh(2)))
   found = _arrays(scores)
   assert np.isnan(found.pop('mahalanobis')).all() == discrete

@@ -13,12 +13,14 @@ from structured_obs import distributions
 from structured_obs.config import Config, ObjectiveConfig
 from structured_obs.distributions import discretized_logistic_mixture, gaussian
 from structured_obs.distributions.base import Family, ImageShape
-from structured_obs.evaluation import passes, predictive_checks, predictive_report, residuals, results
+from structured_obs.evaluation import passes, residuals, results
 from structured_obs.evaluation.likelihood import Scores, Settings
+from structured_obs.evaluation.metrics import predictive_checks
+from structured_obs.evaluation.sections import predicted_distributions
 from structured_obs.linalg import dense
 from structured_obs.models import vae
 from tests.distributions import cases
-from tests.evaluation.test_pictures import IMAGE, trained
+from tests.evaluation.test_supn import IMAGE, trained
 
 RIGHT = np.broadcast_to(np.arange(4)[None, :, None] >= 2, cases.MAIN_IMAGE)
 
@@ -162,23 +164,26 @@ def test_a_density_and_a_probability_side_by_side(tmp_path: Any, monkeypatch: py
   found = residuals.checks(both, images)
   density, discrete = found.values()
   assert discrete.pit is None
-  rows = {line.split('|')[1].strip(): line.split('|')[2:-1]
-          for line in predictive_report.text(found).splitlines() if line.startswith('|')}
+  rows = {
+    line.split('|')[1].strip(): line.split('|')[2:-1]
+    for line in predicted_distributions.text(found).splitlines()
+    if line.startswith('|')
+  }
   hidden = [float(cell.split()[0]) for cell in rows['right half given left half and z, bits / value']]
   assert hidden[2] == pytest.approx(hidden[1] - hidden[0], abs=0.0011)
   of_whole = _bits_of_right_half(both[0], images)
   np.testing.assert_allclose(density.scores[predictive_checks.HIDDEN], of_whole, rtol=1e-4)
   assert not rows['variogram score of neighbours, times 1000'][2].strip()
   assert not rows['KS distance of PIT from uniform'][1].strip()
-  tree = predictive_report.as_json(found)
+  tree = predicted_distributions.as_json(found)
   exact = scipy.stats.kstest(12 * np.linspace(0.5, 1.5, 5), scipy.stats.chi2(12).cdf).statistic
   assert tree['diagonal']['chi_square_distance'] == pytest.approx(exact, abs=0.02)
   assert 'chi_square_distance' not in tree['discretized_logistic_mixture']
-  assert set(predictive_report.per_image(found)) >= {'diagonal/variogram_score'}
-  assert len(predictive_report.draw(tmp_path, found)) == 2
-  assert predictive_report.draw(tmp_path, {'one': discrete}) == {}
+  assert set(predicted_distributions.per_image(found)) >= {'diagonal/variogram_score'}
+  assert len(predicted_distributions.draw(tmp_path, found)) == 2
+  assert predicted_distributions.draw(tmp_path, {'one': discrete}) == {}
   without = discrete._replace(scores={predictive_checks.VARIOGRAM: np.ones(5)})
-  assert 'one: no exact conditional' in predictive_report.text({'one': without})
+  assert 'one: no exact conditional' in predicted_distributions.text({'one': without})
 
 
 def _bits_of_right_half(result: results.Result, images: np.ndarray) -> np.ndarray:

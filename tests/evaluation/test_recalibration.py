@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from structured_obs.evaluation import likelihood, recalibration
+from structured_obs.evaluation import likelihood
+from structured_obs.evaluation.metrics import temperature
 
 SIZE = 50
 SCALE = 0.4  # of the model; the truth's is 1
@@ -21,7 +22,7 @@ def _scores(seed: int) -> tuple[likelihood.Scores, np.ndarray]:
 
 def test_temperature_makes_an_overconfident_model_right():
   validation, test = _scores(0)[0], _scores(1)
-  found = recalibration.recalibrate(validation.mahalanobis, test[0], SIZE)
+  found = temperature.recalibrate(validation.mahalanobis, test[0], SIZE)
   assert found.temperature == pytest.approx(1 / SCALE, rel=0.01)
   assert found.before.mean == pytest.approx(SCALE**-2, rel=0.02)
   assert found.after.mean == pytest.approx(1, abs=0.02)
@@ -33,7 +34,7 @@ def test_temperature_makes_an_overconfident_model_right():
 
 def test_temperature_is_the_most_likely_one_of_its_own_split():
   scores, x = _scores(2)
-  best = recalibration.recalibrate(scores.mahalanobis, scores, SIZE)
+  best = temperature.recalibrate(scores.mahalanobis, scores, SIZE)
   for factor in (0.98, 1.02):
     other = -stats.norm.logpdf(x, scale=SCALE * best.temperature * factor).sum(axis=1)
     assert best.tempered.mean() < other.mean()

@@ -10,45 +10,46 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.evaluation import (
-  features,
-  image_measures,
-  quality_report,
-  reconstruction_quality,
-  results,
-  sections,
-  spectrum,
-)
+from structured_obs.evaluation import results, sections, tables
+from structured_obs.evaluation.features import extractor as extractors
 from structured_obs.evaluation.likelihood import Scores, Settings
+from structured_obs.evaluation.metrics import spectrum
+from structured_obs.evaluation.sections import (
+  base,
+  image_measures,
+  image_quality,
+  reconstruction_quality,
+)
 from structured_obs.models import autoencoder, vae
-from tests.evaluation.test_pictures import IMAGE, trained
+from structured_obs.runs import trained as opened
+from tests.evaluation.test_supn import IMAGE, trained
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, *IMAGE)).astype(np.uint8)
 PIXELS = IMAGES / 127.5 - 1
 
 
 @pytest.fixture
-def models() -> list[results.Trained]:
+def models() -> list[opened.Trained]:
   """A VAE and an autoencoder."""
   first, second = trained(vae.VAE, 'diagonal'), trained(autoencoder.Autoencoder, 'low_rank')
   spec = first.spec._replace(levels=256)
   return [first._replace(spec=spec), second._replace(spec=spec)]
 
 
-def of_models(models: list[results.Trained], images: np.ndarray) -> Any:
+def of_models(models: list[opened.Trained], images: np.ndarray) -> Any:
   originals = image_measures.Originals(images, images)
-  extractor = features.random_conv(IMAGE)
+  extractor = extractors.random_conv(IMAGE)
   measured = image_measures.of_models(models, originals, extractor)
   return reconstruction_quality.of_measured(measured)
 
 
-def _means(model: results.Trained) -> np.ndarray:
+def _means(model: opened.Trained) -> np.ndarray:
   x = jnp.asarray(PIXELS, jnp.float32)
   params: Any = model.model.apply(model.variables, None, x, method='reconstruct')
   return np.clip(np.asarray(jax.vmap(model.model.family.mean)(params), np.float64), -1, 1)
 
 
-def test_scores_are_those_of_the_clipped_means(models: list[results.Trained]):
+def test_scores_are_those_of_the_clipped_means(models: list[opened.Trained]):
   found = of_models(models, IMAGES)
   assert list(found) == ['original images', 'diagonal', 'low_rank']
   for model in models:
@@ -62,7 +63,7 @@ def test_scores_are_those_of_the_clipped_means(models: list[results.Trained]):
 
 
 def test_other_originals_tell_what_chance_does(
-  models: list[results.Trained], monkeypatch: pytest.MonkeyPatch
+  models: list[opened.Trained], monkeypatch: pytest.MonkeyPatch
 ):
   monkeypatch.setattr(image_measures, 'KEPT', 3)
   found = of_models(models, IMAGES)
@@ -74,20 +75,20 @@ def test_other_originals_tell_what_chance_does(
   assert found['diagonal'].scores['log_spectrum_signed_new_samples'].shape == (3,)
 
 
-def _evaluated(models: list[results.Trained]) -> sections.Evaluated:
+def _evaluated(models: list[opened.Trained]) -> base.Evaluated:
   ones = np.ones(len(IMAGES))
   fields: dict[str, Any] = dict.fromkeys(Scores._fields[:-1], ones)
   scores = Scores(**fields)
   found = [results.Result(model, Settings(256), scores) for model in models]
-  return sections.Evaluated(found, 'test', IMAGES, {'train': IMAGES, 'validation': IMAGES[:0]})
+  return base.Evaluated(found, 'test', IMAGES, {'train': IMAGES, 'validation': IMAGES[:0]})
 
 
-def _quality(models: list[results.Trained]) -> sections.Section | None:
+def _quality(models: list[opened.Trained]) -> base.Section | None:
   made = [one for one in sections.make(_evaluated(models)) if one.name == 'image_quality']
   return made[0] if made else None
 
 
-def test_section_of_two_models(models: list[results.Trained], tmp_path: Path):
+def test_section_of_two_models(models: list[opened.Trained], tmp_path: Path):
   pytest.importorskip('dm_pix')
   section = _quality(models)
   assert section is not None
@@ -101,7 +102,7 @@ def test_section_of_two_models(models: list[results.Trained], tmp_path: Path):
   ]  # fmt: skip
   assert [bool(cell) for cell in rows['PSNR, dB']] == [False, True, True, True]
   assert 'in the layers of random_conv (' in section.text
-  tree = json.loads(results.strict_json(section.tree))
+  tree = json.loads(tables.strict_json(section.tree))
   assert (tree['features'], len(tree['fingerprint'])) == ('random_conv', 12)
   assert tree['models']['diagonal']['perceptual_distance']['num_images'] == 7
   difference = tree['differences']['low_rank - diagonal']['psnr_db']
@@ -116,7 +117,7 @@ def test_section_of_two_models(models: list[results.Trained], tmp_path: Path):
 
 
 def test_without_dm_pix_the_section_says_so(
-  models: list[results.Trained], monkeypatch: pytest.MonkeyPatch
+  models: list[opened.Trained], monkeypatch: pytest.MonkeyPatch
 ):
   monkeypatch.setitem(sys.modules, 'dm_pix', None)
   section = _quality(models)
@@ -126,9 +127,9 @@ def test_without_dm_pix_the_section_says_so(
   assert '| SSIM' not in section.text
 
 
-def test_models_without_an_encoder_or_levels_have_no_section(models: list[results.Trained]):
+def test_models_without_an_encoder_or_levels_have_no_section(models: list[opened.Trained]):
   real = models[0]._replace(spec=models[0].spec._replace(levels=0))
   bare = models[0]._replace(model=type('Model', (), {'image': IMAGE})())
   assert not of_models([real, bare], IMAGES)
-  assert quality_report.text({}, features.random_conv(IMAGE)) == ''
+  assert image_quality.text({}, extractors.random_conv(IMAGE)) == ''
   assert not of_models(models, IMAGES[:0])

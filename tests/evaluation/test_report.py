@@ -14,9 +14,10 @@ import pytest
 from structured_obs import config, distributions
 from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions import base
-from structured_obs.evaluation import explanation, report, results
+from structured_obs.evaluation import explanation, report, results, tables
 from structured_obs.evaluation.likelihood import Scores, Settings
 from structured_obs.models import vae
+from structured_obs.runs import trained as opened
 
 SPEC = DataSpec(
   height=4, width=3, channels=3, levels=17, counts={'train': 5, 'validation': 4, 'test': 9},
@@ -26,7 +27,7 @@ SPEC = DataSpec(
 IMAGE = base.ImageShape(4, 3, 3)
 
 
-def _trained(workdir: Path, family: str = 'diagonal') -> results.Trained:
+def _trained(workdir: Path, family: str = 'diagonal') -> opened.Trained:
   chosen = config.Config(
     likelihood=config.LikelihoodConfig(family, distributions.options(family)),
     eval=config.EvalConfig(importance_samples=3, chunk=2, batch_size=4),
@@ -34,14 +35,13 @@ def _trained(workdir: Path, family: str = 'diagonal') -> results.Trained:
   model = vae.VAE(distributions.family(family), IMAGE, latents=2, features=(4,), blocks=0)
   x = jnp.zeros((1, *IMAGE), jnp.float32)
   variables = model.init(jax.random.key(0), jax.random.key(0)[None], x)
-  return results.Trained(family, str(workdir), chosen, SPEC, model, dict(variables), 40)
+  return opened.Trained(family, str(workdir), chosen, SPEC, model, dict(variables), 40)
 
 
 def _images() -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
   return {
-    split: rng.integers(0, 17, (count, *IMAGE)).astype(np.uint8)
-    for split, count in SPEC.counts.items()
+    split: rng.integers(0, 17, (count, *IMAGE)).astype(np.uint8) for split, count in SPEC.counts.items()
   }
 
 
@@ -55,7 +55,7 @@ class _Model(NamedTuple):
 
 
 def _result(name: str, elbo: list[float], samples: int = 500) -> results.Result:
-  trained = results.Trained(
+  trained = opened.Trained(
     name, name, config.Config(), SPEC, _Model(), {'params': {'w': np.zeros(7)}}, 1
   )
   values = np.array(elbo)
@@ -81,8 +81,7 @@ def test_an_autoencoder_has_no_bounds_and_a_density_of_its_own():
   trained = SECOND.trained._replace(model=_Model(has_prior=False))
   encoder = SECOND._replace(trained=trained)
   rows = {
-    _cells(line)[0]: _cells(line)[1:]
-    for line in results.comparison_table([FIRST, encoder]).splitlines()
+    _cells(line)[0]: _cells(line)[1:] for line in results.comparison_table([FIRST, encoder]).splitlines()
   }
   assert rows['negative ELBO, nats'] == ['30.00 ± 5.77', '', '']
   assert rows['-log p(x given mean of z), nats'][2] == '-6.00 ± 1.15'
@@ -103,7 +102,7 @@ def test_table():
   rows = {_cells(line)[0]: _cells(line)[1:] for line in lines}
   assert rows['mean over 3 images'] == ['diagonal', 'low_rank', 'low_rank - diagonal']
   assert rows['negative ELBO, nats'] == ['30.00 ± 5.77', '24.00 ± 5.29', '-6.00 ± 1.15']
-  bits = [(value / 36 + math.log(0.125 ** -1)) / math.log(2) for value in (29.5, 23.5)]
+  bits = [(value / 36 + math.log(0.125**-1)) / math.log(2) for value in (29.5, 23.5)]
   found = [float(cell.split()[0]) for cell in rows['negative IWAE-500, bits/dim']]
   np.testing.assert_allclose(found, [*bits, bits[1] - bits[0]], atol=6e-5)
   assert rows['effective samples of 500'] == ['3.0 ± 0.0', '3.0 ± 0.0', '0.0 ± 0.0']
@@ -113,7 +112,7 @@ def test_table():
   assert rows['its spread, sd(q) / sqrt(2 D)'] == ['2.121', '2.121', '']  # 0.5 sqrt(36 / 2)
 
 
-def _discrete() -> results.Trained:
+def _discrete() -> opened.Trained:
   family = distributions.family('discretized_logistic_mixture', levels=17)
   plain = config.Config(objective=config.ObjectiveConfig(dequantize=False))
   return SECOND.trained._replace(name='discrete', model=_Model(family=family), config=plain)
@@ -125,9 +124,7 @@ def test_probabilities_and_densities_are_compared_in_bits_alone():
   table = results.comparison_table([FIRST, other])
   rows = {_cells(line)[0]: _cells(line)[1:] for line in table.splitlines()}
   assert rows['negative ELBO, nats'] == ['30.00 ± 5.77', '24.00 ± 5.29', '']
-  first, second, difference = (
-    float(cell.split()[0]) for cell in rows['negative ELBO, bits/dim']
-  )
+  first, second, difference = (float(cell.split()[0]) for cell in rows['negative ELBO, bits/dim'])
   np.testing.assert_allclose(first, (30 / 36 + math.log(8)) / math.log(2), atol=6e-5)
   np.testing.assert_allclose(second, 24 / 36 / math.log(2), atol=6e-5)
   np.testing.assert_allclose(difference, second - first, atol=1.1e-4)
@@ -178,14 +175,14 @@ def _strict(text: str) -> dict:
 
 
 def test_json_is_strict():
-  tree = _strict(results.strict_json(results.as_json([FIRST, SECOND])))
+  tree = _strict(tables.strict_json(results.as_json([FIRST, SECOND])))
   difference = tree['differences']['low_rank - diagonal']['negative_elbo_nats']
   assert difference['mean'] == -6
   assert tree['models']['diagonal']['parameters'] == 7
   assert tree['settings']['levels'] == 17
-  bad = _strict(results.strict_json(results.as_json([_result('x', [math.nan, math.inf])])))
+  bad = _strict(tables.strict_json(results.as_json([_result('x', [math.nan, math.inf])])))
   assert bad['models']['x']['scores']['negative_elbo_nats']['mean'] is None
-  assert _strict(results.strict_json({'a': [np.float64('inf'), (np.int32(3),)]})) == {'a': [None, [3]]}
+  assert _strict(tables.strict_json({'a': [np.float64('inf'), (np.int32(3),)]})) == {'a': [None, [3]]}
 
 
 def test_runs_on_other_data_are_not_compared():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from structured_obs.evaluation import spectrum
+from structured_obs.evaluation.metrics import spectrum
 
 FLOOR = np.log(2 / 255 / 12**0.5)
 

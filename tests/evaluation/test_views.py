@@ -9,7 +9,7 @@ import pytest
 
 from structured_obs import distributions
 from structured_obs.distributions import base, gaussian
-from structured_obs.evaluation import views
+from structured_obs.evaluation.figures import views
 from structured_obs.models import vae
 
 IMAGE = base.ImageShape(3, 4, 1)
@@ -57,9 +57,7 @@ def test_the_largest_entry_of_a_component_is_positive():
 
 def test_temperature_scales_what_is_random():
   params = _params()
-  found, cold = (
-    views.draw(FAMILY, params, KEYS, REQUEST._replace(temperature=t)) for t in (1.0, 0.5)
-  )
+  found, cold = (views.draw(FAMILY, params, KEYS, REQUEST._replace(temperature=t)) for t in (1.0, 0.5))
   np.testing.assert_allclose(cold.samples - cold.mean, (found.samples - found.mean) / 2, rtol=1e-4)
   np.testing.assert_allclose(
     _flat(cold.standard_deviation), _flat(found.standard_deviation) / 2, rtol=1e-4

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from structured_obs.config import Config, ObjectiveConfig
-from structured_obs.evaluation import passes, residuals, whiteness
+from structured_obs.evaluation import passes, residuals
+from structured_obs.evaluation.metrics import autocorrelation
 from structured_obs.models import vae
-from tests.evaluation.test_pictures import IMAGES, trained
+from tests.evaluation.test_supn import IMAGES, trained
 
 
 def _moving_average(images: int = 400, height: int = 12, width: int = 9) -> np.ndarray:
@@ -20,7 +21,7 @@ def _moving_average(images: int = 400, height: int = 12, width: int = 9) -> np.n
 
 
 def test_autocorrelation_of_a_moving_average_is_known():
-  found = whiteness.autocorrelation(jnp.asarray(_moving_average()), 2)
+  found = autocorrelation.autocorrelation(jnp.asarray(_moving_average()), 2)
   expected = np.zeros((5, 5))
   expected[2, 1:4] = 0.5, 1.0, 0.5
   np.testing.assert_allclose(found, expected, atol=0.02)
@@ -29,14 +30,14 @@ def test_autocorrelation_of_a_moving_average_is_known():
 
 def test_autocorrelation_is_its_definition():
   images = np.random.default_rng(1).normal(size=(2, 4, 3, 1))
-  found = np.asarray(whiteness.autocorrelation(jnp.asarray(images), 4))
+  found = np.asarray(autocorrelation.autocorrelation(jnp.asarray(images), 4))
   np.testing.assert_allclose(found[4 + 2, 4 - 1], np.mean(images[:, 2:, :2] * images[:, :2, 1:]))
   assert np.isnan([found[8, 4], found[4, 7]]).all()
 
 
 def test_root_mean_square_leaves_the_middle_out():
   lags = np.array([[0.0, 0.2, 0.0], [0.4, 2.0, 0.4], [0.0, 0.2, 0.0]])
-  found = whiteness.summarize(lags[None])
+  found = autocorrelation.summarize(lags[None])
   assert found.autocorrelation[1, 1] == 1
   assert found.root_mean_square == pytest.approx(np.sqrt((2 * 0.1**2 + 2 * 0.2**2) / 8))
 
@@ -54,7 +55,7 @@ def test_a_model_is_measured_on_all_images_whatever_the_batch(monkeypatch: pytes
   params: Any = found.model.apply(found.variables, None, jnp.asarray(x), method='reconstruct')
   errors = jnp.asarray(x) - params.mean
   for one, images in ((residual, errors), (white, errors / jnp.exp(params.log_scale))):
-    expected = whiteness.summarize(np.asarray(whiteness.autocorrelation(images))[None])
+    expected = autocorrelation.summarize(np.asarray(autocorrelation.autocorrelation(images))[None])
     np.testing.assert_allclose(one.autocorrelation, expected.autocorrelation, atol=1e-5)
   program: Any = passes._measure_batch
   compiled = program._cache_size()  # one program finds the distances as well

@@ -15,7 +15,9 @@ import pytest
 from absl import flags as absl_flags
 
 from launch import errors, flags, interrupts, parsers
-from structured_obs.train import names, rendezvous, run
+from structured_obs import names
+from structured_obs.devices import rendezvous
+from structured_obs.train import run
 from tests.launch import conftest
 
 ABSENT: Any = None  # where something else is needed
@@ -61,7 +63,7 @@ def test_an_unexpected_error_names_step_type_and_place(cause, message: str):
 def test_the_innermost_line_of_the_project_is_named():
   said = errors.message(raised('joining', lambda: rendezvous.parse_address(ABSENT)))
   assert said.startswith("while joining: AttributeError: 'NoneType' object has no attribute ")
-  assert '(structured_obs/train/rendezvous.py, line ' in said
+  assert '(structured_obs/devices/rendezvous.py, line ' in said
 
 
 def test_too_little_memory_says_what_needs_less():

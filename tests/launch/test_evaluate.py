@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from structured_obs.train import compared
+from structured_obs.evaluation import compare
 from tests.launch import conftest
 
 
@@ -27,7 +27,7 @@ def test_evaluate_compares_two_runs(demo: conftest.Demo):
   effective = np.load(folder / 'per_image.npz')['diagonal/effective_samples']
   assert np.all((effective >= 1) & (effective < 2.0001))
   assert effective.shape == (7,)
-  assert not (folder / compared.UNFINISHED).exists()
+  assert not (folder / compare.UNFINISHED).exists()
   assert tree['image_quality']['differences']['diagonal - low_rank']['psnr_db']['num_images'] == 7
   for figure in ('calibration', 'grid', 'spectra'):
     assert (folder / 'figures' / f'{figure}.png').is_file()

@@ -10,7 +10,7 @@ import pytest
 from configs import supn_ellipses, supn_splines
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
-from structured_obs.train import configuration, experiment
+from structured_obs.runs import configuration, experiment, initial
 from tests.launch import conftest
 from tests.train import stub
 
@@ -57,7 +57,7 @@ def _spec(config: Config) -> DataSpec:
 def test_every_variant_can_be_built(name: str, variant: str):
   config = CONFIGS[name].get_config(variant)
   made = experiment.build(config, _spec(config))
-  experiment.state_shapes(made)
+  initial.state_shapes(made)
   assert f"'{variant}'" in str(CONFIGS[name].get_config.__doc__)
 
 

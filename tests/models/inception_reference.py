@@ -6,7 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import DTypeLike, NDArray
 
-from structured_obs.models import inception
+from structured_obs.models.networks import inception
 
 Map = NDArray[np.floating]  # [F, h, w]
 

@@ -13,7 +13,7 @@ from structured_obs.models import observation
 from structured_obs.models.autoencoder import Autoencoder
 from structured_obs.models.vae import VAE
 from structured_obs.objectives import bounds
-from structured_obs.train import optimizers
+from structured_obs.runs import optimizers
 from tests.models.programs import apply, init
 
 OWN = observation.Options(

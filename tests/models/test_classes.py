@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from structured_obs import distributions
-from structured_obs.data import images as pixels
+from structured_obs.data import pixels
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import classes
 from structured_obs.models.classes import Classes
@@ -103,6 +103,7 @@ def test_a_model_learns_to_use_a_class_that_determines_the_image():
     return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
 
   trained = {'params': train(variables['params'])}
+
   def shown(*labels: Any) -> np.ndarray:
     """Which pattern each of 30 new images has."""
     keys = jax.random.split(jax.random.key(6), 30)

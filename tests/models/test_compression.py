@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from structured_obs.data import images as pixels
+from structured_obs.data import pixels
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import compression
 
@@ -82,9 +82,7 @@ def test_what_is_between_levels_goes_to_the_nearest():
   image = levels_of((4, 4, 1), 17)
   x = pixels.to_unit(jnp.asarray(image), 17)
   moved = x + jnp.asarray(0.4 * 2 / 16, x.dtype)
-  np.testing.assert_array_equal(
-    compression.compress(options, moved), compression.compress(options, x)
-  )
+  np.testing.assert_array_equal(compression.compress(options, moved), compression.compress(options, x))
 
 
 def test_it_has_no_derivative():

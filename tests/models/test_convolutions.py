@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from structured_obs.models import convolutions
+from structured_obs.models.networks import convolutions
 
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 

@@ -10,7 +10,7 @@ import pytest
 from structured_obs import distributions
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import covariance_network as network
-from structured_obs.models.heads import Heads
+from structured_obs.models.networks.heads import Heads
 from tests.models.programs import apply, init
 
 IMAGE = ImageShape(4, 5, 1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.models import convolutions, dense_blocks
+from structured_obs.models.networks import convolutions, dense_blocks
 from tests.models.programs import apply, init
 
 NETWORKS = {

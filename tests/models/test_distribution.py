@@ -14,7 +14,7 @@ from structured_obs.distributions.base import ImageShape
 from structured_obs.models import distribution, observation
 from structured_obs.models.distribution import Distribution
 from structured_obs.objectives import bounds
-from structured_obs.train import optimizers
+from structured_obs.runs import optimizers
 from tests.models.programs import apply, init
 
 IMAGE = ImageShape(4, 3, 1)
@@ -56,9 +56,7 @@ def test_every_image_has_the_same_distribution_of_any_family(name: str):
   model, variables, keys, x = make(family, options=observation.Options(learn_scale=True))
   terms = apply(model, variables, keys, x)
   params = apply(model, variables, None, x, method='reconstruct')
-  jax.tree.map(
-    np.testing.assert_array_equal, params, apply(model, variables, keys, method='generate')
-  )
+  jax.tree.map(np.testing.assert_array_equal, params, apply(model, variables, keys, method='generate'))
   for leaf in jax.tree.leaves(params):
     assert leaf.shape[0] == len(x)
     np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.models import inception
+from structured_obs.models.networks import inception
 from tests.models import inception_reference
 
 DTYPE = jnp.zeros(()).dtype

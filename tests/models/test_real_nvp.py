@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.models import real_nvp
-from structured_obs.models.real_nvp import Options, RealNVP
+from structured_obs.models.latent_priors import real_nvp
+from structured_obs.models.latent_priors.real_nvp import Options, RealNVP
 from tests.models.programs import apply, init
 
 SMALL = Options(growth=3, layers=1, couplings=2)

@@ -12,21 +12,21 @@ from jax.sharding import PartitionSpec
 
 from structured_obs import distributions
 from structured_obs.config import Config
+from structured_obs.devices import mesh
 from structured_obs.distributions.base import ImageShape
-from structured_obs.models import observation, resnet
+from structured_obs.models import observation
 from structured_obs.models.autoencoder import Autoencoder
+from structured_obs.models.networks import resnet
 from structured_obs.models.vae import VAE, num_parameters
 from structured_obs.objectives import bounds
-from structured_obs.train import configuration, optimizers, parallel
+from structured_obs.runs import configuration, optimizers
 from tests.models.programs import apply
 
 FAMILY = distributions.family('low_rank', rank=3, noise_variance=0.01)
 SHAPES = [(9, 7, 3), (1, 6, 1), (11, 1, 3)]
 
 
-def make(
-  shape: Any = (5, 6, 1), kind: Any = VAE, init: Any = jax.jit, **fields: Any
-) -> tuple[Any, ...]:
+def make(shape: Any = (5, 6, 1), kind: Any = VAE, init: Any = jax.jit, **fields: Any) -> tuple[Any, ...]:
   """A small model, its variables, keys and images. `init` wraps what makes the variables."""
   fields = {'features': (4, 8), 'blocks': 1, 'norm': 'none'} | fields
   model = kind(FAMILY, ImageShape(*shape), latents=3, architecture='resnet', **fields)
@@ -153,17 +153,17 @@ def test_the_covariance_may_have_a_resnet_of_its_own():
 
 
 def test_batch_norm_is_over_all_devices_of_the_axis():
-  model, variables, keys, x = make(norm='batch', axis_name=parallel.AXIS)
+  model, variables, keys, x = make(norm='batch', axis_name=mesh.AXIS)
   alone, _, _, _ = make(init=shapes, norm='batch')
 
   def local(model: Any, variables: Any, keys: Any, x: Any) -> Any:
     terms, updated = apply(model, variables, keys, x, train=True, mutable=['batch_stats'])
     return terms.log_p['x'], updated['batch_stats']
 
-  cut, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
+  cut, whole = PartitionSpec(mesh.AXIS), PartitionSpec()
   mapped = jax.shard_map(
     functools.partial(local, model),
-    mesh=parallel.make_mesh(jax.devices()[:2]),
+    mesh=mesh.make_mesh(jax.devices()[:2]),
     in_specs=(whole, cut, cut),
     out_specs=(cut, whole),
   )

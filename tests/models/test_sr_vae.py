@@ -12,14 +12,17 @@ import pytest
 
 from structured_obs import distributions
 from structured_obs.config import Config
-from structured_obs.data import images as pixels
+from structured_obs.data import pipeline, pixels
+from structured_obs.devices import mesh as meshes
 from structured_obs.distributions import diagonal, kl
 from structured_obs.distributions.base import ImageShape
-from structured_obs.models import sr_vae, sr_vae_networks, stages
+from structured_obs.models import intermediate_images, sr_vae
+from structured_obs.models.networks import sr_vae_networks
 from structured_obs.objectives import bounds
 from structured_obs.objectives.terms import log_weight
-from structured_obs.train import experiment as experiments
-from structured_obs.train import feed, parallel
+from structured_obs.runs import experiment as experiments
+from structured_obs.runs import initial as initials
+from structured_obs.train import step
 from tests.models import programs
 from tests.train import stub
 
@@ -111,9 +114,7 @@ def test_the_bound_is_the_sum_of_the_papers_four_parts():
   parts = parts - (terms.log_q['u'] - terms.log_p['u'])
   np.testing.assert_allclose(bounds.elbo(terms), parts, rtol=1e-6)
   sampled = terms.log_q['z'] - terms.log_p['z']
-  np.testing.assert_allclose(
-    log_weight(terms), parts + terms.stats['kl_z'] - sampled, rtol=1e-5
-  )
+  np.testing.assert_allclose(log_weight(terms), parts + terms.stats['kl_z'] - sampled, rtol=1e-5)
 
 
 def test_gradient_reaches_every_parameter():
@@ -134,9 +135,7 @@ def test_an_image_does_not_feel_the_batch_it_is_in():
   made = make()
   together = apply(made, made.keys, made.x)
   alone = apply(made, made.keys[1:3], made.x[1:3])
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a[1:3], b, rtol=5e-5, atol=1e-5), together, alone
-  )
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1:3], b, rtol=5e-5, atol=1e-5), together, alone)
 
 
 @pytest.mark.parametrize('method', ['generate', 'reconstruct', 'regenerate', 'super_resolve'])
@@ -144,7 +143,9 @@ def test_operations_show_the_small_image_they_go_through(method: str):
   made = make()
   y = apply(made, made.x, method='compress')
   given = {'generate': (), 'super_resolve': (y,)}.get(method, (made.x,))
-  params, shown = jax.jit(stages.watched(made.model, method))(made.variables, made.keys, *given)
+  params, shown = jax.jit(intermediate_images.watched(made.model, method))(
+    made.variables, made.keys, *given
+  )
   assert set(shown) == {'y'}
   if method in ('reconstruct', 'super_resolve'):
     np.testing.assert_array_equal(shown['y'], y)
@@ -165,24 +166,24 @@ def test_without_keys_latents_are_at_their_means():
   inferred = apply(made, None, made.x, method='infer')
   np.testing.assert_allclose(inferred.u, u, rtol=1e-4, atol=1e-5)
   small = jax.vmap(MODE)(apply(made, u, method='decode_y'))
-  _, shown = stages.watched(made.model, 'decode')(made.variables, inferred)
+  _, shown = intermediate_images.watched(made.model, 'decode')(made.variables, inferred)
   np.testing.assert_allclose(shown['y'], small, atol=1e-6)
 
 
 def test_by_mode_a_model_draws_modes():
   made = make()
-  model = stages.by_mode(made.model, 'mode')
+  model = intermediate_images.by_mode(made.model, 'mode')
   latent_keys = made.keys
-  _, shown = stages.watched(model, 'regenerate')(made.variables, latent_keys, made.x)
+  _, shown = intermediate_images.watched(model, 'regenerate')(made.variables, latent_keys, made.x)
   y = apply(made, made.x, method='compress')
   u = latents(made, apply(made, y, method='encode_y'), 0)
   modes = jax.vmap(MODE)(apply(made, u, method='decode_y'))
   np.testing.assert_allclose(shown['y'], modes, atol=1e-6)
-  assert stages.by_mode(made.model, 'sample') is made.model
+  assert intermediate_images.by_mode(made.model, 'sample') is made.model
   with pytest.raises(ValueError, match='a mixture'):
-    stages.by_mode(made.model.clone(family=distributions.family('diagonal')), 'mode')
+    intermediate_images.by_mode(made.model.clone(family=distributions.family('diagonal')), 'mode')
   with pytest.raises(ValueError, match='one of sample, mode'):
-    stages.by_mode(made.model, 'mean')
+    intermediate_images.by_mode(made.model, 'mean')
 
 
 def config_of(**model: Any) -> Config:
@@ -204,15 +205,15 @@ def build(config: Config, height: int = 4) -> experiments.Experiment:
 def test_devices_agree_with_one():
   experiment = build(config_of())
   images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1)).astype(np.uint8)
-  initial, key, _ = experiments.run_keys(experiment)
-  first = jax.device_get(experiments.init_state(experiment, initial, images))
+  initial, key, _ = initials.run_keys(experiment)
+  first = jax.device_get(initials.init_state(experiment, initial, images))
   losses = []
   for devices in (1, 4):
-    mesh = parallel.make_mesh(jax.local_devices()[:devices])
-    batch = feed.global_batch(experiment.config.train, images, 0)
-    state, everywhere = parallel.replicate(first, mesh), parallel.replicate(key, mesh)
-    update = experiments.make_step(experiment, mesh)
-    state, told = update(state, everywhere, jax.device_put(batch, parallel.split(mesh)))
+    mesh = meshes.make_mesh(jax.local_devices()[:devices])
+    batch = pipeline.global_batch(experiment.config.train, images, 0)
+    state, everywhere = meshes.replicate(first, mesh), meshes.replicate(key, mesh)
+    update = step.make_step(experiment, mesh)
+    state, told = update(state, everywhere, jax.device_put(batch, meshes.split(mesh)))
     # Moments in the place of parameters, as Adam's first step of a gradient near 0 is of either sign.
     losses.append(jax.device_get((told['loss'], told['grad_norm'], state.opt_state)))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), *losses)
@@ -230,9 +231,10 @@ def test_devices_agree_with_one():
     ({'options': {'x_decoder_growth': 1}}, 'halved with every doubling'),
     ({'kind': 'vae', 'prior': 'normal'}, "model.options are of --config.model.kind 'sr_vae'"),
     ({'norm': 'batch'}, 'model.norm must keep its default'),
-    ({'kind': 'ae', 'prior': 'normal', 'options': {}, 'architecture': 'dense'}, "of "
-                                                                                "--config.model.kind "
-                                                                                "'vae'"),
+    (
+      {'kind': 'ae', 'prior': 'normal', 'options': {}, 'architecture': 'dense'},
+      "of --config.model.kind 'vae'",
+    ),
   ],
 )
 def test_options_that_cannot_be_are_refused(model: dict[str, Any], message: str):

@@ -13,12 +13,12 @@ import pytest
 from structured_obs import distributions
 from structured_obs.config import Config
 from structured_obs.distributions.base import ImageShape
-from structured_obs.models import observation, strided
-from structured_obs.models.architectures import ARCHITECTURES
+from structured_obs.models import observation
 from structured_obs.models.autoencoder import Autoencoder
+from structured_obs.models.networks import ARCHITECTURES, strided
 from structured_obs.models.vae import VAE, num_parameters
 from structured_obs.objectives import bounds
-from structured_obs.train import configuration, optimizers
+from structured_obs.runs import configuration, optimizers
 from tests.models.programs import apply
 
 FAMILY = distributions.family('low_rank', rank=3, noise_variance=0.01)

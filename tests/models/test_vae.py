@@ -48,9 +48,7 @@ def test_terms_are_what_their_names_say():
   posterior = apply(model, variables, x, method='encode')
   z = jax.vmap(diagonal.sample)(keys, posterior)
   params = apply(model, variables, z, method='decode')
-  np.testing.assert_allclose(
-    terms.log_p['x'], jax.vmap(model.family.log_prob)(params, x), rtol=1e-5
-  )
+  np.testing.assert_allclose(terms.log_p['x'], jax.vmap(model.family.log_prob)(params, x), rtol=1e-5)
   family = distributions.family('diagonal')
   prior = jax.tree.map(jnp.zeros_like, posterior)
   closed = jax.vmap(lambda p, q: kl.kl_divergence(family, p, family, q))

@@ -28,9 +28,9 @@ def _solve(loss, stats, held, start, steps=4000, rate=0.02):
     return (optax.apply_updates(params, updates), state), None
 
   with jax.numpy_dtype_promotion('standard'):
-    (params, _), _ = jax.jit(
-      lambda carry: jax.lax.scan(step, carry, None, steps)
-    )((params, optimizer.init(params)))
+    (params, _), _ = jax.jit(lambda carry: jax.lax.scan(step, carry, None, steps))(
+      (params, optimizer.init(params))
+    )
   return params
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from structured_obs.train import checkpoint, experiment, metrics
+from structured_obs.runs import checkpoint, metrics_file
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 240.0  # seconds for anything that is waited for
@@ -93,7 +93,7 @@ def saving(directory: Path, first: int) -> bool:
 
 def recorded(workdir: Path) -> int:
   """The last step in metrics.jsonl; 0 before the first."""
-  return max([record['step'] for record in metrics.read(workdir)], default=0)
+  return max([record['step'] for record in metrics_file.read(workdir)], default=0)
 
 
 def free_port() -> int:
@@ -105,6 +105,6 @@ def free_port() -> int:
 
 def digests(workdir: Path, step: int) -> dict[str, int]:
   """CRC-32 of every array of the latest checkpoint, which must be of this step, by its path."""
-  directory = workdir / experiment.CHECKPOINTS
+  directory = workdir / checkpoint.CHECKPOINTS
   assert checkpoint.steps_in(directory)[-1] == step
   return checkpoint.read_metadata(directory, step)['crc32']

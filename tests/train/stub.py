@@ -11,11 +11,14 @@ import optax
 
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec, Prepared
+from structured_obs.devices import mapping as mappings
+from structured_obs.devices import mesh as meshes
 from structured_obs.distributions import diagonal
 from structured_obs.distributions.base import ImageShape
 from structured_obs.objectives.terms import Terms
-from structured_obs.train import optimizers, parallel, schedule, state, step
-from structured_obs.train.experiment import Experiment
+from structured_obs.runs import optimizers, schedule, state
+from structured_obs.runs.experiment import Experiment
+from structured_obs.train import step
 
 Array = jax.Array
 
@@ -114,7 +117,7 @@ def make_experiment(config: Config, model: type[StubVAE] = StubVAE) -> Experimen
     spec=spec,
     image=ImageShape(spec.height, spec.width, spec.channels),
     family=FAMILY,
-    model=model(size=12, norm=config.model.norm == 'batch', axis_name=parallel.AXIS),
+    model=model(size=12, norm=config.model.norm == 'batch', axis_name=meshes.AXIS),
     objective=objective,
     optimizer=optimizers.make_optimizer(config.optim, config.train.steps),
     schedule=schedule.learning_rate(config.optim, config.train.steps),
@@ -153,8 +156,8 @@ def take_steps(
     num_devices: of a mapping.
     **options: of `step.make_train_step`; with an `ema_decay` the state keeps an average.
   """
-  mesh = parallel.make_mesh(jax.devices()[:num_devices])
-  axis = None if mapping == 'single' else parallel.AXIS
+  mesh = meshes.make_mesh(jax.devices()[:num_devices])
+  axis = None if mapping == 'single' else meshes.AXIS
   model = StubVAE(size=12, norm=norm, axis_name=axis)
   optimizer = optax.sgd(0.01)
   update = step.make_train_step(model, objective, optimizer, preprocess, axis, **options)
@@ -162,11 +165,11 @@ def take_steps(
   variables: Any = model.init(jax.random.key(0), keys, jnp.zeros((8, 3, 4, 1), jnp.float32))
   train_state = state.create(variables, optimizer, keep_ema='ema_decay' in options)
   if mapping == 'single':
-    mapped, batch = parallel.single(update), jnp.asarray(images)
+    mapped, batch = jax.jit(update, donate_argnums=0), jnp.asarray(images)
   else:
-    train_state = parallel.replicate(train_state, mesh)
-    mapped = parallel.MAPPINGS[mapping](update, mesh)
-    batch = jax.device_put(images, parallel.split(mesh))
+    train_state = meshes.replicate(train_state, mesh)
+    mapped = mappings.MAPPINGS[mapping](update, mesh)
+    batch = jax.device_put(images, meshes.split(mesh))
   told: Any = {}
   for _ in range(steps):
     train_state, told = mapped(train_state, jax.random.key(2), batch)

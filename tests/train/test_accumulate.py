@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from structured_obs.config import Config
-from structured_obs.train import checks, configuration, state, step
+from structured_obs.runs import checks, configuration, state
+from structured_obs.train import step
 from tests.train import stub
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 3, 4, 1)).astype(np.uint8)

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from structured_obs.config import Config
+from structured_obs.data import pipeline
+from structured_obs.devices import mesh as meshes
 from structured_obs.objectives import alternating
-from structured_obs.train import experiment as experiments
-from structured_obs.train import feed, parallel
+from structured_obs.runs import experiment as experiments
+from structured_obs.runs import initial
+from structured_obs.train import step
 from tests.train import stub
 
 
@@ -36,7 +39,7 @@ def terms_of(experiment: experiments.Experiment, state: Any, keys: Any, x: Any) 
 def started() -> tuple[experiments.Experiment, Any, Any, Any]:
   experiment = experiments.build(make_config(), stub.make_prepared().spec)
   experiment = experiment._replace(model=experiment.model.clone(axis_name=None))
-  state = experiments.init_state(experiment, jax.random.key(0))
+  state = initial.init_state(experiment, jax.random.key(0))
   keys = jax.random.split(jax.random.key(1), 4)
   x = jax.random.uniform(jax.random.key(2), (4, 3, 4, 1), jnp.float32, -1, 1)
   return experiment, state, keys, x
@@ -76,14 +79,14 @@ def test_the_scale_is_the_one_that_fits_the_batch_best(started):
 
 
 def run(experiment: experiments.Experiment, devices: int, steps: int = 3) -> Any:
-  mesh = parallel.make_mesh(jax.local_devices()[:devices])
-  _, key, _ = experiments.run_keys(experiment)
-  state = parallel.replicate(experiments.init_state(experiment, key), mesh)
-  update, key = experiments.make_step(experiment, mesh), parallel.replicate(key, mesh)
+  mesh = meshes.make_mesh(jax.local_devices()[:devices])
+  _, key, _ = initial.run_keys(experiment)
+  state = meshes.replicate(initial.init_state(experiment, key), mesh)
+  update, key = step.make_step(experiment, mesh), meshes.replicate(key, mesh)
   images = stub.make_prepared().images['train']
   for number in range(steps):
-    batch = feed.global_batch(experiment.config.train, images, number)
-    state, _ = update(state, key, jax.device_put(batch, parallel.split(mesh)))
+    batch = pipeline.global_batch(experiment.config.train, images, number)
+    state, _ = update(state, key, jax.device_put(batch, meshes.split(mesh)))
   return jax.device_get(state)
 
 
@@ -100,7 +103,7 @@ def test_the_kernel_network_has_a_learning_rate_of_its_own():
   for rate in (0.0, 1e-4):
     config.optim = dataclasses.replace(config.optim, kernel_learning_rate=rate, warmup_steps=1)
     experiment = experiments.build(config, stub.make_prepared().spec)
-    start = experiments.init_state(experiment, experiments.run_keys(experiment)[1])
+    start = initial.init_state(experiment, initial.run_keys(experiment)[1])
     end = run(experiment, 1, steps=1)
     moved.append(
       jax.tree.map(lambda a, b: float(np.abs(a - b).max()), start.params['model'], end.params['model'])

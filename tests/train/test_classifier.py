@@ -13,8 +13,10 @@ from configs import classifier
 from structured_obs.config import Config
 from structured_obs.distributions.base import ImageShape
 from structured_obs.evaluation import classification, features
-from structured_obs.train import experiment, extractors, finished, run
-from structured_obs.train import workdir as workdirs
+from structured_obs.evaluation.features import extractor as extractors
+from structured_obs.runs import experiment, restore
+from structured_obs.runs import workdir as workdirs
+from structured_obs.train import run
 
 IMAGE = ImageShape(8, 8, 1)
 
@@ -39,8 +41,8 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_report_tells_the_accuracy(workdir: Path):
-  restored = experiment.restore(workdir)
-  trained, prepared = finished.reopen(workdir)
+  restored = restore.restore(workdir)
+  trained, prepared = restore.reopen(workdir)
   scores = classification.scores(trained, prepared.images['test'])
   stored = np.asarray(prepared.images['test'])
   x = jnp.asarray(stored / 8 - 1, jnp.float32)[..., :1]
@@ -57,35 +59,35 @@ def test_the_report_tells_the_accuracy(workdir: Path):
 
 def test_a_classifier_is_not_evaluated_as_a_model_of_images(workdir: Path):
   with pytest.raises(ValueError, match=r'its accuracy is in .*report\.md'):
-    finished.load(workdir)
+    restore.load(workdir)
 
 
 def test_its_features_are_those_before_the_last_layer(workdir: Path):
-  extractor = extractors.find(f'classifier:{workdir}', IMAGE)
+  extractor = features.find(f'classifier:{workdir}', IMAGE)
   images = np.random.default_rng(0).uniform(-1, 1, (5, *IMAGE)).astype(np.float32)
-  restored = experiment.restore(workdir)
+  restored = restore.restore(workdir)
   expected = restored.experiment.model.apply(restored.variables, images, method='embed')
-  np.testing.assert_allclose(features.extract(extractor, images), expected, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(extractors.extract(extractor, images), expected, rtol=1e-4, atol=1e-6)
   assert extractor.maps is not None
   assert [layer.shape for layer in extractor.maps(extractor.weights, jnp.asarray(images))] == [
     (5, 8, 8, 16), (5, 4, 4, 32)
   ]  # fmt: skip
-  assert repr(extractor) == repr(extractors.find(f'classifier:{workdir}', IMAGE))
+  assert repr(extractor) == repr(features.find(f'classifier:{workdir}', IMAGE))
 
 
 def test_other_runs_are_refused(workdir: Path, tmp_path: Path):
   with pytest.raises(ValueError, match=r'of images of 8 x 8 x 1, but .* are of 8 x 8 x 3'):
-    extractors.find(f'classifier:{workdir}', ImageShape(8, 8, 3))
+    features.find(f'classifier:{workdir}', ImageShape(8, 8, 3))
   with pytest.raises(FileNotFoundError, match='There is no run in'):
-    extractors.find(f'classifier:{tmp_path}', IMAGE)
+    features.find(f'classifier:{tmp_path}', IMAGE)
   shutil.copy(workdir / 'run.json', tmp_path)
   with pytest.raises(FileNotFoundError, match="has no checkpoint"):
-    extractors.find(f'classifier:{tmp_path}', IMAGE)
+    features.find(f'classifier:{tmp_path}', IMAGE)
   run = workdirs.read(tmp_path)
   run['config']['model']['kind'] = 'vae'
   workdirs.write(tmp_path, run)
   with pytest.raises(ValueError, match=r"of model\.kind 'vae', but .* a classifier"):
-    extractors.find(f'classifier:{tmp_path}', IMAGE)
+    features.find(f'classifier:{tmp_path}', IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +95,11 @@ def test_other_runs_are_refused(workdir: Path, tmp_path: Path):
 )
 def test_unknown_features_are_refused(name: str):
   with pytest.raises(ValueError, match='one of random_conv, classifier:WORKDIR, inception'):
-    extractors.find(name, IMAGE)
+    features.find(name, IMAGE)
 
 
 def test_random_features_need_nothing():
-  assert extractors.find('random_conv', IMAGE) is features.random_conv(IMAGE)
+  assert features.find('random_conv', IMAGE) is extractors.random_conv(IMAGE)
 
 
 @pytest.mark.parametrize(

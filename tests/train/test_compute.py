@@ -11,7 +11,8 @@ import pytest
 
 from structured_obs.config import Config
 from structured_obs.data.prepare import Prepared
-from structured_obs.train import configuration, experiment, loop, metrics
+from structured_obs.runs import configuration, experiment, metrics_file
+from structured_obs.train import loop
 from tests.train import stub
 
 ARCHITECTURES = {
@@ -99,7 +100,9 @@ def test_a_run_learns_and_resumes(tmp_path: Path):
   jax.tree.map(np.testing.assert_array_equal, whole, resumed)
   floats = [leaf for leaf in jax.tree.leaves(whole) if jnp.issubdtype(leaf.dtype, jnp.floating)]
   assert {leaf.dtype for leaf in floats} == {np.dtype('float32')}
-  losses = [record['loss'] for record in metrics.read(tmp_path / 'whole') if record['kind'] == 'train']
+  losses = [
+    record['loss'] for record in metrics_file.read(tmp_path / 'whole') if record['kind'] == 'train'
+  ]
   assert losses[-1] < losses[0]
 
 

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from structured_obs.config import Config
-from structured_obs.train import experiment as experiments
-from structured_obs.train import feed, loop, metrics, parallel
+from structured_obs.data import pipeline
+from structured_obs.devices import mesh as meshes
+from structured_obs.runs import experiment as experiments
+from structured_obs.runs import initial, metrics_file
+from structured_obs.train import loop, step
 from tests.train import stub
 
 KL, ENTROPY = 0.5, 0.3  # nats; nats per rank
@@ -47,7 +50,7 @@ def test_bounds_hold_at_the_end_and_multipliers_settle(tmp_path: Path):
   config.train = dataclasses.replace(config.train, log_every=50, checkpoint_every=600)
   config.optim = dataclasses.replace(config.optim, schedule='cosine')
   _train(config, tmp_path)
-  records = [record for record in metrics.read(tmp_path) if record['kind'] == 'train']
+  records = [record for record in metrics_file.read(tmp_path) if record['kind'] == 'train']
   last = records[-1]
   assert last['stats/kl_z'] <= 1.02 * KL
   assert last['stats/excess_entropy'] <= 1.02 * 2 * ENTROPY
@@ -61,7 +64,7 @@ def test_without_the_bound_the_entropy_is_larger(tmp_path: Path):
   config.train = dataclasses.replace(config.train, log_every=100, checkpoint_every=300)
   outcome = _train(config, tmp_path)
   assert set(outcome.state.params['multipliers']) == {'kl_z'}
-  assert metrics.read(tmp_path)[-2]['stats/excess_entropy'] > 1.5 * 2 * ENTROPY
+  assert metrics_file.read(tmp_path)[-2]['stats/excess_entropy'] > 1.5 * 2 * ENTROPY
 
 
 def test_devices_agree_with_one():
@@ -69,13 +72,13 @@ def test_devices_agree_with_one():
   experiment = experiments.build(config, prepared.spec)
   states = []
   for devices in (1, 4):
-    mesh = parallel.make_mesh(jax.local_devices()[:devices])
-    _, key, _ = experiments.run_keys(experiment)
-    state = parallel.replicate(experiments.init_state(experiment, key), mesh)
-    update, key = experiments.make_step(experiment, mesh), parallel.replicate(key, mesh)
+    mesh = meshes.make_mesh(jax.local_devices()[:devices])
+    _, key, _ = initial.run_keys(experiment)
+    state = meshes.replicate(initial.init_state(experiment, key), mesh)
+    update, key = step.make_step(experiment, mesh), meshes.replicate(key, mesh)
     for number in range(3):
-      batch = feed.global_batch(config.train, prepared.images['train'], number)
-      state, _ = update(state, key, jax.device_put(batch, parallel.split(mesh)))
+      batch = pipeline.global_batch(config.train, prepared.images['train'], number)
+      state, _ = update(state, key, jax.device_put(batch, meshes.split(mesh)))
     states.append(jax.device_get(state.params))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), *states)
   assert float(states[0]['multipliers']['kl_z']) >= 0

@@ -7,7 +7,8 @@ import pytest
 
 from structured_obs import distributions
 from structured_obs.config import Config
-from structured_obs.train import metrics, run
+from structured_obs.runs import metrics_file
+from structured_obs.train import run
 
 
 @pytest.mark.parametrize(('threshold', 'warns'), [(0.5, True), (1e9, False)])
@@ -23,7 +24,7 @@ def test_a_run_tells_the_inflation(
   config.train = dataclasses.replace(config.train, **settings)
   config.eval.inflation_threshold = threshold
   run.run(config, run.Options(str(tmp_path / 'run')), lambda text: None)
-  told = [line for line in metrics.read(tmp_path / 'run') if line['kind'] == 'validation']
+  told = [line for line in metrics_file.read(tmp_path / 'run') if line['kind'] == 'validation']
   assert told[-1]['variance_inflation'] >= 1
   said, report = capsys.readouterr().out, (tmp_path / 'run' / 'report.md').read_text()
   assert ('WARNING: the covariance explodes' in said) == warns

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from structured_obs.train import checkpoint, experiment, metrics
+from structured_obs.runs import checkpoint, metrics_file
 from tests.train import programs
 
 pytestmark = pytest.mark.timeout(500)
@@ -30,17 +30,15 @@ def test_killed_in_the_middle_of_a_save_and_started_again_it_ends_bitwise_the_sa
   config: Path, whole: Path
 ):
   workdir = config.parent / 'killed'
-  for directory, first in ((experiment.CHECKPOINTS, 2), (experiment.BEST, 6)):
+  for directory, first in ((checkpoint.CHECKPOINTS, 2), (checkpoint.BEST, 6)):
     process = programs.start(config, workdir)
     programs.kill_while_saving(process, workdir / directory, first)
     assert list((workdir / directory).glob('*-tmp'))
   programs.finish(programs.start(config, workdir))
   assert programs.digests(workdir, STEPS) == programs.digests(whole, STEPS)
-  assert checkpoint.steps_in(workdir / experiment.BEST) == checkpoint.steps_in(
-    whole / experiment.BEST
-  )
+  assert checkpoint.steps_in(workdir / checkpoint.BEST) == checkpoint.steps_in(whole / checkpoint.BEST)
   assert not list(workdir.glob('*/*-tmp'))
-  steps = [record['step'] for record in metrics.read(workdir) if record['kind'] == 'train']
+  steps = [record['step'] for record in metrics_file.read(workdir) if record['kind'] == 'train']
   assert steps == list(range(1, STEPS + 1))
 
 
@@ -50,7 +48,7 @@ def test_interrupted_it_saves_and_says_how_to_go_on(config: Path):
   programs.wait_until(lambda: programs.recorded(workdir) >= 2, process)
   process.send_signal(signal.SIGINT)
   said = programs.finish(process)
-  (step,) = checkpoint.steps_in(workdir / experiment.CHECKPOINTS)[-1:]
+  (step,) = checkpoint.steps_in(workdir / checkpoint.CHECKPOINTS)[-1:]
   assert f'Stopped and saved after step {step} of 100000.' in said
   assert f'resume:    python -m launch.train --config={config} --workdir={workdir}' in said
   assert programs.recorded(workdir) == step

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from structured_obs.config import Config
-from structured_obs.evaluation import pictures, results, views
-from structured_obs.train import finished, run
+from structured_obs.evaluation import results
+from structured_obs.evaluation.figures import supn, views
+from structured_obs.runs import restore
+from structured_obs.train import run
 
 
 @pytest.fixture(scope='module')
@@ -23,7 +25,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory):
   assert outcome is not None
   assert outcome.standing.best is not None
   assert 'nan' not in (workdir / 'run' / 'report.md').read_text()
-  return finished.load(workdir / 'run')
+  return restore.load(workdir / 'run')
 
 
 def test_every_test_image_is_scored_with_its_class(opened):
@@ -40,13 +42,12 @@ def test_every_test_image_is_scored_with_its_class(opened):
 def test_new_images_and_pictures_of_all_kinds(opened, tmp_path):
   trained, prepared = opened
   model, variables = trained.model, trained.variables
-  found = pictures.write(tmp_path, [trained], prepared.images['test'][:2])
+  found = supn.write(tmp_path, [trained], prepared.images['test'][:2])
   assert len(found) == 5
   request = views.Request((0, 0, 0), samples=1, components=0, labels=(3, 7))
   key = jax.random.key(0)
   alone = [
-    views.of_prior(model, variables, 2, key, request._replace(labels=(label,))).mean
-    for label in (3, 7)
+    views.of_prior(model, variables, 2, key, request._replace(labels=(label,))).mean for label in (3, 7)
   ]
   both = views.of_prior(model, variables, 2, key, request).mean
   np.testing.assert_allclose(both, [alone[0][0], alone[1][1]], atol=1e-6)

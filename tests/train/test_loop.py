@@ -11,9 +11,13 @@ import optax
 import pytest
 
 from structured_obs.config import Config
-from structured_obs.train import checkpoint, feed, loop, metrics, nonfinite, parallel, step
-from structured_obs.train import experiment as experiments
-from structured_obs.train.state import evaluation_variables
+from structured_obs.data import pipeline
+from structured_obs.devices import keys as keyss
+from structured_obs.devices import mesh as meshes
+from structured_obs.runs import checkpoint, initial, metrics_file
+from structured_obs.runs import experiment as experiments
+from structured_obs.runs.state import evaluation_variables
+from structured_obs.train import loop, nonfinite, step
 from tests.train import stub
 
 
@@ -49,7 +53,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bitwise(
 
 
 def test_records_are_written_once_in_order(whole: tuple[loop.Outcome, Path]):
-  records = metrics.read(whole[1])
+  records = metrics_file.read(whole[1])
   trained = [record['step'] for record in records if record['kind'] == 'train']
   validated = [record['step'] for record in records if record['kind'] == 'validation']
   assert trained == [2, 4, 6, 8, 10, 12]
@@ -57,9 +61,7 @@ def test_records_are_written_once_in_order(whole: tuple[loop.Outcome, Path]):
   assert all(np.isfinite(record['loss']) for record in records if record['kind'] == 'train')
 
 
-@pytest.mark.parametrize(
-  'change', [{'mapping': 'pmap'}, {'residency': 'host'}, {'steps_in_flight': 1}]
-)
+@pytest.mark.parametrize('change', [{'mapping': 'pmap'}, {'residency': 'host'}, {'steps_in_flight': 1}])
 def test_how_the_steps_are_run_changes_nothing(
   change: dict[str, Any], whole: tuple[loop.Outcome, Path], tmp_path: Path
 ):
@@ -90,7 +92,7 @@ def test_a_signal_saves_and_the_next_start_goes_on(
 
 
 def test_the_step_needs_no_implicit_transfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-  make_step = experiments.make_step
+  make_step = step.make_step
 
   def guarded(*arguments: Any) -> Any:
     update = make_step(*arguments)
@@ -110,9 +112,7 @@ def test_the_step_needs_no_implicit_transfer(tmp_path: Path, monkeypatch: pytest
 
 def test_patience_ends_the_run_and_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   values = iter([1.0, 3.0, 2.0, 2.5, 2.0])
-  monkeypatch.setattr(
-    loop.likelihood, 'split_elbo', lambda *arguments: np.full(3, next(values))
-  )
+  monkeypatch.setattr(loop.likelihood, 'split_elbo', lambda *arguments: np.full(3, next(values)))
   config = stub.make_config(steps=100, validate_every=2, checkpoint_every=2, patience=3)
   config.train.steps = 8
   config.train.patience = 0
@@ -121,8 +121,8 @@ def test_patience_ends_the_run_and_is_remembered(tmp_path: Path, monkeypatch: py
   outcome = train(config, tmp_path)
   assert (outcome.reason, outcome.step) == ('early', 10)
   assert train(config, tmp_path).step == 10
-  assert checkpoint.steps_in(tmp_path / experiments.BEST) == [4]
-  assert checkpoint.steps_in(tmp_path / experiments.CHECKPOINTS) == [8, 10]
+  assert checkpoint.steps_in(tmp_path / checkpoint.BEST) == [4]
+  assert checkpoint.steps_in(tmp_path / checkpoint.CHECKPOINTS) == [8, 10]
 
 
 def test_a_best_checkpoint_lost_by_a_kill_is_written_again(
@@ -131,7 +131,7 @@ def test_a_best_checkpoint_lost_by_a_kill_is_written_again(
   save = checkpoint.save
 
   def killed(directory: Path, *arguments: Any, **named: Any) -> None:
-    if directory.name == experiments.BEST:
+    if directory.name == checkpoint.BEST:
       raise KeyboardInterrupt  # between the two saves
     save(directory, *arguments, **named)
 
@@ -139,18 +139,18 @@ def test_a_best_checkpoint_lost_by_a_kill_is_written_again(
     patch.setattr(checkpoint, 'save', killed)
     with pytest.raises(KeyboardInterrupt):
       train(stub.make_config(), tmp_path)
-  assert checkpoint.steps_in(tmp_path / experiments.BEST) == []
+  assert checkpoint.steps_in(tmp_path / checkpoint.BEST) == []
   train(stub.make_config(steps=4), tmp_path)
-  assert checkpoint.steps_in(tmp_path / experiments.BEST) == [4]
+  assert checkpoint.steps_in(tmp_path / checkpoint.BEST) == [4]
 
 
 def by_hand(config: Config, prepared: Any) -> Any:
   """The same training in plain words: no mapping; an update that is not finite is left out."""
   experiment = stub.make_experiment(config, stub.PoisonedVAE)
   model = stub.PoisonedVAE(size=12)
-  init_key, train_key, _ = experiments.run_keys(experiment)
-  state = experiments.init_state(experiment, init_key)
-  preprocess = experiments.make_preprocess(config, experiment.spec)
+  init_key, train_key, _ = initial.run_keys(experiment)
+  state = initial.init_state(experiment, init_key)
+  preprocess = initial.make_preprocess(config, experiment.spec)
   params, opt_state = state.params, state.opt_state
 
   @jax.jit
@@ -162,7 +162,7 @@ def by_hand(config: Config, prepared: Any) -> Any:
   update = jax.jit(experiment.optimizer.update)
 
   for number in range(config.train.steps):
-    batch = feed.global_batch(config.train, prepared.images['train'], number)
+    batch = pipeline.global_batch(config.train, prepared.images['train'], number)
     step_key = jax.random.fold_in(train_key, number)
     keys = jax.vmap(lambda i, key=step_key: jax.random.split(jax.random.fold_in(key, i)))(
       np.arange(len(batch))
@@ -184,7 +184,7 @@ def test_updates_that_are_not_finite_are_dropped_and_counted(tmp_path: Path):
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
     jax.device_get(outcome.state.params), by_hand(config, prepared),
   )  # fmt: skip
-  losses = [record['loss'] for record in metrics.read(tmp_path) if record['kind'] == 'train']
+  losses = [record['loss'] for record in metrics_file.read(tmp_path) if record['kind'] == 'train']
   assert all(loss is None or np.isfinite(loss) for loss in losses)
 
 
@@ -194,11 +194,11 @@ def test_a_run_without_finite_steps_stops_and_names_the_term(tmp_path: Path):
   with pytest.raises(loop.NonFiniteError, match=r"3 steps in a row .*'log_p/x'.*step_00000002"):
     train(config, tmp_path, prepared, stub.PoisonedVAE)
   with np.load(tmp_path / nonfinite.DIRECTORY / 'step_00000002.npz') as saved:
-    batch = feed.global_batch(config.train, prepared.images['train'], 2)
+    batch = pipeline.global_batch(config.train, prepared.images['train'], 2)
     np.testing.assert_array_equal(saved['batch'], batch)
     experiment = stub.make_experiment(config, stub.PoisonedVAE)
-    key, _, _ = experiments.run_keys(experiment)
-    kernel = experiments.init_state(experiment, key).params['model']['encoder']['kernel']
+    key, _, _ = initial.run_keys(experiment)
+    kernel = initial.init_state(experiment, key).params['model']['encoder']['kernel']
     np.testing.assert_array_equal(saved['params/model/encoder/kernel'], kernel)
 
 
@@ -213,14 +213,14 @@ def test_validation_uses_the_averaged_parameters(tmp_path: Path):
 
 
 def test_the_mapped_step_sees_the_keys_of_the_whole_batch():
-  mesh = parallel.make_mesh()
+  mesh = meshes.make_mesh()
   keys = jax.shard_map(
     lambda batch: jax.random.key_data(
-      step.step_keys(jax.random.key(5), 3, batch.shape[0], parallel.AXIS)[1]
+      keyss.step_keys(jax.random.key(5), 3, batch.shape[0], meshes.AXIS)[1]
     ),
     mesh=mesh,
-    in_specs=jax.sharding.PartitionSpec(parallel.AXIS),
-    out_specs=jax.sharding.PartitionSpec(parallel.AXIS),
+    in_specs=jax.sharding.PartitionSpec(meshes.AXIS),
+    out_specs=jax.sharding.PartitionSpec(meshes.AXIS),
   )(np.zeros((8, 1), np.float32))
-  alone = step.step_keys(jax.random.key(5), 3, 8, None)[1]
+  alone = keyss.step_keys(jax.random.key(5), 3, 8, None)[1]
   np.testing.assert_array_equal(keys, jax.random.key_data(alone))

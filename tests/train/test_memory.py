@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from structured_obs.data import pipeline
-from structured_obs.train import dry_run, experiment, memory, parallel
+from structured_obs.devices import mesh as meshes
+from structured_obs.runs import experiment, initial
+from structured_obs.train import dry_run, memory
 from tests.train import stub
 
 DEVICES = 4  # they share one memory
@@ -15,7 +17,7 @@ DEVICES = 4  # they share one memory
 def compiled() -> tuple[experiment.Experiment, Any, Any]:
   """An experiment of 64 images a device, its compiled step and the mesh."""
   config = stub.make_config(batch_size=64 * DEVICES)
-  built, mesh = stub.make_experiment(config), parallel.make_mesh()
+  built, mesh = stub.make_experiment(config), meshes.make_mesh()
   return built, memory.compile_step(built, mesh), mesh
 
 
@@ -27,7 +29,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, memory_of_one: float | None) -> None:
 
 def test_a_step_needs_its_state_batch_and_temporaries(compiled: Any):
   built, step, mesh = compiled
-  state = experiment.abstract_state(built, mesh)
+  state = initial.abstract_state(built, mesh)
   held = sum(leaf.size * leaf.dtype.itemsize for leaf in stub.jax.tree.leaves(state))
   batch = 64 * 3 * 4
   temporary = step.memory_analysis().temp_size_in_bytes

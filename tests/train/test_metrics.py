@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from structured_obs.runs import metrics_file
 from structured_obs.train import metrics
 
 
@@ -21,7 +22,7 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path):
   with metrics.Recorder(tmp_path, 10) as recorder:
     recorder.resume(0)
     recorder.record(1, 'train', {'loss': math.nan, 'grad_norm': math.inf, 'kl': 2.0})
-  text = (tmp_path / metrics.FILE).read_text()
+  text = (tmp_path / metrics_file.FILE).read_text()
 
   def refuse(constant: str) -> None:
     raise AssertionError(constant)
@@ -32,11 +33,11 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path):
 
 def test_a_resumed_run_writes_no_step_twice(tmp_path: Path):
   record(tmp_path, 2, 4, 6)
-  with (tmp_path / metrics.FILE).open('a') as file:
+  with (tmp_path / metrics_file.FILE).open('a') as file:
     file.write('{"step": 8, "ki')  # what a kill leaves
-  assert [line['step'] for line in metrics.read(tmp_path)] == [2, 4, 6]
+  assert [line['step'] for line in metrics_file.read(tmp_path)] == [2, 4, 6]
   record(tmp_path, 6, 8, resume=4)
-  assert [line['step'] for line in metrics.read(tmp_path)] == [2, 4, 6, 8]
+  assert [line['step'] for line in metrics_file.read(tmp_path)] == [2, 4, 6, 8]
 
 
 BAD_LINES = {
@@ -61,44 +62,44 @@ def test_a_bad_line_is_left_out_with_one_warning(
   name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
   record(tmp_path, 2, 4)
-  path = tmp_path / metrics.FILE
+  path = tmp_path / metrics_file.FILE
   first, second = path.read_bytes().splitlines(keepends=True)
   path.write_bytes(first + BAD_LINES[name] + b'\n' + BAD_LINES[name] + b'\n' + second)
   capsys.readouterr()
   for _ in range(2):
-    assert [line['step'] for line in metrics.read(tmp_path)] == [2, 4]
+    assert [line['step'] for line in metrics_file.read(tmp_path)] == [2, 4]
   (warning,) = capsys.readouterr().err.splitlines()
   assert warning.startswith(f'Warning: line 2 of {path} is no record (')
   assert warning.endswith('and is left out, and 1 other lines are as well.')
   record(tmp_path, 6, resume=4)
-  assert [line['step'] for line in metrics.read(tmp_path)] == [2, 4, 6]
+  assert [line['step'] for line in metrics_file.read(tmp_path)] == [2, 4, 6]
   assert path.read_bytes().count(b'\n') == 3
 
 
 def test_numbers_that_json_has_no_name_for_are_null(tmp_path: Path):
-  (tmp_path / metrics.FILE).write_text('{"step": 2, "kind": "train", "loss": NaN, "kl": 1e999}\n')
-  metrics.truncate(tmp_path, 2)
-  assert metrics.read(tmp_path) == [{'step': 2, 'kind': 'train', 'loss': None, 'kl': None}]
+  (tmp_path / metrics_file.FILE).write_text('{"step": 2, "kind": "train", "loss": NaN, "kl": 1e999}\n')
+  metrics_file.truncate(tmp_path, 2)
+  assert metrics_file.read(tmp_path) == [{'step': 2, 'kind': 'train', 'loss': None, 'kl': None}]
 
 
 def test_a_resume_that_forgets_nothing_writes_nothing(tmp_path: Path):
   record(tmp_path, 2, 4)
-  path = tmp_path / metrics.FILE
+  path = tmp_path / metrics_file.FILE
   before = path.stat().st_ino
-  metrics.truncate(tmp_path, 4)
+  metrics_file.truncate(tmp_path, 4)
   assert path.stat().st_ino == before
-  metrics.truncate(tmp_path, 2)
+  metrics_file.truncate(tmp_path, 2)
   assert path.stat().st_ino != before
 
 
 def test_a_file_that_cannot_be_replaced_stays_and_is_named(tmp_path: Path):
-  path = tmp_path / metrics.FILE
+  path = tmp_path / metrics_file.FILE
   path.write_text('before')
-  (tmp_path / f'{metrics.FILE}.tmp').symlink_to('/dev/full')
+  (tmp_path / f'{metrics_file.FILE}.tmp').symlink_to('/dev/full')
   with pytest.raises(OSError, match='No space left on device') as error:
-    metrics.replace(path, 'after')
+    metrics_file.replace(path, 'after')
   assert error.value.filename == str(path)
-  assert [entry.name for entry in tmp_path.iterdir()] == [metrics.FILE]
+  assert [entry.name for entry in tmp_path.iterdir()] == [metrics_file.FILE]
   assert path.read_text() == 'before'
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from configs import no_deep_learning
-from structured_obs.train import experiment as experiments
-from structured_obs.train import parallel
+from structured_obs.devices import mesh as meshes
+from structured_obs.runs import experiment as experiments
+from structured_obs.runs import initial
+from structured_obs.train import step
 from tests.train import stub
 
 
@@ -18,7 +20,7 @@ def test_every_variant_can_be_built(variant: str):
   side = config.data.height or 8
   spec = stub.make_prepared().spec._replace(height=side, width=side, channels=1)
   made = experiments.build(config, spec)
-  state = experiments.state_shapes(made)
+  state = initial.state_shapes(made)
   params = state.params['model']
   assert params['decoder']['heads']['cov_factor'].shape == (side, side, 1, 25)
   assert ('log_scale' in params) != variant.endswith('_fixed')
@@ -42,13 +44,13 @@ def trained(devices: int, steps: int) -> tuple[list[float], Any]:
   config = no_deep_learning.get_config()
   config.likelihood.options['rank'], config.optim.warmup_steps = 2, 1
   made = experiments.build(config, prepared.spec)
-  mesh = parallel.make_mesh(jax.local_devices()[:devices])
+  mesh = meshes.make_mesh(jax.local_devices()[:devices])
   key = jax.random.key(0)
-  state = parallel.replicate(experiments.init_state(made, key), mesh)
-  update, losses = experiments.make_step(made, mesh), []
-  batch = jax.device_put(prepared.images['train'], parallel.split(mesh))
+  state = meshes.replicate(initial.init_state(made, key), mesh)
+  update, losses = step.make_step(made, mesh), []
+  batch = jax.device_put(prepared.images['train'], meshes.split(mesh))
   for _ in range(steps):
-    state, metrics = update(state, parallel.replicate(key, mesh), batch)
+    state, metrics = update(state, meshes.replicate(key, mesh), batch)
     losses.append(float(metrics['loss']))
   return losses, jax.device_get(state.params['model'])
 

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.train import checkpoint, loop, metrics, resume, run, workdir
-from structured_obs.train import experiment as experiments
+from structured_obs.runs import checkpoint, metrics_file, workdir
+from structured_obs.runs import experiment as experiments
+from structured_obs.train import loop, metrics, resume, run
+from structured_obs.train import step as steps
 from tests.train import stub
 from tests.train.test_loop import assert_equal, train
 
@@ -43,7 +45,7 @@ def damage(directory: Path, kind: str = 'zeros') -> None:
 
 def without_best(directory: Path) -> Path:
   """Removes the best checkpoint, which a run resumes from as well."""
-  shutil.rmtree(directory / experiments.BEST)
+  shutil.rmtree(directory / checkpoint.BEST)
   return directory
 
 
@@ -51,47 +53,47 @@ def without_best(directory: Path) -> Path:
 def test_a_run_resumes_from_the_newest_checkpoint_that_is_whole(
   kind: str, whole: tuple[loop.Outcome, Path], copied: Path, capsys: pytest.CaptureFixture[str]
 ):
-  directory = without_best(copied) / experiments.CHECKPOINTS
+  directory = without_best(copied) / checkpoint.CHECKPOINTS
   damage(directory / '12', kind)
   assert_equal(train(stub.make_config(), copied).state, whole[0].state)
   said = capsys.readouterr().out
   assert f'The checkpoint of step 12 in {directory} is damaged: ' in said
   assert f'It is kept as {directory / "damaged-12"}.\nResumed from step 8.\n' in said
   assert {path.name for path in directory.iterdir()} == {'8', '12', 'damaged-12'}
-  assert [record['step'] for record in metrics.read(copied) if record['kind'] == 'train'] == [
+  assert [record['step'] for record in metrics_file.read(copied) if record['kind'] == 'train'] == [
     2, 4, 6, 8, 10, 12,
   ]  # fmt: skip
 
 
 def test_the_best_checkpoint_serves_as_the_latest(whole: tuple[loop.Outcome, Path], copied: Path):
-  (best,) = checkpoint.steps_in(copied / experiments.BEST)
-  shutil.rmtree(copied / experiments.CHECKPOINTS)
+  (best,) = checkpoint.steps_in(copied / checkpoint.BEST)
+  shutil.rmtree(copied / checkpoint.CHECKPOINTS)
   assert_equal(train(stub.make_config(), copied).state, whole[0].state)
-  assert checkpoint.steps_in(copied / experiments.CHECKPOINTS)[-1] == 12
-  assert best in checkpoint.steps_in(copied / experiments.BEST)
+  assert checkpoint.steps_in(copied / checkpoint.CHECKPOINTS)[-1] == 12
+  assert best in checkpoint.steps_in(copied / checkpoint.BEST)
 
 
 def test_more_than_an_hour_is_given_up_only_with_the_flag(copied: Path):
-  damage(without_best(copied) / experiments.CHECKPOINTS / '12')
-  path = copied / metrics.FILE
+  damage(without_best(copied) / checkpoint.CHECKPOINTS / '12')
+  path = copied / metrics_file.FILE
   lines = [
     {**record, **({'images_per_second': 0.008} if record['kind'] == 'train' else {})}
-    for record in metrics.read(copied)
+    for record in metrics_file.read(copied)
   ]  # 8 images a step: 1,000 seconds
   path.write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
   before = path.read_bytes()
   with pytest.raises(ValueError, match=r'of step 8, about 1\.1 hours .*--allow_older_checkpoint'):
     train(stub.make_config(), copied)
   assert path.read_bytes() == before
-  assert checkpoint.steps_in(copied / experiments.CHECKPOINTS) == [8, 12]
+  assert checkpoint.steps_in(copied / checkpoint.CHECKPOINTS) == [8, 12]
   experiment, prepared = stub.make_experiment(stub.make_config()), stub.make_prepared()
   about = {'config': {}, 'data': {}}
   assert loop.train(experiment, prepared, copied, about, allow_older=True).step == 12
 
 
 def test_the_time_lost_is_that_of_the_directories_where_nothing_is_recorded(copied: Path):
-  directory = copied / experiments.CHECKPOINTS
-  shutil.move(copied / metrics.FILE, copied / 'elsewhere')
+  directory = copied / checkpoint.CHECKPOINTS
+  shutil.move(copied / metrics_file.FILE, copied / 'elsewhere')
   older = (directory / '8').stat().st_mtime
   os.utime(directory / '12', (older, older + 5000))
   lost = resume.lost_seconds(copied, (directory, 12), (directory, 8), 8)
@@ -112,13 +114,13 @@ def test_a_checkpoint_that_does_not_fit_is_not_taken_for_a_damaged_one(copied: P
   config.optim.ema_decay = 0.5
   with pytest.raises(ValueError, match='does not fit'):
     train(config, copied)
-  assert checkpoint.steps_in(copied / experiments.CHECKPOINTS) == [8, 12]
+  assert checkpoint.steps_in(copied / checkpoint.CHECKPOINTS) == [8, 12]
 
 
 def test_a_state_that_became_infinite_ends_the_run_before_it_is_saved(
   tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-  make_step = experiments.make_step
+  make_step = steps.make_step
 
   def infinite(leaf: Any) -> Any:
     return leaf * jnp.inf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -136,7 +138,7 @@ def test_a_state_that_became_infinite_ends_the_run_before_it_is_saved(
   monkeypatch.setattr(experiments, 'make_step', poisoned)
   with pytest.raises(loop.NonFiniteError, match=r'not saved; those of the steps \[4\] are'):
     train(stub.make_config(), tmp_path)
-  assert checkpoint.steps_in(tmp_path / experiments.CHECKPOINTS) == [4]
+  assert checkpoint.steps_in(tmp_path / checkpoint.CHECKPOINTS) == [4]
 
 
 def test_a_validation_image_without_a_finite_elbo_is_said_and_makes_no_best(
@@ -149,7 +151,7 @@ def test_a_validation_image_without_a_finite_elbo_is_said_and_makes_no_best(
   said = capsys.readouterr().out
   assert 'the ELBO of 2 of 3 validation images is NaN or infinite at step 8' in said
   assert 'the first is image 1 of the split, with nan' in said
-  validated = [record for record in metrics.read(tmp_path) if record['kind'] == 'validation']
+  validated = [record for record in metrics_file.read(tmp_path) if record['kind'] == 'validation']
   assert [record['elbo'] for record in validated] == [2.0, None, None]
   assert [record.get('nonfinite_images') for record in validated] == [None, 2, 1]
 
@@ -180,9 +182,7 @@ def test_a_workdir_that_is_replaced_ends_the_run_and_gets_nothing(
   assert not list(directory.iterdir())
 
 
-def test_a_full_disk_is_a_sentence_with_what_is_safe(
-  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_full_disk_is_a_sentence_with_what_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   record = metrics.Recorder.record
 
   def fill(self: Any, step: int, *arguments: Any) -> None:
@@ -195,6 +195,7 @@ def test_a_full_disk_is_a_sentence_with_what_is_safe(
   with pytest.raises(OSError, match='No space') as error, workdir.explained(tmp_path, 'the command'):
     train(stub.make_config(), tmp_path)
   assert str(error.value) == (
-    f'No space left on device: {tmp_path / metrics.FILE}. Make room there. The checkpoint of step 4 in '
-    f'{tmp_path / experiments.CHECKPOINTS} is safe; the same command resumes from it: the command'
+    f'No space left on device: {tmp_path / metrics_file.FILE}. Make room there. '
+    'The checkpoint of step 4 in '
+    f'{tmp_path / checkpoint.CHECKPOINTS} is safe; the same command resumes from it: the command'
   )

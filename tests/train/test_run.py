@@ -13,19 +13,19 @@ import pytest
 
 from structured_obs.config import Config
 from structured_obs.data import prepare
-from structured_obs.evaluation import likelihood
+from structured_obs.evaluation import likelihood, training_report
 from structured_obs.objectives import bounds
-from structured_obs.train import (
+from structured_obs.runs import (
   checkpoint,
   checks,
   configuration,
-  dry_run,
   experiment,
-  finished,
+  initial,
   lock,
-  run,
+  restore,
   workdir,
 )
+from structured_obs.train import dry_run, run
 from tests.train import stub
 
 
@@ -114,11 +114,11 @@ def test_a_failed_start_does_not_refuse_the_corrected_command(config: Config, tm
   other = experiment.resolve(changed(config, optim__learning_rate=0.5))
   spec = prepare.prepare(config.data).spec._replace(sha256='abc')
   workdir.write(tmp_path, workdir.describe(other, spec, ''))
-  (tmp_path / experiment.CHECKPOINTS / '4.orbax-checkpoint-tmp').mkdir(parents=True)
+  (tmp_path / checkpoint.CHECKPOINTS / '4.orbax-checkpoint-tmp').mkdir(parents=True)
   corrected, options = changed(config, train__batch_size=4000), run.Options(str(tmp_path))
   with pytest.raises(ValueError, match='the training split has only 1455 images'):
     run.run(corrected, options, lambda text: None)
-  (tmp_path / experiment.CHECKPOINTS / '4').mkdir()
+  (tmp_path / checkpoint.CHECKPOINTS / '4').mkdir()
   with pytest.raises(ValueError, match='holds a run of another configuration'):
     run.run(corrected, options, lambda text: None)
 
@@ -181,7 +181,7 @@ def test_a_dry_run_counts_and_writes_nothing(config: Config, tmp_path: Path):
   run.run(config, run.Options(str(tmp_path / 'run'), dry_run=True), said.append)
   (report,) = [text for text in said if text.startswith('data')]
   built = experiment.build(config, prepare.prepare(config.data).spec)
-  params = experiment.init_state(built, jax.random.key(0)).params['model']
+  params = initial.init_state(built, jax.random.key(0)).params['model']
   total = sum(leaf.size for leaf in jax.tree.leaves(params))
   assert f'parameters  {total:,} ' in report
   assert sum(dry_run.count_by_module(params).values()) == total
@@ -203,9 +203,9 @@ def test_a_run_describes_itself(config: Config, trained: Path):
 
 @pytest.mark.parametrize('which', ['best', 'latest', 4])
 def test_a_restored_model_is_the_trained_one(which: str | int, config: Config, trained: Path):
-  restored = experiment.restore(trained, which)
+  restored = restore.restore(trained, which)
   prepared = prepare.prepare(config.data)
-  _, _, key = experiment.run_keys(restored.experiment)
+  _, _, key = initial.run_keys(restored.experiment)
   elbo = likelihood.split_elbo(
     restored.experiment.model, restored.variables, prepared.images['validation'], key, levels=17
   )
@@ -223,26 +223,26 @@ def test_a_restored_model_is_the_trained_one(which: str | int, config: Config, t
 
 def test_a_checkpoint_that_is_not_there_is_said(trained: Path, tmp_path: Path):
   with pytest.raises(FileNotFoundError, match=r"no checkpoint '3'; it has the steps \[2, 4\]"):
-    experiment.restore(trained, 3)
+    restore.restore(trained, 3)
   with pytest.raises(FileNotFoundError, match="no checkpoint 'best'"):
-    experiment.restore(tmp_path)
-  assert checkpoint.steps_in(trained / experiment.BEST)
+    restore.restore(tmp_path)
+  assert checkpoint.steps_in(trained / checkpoint.BEST)
 
 
 def test_a_damaged_best_checkpoint_is_said_with_what_else_there_is(
   trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
   directory = Path(shutil.copytree(trained, tmp_path / 'copied'))
-  (step,) = checkpoint.steps_in(directory / experiment.BEST)
-  (directory / experiment.BEST / str(step) / checkpoint.METADATA).write_bytes(b'{}')
+  (step,) = checkpoint.steps_in(directory / checkpoint.BEST)
+  (directory / checkpoint.BEST / str(step) / checkpoint.METADATA).write_bytes(b'{}')
   with pytest.raises(checkpoint.DamagedError) as error:
-    experiment.restore(directory)
-  assert f'The checkpoint of step {step} in {directory / experiment.BEST} is damaged' in str(error.value)
+    restore.restore(directory)
+  assert f'The checkpoint of step {step} in {directory / checkpoint.BEST} is damaged' in str(error.value)
   choice = f'best [{step}]; restore one by --checkpoint=latest or --checkpoint=STEP.'
   assert choice in str(error.value)
-  assert experiment.restore(directory, 'latest').step == 4
-  assert experiment.restore(directory, step).step == step  # that of the latest checkpoints
-  finished.write_report(directory)
+  assert restore.restore(directory, 'latest').step == 4
+  assert restore.restore(directory, step).step == step  # that of the latest checkpoints
+  training_report.write(directory)
   assert 'The report is of the latest checkpoint.' in capsys.readouterr().err
   assert 'step 4' in (directory / 'report.md').read_text()
 
@@ -266,13 +266,13 @@ def test_a_training_that_ran_while_this_one_prepared_is_noticed(
 
   def another(*arguments: Any) -> prepare.Prepared:
     workdir.write(directory, workdir.describe(other, prepared.spec, 'another command'))
-    (directory / experiment.CHECKPOINTS / '4').mkdir(parents=True)
+    (directory / checkpoint.CHECKPOINTS / '4').mkdir(parents=True)
     return prepared
 
   monkeypatch.setattr(prepare, 'prepare', another)
   with pytest.raises(ValueError, match=r'learning_rate: 0\.5 -> 0\.001'):
     run.run(config, run.Options(str(directory)), lambda text: None)
-  assert {path.name for path in directory.iterdir()} == {workdir.FILE, experiment.CHECKPOINTS}
+  assert {path.name for path in directory.iterdir()} == {workdir.FILE, checkpoint.CHECKPOINTS}
 
 
 def test_the_split_elbo_depends_on_no_layout():

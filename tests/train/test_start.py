@@ -15,7 +15,8 @@ from structured_obs.config import Config
 from structured_obs.data import prepare
 from structured_obs.distributions import gaussian
 from structured_obs.models import observation
-from structured_obs.train import experiment, run, start
+from structured_obs.runs import experiment, initial, restore
+from structured_obs.train import run, start
 
 
 @pytest.fixture(scope='module')
@@ -25,9 +26,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
   config.data = dataclasses.replace(
     config.data, cache_dir=str(tmp_path_factory.mktemp('data')), limit=200
   )
-  config.model = dataclasses.replace(
-    config.model, latents=2, features=(4,), blocks=0, learn_scale=True
-  )
+  config.model = dataclasses.replace(config.model, latents=2, features=(4,), blocks=0, learn_scale=True)
   config.optim = dataclasses.replace(config.optim, stages=('mean:12',), warmup_steps=0)
   settings = {'steps': 12, 'batch_size': 16, 'validate_every': 6, 'checkpoint_every': 6}
   config.train = dataclasses.replace(config.train, **settings)
@@ -59,8 +58,8 @@ def test_a_covariance_is_learnt_on_the_mean_of_another_run(config, mean, tmp_pat
   outcome = run.run(config, run.Options(str(tmp_path / 'run')), lambda text: None)
   assert outcome is not None
   assert 'begin white at the residuals of' in capsys.readouterr().out
-  old = experiment.restore(mean).variables['params']
-  new = experiment.restore(tmp_path / 'run').variables['params']
+  old = restore.restore(mean).variables['params']
+  new = restore.restore(tmp_path / 'run').variables['params']
   for name in ('encoder', 'decoder'):
     found = {'heads': {'mean': old[name]['heads']['mean']}} if name == 'decoder' else {}
     jax.tree.map(np.testing.assert_array_equal, {**old[name], **found}, new[name])
@@ -73,7 +72,7 @@ def test_the_covariance_begins_white_at_the_size_of_the_residuals(config, mean):
   config = with_covariance(config, mean)
   prepared = prepare.prepare(config.data)
   built = experiment.build(config, prepared.spec)
-  state = experiment.init_state(built, jax.random.key(0))
+  state = initial.init_state(built, jax.random.key(0))
   images = np.asarray(prepared.images['train'])
   taken = start.take_over(built, state, images).state
   x = jnp.asarray(images[:64], jnp.float32) / 8 - 1
@@ -125,5 +124,5 @@ def test_a_run_goes_on_without_the_one_it_began_with(config, mean, tmp_path):
 
 def test_the_learnt_scale_is_that_of_the_residuals(config, mean):
   """Only roughly after so few steps: it moved from 0.5 towards them."""
-  scale = float(experiment.restore(mean).variables['params']['log_scale'])
+  scale = float(restore.restore(mean).variables['params']['log_scale'])
   assert scale * observation.RATE != 0

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from structured_obs import distributions
-from structured_obs.train import experiment, parallel, state
+from structured_obs.devices import mesh as meshes
+from structured_obs.runs import experiment, initial, state
+from structured_obs.train import step as step_module
 from tests.train import stub
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 3, 4, 1)).astype(np.uint8)
@@ -23,9 +25,7 @@ def run(mapping: str, norm: bool, num_devices: int = 4, steps: int = STEPS) -> s
 @pytest.mark.parametrize('mapping', ['shard_map', 'pmap'])
 def test_mapped_step_equals_the_single_device_step(mapping: str, norm: bool):
   reference, mapped = run('single', norm), run(mapping, norm)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), reference, mapped
-  )
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), reference, mapped)
   before = run('single', norm, steps=0)
   moved = jax.tree.map(
     lambda a, b: float(np.abs(a - b).max()), before.params['model'], reference.params['model']
@@ -41,9 +41,7 @@ def test_the_average_starts_at_once_and_then_decays_as_asked():
     average = jax.tree.map(
       lambda old, new, decay=decay: decay * old + (1 - decay) * new, average, after.params['model']
     )
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.ema, average
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.ema, average)
 
 
 @pytest.mark.parametrize('family', distributions.FAMILIES)
@@ -54,10 +52,10 @@ def test_a_step_is_lowered_for_accelerators(family: str):
   options = distributions.options(family)
   config.likelihood = dataclasses.replace(config.likelihood, family=family, options=options)
   made = experiment.build(config, stub.make_prepared().spec)
-  mesh = parallel.make_mesh(jax.local_devices()[:1])
-  batch = jax.ShapeDtypeStruct(IMAGES.shape, IMAGES.dtype, sharding=parallel.split(mesh))
+  mesh = meshes.make_mesh(jax.local_devices()[:1])
+  batch = jax.ShapeDtypeStruct(IMAGES.shape, IMAGES.dtype, sharding=meshes.split(mesh))
   key = jax.eval_shape(lambda: jax.random.key(0))
-  step: Any = experiment.make_step(made, mesh)
-  traced = step.trace(experiment.abstract_state(made, mesh), key, batch)
+  step: Any = step_module.make_step(made, mesh)
+  traced = step.trace(initial.abstract_state(made, mesh), key, batch)
   for platform in ('cuda', 'tpu'):
     assert 'stablehlo' in traced.lower(lowering_platforms=(platform,)).as_text()

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from structured_obs.config import DataConfig
-from structured_obs.data import decode, labels, notes, sources, tree
+from structured_obs.data import decode, labels, notes
+from structured_obs.data.sources import base, tree
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter's lock
@@ -23,6 +24,7 @@ _KINDS = 5  # kinds of other files that are named, at most
 
 class _Listing(NamedTuple):
   """The images of a folder or a zip archive, in order."""
+
   names: list[str]  # relative, with forward slashes
   content: list[object]  # changes when the images do
   open: Callable[[], Callable[[int], decode.Decoded]]  # gives what reads an image by its index
@@ -30,7 +32,7 @@ class _Listing(NamedTuple):
   kind: str
 
 
-def find(config: DataConfig, path: str) -> sources.Source:
+def find(config: DataConfig, path: str) -> base.Source:
   """Lists the images of a folder or a zip archive, without opening them.
 
   Args:
@@ -48,17 +50,29 @@ def find(config: DataConfig, path: str) -> sources.Source:
   elif os.path.isfile(path) and zipfile.is_zipfile(path):
     listing = _archive(path)
   elif os.path.exists(path):
-    raise ValueError(f'--config.data.source names {shown}, which is neither a folder nor a zip archive, '
-                     'or is a damaged archive.')
+    raise ValueError(
+      f'--config.data.source names {shown}, which is neither a folder nor a zip archive, '
+      'or is a damaged archive.'
+    )
   else:
     raise FileNotFoundError(f'--config.data.source names the folder {shown}, which does not exist.')
   if not listing.names:
-    raise FileNotFoundError(' '.join([
-        f'There is no image in {shown}: it must hold files ending in {", ".join(EXTENSIONS)}, directly '
-        'or in folders below.', *listing.notes]))
+    raise FileNotFoundError(
+      ' '.join(
+        [
+          f'There is no image in {shown}: '
+          f'it must hold files ending in {", ".join(EXTENSIONS)}, directly '
+          'or in folders below.',
+          *listing.notes,
+        ]
+      )
+    )
   classes = labels.by_folder(_inside(listing), shown) if config.labels else None
-  return sources.Source(f'folder:{shown}', sources.digest([path, listing.content]),
-                        lambda: _open(listing, classes, keep_gray=config.channels == 0))
+  return base.Source(
+    f'folder:{shown}',
+    base.digest([path, listing.content]),
+    lambda: _open(listing, classes, keep_gray=config.channels == 0),
+  )
 
 
 def _folder(path: str) -> _Listing:
@@ -66,18 +80,26 @@ def _folder(path: str) -> _Listing:
   found = tree.walk(path)
   names = sorted(name for name in found.names if _is_image(name))
   files = [os.path.join(path, name) for name in names]
-  content: list[object] = [(name, sources.stamp(file)) for name, file in zip(names, files, strict=True)]
-  return _Listing(names, content, lambda: lambda index: decode.read(files[index], files[index]),
-                  [*found.notes, *_passed_over(found.names)], 'folder')
+  content: list[object] = [(name, base.stamp(file)) for name, file in zip(names, files, strict=True)]
+  return _Listing(
+    names,
+    content,
+    lambda: lambda index: decode.read(files[index], files[index]),
+    [*found.notes, *_passed_over(found.names)],
+    'folder',
+  )
 
 
 def _archive(path: str) -> _Listing:
   """Lists the images of a zip archive by its members, whose names may repeat."""
   with decode.reading(f'Zip archive {path}', 'opened'), zipfile.ZipFile(path) as archive:
-    members = [member for member in archive.infolist()
-               if not member.is_dir() and not tree.hidden(member.filename)]
-  chosen = sorted((member for member in members if _is_image(member.filename)),
-                  key=lambda member: (tree.tidy(member.filename), member.header_offset))
+    members = [
+      member for member in archive.infolist() if not member.is_dir() and not tree.hidden(member.filename)
+    ]
+  chosen = sorted(
+    (member for member in members if _is_image(member.filename)),
+    key=lambda member: (tree.tidy(member.filename), member.header_offset),
+  )
 
   def reader() -> Callable[[int], decode.Decoded]:
     with decode.reading(f'Zip archive {path}', 'opened'):
@@ -85,8 +107,9 @@ def _archive(path: str) -> _Listing:
     return lambda index: _member(archive, chosen[index], f'{path}:{names[index]}')
 
   names = _unique(tree.tidy(member.filename) for member in chosen)
-  return _Listing(names, [sources.stamp(path)], reader,
-                  _passed_over(member.filename for member in members), 'zip archive')
+  return _Listing(
+    names, [base.stamp(path)], reader, _passed_over(member.filename for member in members), 'zip archive'
+  )
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> decode.Decoded:
@@ -126,20 +149,23 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 def _passed_over(names: Iterable[str]) -> list[str]:
   """Returns a sentence that counts the files that are no images by their kind, or none."""
-  kinds = collections.Counter(os.path.splitext(name)[1].lower() or 'without an ending'
-                              for name in names if not _is_image(name))
+  kinds = collections.Counter(
+    os.path.splitext(name)[1].lower() or 'without an ending' for name in names if not _is_image(name)
+  )
   if not kinds:
     return []
   most = ', '.join(f'{count:,} {decode.printable(kind)}' for kind, count in kinds.most_common(_KINDS))
-  return [f'Files passed over, since images end in {", ".join(EXTENSIONS)}: {most}'
-          f'{", ..." if len(kinds) > _KINDS else ""}.']
+  return [
+    f'Files passed over, since images end in {", ".join(EXTENSIONS)}: {most}'
+    f'{", ..." if len(kinds) > _KINDS else ""}.'
+  ]
 
 
-def _open(listing: _Listing, classes: labels.Classes | None, keep_gray: bool) -> sources.Records:
+def _open(listing: _Listing, classes: labels.Classes | None, keep_gray: bool) -> base.Records:
   """Gives random access to the images of a folder or a zip archive."""
   read, seen, channels = listing.open(), notes.seen(), set()
 
-  def load(index: int) -> sources.Example:
+  def load(index: int) -> base.Example:
     pixels, facts = read(index)
     channels.add(pixels.shape[-1])
     for fact in facts:
@@ -151,8 +177,18 @@ def _open(listing: _Listing, classes: labels.Classes | None, keep_gray: bool) ->
 
   def said() -> list[str]:
     gray = 'All images are gray and have 1 channel; --config.data.channels=3 makes them RGB.'
-    return [*listing.notes, *notes.of_images(seen, describe),
-            *([gray] if keep_gray and channels == {1} else [])]
+    return [
+      *listing.notes,
+      *notes.of_images(seen, describe),
+      *([gray] if keep_gray and channels == {1} else []),
+    ]
 
-  return sources.Records(len(listing.names), load, describe, listing.kind, threads=THREADS, notes=said,
-                         class_names=classes.names if classes else ())
+  return base.Records(
+    len(listing.names),
+    load,
+    describe,
+    listing.kind,
+    threads=THREADS,
+    notes=said,
+    class_names=classes.names if classes else (),
+  )

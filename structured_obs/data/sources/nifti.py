@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import crops, decode, headers, ingest, notes, sources, tree
+from structured_obs.data import crops, decode, headers, ingest, notes
+from structured_obs.data.sources import base as bases
+from structured_obs.data.sources import tree
 
 EXTENSIONS = ('.nii', '.nii.gz')
 PLANES = ('axial', 'coronal', 'sagittal')
@@ -33,7 +35,7 @@ _SCALING = 2  # raise it whenever the same volume would get other gray levels
 _PADDING = 4096  # bytes that a file may have behind its voxels; more, and its header is wrong
 
 
-def find(config: DataConfig, path: str) -> sources.Source:
+def find(config: DataConfig, path: str) -> bases.Source:
   """Lists the volumes in a folder, or those whose names fit a pattern, without opening them.
 
   Raises:
@@ -42,23 +44,32 @@ def find(config: DataConfig, path: str) -> sources.Source:
   """
   if config.plane not in PLANES:
     near = difflib.get_close_matches(config.plane, PLANES, 1, 0)[0]
-    raise ValueError(f'--config.data.plane is {config.plane!r}, which is none of {", ".join(PLANES)}; '
-                     f'did you mean {near!r}?')
+    raise ValueError(
+      f'--config.data.plane is {config.plane!r}, which is none of {", ".join(PLANES)}; '
+      f'did you mean {near!r}?'
+    )
   if not 0 <= config.min_foreground <= 1:
-    raise ValueError('--config.data.min_foreground is a fraction of the pixels and must lie in [0, 1], '
-                     f'but is {config.min_foreground}.')
+    raise ValueError(
+      '--config.data.min_foreground is a fraction of the pixels and must lie in [0, 1], '
+      f'but is {config.min_foreground}.'
+    )
   base, pattern = _divided(os.path.abspath(os.path.expanduser(path)))
   found = tree.walk(base)
-  names = sorted(name for name in found.names
-                 if name.lower().endswith(EXTENSIONS) and fnmatch.fnmatchcase(name, pattern))
+  names = sorted(
+    name
+    for name in found.names
+    if name.lower().endswith(EXTENSIONS) and fnmatch.fnmatchcase(name, pattern)
+  )
   if not names:
     fitting = '' if pattern == '*' else f' whose names below it fit {pattern!r}'
-    raise FileNotFoundError(f'There is no volume in {decode.printable(base)}{fitting}: it must hold '
-                            f'files ending in {" or ".join(EXTENSIONS)}, directly or in folders below.')
-  content = [(name, sources.stamp(os.path.join(base, name))) for name in names]
-  identity = sources.digest([base, content, config.plane, config.min_foreground, _SCALING])
+    raise FileNotFoundError(
+      f'There is no volume in {decode.printable(base)}{fitting}: it must hold '
+      f'files ending in {" or ".join(EXTENSIONS)}, directly or in folders below.'
+    )
+  content = [(name, bases.stamp(os.path.join(base, name))) for name in names]
+  identity = bases.digest([base, content, config.plane, config.min_foreground, _SCALING])
   name = decode.printable(base if pattern == '*' else os.path.join(base, pattern))
-  return sources.Source(f'nifti:{name}', identity, lambda: _open(base, names, config, found.notes))
+  return bases.Source(f'nifti:{name}', identity, lambda: _open(base, names, config, found.notes))
 
 
 def _divided(path: str) -> tuple[str, str]:
@@ -75,24 +86,28 @@ def _divided(path: str) -> tuple[str, str]:
   if parts and not any(sign in parts[0] for sign in '*?['):
     named = os.path.join(base, parts[0])
     wrong = 'is a file' if os.path.exists(named) else 'does not exist'
-    raise FileNotFoundError(f'--config.data.source names the folder {decode.printable(named)}, which '
-                            f'{wrong}; give the folder that holds the volumes: '
-                            '--config.data.source=nifti:PATH.')
+    raise FileNotFoundError(
+      f'--config.data.source names the folder {decode.printable(named)}, which '
+      f'{wrong}; give the folder that holds the volumes: '
+      '--config.data.source=nifti:PATH.'
+    )
   if base == os.path.dirname(base):
-    raise ValueError(f"--config.data.source is 'nifti:{path}', which would search all of this machine; "
-                     'give a folder below it: --config.data.source=nifti:PATH.')
+    raise ValueError(
+      f"--config.data.source is 'nifti:{path}', which would search all of this machine; "
+      'give a folder below it: --config.data.source=nifti:PATH.'
+    )
   return base, '/'.join(parts) or '*'
 
 
 def subject(name: str) -> str:
   """Returns whose volume a file is, by its name relative to the source's folder."""
   top, slash, _ = name.partition('/')
-  return top if slash else top[:top.lower().rindex('.nii')]
+  return top if slash else top[: top.lower().rindex('.nii')]
 
 
-def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str]) -> sources.Records:
+def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str]) -> bases.Records:
   """Gives random access to the slices that show enough; reads every volume to find them."""
-  release, plane = sources.version('nibabel', 'medical'), config.plane
+  release, plane = bases.version('nibabel', 'medical'), config.plane
   if not config.skip_corrupt:
     _check(path, names)
   # Slices of one volume follow each other, so the volume in hand is nearly always the one asked for.
@@ -107,11 +122,13 @@ def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str
     except decode.UnreadableImage:
       found.append((k, 0))  # fails again when it is asked for, where corrupt images are dealt with
   if not found:
-    raise ValueError(f'No {plane} slice in {decode.printable(path)} has a fraction of '
-                     f'{config.min_foreground} of its pixels brighter than the background; lower '
-                     '--config.data.min_foreground.')
+    raise ValueError(
+      f'No {plane} slice in {decode.printable(path)} has a fraction of '
+      f'{config.min_foreground} of its pixels brighter than the background; lower '
+      '--config.data.min_foreground.'
+    )
 
-  def load(index: int) -> sources.Example:
+  def load(index: int) -> bases.Example:
     volume, position = found[index]
     return read(volume)[position], None
 
@@ -125,7 +142,7 @@ def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str
     remarks.append(notes.counted(less, len(dark), decode.printable(dark[0])))
   subjects = np.array([subject(names[volume]) for volume, _ in found])
   _, groups = np.unique(subjects, return_inverse=True)
-  return sources.Records(len(found), load, describe, release, groups=groups, notes=lambda: remarks)
+  return bases.Records(len(found), load, describe, release, groups=groups, notes=lambda: remarks)
 
 
 def _check(path: str, names: list[str]) -> None:
@@ -151,6 +168,7 @@ def _load(path: str) -> Any:
     UnreadableImage: where the file is damaged, or not one volume of real numbers in three dimensions.
   """
   import nibabel
+
   shown = decode.printable(path)
   with decode.reading(f'Volume {path}'):
     if not os.path.isfile(path):
@@ -159,11 +177,13 @@ def _load(path: str) -> Any:
     shape, dtype = image.shape, image.get_data_dtype()
     if len(shape) < 3 or min(shape) < 1 or any(size != 1 for size in shape[3:]):
       raise decode.UnreadableImage(
-          f'Volume {shown} has the shape {" x ".join(map(str, shape))}, but must be one volume in '
-          'three dimensions, none of them empty; save one of its volumes, or their mean, instead')
+        f'Volume {shown} has the shape {" x ".join(map(str, shape))}, but must be one volume in '
+        'three dimensions, none of them empty; save one of its volumes, or their mean, instead'
+      )
     if dtype.kind not in 'iuf':
       raise decode.UnreadableImage(
-          f'Volume {shown} holds {dtype}, but must hold one real number for each voxel')
+        f'Volume {shown} holds {dtype}, but must hold one real number for each voxel'
+      )
     declared = _declared(image)
     if not _packed(path):
       headers.compare(declared, os.path.getsize(path), _PADDING)
@@ -180,8 +200,10 @@ def _declared(image: Any) -> int:
   headers.size(image.shape, np.float64)
   first = image.header.single_vox_offset if image.header.is_single else 0
   if image.dataobj.offset < first:
-    raise ValueError(f'by its header voxels begin at byte {image.dataobj.offset}, inside of the header '
-                     f'itself, which ends at byte {first}')
+    raise ValueError(
+      f'by its header voxels begin at byte {image.dataobj.offset}, inside of the header '
+      f'itself, which ends at byte {first}'
+    )
   return image.dataobj.offset + headers.size(image.shape, image.get_data_dtype())
 
 
@@ -192,6 +214,7 @@ def _slices(path: str, plane: str) -> np.ndarray:
     UnreadableImage: where the file is damaged, truncated or no volume.
   """
   from nibabel import orientations
+
   image = _load(path)
   with decode.reading(f'Volume {path}'):
     if _packed(path):  # to its end, where its checksum is: nibabel stops before

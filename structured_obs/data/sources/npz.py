@@ -16,11 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from structured_obs.data import decode, headers, sources
+from structured_obs.data import decode, headers
+from structured_obs.data.sources import base
 from structured_obs.data.splits import SPLITS
 
-_ALIASES = {'train': ('train', 'training'), 'validation': ('validation', 'valid', 'val', 'dev'),
-            'test': ('test', 'testing')}
+_ALIASES = {
+  'train': ('train', 'training'),
+  'validation': ('validation', 'valid', 'val', 'dev'),
+  'test': ('test', 'testing'),
+}
 _IMAGES = ('x', 'image', 'images', 'img', 'imgs', '')  # '': the name of a split suffices
 _LABELS = ('y', 'label', 'labels')
 _AGAIN = 'Write the file again, such as by numpy.savez_compressed.'
@@ -29,12 +33,13 @@ _SMALLEST, _LARGEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max  # of label
 
 class _Layout(NamedTuple):
   """Which array of a file holds what: by split, or by '' where the images are undivided."""
+
   members: dict[str, zipfile.ZipInfo]  # of all arrays, by their names
   images: dict[str, str]
   labels: dict[str, str]
 
 
-def find(path: str) -> sources.Source:
+def find(path: str) -> base.Source:
   """Finds an .npz file, without reading its arrays.
 
   Raises:
@@ -47,11 +52,12 @@ def find(path: str) -> sources.Source:
     wrong = 'is no file' if os.path.exists(path) else 'does not exist'
     raise FileNotFoundError(f'--config.data.source names the file {shown}, which {wrong}.')
   if not zipfile.is_zipfile(path):
-    raise ValueError(f'--config.data.source names {shown}, which is not an .npz file or is damaged. '
-                     f'{_AGAIN}')
+    raise ValueError(
+      f'--config.data.source names {shown}, which is not an .npz file or is damaged. {_AGAIN}'
+    )
   layout = _layout(shown, _members(path))
-  identity = sources.digest([path, sources.stamp(path), layout.images, layout.labels])
-  return sources.Source(f'npz:{shown}', identity, lambda: _open(path, layout))
+  identity = base.digest([path, base.stamp(path), layout.images, layout.labels])
+  return base.Source(f'npz:{shown}', identity, lambda: _open(path, layout))
 
 
 def _members(path: str) -> dict[str, zipfile.ZipInfo]:
@@ -81,15 +87,22 @@ def _layout(shown: str, members: dict[str, zipfile.ZipInfo]) -> _Layout:
     images.pop('', None)
   elif list(images) != ['']:
     held = f'the arrays {", ".join(members)}' if members else 'no arrays'
-    raise ValueError(f"{shown} holds {held}; it must hold 'image', or 'train' with 'test' and "
-                     "'validation' where they exist.")
+    raise ValueError(
+      f"{shown} holds {held}; it must hold 'image', or 'train' with 'test' and "
+      "'validation' where they exist."
+    )
   labels = {split: keys for split, keys in labels.items() if split in images}
   for keys in (*images.values(), *labels.values()):
     if len(keys) > 1:
-      raise ValueError(f'{shown} holds the arrays {", ".join(keys)}, which by their names are the same: '
-                       'rename all but one of them.')
-  return _Layout(members, {split: key for split, (key,) in images.items()},
-                 {split: key for split, (key,) in labels.items()})
+      raise ValueError(
+        f'{shown} holds the arrays {", ".join(keys)}, which by their names are the same: '
+        'rename all but one of them.'
+      )
+  return _Layout(
+    members,
+    {split: key for split, (key,) in images.items()},
+    {split: key for split, (key,) in labels.items()},
+  )
 
 
 def _by_split(keys: Iterable[str], words: tuple[str, ...]) -> dict[str, list[str]]:
@@ -107,22 +120,25 @@ def _by_split(keys: Iterable[str], words: tuple[str, ...]) -> dict[str, list[str
   return found
 
 
-def _open(path: str, layout: _Layout) -> sources.Records:
+def _open(path: str, layout: _Layout) -> base.Records:
   """Gives random access to the images; one array is in memory at a time."""
   # Images of one split follow each other, so the array in hand is nearly always the one asked for.
   read = functools.lru_cache(maxsize=1)(lambda key: _images(path, key, layout.members[key]))
   keys = list(layout.images.values())
   lengths = [len(read(key)) for key in keys]
   starts = np.cumsum([0, *lengths])
-  labels = [None if split not in layout.labels else
-            _labels(path, layout.labels[split], layout.members[layout.labels[split]], length)
-            for split, length in zip(layout.images, lengths, strict=True)]
+  labels = [
+    None
+    if split not in layout.labels
+    else _labels(path, layout.labels[split], layout.members[layout.labels[split]], length)
+    for split, length in zip(layout.images, lengths, strict=True)
+  ]
 
   def locate(index: int) -> tuple[int, int]:
     part = int(np.searchsorted(starts, index, 'right')) - 1
     return part, index - int(starts[part])
 
-  def load(index: int) -> sources.Example:
+  def load(index: int) -> base.Example:
     part, row = locate(index)
     known = labels[part]
     return read(keys[part])[row], None if known is None else int(known[row])
@@ -132,8 +148,14 @@ def _open(path: str, layout: _Layout) -> sources.Records:
     return f'{keys[part]}[{row}]'
 
   splits = np.repeat([SPLITS.index(name) for name in layout.images if name], lengths)
-  return sources.Records(int(starts[-1]), load, describe, 'npz', splits=splits if len(splits) else None,
-                         notes=lambda: _notes(decode.printable(path), layout))
+  return base.Records(
+    int(starts[-1]),
+    load,
+    describe,
+    'npz',
+    splits=splits if len(splits) else None,
+    notes=lambda: _notes(decode.printable(path), layout),
+  )
 
 
 def _notes(shown: str, layout: _Layout) -> list[str]:
@@ -181,18 +203,23 @@ def _labels(path: str, key: str, member: zipfile.ZipInfo, number: int) -> np.nda
   aside = 'or rename it, so that it is not used'
   if array.size != number:
     hot = '; numpy.argmax(..., 1) makes them of one-hot rows' if array.shape[:1] == (number,) else ''
-    raise ValueError(f'{label} must hold one label for each of {number} images{hot}. Correct it, '
-                     f'{aside}.')
+    raise ValueError(
+      f'{label} must hold one label for each of {number} images{hot}. Correct it, {aside}.'
+    )
   if array.dtype.kind not in 'biuf':
-    raise ValueError(f'{label} must hold labels as whole numbers; numpy.unique(..., '
-                     f'return_inverse=True) makes them of names. Convert it, {aside}.')
+    raise ValueError(
+      f'{label} must hold labels as whole numbers; numpy.unique(..., '
+      f'return_inverse=True) makes them of names. Convert it, {aside}.'
+    )
   array = array.reshape(-1)
   if array.dtype.kind == 'f':  # the bounds do not fit narrower ones
     array = array.astype(np.promote_types(array.dtype, np.float64))
   bad = np.flatnonzero(~((array >= _SMALLEST) & (array <= _LARGEST) & (array == np.floor(array))))
   if len(bad):
-    raise ValueError(f'{label} must hold labels as whole numbers of at most 32 bits, but label '
-                     f'{bad[0]} is {array[bad[0]]}. Number the classes 0, 1, ..., {aside}.')
+    raise ValueError(
+      f'{label} must hold labels as whole numbers of at most 32 bits, but label '
+      f'{bad[0]} is {array[bad[0]]}. Number the classes 0, 1, ..., {aside}.'
+    )
   return array
 
 
@@ -207,8 +234,10 @@ def _images(path: str, key: str, member: zipfile.ZipInfo) -> np.ndarray:
   if array.ndim == 3:
     array = array[..., None]
   if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.size == 0:
-    raise ValueError(f'{label} must have the shape [N, H, W] or [N, H, W, C] with C 1 or 3, '
-                     'channels last, and at least one pixel.')
+    raise ValueError(
+      f'{label} must have the shape [N, H, W] or [N, H, W, C] with C 1 or 3, '
+      'channels last, and at least one pixel.'
+    )
   if array.dtype.kind not in 'iuf':
     white = ': multiply by 255, if True is white' if array.dtype.kind == 'b' else ''
     raise ValueError(f'{label} must hold numbers: uint8, 0 to 255{white}.')
@@ -219,15 +248,19 @@ def _whole(array: np.ndarray, label: str) -> np.ndarray:
   """Converts an array of another type to uint8 where that changes no value."""
   bad = np.argwhere(~np.isfinite(array))
   if len(bad):
-    raise ValueError(f'{label} holds NaN or infinity, first in image {bad[0][0]}; repair or remove '
-                     'it.')
+    raise ValueError(f'{label} holds NaN or infinity, first in image {bad[0][0]}; repair or remove it.')
   low, high = array.min(), array.max()
   if array.dtype.kind == 'f' and low >= -1 and high <= 1:
-    how = 'multiply by 255 and round, if 1 is white' if low >= 0 else (
-        'add 1, multiply by 127.5 and round, if -1 is black and 1 is white')
+    how = (
+      'multiply by 255 and round, if 1 is white'
+      if low >= 0
+      else ('add 1, multiply by 127.5 and round, if -1 is black and 1 is white')
+    )
     raise ValueError(f'{label} lies in [{low:g}, {high:g}], but must be uint8, 0 to 255: {how}.')
   if low < 0 or high > 255 or (array.dtype.kind == 'f' and np.any(array != np.round(array))):
     how = ': divide by 257 and round, if 65535 is white' if low >= 0 and 255 < high <= 65535 else ''
-    raise ValueError(f'{label} holds values from {low:g} to {high:g} that are not all whole '
-                     f'numbers from 0 to 255: convert it to uint8{how}.')
+    raise ValueError(
+      f'{label} holds values from {low:g} to {high:g} that are not all whole '
+      f'numbers from 0 to 255: convert it to uint8{how}.'
+    )
   return array.astype(np.uint8)

@@ -13,18 +13,20 @@ from typing import NamedTuple
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import decode, order, sources
+from structured_obs.data import decode, order
+from structured_obs.data.sources import base
 
 PHOTOGRAPHS = (  # by split: training, validation, test
-    ('astronaut.png', 'hubble_deep_field.jpg', 'ihc.png', 'motorcycle_left.png', 'rocket.jpg'),
-    ('chelsea.png',),
-    ('coffee.png',))
+  ('astronaut.png', 'hubble_deep_field.jpg', 'ihc.png', 'motorcycle_left.png', 'rocket.jpg'),
+  ('chelsea.png',),
+  ('coffee.png',),
+)
 CROPS = 10_000  # where `limit` is 0
 SIZE = 32  # where `height` or `width` is 0
 FACTORS = (1, 2, 4)  # size of the window a crop is shrunk from, in crops; where it fits
 
 
-def find(config: DataConfig) -> sources.Source:
+def find(config: DataConfig) -> base.Source:
   """Finds the photographs in the installed scikit-image.
 
   Raises:
@@ -38,16 +40,18 @@ def find(config: DataConfig) -> sources.Source:
   names = [name for group in PHOTOGRAPHS for name in group]
   absent = [name for name in names if not os.path.exists(os.path.join(folder, name))]
   if absent:
-    raise FileNotFoundError(f"The installed scikit-image does not bring {', '.join(absent)} in "
-                            f"{folder}; install another version of it for "
-                            "--config.data.source='photos'.")
+    raise FileNotFoundError(
+      f"The installed scikit-image does not bring {', '.join(absent)} in "
+      f"{folder}; install another version of it for "
+      "--config.data.source='photos'."
+    )
   content = [(name, os.path.getsize(os.path.join(folder, name))) for name in names]
-  return sources.Source('photos', sources.digest(content),
-                        lambda: _open(config, folder, names))
+  return base.Source('photos', base.digest(content), lambda: _open(config, folder, names))
 
 
 class _Crops(NamedTuple):
   """Where N crops lie."""
+
   split: np.ndarray  # [N] index into splits.SPLITS
   photograph: np.ndarray  # [N] index into the names
   factor: np.ndarray  # [N] window's size in crops
@@ -57,16 +61,22 @@ class _Crops(NamedTuple):
 def _crops(config: DataConfig, folder: str, names: list[str]) -> _Crops:
   """Chooses the crops of all splits."""
   total = config.limit or CROPS
-  held_out = [max(1, round(fraction * total)) if fraction else 0
-              for fraction in (config.validation_fraction, config.test_fraction)]
+  held_out = [
+    max(1, round(fraction * total)) if fraction else 0
+    for fraction in (config.validation_fraction, config.test_fraction)
+  ]
   if total <= sum(held_out):
-    raise ValueError(f'{total} crops leave none to train on: raise --config.data.limit, or lower '
-                     '--config.data.validation_fraction and --config.data.test_fraction.')
+    raise ValueError(
+      f'{total} crops leave none to train on: raise --config.data.limit, or lower '
+      '--config.data.validation_fraction and --config.data.test_fraction.'
+    )
   size = np.array([config.height or SIZE, config.width or SIZE])
   sizes = np.array([_photograph(folder, name).shape[:2] for name in names])
   if np.any(size > sizes):
-    raise ValueError(f'Crops of {size[0]} x {size[1]} pixels do not fit into the photographs; the '
-                     f'largest that do are {sizes[:, 0].min()} x {sizes[:, 1].min()}.')
+    raise ValueError(
+      f'Crops of {size[0]} x {size[1]} pixels do not fit into the photographs; the '
+      f'largest that do are {sizes[:, 0].min()} x {sizes[:, 1].min()}.'
+    )
   parts, first = [], 0
   for split, count in enumerate([total - sum(held_out), *held_out]):
     raw = order.draws(4 * count, config.split_seed, split).reshape(4, -1).astype(np.uint64)
@@ -86,20 +96,20 @@ def _photograph(folder: str, name: str) -> np.ndarray:
   return decode.decode(os.path.join(folder, name), name)
 
 
-def _open(config: DataConfig, folder: str, names: list[str]) -> sources.Records:
+def _open(config: DataConfig, folder: str, names: list[str]) -> base.Records:
   """Gives random access to the crops."""
   height, width = config.height or SIZE, config.width or SIZE
   to = decode.target(config)._replace(height=height, width=width)
   crops = _crops(config, folder, names)
 
-  def load(index: int) -> sources.Example:
+  def load(index: int) -> base.Example:
     top, left = crops.corner[index]
     image = _photograph(folder, names[crops.photograph[index]])
     factor = crops.factor[index]
-    window = image[top:top + factor * height, left:left + factor * width]
+    window = image[top : top + factor * height, left : left + factor * width]
     return decode.fit(np.ascontiguousarray(window), to), None
 
   def describe(index: int) -> str:
     return f'{names[crops.photograph[index]]} at {crops.corner[index]}'
-  return sources.Records(len(crops.split), load, describe, sources.version('scikit-image'),
-                         splits=crops.split)
+
+  return base.Records(len(crops.split), load, describe, base.version('scikit-image'), splits=crops.split)

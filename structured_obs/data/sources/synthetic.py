@@ -27,7 +27,8 @@ from typing import NamedTuple
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import order, sources, splits
+from structured_obs.data import order, splits
+from structured_obs.data.sources import base
 
 TRAIN, TEST = 35_000, 1_000  # examples as a source; a validation split is drawn from the first
 SEED = 0  # of the examples as a source
@@ -98,9 +99,9 @@ def ellipse(seed: int, index: int) -> Example:
 GENERATORS: dict[str, Callable[[int, int], Example]] = {'splines': spline, 'ellipses': ellipse}
 
 
-def find(name: str) -> sources.Source:
+def find(name: str) -> base.Source:
   """The source of a generator: real-valued images with their mean as condition, in float32."""
-  return sources.Source(name, f'{name} of seed {SEED}', functools.partial(_records, name))
+  return base.Source(name, f'{name} of seed {SEED}', functools.partial(_records, name))
 
 
 def split_examples(config: DataConfig, split: str) -> Iterator[Example]:
@@ -120,15 +121,15 @@ def split_examples(config: DataConfig, split: str) -> Iterator[Example]:
     yield GENERATORS[config.source](SEED, int(index))
 
 
-def _records(name: str) -> sources.Records:
+def _records(name: str) -> base.Records:
   generate = GENERATORS[name]
 
-  def load(index: int) -> sources.Example:
+  def load(index: int) -> base.Example:
     example = generate(SEED, index)
     return np.concatenate([example.x, example.mean], axis=-1).astype(np.float32), None
 
-  return sources.Records(
-    TRAIN + TEST, load, lambda index: f'{name} {index}', sources.version('numpy'), levels=0,
+  return base.Records(
+    TRAIN + TEST, load, lambda index: f'{name} {index}', base.version('numpy'), levels=0,
     splits=_official(), condition=1,
   )  # fmt: skip
 

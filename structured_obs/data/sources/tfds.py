@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import archives, decode, folder, notes, sources
+from structured_obs.data import decode, notes
+from structured_obs.data.sources import base, folder, tfds_archives
 from structured_obs.data.splits import SPLITS
 
-_AGAIN = ("Delete that folder and prepare the data again with file_format='array_record'; from official "
-          'archives this happens by itself.')
+_AGAIN = (
+  "Delete that folder and prepare the data again with file_format='array_record'; from official "
+  'archives this happens by itself.'
+)
 
 
 def _library() -> Any:
@@ -49,7 +52,7 @@ def _own_dir(config: DataConfig) -> str:
   return os.path.join(os.path.abspath(os.path.expanduser(cache)), 'tensorflow_datasets')
 
 
-def find(config: DataConfig, name: str) -> sources.Source:
+def find(config: DataConfig, name: str) -> base.Source:
   """Finds a data set on this machine.
 
   Raises:
@@ -60,9 +63,11 @@ def find(config: DataConfig, name: str) -> sources.Source:
   """
   parts = name.split('/')
   if os.path.isabs(name) or not all(parts) or parts[0][0] == '~' or {'.', '..'} & set(parts):
-    raise ValueError(f"--config.data.source is 'tfds:{name}', but must name a data set, such as "
-                     "'tfds:mnist', 'tfds:mnist:3.0.1' or 'tfds:downsampled_imagenet/64x64', and no "
-                     'folder; the environment variable TFDS_DATA_DIR names the folder of prepared data.')
+    raise ValueError(
+      f"--config.data.source is 'tfds:{name}', but must name a data set, such as "
+      "'tfds:mnist', 'tfds:mnist:3.0.1' or 'tfds:downsampled_imagenet/64x64', and no "
+      'folder; the environment variable TFDS_DATA_DIR names the folder of prepared data.'
+    )
   local = _find_local(config, name)
   if local is None and config.download:
     _download(config, name)
@@ -72,27 +77,26 @@ def find(config: DataConfig, name: str) -> sources.Source:
   return local
 
 
-def _find_local(config: DataConfig, name: str) -> sources.Source | None:
+def _find_local(config: DataConfig, name: str) -> base.Source | None:
   """Looks for official archives, then for prepared data."""
-  if name in archives.ARCHIVES:
+  if name in tfds_archives.ARCHIVES:
     for folder in (_manual_dir(config), os.path.join(_own_dir(config), 'downloads', name)):
-      files = archives.find(archives.ARCHIVES[name], folder)
+      files = tfds_archives.find(tfds_archives.ARCHIVES[name], folder)
       if files:
-        content = [(file, sources.stamp(os.path.join(folder, file))) for file in files]
-        return _from_archives(config, name, folder, sources.digest([folder, content]))
+        content = [(file, base.stamp(os.path.join(folder, file))) for file in files]
+        return _from_archives(config, name, folder, base.digest([folder, content]))
   prepared = _prepared(name)
   if prepared is None:
     return None
   files = sorted(file.name for file in os.scandir(prepared) if file.is_file())
-  content = [(file, sources.stamp(os.path.join(prepared, file))) for file in files]
-  return sources.Source(f'tfds:{name}', sources.digest([prepared, content]),
-                        lambda: _open(prepared))
+  content = [(file, base.stamp(os.path.join(prepared, file))) for file in files]
+  return base.Source(f'tfds:{name}', base.digest([prepared, content]), lambda: _open(prepared))
 
 
-def _from_archives(config: DataConfig, name: str, folder: str, identity: str) -> sources.Source:
+def _from_archives(config: DataConfig, name: str, folder: str, identity: str) -> base.Source:
   """Describes a data set of which `folder` holds the official archives."""
   place = os.path.join(_own_dir(config), identity[:16])
-  return sources.Source(f'tfds:{name}', identity, lambda: _open_archives(name, folder, place))
+  return base.Source(f'tfds:{name}', identity, lambda: _open_archives(name, folder, place))
 
 
 def _prepared(name: str) -> str | None:
@@ -121,65 +125,81 @@ def _advice(config: DataConfig, name: str) -> str:
   """Says what was looked for, and what to do."""
   place = os.path.join(_data_dir(), name.partition(':')[0])
   sentence = f'tfds:{name} is not on this machine: {place} holds no prepared data'
-  archive = archives.ARCHIVES.get(name)
+  archive = tfds_archives.ARCHIVES.get(name)
   if archive is None:
-    return (f'{sentence}. Prepare it there with tensorflow_datasets and '
-            "file_format='array_record', name another folder with the environment variable "
-            'TFDS_DATA_DIR, or set --config.data.download=True.')
+    return (
+      f'{sentence}. Prepare it there with tensorflow_datasets and '
+      "file_format='array_record', name another folder with the environment variable "
+      'TFDS_DATA_DIR, or set --config.data.download=True.'
+    )
   manual = _manual_dir(config)
-  absent = ' or '.join(' and '.join(names) for names in archives.absent(archive, manual))
+  absent = ' or '.join(' and '.join(names) for names in tfds_archives.absent(archive, manual))
   if archive.url:
     place, allow = f'from {archive.url}NAME', ', or set --config.data.download=True'
   else:
     place, allow = f'by hand from {archive.homepage}', ''
     if config.download:
-      sentence = (f'--config.data.download=True has no effect on tfds:{name}, for its archives lie on '
-                  f'Google Drive, which asks a person; and {sentence}')
-  return (f'{sentence}, and {manual} lacks {absent}. Get them {place} and put them there, or name '
-          f'another folder with --config.data.manual_dir=PATH{allow}.')
+      sentence = (
+        f'--config.data.download=True has no effect on tfds:{name}, for its archives lie on '
+        f'Google Drive, which asks a person; and {sentence}'
+      )
+  return (
+    f'{sentence}, and {manual} lacks {absent}. Get them {place} and put them there, or name '
+    f'another folder with --config.data.manual_dir=PATH{allow}.'
+  )
 
 
 def _download(config: DataConfig, name: str) -> None:
   """Fetches official archives, or lets tensorflow_datasets prepare one of its own data sets."""
   tfds = _library()
-  archive = archives.ARCHIVES.get(name)
+  archive = tfds_archives.ARCHIVES.get(name)
   if archive is None:
     try:
       with decode.reading(f'tfds:{name}', 'downloaded and prepared by tensorflow_datasets'):
         builder = tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
         builder.download_and_prepare(file_format='array_record')
     except ImportError as error:  # most of its builders import TensorFlow, and some more
-      raise ImportError(f'tensorflow_datasets cannot prepare {name} here: {error}. Install what it '
-                        'asks for, or prepare the data on another machine.') from error
+      raise ImportError(
+        f'tensorflow_datasets cannot prepare {name} here: {error}. Install what it '
+        'asks for, or prepare the data on another machine.'
+      ) from error
   elif archive.url:
-    from structured_obs.data import builders
+    from structured_obs.data.sources import tfds_builders
+
     folder = os.path.join(_own_dir(config), 'downloads', name)
     os.makedirs(folder, exist_ok=True)
-    builders.download(name, folder)
+    tfds_builders.download(name, folder)
 
 
-def _open_archives(name: str, folder: str, place: str) -> sources.Records:
+def _open_archives(name: str, folder: str, place: str) -> base.Records:
   """Writes official archives as array_record, unless that was done, and opens them."""
   _library()
   decode.pillow()  # the library encodes and decodes with it
-  from structured_obs.data import builders
-  return _open(builders.build(name, folder, place), archives.differing(archives.ARCHIVES[name], folder))
+  from structured_obs.data.sources import tfds_builders
+
+  return _open(
+    tfds_builders.build(name, folder, place),
+    tfds_archives.differing(tfds_archives.ARCHIVES[name], folder),
+  )
 
 
-def _open(prepared: str, remarks: Sequence[str] = ()) -> sources.Records:
+def _open(prepared: str, remarks: Sequence[str] = ()) -> base.Records:
   """Gives random access to prepared array_record files, on which there may be remarks."""
   tfds = _library()
   decode.pillow()
   with decode.reading(f'Prepared data in {prepared}', 'opened', _AGAIN):
     builder = tfds.builder_from_directory(prepared)
   if builder.info.file_format.value != 'array_record':
-    raise ValueError(f'{prepared} was prepared as {builder.info.file_format.value}, which only '
-                     "TensorFlow reads; prepare it again with file_format='array_record'.")
+    raise ValueError(
+      f'{prepared} was prepared as {builder.info.file_format.value}, which only '
+      "TensorFlow reads; prepare it again with file_format='array_record'."
+    )
   key = _image_feature(tfds, builder.info.features, prepared)
   names = [name for name in SPLITS if name in builder.info.splits]
   if not names:
-    raise ValueError(f'{prepared} has the splits {", ".join(builder.info.splits)}, but none of '
-                     f'{", ".join(SPLITS)}.')
+    raise ValueError(
+      f'{prepared} has the splits {", ".join(builder.info.splits)}, but none of {", ".join(SPLITS)}.'
+    )
   # Decoded here: the library would decode with OpenCV where that is installed, to other pixels.
   undecoded = {key: tfds.decode.SkipDecoding()}
   with decode.reading(f'Prepared data in {prepared}', 'opened', _AGAIN):
@@ -193,17 +213,22 @@ def _image_feature(tfds: Any, features: Any, prepared: str) -> str:
   named = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
   images = {key: feature for key, feature in named.items() if isinstance(feature, tfds.features.Image)}
   if 'image' not in images and len(images) != 1:
-    raise ValueError(f"{prepared} has the features {', '.join(named) or 'none'}; it must have one image "
-                     "among them, or one named 'image'.")
+    raise ValueError(
+      f"{prepared} has the features {', '.join(named) or 'none'}; it must have one image "
+      "among them, or one named 'image'."
+    )
   key = 'image' if 'image' in images else next(iter(images))
   if np.dtype(images[key].np_dtype).kind != 'u':
-    raise ValueError(f'{prepared} has images of {np.dtype(images[key].np_dtype)}, but must have images '
-                     'of uint8 or uint16; prepare it again with such.')
+    raise ValueError(
+      f'{prepared} has images of {np.dtype(images[key].np_dtype)}, but must have images '
+      'of uint8 or uint16; prepare it again with such.'
+    )
   return key
 
 
 class _Prepared(NamedTuple):
   """A data set that is open."""
+
   folder: str
   version: str
   key: str  # of the image in an example
@@ -211,7 +236,7 @@ class _Prepared(NamedTuple):
   parts: list[Any]  # their examples
 
 
-def _records(opened: _Prepared, remarks: list[str]) -> sources.Records:
+def _records(opened: _Prepared, remarks: list[str]) -> base.Records:
   """Joins the splits of a data set to one numbered sequence."""
   lengths = [len(part) for part in opened.parts]
   starts = np.cumsum([0, *lengths])
@@ -221,7 +246,7 @@ def _records(opened: _Prepared, remarks: list[str]) -> sources.Records:
     part = int(np.searchsorted(starts, index, 'right')) - 1
     return part, index - int(starts[part])
 
-  def load(index: int) -> sources.Example:
+  def load(index: int) -> base.Example:
     part, row = locate(index)
     name = f'{describe(index)} in {opened.folder}'
     with decode.reading(f'Image {name}'):
@@ -236,10 +261,15 @@ def _records(opened: _Prepared, remarks: list[str]) -> sources.Records:
     part, row = locate(index)
     return f'{opened.names[part]}[{row}] of {opened.version}'
 
-  return sources.Records(int(starts[-1]), load, describe, f'tensorflow_datasets {opened.version}',
-                         splits=np.repeat([SPLITS.index(name) for name in opened.names], lengths),
-                         threads=folder.THREADS,
-                         notes=lambda: [*remarks, *notes.of_images(seen, describe)])
+  return base.Records(
+    int(starts[-1]),
+    load,
+    describe,
+    f'tensorflow_datasets {opened.version}',
+    splits=np.repeat([SPLITS.index(name) for name in opened.names], lengths),
+    threads=folder.THREADS,
+    notes=lambda: [*remarks, *notes.of_images(seen, describe)],
+  )
 
 
 def _unused(splits: Iterable[str], prepared: str) -> list[str]:
@@ -253,6 +283,6 @@ def _label(example: Any, name: str) -> int | None:
   label = np.asarray(example.get('label', ''))
   if label.ndim or label.dtype.kind not in 'iu':
     return None
-  if not -2**31 <= label < 2**31:
+  if not -(2**31) <= label < 2**31:
     raise ValueError(f'{name} has the label {label}, which does not fit 32 bits.')
   return int(label)

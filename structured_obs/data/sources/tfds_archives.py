@@ -30,6 +30,7 @@ _LARGEST = 1 << 26  # bytes: limit on one unpacked file of MNIST, or one file wi
 
 class Archive(NamedTuple):
   """How a data set is published."""
+
   title: str
   files: tuple[tuple[str, ...], ...]  # alternatives, each one a complete set of file names
   sha256: dict[str, str]  # of every file, as published
@@ -49,25 +50,31 @@ def find(archive: Archive, folder: str) -> tuple[str, ...]:
 
 def absent(archive: Archive, folder: str) -> list[list[str]]:
   """Returns which files of each alternative `folder` does not hold."""
-  return [[file for file in files if not os.path.isfile(os.path.join(folder, file))]
-          for files in archive.files]
+  return [
+    [file for file in files if not os.path.isfile(os.path.join(folder, file))] for files in archive.files
+  ]
 
 
 def differing(archive: Archive, folder: str) -> list[str]:
   """Returns a sentence for each file in use whose SHA-256 is not the published one."""
   paths = {file: os.path.join(folder, file) for file in find(archive, folder)}
   found = {file: downloads.sha256(path) for file, path in paths.items()}
-  return [f'{decode.printable(paths[file])} differs from the published file and may have been repacked: '
-          f'its SHA-256 is {found[file]}; the published one is {archive.sha256[file]}.'
-          for file in paths if found[file] != archive.sha256[file]]
+  return [
+    f'{decode.printable(paths[file])} differs from the published file and may have been repacked: '
+    f'its SHA-256 is {found[file]}; the published one is {archive.sha256[file]}.'
+    for file in paths
+    if found[file] != archive.sha256[file]
+  ]
 
 
 def _official(path: str, name: str) -> contextlib.AbstractContextManager[None]:
   """Returns a context that turns any error into one sentence about a file of an archive."""
   archive = ARCHIVES[name]
   place = archive.url + os.path.basename(path) if archive.url else archive.homepage
-  return decode.reading(f'{path} is not an official {archive.title} archive, or it is damaged. It',
-                        advice=f'Get it again from {place}.')
+  return decode.reading(
+    f'{path} is not an official {archive.title} archive, or it is damaged. It',
+    advice=f'Get it again from {place}.',
+  )
 
 
 def _only(members: Iterable[tuple[str, T]], names: Iterable[str]) -> dict[str, T]:
@@ -85,11 +92,14 @@ def _checked(labels: Any, number: int, name: str) -> list[int]:
   """Returns the labels as integers; raises a ValueError unless each image has one valid label."""
   found, classes = np.asarray(labels), ARCHIVES[name].classes
   if found.shape != (number,) or found.dtype.kind not in 'iu':
-    raise ValueError(f'{number} images need as many whole labels, but its labels are {found.dtype} of '
-                     f'shape {found.shape}')
+    raise ValueError(
+      f'{number} images need as many whole labels, but its labels are {found.dtype} of '
+      f'shape {found.shape}'
+    )
   if number and not 0 <= found.min() <= found.max() < classes:
-    raise ValueError(f'its labels lie in [{found.min()}, {found.max()}], but must lie in '
-                     f'[0, {classes - 1}]')
+    raise ValueError(
+      f'its labels lie in [{found.min()}, {found.max()}], but must lie in [0, {classes - 1}]'
+    )
   return found.tolist()
 
 
@@ -119,8 +129,12 @@ class _ArrayUnpickler(pickle.Unpickler):
 
   def find_class(self, module_name: str, global_name: str) -> Any:
     # Arrays are created empty; the state that follows holds their type, shape and bytes.
-    allowed = {'_reconstruct': lambda *_: np.empty(0, np.uint8), 'ndarray': object, 'dtype': np.dtype,
-               'encode': lambda text, _: text.encode('latin1')}
+    allowed = {
+      '_reconstruct': lambda *_: np.empty(0, np.uint8),
+      'ndarray': object,
+      'dtype': np.dtype,
+      'encode': lambda text, _: text.encode('latin1'),
+    }
     if global_name not in allowed or module_name.split('.')[0] not in ('numpy', '_codecs'):
       raise ValueError(f'it asks for {module_name}.{global_name}, which CIFAR-10 does not need')
     return allowed[global_name]
@@ -132,8 +146,10 @@ def _cifar_batch(name: str, content: bytes) -> tuple[np.ndarray, Any]:
     rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
     return rows[:, 1:], rows[:, 0]
   # genops compares all lengths with the content before the unpickler allocates memory for them.
-  if any('PUT' in code.name and int(index or 0) > len(content)
-         for code, index, _ in pickletools.genops(content)):
+  if any(
+    'PUT' in code.name and int(index or 0) > len(content)
+    for code, index, _ in pickletools.genops(content)
+  ):
     raise ValueError(f'{name} numbers more objects than it holds')
   batch = _ArrayUnpickler(io.BytesIO(content), encoding='bytes').load()
   if not isinstance(batch, dict) or not {b'data', b'labels'} <= batch.keys():
@@ -196,41 +212,55 @@ def _jpeg(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 
 ARCHIVES = {
-    'mnist': Archive(
-        title='MNIST',
-        files=(('train-images-idx3-ubyte.gz', 'train-labels-idx1-ubyte.gz',
-                't10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte.gz'),),
-        sha256={
-            'train-images-idx3-ubyte.gz':
-                '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
-            'train-labels-idx1-ubyte.gz':
-                '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c',
-            't10k-images-idx3-ubyte.gz':
-                '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
-            't10k-labels-idx1-ubyte.gz':
-                'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6'},
-        splits=('train', 'test'), read=_mnist, shape=(28, 28, 1), classes=10,
-        url='https://storage.googleapis.com/cvdf-datasets/mnist/',
-        homepage='http://yann.lecun.com/exdb/mnist/'),
-    'cifar10': Archive(
-        title='CIFAR-10',
-        files=(('cifar-10-binary.tar.gz',), ('cifar-10-python.tar.gz',)),
-        sha256={
-            'cifar-10-binary.tar.gz':
-                'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd',
-            'cifar-10-python.tar.gz':
-                '6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce'},
-        splits=('train', 'test'), read=_cifar10, shape=(32, 32, 3), classes=10,
-        url='https://www.cs.toronto.edu/~kriz/',
-        homepage='https://www.cs.toronto.edu/~kriz/cifar.html'),
-    'celeb_a': Archive(
-        title='CelebA',
-        files=(('img_align_celeba.zip', 'list_eval_partition.txt'),),
-        sha256={
-            'img_align_celeba.zip':
-                '46fb89443c578308acf364d7d379fe1b9efb793042c0af734b6112e4fd3a8c74',
-            'list_eval_partition.txt':
-                'fc955bcb3ef8fbdf7d5640d9a8693a8431b5f2ee291a5c1449a1549e7e073fe7'},
-        splits=('train', 'validation', 'test'), read=_celeb_a, shape=(218, 178, 3), classes=0,
-        url='', homepage='https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html'),
+  'mnist': Archive(
+    title='MNIST',
+    files=(
+      (
+        'train-images-idx3-ubyte.gz',
+        'train-labels-idx1-ubyte.gz',
+        't10k-images-idx3-ubyte.gz',
+        't10k-labels-idx1-ubyte.gz',
+      ),
+    ),
+    sha256={
+      'train-images-idx3-ubyte.gz': '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
+      'train-labels-idx1-ubyte.gz': '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c',
+      't10k-images-idx3-ubyte.gz': '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
+      't10k-labels-idx1-ubyte.gz': 'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6',
+    },
+    splits=('train', 'test'),
+    read=_mnist,
+    shape=(28, 28, 1),
+    classes=10,
+    url='https://storage.googleapis.com/cvdf-datasets/mnist/',
+    homepage='http://yann.lecun.com/exdb/mnist/',
+  ),
+  'cifar10': Archive(
+    title='CIFAR-10',
+    files=(('cifar-10-binary.tar.gz',), ('cifar-10-python.tar.gz',)),
+    sha256={
+      'cifar-10-binary.tar.gz': 'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd',
+      'cifar-10-python.tar.gz': '6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce',
+    },
+    splits=('train', 'test'),
+    read=_cifar10,
+    shape=(32, 32, 3),
+    classes=10,
+    url='https://www.cs.toronto.edu/~kriz/',
+    homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
+  ),
+  'celeb_a': Archive(
+    title='CelebA',
+    files=(('img_align_celeba.zip', 'list_eval_partition.txt'),),
+    sha256={
+      'img_align_celeba.zip': '46fb89443c578308acf364d7d379fe1b9efb793042c0af734b6112e4fd3a8c74',
+      'list_eval_partition.txt': 'fc955bcb3ef8fbdf7d5640d9a8693a8431b5f2ee291a5c1449a1549e7e073fe7',
+    },
+    splits=('train', 'validation', 'test'),
+    read=_celeb_a,
+    shape=(218, 178, 3),
+    classes=0,
+    url='',
+    homepage='https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html',
+  ),
 }

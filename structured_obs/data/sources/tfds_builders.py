@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from structured_obs.data import archives, decode, downloads
+from structured_obs.data import decode, downloads
+from structured_obs.data.sources import tfds_archives
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -23,14 +24,18 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   VERSION = tfds.core.Version('3.0.1')
   MANUAL_DOWNLOAD_INSTRUCTIONS = 'The official archives, under the names they are published with.'
-  archive: ClassVar[archives.Archive]
+  archive: ClassVar[tfds_archives.Archive]
 
   def _info(self) -> tfds.core.DatasetInfo:
     features: dict[str, Any] = {'image': tfds.features.Image(shape=self.archive.shape)}
     if self.archive.classes:
       features['label'] = tfds.features.ClassLabel(num_classes=self.archive.classes)
-    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features),
-                                 homepage=self.archive.homepage, disable_shuffling=True)
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(features),
+      homepage=self.archive.homepage,
+      disable_shuffling=True,
+    )
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
     folder = os.fspath(dl_manager.manual_dir)
@@ -43,9 +48,10 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       labelled = {} if label is None else {'label': label}
       yield index, {'image': io.BytesIO(content)} | labelled
     if index < 0:
-      files = ' and '.join(archives.find(self.archive, folder))
-      raise decode.UnreadableImage(f'{files} in {folder} hold no image for the {split} split; put the '
-                                   'published files there.')
+      files = ' and '.join(tfds_archives.find(self.archive, folder))
+      raise decode.UnreadableImage(
+        f'{files} in {folder} hold no image for the {split} split; put the published files there.'
+      )
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -58,17 +64,20 @@ def _png(image: np.ndarray) -> bytes:
 
 class Mnist(ArchiveBuilder, skip_registration=True):
   """70,000 handwritten digits, 28 x 28 gray."""
-  archive = archives.ARCHIVES['mnist']
+
+  archive = tfds_archives.ARCHIVES['mnist']
 
 
 class Cifar10(ArchiveBuilder, skip_registration=True):
   """60,000 small photographs, 32 x 32 RGB."""
-  archive = archives.ARCHIVES['cifar10']
+
+  archive = tfds_archives.ARCHIVES['cifar10']
 
 
 class CelebA(ArchiveBuilder, skip_registration=True):
   """202,599 aligned faces, 218 x 178 RGB, in the official three-way partition."""
-  archive = archives.ARCHIVES['celeb_a']
+
+  archive = tfds_archives.ARCHIVES['celeb_a']
 
 
 BUILDERS: dict[str, type[ArchiveBuilder]] = {'mnist': Mnist, 'cifar10': Cifar10, 'celeb_a': CelebA}
@@ -100,7 +109,7 @@ def download(name: str, folder: str) -> None:
     ConnectionError: where a download fails.
     ValueError: where a file is not the published one.
   """
-  archive = archives.ARCHIVES[name]
+  archive = tfds_archives.ARCHIVES[name]
   for file in archive.files[0]:
     path, published = os.path.join(folder, file), archive.sha256[file]
     if not os.path.isfile(path) or downloads.sha256(path) != published:

@@ -14,6 +14,7 @@ from structured_obs.data import decode, notes
 
 class Tree(NamedTuple):
   """What lies below a folder."""
+
   names: list[str]  # of all files but hidden ones, relative, with forward slashes
   notes: list[str]  # sentences on what was not read
 
@@ -55,8 +56,13 @@ def walk(path: str) -> Tree:
         heapq.heappush(links, name)
       else:
         folders.append(name)
-  return Tree(names, [*_counted('Folders that may not be opened, and are passed over', closed),
-                      *_counted('Links to folders that are read anyway or hold the link', again)])
+  return Tree(
+    names,
+    [
+      *_counted('Folders that may not be opened, and are passed over', closed),
+      *_counted('Links to folders that are read anyway or hold the link', again),
+    ],
+  )
 
 
 def _holds(real: str, link: str) -> bool:

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 
+from structured_obs import names
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation import features, inception_weights
-from structured_obs.evaluation.features import Extractor
-from structured_obs.train import checkpoint, names
-from structured_obs.train import experiment as experiments
-from structured_obs.train import workdir as workdirs
+from structured_obs.evaluation.features import extractor, inception_weights
+from structured_obs.evaluation.features.extractor import Extractor
+from structured_obs.runs import checkpoint, restore
+from structured_obs.runs import workdir as workdirs
 
 Array = jax.Array
 CLASSIFIER = 'classifier'
@@ -31,7 +31,7 @@ def find(name: str, image: ImageShape) -> Extractor:
   path = names.local_path('--features', path)
   if kind == CLASSIFIER:
     return of_classifier(path, image)
-  return features.random_conv(image) if kind == FORMS[0] else inception_weights.extractor(path)
+  return extractor.random_conv(image) if kind == FORMS[0] else inception_weights.extractor(path)
 
 
 def check_form(name: str) -> None:
@@ -61,13 +61,13 @@ def of_classifier(workdir: str, image: ImageShape) -> Extractor:
       f'--features=classifier:{workdir} is of images of {_told(seen)}, but those to be evaluated are of '
       f'{_told(image)}; train a classifier on images like these.'
     )
-  best = checkpoint.steps_in(Path(workdir) / experiments.BEST)  # there is none without validation
-  restored = experiments.restore(workdir, 'best' if best else 'latest')
+  best = checkpoint.steps_in(Path(workdir) / checkpoint.BEST)  # there is none without validation
+  restored = restore.restore(workdir, 'best' if best else 'latest')
   variables = jax.device_get(restored.variables)
   apply, maps = (
     functools.partial(_apply, restored.experiment.model, method) for method in ('embed', 'maps')
   )
-  return Extractor(CLASSIFIER, features.fingerprint(jax.tree.leaves(variables)), apply, maps, variables)
+  return Extractor(CLASSIFIER, extractor.fingerprint(jax.tree.leaves(variables)), apply, maps, variables)
 
 
 def _apply(model: Any, method: str, variables: Any, images: Array) -> Any:

@@ -150,9 +150,7 @@ def perceptual_distance(extractor: Extractor, weights: Any, first: Array, second
   return jax.vmap(perceptual.distance)(layers, others) / len(layers)
 
 
-def extract(
-  extractor: Extractor, images: np.ndarray, where: passes.Where = passes.HERE
-) -> np.ndarray:
+def extract(extractor: Extractor, images: np.ndarray, where: passes.Where = passes.HERE) -> np.ndarray:
   """Features [N, F] float64 of images [N, H, W, C] in [-1, 1], in batches over devices.
 
   Raises:

@@ -13,8 +13,8 @@ import zipfile
 import jax
 import numpy as np
 
-from structured_obs.evaluation import features
-from structured_obs.models import inception
+from structured_obs.evaluation.features import extractor as extractors
+from structured_obs.models.networks import inception
 
 Array = jax.Array
 
@@ -28,7 +28,7 @@ CONVERT = (
 )
 
 
-def extractor(path: str = '') -> features.Extractor:
+def extractor(path: str = '') -> extractors.Extractor:
   """Inception-v3 of 2015 with the weights in an npz; '' means ~/.cache/structured_obs/inception_fid.npz.
 
   Images have 1 or 3 channels and any size; they are seen at 299 x 299 pixels. The maps are those after
@@ -45,8 +45,8 @@ def extractor(path: str = '') -> features.Extractor:
     weights = inception.variables_of(state)
   except ValueError as error:
     raise ValueError(f'{path}: {error}') from error
-  mark = features.fingerprint(state.values())
-  return features.Extractor('inception', mark, _features, maps=_maps, weights=weights)
+  mark = extractors.fingerprint(state.values())
+  return extractors.Extractor('inception', mark, _features, maps=_maps, weights=weights)
 
 
 def _read(path: str) -> dict[str, np.ndarray]:

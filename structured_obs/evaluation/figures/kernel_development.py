@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.evaluation import finite, results, views
-from structured_obs.evaluation.results import Trained
+from structured_obs.evaluation import finite, tables
+from structured_obs.evaluation.figures import views
+from structured_obs.runs.trained import Trained
 
 
 class Moment(NamedTuple):
@@ -72,7 +73,7 @@ def table(moments: Sequence[Moment]) -> str:
     cells = (f'{widths.mean():.3f}', f'{widths.std():.3f}', f'{middle.mean():.3f}', f'{spread:.3f}')
     rows.append([str(moment.step), *cells])
   bad = finite.sentences({f'step {moment.step}: kernels': moment.kernels for moment in moments})
-  return results.paragraphs(results.markdown_table(rows), bad)
+  return tables.paragraphs(tables.markdown_table(rows), bad)
 
 
 def draw(path: Path, moments: Sequence[Moment], images: np.ndarray) -> Path:

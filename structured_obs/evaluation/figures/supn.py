@@ -21,8 +21,8 @@ import numpy as np
 from structured_obs import plotting
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import Family
-from structured_obs.evaluation import views
-from structured_obs.evaluation.results import Trained
+from structured_obs.evaluation.figures import views
+from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 

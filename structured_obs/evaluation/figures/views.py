@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.data import images as pixels
+from structured_obs.data import pixels
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import Family
-from structured_obs.models import stages
+from structured_obs.models import intermediate_images
 
 Array = jax.Array
 PICTURES = {  # file and heading, by what was viewed
@@ -51,9 +51,7 @@ class Views(NamedTuple):
   stages: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
-def of_prior(
-  model: Any, variables: dict[str, Any], num: int, key: Array, request: Request
-) -> Views:
+def of_prior(model: Any, variables: dict[str, Any], num: int, key: Array, request: Request) -> Views:
   """Views of p(x|z) for `num` latents drawn from the prior.
 
   Raises:
@@ -202,7 +200,7 @@ def _of_method(
   model: Any, method: str, arguments: tuple[Any, ...], keys: Array, request: Request
 ) -> Views:
   """Views of the distributions that a method returns, and of what it shows."""
-  params, shown = jax.jit(stages.watched(model, method))(*arguments)
+  params, shown = jax.jit(intermediate_images.watched(model, method))(*arguments)
   return draw(model.family, params, keys, request)._replace(stages=jax.device_get(shown))
 
 
@@ -224,9 +222,7 @@ def _draw(family: Family, request: Request, params: Any, keys: Array) -> tuple[A
   if not request.components:
     return mean, samples, deviation, correlation, None, None
   # One image after the other: some families need a dense [D, D] matrix for each.
-  found = jax.lax.map(
-    lambda p: gaussian.principal_components(family, p, request.components), params
-  )
+  found = jax.lax.map(lambda p: gaussian.principal_components(family, p, request.components), params)
   components = jnp.swapaxes(found.vectors, 0, 1)
   return mean, samples, deviation, correlation, found.values.T, components
 
@@ -256,11 +252,11 @@ def _check(model: Any, num: int, request: Request) -> None:
   number = 0 if known is None else len(known.counts)
   if request.labels and not all(0 <= label < number for label in request.labels):
     raise ValueError(
-      f'labels must be classes of the model, from 0 to {number - 1}; got {request.labels}.' if number
+      f'labels must be classes of the model, from 0 to {number - 1}; got {request.labels}.'
+      if number
       else f'labels are of a label-conditional model, which this one is not; got {request.labels}.'
     )
   if not 0 <= request.components <= model.image.size:
     raise ValueError(
-      f'components must be from 0 to the number of pixels, {model.image.size}; '
-      f'got {request.components}.'
+      f'components must be from 0 to the number of pixels, {model.image.size}; got {request.components}.'
     )

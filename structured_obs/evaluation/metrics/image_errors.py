@@ -6,14 +6,12 @@ Letters: N images; H W C image height, width, channels.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.evaluation import finite, likelihood, results
 from structured_obs.objectives import reconstruction
 
 RANGE = 2.0  # of pixels in [-1, 1]
@@ -125,47 +123,4 @@ def _floats(images: Images) -> Any:
 
 def _check_shapes(found: Images, true: Images) -> None:
   if found.shape != true.shape:
-    raise ValueError(
-      f'The images and the true ones differ in shape: {found.shape} and {true.shape}.'
-    )
-
-
-def comparison(
-  methods: Mapping[str, np.ndarray], true: np.ndarray, against: str
-) -> tuple[str, dict[str, Any]]:
-  """Compares restored images with the true ones: a Markdown table, and the same for JSON.
-
-  Args:
-    methods: by the method's name, its images [N, H, W, C], pixels in [-1, 1].
-    true: [N, H, W, C].
-    against: the method that the others are compared with, image by image.
-
-  Returns:
-    The table, with mean and standard error, sentences about images that are exact or not finite, and
-    nested dictionaries of summaries.
-  """
-  errors = {name: mean_squared_error(images, true) for name, images in methods.items()}
-  ratios = {name: peak_signal_to_noise(images, true) for name, images in methods.items()}
-  lines = [[f'mean over {len(true)} images', 'PSNR, dB', '1000 MSE', f'1000 MSE - {against}']]
-  tree: dict[str, Any] = {}
-  for name in methods:
-    decibels, squared = (likelihood.summarize(values[name]) for values in (ratios, errors))
-    difference = likelihood.paired_difference(errors[name], errors[against])
-    cells = [results.cell(decibels, 2), results.cell(squared, 3, 1000)]
-    lines.append([name, *cells, '' if name == against else results.cell(difference, 3, 1000)])
-    tree[name] = {
-      'psnr_db': decibels._asdict(),
-      'mse': squared._asdict(),
-      f'mse_minus_{against}': difference._asdict(),
-    }
-  table = results.markdown_table(lines)
-  return results.paragraphs(table, exact(ratios), finite.sentences(errors)), tree
-
-
-def write(directory: Path, table: str, tree: Mapping[str, Any], about: str) -> Path:
-  """Writes report.md and scores.json; returns the path of the report."""
-  directory.mkdir(parents=True, exist_ok=True)
-  (directory / 'scores.json').write_text(results.strict_json(tree))
-  path = directory / 'report.md'
-  path.write_text(f'# Denoising\n\n{about}\n\n{table}\n')
-  return path
+    raise ValueError(f'The images and the true ones differ in shape: {found.shape} and {true.shape}.')

@@ -25,12 +25,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.data import images as pixels
+from structured_obs.data import pixels
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import Family
-from structured_obs.evaluation import calibration, results
+from structured_obs.evaluation.metrics import calibration
 from structured_obs.evaluation.results import Result
 from structured_obs.objectives import bounds
+from structured_obs.runs import trained as opened
 
 Array = jax.Array
 
@@ -54,7 +55,7 @@ class Checks(NamedTuple):
   @property
   def discrete(self) -> bool:
     """Whether the model is discrete: probabilities of gray levels rather than densities."""
-    return results.is_discrete(self.result.trained)
+    return opened.is_discrete(self.result.trained)
 
   @property
   def pit(self) -> np.ndarray | None:
@@ -83,7 +84,7 @@ def of_scores(result: Result, scores: Mapping[str, Any]) -> Checks:
     height, width, channels = trained.model.image
     hidden, log_p = height * (width - width // 2) * channels, kept.pop(HIDDEN)
     if settings.levels:
-      unit = 1.0 if results.is_discrete(trained) else pixels.bin_width(settings.levels)
+      unit = 1.0 if opened.is_discrete(trained) else pixels.bin_width(settings.levels)
       kept[HIDDEN] = np.asarray(bounds.bits_per_dim(log_p, hidden, unit))
     else:
       kept[HIDDEN_NATS] = -log_p / hidden

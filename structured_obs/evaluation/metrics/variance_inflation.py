@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from structured_obs.data import images as pixels
+from structured_obs.data import pixels
 from structured_obs.distributions import gaussian
 
 CHECKED = 8  # images, of which each takes a computation of exact variances

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from structured_obs.evaluation import finite, likelihood, results
+from structured_obs.evaluation import finite, likelihood, results, tables
 from structured_obs.evaluation.results import Result
+from structured_obs.evaluation.sections.base import Evaluated, Section
 
 OF_LEVELS = 'RE_x'  # the part that the width of a level belongs to
 SUM = 'sum'
@@ -47,13 +48,15 @@ def text(found: Sequence[Result]) -> str:
     header += [f'{result.trained.name}, {unit}' for unit, _, _ in _columns(result)]
     names |= dict.fromkeys(result.scores.parts)
   rows = [[name, *_row(found, name)] for name in (*names, SUM)]
-  bad = finite.sentences({
-    f'{result.trained.name}: {name}': part
-    for result in found
-    for name, part in result.scores.parts.items()
-  })
-  table = results.markdown_table([header, *rows])
-  return results.paragraphs('## Parts of the bound', table, bad, EXPLANATION)
+  bad = finite.sentences(
+    {
+      f'{result.trained.name}: {name}': part
+      for result in found
+      for name, part in result.scores.parts.items()
+    }
+  )
+  table = tables.markdown_table([header, *rows])
+  return tables.paragraphs('## Parts of the bound', table, bad, EXPLANATION)
 
 
 def as_json(found: Sequence[Result]) -> dict[str, Any]:
@@ -91,5 +94,14 @@ def _row(found: Sequence[Result], name: str) -> list[str]:
   for result in found:
     for _, parts, decimals in _columns(result):
       values = np.sum([*parts.values()], axis=0) if name == SUM else parts.get(name)
-      cells.append('' if values is None else results.cell(likelihood.summarize(values), decimals))
+      cells.append('' if values is None else tables.cell(likelihood.summarize(values), decimals))
   return cells
+
+
+def section(evaluated: Evaluated) -> Section | None:
+  """Returns this section of an evaluation; None where models or data have no part in it."""
+  found = [result for result in evaluated.found if applies(result)]
+  if not found:
+    return None
+  tree, arrays = as_json(found), per_image(found)
+  return Section('bound_parts', text(found), tree, arrays)

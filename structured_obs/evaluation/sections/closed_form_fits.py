@@ -21,11 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import distributions, plotting
-from structured_obs.data import images as pixels
+from structured_obs.data import pixels
 from structured_obs.distributions import low_rank, probabilistic_pca
-from structured_obs.evaluation import finite, likelihood, results
-from structured_obs.evaluation.results import Result, Trained
+from structured_obs.evaluation import finite, likelihood, results, tables
+from structured_obs.evaluation.results import Result
+from structured_obs.evaluation.sections.base import Evaluated, Figures, Section
 from structured_obs.models.distribution import Distribution
+from structured_obs.runs.trained import Trained
 
 TRAINING = 1000  # training images that are scored at most
 SIDE = 10  # images along each side of a grid
@@ -111,7 +113,7 @@ def text(fits: Sequence[Fit]) -> str:
   parts.append(EXPLANATION)
   if any(_augmented(fit.found.trained) for fit in fits):
     parts.append('The closed form has not seen the random flips, turns or shifts of the training.')
-  return results.paragraphs(*parts)
+  return tables.paragraphs(*parts)
 
 
 EXPLANATION = (
@@ -129,9 +131,7 @@ def as_json(fits: Sequence[Fit]) -> dict[str, Any]:
 
 def per_image(fits: Sequence[Fit]) -> dict[str, np.ndarray]:
   """Log densities [N] under each optimum, for np.savez."""
-  return {
-    f'closed_form/{fit.found.trained.name}/log_prob': fit.best.scores.log_prob for fit in fits
-  }
+  return {f'closed_form/{fit.found.trained.name}/log_prob': fit.best.scores.log_prob for fit in fits}
 
 
 def draw(path: Path, fit: Fit, seed: int = 0) -> Path:
@@ -215,12 +215,14 @@ def _pairs(fit: Fit) -> list[tuple[str, Result, Result]]:
 
 
 def _not_finite(fit: Fit) -> str:
-  return results.paragraphs(*(
-    finite.sentences(
-      {one.trained.name: one.scores.log_prob for one in (found, best)}, f'{name} images'
+  return tables.paragraphs(
+    *(
+      finite.sentences(
+        {one.trained.name: one.scores.log_prob for one in (found, best)}, f'{name} images'
+      )
+      for name, found, best in _pairs(fit)
     )
-    for name, found, best in _pairs(fit)
-  ))
+  )
 
 
 def _table(fit: Fit) -> str:
@@ -241,8 +243,27 @@ def _table(fit: Fit) -> str:
   ]
   share = f'PCA of rank {fit.rank}, {100 * numbers["variance_of_components"]:.1f} % of the variance'
   rows += [['their difference', *changes, ''], [share, 'no density', 'no density', '0']]
-  return results.markdown_table([header, *rows])
+  return tables.markdown_table([header, *rows])
 
 
 def _cell(summary: Mapping[str, Any]) -> str:
-  return results.cell(likelihood.Summary(**summary), 3)
+  return tables.cell(likelihood.Summary(**summary), 3)
+
+
+def section(evaluated: Evaluated) -> Section | None:
+  """Returns this section of an evaluation; None where models or data have no part in it."""
+  fits = of_results(evaluated.found, evaluated.images, evaluated.splits['train'], evaluated.seed)
+  if not fits:
+    return None
+
+  def figures(directory: Path) -> Figures:
+    title = 'Samples without a network, and of PCA'
+    return {title: draw(directory / 'without_network.png', fits[0])}
+
+  return Section(
+    'closed_form',
+    text(fits),
+    as_json(fits),
+    per_image(fits),
+    figures,
+  )

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.evaluation import finite, likelihood, passes, results
-from structured_obs.evaluation.results import Trained
-from structured_obs.models import stages
+from structured_obs.evaluation import finite, likelihood, passes, tables
+from structured_obs.evaluation.sections.base import Evaluated, Section
+from structured_obs.models import intermediate_images
+from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 
@@ -67,7 +68,7 @@ def _measure(job: passes.Pass, variables: Any, keys: Array, x: Array) -> dict[st
   keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
   given = {'reconstruct': (None, x), 'super_resolve': (keys[:, 0], y), 'generate': (keys[:, 1],)}
   for kind, (method, arguments) in zip(KINDS, given.items(), strict=True):
-    params, shown = stages.watched(model, method)(variables, *arguments)
+    params, shown = intermediate_images.watched(model, method)(variables, *arguments)
     drawn = jax.vmap(model.family.mean)(params), jax.vmap(model.family.sample)(keys[:, 2], params)
     for what, image in zip(OF, drawn, strict=True):
       found[f'{kind}, {what}'] = distance(model, image, shown['y'])
@@ -81,14 +82,14 @@ def text(found: Mapping[str, Mapping[str, np.ndarray]]) -> str:
   for kind in KINDS:
     for what in OF:
       label = f'{kind}, {what}'
-      cells = [results.cell(likelihood.summarize(scores[label]), 3) for scores in found.values()]
+      cells = [tables.cell(likelihood.summarize(scores[label]), 3) for scores in found.values()]
       rows.append([label, *cells])
-  return results.paragraphs(
+  return tables.paragraphs(
     '## Consistency of large and small images',
-    results.markdown_table(rows),
-    finite.sentences({
-      f'{name}: {label}': values for name, scores in found.items() for label, values in scores.items()
-    }),
+    tables.markdown_table(rows),
+    finite.sentences(
+      {f'{name}: {label}': values for name, scores in found.items() for label, values in scores.items()}
+    ),
     'How far the large image made small again, d(x), is from the small one that it was drawn for, y: '
     'the absolute difference, averaged over the pixels, for the mean of p(x|y, z) and for a sample. 0 '
     'is best.',
@@ -110,3 +111,13 @@ def per_image(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.nda
     for name, scores in found.items()
     for label, values in scores.items()
   }
+
+
+def section(evaluated: Evaluated) -> Section | None:
+  """Returns this section of an evaluation; None where models or data have no part in it."""
+  models = [result.trained for result in evaluated.found]
+  found = of_models(models, evaluated.images, evaluated.seed, evaluated.where)
+  if not found:
+    return None
+  arrays = per_image(found)
+  return Section('consistency', text(found), as_json(found), arrays)

@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.evaluation import features, finite, image_quality, likelihood, results
+from structured_obs.evaluation import finite, likelihood, tables
+from structured_obs.evaluation.features import extractor as extractors
 from structured_obs.evaluation.image_measures import KINDS, ORIGINAL
-from structured_obs.evaluation.reconstruction_quality import Quality, score_name
+from structured_obs.evaluation.metrics import image_errors
+from structured_obs.evaluation.sections.base import Evaluated, Figures, Section, extractor_of
+from structured_obs.evaluation.sections.reconstruction_quality import Quality, of_measured, score_name
 
 
 class _Line(NamedTuple):
@@ -58,7 +61,7 @@ learnt from people's judgements: it is uncalibrated, and comparable in these fea
 better."""
 
 
-def text(found: Mapping[str, Quality], extractor: features.Extractor) -> str:
+def text(found: Mapping[str, Quality], extractor: extractors.Extractor) -> str:
   """A Markdown section: the table, with paired differences from the first model, and what it is.
 
   Args:
@@ -79,9 +82,9 @@ def text(found: Mapping[str, Quality], extractor: features.Extractor) -> str:
     "SSIM is missing: it needs dm-pix, pip install 'structured_obs[metrics]'."
   )  # fmt: skip
   in_features = OF_FEATURES.format(extractor) if 'perceptual_distance' in found[first].scores else ''
-  table = results.markdown_table(rows)
-  notes = image_quality.exact(_scores('psnr_db', found)), _not_finite(found)
-  return results.paragraphs('## Image quality', table, *notes, missing, EXPLANATION, in_features)
+  table = tables.markdown_table(rows)
+  notes = image_errors.exact(_scores('psnr_db', found)), _not_finite(found)
+  return tables.paragraphs('## Image quality', table, *notes, missing, EXPLANATION, in_features)
 
 
 def _scores(score: str, found: Mapping[str, Quality]) -> dict[str, np.ndarray]:
@@ -92,15 +95,17 @@ def _scores(score: str, found: Mapping[str, Quality]) -> dict[str, np.ndarray]:
 def _not_finite(found: Mapping[str, Quality]) -> str:
   # The size of a spectrum's difference is one number of all images: its sign says which are bad.
   absolute = {score_name('absolute', kind) for kind in KINDS}
-  return finite.sentences({
-    f'{name}: {line.label}': values
-    for line in LINES
-    if line.score not in absolute
-    for name, values in _scores(line.score, found).items()
-  })
+  return finite.sentences(
+    {
+      f'{name}: {line.label}': values
+      for line in LINES
+      if line.score not in absolute
+      for name, values in _scores(line.score, found).items()
+    }
+  )
 
 
-def as_json(found: Mapping[str, Quality], extractor: features.Extractor) -> dict[str, Any]:
+def as_json(found: Mapping[str, Quality], extractor: extractors.Extractor) -> dict[str, Any]:
   """Everything in the table: summaries by model, and differences from the first."""
   _, first, *others = found
 
@@ -109,7 +114,7 @@ def as_json(found: Mapping[str, Quality], extractor: features.Extractor) -> dict
     return {score: summary._asdict() for score, summary in summaries if summary is not None}
 
   return {
-    'range': image_quality.RANGE,
+    'range': image_errors.RANGE,
     'features': extractor.name,
     'fingerprint': extractor.fingerprint,
     'models': {name: tell(name) for name in found},
@@ -177,4 +182,24 @@ def _cell(line: _Line, name: str, found: Mapping[str, Quality], less: str = '') 
   summary = _summary(line.score, name, found, less)
   if summary is None:
     return ''
-  return results.cell(summary, line.decimals, line.factor)
+  return tables.cell(summary, line.decimals, line.factor)
+
+
+def section(evaluated: Evaluated) -> Section | None:
+  """Returns this section of an evaluation; None where models or data have no part in it."""
+  found = of_measured(evaluated.measured)
+  if not found:
+    return None
+
+  def figures(directory: Path) -> Figures:
+    grid = draw_grid(directory / 'grid.png', found)
+    spectra = draw_spectra(directory / 'spectra.png', found)
+    return {'Reconstructions, and means of new images': grid, 'Log spectra': spectra}
+
+  return Section(
+    'image_quality',
+    text(found, extractor_of(evaluated)),
+    as_json(found, extractor_of(evaluated)),
+    per_image(found),
+    figures,
+  )

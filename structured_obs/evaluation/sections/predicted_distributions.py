@@ -10,8 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.evaluation import calibration, finite, likelihood, results
-from structured_obs.evaluation.predictive_checks import HIDDEN, HIDDEN_NATS, SAMPLES, VARIOGRAM, Checks
+from structured_obs.evaluation import finite, likelihood, residuals, tables
+from structured_obs.evaluation.metrics import calibration
+from structured_obs.evaluation.metrics.predictive_checks import (
+  HIDDEN,
+  HIDDEN_NATS,
+  SAMPLES,
+  VARIOGRAM,
+  Checks,
+)
+from structured_obs.evaluation.sections.base import Evaluated, Section
 
 
 class _Score(NamedTuple):
@@ -48,7 +56,7 @@ def text(found: Mapping[str, Checks]) -> str:
     told = [distance(one) for one in found.values()]
     if any(one is not None for one in told):
       rows.append([label, *('' if one is None else f'{one:.3f}' for one in told), *('' for _ in others)])
-  parts = ['## Predicted distributions', results.markdown_table(rows), _not_finite(found), EXPLANATION]
+  parts = ['## Predicted distributions', tables.markdown_table(rows), _not_finite(found), EXPLANATION]
   if any(one.pit is not None for one in found.values()):
     parts.append(_of_gaussians(total))
   unknown = [name for name, one in found.items() if not {HIDDEN, HIDDEN_NATS} & {*one.scores}]
@@ -57,7 +65,7 @@ def text(found: Mapping[str, Checks]) -> str:
       f'{", ".join(unknown)}: no exact conditional is known at this image size, so that the hidden half '
       'is left out.'
     )
-  return results.paragraphs(*parts)
+  return tables.paragraphs(*parts)
 
 
 def _not_finite(found: Mapping[str, Checks]) -> str:
@@ -75,7 +83,7 @@ def _not_finite(found: Mapping[str, Checks]) -> str:
 
 
 def _cell(score: _Score, values: np.ndarray | None) -> str:
-  return '' if values is None else results.cell(likelihood.summarize(values), 3, score.factor)
+  return '' if values is None else tables.cell(likelihood.summarize(values), 3, score.factor)
 
 
 def _difference(other: Checks, first: Checks, name: str) -> str:
@@ -84,7 +92,7 @@ def _difference(other: Checks, first: Checks, name: str) -> str:
   if unlike or not (name in other.scores and name in first.scores):
     return ''
   difference = likelihood.paired_difference(other.scores[name], first.scores[name])
-  return results.cell(difference, 3, score.factor)
+  return tables.cell(difference, 3, score.factor)
 
 
 EXPLANATION = (
@@ -130,9 +138,7 @@ def _gaussian_json(one: Checks) -> dict[str, Any]:
 def per_image(found: Mapping[str, Checks]) -> dict[str, np.ndarray]:
   """Arrays for np.savez: the scores by 'NAME/SCORE'."""
   return {
-    f'{name}/{score}': values
-    for name, one in found.items()
-    for score, values in one.scores.items()
+    f'{name}/{score}': values for name, one in found.items() for score, values in one.scores.items()
   }
 
 
@@ -150,3 +156,15 @@ def draw(directory: Path, found: Mapping[str, Checks]) -> dict[str, Path]:
     'Calibration': plotting.quantile_quantile(directory / 'calibration.png', curves),
     'Marginals': plotting.uniformity(directory / 'marginals.png', histograms),
   }
+
+
+def section(evaluated: Evaluated) -> Section | None:
+  """Returns this section of an evaluation; None where models or data have no part in it."""
+  found = residuals.checks(evaluated.found, evaluated.images, evaluated.seed, evaluated.where)
+  return Section(
+    'predicted_distributions',
+    text(found),
+    as_json(found),
+    per_image(found),
+    lambda directory: draw(directory, found),
+  )

@@ -1,59 +1,11 @@
-"""The temperature that recalibrates a model, found on one split and judged on another.
-
-A constraint on the entropy, an early stop or a small validation set leave covariances too small for the
-errors on new images. Scaling every covariance by T^2 is the cheapest cure; with q the squared
-Mahalanobis distance of an image and D its size,
-
-  log p_T = log p + q (1 - 1 / T^2) / 2 - D log T,
-
-whose mean over images is largest at T^2 = mean(q) / D.
-
-Letters: N images; M validation images; D = H W C.
-"""
+"""The section on recalibration: a temperature found on validation images and judged on the others."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from structured_obs.evaluation import calibration, finite, likelihood, results
-
-
-class Recalibration(NamedTuple):
-  """One model before and after its covariances are scaled by temperature^2."""
-
-  temperature: float  # of the images it was found on
-  before: calibration.Calibration
-  after: calibration.Calibration
-  negative_log_prob: np.ndarray  # [N]  -log p(x given mean of z), nats
-  tempered: np.ndarray  # [N]  the same at that temperature
-  found_on: np.ndarray  # [M]  q / D of the images that the temperature was found on
-
-
-def recalibrate(
-  found_on: np.ndarray, judged_on: likelihood.Scores, num_dims: int
-) -> Recalibration:
-  """Recalibration of a Gaussian model from its distances on one split and its scores on another.
-
-  Args:
-    found_on: [M] q / D of the images that give the temperature.
-    judged_on: scores of others.
-    num_dims: D.
-  """
-  temperature = calibration.calibration(found_on, num_dims).temperature
-  distance, factor = judged_on.mahalanobis, np.square(np.float64(temperature))
-  # Of residuals that are all 0 the temperature is 0, and nothing is finite at it.
-  with np.errstate(divide='ignore', invalid='ignore'):
-    tempered = distance / factor
-    gain = 0.5 * num_dims * (distance - tempered - np.log(factor))
-  return Recalibration(
-    temperature,
-    calibration.calibration(distance, num_dims),
-    calibration.calibration(tempered, num_dims),
-    -judged_on.log_prob,
-    -judged_on.log_prob - gain,
-    found_on,
-  )
+from structured_obs.evaluation import finite, likelihood, residuals, tables
+from structured_obs.evaluation.metrics.temperature import Recalibration
+from structured_obs.evaluation.sections.base import Evaluated, Section
 
 
 def text(found: Mapping[str, Recalibration]) -> str:
@@ -65,18 +17,20 @@ def text(found: Mapping[str, Recalibration]) -> str:
   rows = [header]
   for name, one in found.items():
     gained = likelihood.paired_difference(one.tempered, one.negative_log_prob)
-    rows.append([
-      name,
-      f'{one.temperature:.3f}',
-      *(f'{value:.3f}' for value in (one.before.mean, one.after.mean)),
-      *(f'{value:.3f}' for value in (one.before.spread, one.after.spread)),
-      *(f'{likelihood.summarize(x).mean:.2f}' for x in (one.negative_log_prob, one.tempered)),
-      results.cell(gained, 2),
-    ])
+    rows.append(
+      [
+        name,
+        f'{one.temperature:.3f}',
+        *(f'{value:.3f}' for value in (one.before.mean, one.after.mean)),
+        *(f'{value:.3f}' for value in (one.before.spread, one.after.spread)),
+        *(f'{likelihood.summarize(x).mean:.2f}' for x in (one.negative_log_prob, one.tempered)),
+        tables.cell(gained, 2),
+      ]
+    )
   distances = {f'{name}: q / D': one.found_on for name, one in found.items()}
-  return results.paragraphs(
+  return tables.paragraphs(
     '## Recalibration',
-    results.markdown_table(rows),
+    tables.markdown_table(rows),
     finite.sentences(distances, 'validation images'),
     finite.sentences({f'{name}: -log p recalibrated': one.tempered for name, one in found.items()}),
     'Standard deviations are multiplied by the temperature that is most likely on the validation '
@@ -96,3 +50,11 @@ def as_json(found: Mapping[str, Recalibration]) -> dict[str, Any]:
     }
     for name, one in found.items()
   }
+
+
+def section(evaluated: Evaluated) -> Section | None:
+  """Returns this section of an evaluation; None where models or data have no part in it."""
+  found = residuals.recalibrations(evaluated.found, evaluated.splits['validation'], evaluated.where)
+  if not found:
+    return None
+  return Section('recalibration', text(found), as_json(found))

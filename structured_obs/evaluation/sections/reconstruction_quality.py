@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from structured_obs.evaluation import image_measures, spectrum
 from structured_obs.evaluation.image_measures import KINDS, ORIGINAL, Measured
+from structured_obs.evaluation.metrics import spectrum
+from structured_obs.evaluation.sections import image_measures
 
 SHOWN = 8  # images of a kind in the picture
 

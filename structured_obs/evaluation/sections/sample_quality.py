@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from structured_obs.evaluation import feature_distances, features, finite, results
+from structured_obs.evaluation import finite, tables
+from structured_obs.evaluation.features import extractor as extractors
 from structured_obs.evaluation.image_measures import ORIGINAL, Measured
+from structured_obs.evaluation.metrics import feature_distances
+from structured_obs.evaluation.sections.base import Evaluated, Section, extractor_of
 
 
 class Distance(NamedTuple):
@@ -28,12 +31,12 @@ class Distance(NamedTuple):
 class Found(NamedTuple):
   """What one extractor found."""
 
-  extractor: features.Extractor
+  extractor: extractors.Extractor
   distances: Mapping[tuple[str, str], Distance]  # by model and kind of images; other originals first
   not_finite: str = ''  # sentences about the images whose features are not finite
 
 
-def of_measured(measured: Mapping[str, Measured], extractor: features.Extractor) -> Found | None:
+def of_measured(measured: Mapping[str, Measured], extractor: extractors.Extractor) -> Found | None:
   """Distances of every model's images; None where there are too few images, or models without any.
 
   Args:
@@ -99,8 +102,8 @@ def text(found: Found) -> str:
     else ''
   )
   said = f'Of {counts[0]} images of each kind, beside as many originals.'
-  table = results.markdown_table(rows)
-  return results.paragraphs(heading, table, found.not_finite, few, f'{said} {EXPLANATION}')
+  table = tables.markdown_table(rows)
+  return tables.paragraphs(heading, table, found.not_finite, few, f'{said} {EXPLANATION}')
 
 
 def as_json(found: Found) -> dict[str, Any]:
@@ -120,3 +123,11 @@ def as_json(found: Found) -> dict[str, Any]:
       for pair, one in found.distances.items()
     },
   }
+
+
+def section(evaluated: Evaluated) -> Section | None:
+  """Returns this section of an evaluation; None where models or data have no part in it."""
+  found = of_measured(evaluated.measured, extractor_of(evaluated))
+  if found is None:
+    return None
+  return Section('sample_quality', text(found), as_json(found))

@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from structured_obs.data import images as pixels
-from structured_obs.data import synthetic
+from structured_obs.data import pixels
+from structured_obs.data.sources import synthetic
 from structured_obs.distributions import base, sparse_precision
-from structured_obs.evaluation import finite, likelihood, results
-from structured_obs.evaluation.results import Trained
+from structured_obs.evaluation import finite, likelihood, tables
+from structured_obs.runs.trained import Trained
 
 BATCH = 50  # images at a time
 TRUTH = 'truth'
@@ -151,9 +151,7 @@ def filter_sizes(models: Sequence[Trained]) -> list[int]:
   return sorted(found)
 
 
-def _precisions(
-  models: Sequence[Trained], truth: Truth, images: np.ndarray
-) -> dict[str, np.ndarray]:
+def _precisions(models: Sequence[Trained], truth: Truth, images: np.ndarray) -> dict[str, np.ndarray]:
   """Precisions [B, D, D] of the references and the models."""
   variances = np.diagonal(truth.covariance, axis1=1, axis2=2)
   found = {TRUTH: truth.precision, VARIANCES: np.eye(variances.shape[1]) / variances[:, None]}
@@ -210,17 +208,19 @@ def table(found: Mapping[str, Errors]) -> str:
       f'{np.median(row.frobenius):.2f}',
     ]
     lines.append([name, *cells])
-  return results.markdown_table(lines)
+  return tables.markdown_table(lines)
 
 
 def text(found: Mapping[str, Errors]) -> str:
   """Markdown: the table and what its numbers are."""
-  bad = finite.sentences({
-    f'{name}: {quantity}': values
-    for name, row in found.items()
-    for quantity, values in row._asdict().items()
-  })
-  return results.paragraphs('## Beside the truth', table(found), bad, EXPLANATION)
+  bad = finite.sentences(
+    {
+      f'{name}: {quantity}': values
+      for name, row in found.items()
+      for quantity, values in row._asdict().items()
+    }
+  )
+  return tables.paragraphs('## Beside the truth', table(found), bad, EXPLANATION)
 
 
 def per_image(found: Mapping[str, Errors]) -> dict[str, np.ndarray]:
@@ -241,7 +241,7 @@ EXPLANATION = (
 
 
 def _mean(values: np.ndarray) -> str:
-  return results.cell(likelihood.summarize(values), 2)
+  return tables.cell(likelihood.summarize(values), 2)
 
 
 def as_json(found: Mapping[str, Errors]) -> dict[str, Any]:

@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.data import synthetic
-from structured_obs.evaluation import covariance_error, finite
-from structured_obs.evaluation.results import Trained
+from structured_obs.data.sources import synthetic
+from structured_obs.evaluation import finite
+from structured_obs.evaluation.sections import true_covariance
+from structured_obs.evaluation.sections.base import Evaluated, Section
+from structured_obs.runs.trained import Trained
 
 SHOWN = 6  # images
 SAMPLES = 2  # of each distribution
@@ -37,7 +39,7 @@ def write(
   """
   directory, shown = Path(directory), images[:SHOWN]
   examples = synthetic.split_examples(models[0].config.data, split)
-  truth = covariance_error.truth_of(list(itertools.islice(examples, len(shown))))
+  truth = true_covariance.truth_of(list(itertools.islice(examples, len(shown))))
   covariances = {'truth': truth.covariance} | {
     trained.name: _covariance(trained, shown) for trained in models
   }
@@ -52,10 +54,10 @@ def write(
 
 def _covariance(trained: Trained, images: np.ndarray) -> np.ndarray:
   """Covariances [N, D, D] that a model predicts, float64."""
-  params = covariance_error.reconstruct(
+  params = true_covariance.reconstruct(
     trained.model, trained.variables, trained.spec.levels, jnp.asarray(images)
   )
-  return covariance_error.invert(covariance_error.precisions(trained.model.family, params))[1]
+  return true_covariance.invert(true_covariance.precisions(trained.model.family, params))[1]
 
 
 def _samples(mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
@@ -72,8 +74,7 @@ def _samples(mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
 def _matrices(path: Path, covariances: dict[str, np.ndarray]) -> Path:
   largest = float(np.abs(covariances['truth']).max())
   rows = [
-    plotting.Row(name, found[..., None], 'signed', limit=largest)
-    for name, found in covariances.items()
+    plotting.Row(name, found[..., None], 'signed', limit=largest) for name, found in covariances.items()
   ]
   return plotting.image_rows(path, rows)
 
@@ -104,3 +105,22 @@ def _columns(path: Path, covariances: dict[str, np.ndarray], mean: np.ndarray) -
       for name, found in picked.items()
     ]
   return {'Covariances with single pixels': plotting.image_rows(path, rows)}
+
+
+def section(evaluated: Evaluated) -> Section | None:
+  """Returns this section of an evaluation; None where models or data have no part in it."""
+  if not evaluated.own_data or not all(
+    result.trained.model.family.gaussian for result in evaluated.found
+  ):
+    return None
+  models = [result.trained for result in evaluated.found]
+  found = true_covariance.judge(models, evaluated.split, evaluated.images)
+  if not found:
+    return None
+  return Section(
+    'truth_known',
+    true_covariance.text(found),
+    true_covariance.as_json(found),
+    true_covariance.per_image(found),
+    lambda directory: write(directory, models, evaluated.split, evaluated.images),
+  )

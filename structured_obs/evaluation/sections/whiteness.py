@@ -1,85 +1,19 @@
-"""How white residuals are once a model has whitened them: correlations of neighbours that it missed.
+"""The section on whitened residuals: correlations of neighbours that a model missed.
 
-If x is of the distribution that a model predicts, the pixels of its white image are independent, and
-the autocorrelation of that image is 1 at no distance and 0 at any other. What a covariance does not
-know stays behind as correlation between neighbours: all of it for independent pixels.
-
-As likelihoods are, residuals are of the dequantised images.
-
-Letters: N images; H W C image height, width, channels; K largest lag; L = 2 K + 1.
+As likelihoods are, residuals are of the dequantised images. `metrics.autocorrelation`
+defines the numbers.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.distributions import gaussian
-from structured_obs.distributions.base import Family
-from structured_obs.evaluation import finite, results
-
-Array = jax.Array
-LAG = 5  # K
-SCORED = 256  # images at most
-RESIDUAL = 'residual itself'
-
-
-class Whiteness(NamedTuple):
-  """Autocorrelation of white images."""
-
-  autocorrelation: np.ndarray  # [L, L]  by lag, rows down and columns right; 1 in the middle
-  root_mean_square: float  # over all lags but the middle one; 0 for white images
-  mean_square: np.ndarray  # [N]  of the pixels of each image
-
-
-def autocorrelation(images: Array, lag: int = LAG) -> Array:
-  """Sums of products of pixels of [N, H, W, C] at each lag, the means over the pairs. [L, L].
-
-  Lags as long as the image have no pairs and are NaN.
-  """
-  height, width = images.shape[1:3]
-  padded = jnp.pad(images, ((0, 0), (lag, lag), (lag, lag), (0, 0)))
-
-  def at(index: Array) -> Array:
-    row, column = index // (2 * lag + 1), index % (2 * lag + 1)
-    zero = jnp.zeros_like(row)
-    moved = jax.lax.dynamic_slice(padded, (zero, row, column, zero), images.shape)
-    down, right = height - jnp.abs(row - lag), width - jnp.abs(column - lag)
-    pairs = (down * right * images.shape[0] * images.shape[3]).astype(images.dtype)
-    return jnp.where((down > 0) & (right > 0), jnp.sum(images * moved) / pairs, jnp.nan)
-
-  lags = jax.lax.map(at, jnp.arange((2 * lag + 1) ** 2, dtype=jnp.int32))
-  return lags.reshape(2 * lag + 1, 2 * lag + 1)
-
-
-def lags(family: Family, params: Any, x: Array) -> tuple[Array, Array]:
-  """Mean products by lag of the residual of x [H, W, C], and of its white image. [L, L] each."""
-  both = jnp.stack([x - family.mean(params), gaussian.white_image(family, params, x)])
-  residual, white = jax.vmap(lambda image: autocorrelation(image[None]))(both)
-  return residual, white
-
-
-def summarize(lags: np.ndarray) -> Whiteness:
-  """Returns the autocorrelation of all images; NaN if the mean square of one is not finite.
-
-  Args:
-    lags: mean products by lag of each image, [N, L, L], with the mean square in the middle. NaN at
-      lags without pairs.
-  """
-  middle = lags.shape[1] // 2
-  square = np.asarray(lags[:, middle, middle], np.float64)
-  if not (np.isfinite(square).all() and square.any()):
-    return Whiteness(np.full(lags.shape[1:], math.nan), math.nan, square)
-  found = np.mean(lags, axis=0, dtype=np.float64) / square.mean()
-  rest = np.delete(found.reshape(-1), middle * lags.shape[1] + middle)
-  rest = rest[np.isfinite(rest)]
-  spread = float(np.sqrt(np.mean(np.square(rest)))) if rest.size else math.nan
-  return Whiteness(found, spread, square)
+from structured_obs.evaluation import finite, residuals, tables
+from structured_obs.evaluation.metrics.autocorrelation import LAG, Whiteness
+from structured_obs.evaluation.sections.base import Evaluated, Figures, Section
 
 
 def text(found: Mapping[str, Whiteness]) -> str:
@@ -91,9 +25,9 @@ def text(found: Mapping[str, Whiteness]) -> str:
     middle = one.autocorrelation.shape[0] // 2
     near = (one.autocorrelation[middle + 1, middle], one.autocorrelation[middle, middle + 1])
     rows.append([name, *(f'{value:.3f}' for value in (*near, one.root_mean_square))])
-  return results.paragraphs(
+  return tables.paragraphs(
     '## Whitened residuals',
-    results.markdown_table(rows),
+    tables.markdown_table(rows),
     finite.sentences({name: one.mean_square for name, one in found.items()}),
     'All would be 0 if the residuals were as the model says; "residual itself" is not whitened.',
   )
@@ -118,3 +52,16 @@ def draw(path: Path, found: Mapping[str, Whiteness]) -> Path:
     plotting.Row(name, lags[None, :, :, None], 'signed', limit=limit) for name, lags in shown.items()
   ]
   return plotting.image_rows(path, rows, title=f'Autocorrelation, lags to {LAG}')
+
+
+def section(evaluated: Evaluated) -> Section | None:
+  """Returns this section of an evaluation; None where models or data have no part in it."""
+  models = [result.trained for result in evaluated.found]
+  found = residuals.whitenesses(models, evaluated.images, evaluated.seed, evaluated.where)
+  if not found:
+    return None
+
+  def figures(directory: Path) -> Figures:
+    return {'Autocorrelation of residuals': draw(directory / 'whiteness.png', found)}
+
+  return Section('whiteness', text(found), as_json(found), draw=figures)

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import real_nvp
+from structured_obs.models.latent_priors import real_nvp
 
 Array = jax.Array
 

@@ -37,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.distributions import base
-from structured_obs.models import convolutions, dense_blocks
+from structured_obs.models.networks import convolutions, dense_blocks
 
 Array = jax.Array
 
@@ -265,9 +265,7 @@ def _join(goes_on: Array, leaves: Array) -> Array:
   return jnp.concatenate(pairs, axis=-1).reshape(*leaves.shape[:3], 2 * leaves.shape[-1])
 
 
-def _image_couplings(
-  event: tuple[int, ...], scale: int, options: Options, dtype: Any
-) -> list[Coupling]:
+def _image_couplings(event: tuple[int, ...], scale: int, options: Options, dtype: Any) -> list[Coupling]:
   """Couplings of a scale: of checkerboards, and, but for the last scale, of halves."""
 
   def make(channels: int, index: int, checkerboard: bool) -> Coupling:

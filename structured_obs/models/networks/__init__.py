@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from structured_obs.distributions.base import ImageShape, Shape
-from structured_obs.models import dense, networks, resnet, strided
+from structured_obs.models.networks import dense_net, mirror, resnet, strided
 
 
 def _vector(image: ImageShape, latents: int) -> Shape:
@@ -24,12 +24,12 @@ class Architecture(NamedTuple):
 
 
 ARCHITECTURES = {
-  'mirror': Architecture(networks.Encoder, networks.Decoder),
+  'mirror': Architecture(mirror.Encoder, mirror.Decoder),
   'resnet': Architecture(resnet.Encoder, resnet.Decoder),
   'strided': Architecture(strided.Encoder, strided.Decoder),
   'upsampling': Architecture(
     functools.partial(strided.Encoder, hidden=False),
     functools.partial(strided.Decoder, hidden=False, bilinear=True),
   ),
-  'dense': Architecture(dense.Encoder, dense.Decoder, dense.latent_shape, True),
+  'dense': Architecture(dense_net.Encoder, dense_net.Decoder, dense_net.latent_shape, True),
 }

@@ -31,7 +31,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
-from structured_obs.models import convolutions
+from structured_obs.models.networks import convolutions
 
 Array = jax.Array
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import dense_blocks
+from structured_obs.models.networks import dense_blocks
 
 Array = jax.Array
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.distributions import base
-from structured_obs.models import convolutions
+from structured_obs.models.networks import convolutions
 
 Array = jax.Array
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import convolutions
+from structured_obs.models.networks import convolutions
 
 Array = jax.Array
 

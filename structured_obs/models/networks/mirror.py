@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import convolutions, layers
-from structured_obs.models.heads import Heads
+from structured_obs.models.networks import convolutions, layers
+from structured_obs.models.networks.heads import Heads
 
 Array = jax.Array
 

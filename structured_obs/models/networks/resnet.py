@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import convolutions, layers, networks
+from structured_obs.models.networks import convolutions, layers, mirror
 
 Array = jax.Array
 
@@ -104,4 +104,4 @@ class Decoder(nn.Module):
       for _ in range(self.blocks - (level > 0)):
         x = Block(self.features[level], 1, self.norm, self.axis_name, self.dtype)(x, train)
     x = normalise(convolutions.Conv(self.features[0], (1, 1), dtype=self.dtype)(x))
-    return networks.emit(self, x, image)
+    return mirror.emit(self, x, image)

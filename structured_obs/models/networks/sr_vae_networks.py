@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import convolutions, dense, dense_blocks
+from structured_obs.models.networks import convolutions, dense_blocks, dense_net
 
 Array = jax.Array
 
@@ -86,14 +86,14 @@ class ZNetwork(nn.Module):
   @nn.compact
   def __call__(self, y: Array, u: Array) -> Array:
     """Map [B, h, w, c] and [B, H / 4, W / 4, Z] to [B, H / 4, W / 4, 2 Z]."""
-    options, dtype = self.options, dense.settings(self.dtype)['dtype']
+    options, dtype = self.options, dense_net.settings(self.dtype)['dtype']
     of_y = dense_blocks.DenseEncoder(
       self.latents, options.z_y_growth, options.z_y_depth, self.levels, dtype=dtype, name='of_y'
     )(y)
     blocks = options.z_growth, options.z_depth, options.z_blocks
     of_u = dense_blocks.DenseNet(self.latents, *blocks, dtype=dtype, name='of_u')(u)
     seen = convolutions.elu(jnp.concatenate([of_y, of_u], axis=-1))
-    kind = dense.settings(self.dtype)
+    kind = dense_net.settings(self.dtype)
     return dense_blocks.DenseNet(2 * self.latents, *blocks, **kind, name='of_both')(seen)
 
 
@@ -108,13 +108,13 @@ class YDecoder(nn.Module):
   @nn.compact
   def __call__(self, u: Array) -> dict[str, Array]:
     """Map [B, H / 4, W / 4, Z] to one array [B, *shape] for each output."""
-    width, kind = dense.num_outputs(self.outputs), dense.settings(self.dtype)
+    width, kind = dense_net.num_outputs(self.outputs), dense_net.settings(self.dtype)
     growth, depth = self.options.y_decoder_growth, self.options.y_decoder_depth
     if self.levels:
       network: nn.Module = dense_blocks.DenseDecoder(width, growth, depth, self.levels, **kind)
     else:
       network = dense_blocks.DenseNet(width, growth, depth, window=3, **kind)
-    return dense.outputs_of(network(u), self.outputs)
+    return dense_net.outputs_of(network(u), self.outputs)
 
 
 class XDecoder(nn.Module):
@@ -127,13 +127,13 @@ class XDecoder(nn.Module):
   @nn.compact
   def __call__(self, y: Array, z: Array) -> dict[str, Array]:
     """Map [B, h, w, c] and [B, H / 4, W / 4, Z] to one array [B, *shape] for each output."""
-    options, kind = self.options, dense.settings(self.dtype)
-    width = dense.num_outputs(self.outputs)
+    options, kind = self.options, dense_net.settings(self.dtype)
+    width = dense_net.num_outputs(self.outputs)
     x = dense_blocks.DenseDecoder(
       width,
       options.x_decoder_growth,
       options.x_decoder_depth,
-      dense.HALVINGS,
+      dense_net.HALVINGS,
       dtype=kind['dtype'],
       name='of_z',
     )(z)
@@ -141,4 +141,4 @@ class XDecoder(nn.Module):
     x = dense_blocks.DenseNet(
       width, options.x_growth, options.x_depth, options.x_blocks, **kind, name='of_both'
     )(jnp.concatenate([large, x], axis=-1))
-    return dense.outputs_of(x, self.outputs)
+    return dense_net.outputs_of(x, self.outputs)

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import convolutions, layers, networks
+from structured_obs.models.networks import convolutions, layers, mirror
 
 Array = jax.Array
 
@@ -93,7 +93,7 @@ class Decoder(nn.Module):
       x = self._doubled(x, self.features[level])[:, : sizes[level][0], : sizes[level][1]]
       x = normalise(x)
       x = nn.leaky_relu(x) if level > 0 else x  # the last activation is that of `emit`
-    outputs = networks.emit(self, x, image, window=3)
+    outputs = mirror.emit(self, x, image, window=3)
     if MEAN in outputs:
       outputs[MEAN] = BOUND * jnp.tanh(outputs[MEAN] / BOUND)
     return outputs

@@ -11,7 +11,8 @@ from unittest import mock
 
 from absl import flags as absl_flags
 
-from structured_obs.train import distributed, loop
+from structured_obs.devices import hosts
+from structured_obs.train import loop
 from tests.campaigns import outcomes
 
 CONFIG = '''
@@ -131,7 +132,7 @@ def _run(line: str, folder: Path) -> str:
       contextlib.redirect_stderr(said),
       mock.patch.object(sys, 'argv', arguments),
       mock.patch.object(loop, 'train', side_effect=Started),
-      mock.patch.object(distributed.jax.distributed, 'initialize', side_effect=Started),
+      mock.patch.object(hosts.jax.distributed, 'initialize', side_effect=Started),
     ):
       train.main(flags._parse(arguments))
   except SystemExit as error:
@@ -163,5 +164,3 @@ def _forget() -> None:
       delattr(flags, name)
     elif flags[name].present:
       flags[name].unparse()
-
-

@@ -18,8 +18,10 @@ import numpy as np
 
 from structured_obs.config import Config
 from structured_obs.data import prepare
-from structured_obs.train import checks, experiment, parallel
-from structured_obs.train import workdir as workdirs
+from structured_obs.devices import mesh as meshes
+from structured_obs.runs import checks, experiment, initial
+from structured_obs.runs import workdir as workdirs
+from structured_obs.train import step
 from tests.campaigns import outcomes
 
 # Of each type: values that no field can have, and values that some fields can have.
@@ -95,9 +97,9 @@ def start(config: Config, folder: Path) -> None:
   prepared = prepare.prepare(config.data)
   checks.check_batch(config, prepared.spec.counts['train'], 1, 1)
   built = experiment.build(config, prepared.spec)
-  mesh = parallel.make_mesh(jax.devices()[:1])
-  state = experiment.abstract_state(built, mesh)
+  mesh = meshes.make_mesh(jax.devices()[:1])
+  state = initial.abstract_state(built, mesh)
   batch = jax.ShapeDtypeStruct((config.train.batch_size, *prepared.spec.stored), prepared.spec.dtype)
-  jax.eval_shape(experiment.make_step(built, mesh), state, jax.random.key(0), batch)
+  jax.eval_shape(step.make_step(built, mesh), state, jax.random.key(0), batch)
   rate = np.asarray(built.schedule(jnp.asarray(0)))
   outcomes.expect(np.isfinite(rate), f'a learning rate of {rate}')

@@ -207,6 +207,7 @@ def _tagged() -> Iterator[tuple[str, str, folders.Writer, Any, bool]]:
 
 def _modes() -> Iterator[tuple[str, str, folders.Writer, Any, bool]]:
   """Yields an image of every mode, whose gray value is known or whose hidden colour must stay hidden."""
+
   def flat(*values: int) -> Callable[[np.ndarray], None]:
     return same(np.broadcast_to(np.array(values or (0, 0, 0), np.uint8), (folders.SIZE,) * 2 + (3,)), 2)
 

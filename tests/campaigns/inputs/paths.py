@@ -10,7 +10,9 @@ from pathlib import Path
 from unittest import mock
 
 from structured_obs.config import Config
-from structured_obs.train import compared, finished, loop
+from structured_obs.evaluation import compare
+from structured_obs.runs import restore
+from structured_obs.train import loop
 from structured_obs.train import run as runs
 from tests.campaigns import outcomes
 from tests.campaigns.inputs import fields
@@ -119,6 +121,6 @@ def _field(section: str, field: str, prefix: str, path: str, folder: Path) -> st
 
 def _evaluate(path: str, folder: Path) -> str:
   del folder
-  finished.load(path)
-  compared.evaluate({'x': path}, path)
+  restore.load(path)
+  compare.evaluate({'x': path}, path)
   raise outcomes.Wrong('evaluated')

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from skimage import metrics
 
-from structured_obs.evaluation import image_quality
+from structured_obs.applications import denoising
+from structured_obs.evaluation.metrics import image_errors
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.uniform(-1, 1, (6, 4, 5, 1))
@@ -16,10 +17,10 @@ METHODS = {'noisy': TRUE + 0.1 * RNG.normal(size=TRUE.shape), 'better': TRUE + 0
 
 
 def test_psnr_of_a_constant_error():
-  np.testing.assert_allclose(image_quality.mean_squared_error(METHODS['better'], TRUE), 1e-4)
-  decibels = image_quality.peak_signal_to_noise(METHODS['better'], TRUE)
+  np.testing.assert_allclose(image_errors.mean_squared_error(METHODS['better'], TRUE), 1e-4)
+  decibels = image_errors.peak_signal_to_noise(METHODS['better'], TRUE)
   np.testing.assert_allclose(decibels, 10 * np.log10(4 / 1e-4))
-  np.testing.assert_allclose(image_quality.peak_signal_to_noise(TRUE, TRUE), image_quality.EXACT)
+  np.testing.assert_allclose(image_errors.peak_signal_to_noise(TRUE, TRUE), image_errors.EXACT)
 
 
 def _smooth(channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,10 +35,8 @@ def _smooth(channels: int) -> tuple[np.ndarray, np.ndarray]:
 def test_psnr_and_ssim_are_scikit_images(channels: int):
   pytest.importorskip('dm_pix')
   true, found = _smooth(channels)
-  psnr = [
-    metrics.peak_signal_noise_ratio(a, b, data_range=2) for a, b in zip(true, found, strict=True)
-  ]
-  np.testing.assert_allclose(image_quality.peak_signal_to_noise(found, true), psnr, rtol=1e-12)
+  psnr = [metrics.peak_signal_noise_ratio(a, b, data_range=2) for a, b in zip(true, found, strict=True)]
+  np.testing.assert_allclose(image_errors.peak_signal_to_noise(found, true), psnr, rtol=1e-12)
   expected: Any = [
     metrics.structural_similarity(
       (1 + a) / 2, (1 + b) / 2, data_range=1, gaussian_weights=True, sigma=1.5,
@@ -45,23 +44,23 @@ def test_psnr_and_ssim_are_scikit_images(channels: int):
     )
     for a, b in zip(true, found, strict=True)
   ]  # fmt: skip
-  similarity = image_quality.structural_similarity(found, true)
+  similarity = image_errors.structural_similarity(found, true)
   assert similarity.dtype == np.float64
   np.testing.assert_allclose(similarity, expected, rtol=2e-5)
-  np.testing.assert_allclose(image_quality.structural_similarity(true, true), 1, atol=1e-6)
+  np.testing.assert_allclose(image_errors.structural_similarity(true, true), 1, atol=1e-6)
   assert np.all((np.array(expected) > 0.2) & (np.array(expected) < 0.95))
 
 
 def test_dm_pix_has_the_same_psnr():
   dm_pix = pytest.importorskip('dm_pix')
   true, found = (((1 + image) / 2).astype(np.float32) for image in _smooth(3))
-  expected = image_quality.peak_signal_to_noise(2 * found - 1, 2 * true - 1)
+  expected = image_errors.peak_signal_to_noise(2 * found - 1, 2 * true - 1)
   np.testing.assert_allclose(dm_pix.psnr(found, true), expected, rtol=1e-5)
 
 
 def test_windows_of_ssim_fit_into_small_images():
   pytest.importorskip('dm_pix')
-  similarity = image_quality.structural_similarity(METHODS['noisy'], TRUE)
+  similarity = image_errors.structural_similarity(METHODS['noisy'], TRUE)
   assert similarity.shape == (6,)
   assert np.all((similarity > 0.5) & (similarity < 1))
 
@@ -69,14 +68,14 @@ def test_windows_of_ssim_fit_into_small_images():
 def test_a_missing_dm_pix_is_said_with_the_extra(monkeypatch: pytest.MonkeyPatch):
   monkeypatch.setitem(sys.modules, 'dm_pix', None)
   with pytest.raises(ImportError, match=r'structured_obs\[metrics\]'):
-    image_quality.structural_similarity(TRUE, TRUE)
+    image_errors.structural_similarity(TRUE, TRUE)
 
 
 def test_sharpness_is_the_variance_of_the_laplacian():
   rows, columns = np.mgrid[:6, :7].astype(float)
   flat = np.stack([rows + 2 * columns, rows - columns], axis=-1)
   images = np.stack([flat, flat + RNG.normal(size=flat.shape)])
-  found = image_quality.laplacian_variance(images)
+  found = image_errors.laplacian_variance(images)
   gray = images[1].mean(axis=-1)
   laplacian: Any = [
     gray[i - 1, j] + gray[i + 1, j] + gray[i, j - 1] + gray[i, j + 1] - 4 * gray[i, j]
@@ -87,17 +86,17 @@ def test_sharpness_is_the_variance_of_the_laplacian():
 
 
 def test_a_comparison_is_paired(tmp_path: Path):
-  table, tree = image_quality.comparison(METHODS, TRUE, 'better')
+  table, tree = denoising.comparison(METHODS, TRUE, 'better')
   difference = np.mean(np.square(METHODS['noisy'] - TRUE), axis=(1, 2, 3)) - 1e-4
   told = tree['noisy']['mse_minus_better']
   np.testing.assert_allclose(told['mean'], difference.mean())
   np.testing.assert_allclose(told['standard_error'], difference.std(ddof=1) / 6**0.5)
   assert f'{1000 * difference.mean():.3f} ±' in table
-  report = image_quality.write(tmp_path, table, tree, 'about it').read_text()
+  report = denoising.write_scores(tmp_path, table, tree, 'about it').read_text()
   assert table in report
   assert 'about it' in report
 
 
 def test_images_of_other_shapes_are_refused():
   with pytest.raises(ValueError, match='differ in shape'):
-    image_quality.mean_squared_error(TRUE, TRUE[:1])
+    image_errors.mean_squared_error(TRUE, TRUE[:1])

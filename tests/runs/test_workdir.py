@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from structured_obs.config import Config
-from structured_obs.train import checkpoint, experiment, metrics, workdir
+from structured_obs.runs import checkpoint, metrics_file, workdir
+from tests.runs.test_checkpoint import make_state
 from tests.train import stub
-from tests.train.test_checkpoint import make_state
 
 CONFIG = Config()
 RUN = workdir.describe(CONFIG, stub.make_prepared().spec, 'the command')
@@ -43,7 +43,7 @@ DAMAGES: dict[str, bytes | None] = {
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
   """The workdir of a run with a checkpoint of step 2, and a damaged one of step 4."""
-  directory = tmp_path / 'run' / experiment.CHECKPOINTS
+  directory = tmp_path / 'run' / checkpoint.CHECKPOINTS
   for step in (2, 4):
     checkpoint.save(directory, make_state(step=step), {**RUN, 'standing': {}}, keep=2)
   path = directory / '4' / checkpoint.METADATA
@@ -69,14 +69,14 @@ def test_without_a_good_one_the_newest_good_checkpoint_says_what_it_said(
   saved: Path, capsys: pytest.CaptureFixture[str]
 ):
   for content in DAMAGES.values():
-    metrics.warn.cache_clear()
+    metrics_file.warn.cache_clear()
     damage(saved / workdir.FILE, content)
     assert workdir.read(saved) == RUN
     workdir.check(saved, CONFIG, allow_change=False)
     (warning,) = capsys.readouterr().err.splitlines()
     assert 'run.json is ' in warning
     assert warning.endswith(
-      f'what it said is read from the checkpoint of step 2 in {saved / experiment.CHECKPOINTS}.'
+      f'what it said is read from the checkpoint of step 2 in {saved / checkpoint.CHECKPOINTS}.'
     )
     (saved / workdir.FILE).touch()
 
@@ -119,7 +119,7 @@ def test_candidates_are_the_newest_first_and_the_latest_before_the_best(tmp_path
 def test_errors_of_the_file_system_say_what_is_safe(saved: Path):
   with pytest.raises(OSError) as error, workdir.explained(saved, ''):
     raise OSError(errno.EACCES, 'Permission denied', 'a/file')
-  directory = saved / experiment.CHECKPOINTS
+  directory = saved / checkpoint.CHECKPOINTS
   assert str(error.value).startswith('Permission denied: a/file. The checkpoint of step ')
   assert str(error.value).endswith(f' in {directory} is safe; the same command resumes from it.')
   with pytest.raises(FileNotFoundError, match=r'^There is no run'), workdir.explained(saved, ''):

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from structured_obs.config import OptimConfig
-from structured_obs.train import optimizers, schedule
+from structured_obs.runs import optimizers, schedule
 
 HEAD = {'kernel': jnp.full((2, 3), 0.5, jnp.float32), 'bias': jnp.ones(3, jnp.float32)}
 PARAMS = {

@@ -9,7 +9,7 @@ import pytest
 
 from structured_obs import distributions
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation import stability
+from structured_obs.evaluation.metrics import variance_inflation
 from structured_obs.models import vae
 
 IMAGE = ImageShape(2, 24, 1)
@@ -31,9 +31,9 @@ def with_weight(weight: float) -> tuple[vae.VAE, Any]:
 @pytest.mark.parametrize('weight', [0.0, 0.5, 1.3])
 def test_inflation_is_that_of_an_autoregression(weight):
   """Along a row the variance sums up: 1 + w^2 + w^4 + ..."""
-  found = stability.variance_inflation(*with_weight(weight), IMAGES, 256)
+  found = variance_inflation.variance_inflation(*with_weight(weight), IMAGES, 256)
   assert found is not None
-  assert found.shape == (stability.CHECKED,)
+  assert found.shape == (variance_inflation.CHECKED,)
   expected = np.sum(np.float64(weight) ** (2 * np.arange(IMAGE.width)))
   np.testing.assert_allclose(found, expected, rtol=1e-3)
 
@@ -44,18 +44,18 @@ def test_a_model_made_to_explode_is_told_although_its_likelihood_is_finite():
     variables, jax.random.split(jax.random.key(0), 1), jnp.zeros((1, *IMAGE), jnp.float32)
   )
   assert np.isfinite(terms.log_p['x'])
-  found = stability.variance_inflation(model, variables, IMAGES[:2], 256)
-  text = stability.warning(found, 1e4)
+  found = variance_inflation.variance_inflation(model, variables, IMAGES[:2], 256)
+  text = variance_inflation.warning(found, 1e4)
   assert 'the covariance explodes. In 2 of 2 images' in text
-  assert not stability.warning(found, 1e12)
+  assert not variance_inflation.warning(found, 1e12)
 
 
 def test_values_that_are_not_finite_are_told():
-  assert 'In 1 of 2 images' in stability.warning(np.array([2.0, np.nan]), 1e4)
+  assert 'In 1 of 2 images' in variance_inflation.warning(np.array([2.0, np.nan]), 1e4)
 
 
 def test_other_families_cannot_explode():
   family = distributions.family('diagonal')
   model = vae.VAE(family, IMAGE, latents=2, features=(4,), blocks=0)
-  assert stability.variance_inflation(model, {}, IMAGES, 256) is None
-  assert not stability.warning(None, 1.0)
+  assert variance_inflation.variance_inflation(model, {}, IMAGES, 256) is None
+  assert not variance_inflation.warning(None, 1.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from structured_obs.config import Config
-from structured_obs.train import configuration, fields
+from structured_obs.runs import configuration, fields
 
 FIELDS = {
   f'{section.name}.{field.name}': getattr(getattr(Config(), section.name), field.name)

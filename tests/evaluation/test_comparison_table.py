@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from structured_obs.evaluation import families_table
+from structured_obs.evaluation import comparison_table
 
 
 def _summary(mean: float) -> dict[str, float]:
@@ -30,7 +30,7 @@ def _rows(text: str, heading: str) -> dict[str, list[str]]:
 
 
 def test_of_one_seed_the_error_is_that_over_images():
-  text = families_table.text([_tree()])
+  text = comparison_table.text([_tree()])
   found = _rows(text, 'Likelihood')
   assert found[''] == ['-IWAE, bits/dim', 'beside white']  # what no model has is no column
   assert found['white'] == ['3.000 ± 0.250', '']
@@ -40,14 +40,14 @@ def test_of_one_seed_the_error_is_that_over_images():
 
 def test_of_seeds_it_is_their_standard_deviation():
   shifts = [0.0, 0.1, 0.5]
-  text = families_table.text([_tree(shift) for shift in shifts])
+  text = comparison_table.text([_tree(shift) for shift in shifts])
   mean, deviation = 3 + np.mean(shifts), np.std(shifts, ddof=1)
   assert _rows(text, 'Likelihood')['white'][0] == f'{mean:.3f} ± {deviation:.3f}'
   assert 'standard deviation over 3 seeds' in text
 
 
 def test_factors_and_features():
-  text = families_table.text([_tree()])
+  text = comparison_table.text([_tree()])
   assert _rows(text, 'Images')['white'] == ['20.00', '0.500']  # a thousand times the distance
   assert _rows(text, 'Images')['mixture'] == ['', '']
   assert _rows(text, 'Predicted covariance')['mixture'] == ['', '']
@@ -58,7 +58,7 @@ def test_a_number_that_is_not_finite_is_told():
   tree = _tree()
   scores = tree['models']['white']['scores']
   scores['negative_iwae_bits_per_dim'] = {'mean': None, 'standard_error': None, 'num_images': 5}
-  assert _rows(families_table.text([tree]), 'Likelihood')['white'][0] == 'nan'
+  assert _rows(comparison_table.text([tree]), 'Likelihood')['white'][0] == 'nan'
 
 
 def test_other_models_are_refused():
@@ -66,4 +66,4 @@ def test_other_models_are_refused():
   other['models'] = {'white': other['models']['white']}
   for trees in ([], [_tree(), other]):
     with pytest.raises(ValueError, match='same models'):
-      families_table.text(trees)
+      comparison_table.text(trees)

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from structured_obs.train import checkpoint, parallel, state
+from structured_obs.devices import mesh
+from structured_obs.runs import checkpoint, state
 
 
 def make_state(width: int = 3, step: int = 7, ema: bool = True) -> state.TrainState:
@@ -20,7 +21,7 @@ def make_state(width: int = 3, step: int = 7, ema: bool = True) -> state.TrainSt
   }
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
   fresh = state.create(variables, optimizer, ema, {'entropy': jnp.float32(0.25)})
-  return parallel.replicate(fresh._replace(step=jnp.int32(step)), parallel.make_mesh())
+  return mesh.replicate(fresh._replace(step=jnp.int32(step)), mesh.make_mesh())
 
 
 def save(directory: Path, *states: state.TrainState, keep: int = 2) -> None:

@@ -13,7 +13,9 @@ import pytest
 from configs import digits
 from structured_obs.config import Config
 from structured_obs.data import prepare
-from structured_obs.train import compared, experiment, finished, run
+from structured_obs.evaluation import compare
+from structured_obs.runs import experiment, initial, restore
+from structured_obs.train import run
 
 FAMILY = 'discretized_logistic_mixture'
 
@@ -69,18 +71,16 @@ def test_a_step_sees_images_on_the_grid(config: Config):
   prepared = prepare.prepare(config.data)
   built = experiment.build(config, prepared.spec)
   keys = jax.random.split(jax.random.key(0), 3)
-  x = experiment.make_preprocess(config, prepared.spec)(
-    keys, jnp.asarray(prepared.images['train'][:3])
-  )
-  variables = experiment.init_state(built, jax.random.key(1))
+  x = initial.make_preprocess(config, prepared.spec)(keys, jnp.asarray(prepared.images['train'][:3]))
+  variables = initial.init_state(built, jax.random.key(1))
   terms = built.model.apply({'params': variables.params['model']}, keys, x)
   assert np.all(np.isfinite(terms.log_p['x']))
   assert np.all(np.asarray(terms.log_p['x']) < 0)
 
 
 def test_its_evaluation_has_bits_and_no_covariance(trained: Path, tmp_path: Path):
-  request = compared.Request(samples=3, num_images=20)
-  found = compared.evaluate({'dlm': trained}, tmp_path, request)
+  request = compare.Request(samples=3, num_images=20)
+  found = compare.evaluate({'dlm': trained}, tmp_path, request)
   assert 'probabilities of images of 17 gray levels' in found.text
   assert 'Mahalanobis' not in found.text
   tree = json.loads((tmp_path / 'evaluation.json').read_text())
@@ -98,8 +98,8 @@ def test_its_evaluation_has_bits_and_no_covariance(trained: Path, tmp_path: Path
 
 def test_other_data_of_the_same_kind(trained: Path, tmp_path: Path):
   """The digits again, unsplit: all of them, and the report says of which data."""
-  request = compared.Request(samples=1, num_images=12, data='digits')
-  compared.evaluate({'dlm': trained}, tmp_path, request)
+  request = compare.Request(samples=1, num_images=12, data='digits')
+  compare.evaluate({'dlm': trained}, tmp_path, request)
   tree = json.loads((tmp_path / 'evaluation.json').read_text())
   assert (tree['data'], tree['split'], tree['images']) == ('digits', 'all', 12)
   assert 'data digits; split all' in (tmp_path / 'report.md').read_text()
@@ -115,17 +115,17 @@ def test_other_data_of_the_same_kind(trained: Path, tmp_path: Path):
 def test_other_data_of_another_kind_are_refused(trained: Path, tmp_path: Path, array, message: str):
   path = tmp_path / 'images.npz'
   np.savez(path, image=array)
-  model, _ = finished.load(trained)
+  model, _ = restore.load(trained)
   with pytest.raises(ValueError, match=f'{message} .* other images must be like these'):
-    compared.other_data(model, f'npz:{path}', 'test')
+    compare.other_data(model, f'npz:{path}', 'test')
 
 
 def test_other_data_without_the_split_are_refused(trained: Path, tmp_path: Path):
   path = tmp_path / 'images.npz'
   np.savez(path, train=np.zeros((5, 8, 8), np.uint8), validation=np.ones((2, 8, 8), np.uint8))
-  model, _ = finished.load(trained)
+  model, _ = restore.load(trained)
   model = model._replace(spec=model.spec._replace(levels=256))
   with pytest.raises(ValueError, match='has no test images; its splits are train, validation'):
-    compared.other_data(model, f'npz:{path}', 'test')
-  found, split = compared.other_data(model, f'npz:{path}', 'validation')
+    compare.other_data(model, f'npz:{path}', 'test')
+  found, split = compare.other_data(model, f'npz:{path}', 'validation')
   assert (split, len(found.images[split])) == ('validation', 2)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from structured_obs.train import lock
+from structured_obs.runs import lock
 
 HOLD = """
 import pathlib, time

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.train import checkpoint, state
-from tests.train.test_checkpoint import make_state
+from structured_obs.runs import checkpoint, state
+from tests.runs.test_checkpoint import make_state
 
 STEP = 7
 ABOUT = {'config': {'rate': 0.125, 'name': 'low_rank'}, 'standing': {'best': -1.5, 'best_step': STEP}}

@@ -10,7 +10,7 @@ from scipy import stats
 
 from structured_obs import distributions
 from structured_obs.distributions.base import ImageShape
-from structured_obs.models import classes, priors
+from structured_obs.models import classes, latent_priors
 from structured_obs.models.vae import VAE
 from structured_obs.objectives import bounds, constraints
 from tests.models.programs import apply, init
@@ -20,7 +20,7 @@ OPTIONS = {'normal': {}, 'mixture': {'components': 3}, 'realnvp': FLOW}
 
 
 def make(kind, event=(3,)):
-  prior = priors.make(kind, event, OPTIONS[kind])
+  prior = latent_priors.make(kind, event, OPTIONS[kind])
   z = jax.random.normal(jax.random.key(0), (4, *event), jnp.float32)
   variables: Any = init(prior, jax.random.key(1), z, method='log_prob')
   if kind == 'mixture':
@@ -29,7 +29,7 @@ def make(kind, event=(3,)):
   return prior, variables, z
 
 
-@pytest.mark.parametrize('kind', priors.PRIORS)
+@pytest.mark.parametrize('kind', latent_priors.PRIORS)
 @pytest.mark.parametrize('event', [(3,), (4, 4, 2)])
 def test_one_density_per_latent_and_one_sample_per_key(kind, event):
   prior, variables, z = make(kind, event)
@@ -91,12 +91,12 @@ def test_samples_of_the_mixture_have_its_mean_and_its_weights():
 )
 def test_wrong_names_and_values_are_refused(kind, options, message):
   with pytest.raises(ValueError, match=message):
-    priors.make(kind, (4,), options)
+    latent_priors.make(kind, (4,), options)
 
 
 def test_options_are_written_out():
-  assert priors.options_of('mixture') == {'components': 10}
-  assert priors.options_of('realnvp', {'scales': 1}) == {
+  assert latent_priors.options_of('mixture') == {'components': 10}
+  assert latent_priors.options_of('realnvp', {'scales': 1}) == {
     'scales': 1, 'couplings': 3, 'growth': 64, 'layers': 5,
   }  # fmt: skip
 
@@ -115,7 +115,7 @@ def vae(kind, labels=False):
   return model, init(model, jax.random.key(2), keys, x), keys, x
 
 
-@pytest.mark.parametrize('kind', priors.PRIORS)
+@pytest.mark.parametrize('kind', latent_priors.PRIORS)
 @pytest.mark.parametrize('labels', [False, True])
 def test_a_vae_of_any_prior_bounds_constrains_and_generates(kind, labels):
   model, variables, keys, x = vae(kind, labels)

@@ -12,9 +12,9 @@ import pytest
 from structured_obs import distributions
 from structured_obs.config import Config
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation import pictures
-from structured_obs.evaluation.results import Trained
+from structured_obs.evaluation.figures import supn
 from structured_obs.models import autoencoder, vae
+from structured_obs.runs.trained import Trained
 from tests.train import stub
 
 IMAGE = ImageShape(3, 4, 1)
@@ -35,7 +35,7 @@ def test_equal_keys_are_equal_noise_and_residuals_have_the_covariance():
   model = trained(vae.VAE, 'diagonal')
   keys = jax.random.split(jax.random.key(3), 3)
   params: Any = model.model.apply(model.variables, jnp.ones((3, 2), jnp.float32), method='decode')
-  drawn = pictures.draw(model.model.family, params, jnp.stack([keys[0], keys[0], keys[1]]))
+  drawn = supn.draw(model.model.family, params, jnp.stack([keys[0], keys[0], keys[1]]))
   np.testing.assert_array_equal(drawn.residual[0], drawn.residual[1])
   assert np.abs(drawn.residual[0] - drawn.residual[2]).max() > 0.1
   noise = jax.random.normal(keys[0], IMAGE, jnp.float32)
@@ -45,7 +45,7 @@ def test_equal_keys_are_equal_noise_and_residuals_have_the_covariance():
 def test_a_way_leads_from_one_image_to_the_other_with_one_noise():
   model = trained(vae.VAE, 'diagonal')
   ends = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (2, *IMAGE)), jnp.float32)
-  way = pictures.interpolation(model, ends, jax.random.key(0), 5)
+  way = supn.interpolation(model, ends, jax.random.key(0), 5)
   expected: Any = model.model.apply(model.variables, None, ends, method='reconstruct')
   np.testing.assert_allclose(way.mean[[0, -1]], expected.mean, rtol=1e-5, atol=1e-5)
   scale = np.exp(np.asarray(expected.log_scale))
@@ -67,6 +67,6 @@ def test_every_picture_that_the_models_allow(kinds: Any, names: set[str], tmp_pa
   models = [
     trained(kind, family) for kind, family in zip(kinds, ('sparse_precision', 'diagonal'), strict=False)
   ]
-  found = pictures.write(tmp_path, models, IMAGES)
+  found = supn.write(tmp_path, models, IMAGES)
   assert {path.stem for path in found.values()} == names
   assert all(path.stat().st_size > 3000 for path in found.values())

@@ -7,38 +7,39 @@ import pytest
 
 from structured_obs.config import Config, EvalConfig
 from structured_obs.data.prepare import Prepared
-from structured_obs.evaluation import likelihood, report, results, sections, unfinished
+from structured_obs.evaluation import compare, likelihood, report, results, resume, sections
 from structured_obs.models import vae
-from structured_obs.train import compared, finished, workdir
-from tests.evaluation import test_pictures
+from structured_obs.runs import restore, workdir
+from structured_obs.runs import trained as traineds
+from tests.evaluation import test_supn
 from tests.train import stub
 
 
 def test_a_workdir_without_run_or_checkpoint(tmp_path: Path):
   with pytest.raises(FileNotFoundError, match=r'There is no run in .*missing'):
-    compared.evaluate({'a': tmp_path / 'missing'}, tmp_path / 'out')
+    compare.evaluate({'a': tmp_path / 'missing'}, tmp_path / 'out')
   run = workdir.describe(Config(), stub.make_prepared().spec, 'python -m this')
   workdir.write(tmp_path / 'begun', run)
   with pytest.raises(FileNotFoundError, match="begun has no checkpoint 'best' nor any other"):
-    compared.evaluate({'a': tmp_path / 'begun'}, tmp_path / 'out')
+    compare.evaluate({'a': tmp_path / 'begun'}, tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, results.Trained]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, traineds.Trained]:
   """Two models by their workdirs, which stand for trained ones."""
   found = {}
   for family in ('diagonal', 'low_rank'):
-    trained = test_pictures.trained(vae.VAE, family)
+    trained = test_supn.trained(vae.VAE, family)
     config = Config(eval=EvalConfig(importance_samples=2, chunk=2, batch_size=4))
     found[family] = trained._replace(name=family, workdir=family, config=config)
-  images = dict.fromkeys(('train', 'validation', 'test'), test_pictures.IMAGES)
+  images = dict.fromkeys(('train', 'validation', 'test'), test_supn.IMAGES)
 
-  def load(path: str, which: str, name: str) -> tuple[results.Trained, Prepared]:
+  def load(path: str, which: str, name: str) -> tuple[traineds.Trained, Prepared]:
     del which, name
     return found[str(path)], stub.make_prepared()._replace(images=images)
 
-  monkeypatch.setattr(finished, 'load', load)
+  monkeypatch.setattr(restore, 'load', load)
   monkeypatch.setattr(sections, 'make', lambda evaluated: [])
   return found
 
@@ -48,13 +49,13 @@ def test_images_of_another_size_are_not_compared(opened, tmp_path: Path):
   spec = trained.spec._replace(height=5, sha256='1' * 64)
   opened['low_rank'] = trained._replace(spec=spec)
   with pytest.raises(ValueError, match=r'of 5 x 4 x 1, .* of 3 x 4 x 1; .* cannot be compared'):
-    compared.evaluate({'a': 'diagonal', 'b': 'low_rank'}, tmp_path / 'out')
+    compare.evaluate({'a': 'diagonal', 'b': 'low_rank'}, tmp_path / 'out')
 
 
 def test_an_evaluation_goes_on_where_it_was(opened, monkeypatch, tmp_path: Path):
   """Interrupted in the report, it scores nothing again; what was kept goes with the report."""
-  monkeypatch.setattr(unfinished, 'SECONDS', 0)
-  workdirs, kept, seen = {name: name for name in opened}, tmp_path / compared.UNFINISHED, []
+  monkeypatch.setattr(resume, 'SECONDS', 0)
+  workdirs, kept, seen = {name: name for name in opened}, tmp_path / compare.UNFINISHED, []
 
   def write(directory: Path, found: list[results.Result], *others: object) -> Path:
     del others
@@ -65,11 +66,11 @@ def test_an_evaluation_goes_on_where_it_was(opened, monkeypatch, tmp_path: Path)
 
   monkeypatch.setattr(report, 'write_evaluation', write)
   with pytest.raises(KeyboardInterrupt):
-    compared.evaluate(workdirs, tmp_path)
+    compare.evaluate(workdirs, tmp_path)
   assert len([*kept.iterdir()]) == 2
   monkeypatch.setattr(likelihood.passes, '_measure_batch', None)
   said = []
-  compared.evaluate(workdirs, tmp_path, say=said.append)
+  compare.evaluate(workdirs, tmp_path, say=said.append)
   assert 'Going on with' in said[1]
   assert not kept.exists()
   for first, second in zip(*seen, strict=True):

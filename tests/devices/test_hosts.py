@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from structured_obs.train import checkpoint, distributed, experiment, metrics
+from structured_obs.devices import hosts
+from structured_obs.runs import checkpoint, metrics_file, restore
 from tests.train import programs
 
 pytestmark = pytest.mark.timeout(500)
@@ -44,10 +45,10 @@ def test_two_processes_get_the_result_of_one(config: Path):
   # Adam divides a gradient by its own size, and so makes round-off of a small one visible.
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-    experiment.restore(one, 'latest').variables,
-    experiment.restore(two, 'latest').variables,
+    restore.restore(one, 'latest').variables,
+    restore.restore(two, 'latest').variables,
   )
-  elbos = [[record['elbo'] for record in metrics.read(workdir)] for workdir in (one, two)]
+  elbos = [[record['elbo'] for record in metrics_file.read(workdir)] for workdir in (one, two)]
   np.testing.assert_allclose(elbos[0], elbos[1], rtol=1e-5)
 
 
@@ -58,9 +59,9 @@ def test_sigterm_to_one_saves_the_same_step_on_both(config: Path):
   programs.wait_until(lambda: programs.recorded(workdir) >= 2, processes[0])
   processes[1].send_signal(signal.SIGTERM)
   said = [programs.finish(process) for process in processes]
-  step = checkpoint.steps_in(workdir / experiment.CHECKPOINTS)[-1]
+  step = checkpoint.steps_in(workdir / checkpoint.CHECKPOINTS)[-1]
   assert f'Stopped and saved after step {step} of 100000.' in said[0]
-  assert experiment.restore(workdir, step).step == step
+  assert restore.restore(workdir, step).step == step
 
 
 PROGRAM = """
@@ -115,12 +116,12 @@ def test_two_processes_are_compared_and_one_that_dies_ends_the_other(tmp_path: P
 @pytest.mark.parametrize(
   ('cluster', 'message'),
   [
-    (distributed.Cluster(num_processes=2), 'needs all of --coordinator_address'),
-    (distributed.Cluster(process_id=0, auto=True), 'must be left out'),
-    (distributed.Cluster('localhost', 2, 0), 'is not of the form HOST:PORT'),
-    (distributed.Cluster('localhost:1234', 2, 2), '--process_id is 2 and --num_processes is 2'),
+    (hosts.Cluster(num_processes=2), 'needs all of --coordinator_address'),
+    (hosts.Cluster(process_id=0, auto=True), 'must be left out'),
+    (hosts.Cluster('localhost', 2, 0), 'is not of the form HOST:PORT'),
+    (hosts.Cluster('localhost:1234', 2, 2), '--process_id is 2 and --num_processes is 2'),
   ],
 )
-def test_half_an_address_is_refused(cluster: distributed.Cluster, message: str):
-  with pytest.raises(ValueError, match=message), distributed.joined(cluster, print):
+def test_half_an_address_is_refused(cluster: hosts.Cluster, message: str):
+  with pytest.raises(ValueError, match=message), hosts.joined(cluster, print):
     pass

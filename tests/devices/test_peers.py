@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from structured_obs.train import peers, rendezvous
+from structured_obs.devices import peers, rendezvous
 from tests.train import programs
 
 
@@ -86,7 +86,6 @@ def test_a_port_in_use_is_said():
 
 def test_something_else_behind_the_address_is_said():
   with socket.create_server(('127.0.0.1', 0)) as server:
-
 
     def serve() -> None:
       with server.accept()[0] as connection:

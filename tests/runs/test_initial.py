@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 
 from structured_obs.config import Config
-from structured_obs.models import dense_blocks
+from structured_obs.data import pipeline
+from structured_obs.devices import keys as keyss
+from structured_obs.devices import mesh as meshes
+from structured_obs.models.networks import dense_blocks
 from structured_obs.objectives.terms import Terms
-from structured_obs.train import configuration, dry_run, feed, initial, parallel, step
-from structured_obs.train import experiment as experiments
+from structured_obs.runs import configuration, initial
+from structured_obs.runs import experiment as experiments
+from structured_obs.train import dry_run
 from tests.train import stub
 
 IMAGES = stub.make_prepared().images['train']
@@ -39,16 +43,16 @@ def make(**train: Any):
 
 def first_outputs(made: Any, params: Any) -> np.ndarray:
   """What the convolution gives for the run's first batch, as the first step preprocesses it."""
-  batch = feed.global_batch(made.config.train, IMAGES, 0)
-  keys, _ = step.step_keys(experiments.run_keys(made)[1], 0, len(batch), None)
-  x = experiments.make_preprocess(made.config, made.spec)(keys, jnp.asarray(batch))
+  batch = pipeline.global_batch(made.config.train, IMAGES, 0)
+  keys, _ = keyss.step_keys(initial.run_keys(made)[1], 0, len(batch), None)
+  x = initial.make_preprocess(made.config, made.spec)(keys, jnp.asarray(batch))
   layer = dense_blocks.WeightNormConv(1, 1, deviation=0.25)
   return np.asarray(layer.apply({'params': params['first']}, x))
 
 
 def test_the_first_batch_has_the_stated_mean_and_deviation():
   made = make()
-  params = experiments.init_state(made, jax.random.key(0), IMAGES).params['model']
+  params = initial.init_state(made, jax.random.key(0), IMAGES).params['model']
   y = first_outputs(made, params)
   assert abs(y.mean()) < 1e-6
   assert abs(y.std() - 0.25) < 1e-5
@@ -58,35 +62,35 @@ def test_one_device_and_four_begin_with_the_same_numbers():
   made = make()
   states = []
   for count in (1, 4):
-    mesh = parallel.make_mesh(jax.devices()[:count])
-    state = experiments.init_state(made, experiments.run_keys(made)[0], IMAGES)
-    states.append(jax.device_get(parallel.replicate(state, mesh).params))
+    mesh = meshes.make_mesh(jax.devices()[:count])
+    state = initial.init_state(made, initial.run_keys(made)[0], IMAGES)
+    states.append(jax.device_get(meshes.replicate(state, mesh).params))
   chex.assert_trees_all_equal(*states)
 
 
 def test_shapes_need_no_images_and_numbers_do():
   made = make()
-  mesh = parallel.make_mesh(jax.devices()[:1])
-  shapes = experiments.abstract_state(made, mesh)
-  state = experiments.init_state(made, jax.random.key(0), IMAGES)
+  mesh = meshes.make_mesh(jax.devices()[:1])
+  shapes = initial.abstract_state(made, mesh)
+  state = initial.init_state(made, jax.random.key(0), IMAGES)
   chex.assert_trees_all_equal_shapes_and_dtypes(shapes, state)
   with pytest.raises(ValueError, match='init_state was given none'):
-    experiments.init_state(made, jax.random.key(0))
+    initial.init_state(made, jax.random.key(0))
   with pytest.raises(ValueError, match='are all the same'):
-    experiments.init_state(made, jax.random.key(0), np.full_like(IMAGES, 7))
+    initial.init_state(made, jax.random.key(0), np.full_like(IMAGES, 7))
   assert 'parameters' in dry_run.report(made)
 
 
 def test_one_image_a_batch_is_refused_by_the_field_s_name():
   made = make(batch_size=1)
   with pytest.raises(ValueError, match=r'train\.batch_size is 1.*at least 2'):
-    initial.check(made.model, made.config)
-  initial.check(stub.StubVAE(12), made.config)
+    experiments.check_batch_size(made.model, made.config)
+  experiments.check_batch_size(stub.StubVAE(12), made.config)
 
 
 def test_other_models_begin_as_before_whatever_the_images():
   made = stub.make_experiment(stub.make_config())
-  states = [experiments.init_state(made, jax.random.key(0), images) for images in (None, IMAGES)]
+  states = [initial.init_state(made, jax.random.key(0), images) for images in (None, IMAGES)]
   chex.assert_trees_all_equal(states[0].params, states[1].params)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from structured_obs import distributions
 from structured_obs.distributions import base
-from structured_obs.evaluation import likelihood, passes, unfinished
+from structured_obs.evaluation import likelihood, passes, resume
 from structured_obs.evaluation.passes import Pass, Where
 from tests.evaluation import linear_gaussian
 
@@ -38,7 +38,7 @@ class _Stopped(Exception):
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
   """The rows of every batch that was measured; everything is kept after each."""
   rows, whole = [], passes._measure_batch
-  monkeypatch.setattr(unfinished, 'SECONDS', 0)
+  monkeypatch.setattr(resume, 'SECONDS', 0)
 
   def measure(*arguments: Any) -> Any:
     rows.extend(np.asarray(arguments[4]).tolist())
@@ -141,7 +141,7 @@ def test_a_model_is_known_by_what_it_computes(name: str, option: str):
   def digest(**options: Any) -> str:
     family = distributions.family(name, **options)
     outputs = {name: jnp.zeros(shape) for name, shape in family.outputs(IMAGE).items()}
-    return unfinished.work(None, '', family.from_outputs, [outputs], IMAGES).identity()[0]
+    return resume.work(None, '', family.from_outputs, [outputs], IMAGES).identity()[0]
 
   assert digest() == digest()
   assert digest() != digest(**{option: 0.02})

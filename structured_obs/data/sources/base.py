@@ -1,0 +1,66 @@
+"""What every source of images gives: random access, and an identity that changes with the images."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from structured_obs.data import decode
+
+# uint8 [H, W, C], C 1 or 3, or float32 [H, W, C + condition]; and a label, where there are labels.
+Example = tuple[np.ndarray, int | None]
+
+
+class Records(NamedTuple):
+  """Random access to N images."""
+
+  size: int  # N
+  load: Callable[[int], Example]
+  describe: Callable[[int], str]  # index -> what an error calls the image
+  version: str  # of what the images are read from
+  levels: int = 256  # pixels are 0 .. levels - 1; 0 for real numbers
+  splits: np.ndarray | None = None  # [N] index into splits.SPLITS, where the source has splits
+  threads: int = 1  # how many threads may call `load` at once with profit
+  condition: int = 0  # channels behind an image's own that a model is given, such as a known mean
+  groups: np.ndarray | None = None  # [N] 0, 1, ...: images that no split may divide, as of a subject
+  # Sentences on what the source noticed, asked for once after the last `load`: what a user would want to
+  # know of these images, such as files that were passed over.
+  notes: Callable[[], list[str]] = list
+  class_names: tuple[str, ...] = ()  # of label 0, 1, ..., where the classes have names
+
+
+class Source(NamedTuple):
+  """A source that has been found, but not read."""
+
+  name: str  # as in the configuration, paths made absolute
+  identity: str  # changes when the images do: a digest of names, sizes and times
+  open: Callable[[], Records]
+
+
+def digest(content: Any) -> str:
+  """Returns the SHA-256, in hexadecimal, of anything JSON can hold."""
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def stamp(path: str) -> tuple[int, int]:
+  """Returns the size in bytes and the modification time in ns of a file, to notice changes.
+
+  Of a file that cannot be looked at, such as a link that leads nowhere, both are 0: reading it says why.
+  """
+  try:
+    status = os.stat(path)
+  except OSError:
+    return 0, 0
+  return status.st_size, status.st_mtime_ns
+
+
+def version(package: str, extra: str = 'data') -> str:
+  """Returns the installed version of a distribution, such as 'scikit-learn 1.5.0'."""
+  try:
+    return f'{package} {metadata.version(package)}'
+  except metadata.PackageNotFoundError as error:
+    raise decode.missing(package, extra) from error
