@@ -6,7 +6,7 @@ makes; 0 stands for all that there are.
 
 from types import ModuleType
 
-from tests.campaigns import damage, disk_full, hosts, inputs, kills
+from tests.campaigns import damage, disk_full, hosts, inputs, kills, planted
 
 CAMPAIGNS: dict[str, ModuleType] = {
   'inputs': inputs,
@@ -14,4 +14,5 @@ CAMPAIGNS: dict[str, ModuleType] = {
   'disk_full': disk_full,
   'hosts': hosts,
   'kills': kills,
+  'planted': planted,
 }

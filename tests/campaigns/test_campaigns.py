@@ -8,7 +8,7 @@ import pytest
 
 from structured_obs.config import DataConfig
 from structured_obs.data import prepare
-from tests.campaigns import damage, inputs, outcomes, registry
+from tests.campaigns import damage, inputs, outcomes, planted, registry
 from tests.campaigns.inputs import fields
 
 
@@ -94,3 +94,12 @@ def test_counts_are_told_by_kind_and_outcome():
     '| b | 1 | 0 | 1 |',
     '| **all** | 2 | 1 | 1 |',
   ]
+
+
+@pytest.mark.parametrize('fault', planted.FAULTS, ids=lambda fault: fault.path)
+def test_every_fault_can_be_planted(fault: planted.Fault, tmp_path: Path):
+  copied = tmp_path / 'structured_obs' / fault.path
+  copied.parent.mkdir(parents=True)
+  copied.write_bytes((outcomes.ROOT / 'structured_obs' / fault.path).read_bytes())
+  planted.plant(fault, tmp_path)
+  assert fault.instead in copied.read_text()
