@@ -2,24 +2,29 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: help demo test campaigns lint bench clean
+.PHONY: help demo test test-all campaigns lint bench clean
 
 help:
-	@echo 'make demo   train two small VAEs on real images and compare them (a few minutes)'
-	@echo 'make test   run every test, in float64 and in float32'
-	@echo 'make campaigns  kill, damage, fill the disk, differ, feed bad inputs; print counts (half an hour)'
-	@echo 'make lint   ruff and pyright'
-	@echo 'make bench  time the kernels beside LAPACK, SciPy, NumPyro and PyTorch'
-	@echo 'make clean  remove the virtual environment'
+	@echo 'make demo      train two small VAEs on real images and compare them (a few minutes)'
+	@echo 'make test      run the quick tests, in float64 (ten minutes)'
+	@echo 'make test-all  run every test, in float64 and in float32'
+	@echo 'make campaigns kill, damage, fill the disk, differ, feed bad inputs; print counts (half an hour)'
+	@echo 'make lint      ruff and pyright'
+	@echo 'make bench     time the kernels beside LAPACK, SciPy, NumPyro and PyTorch'
+	@echo 'make clean     remove the virtual environment'
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m launch.demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile tests/distributions tests/linalg --float32
+	$(PYTEST) -m 'not slow'
+
+test-all: $(VENV)/.test
+	$(PYTEST)
+	$(PYTEST) tests/distributions tests/linalg --float32
 
 campaigns: $(VENV)/.test
 	$(BIN)/python -m tests.campaigns

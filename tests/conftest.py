@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
   for about in (
     'x64: needs float64, or does not depend on precision; skipped under --float32',
+    'slow: trains long, or starts processes; `make test` leaves it out, `make test-all` runs it',
     'float32: about float32 arrays in any mode; runs under --float32 alone',
   ):
     config.addinivalue_line('markers', about)
