@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 import structured_obs
 from tests import documents, test_architecture
 
@@ -156,3 +158,34 @@ def test_who_may_import_whom_is_written_down():
     allowed = set().union(*(groups.get(other, {other}) for other in named))
     written |= dict.fromkeys((room.strip(' `') for room in rooms.split(',')), allowed)
   assert written == {room: allowed for room, allowed in test_architecture.MAY_IMPORT.items() if room}
+
+
+def test_the_places_to_add_something_exist():
+  """Every row of the table in CONTRIBUTING.md names a registry that is where it says."""
+  text = (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
+  places = re.findall(r'`([A-Z]+)` in\s+`(structured_obs/[\w/]+\.py)`', text)
+  assert len(places) == 9
+  missing = [
+    f'{name} in {path}'
+    for name, path in places
+    if not re.search(rf'^{name}\b.*=', (ROOT / path).read_text(encoding='utf-8'), re.MULTILINE)
+  ]
+  assert not missing
+
+
+def test_the_type_marker_is_in_the_wheel():
+  assert (ROOT / 'structured_obs' / 'py.typed').is_file()
+  assert _setup()['options.package_data']['structured_obs'] == 'py.typed'
+
+
+def test_workflows_and_hooks_can_be_read():
+  folder = ROOT / '.github' / 'workflows'
+  workflows = {
+    path.stem: yaml.safe_load(path.read_text(encoding='utf-8')) for path in folder.glob('*.yml')
+  }
+  (gate,) = workflows['ci']['jobs'].values()
+  assert {'run': '.ci/run'} in gate['steps']
+  assert (ROOT / '.ci' / 'run').stat().st_mode & 0o100
+  assert workflows['newest'][True]['schedule']  # YAML reads the key `on` as true
+  hooks = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text(encoding='utf-8'))
+  assert [hook['id'] for hook in hooks['repos'][0]['hooks']] == ['ruff-check', 'ruff-format']
