@@ -27,7 +27,7 @@ class Block(NamedTuple):
   text: str
 
   def __str__(self) -> str:
-    return f'{self.page.relative_to(ROOT)}:{self.line}'
+    return f'{name(self.page)}:{self.line}'
 
 
 class Command(NamedTuple):
@@ -38,6 +38,11 @@ class Command(NamedTuple):
 
   def __str__(self) -> str:
     return f'{self.where}: {shlex.join(self.words)}'
+
+
+def name(page: Path) -> str:
+  """Returns a page's path from the root."""
+  return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page: Path) -> list[Block]:

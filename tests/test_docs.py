@@ -11,6 +11,7 @@ import doctest
 import importlib
 import re
 import runpy
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -37,15 +38,13 @@ COMMANDS = [
   command for block in BLOCKS if block.language == 'bash' for command in documents.commands(block)
 ]
 LANGUAGES = {'bash', 'python', 'text'}  # text shows what is not code, such as a tree of folders
+SLOW = {'your_decoder.md'}  # compiles many small programs
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
-def _pages_with(language: str) -> list[Path]:
-  return sorted({block.page for block in BLOCKS if block.language == language})
-
-
-def _name(page: Path) -> str:
-  return page.relative_to(ROOT).as_posix()
+def _pages_with(language: str) -> list[Any]:
+  pages = sorted({block.page for block in BLOCKS if block.language == language})
+  return [pytest.param(page, marks=pytest.mark.slow) if page.name in SLOW else page for page in pages]
 
 
 @contextlib.contextmanager
@@ -68,7 +67,7 @@ def run_python(block: Block, namespace: dict[str, Any]) -> None:
   assert not found.failed, ''.join(said)
 
 
-@pytest.mark.parametrize('page', _pages_with('python'), ids=_name)
+@pytest.mark.parametrize('page', _pages_with('python'), ids=documents.name)
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   monkeypatch.chdir(tmp_path)
   module = types.ModuleType('page')  # dataclasses and pickles look the module of a class up
@@ -113,8 +112,8 @@ def _flags_of_no_script() -> Iterator[None]:
     registered.register_flag_by_module(module, flag)
 
 
-def parse(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-  """Parses a command line as `python -m launch.SCRIPT` does.
+def parse(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, run: bool = False) -> Any:
+  """Parses a command line as `python -m launch.SCRIPT` does, and runs it if asked to.
 
   Returns:
     The configuration with its changes, or None.
@@ -126,8 +125,10 @@ def parse(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) ->
   monkeypatch.setattr(sys, 'argv', line)
   monkeypatch.delitem(sys.modules, f'launch.{script}', raising=False)
   with flagsaver.flagsaver():
-    importlib.import_module(f'launch.{script}')
-    flags._parse(line)
+    module = importlib.import_module(f'launch.{script}')
+    rest = flags._parse(line)
+    if run:
+      module.main(rest)
     return absl_flags.FLAGS['config'].value if 'config' in absl_flags.FLAGS else None
 
 
@@ -204,11 +205,11 @@ def check(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
       raise AssertionError(f'{command} is not checked; let a case of `check` do it.')
 
 
-@pytest.mark.parametrize('page', _pages_with('bash'), ids=_name)
+@pytest.mark.parametrize('page', _pages_with('bash'), ids=documents.name)
 def test_commands_are_accepted(page: Path, monkeypatch: pytest.MonkeyPatch):
   monkeypatch.chdir(ROOT)
   for command in COMMANDS:
-    if command.where.startswith(f'{_name(page)}:'):
+    if command.where.startswith(f'{documents.name(page)}:'):
       try:
         check(command, monkeypatch)
       except BaseException as error:  # a script that refuses its flags exits
@@ -243,52 +244,29 @@ def test_commands_that_do_not_work_are_found(line, why, monkeypatch, capsys):
   assert why in str(caught.value) + capsys.readouterr().err
 
 
-# Links
+@pytest.mark.slow
+def test_commands_run(tmp_path: Path):
+  """The first commands of docs/training.md, as typed, but that runs go elsewhere and train two steps.
 
-_LINK = re.compile(r'\]\(([^)\s]+)\)')
-WRITTEN_LATER = {'benchmarks.md'}  # pages that links may name before they exist
-
-
-def _anchors(page: Path) -> set[str]:
-  """What GitHub makes of a page's headings."""
-  headings = re.findall(r'^#+ (.*)$', documents.prose(page), re.MULTILINE)
-  return {re.sub(r'[^\w\- ]', '', heading).strip().lower().replace(' ', '-') for heading in headings}
-
-
-def broken_links(page: Path, text: str) -> list[str]:
-  """Returns the links of a page to files or headings that do not exist; other sites are not asked."""
-  broken = []
-  for link in _LINK.findall(text):
-    path, _, anchor = link.partition('#')
-    if path.startswith(('http://', 'https://')):
-      continue
-    target = (page.parent / path).resolve() if path else page
-    if target.name in WRITTEN_LATER:
-      continue
-    if not target.exists() or (anchor and anchor not in _anchors(target)):
-      broken.append(link)
-  return broken
+  Evaluations have tests of their own.
+  """
+  page = documents.blocks(ROOT / 'docs' / 'training.md')
+  first = next(block for block in page if block.language == 'bash')
+  short = {'launch.train': ['--config.train.steps=2', f'--config.data.cache_dir={tmp_path}']}
+  for command in documents.commands(first):
+    words = [word.replace('runs/', f'{tmp_path}/runs/') for word in command.words]
+    if words[2] != 'launch.evaluate':
+      line = [sys.executable, *words[1:], *short.get(words[2], [])]
+      done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+      assert done.returncode == 0, f'{command}\n{done.stdout}{done.stderr}'
+  assert (tmp_path / 'runs' / 'digits' / 'samples' / 'samples.npz').is_file()
 
 
-@pytest.mark.parametrize('page', documents.PAGES, ids=_name)
-def test_links_lead_somewhere(page: Path):
-  assert not broken_links(page, documents.prose(page))
-
-
-def test_links_that_lead_nowhere_are_found():
-  page = ROOT / 'README.md'
-  wrong = ['docs/no_such_page.md', '#no-such-heading', 'docs/families.md#no-such-heading']
-  right = ['docs/families.md', '#see-it', 'docs/families.md#options-and-costs', 'https://example.org/x']
-  assert broken_links(page, ''.join(f'[text]({link}) ' for link in [*wrong, *right])) == wrong
-
-
-def test_the_index_names_every_page():
-  index = (ROOT / 'docs' / 'README.md').read_text(encoding='utf-8')
-  pages = {page.name for page in (ROOT / 'docs').glob('*.md')} - {'README.md'}
-  assert not pages - set(_LINK.findall(index))
-
-
-def test_the_readme_is_short():
-  lines = (ROOT / 'README.md').read_text(encoding='utf-8').splitlines()
-  assert len(lines) <= 200
-  assert max(map(len, lines)) <= 110
+def test_preparing_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+  """A command of docs/your_images.md in full, in this process."""
+  line = 'launch.prepare_data --config=configs/digits.py --verify'
+  assert f'python -m {line}' in (ROOT / 'docs' / 'your_images.md').read_text(encoding='utf-8')
+  monkeypatch.chdir(ROOT)
+  arguments = [*line.split()[1:], f'--config.data.cache_dir={tmp_path}']
+  parse('prepare_data', arguments, monkeypatch, run=True)
+  assert '8 x 8 x 1, 17 levels' in capsys.readouterr().out
