@@ -88,6 +88,8 @@ def test_python_that_does_not_run_is_found(text: str):
 
 def test_every_block_is_of_a_known_language():
   assert not [str(block) for block in BLOCKS if block.language not in LANGUAGES]
+  hidden = re.compile(r'^\s*(>>> |\$ |import |from \w+ import|python |pip |make |pytest )', re.MULTILINE)
+  assert not [str(block) for block in BLOCKS if block.language == 'text' and hidden.search(block.text)]
 
 
 # Shell commands

@@ -83,6 +83,7 @@ def test_version_is_one():
   assert _setup()['metadata']['version'] == 'attr: structured_obs.__version__'
   assert f'version: {version}' in (ROOT / 'CITATION.cff').read_text(encoding='utf-8')
   assert version in (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
+  assert f'version = {{{version}}}' in (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
 def test_metadata_names_what_exists():
