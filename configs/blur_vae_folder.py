@@ -21,7 +21,7 @@ The second command is the ablation of Table 1, whose other row is `paper_loss`.
 
 All have one network, number of steps and bound on the KL, 150 nats, held by a multiplier. A density
 with a small C spends its weight on frequencies that the mean cannot reach, to which `paper_loss` gives
-none. C = 0.2 was chosen among 0.025 and 0.2 by the faces of the table in README, test images included.
+none. C = 0.2 was chosen among 0.025 and 0.2 by the faces of docs/blur_vae.md, test images included.
 
 The VAE learns with the kernel held (`objectives.alternating`), so log|K(G(z)) + eps I| has no gradient
 here and `epsilon_small` changes the loss that is reported alone. In the paper's objective the latents z

@@ -14,7 +14,7 @@ by pixel, and trains without noise.
 
 Two CPU cores train a variant in under a minute. `make demo` trains both and compares them on 359 test
 images: negative IWAE-500 of -10.26 (diagonal) and -16.09 nats (low_rank), a paired difference of 5.82 +-
-0.49 nats; negative ELBO of -4.66 and -13.94 nats, 9.28 +- 1.31 apart. README has the whole table.
+0.49 nats; negative ELBO of -4.66 and -13.94 nats, 9.28 +- 1.31 apart. docs/demo.md has all tables.
 `launch.evaluate --samples=100` gives the mixture a negative IWAE-100 of 2.069 bits/dim, diagonal 2.778,
 a paired difference of 0.709 +- 0.018.
 

@@ -20,7 +20,7 @@ Flips and translations by up to 2 pixels are its augmentations; a tenth of the t
 `small`, of 929,266 parameters, is for a CPU: `recipes.SR_VAE_SMALL` and `recipes.sr_vae_in_minutes`. On
 20,000 of the images it reaches 5.84 bits/dim, 0.97 more than `small` of configs/vae_cifar10.py (the
 paper: 0.14 more), and the mean of its draws of super-resolution is nearer to the image than bilinear
-up-scaling by 1.06 +- 0.03 dB; README has the table.
+up-scaling by 1.06 +- 0.03 dB; docs/sr_vae.md has the table.
 
 Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020, section 4, appendix A.
 """

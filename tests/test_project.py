@@ -1,4 +1,4 @@
-"""The project as a newcomer meets it: its version, its packages, what they need, its examples.
+"""The project as a newcomer meets it: its version, its packages, what they need, how it is drawn.
 
 Programs run in processes of their own, with jax as a user has it.
 """
@@ -10,7 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 import structured_obs
+from tests import documents, test_architecture
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -80,6 +83,7 @@ def test_version_is_one():
   assert _setup()['metadata']['version'] == 'attr: structured_obs.__version__'
   assert f'version: {version}' in (ROOT / 'CITATION.cff').read_text(encoding='utf-8')
   assert version in (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
+  assert f'version = {{{version}}}' in (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
 def test_metadata_names_what_exists():
@@ -121,9 +125,68 @@ def test_examples_in_docstrings():
   _run(DOCTESTS, *_modules_with_examples())
 
 
-def test_examples_in_the_readme(tmp_path: Path):
-  """Its python blocks, one after the other as one program."""
-  text = (ROOT / 'README.md').read_text(encoding='utf-8')
-  blocks = re.findall(r'^```python\n(.*?)^```', text, flags=re.MULTILINE | re.DOTALL)
-  assert blocks
-  _run('\n'.join(blocks), cwd=tmp_path)
+def _tree() -> list[str]:
+  """Returns the files and folders of the tree in ARCHITECTURE.md, from the root."""
+  page = documents.blocks(ROOT / 'ARCHITECTURE.md')
+  (block,) = (one for one in page if 'config.py' in one.text)
+  found, above = [], ['']
+  for line in block.text.splitlines():
+    named = re.match(r'( {0,6})([\w/]+(?:\.py|/))(?: |$)', line)
+    assert named, f'{line!r} names no file or folder.'
+    depth = len(named[1]) // 2
+    above[depth + 1 :] = [above[depth] + named[2]]
+    found.append(above[depth] + named[2])
+  return found
+
+
+def test_the_tree_is_that_of_the_files():
+  tree = _tree()
+  assert not [path for path in tree if not (ROOT / path).exists()]
+  packages = {path.parent for path in (ROOT / 'structured_obs').rglob('__init__.py')}
+  assert {f'{path.relative_to(ROOT).as_posix()}/' for path in packages} <= {*tree}
+
+
+def test_who_may_import_whom_is_written_down():
+  """The table in ARCHITECTURE.md is the one that test_architecture enforces."""
+  text = (ROOT / 'ARCHITECTURE.md').read_text(encoding='utf-8')
+  rows = re.findall(
+    r'^\| (`[^|]*) \| ([^|]*) \|$', text.partition('| room |')[2].partition('\n\n')[0], re.M
+  )
+  groups = {'core': test_architecture.CORE, 'version': {''}, 'nothing': set()}
+  written = {}
+  for rooms, others in rows:
+    named = [other.strip(' `') for other in others.split(',')]
+    allowed = set().union(*(groups.get(other, {other}) for other in named))
+    written |= dict.fromkeys((room.strip(' `') for room in rooms.split(',')), allowed)
+  assert written == {room: allowed for room, allowed in test_architecture.MAY_IMPORT.items() if room}
+
+
+def test_the_places_to_add_something_exist():
+  """Every row of the table in CONTRIBUTING.md names a registry that is where it says."""
+  text = (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
+  places = re.findall(r'`([A-Z]+)` in\s+`(structured_obs/[\w/]+\.py)`', text)
+  assert len(places) == 9
+  missing = [
+    f'{name} in {path}'
+    for name, path in places
+    if not re.search(rf'^{name}\b.*=', (ROOT / path).read_text(encoding='utf-8'), re.MULTILINE)
+  ]
+  assert not missing
+
+
+def test_the_type_marker_is_in_the_wheel():
+  assert (ROOT / 'structured_obs' / 'py.typed').is_file()
+  assert _setup()['options.package_data']['structured_obs'] == 'py.typed'
+
+
+def test_workflows_and_hooks_can_be_read():
+  folder = ROOT / '.github' / 'workflows'
+  workflows = {
+    path.stem: yaml.safe_load(path.read_text(encoding='utf-8')) for path in folder.glob('*.yml')
+  }
+  (gate,) = workflows['ci']['jobs'].values()
+  assert {'run': '.ci/run'} in gate['steps']
+  assert (ROOT / '.ci' / 'run').stat().st_mode & 0o100
+  assert workflows['newest'][True]['schedule']  # YAML reads the key `on` as true
+  hooks = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text(encoding='utf-8'))
+  assert [hook['id'] for hook in hooks['repos'][0]['hooks']] == ['ruff-check', 'ruff-format']
