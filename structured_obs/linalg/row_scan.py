@@ -14,7 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import side_by_side
+from structured_obs.linalg import sharding, side_by_side
 
 Array = jax.Array
 Offsets = tuple[tuple[int, int], ...]
@@ -22,6 +22,7 @@ Offsets = tuple[tuple[int, int], ...]
 CHUNK = 200  # neighbours times images in one inner loop; beyond it the compiler leaves the fast path
 
 
+@sharding.on_own_mesh
 def solve(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
   """L^-1 b or L^-T b of one grid: diag [H, W], weights [H, W, K], rhs [H, W] -> [H, W]."""
   many = _solver(offsets, transposed)

@@ -11,7 +11,7 @@ times its occupied rows, against (H W)^3 for the inverse.
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import takahashi
+from structured_obs.linalg import sharding, takahashi
 from structured_obs.linalg.sparse_triangular import Factor, Offsets
 
 Array = jax.Array
@@ -49,6 +49,7 @@ def covariances(factor: Factor, offsets: Offsets, rows: int, columns: int) -> Ar
   return found.reshape(*factor.diag.shape, rows + 1, 2 * columns + 1)
 
 
+@sharding.on_own_mesh
 def _covariances(factor: Factor, offsets: Offsets, lags: list[tuple[int, int]]) -> Array:
   """Cov(pixel, pixel + lag) for each lag, 0 outside the image. [H, W, len(lags)]."""
   _check(factor, offsets)
