@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.linalg import closed_form, row_scan, sharding, stencil, transposable, wavefront
-from structured_obs.linalg.image_by_image import image_by_image
 
 Array = jax.Array
 Offsets = tuple[tuple[int, int], ...]  # (rows down, columns right), each raster-later than (0, 0)
@@ -162,13 +161,7 @@ def log_density(log_diag: Array, weights: Array, residual: Array, offsets: Offse
 @functools.cache
 def _log_density(offsets: Offsets):
   formulas = functools.partial(density_and_gradients, offsets=offsets)
-
-  @functools.cache
-  def run(wanted: closed_form.Wanted):
-    one = functools.partial(formulas, wanted)
-    return image_by_image(one) if wanted else one  # the value alone is tiled
-
-  return closed_form.scalar(('log_diag', 'weights', 'residual'), formulas, run)
+  return closed_form.by_image(('log_diag', 'weights', 'residual'), formulas)  # its value is tiled
 
 
 def density_and_gradients(

@@ -69,7 +69,7 @@ def lagged_covariances(
 
 @functools.cache
 def _covariances(shifts: tuple[int, ...], lags: tuple[int, ...]):
-  """`lagged_covariances` of (diag, taps), differentiated as it stands and computed a few images at once."""
+  """`lagged_covariances` of (diag, taps), of a few images at once, and differentiated as it stands."""
   one = functools.partial(_recursion, shifts=shifts, lags=lags)
   count = TOGETHER if max((*shifts, *lags), default=0) <= SMALL_RING else 1
 
