@@ -78,8 +78,10 @@ def _covariances(shifts: tuple[int, ...], lags: tuple[int, ...]):
       return jax.vmap(one)(diag, taps)
     return jax.lax.map(lambda image: one(*image), (diag, taps), batch_size=count)
 
-  both = functools.partial(jax.lax.platform_dependent, cpu=few_at_once, default=jax.vmap(one))
-  many = side_by_side.images(both)
+  def many_images(diag: Array, taps: Array) -> Array:
+    return jax.lax.platform_dependent(diag, taps, cpu=few_at_once, default=jax.vmap(one))
+
+  many = side_by_side.images(many_images)
   found = jax.custom_jvp(lambda diag, taps: many(diag[None], taps[None])[0])
   found.defjvp(functools.partial(jax.jvp, one))
   return found
