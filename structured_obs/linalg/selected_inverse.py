@@ -62,11 +62,9 @@ def _covariances(factor: Factor, offsets: Offsets, lags: list[tuple[int, int]]) 
   found = found.reshape(height, width, len(flat))
   pieces = []
   for i, j in lags:
-    if (i, j) not in inside:
-      pieces.append(jnp.zeros_like(factor.diag))
-      continue
-    values = found[..., flat.index(abs(i * width + j))]
-    if i * width + j < 0:
+    within = (i, j) in inside
+    values = found[..., flat.index(abs(i * width + j))] if within else factor.diag
+    if within and i * width + j < 0:
       values = jnp.roll(values, -j, axis=1)
     pieces.append(jnp.where(takahashi.reaches((height, width), (i, j)), values, 0))
   return jnp.stack(pieces, axis=-1)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.distributions import FAMILIES, gaussian
+from structured_obs.distributions import FAMILIES, gaussian, kl
 from structured_obs.distributions.base import Family, ImageShape
 from tests.distributions.cases import tolerance
 
@@ -105,6 +105,11 @@ def more_programs(family: Family) -> dict[str, Callable[..., Any]]:
       del x
       return gaussian.principal_components(family, family.from_outputs(emitted), 2)
 
+    def divergence(emitted, x):
+      del x
+      params, other = (family.from_outputs({k: s * v for k, v in emitted.items()}) for s in (1, 2))
+      return kl.kl_divergence(family, params, family, other)
+
     def variance(emitted):
       return jnp.sum(primitives.variance(family.from_outputs(emitted)))
 
@@ -113,6 +118,7 @@ def more_programs(family: Family) -> dict[str, Callable[..., Any]]:
       'conditional': conditional,
       'denoised': denoised,
       'components': components,
+      'divergence': divergence,
       'gradient of the variance': lambda emitted, x: jax.grad(variance)(emitted),
     }
   return found
@@ -120,9 +126,10 @@ def more_programs(family: Family) -> dict[str, Callable[..., Any]]:
 
 @pytest.mark.x64
 @pytest.mark.parametrize('within', [True, False], ids=['in the mesh', 'arrays alone'])
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', [*FAMILIES, 'circulant, mirrored'])
 def test_explicit_meshes_do_not_stop_tracing(name: str, within: bool):
-  family, mesh = FAMILIES[name](), jax.make_mesh((BATCH,), ('data',))
+  options = {'reflect': True} if name not in FAMILIES else {}
+  family, mesh = FAMILIES[name.partition(',')[0]](**options), jax.make_mesh((BATCH,), ('data',))
   by_image = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
   arguments = jax.device_put((outputs(family), images(1)), by_image)
   with jax.set_mesh(mesh) if within else contextlib.nullcontext():
