@@ -21,7 +21,7 @@ T = TypeVar('T')
 
 
 def on_own_mesh(function: Callable[P, T]) -> Callable[P, T]:
-  """The same function, run on the mesh of its arrays: those that lie on none are copied to all of it.
+  """The same function, run on the explicit mesh of its arrays: those that lie elsewhere are copied there.
 
   Inside `jax.set_mesh` there is nothing to do.
   """
@@ -44,10 +44,11 @@ def on_own_mesh(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _mesh(tree: Any) -> jax.sharding.AbstractMesh | None:
-  """The mesh that the first array of those that lie on any lies on."""
+  """The mesh of explicit axes that the first array of those that lie on any lies on."""
   arrays = (a for a in jax.tree.leaves(tree) if isinstance(a, Array))
   meshes = (jax.typeof(a).sharding.mesh for a in arrays)
-  return next((mesh for mesh in meshes if not mesh.empty), None)
+  explicit = jax.sharding.AxisType.Explicit
+  return next((mesh for mesh in meshes if explicit in mesh.axis_types), None)
 
 
 def by_compiler(function: Callable[..., Any]) -> Callable[..., Any]:
