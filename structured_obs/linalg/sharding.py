@@ -21,7 +21,7 @@ T = TypeVar('T')
 
 
 def on_own_mesh(function: Callable[P, T]) -> Callable[P, T]:
-  """The same function, run on the explicit mesh of its arrays: those that lie elsewhere are copied there.
+  """The same function, run on the explicit mesh of its arrays: those elsewhere are copied there.
 
   Inside `jax.set_mesh` there is nothing to do.
   """
