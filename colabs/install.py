@@ -47,6 +47,9 @@ if importlib.util.find_spec('structured_obs') is None:
 
 import jax
 
+from structured_obs import compiled
+
+compiled.keep()  # programs that are compiled, for the next start of any notebook
 print('jax', jax.__version__, 'on', jax.devices())
 if accelerator() and jax.default_backend() == 'cpu':
   package = f'jax[{accelerator()}]=={jax.__version__}'

@@ -125,7 +125,8 @@ def _banded(settings: Settings) -> Iterator[dict[str, Any]]:
 
 def _low_rank(settings: Settings) -> Iterator[dict[str, Any]]:
   for size, batch, rank in itertools.product(settings.sizes, settings.batches, settings.ranks):
-    yield measure.compare(low_rank.task(3 * size * size, rank, batch), settings.repeats)
+    for task in low_rank.tasks(3 * size * size, rank, batch):
+      yield measure.compare(task, settings.repeats)
 
 
 def _circulant(settings: Settings) -> Iterator[dict[str, Any]]:

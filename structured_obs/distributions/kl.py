@@ -30,7 +30,7 @@ from structured_obs.distributions.circulant import Circulant, Reflective
 from structured_obs.distributions.diagonal import Diagonal
 from structured_obs.distributions.low_rank import LowRank
 from structured_obs.distributions.sparse_precision import SparsePrecision
-from structured_obs.linalg import selected_inverse, sparse_triangular, woodbury
+from structured_obs.linalg import selected_inverse, sharding, sparse_triangular, woodbury
 
 Array = jax.Array
 Family = base.Family
@@ -119,6 +119,7 @@ def _as_low_rank(params: Diagonal | LowRank) -> LowRank:
   return params._replace(cov_diag=jnp.broadcast_to(diag, params.mean.shape))
 
 
+@sharding.on_own_mesh
 def _diagonal_and_low_rank(p: Diagonal | LowRank, q: Diagonal | LowRank) -> Array:
   return _low_rank(_as_low_rank(p), _as_low_rank(q))
 
@@ -195,7 +196,8 @@ def _quadratic(factor_p, offsets_p, factor_q, offsets_q) -> Array:
     twice = jnp.where(a == b, 1, 2).astype(near.dtype)
     return total + twice * jnp.sum(math.prod(end[..., 0] for end in ends) * near), None
 
-  return jax.lax.scan(add, jnp.zeros_like(weights, shape=()), (first, second))[0]
+  nothing = jnp.sum(jnp.zeros_like(factor_q.diag))  # of its mesh, as a number is not
+  return jax.lax.scan(add, nothing, (first, second))[0]
 
 
 def _one_basis(p: Circulant | Reflective, q: Circulant | Reflective) -> Array:

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from structured_obs.distributions import base
 from structured_obs.linalg import closed_form, elementwise, sparse_triangular
-from structured_obs.linalg.image_by_image import image_by_image
 
 Array = jax.Array
 Offsets = sparse_triangular.Offsets
@@ -212,14 +211,9 @@ def log_density(params: Any, x: Array) -> Array:
 @functools.cache
 def _log_density(pattern: Pattern):
   formulas = functools.partial(_density_and_gradients, pattern)
-
-  @functools.cache
-  def run(wanted: closed_form.Wanted):
-    one = functools.partial(formulas, wanted)
-    # The value alone is tiled, but for the weights of linked channels, which are put on a grid first.
-    return image_by_image(one) if wanted or _across(pattern) else one
-
-  return closed_form.scalar(('log_diag', 'off_diag', 'cross', 'residual'), formulas, run)
+  # The value alone is tiled, but for the weights of linked channels, which are put on a grid first.
+  names = ('log_diag', 'off_diag', 'cross', 'residual')
+  return closed_form.by_image(names, formulas, value_at_once=not _across(pattern))
 
 
 def _density_and_gradients(

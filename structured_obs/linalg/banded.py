@@ -20,12 +20,13 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import blocks, takahashi
+from structured_obs.linalg import blocks, sharding, takahashi
 from structured_obs.linalg.sparse_triangular import Factor, Offsets
 
 Array = jax.Array
 
 
+@sharding.on_own_mesh
 def cholesky(band: Array) -> Array:
   """Band of L, lower triangular with a positive diagonal and L L^T = A. [n, w + 1].
 
@@ -38,6 +39,7 @@ def cholesky(band: Array) -> Array:
   return blocks.to_band(blocks.factorise(blocks.from_band(band)), band.shape[0], band.shape[1] - 1)
 
 
+@sharding.on_own_mesh
 def solve_triangular(chol: Array, rhs: Array, transposed: bool = False) -> Array:
   """L^-1 b, or L^-T b if transposed. [n].
 
@@ -77,6 +79,7 @@ def cho_solve(chol: Array, rhs: Array) -> Array:
   return solve_triangular(chol, solve_triangular(chol, rhs), transposed=True)
 
 
+@sharding.on_own_mesh
 def solve(band: Array, rhs: Array) -> Array:
   """A^-1 b. [n]. Its derivative is that of the solution: no factorisation is differentiated.
 
@@ -92,6 +95,7 @@ def solve(band: Array, rhs: Array) -> Array:
   )
 
 
+@sharding.on_own_mesh
 def matvec(band: Array, x: Array) -> Array:
   """A x of the symmetric A with this lower triangle. [n].
 
@@ -116,6 +120,7 @@ def variances(chol: Array) -> Array:
   return inverse_band(chol, 0)[:, 0]
 
 
+@sharding.on_own_mesh
 def inverse_band(chol: Array, bandwidth: int) -> Array:
   """Entries of A^-1 within a bandwidth k, from the factor of A, in the layout of a band. [n, k + 1].
 

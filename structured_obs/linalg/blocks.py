@@ -48,7 +48,7 @@ def from_band(band: Array) -> Blocks:
   first = jax.lax.broadcasted_iota(jnp.int32, band.shape, 1) == 0
   band = jnp.where(outside & first, 1, band)
   # Row c of a group moves right by c: one entry more in each row than the width it is read with.
-  flat = band.reshape(count, -1)[:, : 2 * block * block]
+  flat = band.reshape(-1).reshape(count, -1)[:, : 2 * block * block]
   columns = jnp.swapaxes(flat.reshape(count, block, 2 * block), 1, 2)
   return Blocks(columns[:, :block], columns[:, block:])
 
@@ -58,7 +58,7 @@ def to_band(blocks: Blocks, size: int, bandwidth: int) -> Array:
   count, block, _ = blocks.own.shape
   columns = jnp.swapaxes(jnp.concatenate(blocks, axis=1), 1, 2)
   flat = jnp.pad(columns.reshape(count, -1), ((0, 0), (0, block)))
-  straight = flat.reshape(count * block, 2 * block + 1)[:size, : bandwidth + 1]
+  straight = flat.reshape(-1).reshape(count * block, 2 * block + 1)[:size, : bandwidth + 1]
   row, diagonal = (jax.lax.broadcasted_iota(jnp.int32, straight.shape, axis) for axis in (0, 1))
   return jnp.where(row + diagonal < size, straight, 0)
 

@@ -9,9 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from structured_obs.linalg import sharding
+
 Array = jax.Array
 
 
+@sharding.on_own_mesh
 def svd(matrix: Array) -> tuple[Array, Array, Array]:
   """Thin singular value decomposition of [n, m]: U [n, k], values [k] and V^T [k, m]; k = min(n, m)."""
   safe, spoil = where_finite(matrix)
@@ -19,6 +22,7 @@ def svd(matrix: Array) -> tuple[Array, Array, Array]:
   return u + spoil, values + spoil, vt + spoil
 
 
+@sharding.on_own_mesh
 def eigh(matrix: Array) -> tuple[Array, Array]:
   """Eigenvalues [n], smallest first, and eigenvectors [n, n], in columns, of a symmetric matrix."""
   safe, spoil = where_finite(matrix)

@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.linalg import blocks, sparse_triangular, takahashi
+from structured_obs.linalg import blocks, sharding, sparse_triangular, takahashi
 from structured_obs.linalg.blocks import Blocks
 from structured_obs.linalg.sparse_triangular import Factor, Offsets
 
 Array = jax.Array
 
 
+@sharding.on_own_mesh
 @functools.partial(jax.jit, static_argnames='offsets')
 def log_det_and_inverse_diagonal(
   factor: Factor, scale: Array, ridge: Array, offsets: Offsets

@@ -14,14 +14,16 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import side_by_side
+from structured_obs.linalg import sharding, side_by_side
 
 Array = jax.Array
 Offsets = tuple[tuple[int, int], ...]
 
+SIDES = 16  # of one image at a time: a row of more leaves the fast caches
 CHUNK = 200  # neighbours times images in one inner loop; beyond it the compiler leaves the fast path
 
 
+@sharding.on_own_mesh
 def solve(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
   """L^-1 b or L^-T b of one grid: diag [H, W], weights [H, W, K], rhs [H, W] -> [H, W]."""
   many = _solver(offsets, transposed)
@@ -43,6 +45,9 @@ def solve_many(
     offsets: K offsets, static.
     transposed: whether to apply L^-T instead of L^-1.
   """
+  if rhs.shape[1] > SIDES:
+    one = functools.partial(_solve_one, offsets=offsets, transposed=transposed)
+    return _by_chunks(one, (diag, weights, rhs), 1)
   chunk = max(CHUNK // (max(len(offsets), 1) * rhs.shape[1]), 1)
   piece = functools.partial(_solve_chunk, offsets=offsets, transposed=transposed)
   return _by_chunks(piece, (diag, weights, rhs), chunk)
@@ -55,7 +60,7 @@ def _solver(offsets: Offsets, transposed: bool):
 
 
 def _by_chunks(run, arrays: tuple[Array, ...], chunk: int) -> Array:
-  """Apply to at most `chunk` images at a time."""
+  """Apply to at most `chunk` images, or right-hand sides, at a time."""
   images = arrays[0].shape[0]
   if images <= chunk:
     return run(*arrays)
@@ -89,6 +94,12 @@ def _solve_chunk(diag: Array, weights: Array, rhs: Array, offsets: Offsets, tran
   rows_down = (jnp.arange(height, dtype=jnp.int32), last)
   _, solved = jax.lax.scan(body, carry, rows_down, reverse=transposed)
   return jnp.transpose(solved, (1, 2, 0, 3))
+
+
+def _solve_one(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
+  """The same for one image, a few right-hand sides at a time."""
+  some = functools.partial(_solve_chunk, diag, weights, offsets=offsets, transposed=transposed)
+  return _by_chunks(lambda sides: some(sides[None])[0], (rhs[0],), SIDES)[None]
 
 
 def _row(array: Array, index: Array, axis: int) -> Array:

@@ -11,7 +11,7 @@ times its occupied rows, against (H W)^3 for the inverse.
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import takahashi
+from structured_obs.linalg import sharding, takahashi
 from structured_obs.linalg.sparse_triangular import Factor, Offsets
 
 Array = jax.Array
@@ -49,6 +49,7 @@ def covariances(factor: Factor, offsets: Offsets, rows: int, columns: int) -> Ar
   return found.reshape(*factor.diag.shape, rows + 1, 2 * columns + 1)
 
 
+@sharding.on_own_mesh
 def _covariances(factor: Factor, offsets: Offsets, lags: list[tuple[int, int]]) -> Array:
   """Cov(pixel, pixel + lag) for each lag, 0 outside the image. [H, W, len(lags)]."""
   _check(factor, offsets)
@@ -61,11 +62,9 @@ def _covariances(factor: Factor, offsets: Offsets, lags: list[tuple[int, int]]) 
   found = found.reshape(height, width, len(flat))
   pieces = []
   for i, j in lags:
-    if (i, j) not in inside:
-      pieces.append(jnp.zeros_like(factor.diag))
-      continue
-    values = found[..., flat.index(abs(i * width + j))]
-    if i * width + j < 0:
+    within = (i, j) in inside
+    values = found[..., flat.index(abs(i * width + j))] if within else factor.diag
+    if within and i * width + j < 0:
       values = jnp.roll(values, -j, axis=1)
     pieces.append(jnp.where(takahashi.reaches((height, width), (i, j)), values, 0))
   return jnp.stack(pieces, axis=-1)

@@ -1,16 +1,54 @@
-"""Loops over images whose arrays carry explicit shardings.
+"""Functions of arrays that carry explicit shardings.
 
 On a mesh of explicit axes, the default of `jax.make_mesh`, every operation is to say how its result lies
 on the devices, and loops over a sharded axis are refused. How vmap is carried out is no choice of the
 caller's: it is left to the compiler, as on a mesh of automatic axes.
+
+Arrays may lie on such a mesh without a `jax.set_mesh` around the call. What a function makes anew, as
+zeros to begin a loop with, then belongs to no mesh, and does not mix with them. Inside jit this is
+mended here. Without jit, JAX itself asks for `jax.set_mesh`.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
 Array = jax.Array
+P = ParamSpec('P')
+T = TypeVar('T')
+
+
+def on_own_mesh(function: Callable[P, T]) -> Callable[P, T]:
+  """The same function, run on the explicit mesh of its arrays: those elsewhere are copied there.
+
+  Inside `jax.set_mesh` there is nothing to do.
+  """
+
+  @functools.wraps(function)
+  def run(*args: P.args, **kwargs: P.kwargs) -> T:
+    mesh = _mesh((args, kwargs)) if jax.sharding.get_abstract_mesh().empty else None
+    if mesh is None:
+      return function(*args, **kwargs)
+
+    def placed(x: Any) -> Any:
+      alone = isinstance(x, Array) and _mesh(x) is None
+      return jax.sharding.reshard(x, jax.sharding.PartitionSpec()) if alone else x
+
+    with jax.sharding.use_abstract_mesh(mesh):
+      args, kwargs = jax.tree.map(placed, (args, kwargs))
+      return function(*args, **kwargs)
+
+  return run
+
+
+def _mesh(tree: Any) -> jax.sharding.AbstractMesh | None:
+  """The mesh of explicit axes that the first array of those that lie on any lies on."""
+  arrays = (a for a in jax.tree.leaves(tree) if isinstance(a, Array))
+  meshes = (jax.typeof(a).sharding.mesh for a in arrays)
+  explicit = jax.sharding.AxisType.Explicit
+  return next((mesh for mesh in meshes if explicit in mesh.axis_types), None)
 
 
 def by_compiler(function: Callable[..., Any]) -> Callable[..., Any]:

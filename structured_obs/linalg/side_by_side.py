@@ -3,6 +3,7 @@
 Letters: B images; R right-hand sides of one image.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -38,14 +39,34 @@ def solver(run: Callable[..., Array]) -> Callable[..., Array]:
       solved = many(*factor, joined).reshape(images, axis_size, sides, *rhs.shape[3:])
       return jnp.moveaxis(solved, 1, 0)
 
-    def images(*arrays: Array) -> Array:
-      full = [
-        x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
-        for x, batched in zip(arrays, in_batched, strict=True)
-      ]
-      solved = many(*(x.reshape(axis_size * x.shape[1], *x.shape[2:]) for x in full))
-      return solved.reshape(full[-1].shape)
-
-    return sharding.by_compiler(images if any(in_batched[:-1]) else sides)(*arrays), True
+    more = functools.partial(_more_images, many, in_batched)
+    return sharding.by_compiler(more if any(in_batched[:-1]) else sides)(*arrays), True
 
   return many
+
+
+def images(run: Callable[..., Array]) -> Callable[..., Array]:
+  """A function of any number of images, closed under vmap, which adds to B.
+
+  Args:
+    run: (*arrays [B, ...]) -> [B, ...]. It is not differentiated.
+  """
+  many = jax.custom_batching.custom_vmap(run)
+
+  @many.def_vmap
+  def rule(axis_size: int, in_batched: list[bool], *arrays: Array) -> tuple[Array, bool]:
+    del axis_size
+    return sharding.by_compiler(functools.partial(_more_images, many, in_batched))(*arrays), True
+
+  return many
+
+
+def _more_images(many: Callable[..., Array], in_batched: list[bool], *arrays: Array) -> Array:
+  """many of arrays [B, ...] for A of each that is batched, [A, B, ...]. [A, B, ...]."""
+  count = next(len(x) for x, batched in zip(arrays, in_batched, strict=True) if batched)
+  full = [
+    x if batched else jnp.broadcast_to(x, (count, *x.shape))
+    for x, batched in zip(arrays, in_batched, strict=True)
+  ]
+  found = many(*(x.reshape(count * x.shape[1], *x.shape[2:]) for x in full))
+  return found.reshape(count, -1, *found.shape[1:])

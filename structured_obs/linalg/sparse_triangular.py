@@ -20,20 +20,21 @@ Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, sec
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import closed_form, row_scan, stencil, transposable, wavefront
-from structured_obs.linalg.image_by_image import image_by_image
+from structured_obs.linalg import closed_form, row_scan, sharding, stencil, transposable, wavefront
 
 Array = jax.Array
 Offsets = tuple[tuple[int, int], ...]  # (rows down, columns right), each raster-later than (0, 0)
 
 # A conditional maps its products several times over: as programs of their own they are traced once for
 # each shape, which halves the time to trace it.
-_traced_once = functools.partial(jax.jit, static_argnames='offsets')
+def _traced_once(function: Callable[..., Array]) -> Callable[..., Array]:
+  return sharding.on_own_mesh(jax.jit(function, static_argnames='offsets'))
 
 
 class Factor(NamedTuple):
@@ -144,6 +145,7 @@ def _solvers(factor: Factor, offsets: Offsets):
   return functools.partial(run, False), functools.partial(run, True)
 
 
+@sharding.on_own_mesh
 def log_density(log_diag: Array, weights: Array, residual: Array, offsets: Offsets) -> Array:
   """Log density of N(0, (L L^T)^-1) at a residual [H, W], L's diagonal being exp(log_diag). [], nats.
 
@@ -159,13 +161,7 @@ def log_density(log_diag: Array, weights: Array, residual: Array, offsets: Offse
 @functools.cache
 def _log_density(offsets: Offsets):
   formulas = functools.partial(density_and_gradients, offsets=offsets)
-
-  @functools.cache
-  def run(wanted: closed_form.Wanted):
-    one = functools.partial(formulas, wanted)
-    return image_by_image(one) if wanted else one  # the value alone is tiled
-
-  return closed_form.scalar(('log_diag', 'weights', 'residual'), formulas, run)
+  return closed_form.by_image(('log_diag', 'weights', 'residual'), formulas)  # its value is tiled
 
 
 def density_and_gradients(

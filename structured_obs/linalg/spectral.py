@@ -209,8 +209,13 @@ def _cosine_diagonal(values: Array, width: int) -> Array:
 
 def _cosine_modes(rows: Array, columns: Array, height: int, width: int) -> Array:
   dtype = jnp.zeros(()).dtype
-  down, right = (jnp.asarray(_cosine_basis(size), dtype) for size in (height, width))
-  return down[rows][:, :, None] * right[columns][:, None, :]
+
+  def waves(places: Array, size: int) -> Array:
+    # By a product: on a mesh of explicit axes an array is not indexed by one that is spread over it.
+    chosen = places[:, None] == jnp.arange(size, dtype=places.dtype)[None]
+    return _product(chosen.astype(dtype), jnp.asarray(_cosine_basis(size), dtype))
+
+  return waves(rows, height)[:, :, None] * waves(columns, width)[:, None, :]
 
 
 def _fourier_table(values: Array, width: int) -> Array:

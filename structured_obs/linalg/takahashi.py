@@ -26,7 +26,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from structured_obs.linalg import side_by_side
+
 Array = jax.Array
+
+TOGETHER = 4  # images whose steps are one, on a CPU, while their rings are small
+SMALL_RING = 200  # rows; a step of a larger one has enough to do for itself
 
 _matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
@@ -59,6 +64,32 @@ def lagged_covariances(
     shifts: s_t, T increasing numbers from 1 to n - 1.
     lags: increasing numbers from 0 to n - 1.
   """
+  return _covariances(shifts, lags)(diag, taps)
+
+
+@functools.cache
+def _covariances(shifts: tuple[int, ...], lags: tuple[int, ...]):
+  """`lagged_covariances` of (diag, taps), of a few images at once, and differentiated as it stands."""
+  one = functools.partial(_recursion, shifts=shifts, lags=lags)
+  count = TOGETHER if max((*shifts, *lags), default=0) <= SMALL_RING else 1
+
+  def few_at_once(diag: Array, taps: Array) -> Array:
+    if len(diag) <= count:
+      return jax.vmap(one)(diag, taps)
+    return jax.lax.map(lambda image: one(*image), (diag, taps), batch_size=count)
+
+  def many_images(diag: Array, taps: Array) -> Array:
+    return jax.lax.platform_dependent(diag, taps, cpu=few_at_once, default=jax.vmap(one))
+
+  many = side_by_side.images(many_images)
+  found = jax.custom_jvp(lambda diag, taps: many(diag[None], taps[None])[0])
+  found.defjvp(functools.partial(jax.jvp, one))
+  return found
+
+
+def _recursion(
+  diag: Array, taps: Array, shifts: tuple[int, ...], lags: tuple[int, ...]
+) -> Array:
   size, window = diag.shape[0], max((*shifts, *lags), default=0)
   block = 16  # of 8, 16 and 32 the fastest at 64 x 64 to 256 x 256
   steps = -(-size // block)

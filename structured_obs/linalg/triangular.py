@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from structured_obs.linalg import sharding
 from structured_obs.linalg.image_by_image import image_by_image
 
 Array = jax.Array
@@ -25,6 +26,7 @@ def solve_transposed(lower: Array, rhs: Array) -> Array:
   return _solve(lower, rhs, transposed=True)
 
 
+@sharding.on_own_mesh
 def _solve(lower: Array, rhs: Array, transposed: bool) -> Array:
   matrix = jnp.tril(lower)
   matrix = matrix.T if transposed else matrix

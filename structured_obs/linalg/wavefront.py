@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from structured_obs.linalg import side_by_side
+from structured_obs.linalg import sharding, side_by_side
 
 Array = jax.Array
 Offsets = tuple[tuple[int, int], ...]
@@ -52,6 +52,7 @@ def _layout(height: int, width: int, offsets: Offsets) -> _Layout:
   return _Layout(height, width, slope, slots, slope * slots + 1, -(-height // slots))
 
 
+@sharding.on_own_mesh
 def pack(diag: Array, weights: Array, offsets: Offsets, transposed: bool) -> Packed:
   """Put a factor into the order in which L (or with `transposed` L^T) is solved.
 
@@ -82,6 +83,7 @@ def pack(diag: Array, weights: Array, offsets: Offsets, transposed: bool) -> Pac
   return Packed(jnp.swapaxes(links, 1, 2), _skew(inverse[..., None], layout)[..., 0])
 
 
+@sharding.on_own_mesh
 def solve(packed: Packed, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
   """Solve with a packed factor. [H, W] for rhs [H, W]. Not to be differentiated."""
   many = _solver(offsets, transposed)

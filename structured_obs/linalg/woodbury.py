@@ -30,7 +30,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import closed_form, decompositions, transposable
+from structured_obs.linalg import closed_form, decompositions, sharding, transposable
 from structured_obs.linalg.capacitance import Capacitance, capacitance, quick_capacitance
 from structured_obs.linalg.image_by_image import quick_or_careful
 from structured_obs.linalg.products import matmul, power_of_two, scale_rows, subtract_product
@@ -49,6 +49,7 @@ class Whitened(NamedTuple):
   coefficients: Array  # [R]  c: the posterior mean of the factor's noise given the residual
 
 
+@sharding.on_own_mesh
 def whiten(cap: Capacitance, residual: Array) -> Whitened:
   """Whitens a residual r [n] by the ridge identity."""
   size, scaled = residual.shape[0], residual * cap.inverse_scale
@@ -157,6 +158,7 @@ def leverage(cap: Capacitance) -> Array:
   return jnp.sum(jnp.square(cap.half), axis=-1)
 
 
+@sharding.on_own_mesh
 def log_density(residual: Array, factor: Array, diag: Array) -> Array:
   """Log density of N(0, P P^T + D), with a closed-form derivative.
 

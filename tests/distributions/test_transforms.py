@@ -1,5 +1,6 @@
 """Families under transposition, on explicit meshes and lowered for other platforms."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.distributions import FAMILIES, gaussian
+from structured_obs.distributions import FAMILIES, gaussian, kl
 from structured_obs.distributions.base import Family, ImageShape
 from tests.distributions.cases import tolerance
 
@@ -78,15 +79,74 @@ def programs(family: Family) -> dict[str, Callable[..., Any]]:
   return found
 
 
+def more_programs(family: Family) -> dict[str, Callable[..., Any]]:
+  """Further operations on outputs and an image."""
+
+  def by_noise(emitted, x):
+    return jnp.sum(x * family.sample(jax.random.key(0), family.from_outputs(emitted)))
+
+  def curvature(emitted, x):
+    params = family.from_outputs(emitted)
+    return jnp.sum(jnp.square(jax.grad(functools.partial(family.log_prob, params))(x)))
+
+  found: dict[str, Callable[..., Any]] = {'gradient of a sample': jax.grad(by_noise)}
+  if family.gaussian is not None:
+    primitives = family.gaussian
+
+    def conditional(emitted, x):
+      params = family.from_outputs(emitted)
+      rest = gaussian.condition(family, params, x, jnp.asarray(np.arange(x.size).reshape(x.shape) < 3))
+      return rest.variance, rest.sample(jax.random.key(0)), rest.log_prob(x)
+
+    def denoised(emitted, x):
+      return gaussian.posterior_mean(family, family.from_outputs(emitted), x, 0.1)
+
+    def components(emitted, x):
+      del x
+      return gaussian.principal_components(family, family.from_outputs(emitted), 2)
+
+    def divergence(emitted, x):
+      del x
+      params, other = (family.from_outputs({k: s * v for k, v in emitted.items()}) for s in (1, 2))
+      return kl.kl_divergence(family, params, family, other)
+
+    def variance(emitted):
+      return jnp.sum(primitives.variance(family.from_outputs(emitted)))
+
+    found |= {
+      'second derivative': jax.grad(curvature),
+      'conditional': conditional,
+      'denoised': denoised,
+      'components': components,
+      'divergence': divergence,
+      'gradient of the variance': lambda emitted, x: jax.grad(variance)(emitted),
+    }
+  return found
+
+
 @pytest.mark.x64
-@pytest.mark.parametrize('name', FAMILIES)
-def test_explicit_meshes_do_not_stop_tracing(name: str):
-  family, mesh = FAMILIES[name](), jax.make_mesh((BATCH,), ('data',))
+@pytest.mark.parametrize('within', [True, False], ids=['in the mesh', 'arrays alone'])
+@pytest.mark.parametrize('name', [*FAMILIES, 'circulant, mirrored'])
+def test_explicit_meshes_do_not_stop_tracing(name: str, within: bool):
+  options = {'reflect': True} if name not in FAMILIES else {}
+  family, mesh = FAMILIES[name.partition(',')[0]](**options), jax.make_mesh((BATCH,), ('data',))
   by_image = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
   arguments = jax.device_put((outputs(family), images(1)), by_image)
-  with jax.set_mesh(mesh):
-    for program in programs(family).values():
+  with jax.set_mesh(mesh) if within else contextlib.nullcontext():
+    for program in (programs(family) | more_programs(family)).values():
       jax.jit(jax.vmap(program)).trace(*arguments)
+
+
+@pytest.mark.x64
+def test_arrays_on_an_explicit_mesh_give_the_same():
+  """A solve whose noise lies on no mesh."""
+  family, mesh = FAMILIES['sparse_precision'](), jax.make_mesh((BATCH,), ('data',))
+  by_image = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
+  plain = outputs(family)
+  draw = jax.vmap(lambda emitted: family.sample(jax.random.key(0), family.from_outputs(emitted)))
+  found = jax.jit(draw)(jax.device_put(plain, by_image))
+  assert found.sharding.spec[0] == 'data'
+  np.testing.assert_allclose(found, jax.jit(draw)(plain), rtol=1e-12)
 
 
 @pytest.mark.x64

@@ -1,5 +1,7 @@
 """Products and solves with a sparse triangular factor, against its dense matrix."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import scipy.linalg
 from jax.test_util import check_grads
 
-from structured_obs.linalg import sparse_triangular, wavefront
+from structured_obs.linalg import row_scan, sparse_triangular, wavefront
 from structured_obs.linalg.sparse_triangular import Factor
 from tests.distributions.cases import assert_close
 from tests.linalg import grids
@@ -66,6 +68,20 @@ def test_many_images_with_many_right_hand_sides(transposed, packed):
     expected = scipy.linalg.solve(matrix, flat[i].T).T
     assert_close(actual[i].reshape(3, -1), expected, 1e-12, 1e-5)
     assert_close(other[i].reshape(3, -1), expected, 1e-12, 1e-5)
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_more_right_hand_sides_than_are_solved_at_a_time(count):
+  shape, offsets, sides = (3, 4), sparse_triangular.offsets(3), 2 * row_scan.SIDES + 1
+  several = [grids.make(shape, offsets, seed) for seed in range(count)]
+  factors = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(grid.factor for grid in several))
+  flat, images = _vector((count, sides, *shape))
+  solve = functools.partial(sparse_triangular.solve_transposed, offsets=offsets)
+  actual = jax.jit(jax.vmap(jax.vmap(solve, in_axes=(None, 0))))(factors, images)
+  flat = flat.reshape(count, sides, -1)
+  for i, grid in enumerate(several):
+    expected = scipy.linalg.solve(grid.dense.T, flat[i].T).T
+    assert_close(actual[i].reshape(sides, -1), expected, 1e-12, 1e-5)
 
 
 def test_packing_many_images_side_by_side_is_packing_each():
