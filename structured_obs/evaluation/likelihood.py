@@ -84,9 +84,10 @@ def split_scores(
   Raises:
     ValueError: if there is no image, or a setting is not positive.
   """
-  for name in ('importance_samples', 'chunk', 'batch_size'):
-    if getattr(settings, name) < 1:
-      raise ValueError(f'{name} must be positive, but is {getattr(settings, name)}.')
+  counts = settings.importance_samples, settings.chunk, settings.batch_size
+  for name, count in zip(('importance_samples', 'chunk', 'batch_size'), counts, strict=True):
+    if count < 1:
+      raise ValueError(f'{name} must be positive, but is {count}.')
   if not len(images):
     raise ValueError('images must hold at least one image to score; this split is empty.')
   found = passes.over_images(_pass(_score, bound.model, settings), bound.variables, images, key, where)

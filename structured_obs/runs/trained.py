@@ -13,6 +13,7 @@ import jax
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
 from structured_obs.models.base import Bound, Latents, Model, Params, Variables
+from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
 
@@ -37,6 +38,10 @@ class Trained(NamedTuple):
   def bound(self) -> Bound:
     """The model with its variables, for use inside compiled programs."""
     return Bound(self.model, self.variables)
+
+  def terms(self, x: Array, keys: Array) -> Terms:
+    """Returns the terms of images [N, H, W, C] in [-1, 1], with one key for each."""
+    return _compiled(Bound.terms, self.bound, keys, x)
 
   def reconstruct(self, x: Array, keys: Array | None = None) -> Params:
     """Returns p(x|..) for images [N, H, W, C] in [-1, 1]: parameters of the model's family.
