@@ -28,7 +28,7 @@ class Experiment(NamedTuple):
   image: ImageShape
   family: Family
   model: Model
-  objective: Any  # (terms, multipliers, step) -> (loss [], metrics)
+  objective: bounds.Objective
   optimizer: optax.GradientTransformation
   schedule: schedules.Schedule  # updates made -> learning rate
 

@@ -1,5 +1,7 @@
 """What a trained model does: each function compiled once, with the variables as an argument."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,11 +27,12 @@ def test_functions_are_compiled_once_and_take_the_variables():
   trained = make()
   expected = trained.bound.reconstruct(None, X)
   np.testing.assert_allclose(trained.reconstruct(X).mean, expected.mean, rtol=1e-5, atol=1e-6)
-  compiled = opened._compiled._cache_size()
+  compiled: Any = opened._compiled
+  programs = compiled._cache_size()
   moved = {**trained.variables['params'], 'b': trained.variables['params']['b'] + 1}
   other = make()._replace(variables={'params': moved})  # an equal model, made again
   found = other.reconstruct(X).mean
-  assert opened._compiled._cache_size() == compiled
+  assert compiled._cache_size() == programs
   np.testing.assert_allclose(found, other.bound.reconstruct(None, X).mean, rtol=1e-5, atol=1e-6)
   assert np.abs(found - expected.mean).min() > 0.01
 
