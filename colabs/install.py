@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 
-PROJECT = 'structured_obs[data,metrics] @ git+https://github.com/structured-obs/structured_obs'
+PROJECT = 'structured_obs[data] @ git+https://github.com/structured-obs/structured_obs'
 NEEDED = [0, 10]  # oldest jax
 
 

@@ -30,7 +30,7 @@ _VARIANTS = absl_flags.DEFINE_list('variants', [], "Variants of the config file;
 _SEEDS = absl_flags.DEFINE_list('seeds', [], "Of the trainings; '' for the config's.")
 _NUM_IMAGES = flags.define_integer('num_images', 0, 'Use only the first N test images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
-_FEATURES = absl_flags.DEFINE_string('features', compare.DEFAULT.features, 'As of launch.evaluate.')
+_FEATURES = absl_flags.DEFINE_string('features', features.FORMS[0], 'As of launch.evaluate.')
 
 
 def main(arguments: Sequence[str]) -> None:

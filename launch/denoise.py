@@ -24,7 +24,7 @@ from absl import flags as absl_flags
 
 from launch import flags
 from structured_obs.applications import denoise, denoising, subject
-from structured_obs.evaluation.figures import views
+from structured_obs.data import pixels
 from structured_obs.runs import restore
 
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
@@ -55,10 +55,10 @@ def main(arguments: Sequence[str]) -> None:
   trained, prepared = restore.load(_WORKDIR.value, _CHECKPOINT.value)
   denoising.check(trained, settings)
   if _FILES.value:
-    clean = views.to_float(subject.read_files(trained, _FILES.value), 256)
+    clean = pixels.to_unit(subject.read_files(trained, _FILES.value), 256)
   else:
     images = prepared.images['test'][: _NUM_IMAGES.value or None]
-    clean = views.to_float(np.asarray(images), trained.spec.levels)
+    clean = pixels.to_unit(images, trained.spec.levels)
   key = jax.random.key(settings.seed)
   noisy = clean if _NOISY.value else denoise.add_noise(key, clean, settings.sigma)
   validation = prepared.images['validation'][: _BEST.value]

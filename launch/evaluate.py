@@ -38,7 +38,7 @@ _DATA = absl_flags.DEFINE_string(
 _COMPARE = flags.define_paths('compare', 'Directories of other runs, between commas.')
 _FEATURES = absl_flags.DEFINE_string(
   'features',
-  compare.DEFAULT.features,
+  features.FORMS[0],
   f'Network that images are compared in: {", ".join(features.FORMS)}.',
 )
 _NUM_IMAGES = flags.define_integer('num_images', 0, 'Use only the first N images; 0 for all.', 0)

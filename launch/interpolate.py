@@ -48,9 +48,7 @@ def main(arguments: Sequence[str]) -> None:
   output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'interpolation')
   if _IMAGES.value:
     x = subjects.images_at(trained, prepared, _IMAGES.value)
-    images = interpolate.between_images(
-      trained.model, trained.variables, x, int(_STEPS.value), str(_PATH.value)
-    )
+    images = interpolate.between_images(trained.bound, x, int(_STEPS.value), str(_PATH.value))
     title = f'Between the latents of four images ({_PATH.value}): {trained.name}, step {trained.step}'
     plotting.image_grid(output / 'latents.png', np.asarray(images), title=title)
     np.savez_compressed(output / 'latents.npz', grid=np.asarray(images))

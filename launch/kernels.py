@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from launch import flags
-from structured_obs.evaluation.figures import kernel_development, views
+from structured_obs.data import pixels
+from structured_obs.evaluation.figures import kernel_development
 from structured_obs.runs import checkpoint, restore
 
 _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     for moment in moments
   ]
   path = Path(_OUT.value or Path(_WORKDIR.value) / 'figures' / 'kernels.png')
-  original = views.to_float(shown, trained.spec.levels)[..., : trained.spec.channels]
+  original = pixels.to_unit(shown, trained.spec.levels)[..., : trained.spec.channels]
   print(f'\nfigure  {kernel_development.draw(path, few, np.asarray(original))}')
 
 

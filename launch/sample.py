@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 from launch import flags
+from structured_obs.data import pixels
 from structured_obs.evaluation.figures import supn, views
 from structured_obs.evaluation.metrics import variance_inflation
 from structured_obs.models import intermediate_images
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
   trained, prepared = restore.load(_WORKDIR.value, _CHECKPOINT.value)
   models = [trained, *(restore.load(path, _CHECKPOINT.value)[0] for path in _COMPARE.value)]
   models = [one._replace(model=intermediate_images.by_mode(one.model, _MODE.value)) for one in models]
-  model, variables = models[0].model, trained.variables
+  model, bound = models[0].model, models[0].bound
   request = views.Request(
     views.parse_pixel(_PIXEL.value, model),
     _SAMPLES.value,
@@ -56,13 +57,13 @@ def main(arguments: Sequence[str]) -> None:
   )
   prior_key, key = jax.random.split(jax.random.key(_SEED.value))
   images = np.asarray(prepared.images['test'][: _NUM.value])
-  x = views.to_float(images, trained.spec.levels)
+  x = pixels.to_unit(images, trained.spec.levels)
   original = views.observed(model, x)
   found: dict[str, views.Views | None] = {}
-  found['reconstruction'] = views.of_reconstructions(model, variables, x, key, request)
-  found['regeneration'] = views.of_regenerations(model, variables, x, key, request)
-  if model.has_prior:
-    found['prior'] = views.of_prior(model, variables, _NUM.value, prior_key, request)
+  found['reconstruction'] = views.of_reconstructions(bound, x, key, request)
+  found['regeneration'] = views.of_regenerations(bound, x, key, request)
+  if model.traits.has_prior:
+    found['prior'] = views.of_prior(bound, _NUM.value, prior_key, request)
 
   output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'samples')
   title = f'{trained.name}, step {trained.step}, temperature {_TEMPERATURE.value:g}'
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
   if _GRID.value:
     supn.sample_grid(output / 'grid.png', models, _GRID.value, _SEED.value)
   print(f'written to {output}: {", ".join(sorted(path.name for path in output.iterdir()))}')
-  inflation = variance_inflation.variance_inflation(model, variables, images, trained.spec.levels)
+  inflation = variance_inflation.variance_inflation(bound, images, trained.spec.levels)
   warning = variance_inflation.warning(inflation, trained.config.eval.inflation_threshold)
   if warning:
     print(warning)

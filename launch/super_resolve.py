@@ -22,8 +22,8 @@ from absl import flags as absl_flags
 
 from launch import flags
 from structured_obs.applications import subject, super_resolve
+from structured_obs.data import pixels
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation.figures import views
 from structured_obs.models import intermediate_images
 from structured_obs.runs import restore
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     trained, truth = super_resolve.of_any_size(trained, ImageShape(*y.shape[1:])), None
   else:
     stored = prepared.images['test'][: _NUM_IMAGES.value or None]
-    x = np.asarray(views.to_float(np.asarray(stored), trained.spec.levels))
+    x = np.asarray(pixels.to_unit(stored, trained.spec.levels))
     if _FILES.value:
       x = super_resolve.on_grid(trained, subject.read_files(trained, _FILES.value))
     y, truth = super_resolve.compress(trained, x), x

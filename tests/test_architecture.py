@@ -24,6 +24,7 @@ MAY_IMPORT = {
   'compiled': set(),
   'config': set(),
   'names': set(),
+  'strict_json': set(),
   'devices': {''},
   'plotting': set(),
   'linalg': set(),
@@ -32,10 +33,10 @@ MAY_IMPORT = {
   'models': {'linalg', 'distributions', 'objectives'},
   'data': {'config', 'names'},
   'recipes': {'config', 'distributions'},
-  'runs': CORE | {'', 'config', 'data', 'devices', 'names'},
-  'evaluation': CORE | {'config', 'data', 'devices', 'names', 'plotting', 'runs'},
-  'applications': CORE | {'config', 'data', 'evaluation', 'plotting', 'runs'},
-  'train': CORE | {'', 'config', 'data', 'devices', 'evaluation', 'names', 'runs'},
+  'runs': CORE | {'', 'config', 'data', 'devices', 'names', 'strict_json'},
+  'evaluation': CORE | {'config', 'data', 'devices', 'names', 'plotting', 'runs', 'strict_json'},
+  'applications': CORE | {'config', 'data', 'evaluation', 'plotting', 'runs', 'strict_json'},
+  'train': CORE | {'', 'config', 'data', 'devices', 'evaluation', 'names', 'runs', 'strict_json'},
   'benchmark': CORE | {'', 'config', 'data', 'devices', 'runs', 'train'},  # whole training steps
 }
 # Third parties, by the only places that may import them. What is in no list is free.
@@ -56,13 +57,11 @@ ONLY_IN = {
   'array_record': {'structured_obs/data'},
   'tensorboardX': {'structured_obs/train'},
   'rich': {'structured_obs/train', 'launch'},
-  'dm_pix': {'structured_obs/evaluation/metrics/image_errors.py'},
   'jax._src': set(),
 }
 # Extras that a user may not have: imported inside functions, with an error that names the extra.
 OPTIONAL = {
   'tensorflow_datasets', 'grain', 'sklearn', 'skimage', 'nibabel', 'PIL', 'array_record', 'tensorboardX',
-  'dm_pix',
 }  # fmt: skip
 # Modules that need an extra as a whole; they themselves are imported inside functions only.
 OPTIONAL_MODULES = {

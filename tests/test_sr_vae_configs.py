@@ -34,7 +34,7 @@ def test_every_variant_can_be_built(module, variant: str):
   assert config.model.prior == 'realnvp'
   assert not config.objective.dequantize
   if config.likelihood.options['levels'] == 256:
-    assert build(config).model.data_dependent
+    assert build(config).model.traits.data_dependent
 
 
 @pytest.mark.parametrize('module', MODULES)

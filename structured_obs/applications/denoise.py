@@ -16,7 +16,7 @@ Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, sec
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ import numpy as np
 
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import Family
+from structured_obs.models.base import Bound, Params
 
 Array = jax.Array
 
@@ -53,14 +54,11 @@ def add_noise(key: Array, images: Array, scale: float) -> Array:
   return jax.vmap(one)(jnp.arange(len(images), dtype=jnp.int32), images)
 
 
-def posterior_mean(
-  model: Any, variables: dict[str, Any], noisy: Array, scale: float, refinements: int = 0
-) -> Denoised:
+def posterior_mean(bound: Bound, noisy: Array, scale: float, refinements: int = 0) -> Denoised:
   """Denoise images by the posterior mean under p(x|z).
 
   Args:
-    model: with the methods of `models.vae.VAE` and a Gaussian family.
-    variables: as its `apply` takes them.
+    bound: a model of a Gaussian family.
     noisy: [N, H, W, C], floats in the model's units, pixels in [-1, 1] but for the noise.
     scale: standard deviation of the noise, in the same units.
     refinements: how often the result is encoded again, instead of the noisy image.
@@ -69,23 +67,20 @@ def posterior_mean(
     ValueError: scale or refinements are out of range, the family is not Gaussian, or has no such
       operation for images of this size.
   """
-  check(model.family, scale)
+  check(bound.model.family, scale)
   if refinements < 0:
     raise ValueError(f'refinements must not be negative; got {refinements}.')
-  parts = [_posterior(model, refinements, variables, image, scale) for image in noisy]
+  parts = [_posterior(refinements, bound, image, scale) for image in noisy]
   means, variances, reconstructions = zip(*map(jax.device_get, parts), strict=True)
   known = np.stack(variances) if variances[0] is not None else None
   return Denoised(np.stack(means), known, np.stack(reconstructions))
 
 
-def projection(
-  model: Any, variables: dict[str, Any], noisy: Array, components: int, clean: Array | None = None
-) -> Projected:
+def projection(bound: Bound, noisy: Array, components: int, clean: Array | None = None) -> Projected:
   """Denoise images by projecting their residuals on leading eigenvectors of p(x|z)'s covariance.
 
   Args:
-    model: with the methods of `models.vae.VAE` and a Gaussian family.
-    variables: as its `apply` takes them.
+    bound: a model of a Gaussian family.
     noisy: [N, H, W, C].
     components: k, how many eigenvectors.
     clean: [N, H, W, C]; where given, the errors of every smaller k are found too.
@@ -93,18 +88,18 @@ def projection(
   Raises:
     ValueError: unless 1 <= components <= D, and as `gaussian.principal_components`.
   """
-  check(model.family)
+  check(bound.model.family)
   parts = []
   for i, image in enumerate(noisy):
     truth = None if clean is None else clean[i]
-    parts.append(jax.device_get(_project(model, components, variables, image, truth)))
+    parts.append(jax.device_get(_project(components, bound, image, truth)))
   means, errors = zip(*parts, strict=True)
   return Projected(np.stack(means), None if clean is None else np.stack(errors))
 
 
-def reconstruct(model: Any, variables: dict[str, Any], noisy: Array) -> np.ndarray:
+def reconstruct(bound: Bound, noisy: Array) -> np.ndarray:
   """Mean of p(x|z) at the encoding of each image, [N, H, W, C]: all a denoising autoencoder does."""
-  return np.stack([jax.device_get(_reconstruct(model, variables, image)) for image in noisy])
+  return np.stack([jax.device_get(_reconstruct(bound, image)) for image in noisy])
 
 
 def paper_components(num_dims: int) -> int:
@@ -122,39 +117,38 @@ def check(family: Family, scale: float = 1.0) -> None:
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _posterior(
-  model: Any, refinements: int, variables: Any, noisy: Array, scale: Array
+  refinements: int, bound: Bound, noisy: Array, scale: Array | float
 ) -> tuple[Array, Array | None, Array]:
   """The fields of `Denoised` for one image."""
   seen = noisy
   for _ in range(refinements):
-    seen, _ = _given(model, variables, seen, noisy, scale)[0]
-  (mean, variance), params = _given(model, variables, seen, noisy, scale)
-  return mean, variance, model.family.mean(params)
+    seen, _ = _given(bound, seen, noisy, scale)[0]
+  (mean, variance), params = _given(bound, seen, noisy, scale)
+  return mean, variance, bound.model.family.mean(params)
 
 
 def _given(
-  model: Any, variables: Any, seen: Array, noisy: Array, scale: Array
-) -> tuple[tuple[Array, Array | None], Any]:
+  bound: Bound, seen: Array, noisy: Array, scale: Array | float
+) -> tuple[tuple[Array, Array | None], Params]:
   """Posterior mean and variance with z from the image that is seen, and p(x|z)'s parameters."""
-  params = _params(model, variables, seen)
-  return gaussian.posterior_mean(model.family, params, noisy, jnp.square(scale)), params
+  params = _params(bound, seen)
+  return gaussian.posterior_mean(bound.model.family, params, noisy, jnp.square(scale)), params
 
 
-def _params(model: Any, variables: Any, image: Array) -> Any:
-  batch = model.apply(variables, None, image[None], method='reconstruct')
-  return jax.tree.map(lambda leaf: leaf[0], batch)
+def _params(bound: Bound, image: Array) -> Params:
+  return jax.tree.map(lambda leaf: leaf[0], bound.reconstruct(None, image[None]))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _project(
-  model: Any, components: int, variables: Any, noisy: Array, clean: Array | None
+  components: int, bound: Bound, noisy: Array, clean: Array | None
 ) -> tuple[Array, Array | None]:
   """The fields of `Projected` for one image."""
-  params = _params(model, variables, noisy)
-  mean = model.family.mean(params)
-  found = gaussian.principal_components(model.family, params, components)
+  family, params = bound.model.family, _params(bound, noisy)
+  mean = family.mean(params)
+  found = gaussian.principal_components(family, params, components)
   vectors = found.vectors.reshape(components, -1)
   kept = _product(vectors, noisy - mean)
   projected = mean + _product(vectors.T, kept).reshape(mean.shape)
@@ -170,6 +164,6 @@ def _product(matrix: Array, image: Array) -> Array:
   return jnp.matmul(matrix, image.reshape(-1), precision=jax.lax.Precision.HIGHEST)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _reconstruct(model: Any, variables: Any, noisy: Array) -> Array:
-  return model.family.mean(_params(model, variables, noisy))
+@jax.jit
+def _reconstruct(bound: Bound, noisy: Array) -> Array:
+  return bound.model.family.mean(_params(bound, noisy))

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from structured_obs import plotting
+from structured_obs import plotting, strict_json
 from structured_obs.applications import denoise
+from structured_obs.data import pixels
 from structured_obs.evaluation import finite, likelihood, tables
-from structured_obs.evaluation.figures import views
 from structured_obs.evaluation.metrics import image_errors
 from structured_obs.runs.trained import Trained
 
@@ -60,21 +60,21 @@ def methods(
     settings: what to compute.
     validation: uint8 [M, H, W, C], to find the best number of components on; none leaves that out.
   """
-  model, variables, sigma = trained.model, trained.variables, settings.sigma
-  first = denoise.posterior_mean(model, variables, noisy, sigma)
+  bound, sigma = trained.bound, settings.sigma
+  first = denoise.posterior_mean(bound, noisy, sigma)
   found = {'reconstruction': first.reconstruction, POSTERIOR: first.mean}
   if settings.refinements:
-    first = denoise.posterior_mean(model, variables, noisy, sigma, settings.refinements)
+    first = denoise.posterior_mean(bound, noisy, sigma, settings.refinements)
     found[f'{POSTERIOR}, refined {settings.refinements}x'] = first.mean
   if first.variance is not None:
     found[DEVIATION] = np.sqrt(np.maximum(first.variance, 0))
   if not settings.project:
     return found
-  counts = [settings.components or denoise.paper_components(model.image.size)]
+  counts = [settings.components or denoise.paper_components(trained.model.image.size)]
   if validation is not None and len(validation):
     counts.append(_best_components(trained, validation, settings))
   for k in counts:
-    found[f'projection on {k}'] = denoise.projection(model, variables, noisy, k).mean
+    found[f'projection on {k}'] = denoise.projection(bound, noisy, k).mean
   return found
 
 
@@ -90,8 +90,8 @@ def other(run: Trained, first: Trained, noisy: Array, settings: Settings) -> np.
       f'{tuple(first.model.image)}.'
     )
   if run.config.model.input_noise:
-    return denoise.reconstruct(run.model, run.variables, noisy)
-  return denoise.posterior_mean(run.model, run.variables, noisy, settings.sigma).mean
+    return denoise.reconstruct(run.bound, noisy)
+  return denoise.posterior_mean(run.bound, noisy, settings.sigma).mean
 
 
 def write(
@@ -133,10 +133,10 @@ def write(
 
 def _best_components(trained: Trained, images: np.ndarray, settings: Settings) -> int:
   """How many eigenvectors give the least error on validation images with noise of their own."""
-  clean = views.to_float(np.asarray(images), trained.spec.levels)
+  clean = pixels.to_unit(images, trained.spec.levels)
   noisy = denoise.add_noise(jax.random.key(settings.seed + 1), clean, settings.sigma)
   size = trained.model.image.size
-  errors = denoise.projection(trained.model, trained.variables, noisy, size, clean).errors
+  errors = denoise.projection(trained.bound, noisy, size, clean).errors
   assert errors is not None
   bad = finite.sentences({'squared errors by number of eigenvectors': errors}, 'validation images')
   if bad:
@@ -182,7 +182,7 @@ def comparison(
 def write_scores(directory: Path, table: str, tree: Mapping[str, Any], about: str) -> Path:
   """Writes report.md and scores.json; returns the path of the report."""
   directory.mkdir(parents=True, exist_ok=True)
-  (directory / 'scores.json').write_text(tables.strict_json(tree))
+  (directory / 'scores.json').write_text(strict_json.text(tree))
   path = directory / 'report.md'
   path.write_text(f'# Denoising\n\n{about}\n\n{table}\n')
   return path

@@ -26,6 +26,7 @@ from jax.flatten_util import ravel_pytree
 
 from structured_obs.distributions import base, low_rank
 from structured_obs.distributions.base import Family, P
+from structured_obs.models.base import Bound, Latents
 
 Array = jax.Array
 Path = Callable[[Array, Array, Array | float], Array]  # (a, b, t) -> the way's point at t
@@ -141,15 +142,14 @@ def draw(family: Family[P], way: Way, params: P, key: Array) -> Array:
   return grid(family, params, noises, way.steps, PATHS[way.path])
 
 
-def between_images(model: Any, variables: Any, ends: Array, steps: int, path: str) -> Array:
+def between_images(bound: Bound, ends: Array, steps: int, path: str) -> Array:
   """What a model decodes on a grid between the latents of four images. [T, T, H, W, C].
 
   It is the mode of p(x|z) for a mixture, else the mean. Where a model has several latents, each goes
   its own way.
 
   Args:
-    model: with the methods `infer` and `decode`.
-    variables: as its `apply` takes them.
+    bound: a model with latents.
     ends: [4, H, W, C], floats in [-1, 1]: top left, top right, bottom left and bottom right.
     steps: T.
     path: of `PATHS`.
@@ -157,21 +157,21 @@ def between_images(model: Any, variables: Any, ends: Array, steps: int, path: st
   Raises:
     ValueError: the model has no latents, there are fewer than two steps or not four images.
   """
-  if not hasattr(model, 'infer'):
+  if not bound.model.traits.has_latents:
     raise ValueError('This model has no latents to go between; leave --images away.')
   if steps < 2 or len(ends) != 4:
     raise ValueError(f'A grid needs at least 2 steps and 4 images; got {steps} and {len(ends)}.')
-  latents = jax.jit(lambda v, x: model.apply(v, None, x, method='infer'))(variables, ends)
+  latents = jax.jit(Bound.infer)(bound, None, ends)
   grids = jax.tree.map(functools.partial(_latent_grid, steps, PATHS[path]), latents)
-  family = model.family
-  show = family.mean if family.mode is None else family.mode
-
-  @jax.jit
-  def row(variables: Any, z: Any) -> Array:
-    return jax.vmap(show)(model.apply(variables, z, method='decode'))
-
-  rows = [row(variables, jax.tree.map(lambda grid, i=i: grid[i], grids)) for i in range(steps)]
+  rows = [_row(bound, jax.tree.map(lambda grid, i=i: grid[i], grids)) for i in range(steps)]
   return jnp.stack(rows)
+
+
+@jax.jit
+def _row(bound: Bound, z: Latents) -> Array:
+  """Images at latents [T, ...]. [T, H, W, C]."""
+  family = bound.model.family
+  return jax.vmap(family.mean if family.mode is None else family.mode)(bound.decode(z))
 
 
 def _latent_grid(steps: int, path: Path, ends: Array) -> Array:

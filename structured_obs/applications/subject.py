@@ -7,18 +7,19 @@ path of an image file, which is reconstructed.
 Letters: N images; H W C image height, width, channels.
 """
 
-import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.data import decode
+from structured_obs.data import decode, pixels
 from structured_obs.data.prepare import Prepared
 from structured_obs.evaluation.figures import views
+from structured_obs.models.base import classes_of
 from structured_obs.runs.trained import Trained
 
 FORMS = 'test:INDEX, prior:SEED, prior:SEED:CLASS or the path of an image file'
@@ -88,9 +89,8 @@ def find(trained: Trained, prepared: Prepared, wanted: Wanted) -> Subject:
       )
     name, levels = Path(wanted.path).stem, _FILE_LEVELS
     stored = read_files(trained, [wanted.path])
-  x = views.to_float(stored, levels)
-  params = _reconstruct(trained.model)(trained.variables, x)
-  return Subject(name, _first(params), views.observed(trained.model, x)[0])
+  x = pixels.to_unit(stored, levels)
+  return Subject(name, _first(trained.reconstruct(x)), views.observed(trained.model, x)[0])
 
 
 def images_at(trained: Trained, prepared: Prepared, indices: Sequence[str]) -> jax.Array:
@@ -104,7 +104,7 @@ def images_at(trained: Trained, prepared: Prepared, indices: Sequence[str]) -> j
     if not text.strip().isdecimal() or int(text) >= len(split):
       raise ValueError(f'There is no test image {text!r}; there are {len(split)}, counted from 0.')
   stored = np.stack([np.asarray(split[int(text)]) for text in indices])
-  return views.to_float(stored, trained.spec.levels)
+  return pixels.to_unit(stored, trained.spec.levels)
 
 
 def read_files(trained: Trained, paths: Sequence[str]) -> np.ndarray:
@@ -121,31 +121,20 @@ def target(trained: Trained) -> decode.Target:
 
 def _new(trained: Trained, seed: int, label: int | None) -> Subject:
   """The distribution at a latent of the prior."""
-  if not trained.model.has_prior:
+  if not trained.model.traits.has_prior:
     raise ValueError(
       f'{trained.workdir} is of a model without a prior of latents, so prior:{seed} has no meaning; use '
       'test:INDEX.'
     )
-  known = getattr(trained.model, 'label_classes', None)
-  count = 0 if known is None else len(known.counts)
+  count = classes_of(trained.model)
   if label is not None and label >= count:
     has = f'classes 0 to {count - 1}' if count else 'no classes'
     raise ValueError(f'The model of {trained.workdir} has {has}; prior:{seed}:{label} asks for {label}.')
-  labels = () if label is None else (np.full(1, label, np.int32),)
+  labels = None if label is None else jnp.full(1, label, jnp.int32)
   key = jax.random.fold_in(jax.random.key(seed), 0)
-  params = _generate(trained.model)(trained.variables, key[None], *labels)
+  params = trained.generate(key[None], labels)
   name = f'prior_{seed}' if label is None else f'prior_{seed}_class_{label}'
   return Subject(name, _first(params), None)
-
-
-@functools.cache
-def _generate(model: Any) -> Any:
-  return jax.jit(functools.partial(model.apply, method='generate'))
-
-
-@functools.cache
-def _reconstruct(model: Any) -> Any:
-  return jax.jit(lambda variables, x: model.apply(variables, None, x, method='reconstruct'))
 
 
 def _first(params: Any) -> Any:

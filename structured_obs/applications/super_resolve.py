@@ -19,15 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs import plotting
-from structured_obs.data import decode
+from structured_obs import plotting, strict_json
+from structured_obs.data import decode, pixels
 from structured_obs.distributions import base
 from structured_obs.distributions.base import ImageShape
 from structured_obs.evaluation import finite, likelihood, tables
-from structured_obs.evaluation.figures import views
 from structured_obs.evaluation.metrics import image_errors
 from structured_obs.evaluation.sections import consistency
 from structured_obs.models import intermediate_images, latent_priors
+from structured_obs.models.base import Bound, Model
 from structured_obs.runs.trained import Trained
 
 Array = jax.Array
@@ -56,9 +56,9 @@ class Resolved(NamedTuple):
   consistency: dict[str, np.ndarray]  # [N] each: mean |d(x) - y|, in gray levels
 
 
-def check(model: Any) -> None:
+def check(model: Model) -> None:
   """Raise ValueError unless a model has two levels."""
-  if not consistency.applies(model):
+  if not model.traits.two_levels:
     raise ValueError(
       "Super-resolution needs a model of two levels, --config.model.kind 'sr_vae'; this one has no "
       "small image between its latents and its images."
@@ -67,7 +67,7 @@ def check(model: Any) -> None:
 
 def compress(trained: Trained, x: np.ndarray) -> np.ndarray:
   """Small images [N, h, w, c] of large ones [N, H, W, C]."""
-  return np.asarray(_compress(trained.model, jnp.asarray(x)))
+  return np.asarray(trained.compress(jnp.asarray(x)))
 
 
 def resolve(trained: Trained, y: np.ndarray, settings: Settings) -> Resolved:
@@ -83,20 +83,20 @@ def resolve(trained: Trained, y: np.ndarray, settings: Settings) -> Resolved:
       f'{len(y)} and samples={settings.samples}.'
     )
   model = intermediate_images.by_mode(trained.model, settings.sample_mode)
-  draw = jax.jit(functools.partial(_draw, model))
+  bound = Bound(model, trained.variables)
   key, samples, means, large = jax.random.key(settings.seed), [], [], {name: [] for name in BASELINES}
   for first in range(0, len(y), settings.batch_size):
     rows = jnp.asarray(y[first : first + settings.batch_size])
     indices = jnp.arange(first, first + len(rows), dtype=jnp.int32)
     # One draw after the other: XLA is slow at convolutions inside a loop of its own on CPUs.
     drawn = [
-      jax.device_get(draw(trained.variables, key, indices, jnp.int32(sample), rows))
+      jax.device_get(_draw(bound, key, indices, jnp.int32(sample), rows))
       for sample in range(settings.samples)
     ]
     samples.append(np.stack([sample for sample, _ in drawn]))
     means.append(np.mean([mean for _, mean in drawn], axis=0))
     for name, method in BASELINES.items():
-      large[name].append(np.asarray(model.apply({}, rows, method, method='upscale')))
+      large[name].append(np.asarray(bound.upscale(rows, method)))
   together = np.concatenate(samples, axis=1)
   methods = {name: np.concatenate(parts) for name, parts in large.items()}
   methods |= {settings.sample_mode: together[0], MEAN: np.concatenate(means)}
@@ -143,7 +143,7 @@ def read_small(trained: Trained, paths: Sequence[str]) -> np.ndarray:
 
 def on_grid(trained: Trained, images: np.ndarray) -> np.ndarray:
   """Images of files, [N, H, W, C] uint8, in [-1, 1] on the gray levels that the model knows."""
-  return np.asarray(base.round_to_levels(views.to_float(images, 256), trained.spec.levels))
+  return np.asarray(base.round_to_levels(pixels.to_unit(images, 256), trained.spec.levels))
 
 
 def table(found: Resolved, truth: np.ndarray | None) -> tuple[str, dict[str, Any]]:
@@ -194,7 +194,7 @@ def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -
     **({} if truth is None else {'original': truth}),
   }
   np.savez_compressed(output / 'images.npz', **arrays)
-  (output / 'scores.json').write_text(tables.strict_json(tree))
+  (output / 'scores.json').write_text(strict_json.text(tree))
   about = (
     'PSNR is of each image, the peak from black to white; ± is the standard error over images, that of '
     'a difference of the differences image by image. d(x) is the large image made small again.'
@@ -203,25 +203,20 @@ def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -
   return f'{text}\nwritten to {output}: super_resolution.png, images.npz, report.md, scores.json'
 
 
-def _draw(
-  model: Any, variables: Any, key: Array, indices: Array, sample: Array, y: Array
-) -> tuple[Array, Array]:
+@jax.jit
+def _draw(bound: Bound, key: Array, indices: Array, sample: Array, y: Array) -> tuple[Array, Array]:
   """One sample for each y, by its index, and the mean of its p(x|y, z). [B, H, W, C] each."""
 
   def keys_of(index: Array) -> Array:
     return jax.random.split(jax.random.fold_in(jax.random.fold_in(key, index), sample))
 
   pairs = jax.vmap(keys_of)(indices)
-  params = model.apply(variables, pairs[:, 0], y, method='super_resolve')
-  drawn = jax.vmap(model.family.sample)(pairs[:, 1], params)
-  return drawn, jax.vmap(model.family.mean)(params)
+  family, params = bound.model.family, bound.super_resolve(pairs[:, 0], y)
+  drawn = jax.vmap(family.sample)(pairs[:, 1], params)
+  return drawn, jax.vmap(family.mean)(params)
 
 
-def _compress(model: Any, x: Array) -> Array:
-  return jax.jit(lambda x: model.apply({}, x, method='compress'))(x)
-
-
-def _compressed(model: Any) -> ImageShape:
+def _compressed(model: Model) -> ImageShape:
   """Shape of a model's small images."""
-  shape = jax.eval_shape(lambda x: _compress(model, x), jnp.zeros((1, *model.image)))
+  shape = jax.eval_shape(Bound(model, {}).compress, jnp.zeros((1, *model.image)))
   return ImageShape(*shape.shape[1:])

@@ -11,6 +11,7 @@ and never dequantised.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 
@@ -26,6 +27,11 @@ def bin_width(levels: int) -> float:
   return 2 / (levels - 1)
 
 
+def noise_variance(levels: int) -> float:
+  """Returns the variance that dequantising adds to a pixel, in squared units of [-1, 1]."""
+  return bin_width(levels) ** 2 / 12
+
+
 def _check_integers(image: Array, name: str) -> None:
   if not jnp.issubdtype(image.dtype, jnp.integer):
     raise TypeError(f'{name} must hold integer levels, such as uint8, but its dtype is {image.dtype}.')
@@ -36,11 +42,11 @@ def _check_real(image: Array, name: str) -> None:
     raise TypeError(f'{name} of 0 levels must hold real numbers, but its dtype is {image.dtype}.')
 
 
-def to_unit(image: Array, levels: int = 256) -> Array:
+def to_unit(image: Array | np.ndarray, levels: int = 256) -> Array:
   """Maps levels to [-1, 1]; exactly -1 and 1 at the ends. Real numbers stay what they are.
 
   Args:
-    image: integer levels 0 .. levels - 1, any shape; or real numbers.
+    image: integer levels 0 .. levels - 1, any shape, of jax or NumPy; or real numbers.
     levels: number of gray levels; 0 for real numbers.
 
   Returns:
@@ -49,6 +55,7 @@ def to_unit(image: Array, levels: int = 256) -> Array:
   Raises:
     TypeError: where `image` holds integers of 0 levels, or real numbers of any other.
   """
+  image = jnp.asarray(image)
   if levels == 0:
     _check_real(image, 'image')
     return image.astype(jnp.float32)

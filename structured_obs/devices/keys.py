@@ -16,6 +16,11 @@ def step_keys(key: Array, step: Array | int, count: int, axis_name: str | None) 
   return image_keys(jax.random.fold_in(key, step), positions)
 
 
+def numbered_keys(key: Array, count: int) -> Array:
+  """Returns one key for each of the images 0, 1, .. of a picture. [count]."""
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count, dtype=jnp.int32))
+
+
 def image_keys(key: Array, indices: Array) -> tuple[Array, Array]:
   """Returns two keys per image, for the data and for the model, from the images' indices [B]."""
   pairs = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index)))(indices)

@@ -5,13 +5,13 @@ Letters: N images.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.evaluation import finite, likelihood, passes, tables
+from structured_obs.models.base import Variables
 from structured_obs.runs.trained import Trained
 
 Array = jax.Array
@@ -25,8 +25,8 @@ def scores(trained: Trained, images: np.ndarray, where: passes.Where = passes.HE
   return passes.over_images(job, trained.variables, images, jax.random.key(0), where)
 
 
-def _score(job: passes.Pass, variables: Any, keys: Array, x: Array) -> dict[str, Array]:
-  terms = job.model.apply(variables, keys, x)
+def _score(job: passes.Pass, variables: Variables, keys: Array, x: Array) -> dict[str, Array]:
+  terms = job.bound(variables).terms(keys, x)
   log_p = terms.log_p['y']
   # The largest of scores that are NaN is none of them.
   accuracy = jnp.where(jnp.isfinite(log_p), terms.stats['accuracy'], jnp.nan)

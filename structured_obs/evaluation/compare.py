@@ -14,6 +14,7 @@ from structured_obs.data.prepare import DataSpec, Prepared
 from structured_obs.devices import mesh
 from structured_obs.evaluation import explanation, passes, report, results, sections
 from structured_obs.evaluation import features as featuress
+from structured_obs.evaluation.features import Extractor
 from structured_obs.evaluation.results import Result
 from structured_obs.evaluation.sections import base
 from structured_obs.runs import restore
@@ -28,7 +29,8 @@ class Request(NamedTuple):
   num_images: int = 0  # the first so many; 0 for all
   samples: int = 0  # of the importance-weighted bound; 0 for the first run's configuration
   seed: int = 0  # of the dequantisation and the latents
-  features: str = featuress.FORMS[0]  # network that images are compared in; one of these forms
+  # Network that images are compared in: a name of one of these forms, or of `features.of_user`.
+  features: str | Extractor = featuress.FORMS[0]
   data: str = ''  # source of other images than the models were trained on, as data.source; '' of those
 
 
@@ -69,7 +71,9 @@ def evaluate(
   opened = [restore.load(path, request.checkpoint, name) for name, path in workdirs.items()]
   models, own = [trained for trained, _ in opened], opened[0][1]
   results.check_comparable(models[0], models[1:])
-  extractor = featuress.find(request.features, models[0].model.image)
+  extractor = request.features
+  if isinstance(extractor, str):
+    extractor = featuress.find(extractor, models[0].model.image)
   data, split = own, request.split
   if request.data:
     data, split = other_data(models[0], request.data, split)

@@ -103,8 +103,10 @@ def _cell(trees: Sequence[Mapping[str, Any]], column: Column, model: str, first:
     spread = statistics.stdev(values)
   elif isinstance(found[0], Mapping):
     spread = column.factor * _number(found[0], 'standard_error')
-  mean = f'{statistics.fmean(values):.{column.decimals}f}'
-  return mean if math.isnan(spread) else f'{mean} ± {spread:.{column.decimals}f}'
+  mean = statistics.fmean(values)
+  if math.isnan(spread):
+    return f'{mean:.{column.decimals}f}'
+  return tables.spread_cell(mean, spread, column.decimals)
 
 
 def _look_up(tree: Any, path: Sequence[str]) -> Any:

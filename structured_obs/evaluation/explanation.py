@@ -11,7 +11,7 @@ from structured_obs.runs.trained import is_discrete
 def text(results: Sequence[Result]) -> str:
   """Explains the numbers of `results.comparison_table`."""
   settings, scores = results[0].settings, results[0].scores
-  latent = any(result.trained.model.has_prior for result in results)
+  latent = any(result.trained.model.traits.has_prior for result in results)
   gaussian = any(result.trained.model.family.gaussian is not None for result in results)
   distance = (
     f'q is the squared Mahalanobis distance at the {"posterior" if latent else "model"}\'s mean, D the '

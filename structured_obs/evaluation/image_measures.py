@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from structured_obs.data import pixels
 from structured_obs.evaluation import passes
 from structured_obs.evaluation.features import extractor as extractors
-from structured_obs.evaluation.figures import views
 from structured_obs.evaluation.metrics import image_errors
+from structured_obs.models.base import Bound
 from structured_obs.runs.trained import Trained
 
 Array = jax.Array
@@ -51,7 +52,6 @@ class Wanted(NamedTuple):
 
   extractor: extractors.Extractor  # without its weights
   channels: int  # of an image, without what a model is given about it
-  similarity: bool  # whether SSIM is among the scores
   features: bool = True
   originals: bool = False  # whether the images themselves are measured too
   others: int = 0  # last channels of the input that hold other images, to be measured too
@@ -59,7 +59,7 @@ class Wanted(NamedTuple):
 
 def applies(trained: Trained) -> bool:
   """Whether a model has reconstructions of images of levels, with room for a Laplacian."""
-  known = hasattr(trained.model, 'infer') and trained.spec.levels > 0
+  known = trained.model.traits.has_latents and trained.spec.levels > 0
   return known and min(trained.model.image[:2]) >= 3
 
 
@@ -110,7 +110,7 @@ def _of_model(
   if originals is not None and len(originals.others) >= min(len(images), LIMIT):
     behind = originals.others
   wanted = Wanted(
-    extractor.static, channels, image_errors.has_structural_similarity(),
+    extractor.static, channels,
     originals=originals is not None, others=0 if behind is None else behind.shape[-1],
   )  # fmt: skip
   found = []
@@ -129,7 +129,7 @@ def _of_model(
   if originals is None:
     return own, None
   scores, rows = (_joined([one['originals'][name] for one in found]) for name in ('scores', 'features'))
-  shown = views.to_float(images[: 2 * KEPT], trained.spec.levels)[..., :channels]
+  shown = pixels.to_unit(images[: 2 * KEPT], trained.spec.levels)[..., :channels]
   return own, Measured(scores, rows, {ORIGINAL: np.asarray(shown, np.float64)})
 
 
@@ -149,23 +149,22 @@ def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _measure(job: passes.Pass, weights: Any, keys: Array, x: Array) -> dict[str, dict[str, Any]]:
   """What is wanted of a model's images, for a batch x [B, H, W, C] of the evaluated ones."""
-  wanted, model, variables = job.options, job.model, weights['model']
+  wanted, model, bound = job.options, job.model, job.bound(weights['model'])
   x, others = x[..., : x.shape[-1] - wanted.others], x[..., x.shape[-1] - wanted.others :]
   extractor, true = wanted.extractor, x[..., : wanted.channels]
-  params = model.apply(variables, None, x, method='reconstruct')
+  params = bound.reconstruct(None, x)
   mean = clipped(jax.vmap(model.family.mean)(params))
   scores = {
     'psnr_db': image_errors.peak_signal_to_noise(mean, true),
     'laplacian_variance': image_errors.laplacian_variance(mean),
+    'ssim': image_errors.structural_similarity(mean, true),
   }
-  if wanted.similarity:
-    scores['ssim'] = image_errors.structural_similarity(mean, true)
   if extractor.maps is not None:
     found = extractors.perceptual_distance(extractor, weights['features'], mean, true)
     scores['perceptual_distance'] = found
   images = {KINDS[0]: mean}
-  if model.has_prior and wanted.features:
-    images |= dict(zip(KINDS[1:], generate(model, variables, keys), strict=True))
+  if model.traits.has_prior and wanted.features:
+    images |= dict(zip(KINDS[1:], generate(bound, keys), strict=True))
   told = {'scores': scores, 'features': _features(wanted, weights, images), 'images': images}
   if wanted.originals:
     known = {ORIGINAL: true} | ({OTHERS: others[..., : wanted.channels]} if wanted.others else {})
@@ -181,11 +180,11 @@ def _features(wanted: Wanted, weights: Any, images: dict[str, Array]) -> dict[st
   return {kind: extractors.rows(wanted.extractor, weights['features'], x) for kind, x in images.items()}
 
 
-def generate(model: Any, variables: Any, keys: Array) -> tuple[Array, Array]:
+def generate(bound: Bound, keys: Array) -> tuple[Array, Array]:
   """Means of new images and samples of them, clipped, [B, H, W, C] each, by the keys [B]."""
   pairs = jax.vmap(jax.random.split)(keys)
-  params = model.apply(variables, pairs[:, 0], method='generate')
-  mean, sample = jax.vmap(model.family.mean)(params), jax.vmap(model.family.sample)(pairs[:, 1], params)
+  family, params = bound.model.family, bound.generate(pairs[:, 0])
+  mean, sample = jax.vmap(family.mean)(params), jax.vmap(family.sample)(pairs[:, 1], params)
   return clipped(mean), clipped(sample)
 
 

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from structured_obs.distributions import gaussian
 from structured_obs.evaluation import passes
 from structured_obs.evaluation.passes import Pass, Where
+from structured_obs.models.base import Bound, Model, Variables
 from structured_obs.objectives import bounds
 from structured_obs.objectives.terms import Terms, log_weight, sum_terms
 
@@ -62,8 +63,7 @@ class Summary(NamedTuple):
 
 
 def split_scores(
-  model: Any,
-  variables: dict[str, Any],
+  bound: Bound,
   images: np.ndarray,
   key: Array,
   settings: Settings,
@@ -75,9 +75,7 @@ def split_scores(
   over the samples are differences from the first sample, put together with it in float64.
 
   Args:
-    model: `apply(variables, keys, x)` returns Terms, its method `reconstruct` the parameters of a
-      distribution of `model.family`.
-    variables: as `apply` takes them, on one device or replicated on those of the mesh.
+    bound: the model; its variables are on one device or replicated on those of the mesh.
     images: [N, H, W, C] uint8 levels, or real numbers, as stored.
     key: of the evaluation; take the same one for models that are to be compared.
     settings: how to score.
@@ -86,12 +84,13 @@ def split_scores(
   Raises:
     ValueError: if there is no image, or a setting is not positive.
   """
-  for name in ('importance_samples', 'chunk', 'batch_size'):
-    if getattr(settings, name) < 1:
-      raise ValueError(f'{name} must be positive, but is {getattr(settings, name)}.')
+  counts = settings.importance_samples, settings.chunk, settings.batch_size
+  for name, count in zip(('importance_samples', 'chunk', 'batch_size'), counts, strict=True):
+    if count < 1:
+      raise ValueError(f'{name} must be positive, but is {count}.')
   if not len(images):
     raise ValueError('images must hold at least one image to score; this split is empty.')
-  found = passes.over_images(_pass(_score, model, settings), variables, images, key, where)
+  found = passes.over_images(_pass(_score, bound.model, settings), bound.variables, images, key, where)
   observed = {f'RE_{name}': -(a + found['offset'][name]) for name, a in found['anchor'].items()}
   # jit returns names in the alphabet's order; z comes before what it is drawn from, u.
   latent = {f'KL_{name}': found['kl'][name] for name in sorted(found['kl'], reverse=True)}
@@ -109,8 +108,7 @@ def split_scores(
 
 
 def split_elbo(
-  model: Any,
-  variables: dict[str, Any],
+  bound: Bound,
   images: np.ndarray,
   key: Array,
   levels: int,
@@ -124,10 +122,10 @@ def split_elbo(
   process passes the same images and gets the whole answer.
   """
   settings = Settings(levels, batch_size=batch_size, dequantize=dequantize)
-  scored = _pass(_one_sample_elbo, model, settings)
+  scored = _pass(_one_sample_elbo, bound.model, settings)
   if not len(images):
     return np.zeros(0)
-  return passes.over_images(scored, variables, images, key, Where(mesh))
+  return passes.over_images(scored, bound.variables, images, key, Where(mesh))
 
 
 def summarize(values: np.ndarray) -> Summary:
@@ -157,23 +155,23 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> Summary:
     return summarize(first - second)
 
 
-def _pass(measure: Callable[..., Any], model: Any, settings: Settings) -> Pass:
+def _pass(measure: Callable[..., Any], model: Model, settings: Settings) -> Pass:
   """The pass over images with `measure`, which finds the settings as its options."""
   return Pass(
     measure, model, settings.levels, settings.dequantize, settings.batch_size, options=settings
   )
 
 
-def _one_sample_elbo(job: Pass, variables: dict[str, Any], keys: Array, x: Array) -> Array:
-  return bounds.elbo(job.model.apply(variables, keys, x))
+def _one_sample_elbo(job: Pass, variables: Variables, keys: Array, x: Array) -> Array:
+  return bounds.elbo(job.bound(variables).terms(keys, x))
 
 
-def _score(job: Pass, variables: dict[str, Any], keys: Array, x: Array) -> dict[str, Any]:
+def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, Any]:
   """Scores of one batch, [B] each: 'offset' and 'iwae' relative to 'anchor', see `split_scores`."""
 
   def draw(sample: Array) -> Terms:
     sample_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, sample)
-    return job.model.apply(variables, sample_keys, x)
+    return job.bound(variables).terms(sample_keys, x)
 
   def terms(sample: Array) -> tuple[dict[str, Array], dict[str, Array], Array]:
     observed, latent = _split_terms(draw(sample))
@@ -187,7 +185,7 @@ def _score(job: Pass, variables: dict[str, Any], keys: Array, x: Array) -> dict[
   offset = {name: values - anchor[name][None] for name, values in log_p.items()}
   weights = sum_terms(offset) + of_latents
   family = job.model.family
-  params = job.model.apply(variables, None, x, method='reconstruct')
+  params = job.bound(variables).reconstruct(None, x)
   x = x[..., : job.model.image.channels]  # behind them, what a model may be given about an image
   distance = jnp.full_like(weights[0], math.nan)
   if family.gaussian is not None:

@@ -18,7 +18,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from structured_obs.data import pixels
+from structured_obs.devices import keys
 from structured_obs.evaluation import resume
+from structured_obs.models.base import Bound, Model
 
 Array = jax.Array
 AXIS = 'batch'
@@ -27,13 +29,17 @@ AXIS = 'batch'
 class Pass(NamedTuple):
   """What a batch is measured with; hashable, so that it can be static under jit."""
 
-  # (pass, variables, keys [B], x [B, H, W, C] in [-1, 1]) -> pytree of arrays [B, ...]
+  # (pass, weights, keys [B], x [B, H, W, C] in [-1, 1]) -> pytree of arrays [B, ...]
   measure: Callable[..., Any]
-  model: Any
+  model: Model
   levels: int  # gray levels of the images; also the width of the dequantisation noise. 0: real numbers
   dequantize: bool = False  # add uniform noise of one level's width, one draw an image
   batch_size: int = 64  # images at a time over all devices, rounded up to a multiple of them
   options: Any = None  # whatever else `measure` wants, hashable
+
+  def bound(self, variables: Any) -> Bound:
+    """Returns the model with its variables, inside `measure`."""
+    return Bound(self.model, variables)
 
 
 class Where(NamedTuple):
@@ -50,7 +56,7 @@ HERE = Where()
 
 def over_images(
   measured: Pass,
-  variables: dict[str, Any],
+  weights: Any,
   images: np.ndarray,
   key: Array,
   where: Where = HERE,
@@ -65,7 +71,8 @@ def over_images(
 
   Args:
     measured: what to measure, and of which model.
-    variables: of the model, on one device or replicated on those of the mesh.
+    weights: the model's variables, or a pytree with them and with whatever else `measured.measure`
+      wants, on one device or replicated on those of the mesh.
     images: [N, H, W, C] uint8 levels, or real numbers, as stored; N >= 1.
     key: of the evaluation; take the same one for models that are to be compared.
     where: devices to run on, and the directory to keep unfinished work in.
@@ -81,20 +88,20 @@ def over_images(
   mesh = where.mesh or _first_device()
   count, size = len(images), mesh.size
   batch_size = -(-min(measured.batch_size, max(count, least)) // size) * size
-  one = (variables, key, np.zeros(1, np.int32), images[:1])
+  one = (weights, key, np.zeros(1, np.int32), images[:1])
 
   def program(*arguments: Any) -> Any:
     return keep(_measure_local(measured, *arguments))
 
   work = resume.work(where.keep, measured.measure.__name__, program, one, images)
   parts, done = resume.load(work)
-  variables, key = jax.device_put((variables, key), NamedSharding(mesh, PartitionSpec()))
+  weights, key = jax.device_put((weights, key), NamedSharding(mesh, PartitionSpec()))
   begun = saved = time.monotonic()
   for first in range(done, count, batch_size):
     rows = np.arange(first, first + batch_size, dtype=np.int32)
     # The last batch is filled up with the last image, and its surplus rows are dropped.
     batch = _spread(np.asarray(images[np.minimum(rows, count - 1)]), mesh)
-    found = _measure_batch(measured, mesh, variables, key, _spread(rows, mesh), batch)
+    found = _measure_batch(measured, mesh, weights, key, _spread(rows, mesh), batch)
     parts.append(jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(keep(found))))
     # A pass that has ended is kept as a whole, unless it was short.
     since = begun if first + batch_size >= count else saved
@@ -106,7 +113,7 @@ def over_images(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _measure_batch(
-  measured: Pass, mesh: Mesh, variables: dict[str, Any], key: Array, rows: Array, batch: Array
+  measured: Pass, mesh: Mesh, weights: Any, key: Array, rows: Array, batch: Array
 ) -> Any:
   """Measures one batch, replicated. Jitted at module level: compiled once for one pass."""
   local = functools.partial(_measure_local, measured)
@@ -114,22 +121,18 @@ def _measure_batch(
   specs = {'in_specs': (whole, whole, cut, cut), 'out_specs': cut}
   # Devices tell each other nothing; jax's check of that refuses custom_linear_solve, a conditional's.
   mapped = jax.shard_map(local, mesh=mesh, **specs, check_vma=False)
-  return jax.lax.with_sharding_constraint(
-    mapped(variables, key, rows, batch), NamedSharding(mesh, whole)
-  )
+  return jax.lax.with_sharding_constraint(mapped(weights, key, rows, batch), NamedSharding(mesh, whole))
 
 
-def _measure_local(
-  measured: Pass, variables: dict[str, Any], key: Array, rows: Array, batch: Array
-) -> Any:
+def _measure_local(measured: Pass, weights: Any, key: Array, rows: Array, batch: Array) -> Any:
   """Measures the images [B, H, W, C] of a batch, as stored, which are in these rows [B] of the split."""
   levels = measured.levels
-  pairs = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
+  data_keys, model_keys = keys.image_keys(key, rows)
   x = jax.vmap(lambda image: pixels.to_unit(image, levels))(batch)
   if measured.dequantize:
     own = measured.model.image.channels
-    x = jax.vmap(lambda k, image: pixels.dequantize(k, image, levels, own))(pairs[:, 0], x)
-  return measured.measure(measured, variables, pairs[:, 1], x)
+    x = jax.vmap(lambda k, image: pixels.dequantize(k, image, levels, own))(data_keys, x)
+  return measured.measure(measured, weights, model_keys, x)
 
 
 def _first_device() -> Mesh:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from structured_obs import plotting
+from structured_obs import plotting, strict_json
+from structured_obs.data import pixels
 from structured_obs.evaluation import explanation, results, tables
 from structured_obs.evaluation.figures import supn, views
 from structured_obs.evaluation.metrics import variance_inflation
@@ -46,7 +47,7 @@ def write_report(
     'Training': plotting.training_curves(workdir / 'figures' / 'curves.png', records),
     'Reconstructions of test images': _picture(trained, images['test'], 'reconstructions.png'),
   }
-  if trained.model.has_prior:
+  if trained.model.traits.has_prior:
     figures['New images, from the prior'] = _picture(trained, None, 'prior.png')
   parts = [
     f'# {trained.name}: {trained.config.likelihood.family} on {trained.spec.source}',
@@ -88,7 +89,7 @@ def write_evaluation(
   for section in sections:
     tree[section.name] = section.tree
     arrays |= section.arrays
-  (directory / 'evaluation.json').write_text(tables.strict_json({**about, **tree}))
+  (directory / 'evaluation.json').write_text(strict_json.text({**about, **tree}))
   np.savez_compressed(directory / 'per_image.npz', **arrays)  # type: ignore[arg-type]
   models = [result.trained for result in found]
   picture = comparison_picture(directory / 'figures' / 'samples.png', models, images)
@@ -121,11 +122,11 @@ def comparison_picture(
     samples: rows of samples a model.
     seed: of the samples.
   """
-  x = views.to_float(np.asarray(images[:SHOWN]), models[0].spec.levels)
+  x = pixels.to_unit(images[:SHOWN], models[0].spec.levels)
   rows = [plotting.Row('original', views.observed(models[0].model, x))]
   for trained in models:
     request = views.Request(views.center(trained.model), samples, components=0)
-    found = views.of_reconstructions(trained.model, trained.variables, x, jax.random.key(seed), request)
+    found = views.of_reconstructions(trained.bound, x, jax.random.key(seed), request)
     rows.append(plotting.Row(f'{trained.name}\nmean', found.mean))
     for i, sample in enumerate(found.samples, 1):
       rows.append(plotting.Row(f'{trained.name}\nsample {i}', sample))
@@ -140,12 +141,12 @@ def _picture(trained: Trained, images: np.ndarray | None, name: str) -> Path | N
   request = views.Request(views.center(model), components=components)
   key = jax.random.key(0)
   if images is None:
-    found = views.of_prior(model, trained.variables, SHOWN, key, request)
+    found = views.of_prior(trained.bound, SHOWN, key, request)
     return plotting.image_rows(path, views.rows(found, request))
   if not len(images):
     return None
-  x = views.to_float(np.asarray(images[:SHOWN]), trained.spec.levels)
-  found = views.of_reconstructions(model, trained.variables, x, key, request)
+  x = pixels.to_unit(images[:SHOWN], trained.spec.levels)
+  found = views.of_reconstructions(trained.bound, x, key, request)
   return plotting.image_rows(path, views.rows(found, request, views.observed(model, x)))
 
 
@@ -164,8 +165,8 @@ def _scores(trained: Trained, images: Images) -> str:
 def _stability(trained: Trained, images: Images) -> str:
   """What is known of the covariance's stability; '' for a family in which it cannot explode."""
   shown = images['validation'] if len(images['validation']) else images['test']
-  levels, threshold = trained.spec.levels, trained.config.eval.inflation_threshold
-  found = variance_inflation.variance_inflation(trained.model, trained.variables, shown, levels)
+  threshold = trained.config.eval.inflation_threshold
+  found = variance_inflation.variance_inflation(trained.bound, shown, trained.spec.levels)
   if found is None:
     return ''
   text = (

@@ -54,7 +54,7 @@ def evaluate(
 ) -> Result:
   """Scores uint8 images [N, H, W, C]. One seed gives every model the same dequantised images."""
   key = jax.random.key(seed)
-  scores = likelihood.split_scores(trained.model, trained.variables, images, key, settings, where)
+  scores = likelihood.split_scores(trained.bound, images, key, settings, where)
   return Result(trained, settings, scores)
 
 
@@ -105,11 +105,10 @@ def comparison_table(results: Sequence[Result]) -> str:
   lines = [header]
   for q in _quantities(results):
     cells = [
-      tables.cell(likelihood.summarize(q.values(result)), q.decimals) if _has(result, q) else ''
-      for result in results
+      tables.mean_cell(q.values(result), q.decimals) if _has(result, q) else '' for result in results
     ]
     cells += [
-      tables.cell(likelihood.paired_difference(q.values(other), q.values(first)), q.decimals)
+      tables.difference_cell(q.values(other), q.values(first), q.decimals)
       if _comparable(other, first, q)
       else ''
       for other in others
@@ -158,9 +157,9 @@ def _not_finite(results: Sequence[Result]) -> str:
 def _quantities(results: Sequence[Result]) -> list[_Quantity]:
   """Returns the lines for these models: bits/dim for discrete data, bounds for latent models."""
   levels = results[0].settings.levels
-  latent = any(result.trained.model.has_prior for result in results)
+  latent = any(result.trained.model.traits.has_prior for result in results)
   bounds_of_prior = _latent_quantities(results) if latent else []
-  encoded = any(hasattr(result.trained.model, 'infer') for result in results)
+  encoded = any(result.trained.model.traits.has_latents for result in results)
   density = '-log p(x given mean of z), nats' if latent else '-log p(x given z), nats'
   density = density if encoded else '-log p(x), nats'
   found = [
@@ -180,7 +179,7 @@ def _quantities(results: Sequence[Result]) -> list[_Quantity]:
 
 def _has(result: Result, quantity: _Quantity) -> bool:
   model = result.trained.model
-  return (model.has_prior or not quantity.of_prior) and (
+  return (model.traits.has_prior or not quantity.of_prior) and (
     model.family.gaussian is not None or not quantity.of_gaussian
   )
 

@@ -1,18 +1,11 @@
-"""Tables for people and strict JSON for programs."""
+"""Tables for people, and their cells."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from structured_obs.evaluation import likelihood
-
-
-def strict_json(tree: Any) -> str:
-  """JSON text in which a number that is not finite is null, as the standard demands."""
-  return json.dumps(_strict(tree), indent=2, allow_nan=False) + '\n'
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
@@ -35,19 +28,32 @@ def paragraphs(*parts: str) -> str:
   return '\n\n'.join(part for part in parts if part)
 
 
-def cell(summary: likelihood.Summary, decimals: int, factor: float = 1.0) -> str:
-  """Returns a mean and its standard error, times a factor, as text; 'nan' for a mean that is NaN."""
-  if math.isnan(summary.mean):
+def cell(summary: likelihood.Summary | None, decimals: int, factor: float = 1.0) -> str:
+  """Returns a mean and its standard error, times a factor, as text.
+
+  It is 'nan' for a mean that is NaN, and '' for None, what a model does not have.
+  """
+  if summary is None:
+    return ''
+  return spread_cell(factor * summary.mean, factor * summary.standard_error, decimals)
+
+
+def mean_cell(values: np.ndarray | None, decimals: int, factor: float = 1.0) -> str:
+  """Returns `cell` of the mean of values [N]."""
+  return cell(None if values is None else likelihood.summarize(values), decimals, factor)
+
+
+def difference_cell(
+  first: np.ndarray | None, second: np.ndarray | None, decimals: int, factor: float = 1.0
+) -> str:
+  """Returns `cell` of the mean of first - second, values [N] of the same images; '' if one is None."""
+  if first is None or second is None:
+    return ''
+  return cell(likelihood.paired_difference(first, second), decimals, factor)
+
+
+def spread_cell(mean: float, spread: float, decimals: int) -> str:
+  """Returns a number and its spread as text; 'nan' for a number that is NaN."""
+  if math.isnan(mean):
     return 'nan'
-  mean, error = factor * summary.mean, factor * summary.standard_error
-  return f'{round(mean, decimals) + 0:.{decimals}f} ± {error:.{decimals}f}'  # never -0.00
-
-
-def _strict(value: Any) -> Any:
-  if isinstance(value, Mapping):
-    return {str(key): _strict(item) for key, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_strict(item) for item in value]
-  if isinstance(value, (np.generic, np.ndarray)):
-    return _strict(value.tolist())
-  return None if isinstance(value, float) and not math.isfinite(value) else value
+  return f'{round(mean, decimals) + 0:.{decimals}f} ± {spread:.{decimals}f}'  # never -0.00

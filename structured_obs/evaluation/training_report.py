@@ -5,7 +5,6 @@ from pathlib import Path
 from structured_obs.devices import hosts
 from structured_obs.evaluation import classification, report
 from structured_obs.runs import checkpoint, metrics_file, restore
-from structured_obs.runs import trained as opened
 from structured_obs.runs import workdir as workdirs
 
 
@@ -29,7 +28,7 @@ def write(workdir: str | Path) -> Path | None:
     trained, prepared = restore.reopen(workdir, 'latest')
   if not hosts.primary():
     return None
-  if opened.is_classifier(trained):
+  if trained.model.traits.classifies:
     return classification.write_report(trained, prepared.images)
   command = workdirs.read(Path(workdir))['command']
   return report.write_report(trained, prepared.images, metrics_file.read(Path(workdir)), command)

@@ -9,15 +9,15 @@ Letters: B batch; H W C image height, width, channels; Z latents.
 Reference: Vincent et al., "Extracting and composing robust features with denoising autoencoders", 2008.
 """
 
-import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
 
 from structured_obs.distributions import base
 from structured_obs.models import observation, vae
-from structured_obs.models.networks import ARCHITECTURES
+from structured_obs.models.base import Traits
+from structured_obs.models.own_decoder import Maker
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
@@ -37,21 +37,13 @@ class Autoencoder(nn.Module):
   architecture: str = 'mirror'  # of `architectures.ARCHITECTURES`
   dtype: Any = None
   input_noise: float = 0.0  # sd of normal noise added to what the encoder sees in `__call__`
-  has_prior: ClassVar[bool] = False
+  own_decoder: Maker | None = None
+  label_classes = None
+  traits = Traits(has_latents=True)
 
   def setup(self) -> None:
-    shared = {
-      'features': self.features,
-      'blocks': self.blocks,
-      'norm': self.norm,
-      'axis_name': self.axis_name,
-      'dtype': self.dtype,
-    }
-    architecture = ARCHITECTURES[self.architecture]
-    self.encoder = architecture.encoder(outputs=self.latents, **shared)
-    self.decoder, self.covariance_decoder, self.kernel_generator = observation.make_decoders(
-      self.family, self.image, self.options, functools.partial(architecture.decoder, **shared)
-    )
+    self.encoder, decoders = observation.make_networks(self, outputs=self.latents)
+    self.decoder, self.covariance_decoder, self.kernel_generator = decoders
     self.log_scale = observation.scale_parameter(self, self.options)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
@@ -88,11 +80,6 @@ class Autoencoder(nn.Module):
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
     """Parameters of p(x|z) at the latents of images [B, H, W, C], which are seen as they are."""
     return self.decode(self.infer(keys, x))
-
-  def generate(self, keys: Array) -> Any:
-    """Raise ValueError: there is no prior to draw latents from."""
-    del keys
-    raise ValueError('An autoencoder has no prior, so it cannot generate; a VAE can.')
 
   def _predict(self, z: Array, train: bool) -> observation.Predicted:
     decoders = observation.Decoders(self.decoder, self.covariance_decoder, self.kernel_generator)

@@ -8,7 +8,7 @@ Letters: B batch; H W C image height, width, channels; K classes; F features; h 
 resolution.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from structured_obs.distributions import base
 from structured_obs.models import classes, vae
+from structured_obs.models.base import Traits
 from structured_obs.models.networks import convolutions, layers
 from structured_obs.objectives.terms import Terms
 
@@ -33,7 +34,7 @@ class Classifier(nn.Module):
   axis_name: str | None = None  # mapped axis over which batch norm averages
   label_classes: classes.Classes | None = None
   dtype: Any = None  # of the products, but those of the last layer; None: that of the images
-  has_prior: ClassVar[bool] = False
+  traits = Traits(reconstructs=False, classifies=True)
 
   def setup(self) -> None:
     if self.label_classes is None:

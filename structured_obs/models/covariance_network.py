@@ -10,7 +10,7 @@ window around it, of the image's edges there, and of a summary of the whole imag
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, sections 4 and 5.1.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from structured_obs.distributions import base
 from structured_obs.models import observation
+from structured_obs.models.base import Traits
 from structured_obs.models.networks import convolutions, layers
 from structured_obs.models.networks.heads import Heads
 from structured_obs.objectives.terms import Terms
@@ -49,7 +50,8 @@ class CovarianceNetwork(nn.Module):
   options: Options = Options()
   axis_name: str | None = None  # mapped axis over which batch norm averages
   dtype: Any = None  # of the networks' products, but those of the heads; None: that of the images
-  has_prior: ClassVar[bool] = False
+  label_classes = None
+  traits = Traits()
 
   def setup(self) -> None:
     outputs = self.family.outputs(self.image)
@@ -80,11 +82,6 @@ class CovarianceNetwork(nn.Module):
     """Parameters of p(x|mean) for images with their means, [B, H, W, 2 C]; the means alone are read."""
     del keys
     return self._parameters(x, train=False)
-
-  def generate(self, keys: Array) -> Any:
-    """Raise ValueError: means come from outside."""
-    del keys
-    raise ValueError('A covariance network is given the mean of an image, so it cannot generate one.')
 
   def _parameters(self, x: Array, train: bool) -> Any:
     image, channels = self.image, self.image.channels

@@ -21,7 +21,7 @@ Autoencoders", 2022, section 4.5.
 """
 
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from structured_obs.distributions import base, gaussian
 from structured_obs.models import observation, vae
+from structured_obs.models.base import Traits
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
@@ -48,7 +49,8 @@ class Distribution(nn.Module):
   image: base.ImageShape
   options: observation.Options = observation.Options()
   natural_gradient: bool = False  # multiply gradients by mean and factor by the covariance
-  has_prior: ClassVar[bool] = False  # of latents
+  label_classes = None
+  traits = Traits(generates=True)
 
   def setup(self) -> None:
     if self.natural_gradient and self.family.gaussian is None:

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 
 from structured_obs.distributions.base import Family
+from structured_obs.models.base import Bound, Model
 
 Array = jax.Array
 
@@ -24,17 +25,29 @@ def show(module: nn.Module, name: str, images: Array) -> None:
   module.sow(COLLECTION, name, images, lambda _, new: new, lambda: images)
 
 
-def watched(model: Any, method: str) -> Callable[..., tuple[Any, dict[str, Array]]]:
-  """A method as `(variables, *arguments) -> (its result, images [B, h, w, c] by name)`; not compiled."""
+def watched(bound: Bound, method: Callable[..., Any], *arguments: Any) -> tuple[Any, dict[str, Array]]:
+  """Runs a method of a model; for use under jit, as nothing is compiled.
 
-  def run(variables: Any, *arguments: Any) -> tuple[Any, dict[str, Array]]:
-    found, shown = model.apply(variables, *arguments, method=method, mutable=[COLLECTION])
+  Args:
+    bound: the model.
+    method: of `Bound`, such as `Bound.generate`.
+    *arguments: of that method.
+
+  Returns:
+    What the method returns, and the images [B, h, w, c] that were shown, by name.
+  """
+  return method(_Watched(bound.model, bound.variables), *arguments)
+
+
+class _Watched(Bound):
+  """A model whose methods return what was shown beside their results."""
+
+  def _apply(self, method: str, *arguments: Any) -> Any:
+    found, shown = self.model.apply(self.variables, *arguments, method=method, mutable=[COLLECTION])
     return found, dict(shown.get(COLLECTION, {}))
 
-  return run
 
-
-def by_mode(model: Any, sample_mode: str) -> Any:
+def by_mode(model: Model, sample_mode: str) -> Model:
   """The model as it is ('sample'), or one that takes the mode of an image where it would draw one.
 
   That goes for the stages too: such a model is the same with a family whose `sample` is its `mode`.

@@ -6,16 +6,19 @@ is (Dorta et al., 2018: "the covariance network"); with a shared one it is a hea
 Letters: B batch; H W C image height, width, channels; Z latents.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, gaussian
+from structured_obs.models.networks import ARCHITECTURES
 from structured_obs.models.networks.kernel_generator import KernelGenerator
 from structured_obs.models.optimal_scale import OptimalScale
+from structured_obs.models.own_decoder import Maker
 from structured_obs.objectives.terms import Images
 
 Array = jax.Array
@@ -52,6 +55,41 @@ class Predicted(NamedTuple):
 
   params: Any  # the family's, each field with a leading B
   kernel: Array | None  # [B, k, k] or [B, k, k, C]: blur kernel of the covariance, if it has one
+
+
+class Networked(Protocol):
+  """A model of an encoder and decoders, with the fields of `vae.VAE` that say what these are."""
+
+  family: base.Family
+  image: base.ImageShape
+  features: tuple[int, ...]
+  blocks: int
+  norm: str
+  axis_name: str | None
+  options: Options
+  architecture: str
+  dtype: Any
+  own_decoder: Maker | None
+
+
+def make_networks(model: Networked, outputs: int) -> tuple[nn.Module, Decoders]:
+  """The encoder of a model, to so many outputs, and its decoders: in its `setup`."""
+  shared = {
+    'features': model.features,
+    'blocks': model.blocks,
+    'norm': model.norm,
+    'axis_name': model.axis_name,
+    'dtype': model.dtype,
+  }
+  architecture = ARCHITECTURES[model.architecture]
+  make = model.own_decoder or functools.partial(architecture.decoder, **shared)
+  if model.own_decoder is not None and model.options.covariance_features:
+    raise ValueError(
+      'A decoder of the covariance has the architecture of the other one: it cannot be made beside an '
+      'own_decoder, which must give every output itself.'
+    )
+  decoders = make_decoders(model.family, model.image, model.options, make)
+  return architecture.encoder(outputs=outputs, **shared), decoders
 
 
 def make_decoders(

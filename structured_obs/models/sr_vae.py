@@ -21,7 +21,7 @@ appendix A.2, and its public code.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -30,6 +30,7 @@ from flax.core import FrozenDict
 
 from structured_obs.distributions import base, diagonal
 from structured_obs.models import compression, intermediate_images, latent_priors, vae
+from structured_obs.models.base import Traits
 from structured_obs.models.networks import dense_blocks, dense_net
 from structured_obs.models.networks.sr_vae_networks import Options, XDecoder, YDecoder, ZNetwork
 from structured_obs.objectives.terms import Terms
@@ -59,8 +60,8 @@ class SrVAE(nn.Module):
   prior: str = 'realnvp'  # of u: a kind of `priors`
   prior_options: Mapping[str, Any] = FrozenDict()
   dtype: Any = None  # of the networks' products, but the last ones; None: that of the images
-  has_prior: ClassVar[bool] = True
-  data_dependent: ClassVar[bool] = True  # its layers are initialised by a batch of images
+  label_classes = None
+  traits = Traits(generates=True, has_prior=True, has_latents=True, two_levels=True, data_dependent=True)
 
   def __post_init__(self) -> None:
     self.prior_options = FrozenDict(self.prior_options)  # hashable, so that a model can be static

@@ -7,10 +7,9 @@ The prior p(z) is one of `priors`; it does not see the class.
 Letters: B batch; H W C image height, width, channels; Z latents; K classes, 0 without.
 """
 
-import functools
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,7 +18,9 @@ from flax.core import FrozenDict
 
 from structured_obs.distributions import base, diagonal
 from structured_obs.models import classes, latent_priors, observation
+from structured_obs.models.base import Traits
 from structured_obs.models.networks import ARCHITECTURES
+from structured_obs.models.own_decoder import Maker
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
@@ -48,26 +49,16 @@ class VAE(nn.Module):
   dtype: Any = None  # of the networks' products, but the last ones; None: that of the images
   prior: str = latent_priors.STANDARD  # of `priors.PRIORS`
   prior_options: Mapping[str, Any] = FrozenDict()
-  has_prior: ClassVar[bool] = True
+  own_decoder: Maker | None = None  # in the place of the architecture's; see `own_decoder`
 
   def __post_init__(self) -> None:
     self.prior_options = FrozenDict(self.prior_options)  # hashable, so that a model can be static
     super().__post_init__()
 
   def setup(self) -> None:
-    shared = {
-      'features': self.features,
-      'blocks': self.blocks,
-      'norm': self.norm,
-      'axis_name': self.axis_name,
-      'dtype': self.dtype,
-    }
-    architecture = ARCHITECTURES[self.architecture]
     self.latent_prior = latent_priors.make(self.prior, self.latent_shape, self.prior_options, self.dtype)
-    self.encoder = architecture.encoder(outputs=2 * self.latents, **shared)
-    self.decoder, self.covariance_decoder, self.kernel_generator = observation.make_decoders(
-      self.family, self.image, self.options, functools.partial(architecture.decoder, **shared)
-    )
+    self.encoder, decoders = observation.make_networks(self, outputs=2 * self.latents)
+    self.decoder, self.covariance_decoder, self.kernel_generator = decoders
     self.log_scale = observation.scale_parameter(self, self.options)
     self.optimal_scale = observation.optimal_scale(self.family, self.options, self.axis_name)
     if self.label_classes is not None:
@@ -80,10 +71,16 @@ class VAE(nn.Module):
     return ARCHITECTURES[self.architecture].latent_shape(self.image, self.latents)
 
   @property
-  def data_dependent(self) -> bool:
-    """Whether `init` needs a real batch, of at least two images."""
+  def traits(self) -> Traits:
+    """What it can do: everything that latents with a prior allow; kernels are the family's."""
     of_prior = latent_priors.data_dependent(self.prior, self.latent_shape)
-    return of_prior or ARCHITECTURES[self.architecture].data_dependent
+    return Traits(
+      generates=True,
+      has_prior=True,
+      has_latents=True,
+      has_blur_kernels=self.family.kernel is not None,
+      data_dependent=of_prior or ARCHITECTURES[self.architecture].data_dependent,
+    )
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
     """Draw one latent per image from q(z|x) and report every term of the bound.
@@ -125,14 +122,9 @@ class VAE(nn.Module):
     return self._scaled(self._predict(z, train).params)
 
   def blur_kernels(self, keys: Array | None, x: Array) -> Array:
-    """Blur kernels [B, k, k], or [B, k, k, C], of the covariances at the latents of `infer`.
-
-    Raises:
-      ValueError: the covariances of this family are not made of one.
-    """
+    """Blur kernels [B, k, k], or [B, k, k, C], of the covariances at the latents of `infer`."""
     kernel = self._predict(self.infer(keys, x), train=False).kernel
-    if kernel is None:
-      raise ValueError('The covariances of this family are not made of a blur kernel.')
+    assert kernel is not None, 'has_blur_kernels tells of which families there is one'
     return kernel
 
   def infer(self, keys: Array | None, x: Array) -> Array:

@@ -12,6 +12,7 @@ from structured_obs.data.prepare import DataSpec
 from structured_obs.devices import mesh as meshes
 from structured_obs.distributions.base import Family, ImageShape
 from structured_obs.models import latent_priors
+from structured_obs.models.base import Model
 from structured_obs.models.classes import Classes
 from structured_obs.models.networks import sr_vae_networks
 from structured_obs.objectives import alternating, bounds, constraints, reconstruction
@@ -26,8 +27,8 @@ class Experiment(NamedTuple):
   spec: DataSpec
   image: ImageShape
   family: Family
-  model: Any  # a Linen module with the methods of `models.vae.VAE`
-  objective: Any  # (terms, multipliers, step) -> (loss [], metrics)
+  model: Model
+  objective: bounds.Objective
   optimizer: optax.GradientTransformation
   schedule: schedules.Schedule  # updates made -> learning rate
 
@@ -130,14 +131,9 @@ def _check_data(config: Config, spec: DataSpec) -> None:
     )
 
 
-def data_dependent(model: Any) -> bool:
-  """Whether a model's `init` needs the run's first batch; models say so by an attribute of this name."""
-  return getattr(model, 'data_dependent', False)
-
-
-def check_batch_size(model: Any, config: Config) -> None:
+def check_batch_size(model: Model, config: Config) -> None:
   """Raises a ValueError if the first batch is of one image and the initialisation depends on it."""
-  if data_dependent(model) and config.train.batch_size < 2:
+  if model.traits.data_dependent and config.train.batch_size < 2:
     raise ValueError(
       f'--config.train.batch_size is {config.train.batch_size}, but the initialisation of this model '
       'gives every layer the mean and the deviation of its outputs on the first batch: it must be at '

@@ -83,7 +83,7 @@ def init_state(
     ValueError: the initialisation depends on data, and there are none, or the first batch's images are
       all the same.
   """
-  dependent, first = experiments.data_dependent(experiment.model), None
+  dependent, first = experiment.model.traits.data_dependent, None
   if dependent and images is not None:
     first = jnp.asarray(pipeline.global_batch(experiment.config.train, images, 0))
   state = run_once(functools.partial(_init, experiment), key, first)
@@ -94,7 +94,7 @@ def init_state(
 
 def _init(experiment: Experiment, key: Array, batch: Array | None) -> states.TrainState:
   config, model = experiment.config, experiment.model
-  dependent = experiments.data_dependent(model)
+  dependent = model.traits.data_dependent
   size = config.train.batch_size if dependent else 1
   model_key, image_key = jax.random.split(key)
   keys, x = image_key[None], jnp.zeros((size, *experiment.spec.stored), jnp.float32)

@@ -7,23 +7,15 @@ are strict JSON, in which a number that is not finite is null.
 import contextlib
 import functools
 import json
-import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from structured_obs import strict_json
+
 FILE = 'metrics.jsonl'
-
-
-def strict(value: Any) -> Any:
-  """Returns the value with every float that JSON cannot express as None."""
-  if isinstance(value, Mapping):
-    return {key: strict(item) for key, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [strict(item) for item in value]
-  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @functools.cache
@@ -70,7 +62,7 @@ def read(workdir: Path) -> list[dict[str, Any]]:
 def truncate(workdir: Path, step: int) -> None:
   """Removes the records after `step`, which a resumed run writes again."""
   kept = [record for record in read(workdir) if record['step'] <= step]
-  text = ''.join(json.dumps(record, allow_nan=False) + '\n' for record in kept)
+  text = ''.join(strict_json.text(record, indent=None) for record in kept)
   path = Path(workdir) / FILE
   if not path.exists() or path.read_bytes() != text.encode():  # a full disk has no room for a copy
     replace(path, text)
@@ -78,7 +70,7 @@ def truncate(workdir: Path, step: int) -> None:
 
 def _parse(line: bytes) -> dict[str, Any]:
   """Returns a record; raises a ValueError that says why a line is none."""
-  record = strict(json.loads(line.decode()))
+  record = strict_json.strict(json.loads(line.decode()))
   if not isinstance(record, dict):
     raise ValueError('not a JSON object')
   if type(record.get('step')) is not int or not isinstance(record.get('kind'), str):

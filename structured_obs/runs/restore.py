@@ -8,10 +8,10 @@ import jax
 from structured_obs.data import prepare
 from structured_obs.data.prepare import DataSpec, Prepared
 from structured_obs.devices import mesh as meshes
+from structured_obs.models.base import Bound
 from structured_obs.runs import checkpoint, configuration, initial
 from structured_obs.runs import experiment as experiments
 from structured_obs.runs import state as states
-from structured_obs.runs import trained as opened
 from structured_obs.runs import workdir as workdirs
 from structured_obs.runs.experiment import Experiment
 from structured_obs.runs.trained import Trained
@@ -34,7 +34,7 @@ def load(workdir: str | Path, which: str | int = 'best', name: str = '') -> tupl
       of a classifier.
   """
   trained, prepared = reopen(workdir, which, name)
-  if opened.is_classifier(trained):
+  if trained.model.traits.classifies:
     raise ValueError(
       f'{workdir} is of a classifier, which is no distribution of images: its accuracy is in '
       f'{Path(workdir) / "report.md"}, and evaluations of other runs compare images in its features by '
@@ -74,6 +74,11 @@ class Restored(NamedTuple):
   variables: dict[str, Any]  # {'params': .., 'batch_stats': ..}; averaged parameters where kept
   step: int
   metadata: dict[str, Any]  # of the checkpoint
+
+  @property
+  def bound(self) -> Bound:
+    """The model with its variables."""
+    return Bound(self.experiment.model, self.variables)
 
 
 def restore(workdir: str | Path, which: str | int = 'best') -> Restored:

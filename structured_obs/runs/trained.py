@@ -1,22 +1,88 @@
-"""A trained model and what it was trained on."""
+"""A trained model: what it was trained on, and what it can do, compiled.
 
+Letters: N images; H W C image height, width, channels; h w c those of a small image; k size of a blur
+kernel; F features.
+"""
+
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import jax
 
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
-from structured_obs.models.classifier import Classifier
+from structured_obs.models.base import Bound, Latents, Model, Params, Variables
+from structured_obs.objectives.terms import Terms
+
+Array = jax.Array
 
 
 class Trained(NamedTuple):
-  """A trained model and what it was trained on."""
+  """A trained model and what it was trained on.
+
+  Its functions take batches, and compile once for a model and the shapes of the arguments; the variables
+  are an argument of the program. They raise a ValueError where the model cannot do what is asked; what
+  it can do is in `model.traits`. Larger programs are traced with `bound`, which has the same functions.
+  """
 
   name: str  # in tables
   workdir: str
   config: Config
   spec: DataSpec
-  model: Any
-  variables: dict[str, Any]
+  model: Model
+  variables: Variables
   step: int
+
+  @property
+  def bound(self) -> Bound:
+    """The model with its variables, for use inside compiled programs."""
+    return Bound(self.model, self.variables)
+
+  def terms(self, x: Array, keys: Array) -> Terms:
+    """Returns the terms of images [N, H, W, C] in [-1, 1], with one key for each."""
+    return _compiled(Bound.terms, self.bound, keys, x)
+
+  def reconstruct(self, x: Array, keys: Array | None = None) -> Params:
+    """Returns p(x|..) for images [N, H, W, C] in [-1, 1]: parameters of the model's family.
+
+    Args:
+      x: behind its channels, what the model is given about an image.
+      keys: [N], of the latents; None takes the mean of their posterior.
+    """
+    return _compiled(Bound.reconstruct, self.bound, keys, x)
+
+  def generate(self, keys: Array, labels: Array | None = None) -> Params:
+    """Returns p(x|..) of new images, one for each of the keys [N], perhaps of these classes [N]."""
+    return _compiled(Bound.generate, self.bound, keys, labels)
+
+  def infer(self, x: Array, keys: Array | None = None) -> Latents:
+    """Returns latents of images [N, H, W, C]: drawn from their posterior, without keys its mean."""
+    return _compiled(Bound.infer, self.bound, keys, x)
+
+  def decode(self, z: Latents) -> Params:
+    """Returns p(x|z) at N latents as `infer` returns them."""
+    return _compiled(Bound.decode, self.bound, z)
+
+  def blur_kernels(self, x: Array, keys: Array | None = None) -> Array:
+    """Returns blur kernels [N, k, k], or [N, k, k, C], of the covariances for images [N, H, W, C]."""
+    return _compiled(Bound.blur_kernels, self.bound, keys, x)
+
+  def compress(self, x: Array) -> Array:
+    """Returns the small images [N, h, w, c] of images [N, H, W, C]."""
+    return _compiled(Bound.compress, self.bound, x)
+
+  def super_resolve(self, y: Array, keys: Array | None = None) -> Params:
+    """Returns p(x|y, ..) of small images [N, h, w, c], with drawn latents, without keys their means."""
+    return _compiled(Bound.super_resolve, self.bound, keys, y)
+
+  def regenerate(self, x: Array, keys: Array) -> Params:
+    """Returns p(x|..) of images generated from what the first level knows of images [N, H, W, C]."""
+    return _compiled(Bound.regenerate, self.bound, keys, x)
+
+  def embed(self, x: Array) -> Array:
+    """Returns features [N, F] of images [N, H, W, C], of a classifier."""
+    return _compiled(Bound.embed, self.bound, x)
 
 
 def is_discrete(trained: Trained) -> bool:
@@ -24,6 +90,6 @@ def is_discrete(trained: Trained) -> bool:
   return trained.model.family.levels > 0
 
 
-def is_classifier(trained: Trained) -> bool:
-  """Returns whether a model predicts classes rather than images."""
-  return isinstance(trained.model, Classifier)
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled(method: Callable[..., Any], bound: Bound, *arguments: Any) -> Any:
+  return method(bound, *arguments)

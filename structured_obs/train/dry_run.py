@@ -38,7 +38,7 @@ def count_by_module(params: Any) -> dict[str, int]:
   """Returns the number of parameters by module, two levels deep, heads one by one."""
   counts: dict[str, int] = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    keys = [str(getattr(entry, 'key', entry)) for entry in path]
+    keys = [jax.tree_util.keystr((entry,), simple=True) for entry in path]
     depth = 3 if keys[:2] == optimizers.HEADS else 2
     name = '/'.join(keys[: min(depth, max(len(keys) - 1, 1))])
     counts[name] = counts.get(name, 0) + math.prod(leaf.shape)

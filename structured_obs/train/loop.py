@@ -23,6 +23,7 @@ from structured_obs.devices import hosts
 from structured_obs.devices import mesh as meshes
 from structured_obs.evaluation import likelihood
 from structured_obs.evaluation.metrics import variance_inflation
+from structured_obs.models.base import Bound
 from structured_obs.runs import checkpoint, initial, metrics_file
 from structured_obs.runs import workdir as workdirs
 from structured_obs.runs.experiment import Experiment
@@ -223,10 +224,11 @@ class _Loop:
   def _validate(self) -> bool:
     """Records the validation ELBO; returns whether it is the best so far."""
     experiment, spec = self.run.experiment, self.run.experiment.spec
+    bound = Bound(experiment.model, evaluation_variables(self.state))
+    images = self.run.prepared.images['validation']
     elbo = likelihood.split_elbo(
-      experiment.model,
-      evaluation_variables(self.state),
-      self.run.prepared.images['validation'],
+      bound,
+      images,
       self.validation_key,
       spec.levels,
       experiment.config.eval.batch_size,
@@ -236,10 +238,7 @@ class _Loop:
     if not elbo.size:
       return False
     told = self._summarize(elbo)
-    inflation = variance_inflation.variance_inflation(
-      experiment.model, evaluation_variables(self.state), self.run.prepared.images['validation'],
-      spec.levels,
-    )  # fmt: skip
+    inflation = variance_inflation.variance_inflation(bound, images, spec.levels)
     if inflation is not None:
       told['variance_inflation'] = float(np.max(inflation))
     self.run.recorder.record(self.step, 'validation', told)

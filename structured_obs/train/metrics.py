@@ -6,7 +6,6 @@ are strict JSON, in which a number that is not finite is null.
 
 import contextlib
 import importlib.util
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import jax
 import rich.console
 import rich.progress
 
+from structured_obs import strict_json
 from structured_obs.runs import metrics_file
 
 FIRST = ('loss',)  # metrics to show before the others
@@ -149,9 +149,7 @@ class Recorder:
     """Writes and shows one record."""
     if not self._active:
       return
-    line = (
-      json.dumps(metrics_file.strict({'step': step, 'kind': kind, **values}), allow_nan=False) + '\n'
-    )
+    line = strict_json.text({'step': step, 'kind': kind, **values}, indent=None)
     with metrics_file.naming(self._workdir / metrics_file.FILE):
       left = line.encode()
       while left:

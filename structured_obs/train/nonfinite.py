@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 
 from structured_obs.devices import keys
 from structured_obs.devices import mesh as meshes
+from structured_obs.models.base import Bound
 from structured_obs.runs.experiment import Experiment
 from structured_obs.runs.initial import make_preprocess
 from structured_obs.runs.state import TrainState
@@ -66,10 +67,8 @@ def make_examination(experiment: Experiment) -> Any:
   def local(state: TrainState, key: Array, batch: Array) -> list[Array]:
     data_keys, model_keys = keys.step_keys(key, state.step, batch.shape[0], meshes.AXIS)
     x = preprocess(data_keys, batch)
-    variables = {'params': state.params['model'], **state.model_state}
-    terms, _ = experiment.model.apply(
-      variables, model_keys, x, train=True, mutable=list(state.model_state)
-    )
+    bound = Bound(experiment.model, {'params': state.params['model'], **state.model_state})
+    terms, _ = bound.training_terms(model_keys, x)
     loss, _ = experiment.objective(terms, state.params['multipliers'], state.step)
     gradient = step.make_gradient(
       experiment.model, experiment.objective, preprocess, meshes.AXIS,

@@ -146,7 +146,7 @@ def _facts(config: Config, options: Options) -> dict[str, Any]:
 
 def _data_facts(spec: prepare.DataSpec) -> dict[str, Any]:
   """Returns what the images are, wherever they lie."""
-  return {name: getattr(spec, name) for name in SAME_DATA}
+  return {name: value for name, value in spec._asdict().items() if name in SAME_DATA}
 
 
 def _check_shapes(experiment: experiments.Experiment) -> None:

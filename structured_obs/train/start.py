@@ -18,6 +18,7 @@ from structured_obs.data import pixels
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import observation
+from structured_obs.models.base import Bound
 from structured_obs.runs import optimizers, restore
 from structured_obs.runs import state as states
 from structured_obs.runs.experiment import Experiment
@@ -107,19 +108,20 @@ def merge(new: PyTree, old: PyTree, source: str) -> tuple[PyTree, list[str], lis
 
 def residual_scale(experiment: Experiment, variables: PyTree, images: np.ndarray) -> float:
   """Root mean square of x - mean over the first images, at the mean of q(z|x)."""
-  model, family, spec = experiment.model, experiment.family, experiment.spec
+  family, spec = experiment.family, experiment.spec
 
   @jax.jit
-  def squares(variables: PyTree, batch: jax.Array) -> jax.Array:
-    x = jax.vmap(lambda image: pixels.to_unit(image, spec.levels))(batch)
-    params = model.apply(variables, None, x, method='reconstruct')
+  def squares(bound: Bound, batch: jax.Array) -> jax.Array:
+    x = pixels.to_unit(batch, spec.levels)
+    params = bound.reconstruct(None, x)
     return jnp.mean(jnp.square(x[..., : spec.channels] - jax.vmap(family.mean)(params)))
 
   chosen = np.asarray(images[:MEASURED])
   starts = range(0, len(chosen) - len(chosen) % BATCH or len(chosen), BATCH)
-  means = [float(squares(variables, chosen[first : first + BATCH])) for first in starts]
+  bound = Bound(experiment.model, variables)
+  means = [float(squares(bound, chosen[first : first + BATCH])) for first in starts]
   dequantized = experiment.config.objective.dequantize and spec.levels
-  noise = pixels.bin_width(spec.levels) ** 2 / 12 if dequantized else 0
+  noise = pixels.noise_variance(spec.levels) if dequantized else 0
   return math.sqrt(np.mean(means) + noise)
 
 

@@ -29,6 +29,7 @@ from structured_obs.devices import keys as image_keys
 from structured_obs.devices import mapping
 from structured_obs.devices import mesh as meshes
 from structured_obs.devices.mapping import Metrics, TrainStep
+from structured_obs.models.base import Bound, Model
 from structured_obs.runs import initial
 from structured_obs.runs.experiment import Experiment
 from structured_obs.runs.initial import Preprocess
@@ -41,7 +42,7 @@ Gradient = tuple[Array, Metrics, PyTree, PyTree]  # loss, metrics, model_state, 
 
 
 def make_train_step(
-  model: Any,
+  model: Model,
   objective: Callable[..., tuple[Array, Metrics]],
   optimizer: optax.GradientTransformation,
   preprocess: Preprocess,
@@ -56,7 +57,7 @@ def make_train_step(
   optimizer state and moving average stay as they were, and only the counters move.
 
   Args:
-    model: a Linen module whose `apply(variables, keys, x, train=True)` returns Terms.
+    model: that is trained.
     objective: (terms, multipliers, step) -> (loss [], metrics), a mean over the images it sees.
     optimizer: of the tree {'model', 'multipliers'}.
     preprocess: makes the model's images of the stored ones.
@@ -94,7 +95,7 @@ def make_train_step(
 
 
 def make_gradient(
-  model: Any,
+  model: Model,
   objective: Callable[..., tuple[Array, Metrics]],
   preprocess: Preprocess,
   axis_name: str | None,
@@ -111,10 +112,8 @@ def make_gradient(
     x = preprocess(data_keys, images)
 
     def loss_fn(params: PyTree) -> tuple[Array, tuple[Metrics, PyTree]]:
-      variables = {'params': params['model'], **state.model_state}
-      terms, model_state = model.apply(
-        variables, model_keys, x, train=True, mutable=list(state.model_state)
-      )
+      bound = Bound(model, {'params': params['model'], **state.model_state})
+      terms, model_state = bound.training_terms(model_keys, x)
       loss, metrics = objective(terms, params['multipliers'], state.step)
       return loss, (metrics, model_state)
 

@@ -1,7 +1,6 @@
 """Denoising against dense float64 linear algebra, with models whose p(x|z) is known."""
 
-from typing import Any, NamedTuple
-
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,23 +8,28 @@ import pytest
 
 from structured_obs.applications import denoise
 from structured_obs.distributions import base, gaussian, low_rank
+from structured_obs.models.base import Bound, Traits
+from structured_obs.objectives.terms import Terms
 
 IMAGE = base.ImageShape(3, 4, 1)
 SIGMA = 0.3
 
 
-class Shrinking(NamedTuple):
+class Shrinking(nn.Module):
   """p(x|z) with the mean `slope` times what was encoded, and a covariance of its own."""
 
   family: base.Family
   slope: float
   image: base.ImageShape = IMAGE
+  label_classes = None
+  traits = Traits()
 
-  def apply(self, variables: Any, keys: Any, x: jax.Array, method: str) -> Any:
-    """Parameters for images [B, H, W, C]."""
-    assert method == 'reconstruct'
-    assert keys is None
-    return jax.vmap(lambda image: low_rank.LowRank(self.slope * image, **variables))(x)
+  def __call__(self, keys: jax.Array, x: jax.Array, train: bool = False) -> Terms:
+    raise NotImplementedError
+
+  def reconstruct(self, keys: None, x: jax.Array) -> low_rank.LowRank:
+    params = self.variables['params']
+    return jax.vmap(lambda image: low_rank.LowRank(self.slope * image, **params))(x)
 
 
 MODEL = Shrinking(low_rank.family(rank=3, learn_diag=True, noise_variance=0.1), 0.5)
@@ -35,6 +39,7 @@ VARIABLES = {
   'cov_diag': jnp.asarray(0.05 + RNG.uniform(size=IMAGE)),
 }
 CLEAN = jnp.asarray(RNG.normal(size=(2, *IMAGE)))
+BOUND = Bound(MODEL, {'params': VARIABLES})
 NOISY = denoise.add_noise(jax.random.key(0), CLEAN, SIGMA)
 
 
@@ -53,7 +58,7 @@ def guess(seen: np.ndarray) -> np.ndarray:
 
 
 def test_the_posterior_mean_and_its_variance():
-  found = denoise.posterior_mean(MODEL, VARIABLES, NOISY, SIGMA)
+  found = denoise.posterior_mean(BOUND, NOISY, SIGMA)
   np.testing.assert_allclose(found.mean, guess(np.asarray(NOISY)), rtol=1e-5, atol=1e-6)
   variance = np.diag(np.linalg.inv(np.linalg.inv(covariance()) + np.eye(12) / SIGMA**2))
   assert found.variance is not None
@@ -62,13 +67,13 @@ def test_the_posterior_mean_and_its_variance():
 
 
 def test_a_refinement_encodes_the_guess():
-  found = denoise.posterior_mean(MODEL, VARIABLES, NOISY, SIGMA, refinements=2)
+  found = denoise.posterior_mean(BOUND, NOISY, SIGMA, refinements=2)
   expected = guess(guess(guess(np.asarray(NOISY))))
   np.testing.assert_allclose(found.mean, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_projection_and_its_error_for_every_number_of_eigenvectors():
-  found = denoise.projection(MODEL, VARIABLES, NOISY, 5, CLEAN)
+  found = denoise.projection(BOUND, NOISY, 5, CLEAN)
   _, vectors = np.linalg.eigh(covariance())
   mean = 0.5 * np.asarray(NOISY).reshape(2, -1)
   residual = np.asarray(NOISY).reshape(2, -1) - mean
@@ -80,20 +85,20 @@ def test_the_projection_and_its_error_for_every_number_of_eigenvectors():
     error = np.mean(np.square(expected - np.asarray(CLEAN).reshape(2, -1)), axis=1)
     np.testing.assert_allclose(found.errors[:, k - 1], error, rtol=1e-4)
   np.testing.assert_allclose(found.mean.reshape(2, -1), expected, rtol=1e-4, atol=1e-5)
-  again = denoise.projection(MODEL, VARIABLES, NOISY, 5)
+  again = denoise.projection(BOUND, NOISY, 5)
   assert again.errors is None
   np.testing.assert_allclose(again.mean, found.mean, rtol=1e-6)
 
 
 def test_in_expectation_the_posterior_mean_is_the_best():
   """Images drawn from the very p(x|z) that they are denoised with."""
-  fixed = MODEL._replace(slope=0.0)
+  fixed = Bound(MODEL.clone(slope=0.0), BOUND.variables)
   params = low_rank.LowRank(jnp.zeros(IMAGE), **VARIABLES)
   clean = jax.vmap(lambda key: low_rank.sample(key, params))(jax.random.split(jax.random.key(1), 200))
   noisy = denoise.add_noise(jax.random.key(2), clean, SIGMA)
-  errors = denoise.projection(fixed, VARIABLES, noisy, 12, clean).errors
+  errors = denoise.projection(fixed, noisy, 12, clean).errors
   assert errors is not None
-  best = denoise.posterior_mean(fixed, VARIABLES, noisy, SIGMA).mean
+  best = denoise.posterior_mean(fixed, noisy, SIGMA).mean
   assert np.mean(np.square(best - clean)) < errors.mean(axis=0).min()
   np.testing.assert_allclose(errors.mean(axis=0)[-1], SIGMA**2, rtol=0.1)
 
@@ -110,8 +115,8 @@ def test_the_papers_number_of_eigenvectors():
 
 def test_what_cannot_be_is_refused():
   with pytest.raises(ValueError, match='must be positive, of pixels in'):
-    denoise.posterior_mean(MODEL, VARIABLES, NOISY, 0.0)
+    denoise.posterior_mean(BOUND, NOISY, 0.0)
   with pytest.raises(ValueError, match='refinements must not be negative'):
-    denoise.posterior_mean(MODEL, VARIABLES, NOISY, 1.0, -1)
+    denoise.posterior_mean(BOUND, NOISY, 1.0, -1)
   with pytest.raises(ValueError, match='needs a Gaussian family'):
     denoise.check(MODEL.family._replace(gaussian=None))

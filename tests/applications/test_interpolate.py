@@ -9,8 +9,10 @@ import pytest
 
 from structured_obs.applications import interpolate
 from structured_obs.distributions import diagonal, low_rank
+from structured_obs.models.base import Bound
 from tests.distributions import cases
 from tests.models import test_sr_vae
+from tests.train import stub
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(2, 7))
@@ -177,7 +179,8 @@ def test_what_cannot_be_is_refused():
 
 def test_a_grid_between_latents_has_the_images_of_its_corners():
   made = test_sr_vae.make((8, 12, 3))
-  grid = interpolate.between_images(made.model, made.variables, made.x, 3, 'straight')
+  bound = Bound(made.model, made.variables)
+  grid = interpolate.between_images(bound, made.x, 3, 'straight')
   assert grid.shape == (3, 3, 8, 12, 3)
   latents = test_sr_vae.apply(made, None, made.x, method='infer')
 
@@ -189,6 +192,6 @@ def test_a_grid_between_latents_has_the_images_of_its_corners():
   for number, (i, j) in enumerate([(0, 0), (0, 2), (2, 0), (2, 2), (1, 1)]):
     assert np.mean(np.abs(np.asarray(grid[i, j] - modes[number])) > 1e-6) < 0.01  # but for round-off
   with pytest.raises(ValueError, match='at least 2 steps and 4 images'):
-    interpolate.between_images(made.model, made.variables, made.x[:3], 3, 'slerp')
+    interpolate.between_images(bound, made.x[:3], 3, 'slerp')
   with pytest.raises(ValueError, match='no latents to go between'):
-    interpolate.between_images(object(), {}, made.x, 3, 'slerp')
+    interpolate.between_images(Bound(stub.StubVAE(12), {}), made.x, 3, 'slerp')

@@ -1,8 +1,8 @@
 """What names of subjects mean."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,28 +14,31 @@ from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec, Prepared
 from structured_obs.distributions import base, diagonal
 from structured_obs.models import classes
+from structured_obs.models.base import Traits
+from structured_obs.objectives.terms import Terms
 from structured_obs.runs.trained import Trained
 
 IMAGE = base.ImageShape(2, 4, 1)
 
 
-class Echo(NamedTuple):
+class Echo(nn.Module):
   """A model whose p(x|z) has what was encoded, or what was drawn, as its mean."""
 
   family: base.Family
-  has_prior: bool = True
+  traits: Traits
   label_classes: classes.Classes | None = None
   image: base.ImageShape = IMAGE
 
-  def apply(self, variables: Any, *args: Any, method: str) -> Any:
-    """Parameters for images [B, H, W, C] or keys [B]."""
-    if method == 'reconstruct':
-      _, mean = args
-      mean = variables['shift'] + mean[..., : self.image.channels]
-    else:
-      keys, *labels = args
-      mean = jax.vmap(lambda key: jax.random.normal(key, IMAGE, jnp.float32))(keys)
-      mean = mean + 100 * jnp.asarray(labels, jnp.float32).sum()
+  def __call__(self, keys: jax.Array, x: jax.Array, train: bool = False) -> Terms:
+    raise NotImplementedError
+
+  def reconstruct(self, keys: None, x: jax.Array) -> diagonal.Diagonal:
+    mean = self.variables['params']['shift'] + x[..., : self.image.channels]
+    return diagonal.Diagonal(mean, jnp.zeros_like(mean))
+
+  def generate(self, keys: jax.Array, labels: jax.Array | None = None) -> diagonal.Diagonal:
+    mean = jax.vmap(lambda key: jax.random.normal(key, IMAGE, jnp.float32))(keys)
+    mean = mean if labels is None else mean + 100 * labels.astype(jnp.float32).sum()
     return diagonal.Diagonal(mean, jnp.zeros_like(mean))
 
 
@@ -47,8 +50,8 @@ def problem(condition: int = 0, has_prior: bool = True) -> tuple[Trained, Prepar
     *IMAGE, 17, {'test': 3}, 'none', '', '', '', '', 'center', 'area', False, 0, [], {},
     condition=condition,
   )  # fmt: skip
-  model = Echo(diagonal.family(), has_prior)
-  variables = {'shift': jnp.ones((), jnp.float32)}
+  model = Echo(diagonal.family(), Traits(generates=has_prior, has_prior=has_prior))
+  variables = {'params': {'shift': jnp.ones((), jnp.float32)}}
   trained = Trained('a run', 'runs/it', Config(), spec, model, variables, 7)
   return trained, Prepared(spec, {'test': STORED}, {}, '')
 
@@ -76,7 +79,7 @@ def test_a_new_image_of_a_class():
   trained, prepared = problem()
   with pytest.raises(ValueError, match=r'runs/it has no classes; prior:4:2 asks for 2'):
     subject.find(trained, prepared, subject.parse('prior:4:2'))
-  model = trained.model._replace(label_classes=classes.Classes((5, 5, 5), 17))
+  model = trained.model.clone(label_classes=classes.Classes((5, 5, 5), 17))
   trained = trained._replace(model=model)
   plain = subject.find(trained, prepared, subject.parse('prior:4'))
   found = subject.find(trained, prepared, subject.parse('prior:4:2'))

@@ -1,12 +1,14 @@
 """A model whose likelihood is known: x = W z + b + noise, with the interface of the real ones."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.distributions import base, diagonal
+from structured_obs.models.base import Bound, Traits
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
@@ -15,36 +17,46 @@ SCALE = 0.3  # standard deviation of a pixel's noise
 FAMILY = diagonal.family()
 
 
-class LinearGaussian(NamedTuple):
-  """z ~ N(0, I); q(z|x) is the exact posterior, its standard deviations times variables['widen']."""
+class LinearGaussian(nn.Module):
+  """z ~ N(0, I); q(z|x) is the exact posterior, its standard deviations times the parameter 'widen'."""
 
   image: base.ImageShape
   family: base.Family = FAMILY
   closed_form: bool = True  # whether the KL is told in closed form
+  label_classes = None
+  traits = Traits(has_prior=True)
 
-  def apply(self, variables: Any, keys: Array | None, x: Array, method: str = '') -> Any:
-    """Terms, or with method='reconstruct' the parameters of p(x|z) at the posterior's mean."""
-    posterior = jax.vmap(lambda image: _posterior(variables, image))(x)
-    if method == 'reconstruct':
-      return jax.vmap(lambda q: self._decode(variables, q.mean))(posterior)
-    assert keys is not None
+  def reconstruct(self, keys: None, x: Array) -> diagonal.Diagonal:
+    """Parameters of p(x|z) at the posterior's mean."""
+    tree = self.variables['params']
+    return jax.vmap(lambda image: self._decode(tree, _posterior(tree, image).mean))(x)
+
+  def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
+    """Terms of one sample an image."""
+    tree = self.variables['params']
+    posterior = jax.vmap(lambda image: _posterior(tree, image))(x)
     z = jax.vmap(diagonal.sample)(keys, posterior)
-    params = jax.vmap(lambda z: self._decode(variables, z))(z)
+    params = jax.vmap(lambda z: self._decode(tree, z))(z)
     prior = jax.tree.map(jnp.zeros_like, posterior)
     variance = jnp.exp(2 * posterior.log_scale)
     kl = jnp.sum(variance + posterior.mean**2 - 1 - 2 * posterior.log_scale, axis=-1) / 2
     return Terms(
       {
-        'x': variables['offset'] + jax.vmap(self.family.log_prob)(params, x),
+        'x': tree['offset'] + jax.vmap(self.family.log_prob)(params, x),
         'z': jax.vmap(diagonal.log_prob)(prior, z),
       },
       {'z': jax.vmap(diagonal.log_prob)(posterior, z)},
       {'kl_z': kl} if self.closed_form else {},
     )
 
-  def _decode(self, variables: Any, z: Array) -> diagonal.Diagonal:
-    mean = (variables['b'] + variables['w'] @ z).reshape(self.image)
+  def _decode(self, tree: Any, z: Array) -> diagonal.Diagonal:
+    mean = (tree['b'] + tree['w'] @ z).reshape(self.image)
     return diagonal.Diagonal(mean, jnp.full_like(mean, np.log(SCALE)))
+
+
+def bound(model: LinearGaussian, tree: dict[str, Array]) -> Bound:
+  """The model with these parameters."""
+  return Bound(model, {'params': tree})
 
 
 def variables(image: base.ImageShape, widen: float = 1.0, offset: float = 0.0) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from structured_obs import config, distributions
 from structured_obs.evaluation import likelihood, results, tables
 from structured_obs.evaluation.likelihood import Settings
 from structured_obs.evaluation.sections import bound_parts
+from structured_obs.models.base import Bound, Traits
 from structured_obs.objectives import bounds
 from structured_obs.runs import trained as opened
 from tests.evaluation import two_level
@@ -24,16 +25,16 @@ DISCRETE = distributions.family('discretized_logistic_mixture', levels=17)
 def _result(model=MODEL, offset: float = -3e5, **changes) -> results.Result:
   """Scores of a model; of a discrete one, those of the model itself, whose family is not called."""
   variables = two_level.variables(offset)
-  trained = opened.Trained('two', 'two', config.Config(), SPEC, model, {'params': variables}, 1)
+  trained = opened.Trained('two', 'two', config.Config(), SPEC, model, variables, 1)
   images = np.random.default_rng(0).integers(0, 17, (9, *IMAGE)).astype(np.uint8)
   settings = Settings(17, 40, chunk=7, batch_size=4, dequantize=False)._replace(**changes)
-  scores = likelihood.split_scores(MODEL, variables, images, jax.random.key(3), settings)
+  scores = likelihood.split_scores(Bound(MODEL, variables), images, jax.random.key(3), settings)
   return results.Result(trained, settings, scores)
 
 
 @pytest.mark.parametrize('discrete', [False, True])
 def test_parts_add_up_to_the_bound(discrete: bool):
-  result = _result(MODEL._replace(family=DISCRETE) if discrete else MODEL)
+  result = _result(MODEL.clone(family=DISCRETE) if discrete else MODEL)
   parts = result.scores.parts
   assert list(parts) == NAMES
   total = np.sum([*parts.values()], axis=0)
@@ -55,7 +56,7 @@ def test_parts_are_means_over_the_samples():
   keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(3), i))[1])(np.arange(9))
   variables = two_level.variables(0.0)
   sampled = [
-    MODEL.apply(variables, jax.vmap(jax.random.fold_in, (0, None))(keys, k), x) for k in range(3)
+    Bound(MODEL, variables).terms(jax.vmap(jax.random.fold_in, (0, None))(keys, k), x) for k in range(3)
   ]
   for name, part in result.scores.parts.items():
     kind, _, variable = name.partition('_')
@@ -89,6 +90,6 @@ def test_real_numbers_have_no_bits():
 
 
 def test_a_model_without_latents_has_no_parts():
-  result = _result(MODEL._replace(has_prior=False))
+  result = _result(MODEL.clone(traits=Traits()))
   assert not bound_parts.applies(result)
   assert bound_parts.applies(_result())

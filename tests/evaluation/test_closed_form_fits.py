@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from configs import no_deep_learning
+from structured_obs import strict_json
 from structured_obs.data import pixels, prepare
 from structured_obs.data.prepare import Prepared
-from structured_obs.evaluation import results, sections, tables
+from structured_obs.evaluation import results, sections
 from structured_obs.evaluation.results import Result
 from structured_obs.evaluation.sections import base, closed_form_fits
 from structured_obs.evaluation.sections.closed_form_fits import Fit
@@ -105,7 +106,7 @@ def test_the_section_tells_all_of_it(opened, result: Result, tmp_path: Path):
   assert section is not None
   assert 'probabilistic PCA of rank 3' in section.text
   assert 'no density' in section.text
-  assert tables.strict_json(section.tree)
+  assert strict_json.text(section.tree)
   assert section.arrays['closed_form/fresh/log_prob'].shape == (len(images['test']),)
   assert section.draw is not None
   [path] = section.draw(tmp_path).values()

@@ -1,7 +1,8 @@
 """Consistency of large and small images, of a model that was made up and of one without small images."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,9 @@ from structured_obs.config import Config
 from structured_obs.distributions.base import Family, ImageShape
 from structured_obs.evaluation import passes
 from structured_obs.evaluation.sections import consistency
-from structured_obs.models import vae
+from structured_obs.models import intermediate_images, vae
+from structured_obs.models.base import Traits
+from structured_obs.objectives.terms import Terms
 from structured_obs.runs.trained import Trained
 from tests.evaluation.test_supn import trained
 from tests.train import stub
@@ -34,34 +37,40 @@ FAMILY = Family(
 )
 
 
-class TwoSizes(NamedTuple):
+class TwoSizes(nn.Module):
   """A small image is the mean of four pixels; each kind of a large one is off by other levels."""
 
   family: Family = FAMILY
   image: ImageShape = ImageShape(4, 6, 1)
+  label_classes = None
+  traits = Traits(generates=True, two_levels=True)
 
-  def super_resolve(self) -> None:
-    """Models with this method have two sizes of images."""
+  def __call__(self, keys: jax.Array, x: jax.Array, train: bool = False) -> Terms:
+    raise NotImplementedError
 
-  def apply(self, variables: Any, *arguments: Any, method: str, mutable: Any = None) -> Any:
-    """The methods of an srVAE that consistency asks for."""
-    if method == 'compress':
-      x = arguments[0]
-      return x.reshape(len(x), 2, 2, 3, 2, 1).mean((2, 4))
-    assert mutable
-    if method == 'generate':
-      y = jnp.stack([jax.random.uniform(key, (2, 3, 1), jnp.float32) for key in arguments[0]])
-    else:
-      y = arguments[1] if method == 'super_resolve' else self.apply({}, arguments[1], method='compress')
-    off = {'reconstruct': 0.0, 'super_resolve': 1.0, 'generate': variables['off']}[method] * STEP
+  def compress(self, x: jax.Array) -> jax.Array:
+    return x.reshape(len(x), 2, 2, 3, 2, 1).mean((2, 4))
+
+  def reconstruct(self, keys: None, x: jax.Array) -> jax.Array:
+    return self._large(self.compress(x), 0.0)
+
+  def super_resolve(self, keys: jax.Array, y: jax.Array) -> jax.Array:
+    return self._large(y, 1.0)
+
+  def generate(self, keys: jax.Array) -> jax.Array:
+    y = jnp.stack([jax.random.uniform(key, (2, 3, 1), jnp.float32) for key in keys])
+    return self._large(y, self.variables['params']['off'])
+
+  def _large(self, y: jax.Array, off: Any) -> jax.Array:
+    intermediate_images.show(self, 'y', y)
     # Off by as much in the two halves, up and down: a mean difference with its sign would be 0.
     signs = jnp.asarray(np.where(np.arange(2) < 1, 1, -1), jnp.float32)[None, :, None, None]
-    return jnp.repeat(jnp.repeat(y + off * signs, 2, 1), 2, 2), {'stages': {'y': y}}
+    return jnp.repeat(jnp.repeat(y + off * STEP * signs, 2, 1), 2, 2)
 
 
 def _trained() -> Trained:
   spec = stub.make_prepared().spec._replace(levels=LEVELS)
-  return Trained('two', '', Config(), spec, TwoSizes(), {'off': jnp.float32(2)}, 1)
+  return Trained('two', '', Config(), spec, TwoSizes(), {'params': {'off': jnp.float32(2)}}, 1)
 
 
 @pytest.mark.parametrize('devices', [1, 4])

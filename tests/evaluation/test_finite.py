@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs import plotting
+from structured_obs import plotting, strict_json
 from structured_obs.applications import denoise, denoising
 from structured_obs.evaluation import comparison_table, finite, likelihood, tables
 from structured_obs.evaluation.features import extractor as extractors
@@ -97,7 +97,7 @@ def test_a_summary_is_of_all_images_or_nan(bad: float):
   assert np.isnan(likelihood.summarize(values)[:2]).all()
   assert np.isnan(likelihood.paired_difference(values, values)[:2]).all()
   assert tables.cell(likelihood.summarize(values), 2) == 'nan'
-  tree = json.loads(tables.strict_json({'a': likelihood.summarize(values)._asdict(), 'b': values}))
+  tree = json.loads(strict_json.text({'a': likelihood.summarize(values)._asdict(), 'b': values}))
   assert tree == {'a': {'mean': None, 'standard_error': None, 'num_images': 3}, 'b': [1, None, 3]}
   assert math.isnan(likelihood.summarize(np.zeros(0)).mean)
 
@@ -147,7 +147,7 @@ def test_a_temperature_that_is_unknown(found_on: list[float]):
   assert np.isnan(one.after).all()
   assert one.before.mean == pytest.approx(1)
   assert ('1 of 3 validation images (index 1)' in text) == (not np.isfinite(found_on).all())
-  assert json.loads(tables.strict_json(recalibration.as_json({'model': one})))
+  assert json.loads(strict_json.text(recalibration.as_json({'model': one})))
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf])
@@ -215,7 +215,7 @@ def test_sections_on_images_name_the_one_that_is_not_finite(tmp_path: Path):
   text, tree = sample_quality.text(distances), sample_quality.as_json(distances)
   assert 'Not finite for 1 of 30 images (index 7), so that the result is NaN: model: features' in text
   assert 'no Frechet distance' not in text
-  strict = json.loads(tables.strict_json(tree))['distances']
+  strict = json.loads(strict_json.text(tree))['distances']
   assert strict['model new samples']['frechet'] is None
   assert strict['model new samples']['kid'] is None
   assert strict[image_measures.OTHERS]['coverage'] > 0
@@ -225,7 +225,7 @@ def test_sections_on_images_name_the_one_that_is_not_finite(tmp_path: Path):
   assert row.split('|')[3].strip() == 'nan'
   assert '1 of 30 (model)' in text
   assert 'Not finite for 1 of 30 images (index 7)' in text
-  assert json.loads(tables.strict_json(image_quality.as_json(quality, extractor)))
+  assert json.loads(strict_json.text(image_quality.as_json(quality, extractor)))
   assert image_quality.draw_spectra(tmp_path / 'spectra.png', quality).is_file()
   assert image_quality.draw_grid(tmp_path / 'grid.png', quality).is_file()
 
@@ -258,12 +258,12 @@ def test_kernels_that_are_not_finite(tmp_path: Path):
 
 def test_the_number_of_eigenvectors_is_not_chosen_by_errors_that_are_not_finite(monkeypatch):
   errors = _with(np.ones((3, 4)), 1, math.nan)
-  monkeypatch.setattr(denoising.views, 'to_float', lambda images, levels: images)
+  monkeypatch.setattr(denoising.pixels, 'to_unit', lambda images, levels: images)
   monkeypatch.setattr(denoising.denoise, 'add_noise', lambda key, images, scale: images)
   projected = denoise.Projected(np.zeros((3, 2, 2, 1)), errors)
   monkeypatch.setattr(denoising.denoise, 'projection', lambda *arguments: projected)
   model: Any = SimpleNamespace(image=SimpleNamespace(size=4))
-  run: Any = SimpleNamespace(model=model, variables={}, spec=SimpleNamespace(levels=256))
+  run: Any = SimpleNamespace(model=model, bound=None, spec=SimpleNamespace(levels=256))
   with pytest.raises(ValueError, match=r'1 of 3 validation images .index 1.*Omit --best_components'):
     denoising._best_components(run, np.zeros((3, 2, 2, 1)), denoising.Settings(0.1))
 

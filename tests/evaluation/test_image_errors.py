@@ -1,6 +1,5 @@
 """Squared error, PSNR, SSIM, sharpness and the table of a comparison, by definition."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,6 @@ def _smooth(channels: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize('channels', [1, 3])
 def test_psnr_and_ssim_are_scikit_images(channels: int):
-  pytest.importorskip('dm_pix')
   true, found = _smooth(channels)
   psnr = [metrics.peak_signal_noise_ratio(a, b, data_range=2) for a, b in zip(true, found, strict=True)]
   np.testing.assert_allclose(image_errors.peak_signal_to_noise(found, true), psnr, rtol=1e-12)
@@ -51,24 +49,10 @@ def test_psnr_and_ssim_are_scikit_images(channels: int):
   assert np.all((np.array(expected) > 0.2) & (np.array(expected) < 0.95))
 
 
-def test_dm_pix_has_the_same_psnr():
-  dm_pix = pytest.importorskip('dm_pix')
-  true, found = (((1 + image) / 2).astype(np.float32) for image in _smooth(3))
-  expected = image_errors.peak_signal_to_noise(2 * found - 1, 2 * true - 1)
-  np.testing.assert_allclose(dm_pix.psnr(found, true), expected, rtol=1e-5)
-
-
 def test_windows_of_ssim_fit_into_small_images():
-  pytest.importorskip('dm_pix')
   similarity = image_errors.structural_similarity(METHODS['noisy'], TRUE)
   assert similarity.shape == (6,)
   assert np.all((similarity > 0.5) & (similarity < 1))
-
-
-def test_a_missing_dm_pix_is_said_with_the_extra(monkeypatch: pytest.MonkeyPatch):
-  monkeypatch.setitem(sys.modules, 'dm_pix', None)
-  with pytest.raises(ImportError, match=r'structured_obs\[metrics\]'):
-    image_errors.structural_similarity(TRUE, TRUE)
 
 
 def test_sharpness_is_the_variance_of_the_laplacian():

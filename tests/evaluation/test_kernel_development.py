@@ -54,7 +54,7 @@ def test_kernels_of_a_model_are_told_and_drawn(tmp_path: Path):
 
 
 def test_a_model_without_kernels_is_refused():
-  with pytest.raises(ValueError, match='not made of a blur kernel'):
+  with pytest.raises(ValueError, match='covariances that are not made of a blur kernel'):
     kernel_development.at(make_trained('diagonal'), stub.make_prepared().images['test'])
 
 

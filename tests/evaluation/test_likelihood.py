@@ -15,6 +15,7 @@ from structured_obs.evaluation import likelihood
 from structured_obs.evaluation.likelihood import Scores, Settings
 from structured_obs.evaluation.passes import Where
 from structured_obs.models import vae
+from structured_obs.models.base import Bound
 from structured_obs.objectives import bounds, terms
 from tests.evaluation import linear_gaussian
 
@@ -39,7 +40,7 @@ def _mesh(devices: int) -> jax.sharding.Mesh:
 
 
 def _score(tree, settings: Settings, model=MODEL, **options) -> Scores:
-  return likelihood.split_scores(model, tree, _images(), KEY, settings, **options)
+  return likelihood.split_scores(linear_gaussian.bound(model, tree), _images(), KEY, settings, **options)
 
 
 def _arrays(scores: Scores) -> dict[str, np.ndarray]:
@@ -83,7 +84,7 @@ def test_one_sample_is_one_weight():
   x = jnp.asarray(_x())
   noisy = jax.vmap(functools.partial(pixels.dequantize, levels=LEVELS))(keys[:, 0], x)
   first = jax.vmap(jax.random.fold_in, (0, None))(keys[:, 1], 0)
-  expected = MODEL.apply(tree, first, noisy)
+  expected = linear_gaussian.bound(MODEL, tree).terms(first, noisy)
   scores = _score(tree, Settings(LEVELS, importance_samples=1))
   np.testing.assert_allclose(scores.iwae, terms.log_weight(expected), rtol=1e-6)
   np.testing.assert_allclose(scores.elbo, bounds.elbo(expected), rtol=1e-6)
@@ -96,7 +97,7 @@ def test_error_and_effective_samples_of_the_same_weights_as_the_bound():
   keys = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(KEY, row)))(jnp.arange(11))
   noisy = jax.vmap(functools.partial(pixels.dequantize, levels=LEVELS))(keys[:, 0], jnp.asarray(_x()))
   drawn = [jax.vmap(jax.random.fold_in, (0, None))(keys[:, 1], sample) for sample in range(samples)]
-  logs = [terms.log_weight(MODEL.apply(tree, one, noisy)) for one in drawn]
+  logs = [terms.log_weight(linear_gaussian.bound(MODEL, tree).terms(one, noisy)) for one in drawn]
   w = np.exp(np.asarray(logs, np.float64))  # [20, 11]
   np.testing.assert_allclose(scores.iwae, np.log(w.mean(axis=0)), rtol=1e-5)
   expected = w.sum(axis=0) ** 2 / (w**2).sum(axis=0)
@@ -130,7 +131,7 @@ def test_large_log_densities_keep_their_decimals():
 def test_scores_at_the_mean_of_the_posterior():
   tree = linear_gaussian.variables(IMAGE)
   x = jnp.asarray(_x())
-  mean = np.asarray(MODEL.apply(tree, None, x, method='reconstruct').mean, np.float64)
+  mean = np.asarray(linear_gaussian.bound(MODEL, tree).reconstruct(None, x).mean, np.float64)
   q = np.sum((np.asarray(x, np.float64) - mean) ** 2, axis=(1, 2, 3)) / linear_gaussian.SCALE**2
   scores = _score(tree, PLAIN._replace(importance_samples=1))
   np.testing.assert_allclose(scores.mahalanobis, q / IMAGE.size, rtol=1e-5)
@@ -141,13 +142,13 @@ def test_scores_at_the_mean_of_the_posterior():
 def test_a_kl_without_closed_form_is_sampled():
   tree = linear_gaussian.variables(IMAGE, widen=1.5)
   expected = _score(tree, PLAIN)
-  sampled = _score(tree, PLAIN, MODEL._replace(closed_form=False))
+  sampled = _score(tree, PLAIN, MODEL.clone(closed_form=False))
   np.testing.assert_allclose(sampled.kl, expected.kl, atol=5 / math.sqrt(500) * 1.5)
   np.testing.assert_allclose(sampled.iwae, expected.iwae, rtol=1e-6)
 
 
 def test_a_family_that_is_not_gaussian_has_no_distance():
-  model = MODEL._replace(family=linear_gaussian.FAMILY._replace(gaussian=None))
+  model = MODEL.clone(family=linear_gaussian.FAMILY._replace(gaussian=None))
   scores = _score(linear_gaussian.variables(IMAGE), PLAIN._replace(importance_samples=1), model)
   assert np.isnan(scores.mahalanobis).all()
   assert np.isfinite(scores.elbo).all()
@@ -167,17 +168,15 @@ def test_scores_of_the_real_model(family: str):
   made = distributions.family(family, **({'levels': LEVELS} if discrete else {}))
   model = vae.VAE(made, image, latents=2, features=(4,), blocks=0)
   x = jnp.zeros((1, *image), jnp.float32)
-  tree = dict(model.init(jax.random.key(0), jax.random.key(0)[None], x))
+  bound = Bound(model, model.init(jax.random.key(0), jax.random.key(0)[None], x))
   images = _images(5, image)
   settings = Settings(LEVELS, importance_samples=4, chunk=3, batch_size=2, dequantize=not discrete)
-  scores = likelihood.split_scores(model, tree, images, KEY, settings, Where(_mesh(2)))
+  scores = likelihood.split_scores(bound, images, KEY, settings, Where(_mesh(2)))
   found = _arrays(scores)
   assert np.isnan(found.pop('mahalanobis')).all() == discrete
   assert np.isfinite(np.stack(list(found.values()))).all()
   assert np.all(scores.kl > 0)
-  elbo = functools.partial(
-    likelihood.split_elbo, model, tree, images, KEY, LEVELS, dequantize=not discrete
-  )
+  elbo = functools.partial(likelihood.split_elbo, bound, images, KEY, LEVELS, dequantize=not discrete)
   quick = elbo(batch_size=3)
   assert quick.shape == (5,)
   same = elbo(batch_size=8, mesh=_mesh(4))
@@ -201,7 +200,7 @@ def test_settings_must_be_positive(name: str):
 
 
 def test_an_empty_split_is_refused_or_empty():
-  empty, tree = _images(0), linear_gaussian.variables(IMAGE)
+  empty, bound = _images(0), linear_gaussian.bound(MODEL, linear_gaussian.variables(IMAGE))
   with pytest.raises(ValueError, match='at least one image'):
-    likelihood.split_scores(MODEL, tree, empty, KEY, PLAIN)
-  assert likelihood.split_elbo(MODEL, tree, empty, KEY, LEVELS).shape == (0,)
+    likelihood.split_scores(bound, empty, KEY, PLAIN)
+  assert likelihood.split_elbo(bound, empty, KEY, LEVELS).shape == (0,)

@@ -1,7 +1,6 @@
 """The section on the quality of images: its numbers by hand, and what models and libraries allow."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.evaluation import results, sections, tables
+from structured_obs import strict_json
+from structured_obs.evaluation import results, sections
 from structured_obs.evaluation.features import extractor as extractors
 from structured_obs.evaluation.likelihood import Scores, Settings
 from structured_obs.evaluation.metrics import spectrum
@@ -21,6 +21,7 @@ from structured_obs.evaluation.sections import (
   reconstruction_quality,
 )
 from structured_obs.models import autoencoder, vae
+from structured_obs.models.distribution import Distribution
 from structured_obs.runs import trained as opened
 from tests.evaluation.test_supn import IMAGE, trained
 
@@ -89,7 +90,6 @@ def _quality(models: list[opened.Trained]) -> base.Section | None:
 
 
 def test_section_of_two_models(models: list[opened.Trained], tmp_path: Path):
-  pytest.importorskip('dm_pix')
   section = _quality(models)
   assert section is not None
   table = section.text.split('\n\n')[1].splitlines()
@@ -102,7 +102,7 @@ def test_section_of_two_models(models: list[opened.Trained], tmp_path: Path):
   ]  # fmt: skip
   assert [bool(cell) for cell in rows['PSNR, dB']] == [False, True, True, True]
   assert 'in the layers of random_conv (' in section.text
-  tree = json.loads(tables.strict_json(section.tree))
+  tree = json.loads(strict_json.text(section.tree))
   assert (tree['features'], len(tree['fingerprint'])) == ('random_conv', 12)
   assert tree['models']['diagonal']['perceptual_distance']['num_images'] == 7
   difference = tree['differences']['low_rank - diagonal']['psnr_db']
@@ -116,20 +116,9 @@ def test_section_of_two_models(models: list[opened.Trained], tmp_path: Path):
   assert all(path.stat().st_size > 3000 for path in section.draw(tmp_path).values())
 
 
-def test_without_dm_pix_the_section_says_so(
-  models: list[opened.Trained], monkeypatch: pytest.MonkeyPatch
-):
-  monkeypatch.setitem(sys.modules, 'dm_pix', None)
-  section = _quality(models)
-  assert section is not None
-  assert "SSIM is missing: it needs dm-pix, pip install 'structured_obs[metrics]'." in section.text
-  assert 'PSNR, dB' in section.text
-  assert '| SSIM' not in section.text
-
-
 def test_models_without_an_encoder_or_levels_have_no_section(models: list[opened.Trained]):
   real = models[0]._replace(spec=models[0].spec._replace(levels=0))
-  bare = models[0]._replace(model=type('Model', (), {'image': IMAGE})())
+  bare = models[0]._replace(model=Distribution(models[0].model.family, IMAGE))
   assert not of_models([real, bare], IMAGES)
   assert image_quality.text({}, extractors.random_conv(IMAGE)) == ''
   assert not of_models(models, IMAGES[:0])

@@ -4,19 +4,21 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs import config, distributions
+from structured_obs import config, distributions, strict_json
 from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions import base
-from structured_obs.evaluation import explanation, report, results, tables
+from structured_obs.evaluation import explanation, report, results
 from structured_obs.evaluation.likelihood import Scores, Settings
 from structured_obs.models import vae
+from structured_obs.models.base import Traits
+from structured_obs.objectives.terms import Terms
 from structured_obs.runs import trained as opened
 
 SPEC = DataSpec(
@@ -45,13 +47,16 @@ def _images() -> dict[str, np.ndarray]:
   }
 
 
-class _Model(NamedTuple):
-  image: base.ImageShape = IMAGE
-  has_prior: bool = True
-  family: base.Family = distributions.family('diagonal')
+class _Model(nn.Module):
+  """A model of which no method is called."""
 
-  def infer(self) -> None:
-    """A model with this method has latents."""
+  image: base.ImageShape = IMAGE
+  traits: Traits = Traits(has_prior=True, has_latents=True)
+  family: base.Family = distributions.family('diagonal')
+  label_classes = None
+
+  def __call__(self, keys: jax.Array, x: jax.Array, train: bool = False) -> Terms:
+    raise NotImplementedError
 
 
 def _result(name: str, elbo: list[float], samples: int = 500) -> results.Result:
@@ -78,7 +83,7 @@ SECOND = _result('low_rank', [-14.0, -26.0, -32.0])
 
 
 def test_an_autoencoder_has_no_bounds_and_a_density_of_its_own():
-  trained = SECOND.trained._replace(model=_Model(has_prior=False))
+  trained = SECOND.trained._replace(model=_Model(traits=Traits(has_latents=True)))
   encoder = SECOND._replace(trained=trained)
   rows = {
     _cells(line)[0]: _cells(line)[1:] for line in results.comparison_table([FIRST, encoder]).splitlines()
@@ -175,14 +180,14 @@ def _strict(text: str) -> dict:
 
 
 def test_json_is_strict():
-  tree = _strict(tables.strict_json(results.as_json([FIRST, SECOND])))
+  tree = _strict(strict_json.text(results.as_json([FIRST, SECOND])))
   difference = tree['differences']['low_rank - diagonal']['negative_elbo_nats']
   assert difference['mean'] == -6
   assert tree['models']['diagonal']['parameters'] == 7
   assert tree['settings']['levels'] == 17
-  bad = _strict(tables.strict_json(results.as_json([_result('x', [math.nan, math.inf])])))
+  bad = _strict(strict_json.text(results.as_json([_result('x', [math.nan, math.inf])])))
   assert bad['models']['x']['scores']['negative_elbo_nats']['mean'] is None
-  assert _strict(tables.strict_json({'a': [np.float64('inf'), (np.int32(3),)]})) == {'a': [None, [3]]}
+  assert _strict(strict_json.text({'a': [np.float64('inf'), (np.int32(3),)]})) == {'a': [None, [3]]}
 
 
 def test_runs_on_other_data_are_not_compared():

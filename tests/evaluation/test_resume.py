@@ -64,7 +64,7 @@ def _stop_at(monkeypatch: pytest.MonkeyPatch, row: int) -> None:
 def test_scores_go_on_where_they_were(measured, monkeypatch, tmp_path: Path, batch_size: int):
   settings = likelihood.Settings(17, importance_samples=3, chunk=2, batch_size=4)
   tree = linear_gaussian.variables(IMAGE, widen=1.5)
-  score = functools.partial(likelihood.split_scores, MODEL, tree, IMAGES, KEY)
+  score = functools.partial(likelihood.split_scores, linear_gaussian.bound(MODEL, tree), IMAGES, KEY)
   expected = score(settings).by_name()
   with monkeypatch.context() as patched:
     _stop_at(patched, 4)

@@ -1,16 +1,16 @@
 """What is drawn from a model, against the distribution's own dense covariance."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from structured_obs import distributions
+from structured_obs.data import pixels
 from structured_obs.distributions import base, gaussian
 from structured_obs.evaluation.figures import views
 from structured_obs.models import vae
+from structured_obs.models.base import Bound
 
 IMAGE = base.ImageShape(3, 4, 1)
 KEYS = jax.random.split(jax.random.key(1), 2)
@@ -81,18 +81,18 @@ def test_other_families_have_means_and_samples():
 
 
 @pytest.fixture(scope='module')
-def model() -> tuple[vae.VAE, dict[str, Any]]:
+def model() -> Bound:
   module = vae.VAE(FAMILY, IMAGE, latents=2, features=(4,), blocks=0)
   x = jnp.zeros((1, *IMAGE), jnp.float32)
-  return module, dict(module.init(jax.random.key(0), jax.random.key(0)[None], x))
+  return Bound(module, module.init(jax.random.key(0), jax.random.key(0)[None], x))
 
 
-def test_views_of_a_model(model):
-  key, x = jax.random.key(0), views.to_float(np.zeros((5, *IMAGE), np.uint8), 17)
-  prior = views.of_prior(model[0], model[1], 2, key, REQUEST)
-  longer = views.of_prior(model[0], model[1], 5, key, REQUEST)
+def test_views_of_a_model(model: Bound):
+  key, x = jax.random.key(0), pixels.to_unit(np.zeros((5, *IMAGE), np.uint8), 17)
+  prior = views.of_prior(model, 2, key, REQUEST)
+  longer = views.of_prior(model, 5, key, REQUEST)
   np.testing.assert_allclose(prior.mean, longer.mean[:2], atol=1e-6)
-  found = views.of_reconstructions(model[0], model[1], x, key, REQUEST)
+  found = views.of_reconstructions(model, x, key, REQUEST)
   assert found.samples.shape == (3, 5, *IMAGE)
   rows = views.rows(found, REQUEST, np.asarray(x))
   assert [row.label for row in rows][:2] == ['original', 'mean']
@@ -112,13 +112,13 @@ def test_views_of_a_model(model):
 )
 def test_requests_that_cannot_be(model, request_: views.Request, message: str):
   with pytest.raises(ValueError, match=message):
-    views.of_prior(model[0], model[1], 2, jax.random.key(0), request_)
+    views.of_prior(model, 2, jax.random.key(0), request_)
 
 
-def test_pixels_as_text(model):
-  assert views.parse_pixel([], model[0]) == (1, 2, 0)
-  assert views.parse_pixel(['0', '3'], model[0]) == (0, 3, 0)
-  assert views.parse_pixel(['0', '3', '2'], model[0]) == (0, 3, 2)
+def test_pixels_as_text(model: Bound):
+  assert views.parse_pixel([], model.model) == (1, 2, 0)
+  assert views.parse_pixel(['0', '3'], model.model) == (0, 3, 0)
+  assert views.parse_pixel(['0', '3', '2'], model.model) == (0, 3, 2)
   for text in (['1'], ['a', 'b'], ['1', '2', '3', '4'], ['-1', '0']):
     with pytest.raises(ValueError, match='pixel must be a row, a column'):
-      views.parse_pixel(text, model[0])
+      views.parse_pixel(text, model.model)

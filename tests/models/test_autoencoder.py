@@ -67,8 +67,6 @@ def test_an_autoencoder_is_deterministic_and_has_no_kl():
   expected = jax.vmap(FAMILY.log_prob)(params, x)
   np.testing.assert_allclose(terms.log_p['x'], expected, rtol=1e-6)
   np.testing.assert_allclose(bounds.elbo(terms), expected, rtol=1e-6)
-  with pytest.raises(ValueError, match='no prior'):
-    apply(model, variables, keys, method='generate')
 
 
 def test_a_denoising_autoencoder_sees_noise_and_is_scored_on_the_clean_image():

@@ -64,7 +64,7 @@ def test_every_image_has_the_same_distribution_of_any_family(name: str):
   np.testing.assert_allclose(terms.log_p['x'], expected, rtol=1e-5)
   np.testing.assert_allclose(bounds.elbo(terms), expected, rtol=1e-5)
   assert terms.log_q == {}
-  assert not model.has_prior
+  assert not model.traits.has_prior
 
 
 def test_a_family_that_is_not_gaussian_is_scored_image_by_image():

@@ -119,7 +119,7 @@ def vae(kind, labels=False):
 @pytest.mark.parametrize('labels', [False, True])
 def test_a_vae_of_any_prior_bounds_constrains_and_generates(kind, labels):
   model, variables, keys, x = vae(kind, labels)
-  assert not model.data_dependent
+  assert not model.traits.data_dependent
   terms = apply(model, variables, keys, x)
   sampled = terms.log_q['z'] - terms.log_p['z']
   z = apply(model, variables, keys, x, method='infer')[:, :3]

@@ -17,6 +17,7 @@ from structured_obs.devices import mesh as meshes
 from structured_obs.distributions import diagonal, kl
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import intermediate_images, sr_vae
+from structured_obs.models.base import Bound
 from structured_obs.models.networks import sr_vae_networks
 from structured_obs.objectives import bounds
 from structured_obs.objectives.terms import log_weight
@@ -138,16 +139,17 @@ def test_an_image_does_not_feel_the_batch_it_is_in():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1:3], b, rtol=5e-5, atol=1e-5), together, alone)
 
 
-@pytest.mark.parametrize('method', ['generate', 'reconstruct', 'regenerate', 'super_resolve'])
-def test_operations_show_the_small_image_they_go_through(method: str):
+@pytest.mark.parametrize(
+  'method', [Bound.generate, Bound.reconstruct, Bound.regenerate, Bound.super_resolve]
+)
+def test_operations_show_the_small_image_they_go_through(method: Any):
   made = make()
   y = apply(made, made.x, method='compress')
-  given = {'generate': (), 'super_resolve': (y,)}.get(method, (made.x,))
-  params, shown = jax.jit(intermediate_images.watched(made.model, method))(
-    made.variables, made.keys, *given
-  )
+  given = {Bound.generate: (), Bound.super_resolve: (y,)}.get(method, (made.x,))
+  watched = jax.jit(intermediate_images.watched, static_argnums=1)
+  params, shown = watched(Bound(made.model, made.variables), method, made.keys, *given)
   assert set(shown) == {'y'}
-  if method in ('reconstruct', 'super_resolve'):
+  if method in (Bound.reconstruct, Bound.super_resolve):
     np.testing.assert_array_equal(shown['y'], y)
   level = (np.asarray(shown['y']) + 1) * 127.5
   np.testing.assert_allclose(level, np.round(level), atol=1e-3)  # sampled on the grid
@@ -166,15 +168,15 @@ def test_without_keys_latents_are_at_their_means():
   inferred = apply(made, None, made.x, method='infer')
   np.testing.assert_allclose(inferred.u, u, rtol=1e-4, atol=1e-5)
   small = jax.vmap(MODE)(apply(made, u, method='decode_y'))
-  _, shown = intermediate_images.watched(made.model, 'decode')(made.variables, inferred)
+  _, shown = intermediate_images.watched(Bound(made.model, made.variables), Bound.decode, inferred)
   np.testing.assert_allclose(shown['y'], small, atol=1e-6)
 
 
 def test_by_mode_a_model_draws_modes():
   made = make()
   model = intermediate_images.by_mode(made.model, 'mode')
-  latent_keys = made.keys
-  _, shown = intermediate_images.watched(model, 'regenerate')(made.variables, latent_keys, made.x)
+  bound = Bound(model, made.variables)
+  _, shown = intermediate_images.watched(bound, Bound.regenerate, made.keys, made.x)
   y = apply(made, made.x, method='compress')
   u = latents(made, apply(made, y, method='encode_y'), 0)
   modes = jax.vmap(MODE)(apply(made, u, method='decode_y'))

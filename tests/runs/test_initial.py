@@ -1,7 +1,7 @@
 """The first state of a model whose initialisation depends on data: the first batch's, on any devices."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import chex
 import jax
@@ -13,6 +13,7 @@ from structured_obs.config import Config
 from structured_obs.data import pipeline
 from structured_obs.devices import keys as keyss
 from structured_obs.devices import mesh as meshes
+from structured_obs.models.base import Traits
 from structured_obs.models.networks import dense_blocks
 from structured_obs.objectives.terms import Terms
 from structured_obs.runs import configuration, initial
@@ -26,7 +27,7 @@ IMAGES = stub.make_prepared().images['train']
 class DataDependent(stub.StubVAE):
   """The stub behind one weight-normed convolution."""
 
-  data_dependent: ClassVar[bool] = True
+  traits = Traits(reconstructs=False, data_dependent=True)
 
   def setup(self) -> None:
     self.first = dense_blocks.WeightNormConv(1, 1, deviation=0.25)

@@ -15,6 +15,7 @@ from structured_obs.devices import mapping as mappings
 from structured_obs.devices import mesh as meshes
 from structured_obs.distributions import diagonal
 from structured_obs.distributions.base import ImageShape
+from structured_obs.models.base import Traits
 from structured_obs.objectives.terms import Terms
 from structured_obs.runs import optimizers, schedule, state
 from structured_obs.runs.experiment import Experiment
@@ -56,6 +57,8 @@ class StubVAE(nn.Module):
   axis_name: str | None = None
   family: Any = FAMILY
   image: ImageShape = ImageShape(3, 4, 1)  # of `make_prepared`
+  label_classes = None
+  traits = Traits(reconstructs=False, has_prior=True)
 
   @nn.compact
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:

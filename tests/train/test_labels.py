@@ -41,15 +41,13 @@ def test_every_test_image_is_scored_with_its_class(opened):
 
 def test_new_images_and_pictures_of_all_kinds(opened, tmp_path):
   trained, prepared = opened
-  model, variables = trained.model, trained.variables
+  bound = trained.bound
   found = supn.write(tmp_path, [trained], prepared.images['test'][:2])
   assert len(found) == 5
   request = views.Request((0, 0, 0), samples=1, components=0, labels=(3, 7))
   key = jax.random.key(0)
-  alone = [
-    views.of_prior(model, variables, 2, key, request._replace(labels=(label,))).mean for label in (3, 7)
-  ]
-  both = views.of_prior(model, variables, 2, key, request).mean
+  alone = [views.of_prior(bound, 2, key, request._replace(labels=(label,))).mean for label in (3, 7)]
+  both = views.of_prior(bound, 2, key, request).mean
   np.testing.assert_allclose(both, [alone[0][0], alone[1][1]], atol=1e-6)
   with pytest.raises(ValueError, match='classes of the model, from 0 to 9'):
-    views.of_prior(model, variables, 2, key, request._replace(labels=(10,)))
+    views.of_prior(bound, 2, key, request._replace(labels=(10,)))

@@ -14,6 +14,7 @@ import pytest
 from structured_obs.config import Config
 from structured_obs.data import prepare
 from structured_obs.evaluation import likelihood, training_report
+from structured_obs.models.base import Bound
 from structured_obs.objectives import bounds
 from structured_obs.runs import (
   checkpoint,
@@ -206,9 +207,7 @@ def test_a_restored_model_is_the_trained_one(which: str | int, config: Config, t
   restored = restore.restore(trained, which)
   prepared = prepare.prepare(config.data)
   _, _, key = initial.run_keys(restored.experiment)
-  elbo = likelihood.split_elbo(
-    restored.experiment.model, restored.variables, prepared.images['validation'], key, levels=17
-  )
+  elbo = likelihood.split_elbo(restored.bound, prepared.images['validation'], key, levels=17)
   records = (trained / 'metrics.jsonl').read_text().splitlines()
   validated = {
     record['step']: record['elbo']
@@ -281,13 +280,13 @@ def test_the_split_elbo_depends_on_no_layout():
   variables: Any = model.init(jax.random.key(1), keys, jnp.zeros((1, 3, 4, 1), jnp.float32))
   key = jax.random.key(2)
   mesh = jax.make_mesh((4,), ('batch',), axis_types=(jax.sharding.AxisType.Auto,))
-  whole = likelihood.split_elbo(model, variables, images, key, 256, batch_size=11)
-  spread = likelihood.split_elbo(model, variables, images, key, 256, batch_size=3, mesh=mesh)
+  bound = Bound(model, variables)
+  whole = likelihood.split_elbo(bound, images, key, 256, batch_size=11)
+  spread = likelihood.split_elbo(bound, images, key, 256, batch_size=3, mesh=mesh)
   assert whole.shape == (11,)
   np.testing.assert_allclose(whole, spread, rtol=1e-5)
   noise_key, model_key = jax.random.split(jax.random.fold_in(key, 7))
   noise = jax.random.uniform(noise_key, (3, 4, 1), jnp.float32, -0.5, 0.5)
   x = (images[7].astype(np.float32) + noise) * (2 / 255) - 1
-  terms: Any = model.apply(variables, model_key[None], x[None])
-  np.testing.assert_allclose(whole[7], bounds.elbo(terms)[0], rtol=1e-5)
-  assert not likelihood.split_elbo(model, variables, images[:0], key, 256).size
+  np.testing.assert_allclose(whole[7], bounds.elbo(bound.terms(model_key[None], x[None]))[0], rtol=1e-5)
+  assert not likelihood.split_elbo(bound, images[:0], key, 256).size

@@ -1,6 +1,10 @@
-"""Feature networks by the name that a command line gives; among them a classifier that a run trained."""
+"""Feature networks by the name that a command line gives; among them a classifier that a run trained.
+
+A network of one's own is made one by `of_user`; `extract` finds the features of images.
+"""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +13,21 @@ import jax
 from structured_obs import names
 from structured_obs.distributions.base import ImageShape
 from structured_obs.evaluation.features import extractor, inception_weights
-from structured_obs.evaluation.features.extractor import Extractor
+from structured_obs.evaluation.features.extractor import Extractor, extract, of_user, random_conv
+from structured_obs.models.base import Bound, Model, Variables
 from structured_obs.runs import checkpoint, restore
 from structured_obs.runs import workdir as workdirs
+
+__all__ = [
+  'FORMS',
+  'Extractor',
+  'check_form',
+  'extract',
+  'find',
+  'of_classifier',
+  'of_user',
+  'random_conv',
+]
 
 Array = jax.Array
 CLASSIFIER = 'classifier'
@@ -31,7 +47,7 @@ def find(name: str, image: ImageShape) -> Extractor:
   path = names.local_path('--features', path)
   if kind == CLASSIFIER:
     return of_classifier(path, image)
-  return extractor.random_conv(image) if kind == FORMS[0] else inception_weights.extractor(path)
+  return random_conv(image) if kind == FORMS[0] else inception_weights.extractor(path)
 
 
 def check_form(name: str) -> None:
@@ -65,13 +81,13 @@ def of_classifier(workdir: str, image: ImageShape) -> Extractor:
   restored = restore.restore(workdir, 'best' if best else 'latest')
   variables = jax.device_get(restored.variables)
   apply, maps = (
-    functools.partial(_apply, restored.experiment.model, method) for method in ('embed', 'maps')
+    functools.partial(_apply, restored.experiment.model, method) for method in (Bound.embed, Bound.maps)
   )
   return Extractor(CLASSIFIER, extractor.fingerprint(jax.tree.leaves(variables)), apply, maps, variables)
 
 
-def _apply(model: Any, method: str, variables: Any, images: Array) -> Any:
-  return model.apply(variables, images, method=method)
+def _apply(model: Model, method: Callable[..., Any], variables: Variables, images: Array) -> Any:
+  return method(Bound(model, variables), images)
 
 
 def _told(image: ImageShape) -> str:

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation import passes
 from structured_obs.objectives import perceptual
 
 Array = jax.Array
@@ -103,7 +102,7 @@ def of_user(
   weights: Iterable[np.ndarray] = (),
   maps: Callable[[Array], tuple[Array, ...]] | None = None,
 ) -> Extractor:
-  """Returns a user-supplied extractor.
+  """Returns an extractor of a network of one's own, as `compare.Request.features` takes it.
 
   Args:
     apply: images [B, H, W, C] in [-1, 1] -> features [B, F]; it is compiled.
@@ -150,17 +149,18 @@ def perceptual_distance(extractor: Extractor, weights: Any, first: Array, second
   return jax.vmap(perceptual.distance)(layers, others) / len(layers)
 
 
-def extract(extractor: Extractor, images: np.ndarray, where: passes.Where = passes.HERE) -> np.ndarray:
-  """Features [N, F] float64 of images [N, H, W, C] in [-1, 1], in batches over devices.
+def extract(extractor: Extractor, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+  """Returns the features [N, F] float64 of images [N, H, W, C] in [-1, 1], so many at a time.
 
   Raises:
     ValueError: the extractor does not give a row of numbers an image.
   """
-  job = passes.Pass(_extract, None, levels=0, options=extractor.static)
   images = np.asarray(images, np.float32)
-  return passes.over_images(job, extractor.weights, images, jax.random.key(0), where)
+  starts = range(0, len(images), batch_size)
+  parts = [_rows(extractor.static, extractor.weights, images[i : i + batch_size]) for i in starts]
+  return np.concatenate([np.asarray(part, np.float64) for part in parts])
 
 
-def _extract(job: passes.Pass, weights: Any, keys: Array, x: Array) -> Array:
-  del keys
-  return rows(job.options, weights, x)
+@functools.partial(jax.jit, static_argnums=0)
+def _rows(extractor: Extractor, weights: Any, images: Array) -> Array:
+  return rows(extractor, weights, images)

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from structured_obs import plotting
+from structured_obs.data import pixels
 from structured_obs.evaluation import finite, tables
-from structured_obs.evaluation.figures import views
 from structured_obs.runs.trained import Trained
 
 
@@ -32,21 +32,16 @@ def at(trained: Trained, images: np.ndarray) -> Moment:
   Raises:
     ValueError: the model's covariances are not made of a blur kernel.
   """
-  if not hasattr(trained.model, 'blur_kernels'):
-    raise ValueError(f'{trained.workdir} is of a model without blur kernels.')
-  x = views.to_float(images, trained.spec.levels)
-  found = trained.model.apply(trained.variables, None, x, method='blur_kernels')
-  found = np.asarray(found)
+  x = pixels.to_unit(images, trained.spec.levels)
+  found = np.asarray(trained.blur_kernels(x))
   found = found if found.ndim == 3 else found.mean(axis=-1)
   return Moment(trained.step, found, reconstruct(trained, images))
 
 
 def reconstruct(trained: Trained, images: np.ndarray) -> np.ndarray:
   """Means of p(x|z) at the means of q(z|x) of images as stored. [N, H, W, C]."""
-  x = views.to_float(images, trained.spec.levels)
-  model = trained.model
-  params = model.apply(trained.variables, None, x, method='reconstruct')
-  return np.asarray(jax.vmap(model.family.mean)(params))
+  params = trained.reconstruct(pixels.to_unit(images, trained.spec.levels))
+  return np.asarray(jax.vmap(trained.model.family.mean)(params))
 
 
 def width(kernels: np.ndarray) -> np.ndarray:

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import plotting
+from structured_obs.data import pixels
+from structured_obs.devices.keys import numbered_keys
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import Family
 from structured_obs.evaluation.figures import views
@@ -56,10 +58,9 @@ def interpolation(trained: Trained, ends: Array, key: Array, steps: int = STEPS)
     key: of the noise.
     steps: T.
   """
-  model, variables = trained.model, trained.variables
-  z = jax.tree.map(functools.partial(_way, steps), _infer(model, variables, ends))
+  z = jax.tree.map(functools.partial(_way, steps), trained.infer(ends))
   keys = jnp.broadcast_to(key[None], (steps,))
-  return draw(model.family, _decode(model, variables, z), keys)
+  return draw(trained.model.family, trained.decode(z), keys)
 
 
 def write(
@@ -74,7 +75,7 @@ def write(
     seed: of the samples.
   """
   key = jax.random.key(seed)
-  x = views.to_float(np.asarray(images[:SHOWN]), models[0].spec.levels)
+  x = pixels.to_unit(images[:SHOWN], models[0].spec.levels)
   first = models[0]
   found = {
     'Reconstructions with one residual sample': _reconstructions(
@@ -87,10 +88,10 @@ def write(
     found[title] = _deviations(directory / 'deviations.png', gaussians, x, key)
     title = 'Correlation of every pixel with one'
     found[title] = _correlations(directory / 'correlations.png', gaussians, x)
-  if first.model.has_prior:
+  if first.model.traits.has_prior:
     title = 'New images from the prior with one residual sample'
     found[title] = _prior(directory / 'prior.png', models, key)
-  if hasattr(first.model, 'infer'):
+  if first.model.traits.has_latents:
     title = 'From an image to its mirror image, and to another one, with the noise fixed'
     found[title] = _ways(directory / 'interpolation.png', first, x, key)
   return found
@@ -107,14 +108,15 @@ def sample_grid(path: Path, models: Sequence[Trained], size: int, seed: int = 0)
   """
   blocks, headings = [], []
   for trained in models:
-    if not trained.model.has_prior or trained.model.image != models[0].model.image:
+    if not trained.model.traits.has_prior or trained.model.image != models[0].model.image:
       raise ValueError(
         f'{trained.workdir} cannot be in one grid of samples with {models[0].workdir}: all need a prior '
         f'and images of {tuple(models[0].model.image)}.'
       )
-    latent_keys, keys = (_keys(key, size * size) for key in jax.random.split(jax.random.key(seed)))
-    generate = jax.jit(functools.partial(trained.model.apply, method='generate'))
-    drawn = draw(trained.model.family, generate(trained.variables, latent_keys), keys)
+    latent_keys, keys = (
+      numbered_keys(key, size * size) for key in jax.random.split(jax.random.key(seed))
+    )
+    drawn = draw(trained.model.family, trained.generate(latent_keys), keys)
     images = (drawn.mean + drawn.residual).reshape(size, size, *tuple(trained.model.image))
     blocks += [np.ones_like(images[:, :1]), images] if blocks else [images]
     heading = ['', *([''] * (size // 2)), trained.name] + [''] * (size - size // 2 - 1)
@@ -125,8 +127,8 @@ def sample_grid(path: Path, models: Sequence[Trained], size: int, seed: int = 0)
 def _reconstructions(path: Path, models: Sequence[Trained], x: Array, key: Array) -> Path:
   rows = [plotting.Row('original', _shown(models[0], x))]
   for trained in models:
-    params = _reconstruct(trained.model, trained.variables, x)
-    drawn = draw(trained.model.family, params, _keys(key, len(x)))
+    params = trained.reconstruct(x)
+    drawn = draw(trained.model.family, params, numbered_keys(key, len(x)))
     rows += _rows(trained.name, drawn)
   return plotting.image_rows(path, rows)
 
@@ -134,11 +136,10 @@ def _reconstructions(path: Path, models: Sequence[Trained], x: Array, key: Array
 def _prior(path: Path, models: Sequence[Trained], key: Array) -> Path:
   rows = []
   for trained in models:
-    if not trained.model.has_prior:
+    if not trained.model.traits.has_prior:
       continue
-    generate = jax.jit(functools.partial(trained.model.apply, method='generate'))
-    params = generate(trained.variables, _keys(key, SHOWN))
-    drawn = draw(trained.model.family, params, _keys(jax.random.fold_in(key, 1), SHOWN))
+    params = trained.generate(numbered_keys(key, SHOWN))
+    drawn = draw(trained.model.family, params, numbered_keys(jax.random.fold_in(key, 1), SHOWN))
     rows += _rows(trained.name, drawn)
   return plotting.image_rows(path, rows)
 
@@ -147,8 +148,8 @@ def _deviations(path: Path, models: Sequence[Trained], x: Array, key: Array) -> 
   """Standard deviations of all models on one scale, each with a residual sample."""
   rows, found = [plotting.Row('original', _shown(models[0], x))], []
   for trained in models:
-    params = _reconstruct(trained.model, trained.variables, x)
-    drawn = draw(trained.model.family, params, _keys(key, len(x)))
+    params = trained.reconstruct(x)
+    drawn = draw(trained.model.family, params, numbered_keys(key, len(x)))
     variance = jax.device_get(_variance(trained.model.family, params))
     found.append((trained.name, np.sqrt(variance), drawn.residual))
   largest = max(float(np.quantile(deviation, 0.999)) for _, deviation, _ in found)
@@ -163,7 +164,7 @@ def _correlations(path: Path, models: Sequence[Trained], x: Array) -> Path:
   pixel = row, column, channel = views.center(models[0].model)
   rows = [plotting.Row('original', _shown(models[0], x), mark=(row, column))]
   for trained in models:
-    params = _reconstruct(trained.model, trained.variables, x)
+    params = trained.reconstruct(x)
     found = jax.device_get(_correlation(trained.model.family, pixel, params))
     shown = found[..., channel : channel + 1]
     rows.append(plotting.Row(trained.name, shown, 'signed', mark=(row, column), limit=1.0))
@@ -212,22 +213,3 @@ def _variance(family: Family, params: Any) -> Array:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _correlation(family: Family, pixel: tuple[int, int, int], params: Any) -> Array:
   return jax.lax.map(lambda one: gaussian.correlation(family, one, pixel), params)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _reconstruct(model: Any, variables: Any, x: Array) -> Any:
-  return model.apply(variables, None, x, method='reconstruct')
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _infer(model: Any, variables: Any, x: Array) -> Any:
-  return model.apply(variables, None, x, method='infer')
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _decode(model: Any, variables: Any, z: Any) -> Any:
-  return model.apply(variables, z, method='decode')
-
-
-def _keys(key: Array, num: int) -> Array:
-  return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num, dtype=jnp.int32))

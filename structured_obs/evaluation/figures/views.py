@@ -5,7 +5,7 @@ channels.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.data import pixels
+from structured_obs.devices.keys import numbered_keys
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import Family
 from structured_obs.models import intermediate_images
+from structured_obs.models.base import Bound, Model, classes_of
 
 Array = jax.Array
 PICTURES = {  # file and heading, by what was viewed
@@ -51,27 +52,24 @@ class Views(NamedTuple):
   stages: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
-def of_prior(model: Any, variables: dict[str, Any], num: int, key: Array, request: Request) -> Views:
+def of_prior(bound: Bound, num: int, key: Array, request: Request) -> Views:
   """Views of p(x|z) for `num` latents drawn from the prior.
 
   Raises:
     ValueError: if a number in the request is out of range.
   """
-  _check(model, num, request)
+  _check(bound.model, num, request)
   latent_key, sample_key = jax.random.split(key)
   labels = (jnp.asarray(np.resize(request.labels, num), jnp.int32),) if request.labels else ()
-  arguments = _keys(latent_key, num), *labels
-  return _of_method(model, 'generate', (variables, *arguments), _keys(sample_key, num), request)
+  latent_keys, sample_keys = numbered_keys(latent_key, num), numbered_keys(sample_key, num)
+  return _drawn(bound, Bound.generate, (latent_keys, *labels), sample_keys, request)
 
 
-def of_reconstructions(
-  model: Any, variables: dict[str, Any], x: Array, key: Array, request: Request
-) -> Views:
+def of_reconstructions(bound: Bound, x: Array, key: Array, request: Request) -> Views:
   """Views of p(x|z) at the mean of the posterior of each image.
 
   Args:
-    model: with the methods of `models.vae.VAE`.
-    variables: as its `apply` takes them.
+    bound: the model.
     x: [N, H, W, C], floats in [-1, 1].
     key: of the samples.
     request: what to compute.
@@ -79,23 +77,21 @@ def of_reconstructions(
   Raises:
     ValueError: if a number in the request is out of range.
   """
-  _check(model, len(x), request)
-  return _of_method(model, 'reconstruct', (variables, None, x), _keys(key, len(x)), request)
+  _check(bound.model, len(x), request)
+  return _drawn(bound, Bound.reconstruct, (None, x), numbered_keys(key, len(x)), request)
 
 
-def of_regenerations(
-  model: Any, variables: dict[str, Any], x: Array, key: Array, request: Request
-) -> Views | None:
+def of_regenerations(bound: Bound, x: Array, key: Array, request: Request) -> Views | None:
   """Views of images that a model of two levels generates from what the first level knows of each image.
 
   Arguments and errors as of `of_reconstructions`. None for a model that has no such operation.
   """
-  if not hasattr(model, 'regenerate'):
+  if not bound.model.traits.two_levels:
     return None
-  _check(model, len(x), request)
+  _check(bound.model, len(x), request)
   latent_key, sample_key = jax.random.split(key)
-  arguments = variables, _keys(latent_key, len(x)), x
-  return _of_method(model, 'regenerate', arguments, _keys(sample_key, len(x)), request)
+  arguments = numbered_keys(latent_key, len(x)), x
+  return _drawn(bound, Bound.regenerate, arguments, numbered_keys(sample_key, len(x)), request)
 
 
 def draw(family: Family, params: Any, keys: Array, request: Request) -> Views:
@@ -158,12 +154,7 @@ def write(
   return arrays
 
 
-def to_float(images: np.ndarray, levels: int) -> Array:
-  """Images of a split, as stored, as the model sees them without noise: levels in [-1, 1]."""
-  return pixels.to_unit(jnp.asarray(images), levels)
-
-
-def observed(model: Any, x: Array) -> np.ndarray:
+def observed(model: Model, x: Array) -> np.ndarray:
   """The images themselves, [N, H, W, C], without what a model is given about them."""
   return np.asarray(x[..., : model.image.channels])
 
@@ -174,7 +165,7 @@ def named(views: Views, prefix: str) -> dict[str, np.ndarray]:
   return {f'{prefix}_{name}': array for name, array in found.items() if array is not None}
 
 
-def parse_pixel(text: Sequence[str], model: Any) -> tuple[int, int, int]:
+def parse_pixel(text: Sequence[str], model: Model) -> tuple[int, int, int]:
   """Pixel from its row, column and (if not the first) channel as text; without any, the middle one.
 
   Raises:
@@ -191,17 +182,22 @@ def parse_pixel(text: Sequence[str], model: Any) -> tuple[int, int, int]:
   return row, column, channel
 
 
-def center(model: Any) -> tuple[int, int, int]:
+def center(model: Model) -> tuple[int, int, int]:
   """Row, column and channel of the pixel in the middle."""
   return model.image.height // 2, model.image.width // 2, 0
 
 
-def _of_method(
-  model: Any, method: str, arguments: tuple[Any, ...], keys: Array, request: Request
+def _drawn(
+  bound: Bound, method: Callable[..., Any], arguments: Sequence[Any], keys: Array, request: Request
 ) -> Views:
-  """Views of the distributions that a method returns, and of what it shows."""
-  params, shown = jax.jit(intermediate_images.watched(model, method))(*arguments)
-  return draw(model.family, params, keys, request)._replace(stages=jax.device_get(shown))
+  """Views of the distributions that a method of `Bound` returns, and of what it shows."""
+  params, shown = _watched(method, bound, *arguments)
+  return draw(bound.model.family, params, keys, request)._replace(stages=jax.device_get(shown))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _watched(method: Callable[..., Any], bound: Bound, *arguments: Any) -> Any:
+  return intermediate_images.watched(bound, method, *arguments)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -227,11 +223,7 @@ def _draw(family: Family, request: Request, params: Any, keys: Array) -> tuple[A
   return mean, samples, deviation, correlation, found.values.T, components
 
 
-def _keys(key: Array, num: int) -> Array:
-  return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num, dtype=jnp.int32))
-
-
-def _check(model: Any, num: int, request: Request) -> None:
+def _check(model: Model, num: int, request: Request) -> None:
   if num < 1 or request.samples < 0:
     raise ValueError(
       f'There must be an image to look at, and samples >= 0; got {num} and {request.samples}.'
@@ -248,8 +240,7 @@ def _check(model: Any, num: int, request: Request) -> None:
       'pixel must be a row, a column and a channel inside an image of shape '
       f'{shape}, counted from 0; got {request.pixel}.'
     )
-  known = getattr(model, 'label_classes', None)
-  number = 0 if known is None else len(known.counts)
+  number = classes_of(model)
   if request.labels and not all(0 <= label < number for label in request.labels):
     raise ValueError(
       f'labels must be classes of the model, from 0 to {number - 1}; got {request.labels}.'

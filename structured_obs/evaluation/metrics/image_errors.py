@@ -62,44 +62,15 @@ def exact(ratios: Mapping[str, np.ndarray]) -> str:
 def structural_similarity(found: Images, true: Images) -> Any:
   """SSIM of each image, [N], at most 1: the mean over channels and over windows inside it.
 
-  Windows have 11 x 11 pixels, or as many as there are along a shorter side, and Gaussian weights of
-  standard deviation 1.5. Pixels are mapped from [-1, 1] to [0, 1] first: the index is of intensities.
-  It is found in float32.
+  See `reconstruction.structural_similarity`. It is found in float32.
 
   Raises:
-    ImportError: dm_pix is missing; the message names the extra.
     ValueError: if the two are not of the same shape.
-
-  Reference: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity",
-  2004.
   """
-  try:
-    import dm_pix
-  except ImportError as error:
-    raise ImportError("SSIM needs dm-pix: pip install 'structured_obs[metrics]'.") from error
   _check_shapes(found, true)
-  rows, columns = (jnp.asarray(reconstruction.windows(n), jnp.float32) for n in true.shape[1:3])
-  unit = [jnp.asarray((1 + _floats(image)) / 2).astype(jnp.float32) for image in (found, true)]
-
-  def average(maps: jax.Array) -> jax.Array:
-    """Over windows [N, H, W, C]: many times faster on CPU than the convolutions of dm_pix."""
-    return jnp.einsum('ai,nijc,bj->nabc', rows, maps, columns, precision=jax.lax.Precision.HIGHEST)
-
-  # Its annotations name the array type of chex, which type checkers keep apart from that of jax.
-  filtering: Any = average
-  # Its code mixes dtypes and ranks, which strict mode (set by callers) refuses.
-  with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
-    similarity = dm_pix.ssim(*unit, filter_fn=filtering)
+  pair = [jnp.asarray(image, jnp.float32) for image in (true, found)]
+  similarity = jax.vmap(reconstruction.structural_similarity)(*pair).mean(axis=(1, 2, 3))
   return similarity if isinstance(found, jax.Array) else np.asarray(similarity, np.float64)
-
-
-def has_structural_similarity() -> bool:
-  """Whether there is the library that SSIM needs."""
-  try:
-    import dm_pix  # noqa: F401
-  except ImportError:
-    return False
-  return True
 
 
 def laplacian_variance(images: Images) -> Any:

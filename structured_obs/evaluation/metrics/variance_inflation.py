@@ -9,25 +9,23 @@ Letters: N images.
 """
 
 import functools
-from typing import Any
 
 import jax
 import numpy as np
 
 from structured_obs.data import pixels
 from structured_obs.distributions import gaussian
+from structured_obs.distributions.base import Family
+from structured_obs.models.base import Bound
 
 CHECKED = 8  # images, of which each takes a computation of exact variances
 
 
-def variance_inflation(
-  model: Any, variables: dict[str, Any], images: np.ndarray, levels: int
-) -> np.ndarray | None:
+def variance_inflation(bound: Bound, images: np.ndarray, levels: int) -> np.ndarray | None:
   """Inflation of p(x|z) at the posterior's mean for the first 8 images, [N], 1 or more.
 
   Args:
-    model: with the methods of `models.vae.VAE`.
-    variables: as its `apply` takes them, on one device or replicated on several.
+    bound: the model; its variables are on one device or replicated on several.
     images: uint8 [N, H, W, C] of a split.
     levels: gray levels of the images.
 
@@ -35,22 +33,15 @@ def variance_inflation(
     float64; NaN or infinite for a covariance that is not finite. None where the family generates
     pixels in no order, or there is no image.
   """
-  if not has_order(model.family) or not len(images):
+  if not has_order(bound.model.family) or not len(images):
     return None
-  found = _inflation(model, levels, variables, np.asarray(images[:CHECKED]))
+  found = _inflation(levels, bound, np.asarray(images[:CHECKED]))
   return np.asarray(jax.device_get(found), np.float64)
 
 
-def has_order(family: Any) -> bool:
+def has_order(family: Family) -> bool:
   """Whether the family generates pixels one after the other."""
   return family.gaussian is not None and family.gaussian.innovation_variance is not None
-
-
-def of_params(family: Any, params: Any) -> np.ndarray | None:
-  """The same, [N], for distributions with a leading N; None where the family has no order."""
-  if not has_order(family):
-    return None
-  return np.asarray(jax.device_get(_of_params(family, params)), np.float64)
 
 
 def warning(inflation: np.ndarray | None, threshold: float) -> str:
@@ -76,14 +67,9 @@ def _how_far(inflation: np.ndarray) -> str:
   )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _inflation(model: Any, levels: int, variables: Any, images: jax.Array) -> jax.Array:
-  x = jax.vmap(lambda image: pixels.to_unit(image, levels))(images)
-  params = model.apply(variables, None, x, method='reconstruct')
-  return _of_params(model.family, params)
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def _of_params(family: Any, params: Any) -> jax.Array:
+def _inflation(levels: int, bound: Bound, images: jax.Array) -> jax.Array:
+  x = pixels.to_unit(images, levels)
+  inflation = functools.partial(gaussian.variance_inflation, bound.model.family)
   # One image after the other: exact variances may take more memory than the image.
-  return jax.lax.map(functools.partial(gaussian.variance_inflation, family), params)
+  return jax.lax.map(inflation, bound.reconstruct(None, x))

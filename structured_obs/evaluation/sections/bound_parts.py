@@ -29,7 +29,7 @@ EXPLANATION = (
 
 def applies(result: Result) -> bool:
   """Whether a model has a bound of several parts."""
-  return result.trained.model.has_prior and len(result.scores.parts) > 1
+  return result.trained.model.traits.has_prior and len(result.scores.parts) > 1
 
 
 def in_bits(result: Result) -> dict[str, np.ndarray]:
@@ -94,7 +94,7 @@ def _row(found: Sequence[Result], name: str) -> list[str]:
   for result in found:
     for _, parts, decimals in _columns(result):
       values = np.sum([*parts.values()], axis=0) if name == SUM else parts.get(name)
-      cells.append('' if values is None else tables.cell(likelihood.summarize(values), decimals))
+      cells.append(tables.mean_cell(values, decimals))
   return cells
 
 

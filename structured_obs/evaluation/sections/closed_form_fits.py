@@ -69,7 +69,7 @@ def of_results(
     return []
   levels = known[0].settings.levels
   most = max(1, *(result.trained.config.likelihood.options['rank'] for result in known))
-  convert = lambda batch: np.asarray(pixels.to_unit(jnp.asarray(batch), levels))  # noqa: E731
+  convert = lambda batch: np.asarray(pixels.to_unit(batch, levels))  # noqa: E731
   images = probabilistic_pca.moments(training, most, convert)
   shown = np.asarray(training[:TRAINING])
   fits = []
@@ -93,7 +93,7 @@ def optimum(result: Result, images: probabilistic_pca.Moments) -> Trained:
   trained, settings = result.trained, result.settings
   options, learnt = trained.config.likelihood.options, _learns_noise(trained)
   if settings.dequantize:
-    images = probabilistic_pca.with_noise(images, pixels.bin_width(settings.levels) ** 2 / 12)
+    images = probabilistic_pca.with_noise(images, pixels.noise_variance(settings.levels))
   given = None if learnt else options['noise_variance']
   params = probabilistic_pca.optimum(images, options['rank'], given)
   family = distributions.family(
@@ -178,7 +178,7 @@ def _augmented(trained: Trained) -> bool:
 
 def _params(trained: Trained) -> low_rank.LowRank:
   keys = jax.random.split(jax.random.key(0), 1)  # of nothing: it is one distribution
-  params = trained.model.apply(trained.variables, keys, method='generate')
+  params = trained.bound.generate(keys)
   return jax.tree.map(lambda leaf: leaf[0], params)
 
 

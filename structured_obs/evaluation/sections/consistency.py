@@ -20,6 +20,7 @@ import numpy as np
 from structured_obs.evaluation import finite, likelihood, passes, tables
 from structured_obs.evaluation.sections.base import Evaluated, Section
 from structured_obs.models import intermediate_images
+from structured_obs.models.base import Bound, Model, Variables
 from structured_obs.runs.trained import Trained
 
 Array = jax.Array
@@ -30,14 +31,9 @@ KINDS = ('reconstruction', 'super-resolution', 'new image')
 OF = ('mean', 'sample')
 
 
-def applies(model: Any) -> bool:
-  """Whether a model draws a small image first."""
-  return hasattr(model, 'super_resolve')
-
-
-def distance(model: Any, x: Array, y: Array) -> Array:
+def distance(model: Model, x: Array, y: Array) -> Array:
   """Mean of |d(x) - y| of each of the images x [B, H, W, C] and y [B, h, w, c]. [B], in gray levels."""
-  apart = jnp.abs(model.apply({}, x, method='compress') - y)
+  apart = jnp.abs(Bound(model, {}).compress(x) - y)
   return jnp.mean(apart, axis=(1, 2, 3)) * ((model.family.levels - 1) / 2)
 
 
@@ -54,21 +50,25 @@ def of_models(
   """
   found = {}
   for trained in models:
-    if applies(trained.model):
+    if trained.model.traits.two_levels:
       wanted = passes.Pass(_measure, trained.model, trained.spec.levels, batch_size=BATCH)
       key, shown = jax.random.key(seed), images[:SCORED]
       found[trained.name] = passes.over_images(wanted, trained.variables, shown, key, where)
   return found
 
 
-def _measure(job: passes.Pass, variables: Any, keys: Array, x: Array) -> dict[str, Array]:
+def _measure(job: passes.Pass, variables: Variables, keys: Array, x: Array) -> dict[str, Array]:
   """Distances [B] by kind, 'new image, mean' and so on."""
-  model, found = job.model, {}
-  y = model.apply({}, x, method='compress')
+  model, bound, found = job.model, job.bound(variables), {}
+  y = bound.compress(x)
   keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
-  given = {'reconstruct': (None, x), 'super_resolve': (keys[:, 0], y), 'generate': (keys[:, 1],)}
-  for kind, (method, arguments) in zip(KINDS, given.items(), strict=True):
-    params, shown = intermediate_images.watched(model, method)(variables, *arguments)
+  given = (
+    (Bound.reconstruct, None, x),
+    (Bound.super_resolve, keys[:, 0], y),
+    (Bound.generate, keys[:, 1]),
+  )
+  for kind, (method, *arguments) in zip(KINDS, given, strict=True):
+    params, shown = intermediate_images.watched(bound, method, *arguments)
     drawn = jax.vmap(model.family.mean)(params), jax.vmap(model.family.sample)(keys[:, 2], params)
     for what, image in zip(OF, drawn, strict=True):
       found[f'{kind}, {what}'] = distance(model, image, shown['y'])
@@ -82,7 +82,7 @@ def text(found: Mapping[str, Mapping[str, np.ndarray]]) -> str:
   for kind in KINDS:
     for what in OF:
       label = f'{kind}, {what}'
-      cells = [tables.cell(likelihood.summarize(scores[label]), 3) for scores in found.values()]
+      cells = [tables.mean_cell(scores[label], 3) for scores in found.values()]
       rows.append([label, *cells])
   return tables.paragraphs(
     '## Consistency of large and small images',

@@ -78,13 +78,10 @@ def text(found: Mapping[str, Quality], extractor: extractors.Extractor) -> str:
     cells += [_cell(line, other, found, first) for other in others]
     if any(cells[1:]):
       rows.append([line.label, *cells])
-  missing = '' if 'ssim' in found[first].scores else (
-    "SSIM is missing: it needs dm-pix, pip install 'structured_obs[metrics]'."
-  )  # fmt: skip
   in_features = OF_FEATURES.format(extractor) if 'perceptual_distance' in found[first].scores else ''
   table = tables.markdown_table(rows)
   notes = image_errors.exact(_scores('psnr_db', found)), _not_finite(found)
-  return tables.paragraphs('## Image quality', table, *notes, missing, EXPLANATION, in_features)
+  return tables.paragraphs('## Image quality', table, *notes, EXPLANATION, in_features)
 
 
 def _scores(score: str, found: Mapping[str, Quality]) -> dict[str, np.ndarray]:
@@ -179,10 +176,7 @@ def _summary(
 
 
 def _cell(line: _Line, name: str, found: Mapping[str, Quality], less: str = '') -> str:
-  summary = _summary(line.score, name, found, less)
-  if summary is None:
-    return ''
-  return tables.cell(summary, line.decimals, line.factor)
+  return tables.cell(_summary(line.score, name, found, less), line.decimals, line.factor)
 
 
 def section(evaluated: Evaluated) -> Section | None:

@@ -50,7 +50,7 @@ def text(found: Mapping[str, Checks]) -> str:
   for name, score in SCORES.items():
     if not any(name in one.scores for one in found.values()):
       continue
-    cells = [_cell(score, one.scores.get(name)) for one in found.values()]
+    cells = [tables.mean_cell(one.scores.get(name), 3, score.factor) for one in found.values()]
     rows.append([score.label, *cells, *(_difference(one, first, name) for one in others)])
   for label, distance in DISTANCES.items():
     told = [distance(one) for one in found.values()]
@@ -82,17 +82,11 @@ def _not_finite(found: Mapping[str, Checks]) -> str:
   return finite.sentences(values)
 
 
-def _cell(score: _Score, values: np.ndarray | None) -> str:
-  return '' if values is None else tables.cell(likelihood.summarize(values), 3, score.factor)
-
-
 def _difference(other: Checks, first: Checks, name: str) -> str:
   score = SCORES[name]
-  unlike = score.of_alike and other.discrete != first.discrete
-  if unlike or not (name in other.scores and name in first.scores):
+  if score.of_alike and other.discrete != first.discrete:
     return ''
-  difference = likelihood.paired_difference(other.scores[name], first.scores[name])
-  return tables.cell(difference, 3, score.factor)
+  return tables.difference_cell(other.scores.get(name), first.scores.get(name), 3, score.factor)
 
 
 EXPLANATION = (

@@ -16,7 +16,6 @@ def text(found: Mapping[str, Recalibration]) -> str:
   header += ['-log p, nats', 'recalibrated', 'difference']
   rows = [header]
   for name, one in found.items():
-    gained = likelihood.paired_difference(one.tempered, one.negative_log_prob)
     rows.append(
       [
         name,
@@ -24,7 +23,7 @@ def text(found: Mapping[str, Recalibration]) -> str:
         *(f'{value:.3f}' for value in (one.before.mean, one.after.mean)),
         *(f'{value:.3f}' for value in (one.before.spread, one.after.spread)),
         *(f'{likelihood.summarize(x).mean:.2f}' for x in (one.negative_log_prob, one.tempered)),
-        tables.cell(gained, 2),
+        tables.difference_cell(one.tempered, one.negative_log_prob, 2),
       ]
     )
   distances = {f'{name}: q / D': one.found_on for name, one in found.items()}

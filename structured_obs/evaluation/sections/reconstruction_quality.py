@@ -40,7 +40,7 @@ def of_measured(measured: Mapping[str, Measured]) -> dict[str, Quality]:
   """Quality by the models' names, after that of the originals; {} if there is none to tell of.
 
   Where there are as many originals again as spectra of them, these take the place of new images, whose
-  spectra differ by chance. Where dm_pix is not installed, there is no 'ssim' among the scores.
+  spectra differ by chance.
   """
   if not measured:
     return {}

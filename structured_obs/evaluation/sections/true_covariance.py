@@ -29,6 +29,7 @@ from structured_obs.data import pixels
 from structured_obs.data.sources import synthetic
 from structured_obs.distributions import base, sparse_precision
 from structured_obs.evaluation import finite, likelihood, tables
+from structured_obs.models.base import Params
 from structured_obs.runs.trained import Trained
 
 BATCH = 50  # images at a time
@@ -126,13 +127,6 @@ def _factors(family: base.Family, params: Any) -> jax.Array:
   return jax.lax.map(one, params)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def reconstruct(model: Any, variables: Any, levels: int, images: jax.Array) -> Any:
-  """Parameters of p(x|..) for images as stored, with a leading B."""
-  x = pixels.to_unit(images, levels)
-  return model.apply(variables, None, x, method='reconstruct')
-
-
 @functools.partial(jax.jit, static_argnums=2)
 def best_sparse(mean: jax.Array, covariance: jax.Array, filter_size: int) -> Any:
   """Parameters of the sparse factors of least KL(truth || .), with a leading B."""
@@ -160,9 +154,13 @@ def _precisions(models: Sequence[Trained], truth: Truth, images: np.ndarray) -> 
     params = best_sparse(mean, covariance, size)
     found[f'best sparse factor, f = {size}'] = precisions(sparse_precision.family(size), params)
   for trained in models:
-    params = reconstruct(trained.model, trained.variables, trained.spec.levels, jnp.asarray(images))
-    found[trained.name] = precisions(trained.model.family, params)
+    found[trained.name] = precisions(trained.model.family, reconstruct(trained, images))
   return found
+
+
+def reconstruct(trained: Trained, images: np.ndarray) -> Params:
+  """Parameters of p(x|..) for images as stored, with a leading B."""
+  return trained.reconstruct(pixels.to_unit(jnp.asarray(images), trained.spec.levels))
 
 
 def _truths(trained: Trained, split: str, images: np.ndarray) -> Iterator[Truth]:
@@ -198,13 +196,13 @@ def table(found: Mapping[str, Errors]) -> str:
   ]]  # fmt: skip
   for name, row in found.items():
     cells = [
-      _mean(row.negative_log_prob),
-      _mean(row.negative_log_prob - truth.negative_log_prob),
-      _mean(row.expected),
-      _mean(row.kl_to_truth),
+      tables.mean_cell(row.negative_log_prob, 2),
+      tables.mean_cell(row.negative_log_prob - truth.negative_log_prob, 2),
+      tables.mean_cell(row.expected, 2),
+      tables.mean_cell(row.kl_to_truth, 2),
       f'{np.median(row.kl_to_truth):.2f}',
-      _mean(row.kl_from_truth),
-      _mean(row.frobenius),
+      tables.mean_cell(row.kl_from_truth, 2),
+      tables.mean_cell(row.frobenius, 2),
       f'{np.median(row.frobenius):.2f}',
     ]
     lines.append([name, *cells])
@@ -238,10 +236,6 @@ EXPLANATION = (
   'true distribution could have drawn. A sparse factor is the best for each image that knows the true '
   'covariance: a network cannot do better in KL(truth ‖ row).'
 )
-
-
-def _mean(values: np.ndarray) -> str:
-  return tables.cell(likelihood.summarize(values), 2)
 
 
 def as_json(found: Mapping[str, Errors]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import plotting
@@ -54,9 +53,7 @@ def write(
 
 def _covariance(trained: Trained, images: np.ndarray) -> np.ndarray:
   """Covariances [N, D, D] that a model predicts, float64."""
-  params = true_covariance.reconstruct(
-    trained.model, trained.variables, trained.spec.levels, jnp.asarray(images)
-  )
+  params = true_covariance.reconstruct(trained, images)
   return true_covariance.invert(true_covariance.precisions(trained.model.family, params))[1]
 
 
