@@ -17,7 +17,8 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, blur_kernels, option_checks, posterior
+from structured_obs import option_values
+from structured_obs.distributions import base, blur_kernels, posterior
 from structured_obs.linalg import spectral
 
 Array = jax.Array
@@ -42,7 +43,7 @@ Params: TypeAlias = Circulant | Reflective
 BASES: dict[type, spectral.Basis] = {Circulant: spectral.PERIODIC, Reflective: spectral.REFLECTING}
 
 
-@option_checks.checked('circulant')
+@option_values.checked('circulant')
 def family(
   kernel_size: blur_kernels.KernelSize = 11,
   parametrization: blur_kernels.Parametrization = 'regularised',
@@ -53,10 +54,10 @@ def family(
   per_channel: bool = False,
   reflect: bool = False,
   gaussian_variance: blur_kernels.GaussianVariance = 0.0,
-  scale: Annotated[str, option_checks.Choice(('learned', 'fixed'))] = 'learned',
-  min_scale: option_checks.Scale = 1e-3,
-  initial_scale: option_checks.Scale = 0.1,
-  max_scale: option_checks.Scale = 10.0,
+  scale: Annotated[str, option_values.Choice(('learned', 'fixed'))] = 'learned',
+  min_scale: option_values.Scale = 1e-3,
+  initial_scale: option_values.Scale = 0.1,
+  max_scale: option_values.Scale = 10.0,
 ) -> base.Family[Any]:
   """Family of blurred noise.
 
@@ -119,10 +120,9 @@ def from_kernel(
   own = (mean.shape[-1],) if kernel.ndim == 3 else ()
   base.check_shape('kernel', kernel, (None, None, *own))
   kind = Reflective if reflect else Circulant
-  height, width, _ = mean.shape
 
   def transfer(kernel: Array) -> spectral.Parts:
-    return BASES[kind].transfer(kernel, height, width)
+    return BASES[kind].transfer(kernel, *mean.shape[:2])
 
   parts = jax.vmap(transfer, in_axes=-1, out_axes=-1)(kernel) if own else transfer(kernel)
   return kind(mean, blur_kernels.log_eigenvalues(parts, spectrum))

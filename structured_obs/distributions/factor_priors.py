@@ -19,8 +19,9 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, option_checks
-from structured_obs.distributions.option_checks import Choice, Scale
+from structured_obs import option_values
+from structured_obs.distributions import base
+from structured_obs.option_values import Choice, Scale
 
 Array = jax.Array
 
@@ -28,7 +29,7 @@ PRIORS = ('none', 'normal', 'wishart', 'coefficients')
 Name = Annotated[str, Choice(PRIORS)]
 
 
-@option_checks.checked('a prior')
+@option_values.checked('a prior')
 def log_prior(name: Name, scale: Scale, initial_scale: Scale) -> Callable[[Any], Array] | None:
   """`params -> []`, nats, of records with `log_diag`, `off_diag` and `cross`; None without a prior.
 
