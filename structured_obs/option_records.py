@@ -17,7 +17,6 @@ ValueError: --config.model.options.rnak=3: there is no such option of --config.m
 An option may choose what has options of its own, a `OneOf`: those of an architecture or a prior, say.
 """
 
-import copy
 import dataclasses
 import inspect
 import typing
@@ -74,8 +73,24 @@ def options_of(record: Record) -> dict[str, Option]:
   return {name: option_of(hints[name], default) for name, default in defaults.items()}
 
 
-def available(record: Record, given: Mapping[str, Any], where: Where) -> dict[str, Option]:
+def possible(record: Record) -> set[str]:
+  """Returns the names of all options that a record has, or can have for what is chosen in it."""
+  found = options_of(record)
+  rules = [option.rule(OneOf) for option in found.values()]
+  beside = [inner for rule in rules if rule and not rule.options for inner in rule.records.values()]
+  return set(found).union(*(options_of(inner) for inner in beside))
+
+
+def available(
+  record: Record, given: Mapping[str, Any], where: Where, strict: bool = True
+) -> dict[str, Option]:
   """Returns the options of a record that there are for the names which these values choose.
+
+  Args:
+    record: of the options.
+    given: values by name.
+    where: how messages call them.
+    strict: refuse what is an option of another choice.
 
   Raises:
     ValueError: there is no such choice.
@@ -89,7 +104,7 @@ def available(record: Record, given: Mapping[str, Any], where: Where) -> dict[st
     chosen = checked_value(where, name, option, given.get(name, option.default))
     found = {one: other for one, other in found.items() if one not in owned}
     found |= options_of(rule.records[chosen])
-    for one in given:
+    for one in given if strict else ():
       if one in owned and one not in found:
         owner = f'{where.flag}.{name}={chosen!r}' if where.flag else f'the {name} {chosen!r}'
         refuse(where._replace(owner=owner), one, given[one], found)
@@ -110,20 +125,21 @@ def fill(record: Record, given: Mapping[str, Any], where: Where, rules: Any = No
     ValueError: there is no option of a name, with the nearest one; or a value cannot be.
   """
   known = available(record, given, where)
-  known = {
-    name: option._replace(rules=(*option.rules, *((rules[name],) if name in (rules or {}) else ())))
-    for name, option in known.items()
-  }
+  known = {name: _ruled(name, option, rules) for name, option in known.items()}
   for name, value in given.items():
     if name not in known:
       refuse(where, name, value, known)
   found = {
-    name: checked_value(where, name, option, given.get(name, copy.deepcopy(option.default)))
+    name: checked_value(where, name, option, given.get(name, _default(option)))
     for name, option in known.items()
   }
   for name, option in known.items():
     _fill_nested(found, name, option, where)
   return found
+
+
+def _default(option: Option) -> Any:
+  return dict(option.default) if isinstance(option.default, Mapping) else option.default
 
 
 def _fill_nested(found: dict[str, Any], name: str, option: Option, where: Where) -> None:
@@ -146,6 +162,70 @@ def _fill_nested(found: dict[str, Any], name: str, option: Option, where: Where)
       found[name] = {**found[name], key: fill(groups.records[key], value, place)}
 
 
+def expand(
+  record: Record, given: Mapping[str, Any], typed: Mapping[str, str], rules: Any = None
+) -> tuple[dict[str, Any], list[str]]:
+  """Returns every option with the value it has before the command line's values are read.
+
+  A choice that is typed is made here, so that its own options are there to be typed too; and so is a
+  group, one of whose options is typed. Nothing else is checked: see `fill`.
+
+  Args:
+    record: of the options.
+    given: by their names.
+    typed: texts by names as typed, 'prior' or 'prior_options.scales'.
+    rules: as of `fill`.
+
+  Returns:
+    The options; and the names of those that were given to another choice than the typed one, and go.
+  """
+  given, gone = dict(given), []
+  every = {name: _ruled(name, option, rules) for name, option in options_of(record).items()}
+  for name, option in every.items():
+    one = option.rule(OneOf)
+    if one and name in typed and chosen_name(one, typed[name]) in one.records:
+      given[name] = typed[name]
+      chosen = possible(one.records.get(chosen_name(one, given[name])))
+      others = {other for inner in one.records.values() for other in possible(inner)} - chosen
+      place = given[one.options] = dict(given.get(one.options, {})) if one.options else given
+      gone += [other for other in sorted(others) if place.pop(other, None) is not None]
+  known = available(record, given, Where('--config', '--config'), strict=False)
+  found = {name: _as_typed(option, given.get(name, _default(option))) for name, option in known.items()}
+  found |= {name: value for name, value in given.items() if name not in known}  # refused by `fill`
+  for name in known:
+    gone += _expand_nested(found, name, _ruled(name, known[name], rules), typed)
+  return found, gone
+
+
+def _expand_nested(
+  found: dict[str, Any], name: str, option: Option, typed: Mapping[str, str]
+) -> list[str]:
+  """Expands what an option has of options, in place; returns what goes."""
+  one, group, groups, gone = option.rule(OneOf), option.rule(Group), option.rule(Groups), []
+  below = lambda key: {  # noqa: E731
+    text.removeprefix(f'{key}.'): value for text, value in typed.items() if text.startswith(f'{key}.')
+  }
+  if one and one.options and isinstance(found[one.options], dict):
+    chosen = one.records.get(chosen_name(one, found[name]))
+    found[one.options], gone = expand(chosen, found[one.options], below(one.options))
+  if group and (found[name] or below(name)):
+    found[name], gone = expand(group.record, found[name], below(name))
+  for key, inner in groups.records.items() if groups else ():
+    if key in found[name] or below(f'{name}.{key}'):
+      made, more = expand(inner, found[name].get(key, {}), below(f'{name}.{key}'))
+      found[name], gone = {**found[name], key: made}, gone + more
+  return gone
+
+
+def _as_typed(option: Option, value: Any) -> Any:
+  """Returns a value of the type that its flag will have."""
+  return float(value) if option.kind is float and type(value) is int else value
+
+
+def _ruled(name: str, option: Option, rules: Any) -> Option:
+  return option._replace(rules=(*option.rules, rules[name])) if name in (rules or {}) else option
+
+
 def chosen_name(rule: OneOf, value: str) -> str:
   """Returns which of its records a value chooses."""
   return value.partition(rule.ends)[0] if rule.ends else value
@@ -155,8 +235,6 @@ def refuse(where: Where, name: str, value: Any, known: Iterable[str]) -> NoRetur
   """Raises the ValueError of an option that there is not, with the nearest name, or all of them."""
   listed, before = sorted(known), f'{where.flag}.' if where.flag else ''
   near = names.nearest(name, listed)
-  there = ', '.join(before + one for one in listed)
-  hint = (
-    f'did you mean {before}{near}?' if near else f'there {"are" if there else "is"} {there or "none"}.'
-  )
+  every = f'there are {", ".join(listed)}.' if listed else 'it has none.'
+  hint = f'did you mean {before}{near}?' if near else every
   raise ValueError(f'{before}{name}={value!r}: there is no such option of {where.owner}; {hint}')

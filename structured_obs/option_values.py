@@ -13,10 +13,12 @@ TypeError: The option rank of low_rank must be a whole number from 0 to 4096; go
 Rules between two options, such as the order of scales, stay with what they are of.
 """
 
+import dataclasses
 import functools
 import inspect
 import math
 import numbers
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple, ParamSpec, TypeVar
@@ -27,8 +29,10 @@ from structured_obs import names
 
 P = ParamSpec('P')
 R = TypeVar('R')
+T = TypeVar('T')
 LARGEST_INT = 2**31 - 1  # steps, seeds and sizes are 32-bit integers on the devices
 LARGEST, SMALLEST = (float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny))
+NOTHING: Mapping[str, Any] = types.MappingProxyType({})  # default of a group
 SHOWN = 60  # characters of a value that messages show
 
 
@@ -94,6 +98,15 @@ KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
 }
 
 
+@typing.dataclass_transform(field_specifiers=(dataclasses.field,))
+def section(cls: type[T]) -> type[T]:
+  """Decorates a section of a configuration: a dataclass whose annotations hold its fields' rules."""
+  made = dataclasses.dataclass(cls)
+  for field in dataclasses.fields(made):  # type: ignore[arg-type]
+    field.type = option_of(field.type).kind  # what the flag parser reads
+  return made
+
+
 def checked(owner: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
   """Decorates a constructor, whose options are then checked by their annotations on every call.
 
@@ -145,12 +158,14 @@ def checked_value(where: Where, name: str, option: Option, value: Any) -> Any:
     if plain:
       raise ValueError(f'{message}, but is {shown(value)}, of type {type(value).__name__}.')
     raise TypeError(f'{message}; got {value!r}.')
-  if not all(_fits(option, one, plain) for one in entries) or (option.rule(Filled) and not value):
+  if not all(_fits(option, one, plain) for one in entries) or (
+    option.rule(Filled) is not None and not value
+  ):
     near = names.nearest(str(value), [str(one) for one in choices(option)])
     hint = f' Did you mean {near!r}?' if near else ''
     got = f', but is {shown(value)}.' if plain else f'; got {value!r}.'
     raise ValueError(f'{message}{got}{hint}')
-  if option.rule(Path):
+  if option.rule(Path) is not None:
     names.local_path(title, value)
   return float(value) if kind is float and plain else value
 
@@ -165,7 +180,8 @@ def base_of(option: Option) -> tuple[type, type | None]:
   """Returns the type of a value, and that of its entries where it is a tuple."""
   if typing.get_origin(option.kind) is tuple:
     return tuple, typing.get_args(option.kind)[0]
-  return typing.get_origin(option.kind) or option.kind, None
+  kind = typing.get_origin(option.kind) or option.kind
+  return dict if kind is Mapping or kind is typing.get_origin(Mapping[str, Any]) else kind, None
 
 
 def choices(option: Option) -> tuple[Any, ...]:
@@ -198,7 +214,7 @@ def wanted_of(option: Option) -> str:
       words += f' {least}'
   if item is None:
     return words
-  return f'a tuple, {"not empty, " if option.rule(Filled) else ""}each entry {words}'
+  return f'a tuple, {"" if option.rule(Filled) is None else "not empty, "}each entry {words}'
 
 
 def _is(value: Any, kind: type, plain: bool) -> bool:
