@@ -21,7 +21,7 @@ statistic *to* its bound from both sides.
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -140,10 +140,11 @@ def ascend(rates: Mapping[str, float]) -> optax.GradientTransformation:
   """Projected ascent: multiplier <- max(0, multiplier + rate g) where the gradient is g.
 
   Args:
-    rates: by the name of the statistic, as the multipliers.
+    rates: by the name of the statistic, the last in the path of its multiplier.
   """
 
-  def scaled(updates: dict[str, Array], _: object) -> dict[str, Array]:
-    return {name: rates[name] * gradient for name, gradient in updates.items()}
+  def scaled(updates: Any, _: object) -> Any:
+    one = lambda path, gradient: rates[path[-1].key] * gradient  # noqa: E731
+    return jax.tree_util.tree_map_with_path(one, updates)
 
   return optax.chain(optax.stateless(scaled), optax.keep_params_nonnegative())
