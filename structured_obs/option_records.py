@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from structured_obs import names
-from structured_obs.option_values import KINDS, Option, Where, checked_value, option_of, shown
+from structured_obs.option_values import KINDS, Option, When, Where, checked_value, option_of, shown
 
 Record = Any  # a class or function with annotated fields, a tuple of such, or None
 
@@ -134,8 +134,20 @@ def fill(record: Record, given: Mapping[str, Any], where: Where, rules: Any = No
     for name, option in known.items()
   }
   for name, option in known.items():
+    if where.flag:
+      _check_meaning(found, name, option, where)
     _fill_nested(found, name, option, where)
   return found
+
+
+def _check_meaning(found: Mapping[str, Any], name: str, option: Option, where: Where) -> None:
+  """Raises a ValueError if an option is set that means nothing beside another one."""
+  rule, before = option.rule(When), f'{where.flag}.' if where.flag else ''
+  if rule and found[rule.other] not in rule.values and found[name] != option.default:
+    raise ValueError(
+      f'{before}{name}={shown(found[name])} means nothing with {before}{rule.other}='
+      f'{found[rule.other]!r}; leave it {option.default!r}.'
+    )
 
 
 def _default(option: Option) -> Any:

@@ -60,6 +60,13 @@ class Filled(NamedTuple):
   """A tuple that is not empty; beside the rule of its entries."""
 
 
+class When(NamedTuple):
+  """An option that means nothing, and keeps its default, unless another one has one of these values."""
+
+  other: str
+  values: tuple[Any, ...] = (True,)
+
+
 class Option(NamedTuple):
   """One option of a record."""
 

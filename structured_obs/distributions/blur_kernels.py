@@ -14,7 +14,7 @@ import numpy as np
 from structured_obs import option_values
 from structured_obs.distributions import base
 from structured_obs.linalg import spectral
-from structured_obs.option_values import Choice, Range
+from structured_obs.option_values import Choice, Range, When
 
 Array = jax.Array
 
@@ -24,10 +24,13 @@ CENTRAL_TAP = 0.9  # of the softmax kernel that a network output of 0 stands for
 LEAST_POWER = 1e-8
 
 Parametrization = Annotated[str, Choice(PARAMETRIZATIONS)]
-Noise = Annotated[float, Range(LEAST_POWER, 1e15)]
-Epsilon = Annotated[float, Range(1e-15, 1e15)]
-Floor = Annotated[float, Range(math.sqrt(LEAST_POWER), 1e15)]
-Taps = Annotated[str, Choice(('softmax', 'raw'))]
+OF_NOISE = When('parametrization', ('regularised', 'wiener'))
+Noise = Annotated[float, Range(LEAST_POWER, 1e15), OF_NOISE]
+Epsilon = Annotated[float, Range(1e-15, 1e15), When('parametrization', ('inverse_eps',))]
+Floor = Annotated[float, Range(math.sqrt(LEAST_POWER), 1e15), When('parametrization', ('wiener',))]
+PREDICTED = When('gaussian_variance', (0.0,))  # of a kernel
+Taps = Annotated[str, Choice(('softmax', 'raw')), PREDICTED]
+PerChannel = Annotated[bool, PREDICTED]
 KernelSize = Annotated[int, Range(1, 4096)]
 GaussianVariance = Annotated[float, Range(0, 1e15)]
 

@@ -22,6 +22,7 @@ from structured_obs.distributions import base, blur_kernels, posterior
 from structured_obs.linalg import spectral
 
 Array = jax.Array
+LEARNED = option_values.When('scale', ('learned',))
 
 class Circulant(NamedTuple):
   """Parameters of a periodic Gaussian."""
@@ -51,13 +52,13 @@ def family(
   epsilon: blur_kernels.Epsilon = 0.5,
   floor: blur_kernels.Floor = 1e-3,
   taps: blur_kernels.Taps = 'softmax',
-  per_channel: bool = False,
+  per_channel: blur_kernels.PerChannel = False,
   reflect: bool = False,
   gaussian_variance: blur_kernels.GaussianVariance = 0.0,
   scale: Annotated[str, option_values.Choice(('learned', 'fixed'))] = 'learned',
-  min_scale: option_values.Scale = 1e-3,
+  min_scale: Annotated[option_values.Scale, LEARNED] = 1e-3,
   initial_scale: option_values.Scale = 0.1,
-  max_scale: option_values.Scale = 10.0,
+  max_scale: Annotated[option_values.Scale, LEARNED] = 10.0,
 ) -> base.Family[Any]:
   """Family of blurred noise.
 
@@ -121,9 +122,7 @@ def from_kernel(
   base.check_shape('kernel', kernel, (None, None, *own))
   kind = Reflective if reflect else Circulant
 
-  def transfer(kernel: Array) -> spectral.Parts:
-    return BASES[kind].transfer(kernel, *mean.shape[:2])
-
+  transfer = lambda one: BASES[kind].transfer(one, *mean.shape[:2])  # noqa: E731
   parts = jax.vmap(transfer, in_axes=-1, out_axes=-1)(kernel) if own else transfer(kernel)
   return kind(mean, blur_kernels.log_eigenvalues(parts, spectrum))
 

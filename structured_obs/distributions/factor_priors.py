@@ -21,12 +21,13 @@ import jax.numpy as jnp
 
 from structured_obs import option_values
 from structured_obs.distributions import base
-from structured_obs.option_values import Choice, Scale
+from structured_obs.option_values import Choice, Scale, When
 
 Array = jax.Array
 
 PRIORS = ('none', 'normal', 'wishart', 'coefficients')
 Name = Annotated[str, Choice(PRIORS)]
+WITH_PRIOR = When('prior', tuple(name for name in PRIORS if name != 'none'))
 
 
 @option_values.checked('a prior')

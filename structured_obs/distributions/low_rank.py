@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from structured_obs.distributions import base, gaussian, posterior
 from structured_obs.linalg import decompositions, woodbury
-from structured_obs.option_values import Range, Scale, Variance, checked
+from structured_obs.option_values import Range, Scale, Variance, When, checked
 
 Array = jax.Array
 
@@ -51,7 +51,7 @@ def family(
   rank: Annotated[int, Range(0, 4096)] = 25,
   noise_variance: Variance = 1e-5,
   learn_diag: bool = False,
-  min_variance: Variance = 1e-6,
+  min_variance: Annotated[Variance, When('learn_diag')] = 1e-6,
   factor_scale: Scale = 0.1,
 ) -> base.Family[LowRank]:
   """Family of low-rank plus diagonal Gaussians.

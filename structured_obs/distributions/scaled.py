@@ -98,7 +98,7 @@ def circulant_family(
   epsilon: blur_kernels.Epsilon = 0.5,
   floor: blur_kernels.Floor = 1e-3,
   taps: blur_kernels.Taps = 'softmax',
-  per_channel: bool = False,
+  per_channel: blur_kernels.PerChannel = False,
   reflect: bool = False,
   gaussian_variance: blur_kernels.GaussianVariance = 0.0,
   min_scale: Scale = 1e-3,

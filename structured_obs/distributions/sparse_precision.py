@@ -56,7 +56,7 @@ def family(
   max_scale: Scale = 10.0,
   initial_scale: Scale = 0.5,
   prior: factor_priors.Name = 'none',
-  prior_scale: Scale = 1.0,
+  prior_scale: Annotated[Scale, factor_priors.WITH_PRIOR] = 1.0,
 ) -> base.Family[SparsePrecision]:
   """Family of Gaussians with a sparse Cholesky factor of the precision.
 

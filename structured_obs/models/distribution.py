@@ -196,4 +196,4 @@ def _build(
   return Distribution(family, image, shared, options['natural_gradient'])
 
 
-KIND = Kind(Options, _build, unused=(*PRIOR, *IMAGES, 'train.compute'))
+KIND = Kind(Options, _build, unused=(*PRIOR, *IMAGES, 'train.compute', 'optim.weight_decay'))

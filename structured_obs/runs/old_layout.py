@@ -5,10 +5,10 @@ Whatever they said that meant nothing, such as the window of a VAE, is left out.
 
 from typing import Any
 
-from structured_obs import models, option_records
+from structured_obs import distributions, models, option_records
 from structured_obs.data import decode, sources
 from structured_obs.objectives import reconstruction
-from structured_obs.option_values import Where
+from structured_obs.option_values import When, Where
 from structured_obs.runs import schedule
 
 Tree = dict[str, Any]
@@ -34,6 +34,8 @@ def translate(tree: Tree) -> Tree:
     found['objective'] = _objective(found['objective'])
   if 'optim' in found:
     found['optim'] = _optim(found['optim'])
+  if 'likelihood' in found:
+    found['likelihood'] = _likelihood(found['likelihood'])
   for field in models.KINDS[kind].unused if kind in models.KINDS else ():
     section, _, path = field.partition('.')
     _drop(found.get(section, {}), path.split('.') if path else [])
@@ -82,6 +84,15 @@ def _model(model: Tree, kernel: Tree) -> Tree:
   given['covariance'] = covariance if covariance.get('features') else {}
   given['kernel'] = kernel
   return _known(models.KINDS[kind].options, given) if kind in models.KINDS else given
+
+
+def _likelihood(likelihood: Tree) -> Tree:
+  record = distributions.FAMILIES.get(likelihood.get('family', 'diagonal'))
+  every, given = option_records.options_of(record), likelihood.get('options', {})
+  values = {name: option.default for name, option in every.items()} | given
+  rules = {name: option.rule(When) for name, option in every.items()}
+  options = {k: v for k, v in given.items() if not (r := rules.get(k)) or values[r.other] in r.values}
+  return {**likelihood, 'options': options}
 
 
 def _objective(objective: Tree) -> Tree:
