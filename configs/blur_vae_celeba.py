@@ -36,7 +36,8 @@ def get_config(variant: str = 'blur_vae') -> config.Config:
   base = config.Config(
     data=config.DataConfig(source='tfds:celeb_a', height=64, width=64, channels=3, flip=True),
     model=config.ModelConfig(
-      architecture='strided', latents=256, features=(64, 128, 256, 512), blocks=0, norm='batch'
+      'vae',
+      {'architecture': 'strided', 'latents': 256, 'features': (64, 128, 256, 512), 'norm': 'batch'},
     ),
     optim=config.OptimConfig(learning_rate=1e-4),
     train=config.TrainConfig(

@@ -28,7 +28,13 @@ def get_config(variant: str = 'blur_vae') -> config.Config:
       source='folder:', height=256, width=256, channels=3, flip=True, test_fraction=0.2
     ),
     model=config.ModelConfig(
-      architecture='strided', latents=256, features=(64, 128, 256, 512, 512, 512), blocks=0, norm='batch'
+      'vae',
+      {
+        'architecture': 'strided',
+        'latents': 256,
+        'features': (64, 128, 256, 512, 512, 512),
+        'norm': 'batch',
+      },
     ),
     optim=config.OptimConfig(learning_rate=1e-4),
     train=config.TrainConfig(

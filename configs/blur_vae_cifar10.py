@@ -25,7 +25,7 @@ def get_config(variant: str = 'blur_vae') -> config.Config:
   base = config.Config(
     data=config.DataConfig(source='tfds:cifar10', height=32, width=32, channels=3, flip=True),
     model=config.ModelConfig(
-      architecture='strided', latents=256, features=(64, 128, 256), blocks=0, norm='batch'
+      'vae', {'architecture': 'strided', 'latents': 256, 'features': (64, 128, 256), 'norm': 'batch'}
     ),
     optim=config.OptimConfig(learning_rate=1e-4),
     train=config.TrainConfig(

@@ -40,13 +40,13 @@ def get_config(variant: str = 'blur_vae') -> config.Config:
   base = config.Config(
     data=config.DataConfig(source='folder:', height=64, width=64, flip=True),
     model=config.ModelConfig(
-      latents=128, features=(32, 64, 128, 256), blocks=0, norm='batch', architecture='strided'
+      'vae', {'latents': 128, 'features': (32, 64, 128, 256), 'norm': 'batch', 'architecture': 'strided'}
     ),
-    objective=config.ObjectiveConfig(beta=0.0, kl_bound=150.0),
-    optim=config.OptimConfig(learning_rate=1e-3, schedule='cosine', kernel_learning_rate=1e-3),
+    objective=config.ObjectiveConfig(beta=0.0, constraints={'kl': {'bound': 150.0}}),
+    optim=config.OptimConfig(learning_rate=1e-3, schedule='cosine'),
     train=config.TrainConfig(
       steps=1500, batch_size=32, validate_every=500, checkpoint_every=150, keep=10
     ),
     eval=config.EvalConfig(batch_size=32, importance_samples=100, chunk=5),
   )
-  return recipes.blur_vae(base, recipes.BlurVae(white_steps=150), variant)
+  return recipes.blur_vae(base, recipes.BlurVae(white_steps=150, kernel_learning_rate=1e-3), variant)

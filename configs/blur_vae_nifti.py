@@ -34,12 +34,13 @@ def get_config(variant: str = 'blur_vae') -> config.Config:
       width=64,
       channels=1,
       crop='random',
-      crops=8,
+      crop_options={'crops': 8},
       validation_fraction=0.125,
       test_fraction=0.2,
     ),
     model=config.ModelConfig(
-      architecture='strided', latents=256, features=(64, 128, 256, 512), blocks=0, norm='batch'
+      'vae',
+      {'architecture': 'strided', 'latents': 256, 'features': (64, 128, 256, 512), 'norm': 'batch'},
     ),
     optim=config.OptimConfig(learning_rate=1e-4),
     train=config.TrainConfig(

@@ -23,7 +23,7 @@ def get_config(variant: str = '') -> config.Config:
     data=config.DataConfig(
       source='digits', labels=True, shift=1, validation_fraction=0.125, test_fraction=0.2
     ),
-    model=config.ModelConfig(kind='classifier', features=(16, 32, 64), blocks=1, norm='group'),
+    model=config.ModelConfig('classifier', {'features': (16, 32, 64), 'blocks': 1, 'norm': 'group'}),
     objective=config.ObjectiveConfig(dequantize=False),
     optim=config.OptimConfig(learning_rate=2e-3, schedule='cosine', weight_decay=0.05, clip_norm=10.0),
     train=config.TrainConfig(steps=600, validate_every=100, checkpoint_every=300, log_every=50),

@@ -24,7 +24,7 @@ def get_config(variant: str = 'diagonal') -> config.Config:
   variant = recipes.choose(variant, VARIANTS, 'configs/compare_digits.py')
   base = config.Config(
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2),
-    model=config.ModelConfig(latents=4, features=(32, 8)),
+    model=config.ModelConfig('vae', {'latents': 4, 'features': (32, 8)}),
     optim=config.OptimConfig(learning_rate=2e-3, schedule='cosine', weight_decay=0.01, clip_norm=1000.0),
     train=config.TrainConfig(steps=1500, validate_every=100, checkpoint_every=500, log_every=50),
     eval=config.EvalConfig(batch_size=90, importance_samples=100, chunk=50),

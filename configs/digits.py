@@ -47,7 +47,7 @@ def get_config(variant: str = 'low_rank') -> config.Config:
     raise ValueError(f'configs/digits.py has the variants {known}; got {variant!r}.')
   return config.Config(
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2),
-    model=config.ModelConfig(latents=2, features=(32, 8)),
+    model=config.ModelConfig('vae', {'latents': 2, 'features': (32, 8)}),
     likelihood=config.LikelihoodConfig(variant, distributions.options(variant, **LIKELIHOODS[variant])),
     objective=config.ObjectiveConfig(dequantize='levels' not in LIKELIHOODS[variant]),
     optim=config.OptimConfig(learning_rate=2e-3, schedule='cosine', weight_decay=0.01, clip_norm=1000.0),

@@ -31,7 +31,9 @@ def get_config(variant: str = 'low_rank') -> config.Config:
     raise ValueError(f'configs/folder.py has the variants low_rank and diagonal; got {variant!r}.')
   return config.Config(
     data=config.DataConfig(source='folder:', height=64, width=64, flip=True),
-    model=config.ModelConfig(latents=64, features=(16, 32, 64, 128), blocks=1, norm='group'),
+    model=config.ModelConfig(
+      'vae', {'latents': 64, 'features': (16, 32, 64, 128), 'blocks': 1, 'norm': 'group'}
+    ),
     likelihood=config.LikelihoodConfig(variant, distributions.options(variant, **LIKELIHOODS[variant])),
     optim=config.OptimConfig(learning_rate=5e-4, warmup_steps=500, clip_norm=1e4, ema_decay=0.999),
     train=config.TrainConfig(steps=20000, batch_size=32, validate_every=1000, checkpoint_every=1000),

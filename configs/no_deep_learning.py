@@ -59,7 +59,9 @@ def get_config(variant: str = 'digits') -> config.Config:
       validation_fraction=0.125 if digits else 0.1,
       test_fraction=0.2 if digits else 0.1,
     ),
-    model=config.ModelConfig(kind='distribution', learn_scale=not fixed, natural_gradient=True),
+    model=config.ModelConfig(
+      'distribution', {'scale': 'none' if fixed else 'learned', 'natural_gradient': True}
+    ),
     likelihood=config.LikelihoodConfig('low_rank', distributions.options('low_rank', **options)),
     optim=config.OptimConfig(learning_rate=2e-2, schedule='cosine', warmup_steps=20),
     # Validated at the end alone: the closed form is not the best of several on validation images either.

@@ -52,7 +52,14 @@ def get_config(variant: str = 'sos_vae') -> config.Config:
       source='tfds:celeb_a', height=218, width=178, channels=3, limit=10000, flip=True
     ),
     model=config.ModelConfig(
-      architecture='resnet', latents=128, features=(64, 128, 256, 512), blocks=2, norm='batch'
+      'vae',
+      {
+        'architecture': 'resnet',
+        'latents': 128,
+        'features': (64, 128, 256, 512),
+        'blocks': 2,
+        'norm': 'batch',
+      },
     ),
     optim=config.OptimConfig(learning_rate=1e-4, stages=(f'mean:{5 * EPOCH}',)),
     train=config.TrainConfig(

@@ -51,7 +51,7 @@ def get_config(variant: str = 'sos_vae') -> config.Config:
   labels = variant == 'conditional'
   base = config.Config(
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2, labels=labels),
-    model=config.ModelConfig(latents=8, features=(32, 8)),
+    model=config.ModelConfig('vae', {'latents': 8, 'features': (32, 8)}),
     optim=config.OptimConfig(
       learning_rate=2e-3,
       schedule='cosine',

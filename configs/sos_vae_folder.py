@@ -52,7 +52,9 @@ def get_config(variant: str = 'sos_vae') -> config.Config:
   variant = recipes.choose(variant, VARIANTS, 'configs/sos_vae_folder.py')
   base = config.Config(
     data=config.DataConfig(source='folder:', height=64, width=64, flip=True),
-    model=config.ModelConfig(latents=64, features=(16, 32, 64, 128), blocks=1, norm='group'),
+    model=config.ModelConfig(
+      'vae', {'latents': 64, 'features': (16, 32, 64, 128), 'blocks': 1, 'norm': 'group'}
+    ),
     optim=config.OptimConfig(
       learning_rate=5e-4,
       schedule='cosine',

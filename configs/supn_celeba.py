@@ -40,12 +40,12 @@ from structured_obs import config, distributions
 
 LIKELIHOODS = {'sparse_precision': {'filter_size': 7}, 'diagonal': {}}
 LARGE = {'latents': 256, 'features': (64, 128, 256, 512)}
-LARGE_COVARIANCE = {'covariance_features': (64, 128, 256, 512), 'covariance_layers': 4}
+LARGE_COVARIANCE = {'features': (64, 128, 256, 512), 'layers': 4}
 SMALL = {'latents': 64, 'features': (8, 24, 48, 96)}
 SMALL_COVARIANCE = {
-  'covariance_features': (8, 24, 48, 96),
-  'covariance_layers': 2,
-  'covariance_sees_mean': True,  # which makes up for the little that 8 channels can carry from z
+  'features': (8, 24, 48, 96),
+  'layers': 2,
+  'sees_mean': True,  # which makes up for the little that 8 channels can carry from z
 }
 STAGED = ('vae', 'ae', 'beta5', 'vae_diagonal', 'ae_diagonal')
 VARIANTS = ('vae_mean', 'ae_mean', 'beta5_mean', *STAGED, 'diagonal', 'dae')
@@ -93,11 +93,14 @@ def get_config(variant: str = 'vae') -> config.Config:
 def _model(name: str, small: bool) -> config.ModelConfig:
   network = SMALL if small else LARGE
   covariance = (SMALL_COVARIANCE if small else LARGE_COVARIANCE) if name in STAGED else {}
+  noise = {'input_noise': 0.1} if name == 'dae' else {}
   return config.ModelConfig(
-    kind='ae' if name.partition('_')[0] in ('ae', 'dae') else 'vae',
-    blocks=0,
-    learn_scale=name != 'diagonal',
-    input_noise=0.1 if name == 'dae' else 0.0,
-    **network,
-    **covariance,
+    'ae' if name.partition('_')[0] in ('ae', 'dae') else 'vae',
+    {
+      **network,
+      'blocks': 0,
+      'scale': 'none' if name == 'diagonal' else 'learned',
+      'covariance': covariance,
+      **noise,
+    },
   )

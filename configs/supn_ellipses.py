@@ -55,7 +55,7 @@ def get_config(variant: str = 'f5') -> config.Config:
   family, options = LIKELIHOODS[variant]
   return config.Config(
     data=config.DataConfig(source='ellipses', validation_fraction=1 / 35, flip=True, turn=True),
-    model=config.ModelConfig(kind='covariance', features=(64, 64, 64), window=5),
+    model=config.ModelConfig('covariance', {'features': (64, 64, 64), 'window': 5}),
     likelihood=config.LikelihoodConfig(family, distributions.options(family, **options)),
     objective=config.ObjectiveConfig(dequantize=False),
     optim=config.OptimConfig(

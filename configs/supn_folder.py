@@ -94,15 +94,16 @@ def get_config(variant: str = 'vae') -> config.Config:
 
 
 def _model(name: str, features: tuple[int, ...]) -> config.ModelConfig:
-  staged = name in STAGED
+  covariance = {'features': features, 'layers': 2, 'sees_mean': True} if name in STAGED else {}
+  noise = {'input_noise': 0.1} if name == 'dae' else {}
   return config.ModelConfig(
-    kind='ae' if name.partition('_')[0] in ('ae', 'dae') else 'vae',
-    latents=64,
-    features=features,
-    blocks=0,
-    covariance_features=features if staged else (),
-    covariance_layers=2 if staged else 0,
-    covariance_sees_mean=staged,
-    learn_scale=name != 'diagonal',
-    input_noise=0.1 if name == 'dae' else 0.0,
+    'ae' if name.partition('_')[0] in ('ae', 'dae') else 'vae',
+    {
+      'latents': 64,
+      'features': features,
+      'blocks': 0,
+      'scale': 'none' if name == 'diagonal' else 'learned',
+      'covariance': covariance,
+      **noise,
+    },
   )

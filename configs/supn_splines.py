@@ -54,7 +54,7 @@ def get_config(variant: str = 'dense') -> config.Config:
   family, options = LIKELIHOODS[variant]
   return config.Config(
     data=config.DataConfig(source='splines', validation_fraction=1 / 35, flip=True),
-    model=config.ModelConfig(kind='covariance', **(MLP if variant == 'mlp' else PATCH)),
+    model=config.ModelConfig('covariance', MLP if variant == 'mlp' else PATCH),
     likelihood=config.LikelihoodConfig(family, distributions.options(family, **options)),
     objective=config.ObjectiveConfig(dequantize=False),
     optim=config.OptimConfig(

@@ -2,14 +2,15 @@
 
 `--config=configs/digits.py:low_rank` reads a config file, with a variant after the colon, and
 `--config.optim.learning_rate=3e-4` changes one of its fields, checked against the field's type.
-Tuples are given as `--config.model.features='(32, 64)'`. In paths `~` is the user's directory.
+Tuples are given as
+`--config.model.options.features='(32, 64)'`. What is chosen there, such as a kind of model, brings its
+own options.  In paths `~` is the user's directory.
 
 Every script keeps its compiled programs in the user's cache folder, so that a second start does not wait
 for them: `--compile_cache=PATH` names another folder, and `--nocompile_cache` switches this off.
 """
 
 import dataclasses
-import difflib
 import os
 import re
 import sys
@@ -23,10 +24,10 @@ from ml_collections import config_flags
 
 from launch import errors, interrupts, parsers
 from launch.parsers import Mistake
-from structured_obs import compiled
+from structured_obs import compiled, names, option_values
 from structured_obs.config import Config
 from structured_obs.devices import hosts
-from structured_obs.runs import fields
+from structured_obs.runs import configuration
 
 _CONFIG = 'config'
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
@@ -43,6 +44,8 @@ flags.disclaim_key_flags()  # `--help` lists what the functions below define wit
 def define_config() -> flags.FlagHolder[Any]:
   """Defines the required flag `--config`; its value is the config that the file returns."""
   holder = config_flags.DEFINE_config_file(_CONFIG, None, 'Config file, as configs/NAME.py:VARIANT')
+  flag = flags.FLAGS[_CONFIG]
+  flag.parser = cast(Any, parsers.ConfigParser(flag.parser, _CONFIG, sys.argv))
   flags.register_validator(
     _CONFIG,
     lambda config: config is not None,
@@ -69,7 +72,7 @@ def define_multi_path(name: str, doc: str) -> flags.FlagHolder[list[str]]:
 
 def define_integer(name: str, default: int | None, doc: str, lower: int = 0) -> flags.FlagHolder[Any]:
   """Defines a flag whose value is a whole number of 32 bits, at least `lower`."""
-  return flags.DEFINE_integer(name, default, doc, lower, fields.LARGEST_INT)
+  return flags.DEFINE_integer(name, default, doc, lower, option_values.LARGEST_INT)
 
 
 def define_float(
@@ -186,7 +189,11 @@ def _load(arguments: Sequence[str]) -> Any:
   file = path.partition(':')[0]
   if not os.path.isfile(file):
     raise Mistake(f'--config={path} names the file {file!r}, which does not exist.')
-  return read_config(path)
+  config = read_config(path)
+  gone = cast(Any, flags.FLAGS[_CONFIG].parser).gone
+  if gone:
+    print(f'Left out, as the config file has it of another choice: {", ".join(gone)}.', file=sys.stderr)
+  return config
 
 
 def read_config(path: str) -> Any:
@@ -217,7 +224,7 @@ def _check_names(arguments: Sequence[str], config: Any) -> None:
   for argument in arguments if config is not None else ():
     name = argument.lstrip('-').partition('=')[0].removeprefix('no')
     if argument.startswith('-') and name.startswith(f'{_CONFIG}.'):
-      node = _look_up(config, name)
+      node = _look_up(config, name, arguments)
       if dataclasses.is_dataclass(node) or isinstance(node, dict):
         raise Mistake(
           f'--{name} is a group: give one of its fields, '
@@ -234,7 +241,7 @@ def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
     if named is None:
       raise
     value = str(error)[named.end() :].partition(': ')[0]
-    wanted = type(_look_up(config, named[1])).__name__
+    wanted = type(_look_up(config, named[1], arguments)).__name__
     raise Mistake(f'--{named[1]} must be of type {wanted}, but is {value!r}.') from error
 
 
@@ -251,13 +258,16 @@ def _fields(node: Any) -> list[str]:
   return list(node) if isinstance(node, dict) else []
 
 
-def _look_up(config: Any, name: str) -> Any:
+def _look_up(config: Any, name: str, arguments: Sequence[str]) -> Any:
   """Follows a dotted name through the config; tells the nearest names of an unknown one."""
   node, seen = config, _CONFIG
   for part in name.split('.')[1:]:
     known = _fields(node)
+    if isinstance(node, dict) and part not in known:
+      node[part] = parsers.literal(parsers.typed(arguments, _CONFIG)[name.partition('.')[2]])
+      _check_fields(config)
     if part not in known:
-      near = difflib.get_close_matches(part, known, 3, 0.5) or sorted(known)
+      near = [one for one in [names.nearest(part, known)] if one] or sorted(known)
       meant = ' or '.join(f'--{seen}.{one}' for one in near)
       hint = f'did you mean {meant}?' if near else f'--{seen} has no fields.'
       raise Mistake(f'--{name} is not a field of the config; {hint}')
@@ -269,6 +279,6 @@ def _look_up(config: Any, name: str) -> Any:
 def _check_fields(config: Any) -> None:
   """Checks all fields, also those that the config file has set, by type and range."""
   try:
-    fields.check(config)
+    configuration.filled(config)
   except ValueError as error:
     raise Mistake(str(error)) from error

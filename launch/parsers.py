@@ -1,11 +1,15 @@
 """What the values of flags may be, beyond what absl checks: paths on this machine, finite numbers."""
 
+import ast
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 from structured_obs import names
+from structured_obs.config import Config
+from structured_obs.runs import configuration
 
 
 class Mistake(ValueError):
@@ -56,3 +60,40 @@ class PathsParser(flags.ListParser):
   def parse(self, argument: Any) -> list[str]:
     """Returns the paths."""
     return [self._path.parse(path) for path in super().parse(argument)]
+
+
+class ConfigParser:
+  """Parses 'FILE:VARIANT' to the config that the values on the command line are read into."""
+
+  def __init__(self, inner: Any, name: str, arguments: Sequence[str]):
+    self._inner, self._name, self._arguments = inner, name, arguments
+    self.gone: list[str] = []  # options that the file has for a choice that is not the typed one
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._inner, name)
+
+  def parse(self, path: str) -> Any:
+    """Returns what get_config returns, with every option of what is chosen, or typed, written out."""
+    config = self._inner.parse(path)
+    if isinstance(config, Config):
+      config, self.gone = configuration.expanded(config, typed(self._arguments, self._name))
+    return config
+
+
+def typed(arguments: Sequence[str], name: str) -> dict[str, str]:
+  """Returns the texts of all flags --NAME.FIELD, by the field."""
+  found = {}
+  for index, argument in enumerate(arguments):
+    flag, equals, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and flag.removeprefix('no').startswith(f'{name}.'):
+      following = ''.join(arguments[index + 1 : index + 2])
+      found[flag.removeprefix('no').removeprefix(f'{name}.')] = value if equals else following
+  return found
+
+
+def literal(text: str) -> Any:
+  """Returns the value that a text stands for in Python; else the text itself."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text

@@ -6,13 +6,18 @@ import re
 from collections.abc import Iterable
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+  """Returns the known name that is most like this one; '' where none is like it."""
+  return next(iter(difflib.get_close_matches(name, list(known), n=1)), '')
+
+
 def check(field: str, value: str, valid: Iterable[str]) -> None:
   """Raises a ValueError that lists the valid names if `value` is not among them."""
   known = sorted(valid)
   if value in known:
     return
-  near = difflib.get_close_matches(value, known, n=1)
-  hint = f" Did you mean '{near[0]}'?" if near else ''
+  near = nearest(value, known)
+  hint = f" Did you mean '{near}'?" if near else ''
   listed = ', '.join(f"'{name}'" for name in known)
   raise ValueError(f"--config.{field} is '{value}', but must be one of {listed}.{hint}")
 

@@ -2,18 +2,49 @@
 """What recipes share: variants of a method, or families of p(x|z), alike but for what they are about."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from structured_obs import config, distributions
 
 SOS_VAE = ('sos_vae', 'beta_vae', 'unconstrained')
-BASELINES = ('l2', 'l1', 'ssim', 'cross_entropy', 'focal_frequency', 'vgg', 'watson')
-# Of the loss as published: with a network of kernels or fixed Gaussian ones, with a small epsilon or
-# without the log-determinant, and with other constants C of the Wiener filter.
-ABLATION = ('paper_loss', 'gaussian_2', 'gaussian_4', 'epsilon_small', 'noise_0.005', 'noise_0.1')
-BLUR_VAE = ('blur_vae', 'wiener', 'inverse_eps', *BASELINES, *ABLATION)
+
+
+class BlurVariant(NamedTuple):
+  """A variant of Blur-VAE, or what it is compared with."""
+
+  circulant: Mapping[str, Any] | None = None  # options of that family; None is independent pixels
+  loss: str = ''  # in the place of the density, which it is evaluated by all the same
+  epsilon: float = 0.0  # of the loss of the paper
+  generated: bool = False  # whether kernels are those of a network
+  own_noise: bool = False  # whether the constant C of the covariance is the recipe's
+
+
+# 'blur_vae', 'wiener' and 'inverse_eps' maximise the density of their parametrisation, with a shared
+# scale at its optimum. 'l2' is the density of independent pixels of one variance, at its optimum too.
+# The next ones are trained by another loss and evaluated by that density. The rest is the loss as
+# published: with a network of kernels or fixed Gaussian ones, with a small epsilon or without the
+# log-determinant, and with other constants C of the Wiener filter; they are evaluated by the default's
+# density of their kernel.
+BLUR_VAE: Mapping[str, BlurVariant] = {
+  'blur_vae': BlurVariant({}, generated=True, own_noise=True),
+  'wiener': BlurVariant({'parametrization': 'wiener'}, generated=True),
+  'inverse_eps': BlurVariant({'parametrization': 'inverse_eps'}, generated=True),
+  'l2': BlurVariant(),
+  'l1': BlurVariant(loss='l1'),
+  'ssim': BlurVariant(loss='ssim'),
+  'cross_entropy': BlurVariant(loss='cross_entropy'),
+  'focal_frequency': BlurVariant(loss='focal_frequency'),
+  'vgg': BlurVariant(loss='vgg'),
+  'watson': BlurVariant(loss='watson'),
+  'paper_loss': BlurVariant({}, 'paper_loss', generated=True),
+  'gaussian_2': BlurVariant({'gaussian_variance': 2.0}, 'paper_loss'),
+  'gaussian_4': BlurVariant({'gaussian_variance': 4.0}, 'paper_loss'),
+  'epsilon_small': BlurVariant({}, 'paper_loss', epsilon=0.05, generated=True),
+  'noise_0.005': BlurVariant({'noise': 0.005}, 'paper_loss', generated=True),
+  'noise_0.1': BlurVariant({'noise': 0.1}, 'paper_loss', generated=True),
+}
 
 
 # The families that configs/compare_*.py compare.
@@ -43,14 +74,14 @@ def sos_vae(base: config.Config, recipe: SosVae, variant: str) -> config.Config:
   family = 'diagonal' if variant == 'beta_vae' else 'low_rank'
   options = recipe.diagonal if variant == 'beta_vae' else recipe.low_rank
   options = options | (recipe.learnt_noise if variant == 'unconstrained' else {})
+  entropy = {'entropy': {'bound': recipe.entropy_bound}} if variant == 'sos_vae' else {}
   return dataclasses.replace(
     base,
     likelihood=config.LikelihoodConfig(family, distributions.options(family, **options)),
     objective=dataclasses.replace(
       base.objective,
       beta=0.0,  # the multiplier of the KL's constraint takes its place
-      kl_bound=recipe.kl_bound,
-      entropy_bound=recipe.entropy_bound if variant == 'sos_vae' else 0.0,
+      constraints={'kl': {'bound': recipe.kl_bound}} | entropy,
     ),
   )
 
@@ -60,6 +91,7 @@ class BlurVae(NamedTuple):
 
   kernel_size: int = 11
   kernel_features: int = 1000  # hidden units of the kernel network
+  kernel_learning_rate: float = 0.0  # of that network; 0 is the same
   noise: float = 0.2  # C of 'blur_vae': the smaller, the more do blurred-away frequencies weigh
   white_steps: int = 0  # first so many with independent pixels, while the kernel network learns
   reflect: bool = False  # mirror images at their borders, instead of continuing them periodically
@@ -71,50 +103,41 @@ class BlurVae(NamedTuple):
 
 
 def blur_vae(base: config.Config, recipe: BlurVae, variant: str) -> config.Config:
-  """Complete a configuration to one of the variants of BLUR_VAE.
-
-  'blur_vae', 'wiener' and 'inverse_eps' maximise the density of their parametrisation, with a shared
-  scale at its optimum. 'l2' is the density of independent pixels of one variance, at its optimum too;
-  the other baselines are trained by another loss and evaluated by that density. The variants of ABLATION
-  are trained by the loss of the paper, and evaluated by the default's density of their kernel.
-  """
-  options: dict[str, Any] = {'learn_scale': False}
-  family = 'diagonal'
-  if variant not in BASELINES:
+  """Complete a configuration to one of the variants of BLUR_VAE."""
+  chosen, family, options = BLUR_VAE[variant], 'diagonal', {'learn_scale': False}
+  if chosen.circulant is not None:
     family = 'circulant'
     options = {'kernel_size': recipe.kernel_size, 'scale': 'fixed', 'reflect': recipe.reflect}
-  if variant == 'blur_vae':
-    options['noise'] = recipe.noise
-  if variant in ('wiener', 'inverse_eps'):
-    options['parametrization'] = variant
-  name, _, number = variant.partition('_')
-  if name == 'gaussian':
-    options['gaussian_variance'] = float(number)
-  if name == 'noise':
-    options['noise'] = float(number)
-  generated = family == 'circulant' and name != 'gaussian'
-  loss = 'paper_loss' if variant in ABLATION else variant
-  objective = dataclasses.replace(
-    base.objective,
-    reconstruction=loss if variant in (*BASELINES[1:], *ABLATION) else '',
-    reconstruction_weight=recipe.weights.get(variant, recipe.weight),
-    epsilon=0.05 if variant == 'epsilon_small' else 0.0,
-    white_steps=recipe.white_steps if generated else 0,
-    kernel_boundary='reflect' if recipe.reflect else 'circular',
+    options |= {'noise': recipe.noise} if chosen.own_noise else {}
+    options |= chosen.circulant
+  of_loss: dict[str, Any] = {}
+  if chosen.loss:
+    of_loss = {'weight': recipe.weights.get(variant, recipe.weight)}
+  if chosen.epsilon:
+    of_loss['epsilon'] = chosen.epsilon
+  kernel = {
+    'features': recipe.kernel_features,
+    'boundary': 'reflect' if recipe.reflect else 'circular',
+    'learning_rate': recipe.kernel_learning_rate,
+  }
+  of_model = {'scale': 'optimal', 'kernel': kernel if chosen.generated else {}}
+  return dataclasses.replace(
+    base,
+    likelihood=config.LikelihoodConfig(family, distributions.options(family, **options)),
+    objective=dataclasses.replace(
+      base.objective,
+      reconstruction=chosen.loss,
+      reconstruction_options=of_loss,
+      white_steps=recipe.white_steps if chosen.generated else 0,
+    ),
+    model=dataclasses.replace(base.model, options=base.model.options | of_model),
   )
-  model = dataclasses.replace(
-    base.model,
-    optimal_scale=True,
-    kernel_features=recipe.kernel_features if generated else 0,
-  )
-  likelihood = config.LikelihoodConfig(family, distributions.options(family, **options))
-  return dataclasses.replace(base, likelihood=likelihood, objective=objective, model=model)
 
 
 class SrVae(NamedTuple):
   """Sizes of srVAE, and of the VAE in one level that it is compared with."""
 
-  options: Mapping[str, Any]  # of model.options: growths and steps of the networks
+  options: Mapping[str, Any]  # of the model: growths and steps of the networks
   prior: Mapping[str, Any]  # options of the RealNVP prior, of both models
   vae_growths: tuple[int, int]  # of the one-level VAE: of its encoder and its decoder
   vae_steps: int  # of a dense block
@@ -192,20 +215,14 @@ SR_VAE_DIGITS = SrVae(
 
 def sr_vae(base: config.Config, recipe: SrVae, two_levels: bool = True) -> config.Config:
   """Complete a configuration to srVAE, or to the VAE in one level with the same blocks and prior."""
-  sizes: dict[str, Any] = {'kind': 'sr_vae', 'options': dict(recipe.options)}
+  sizes: dict[str, Any] = dict(recipe.options)
   if not two_levels:
     sizes = {
-      'kind': 'vae',
-      'architecture': 'dense',
-      'features': recipe.vae_growths,
-      'blocks': recipe.vae_steps,
-    }
-  model = dataclasses.replace(
-    base.model,
-    latents=recipe.latents,
-    prior='realnvp',
-    prior_options=dict(recipe.prior),
-    **sizes,
+      'architecture': 'dense', 'features': recipe.vae_growths, 'blocks': recipe.vae_steps,
+    }  # fmt: skip
+  of_prior = {'prior': 'realnvp', 'prior_options': dict(recipe.prior)}
+  model = config.ModelConfig(
+    'sr_vae' if two_levels else 'vae', {'latents': recipe.latents, **of_prior, **sizes}
   )
   family = 'discretized_logistic_mixture'
   options = distributions.options(family, components=recipe.components, levels=recipe.levels)
@@ -242,8 +259,7 @@ def sr_vae_as_published(data: config.DataConfig, epoch: int, epochs: int) -> con
       optimizer='adamax',
       learning_rate=2e-3,
       schedule='exponential',
-      decay=0.999999,
-      min_learning_rate=1e-4,
+      schedule_options={'decay': 0.999999, 'min_learning_rate': 1e-4},
     ),
     train=config.TrainConfig(
       steps=epochs * epoch, batch_size=32, validate_every=epoch, checkpoint_every=epoch, log_every=100
@@ -309,7 +325,7 @@ def covariances_of_photographs(data: config.DataConfig, family: str) -> config.C
   """A VAE of 32x32 photographs, for minutes on a CPU, with a family of COVARIANCES."""
   base = config.Config(
     data=data,
-    model=config.ModelConfig(latents=64, features=(16, 32, 64), norm='group'),
+    model=config.ModelConfig('vae', {'latents': 64, 'features': (16, 32, 64), 'norm': 'group'}),
     optim=config.OptimConfig(learning_rate=1e-3, schedule='cosine', clip_norm=1e4),
     train=config.TrainConfig(steps=1200, batch_size=32, validate_every=300, checkpoint_every=600),
     eval=config.EvalConfig(batch_size=32, importance_samples=50, chunk=5),
@@ -317,8 +333,9 @@ def covariances_of_photographs(data: config.DataConfig, family: str) -> config.C
   return covariances(base, Covariances(min_scale=0.01, initial_scale=0.2), family)
 
 
-def choose(variant: str, variants: tuple[str, ...], file: str) -> str:
+def choose(variant: str, variants: Iterable[str], file: str) -> str:
   """Return the variant, or the first one for ''; raise ValueError if the file has no such variant."""
+  variants = tuple(variants)
   variant = variant or variants[0]
   if variant not in variants:
     raise ValueError(f'{file} has the variants {", ".join(variants)}; got {variant!r}.')

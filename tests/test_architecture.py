@@ -17,23 +17,26 @@ LONG_FILE_LINES = 400  # of a file whose first line says why it is one: LONG and
 LONG = '# One file of more than 300 lines: '
 MAX_FUNCTION_LINES = 50
 
+OPTIONS = {'names', 'option_values', 'option_records'}
 CORE = {'linalg', 'distributions', 'objectives', 'models'}
 # What each part of structured_obs may import from the others.
 MAY_IMPORT = {
   '': set(),  # structured_obs/__init__.py
   'compiled': set(),
-  'config': set(),
   'names': set(),
   'strict_json': set(),
+  'option_values': {'names'},
+  'option_records': OPTIONS,
+  'config': {'option_values'},
   'devices': {''},
   'plotting': set(),
   'linalg': set(),
-  'distributions': {'linalg'},
-  'objectives': {'linalg', 'distributions'},
-  'models': {'linalg', 'distributions', 'objectives'},
-  'data': {'config', 'names'},
+  'distributions': {'linalg'} | OPTIONS,
+  'objectives': {'linalg', 'distributions'} | OPTIONS,
+  'models': {'linalg', 'distributions', 'objectives'} | OPTIONS,
+  'data': {'config'} | OPTIONS,
   'recipes': {'config', 'distributions'},
-  'runs': CORE | {'', 'config', 'data', 'devices', 'names', 'strict_json'},
+  'runs': CORE | OPTIONS | {'', 'config', 'data', 'devices', 'names', 'strict_json'},
   'evaluation': CORE | {'config', 'data', 'devices', 'names', 'plotting', 'runs', 'strict_json'},
   'applications': CORE | {'config', 'data', 'evaluation', 'plotting', 'runs', 'strict_json'},
   'train': CORE | {'', 'config', 'data', 'devices', 'evaluation', 'names', 'runs', 'strict_json'},

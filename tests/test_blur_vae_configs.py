@@ -41,7 +41,7 @@ def test_kernels_have_the_papers_size_and_white_steps_end(module):
   size = 41 if module is blur_vae_celeba_hq else 11
   assert shapes(config)['kernel_generator']['Dense_1']['bias'].shape == (size * size,)
   assert 0 < config.objective.white_steps < config.train.steps / 5
-  assert config.model.kernel_features == 1000
+  assert config.model.options['kernel']['features'] == 1000
 
 
 def test_the_variants_differ_in_likelihood_loss_and_kernel_alone():
@@ -49,16 +49,16 @@ def test_the_variants_differ_in_likelihood_loss_and_kernel_alone():
   for variant in recipes.BLUR_VAE:
     other = configuration.flatten(blur_vae_folder.get_config(variant))
     differing = {name for name in first.keys() | other.keys() if first.get(name) != other.get(name)}
-    allowed = {'likelihood.family', 'model.kernel_features', 'objective.white_steps'}
-    allowed |= {f'objective.{name}' for name in ('reconstruction', 'reconstruction_weight', 'epsilon')}
-    assert all(name in allowed or name.startswith('likelihood.options.') for name in differing)
+    allowed = {'likelihood.family', 'objective.white_steps', 'objective.reconstruction'}
+    groups = ('likelihood.options.', 'model.options.kernel.', 'objective.reconstruction_options.')
+    assert all(name in allowed or name.startswith(groups) for name in differing)
 
 
 def test_mirrored_images_are_blurred_by_mirrored_kernels():
   recipe = recipes.BlurVae(reflect=True)
   config = recipes.blur_vae(blur_vae_folder.get_config(), recipe, 'blur_vae')
   assert config.likelihood.options['reflect']
-  assert config.objective.kernel_boundary == 'reflect'
+  assert config.model.options['kernel']['boundary'] == 'reflect'
 
 
 @pytest.mark.parametrize('module', MODULES)

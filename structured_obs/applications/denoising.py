@@ -89,7 +89,7 @@ def other(run: Trained, first: Trained, noisy: Array, settings: Settings) -> np.
       f'{run.workdir} is of images of {tuple(run.model.image)}, but {first.workdir} of '
       f'{tuple(first.model.image)}.'
     )
-  if run.config.model.input_noise:
+  if run.config.model.options.get('input_noise'):
     return denoise.reconstruct(run.bound, noisy)
   return denoise.posterior_mean(run.bound, noisy, settings.sigma).mean
 

@@ -11,6 +11,7 @@ from typing import Any
 from structured_obs.config import Config
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models.networks import layers
+from structured_obs.runs import configuration
 
 FAMILIES = ('diagonal', 'low_rank')
 NORMS = ('none', 'group')
@@ -18,9 +19,13 @@ NORMS = ('none', 'group')
 
 def covers(config: Config) -> bool:
   """Whether there is such a loop for a recipe."""
-  model = config.model
-  plain = (model.kind, model.architecture, model.covariance_features) == ('vae', 'mirror', ())
-  return plain and config.likelihood.family in FAMILIES and model.norm in NORMS
+  options = configuration.filled(config).model.options
+  plain = (config.model.kind, options.get('architecture'), options.get('covariance')) == (
+    'vae',
+    'mirror',
+    {},
+  )
+  return plain and config.likelihood.family in FAMILIES and options['norm'] in NORMS
 
 
 def make(config: Config, image: ImageShape) -> Callable[[], float]:
@@ -55,12 +60,12 @@ def make(config: Config, image: ImageShape) -> Callable[[], float]:
 
 def _network(torch: Any, config: Config, image: ImageShape) -> Any:
   """A module with `encoder` (images -> 2 Z numbers) and `density` (latents, pixels -> log p(x|z))."""
-  nn, model = torch.nn, config.model
-  features, rank = model.features, config.likelihood.options.get('rank', 0)
+  nn, options = torch.nn, configuration.filled(config).model.options
+  features, rank = options['features'], config.likelihood.options.get('rank', 0)
   sizes = layers.resolutions(image, len(features))
 
   def norm(width: int) -> Any:
-    return nn.Identity() if model.norm == 'none' else nn.GroupNorm(max(1, width // 8), width)
+    return nn.Identity() if options['norm'] == 'none' else nn.GroupNorm(max(1, width // 8), width)
 
   class Residual(nn.Module):
     def __init__(self, width: int) -> None:
@@ -72,7 +77,7 @@ def _network(torch: Any, config: Config, image: ImageShape) -> Any:
       return x + self.inner(x)
 
   def blocks(width: int) -> list[Any]:
-    return [Residual(width) for _ in range(model.blocks)]
+    return [Residual(width) for _ in range(options['blocks'])]
 
   (height, width), last, before, encoder = sizes[-1], features[-1], image.channels, []
   for level, count in enumerate(features):
@@ -80,7 +85,7 @@ def _network(torch: Any, config: Config, image: ImageShape) -> Any:
     before = count
   size = height * width * last
   encoder += [nn.SiLU(), nn.Flatten(), nn.Linear(size, 4 * last), nn.SiLU()]
-  decoder = [nn.Linear(model.latents, 4 * last), nn.SiLU(), nn.Linear(4 * last, size)]
+  decoder = [nn.Linear(options['latents'], 4 * last), nn.SiLU(), nn.Linear(4 * last, size)]
   decoder += [nn.Unflatten(1, (last, height, width)), *blocks(last)]
   for count, shape in zip(features[-2::-1], sizes[-2::-1], strict=True):
     decoder += [nn.Upsample(size=shape), nn.Conv2d(before, count, 3, padding=1), *blocks(count)]
@@ -90,7 +95,7 @@ def _network(torch: Any, config: Config, image: ImageShape) -> Any:
   class Network(nn.Module):
     def __init__(self) -> None:
       super().__init__()
-      self.encoder = nn.Sequential(*encoder, nn.Linear(4 * last, 2 * model.latents))
+      self.encoder = nn.Sequential(*encoder, nn.Linear(4 * last, 2 * options['latents']))
       self.decoder = nn.Sequential(*decoder)
 
     def density(self, z: Any, x: Any) -> Any:

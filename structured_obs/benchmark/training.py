@@ -18,8 +18,9 @@ from structured_obs.benchmark.measure import Candidate
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
 from structured_obs.devices import mesh as meshes
+from structured_obs.models import KINDS
 from structured_obs.runs import experiment as experiments
-from structured_obs.runs import initial, kinds
+from structured_obs.runs import initial
 from structured_obs.runs.experiment import Experiment
 from structured_obs.train import step as steps
 
@@ -59,7 +60,7 @@ def spec(config: Config) -> DataSpec:
     ValueError: its model needs means or classes beside the images.
   """
   data = config.data
-  if config.model.kind in kinds.CONDITIONED or data.labels:
+  if KINDS[config.model.kind].given_mean or data.labels:
     raise ValueError(
       'The suite training times recipes whose data are images alone, but this one needs '
       f'{"the class" if data.labels else "the mean"} of each image, too.'

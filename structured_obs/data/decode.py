@@ -9,7 +9,6 @@ allowed.
 """
 
 import contextlib
-import difflib
 import os
 import re
 import stat
@@ -21,6 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from structured_obs.config import DataConfig
+from structured_obs.option_records import Record
+from structured_obs.option_values import Count
 
 FILTERS = {
   'area': 'BOX',
@@ -29,7 +30,15 @@ FILTERS = {
   'lanczos': 'LANCZOS',
   'nearest': 'NEAREST',
 }
-CROPS = ('center', 'none', 'random')
+
+
+class RandomCrops(NamedTuple):
+  """Of the windows that are drawn once for every image."""
+
+  crops: Count = 1  # windows of each image
+
+
+CROPS: dict[str, Record] = {'center': None, 'none': None, 'random': RandomCrops}
 # Formats by Pillow's names. All others stay out: some start other programs, as EPS does Ghostscript.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'DIB', 'GIF', 'TIFF')
 # Larger images are refused: a small file can claim any size. The number is Pillow's.
@@ -117,35 +126,27 @@ class Target(NamedTuple):
   resample: str  # one of FILTERS
 
 
-def target(config: DataConfig) -> Target:
-  """Reads and checks the size, crop and filter of a configuration.
+def check(config: DataConfig) -> None:
+  """Checks what is about two fields of the section `data`.
 
   Raises:
-    ValueError: naming the field, what it is and what it may be.
+    ValueError: naming the fields, what they are and what they may be.
   """
-  for name in ('height', 'width', 'limit'):
-    if getattr(config, name) < 0:
-      raise ValueError(f'--config.data.{name} must not be negative, but is {getattr(config, name)}.')
-  if config.channels not in (0, 1, 3):
-    raise ValueError(f'--config.data.channels must be 1 (gray), 3 (RGB) or 0, but is {config.channels}.')
-  for name, known in (('crop', CROPS), ('resample', tuple(FILTERS))):
-    value = getattr(config, name)
-    if value not in known:
-      near = difflib.get_close_matches(value, known, 1, 0)[0]
-      raise ValueError(
-        f'--config.data.{name} is {value!r}, which is none of {", ".join(known)}; did you mean {near!r}?'
-      )
-  if config.crops < 1 or (config.crops > 1 and config.crop != 'random'):
-    raise ValueError(
-      "--config.data.crops must be 1, or more where --config.data.crop is 'random', but "
-      f"is {config.crops} where that is {config.crop!r}."
-    )
   if config.crop == 'random' and not (config.height and config.width):
     raise ValueError(
       "--config.data.crop is 'random', which needs the size of the windows: set "
       "--config.data.height and --config.data.width, such as --config.data.height=32 "
       "--config.data.width=32."
     )
+  if config.turn and config.height and config.width and config.height != config.width:
+    raise ValueError(
+      f'--config.data.turn is of square images, but --config.data.height is {config.height} and '
+      f'--config.data.width is {config.width}.'
+    )
+
+
+def target(config: DataConfig) -> Target:
+  """Returns the size, crop and filter of a resolved section `data`."""
   return Target(config.height, config.width, config.channels, config.crop, config.resample)
 
 

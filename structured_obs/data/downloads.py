@@ -38,7 +38,7 @@ def fetch(url: str, path: str, published: str) -> None:
       raise ConnectionError(
         f'The download of {url} to {path} failed: '
         f'{str(error) or type(error).__name__}. Start again later, or get {name} by '
-        'hand and put it into the folder --config.data.manual_dir=PATH.'
+        'hand and put it into the folder --config.data.options.manual_dir=PATH.'
       ) from error
     found = sha256(received)
     if found != published:
@@ -46,6 +46,6 @@ def fetch(url: str, path: str, published: str) -> None:
         f'The download of {url} is not the published file: the SHA-256 of {name} is '
         f'{found}, but the published one is {published}. It was not kept. Start again '
         'later, or get it by hand and put it into the folder '
-        '--config.data.manual_dir=PATH.'
+        '--config.data.options.manual_dir=PATH.'
       )
     os.replace(received, path)

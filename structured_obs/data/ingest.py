@@ -223,7 +223,7 @@ def unreadable(reasons: list[str], total: str) -> decode.UnreadableImage:
     reasons: one sentence without a full stop for each, which names it.
     total: how many there are of what, such as '20 images'.
   """
-  advice = 'or set --config.data.skip_corrupt=True to leave such images out.'
+  advice = 'or set --config.data.options.skip_corrupt=True to leave such images out.'
   if len(reasons) == 1:
     return decode.UnreadableImage(f'{reasons[0]}. Replace or remove it, {advice}')
   more = [f'and {len(reasons) - _NAMED:,} more'] if len(reasons) > _NAMED else []

@@ -97,36 +97,32 @@ def prepare(
   Raises:
     FileNotFoundError: where the source is not there, saying what to put where.
     ImportError: where the source needs a package of the `data` or the `medical` extra.
-    UnreadableImage: naming a corrupt image, unless `config.skip_corrupt`.
+    UnreadableImage: naming a corrupt image, unless the source's `skip_corrupt`.
     ValueError: for a wrong configuration, images of mixed sizes, or a damaged cache.
   """
-  to = check(config)
+  config = sources.resolve(config)
   source = sources.find(config)
   fingerprint = _fingerprint(config, source)
   root = os.path.abspath(
     os.path.expanduser(config.cache_dir or os.path.join('~', '.cache', 'structured_obs'))
   )
   path = os.path.join(root, f'{source.name.partition(":")[0]}-{fingerprint[:16]}')
-  once.make(path, lambda folder: _ingest(folder, config, source, to, progress), progress)
+  once.make(path, lambda folder: _ingest(folder, config, source, progress), progress)
   return load(path, verify)
 
 
-def check(config: DataConfig) -> decode.Target:
-  """Checks what can be checked before a source is looked for, and returns the wanted size.
-
-  Raises:
-    ValueError: naming the first invalid field, and what it may be.
-  """
-  to = decode.target(config)
-  splits.check(config)
-  return to
+def crops_of(config: DataConfig) -> int:
+  """Returns how many windows of each image there are."""
+  return config.crop_options.get('crops', 1)
 
 
 def _fingerprint(config: DataConfig, source: base.Source) -> str:
   """Digests everything that determines the prepared images."""
   fields = dataclasses.asdict(config)
+  fields['skip_corrupt'] = config.options.get('skip_corrupt', False)
   relevant = _RELEVANT + (('labels',) if config.labels else ())
-  relevant += ('crops',) if config.crop == 'random' else ()
+  if config.crop == 'random':
+    fields['crops'], relevant = crops_of(config), (*relevant, 'crops')
   return base.digest(
     [_CODE, source.name.partition(':')[0], source.identity, {name: fields[name] for name in relevant}]
   )
@@ -136,7 +132,6 @@ def _ingest(
   folder: str,
   config: DataConfig,
   source: base.Source,
-  to: decode.Target,
   progress: ingest.Progress | None,
 ) -> None:
   """Reads the source and writes images.npy, labels.npy and spec.json into a folder."""
@@ -151,15 +146,15 @@ def _ingest(
       ingest.Job(
         records,
         indices.tolist(),
-        to,
-        config.skip_corrupt,
+        decode.target(config),
+        config.options.get('skip_corrupt', False),
         config.labels,
         progress,
-        config.crops,
+        crops_of(config),
         config.split_seed,
       ),
     )
-    images = indices[written.rows // config.crops]
+    images = indices[written.rows // crops_of(config)]
     _check_kept(np.bincount(split[indices], minlength=3), np.bincount(split[images], minlength=3))
     spec = _spec(config, source, records, written, (images, split[images]))
     if spec.has_labels:
@@ -211,7 +206,7 @@ def _spec(
     sha256=written.sha256,
     split_rule=splits.rule(records.splits, config, records.groups is not None),
     crop=config.crop,
-    crops=config.crops,
+    crops=crops_of(config),
     resample=config.resample,
     has_labels=known is not None,
     skipped=written.skipped,

@@ -11,20 +11,6 @@ LEFT_OUT = -1
 _TRAIN, _VALIDATION, _TEST = range(3)
 
 
-def check(config: DataConfig) -> None:
-  """Checks what can be checked without images.
-
-  Raises:
-    ValueError: where a fraction is outside [0, 1), or the limit or the seed is negative.
-  """
-  for name in ('validation_fraction', 'test_fraction'):
-    if not 0 <= getattr(config, name) < 1:
-      raise ValueError(f'--config.data.{name} must lie in [0, 1), but is {getattr(config, name)}.')
-  for name in ('limit', 'split_seed'):
-    if getattr(config, name) < 0:
-      raise ValueError(f'--config.data.{name} must not be negative, but is {getattr(config, name)}.')
-
-
 def assign(
   count: int, official: np.ndarray | None, config: DataConfig, groups: np.ndarray | None = None
 ) -> np.ndarray:
@@ -47,10 +33,9 @@ def assign(
     [N] int8 index into SPLITS, LEFT_OUT where `limit` leaves the image out.
 
   Raises:
-    ValueError: where `check` raises one, the limit is below one image for each split, or nothing is left
+    ValueError: where the limit is below one image for each split, or nothing is left
       to train on.
   """
-  check(config)
   units = count if groups is None else int(np.max(groups)) + 1
   split = np.zeros(units, np.int8) if official is None else official.astype(np.int8)
   if units and not np.any(split == _TRAIN):

@@ -12,11 +12,10 @@
 ()
 """
 
-import difflib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
+from structured_obs import option_records, option_values
 from structured_obs.distributions import (
   base,
   blur_kernels,
@@ -62,29 +61,20 @@ FAMILIES: dict[str, Callable[..., base.Family]] = {
 
 
 def options(name: str, **overrides: Any) -> dict[str, Any]:
-  """Every option of a family with its value: the defaults of its constructor, and these overrides.
+  """Returns every option of a family with its value: the defaults of its constructor, and these.
 
   Raises:
     TypeError: an option is of another type.
     ValueError: no family or option has this name, where the nearest names are suggested; or an option is
       out of its range, or at odds with another.
   """
-  _check_name('family', name, FAMILIES)
-  parameters = inspect.signature(FAMILIES[name]).parameters
-  for override in overrides:
-    _check_name(f'option of the family {name!r}', override, parameters)
-  chosen = {key: parameter.default for key, parameter in parameters.items()} | overrides
-  FAMILIES[name](**chosen)  # the constructor checks them
+  known = option_values.Option(str, (option_values.Choice(tuple(FAMILIES)),), None)
+  option_values.checked_value(option_values.Where('', 'distributions'), 'family', known, name)
+  chosen = option_records.fill(FAMILIES[name], overrides, option_values.Where('', name))
+  FAMILIES[name](**chosen)  # the constructor checks them together
   return chosen
 
 
 def family(name: str, **overrides: Any) -> base.Family:
   """Build a family by its name. Build it once a program: two equal ones are not the same to jit."""
   return FAMILIES[name](**options(name, **overrides))
-
-
-def _check_name(kind: str, name: str, known) -> None:
-  if name not in known:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f' Did you mean {near[0]!r}?' if near else ''
-    raise ValueError(f'There is no {kind} named {name!r}; there are {", ".join(known)}.{hint}')

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions import base, option_checks
-from structured_obs.distributions.option_checks import Choice, Range
+from structured_obs import option_values
+from structured_obs.distributions import base
 from structured_obs.linalg import spectral
+from structured_obs.option_values import Choice, Range, When
 
 Array = jax.Array
 
@@ -23,10 +24,13 @@ CENTRAL_TAP = 0.9  # of the softmax kernel that a network output of 0 stands for
 LEAST_POWER = 1e-8
 
 Parametrization = Annotated[str, Choice(PARAMETRIZATIONS)]
-Noise = Annotated[float, Range(LEAST_POWER, 1e15)]
-Epsilon = Annotated[float, Range(1e-15, 1e15)]
-Floor = Annotated[float, Range(math.sqrt(LEAST_POWER), 1e15)]
-Taps = Annotated[str, Choice(('softmax', 'raw'))]
+OF_NOISE = When('parametrization', ('regularised', 'wiener'))
+Noise = Annotated[float, Range(LEAST_POWER, 1e15), OF_NOISE]
+Epsilon = Annotated[float, Range(1e-15, 1e15), When('parametrization', ('inverse_eps',))]
+Floor = Annotated[float, Range(math.sqrt(LEAST_POWER), 1e15), When('parametrization', ('wiener',))]
+PREDICTED = When('gaussian_variance', (0.0,))  # of a kernel
+Taps = Annotated[str, Choice(('softmax', 'raw')), PREDICTED]
+PerChannel = Annotated[bool, PREDICTED]
 KernelSize = Annotated[int, Range(1, 4096)]
 GaussianVariance = Annotated[float, Range(0, 1e15)]
 
@@ -50,7 +54,7 @@ class Spectrum(NamedTuple):
   floor: Floor = 1e-3
 
 
-@option_checks.checked('a Gaussian kernel')
+@option_values.checked('a Gaussian kernel')
 def gaussian(size: KernelSize, variance: GaussianVariance) -> np.ndarray | None:
   """Gaussian of this variance in pixels^2 about tap size // 2, of unit sum; None for 0. [size, size].
 
@@ -63,7 +67,7 @@ def gaussian(size: KernelSize, variance: GaussianVariance) -> np.ndarray | None:
   return np.outer(line, line) / np.sum(line) ** 2
 
 
-@option_checks.checked('a kernel')
+@option_values.checked('a kernel')
 def from_output(output: Array, taps: Taps) -> Array:
   """Kernel [k, k] or [k, k, C] that a network's outputs of this shape stand for.
 
@@ -90,7 +94,7 @@ def log_eigenvalues(parts: spectral.Parts, spectrum: Spectrum) -> Array:
     TypeError, ValueError: a setting of the spectrum is out of range.
   """
   hints = typing.get_type_hints(Spectrum, include_extras=True)
-  option_checks.check('a spectrum', hints, spectrum._asdict())
+  option_values.check('a spectrum', hints, spectrum._asdict())
   if spectrum.parametrization == 'inverse_eps':
     return jnp.log(spectral.power((parts[0] + spectrum.epsilon, *parts[1:])))
   power = spectral.power(parts)

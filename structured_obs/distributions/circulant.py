@@ -17,10 +17,12 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, blur_kernels, option_checks, posterior
+from structured_obs import option_values
+from structured_obs.distributions import base, blur_kernels, posterior
 from structured_obs.linalg import spectral
 
 Array = jax.Array
+LEARNED = option_values.When('scale', ('learned',))
 
 class Circulant(NamedTuple):
   """Parameters of a periodic Gaussian."""
@@ -42,7 +44,7 @@ Params: TypeAlias = Circulant | Reflective
 BASES: dict[type, spectral.Basis] = {Circulant: spectral.PERIODIC, Reflective: spectral.REFLECTING}
 
 
-@option_checks.checked('circulant')
+@option_values.checked('circulant')
 def family(
   kernel_size: blur_kernels.KernelSize = 11,
   parametrization: blur_kernels.Parametrization = 'regularised',
@@ -50,13 +52,13 @@ def family(
   epsilon: blur_kernels.Epsilon = 0.5,
   floor: blur_kernels.Floor = 1e-3,
   taps: blur_kernels.Taps = 'softmax',
-  per_channel: bool = False,
+  per_channel: blur_kernels.PerChannel = False,
   reflect: bool = False,
   gaussian_variance: blur_kernels.GaussianVariance = 0.0,
-  scale: Annotated[str, option_checks.Choice(('learned', 'fixed'))] = 'learned',
-  min_scale: option_checks.Scale = 1e-3,
-  initial_scale: option_checks.Scale = 0.1,
-  max_scale: option_checks.Scale = 10.0,
+  scale: Annotated[str, option_values.Choice(('learned', 'fixed'))] = 'learned',
+  min_scale: Annotated[option_values.Scale, LEARNED] = 1e-3,
+  initial_scale: option_values.Scale = 0.1,
+  max_scale: Annotated[option_values.Scale, LEARNED] = 10.0,
 ) -> base.Family[Any]:
   """Family of blurred noise.
 
@@ -119,11 +121,8 @@ def from_kernel(
   own = (mean.shape[-1],) if kernel.ndim == 3 else ()
   base.check_shape('kernel', kernel, (None, None, *own))
   kind = Reflective if reflect else Circulant
-  height, width, _ = mean.shape
 
-  def transfer(kernel: Array) -> spectral.Parts:
-    return BASES[kind].transfer(kernel, height, width)
-
+  transfer = lambda one: BASES[kind].transfer(one, *mean.shape[:2])  # noqa: E731
   parts = jax.vmap(transfer, in_axes=-1, out_axes=-1)(kernel) if own else transfer(kernel)
   return kind(mean, blur_kernels.log_eigenvalues(parts, spectrum))
 

@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions import base, option_checks
-from structured_obs.distributions.option_checks import Choice, Scale
+from structured_obs import option_values
+from structured_obs.distributions import base
 from structured_obs.linalg import triangular
+from structured_obs.option_values import Choice, Scale
 
 Array = jax.Array
 
@@ -39,7 +40,7 @@ class DensePrecision(NamedTuple):
   chol: Array  # [D, D]  L, lower triangular with a positive diagonal; its upper part is not read
 
 
-@option_checks.checked('dense_precision')
+@option_values.checked('dense_precision')
 def family(
   parametrization: Annotated[str, Choice(PARAMETRIZATIONS)] = 'autoregressive',
   min_scale: Scale = 1e-3,

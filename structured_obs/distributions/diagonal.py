@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, option_checks, posterior
-from structured_obs.distributions.option_checks import Scale
+from structured_obs import option_values
+from structured_obs.distributions import base, posterior
+from structured_obs.option_values import Scale
 
 Array = jax.Array
 
@@ -23,7 +24,7 @@ class Diagonal(NamedTuple):
   log_scale: Array  # [H, W, C]  log of the standard deviation
 
 
-@option_checks.checked('diagonal')
+@option_values.checked('diagonal')
 def family(
   min_scale: Scale = 1e-3,
   max_scale: Scale = 10.0,
@@ -192,9 +193,7 @@ def principal_components(params: Diagonal, k: int) -> base.PrincipalComponents:
   base.check_count('k', k, 1, params.mean.size, 'the number of pixels')
   values, pixels = jax.lax.top_k(variance(params).reshape(-1), k)
   vectors = jax.nn.one_hot(pixels, params.mean.size, dtype=values.dtype)
-  return base.PrincipalComponents(
-    values, vectors.reshape(k, *params.mean.shape), jnp.zeros_like(values)
-  )
+  return base.PrincipalComponents(values, vectors.reshape(k, *params.mean.shape), jnp.zeros_like(values))
 
 
 def _checked(params: Diagonal) -> Diagonal:

@@ -31,9 +31,10 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, logistic_bins, option_checks
-from structured_obs.distributions.option_checks import Range
+from structured_obs import option_values
+from structured_obs.distributions import base, logistic_bins
 from structured_obs.linalg import closed_form
+from structured_obs.option_values import Range
 
 Array = jax.Array
 LogScale = Annotated[float, Range(-30, 30)]
@@ -50,7 +51,7 @@ class DiscretizedLogisticMixture(NamedTuple):
   coeffs: Array  # [H, W, K, M]  how much a channel's location moves with one before it
 
 
-@option_checks.checked('discretized_logistic_mixture')
+@option_values.checked('discretized_logistic_mixture')
 def family(
   components: Annotated[int, Range(1, 4096)] = 10,
   levels: Annotated[int, Range(2, 256)] = 256,

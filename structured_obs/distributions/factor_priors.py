@@ -19,16 +19,18 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, option_checks
-from structured_obs.distributions.option_checks import Choice, Scale
+from structured_obs import option_values
+from structured_obs.distributions import base
+from structured_obs.option_values import Choice, Scale, When
 
 Array = jax.Array
 
 PRIORS = ('none', 'normal', 'wishart', 'coefficients')
 Name = Annotated[str, Choice(PRIORS)]
+WITH_PRIOR = When('prior', tuple(name for name in PRIORS if name != 'none'))
 
 
-@option_checks.checked('a prior')
+@option_values.checked('a prior')
 def log_prior(name: Name, scale: Scale, initial_scale: Scale) -> Callable[[Any], Array] | None:
   """`params -> []`, nats, of records with `log_diag`, `off_diag` and `cross`; None without a prior.
 

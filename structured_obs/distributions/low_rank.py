@@ -16,9 +16,9 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, gaussian, option_checks, posterior
-from structured_obs.distributions.option_checks import Range
+from structured_obs.distributions import base, gaussian, posterior
 from structured_obs.linalg import decompositions, woodbury
+from structured_obs.option_values import Range, Scale, Variance, When, checked
 
 Array = jax.Array
 
@@ -46,13 +46,13 @@ class _Flat(NamedTuple):
   diag: Array  # [] or [n]
 
 
-@option_checks.checked('low_rank')
+@checked('low_rank')
 def family(
   rank: Annotated[int, Range(0, 4096)] = 25,
-  noise_variance: option_checks.Variance = 1e-5,
+  noise_variance: Variance = 1e-5,
   learn_diag: bool = False,
-  min_variance: option_checks.Variance = 1e-6,
-  factor_scale: option_checks.Scale = 0.1,
+  min_variance: Annotated[Variance, When('learn_diag')] = 1e-6,
+  factor_scale: Scale = 0.1,
 ) -> base.Family[LowRank]:
   """Family of low-rank plus diagonal Gaussians.
 

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, blur_kernels, circulant, gaussian, option_checks
-from structured_obs.distributions.option_checks import Scale
+from structured_obs import option_values
+from structured_obs.distributions import base, blur_kernels, circulant, gaussian
+from structured_obs.option_values import Scale
 
 Array = jax.Array
 Family = base.Family
@@ -39,7 +40,7 @@ class _Checked(NamedTuple):
   log_scale: Array  # [H, W, C]
 
 
-@option_checks.checked('scaled')
+@option_values.checked('scaled')
 def family(
   inner: Family[Any],
   min_scale: Scale = 1e-3,
@@ -89,7 +90,7 @@ def family(
   return base.Family(outputs, from_outputs, log_prob, sample, mean, primitives, prior, inner.kernel)
 
 
-@option_checks.checked('scaled_circulant')
+@option_values.checked('scaled_circulant')
 def circulant_family(
   kernel_size: blur_kernels.KernelSize = 11,
   parametrization: blur_kernels.Parametrization = 'regularised',
@@ -97,7 +98,7 @@ def circulant_family(
   epsilon: blur_kernels.Epsilon = 0.5,
   floor: blur_kernels.Floor = 1e-3,
   taps: blur_kernels.Taps = 'softmax',
-  per_channel: bool = False,
+  per_channel: blur_kernels.PerChannel = False,
   reflect: bool = False,
   gaussian_variance: blur_kernels.GaussianVariance = 0.0,
   min_scale: Scale = 1e-3,
@@ -231,9 +232,7 @@ def _posterior_mean(
   # Infinite numbers have no part in a derivative.
   scaled = jnp.where(unseen, 0, noise_variance) / jnp.square(scale)
   seen = _inner(inner, params, jnp.where(unseen, mean, noisy))
-  mean, variance = gaussian.posterior_mean(
-    inner, params.base, seen, jnp.where(unseen, jnp.inf, scaled)
-  )
+  mean, variance = gaussian.posterior_mean(inner, params.base, seen, jnp.where(unseen, jnp.inf, scaled))
   return _outer(inner, params, mean), None if variance is None else variance * jnp.square(scale)
 
 

@@ -24,9 +24,10 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, factor_priors, links, option_checks
-from structured_obs.distributions.option_checks import Choice, Range, Scale
+from structured_obs import option_values
+from structured_obs.distributions import base, factor_priors, links
 from structured_obs.linalg import grid_regularized, regression, selected_inverse, sparse_triangular
+from structured_obs.option_values import Choice, Range, Scale
 
 Array = jax.Array
 Factor = sparse_triangular.Factor
@@ -46,7 +47,7 @@ class SparsePrecision(NamedTuple):
   cross: Array  # [H, W, C, X]  its links to other channels
 
 
-@option_checks.checked('sparse_precision')
+@option_values.checked('sparse_precision')
 def family(
   filter_size: FilterSize = 5,
   channels: Channels = 'none',
@@ -55,7 +56,7 @@ def family(
   max_scale: Scale = 10.0,
   initial_scale: Scale = 0.5,
   prior: factor_priors.Name = 'none',
-  prior_scale: Scale = 1.0,
+  prior_scale: Annotated[Scale, factor_priors.WITH_PRIOR] = 1.0,
 ) -> base.Family[SparsePrecision]:
   """Family of Gaussians with a sparse Cholesky factor of the precision.
 
@@ -174,9 +175,7 @@ def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Ar
   if factor.diag.size * (rows * factor.diag.shape[-1] + columns + 1) > MAX_BAND:
     return None
 
-  operation = functools.partial(
-    grid_regularized.log_det_and_inverse_diagonal, offsets=pattern.offsets
-  )
+  operation = functools.partial(grid_regularized.log_det_and_inverse_diagonal, offsets=pattern.offsets)
   grids = (links.to_grids(a, pattern) for a in (scale, ridge))
   log_dets, inverse = jax.vmap(operation)(factor, *grids)
   return jnp.sum(log_dets), links.from_grids(inverse, pattern, image)
@@ -258,7 +257,7 @@ def given_last_rows(params: SparsePrecision, x: Array, rows: int) -> SparsePreci
   return first._replace(mean=first.mean - moved)
 
 
-@option_checks.checked('sparse_precision')
+@option_values.checked('sparse_precision')
 def from_covariance(
   mean: Array, covariance: Array, filter_size: FilterSize = 5, channels: Channels = 'none'
 ) -> SparsePrecision:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from structured_obs.data import prepare
+from structured_obs.data import prepare, sources
 from structured_obs.data.prepare import DataSpec, Prepared
 from structured_obs.devices import mesh
 from structured_obs.evaluation import explanation, passes, report, results, sections
@@ -143,7 +143,8 @@ def other_data(trained: Trained, source: str, split: str) -> tuple[Prepared, str
     ValueError: the images have another shape or other levels than the model's, or not this split.
   """
   config, spec = trained.config.data, trained.spec
-  whole = dataclasses.replace(config, source=source, limit=0, validation_fraction=0.0, test_fraction=0.0)
+  whole = sources.instead(config, source)
+  whole = dataclasses.replace(whole, limit=0, validation_fraction=0.0, test_fraction=0.0)
   if spec.channels == 3:  # a folder of gray images alone would otherwise stay gray
     whole = dataclasses.replace(whole, channels=3)
   found = prepare.prepare(whole)

@@ -9,18 +9,30 @@ Letters: B batch; H W C image height, width, channels; Z latents.
 Reference: Vincent et al., "Extracting and composing robust features with denoising autoencoders", 2008.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
 
 from structured_obs.distributions import base
-from structured_obs.models import observation, vae
+from structured_obs.models import encoder_decoder, observation, vae
 from structured_obs.models.base import Traits
+from structured_obs.models.kind import PRIOR, Kind, Setting
 from structured_obs.models.own_decoder import Maker
 from structured_obs.objectives.terms import Terms
+from structured_obs.option_records import OneOf
+from structured_obs.option_values import NotNegative
 
 Array = jax.Array
+
+
+class Options(NamedTuple):
+  """What an autoencoder has beside its latents."""
+
+  architecture: Annotated[str, OneOf(encoder_decoder.VECTORS)] = 'mirror'
+  scale: encoder_decoder.Scale = 'none'
+  input_noise: NotNegative = 0.0  # sd of noise in what it sees, not in what it is scored on
 
 
 class Autoencoder(nn.Module):
@@ -84,3 +96,13 @@ class Autoencoder(nn.Module):
   def _predict(self, z: Array, train: bool) -> observation.Predicted:
     decoders = observation.Decoders(self.decoder, self.covariance_decoder, self.kernel_generator)
     return observation.predict(self.family, self.options, decoders, self.log_scale, z, train)
+
+
+def _build(
+  options: Mapping[str, Any], family: base.Family, image: base.ImageShape, setting: Setting
+) -> Autoencoder:
+  shared = encoder_decoder.arguments(options, setting)
+  return Autoencoder(family, image, **shared, input_noise=options['input_noise'])
+
+
+KIND = Kind((encoder_decoder.Latents, Options), _build, unused=PRIOR)

@@ -8,7 +8,8 @@ Letters: B batch; H W C image height, width, channels; K classes; F features; h 
 resolution.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,10 +18,21 @@ import jax.numpy as jnp
 from structured_obs.distributions import base
 from structured_obs.models import classes, vae
 from structured_obs.models.base import Traits
+from structured_obs.models.kind import IMAGES, PRIOR, Kind, Setting
 from structured_obs.models.networks import convolutions, layers
+from structured_obs.models.networks.options import Norm
 from structured_obs.objectives.terms import Terms
+from structured_obs.option_values import CountOrNone, Widths
 
 Array = jax.Array
+
+
+class Options(NamedTuple):
+  """Size of the network."""
+
+  features: Widths = (32, 64)  # channels at each resolution, finest first, then halved
+  blocks: CountOrNone = 1  # residual blocks at each resolution
+  norm: Norm = 'none'
 
 
 class Classifier(nn.Module):
@@ -101,3 +113,17 @@ class Network(nn.Module):
 def _pooled(x: Array) -> Array:
   """Means over the image [B, F]."""
   return x.mean(axis=(1, 2))
+
+
+def _build(
+  options: Mapping[str, Any], family: base.Family, image: base.ImageShape, setting: Setting
+) -> Classifier:
+  return Classifier(family, image, **options, axis_name=setting.axis_name, dtype=setting.dtype)
+
+
+KIND = Kind(
+  Options,
+  _build,
+  unused=('likelihood', 'optim.stages', 'objective.constraints', *PRIOR, *IMAGES),
+  labels=(True,),
+)

@@ -148,3 +148,4 @@ def _triangle(size: int, factor: int) -> np.ndarray:
 
 
 _WEIGHTS: dict[str, Callable[[int, int], np.ndarray]] = {'area': _area, 'bilinear': _triangle}
+METHODS = tuple(_WEIGHTS)  # of 'downscale'

@@ -10,7 +10,8 @@ window around it, of the image's edges there, and of a summary of the whole imag
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, sections 4 and 5.1.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,24 +20,41 @@ import jax.numpy as jnp
 from structured_obs.distributions import base
 from structured_obs.models import observation
 from structured_obs.models.base import Traits
+from structured_obs.models.kind import IMAGES, PRIOR, Kind, Setting
 from structured_obs.models.networks import convolutions, layers
 from structured_obs.models.networks.heads import Heads
+from structured_obs.models.networks.options import Norm
 from structured_obs.objectives.terms import Terms
+from structured_obs.option_records import OneOf
+from structured_obs.option_values import Range, Widths
 
 Array = jax.Array
 
 MEAN = 'mean'  # the output of a family that is known here
-NETWORKS = ('patch', 'mlp')
+
+
+class PatchOptions(NamedTuple):
+  """Of layers of so many channels that see one window each and a summary of the whole image."""
+
+  window: Annotated[int, Range(1, odd=True)] = 5  # pixels across
+  # Channels of the summary, at 1/2, 1/4, ...; () for none.
+  context: Annotated[tuple[int, ...], Range(1)] = (32, 64)
+
+
+class MlpOptions(NamedTuple):
+  """Of fully connected layers of so many units."""
+
+  norm: Norm = 'none'
 
 
 class Options(NamedTuple):
-  """Size of the network."""
+  """Size of the network; what one of the networks has is of no other."""
 
-  network: str = 'patch'  # 'patch' or 'mlp'
-  features: tuple[int, ...] = (64, 64, 64)  # of each layer
-  window: int = 5  # of 'patch': pixels across; odd
-  context: tuple[int, ...] = (32, 64)  # of 'patch': channels of a summary at 1/2, 1/4, ...; () for none
-  norm: str = 'none'  # of 'mlp': 'none' or 'batch'
+  network: Annotated[str, OneOf({'patch': PatchOptions, 'mlp': MlpOptions})] = 'patch'
+  features: Widths = (64, 64, 64)  # of each layer
+  window: int = 5
+  context: tuple[int, ...] = (32, 64)
+  norm: str = 'none'
 
 
 class CovarianceNetwork(nn.Module):
@@ -151,3 +169,12 @@ class Mlp(nn.Module):
       x = nn.relu(normalise(nn.Dense(width, dtype=self.dtype)(x)))
     x = nn.LayerNorm(use_bias=False, use_scale=False)(layers.full(x))
     return Heads(self.outputs, name='heads')(x[:, None, None])
+
+
+def _build(
+  options: Mapping[str, Any], family: base.Family, image: base.ImageShape, setting: Setting
+) -> CovarianceNetwork:
+  return CovarianceNetwork(family, image, Options(**options), setting.axis_name, setting.dtype)
+
+
+KIND = Kind(Options, _build, unused=(*PRIOR, *IMAGES), given_mean=True)

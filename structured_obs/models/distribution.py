@@ -21,21 +21,30 @@ Autoencoders", 2022, section 4.5.
 """
 
 import functools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, gaussian
-from structured_obs.models import observation, vae
+from structured_obs.models import encoder_decoder, observation, vae
 from structured_obs.models.base import Traits
+from structured_obs.models.kind import IMAGES, PRIOR, Kind, Setting
 from structured_obs.objectives.terms import Terms
 
 Array = jax.Array
 
 COLUMNS = (observation.MEAN, 'cov_factor')  # outputs that are images, or columns of images
 INITIAL = 0.1  # standard deviation of the outputs at the start, but of the mean, which begins at 0
+
+
+class Options(NamedTuple):
+  """How a distribution learns."""
+
+  scale: encoder_decoder.Scale = 'none'
+  natural_gradient: bool = False  # multiply gradients by its covariance
 
 
 class Distribution(nn.Module):
@@ -180,3 +189,13 @@ def _natural_backward(
 
 
 _natural.defvjp(_natural_forward, _natural_backward)
+
+
+def _build(
+  options: Mapping[str, Any], family: base.Family, image: base.ImageShape, setting: Setting
+) -> Distribution:
+  shared = encoder_decoder.observation_options(options, setting)
+  return Distribution(family, image, shared, options['natural_gradient'])
+
+
+KIND = Kind(Options, _build, unused=(*PRIOR, *IMAGES, 'train.compute', 'optim.weight_decay'))

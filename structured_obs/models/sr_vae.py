@@ -29,8 +29,15 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from structured_obs.distributions import base, diagonal
-from structured_obs.models import compression, intermediate_images, latent_priors, vae
+from structured_obs.models import (
+  compression,
+  encoder_decoder,
+  intermediate_images,
+  latent_priors,
+  vae,
+)
 from structured_obs.models.base import Traits
+from structured_obs.models.kind import IMAGES, Kind, Setting
 from structured_obs.models.networks import dense_blocks, dense_net
 from structured_obs.models.networks.sr_vae_networks import Options, XDecoder, YDecoder, ZNetwork
 from structured_obs.objectives.terms import Terms
@@ -259,3 +266,20 @@ def _split(keys: Array | None) -> tuple[Any, Any, Any]:
     return None, None, None
   parts = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
   return parts[:, 0], parts[:, 1], parts[:, 2]
+
+
+def _build(
+  options: Mapping[str, Any], family: base.Family, image: base.ImageShape, setting: Setting
+) -> SrVAE:
+  sizes = Options(**{name: options[name] for name in Options._fields if name in options})
+  prior, prior_options = options['prior'], options['prior_options']
+  made = SrVAE(family, image, options['latents'], sizes, prior, prior_options, setting.dtype)
+  check(made)
+  return made
+
+
+KIND = Kind(
+  (encoder_decoder.Latents, Options, latent_priors.PriorOptions),
+  _build,
+  unused=(*IMAGES, 'objective.constraints', 'optim.stages'),
+)

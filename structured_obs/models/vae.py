@@ -9,7 +9,7 @@ Letters: B batch; H W C image height, width, channels; Z latents; K classes, 0 w
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,15 +17,26 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from structured_obs.distributions import base, diagonal
-from structured_obs.models import classes, latent_priors, observation
+from structured_obs.models import classes, encoder_decoder, latent_priors, observation
 from structured_obs.models.base import Traits
+from structured_obs.models.kind import Kind, Setting
 from structured_obs.models.networks import ARCHITECTURES
 from structured_obs.models.own_decoder import Maker
 from structured_obs.objectives.terms import Terms
+from structured_obs.option_values import Choice
 
 Array = jax.Array
 
 CLASS_PLANES = 8  # at most so many planes tell the encoder the class
+
+
+class Options(NamedTuple):
+  """What a VAE has beside its latents and their prior."""
+
+  architecture: encoder_decoder.Architecture = 'mirror'
+  # One factor of all standard deviations: 'learned' along with the mean, or 'optimal', set to the one
+  # that fits the images of a batch best.
+  scale: Annotated[str, Choice(('none', 'learned', 'optimal'))] = 'none'
 
 
 class VAE(nn.Module):
@@ -203,3 +214,14 @@ def check_images(x: Array, image: base.ImageShape, with_class: bool = False) -> 
 def num_parameters(variables: Any) -> int:
   """Number of trained numbers in a tree of variables."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables['params']))
+
+
+def _build(
+  options: Mapping[str, Any], family: base.Family, image: base.ImageShape, setting: Setting
+) -> VAE:
+  shared = encoder_decoder.arguments(options, setting)
+  prior, prior_options = options['prior'], options['prior_options']
+  return VAE(family, image, **shared, prior=prior, prior_options=prior_options)
+
+
+KIND = Kind((encoder_decoder.Latents, Options, latent_priors.PriorOptions), _build, labels=(False, True))

@@ -21,11 +21,14 @@ statistic *to* its bound from both sides.
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from structured_obs.option_records import Record
+from structured_obs.option_values import NotNegative, Positive
 
 Array = jax.Array
 
@@ -36,6 +39,28 @@ class Constraint(NamedTuple):
   bound: float  # in the statistic's units
   sign: int = 1  # 1: at most; -1: at least
   damping: float = 10.0  # per unit of the statistic squared; 0 lets the multiplier oscillate
+
+
+class Options(NamedTuple):
+  """Options of a constraint."""
+
+  bound: Positive = 0.0  # has to be given
+  damping: NotNegative = 10.0  # weight of the squared violation
+  rate: Positive = 0.1  # of the steps of its multiplier, in units of the violation
+
+
+class Held(NamedTuple):
+  """What a constraint holds."""
+
+  statistic: str  # of the Terms
+  per: str = ''  # option of the family that the bound is for each of, as 'rank'
+  options: Record = Options
+
+
+CONSTRAINTS = {
+  'kl': Held('kl_z'),  # nats
+  'entropy': Held('excess_entropy', per='rank'),  # nats for each column of a low-rank factor
+}
 
 
 def check(constraints: Mapping[str, Constraint]) -> None:
@@ -111,6 +136,15 @@ def penalty(
   return total
 
 
-def ascend(rate: float) -> optax.GradientTransformation:
-  """Projected ascent: multiplier <- max(0, multiplier + rate g) where the gradient is g."""
-  return optax.chain(optax.scale(rate), optax.keep_params_nonnegative())
+def ascend(rates: Mapping[str, float]) -> optax.GradientTransformation:
+  """Projected ascent: multiplier <- max(0, multiplier + rate g) where the gradient is g.
+
+  Args:
+    rates: by the name of the statistic, the last in the path of its multiplier.
+  """
+
+  def scaled(updates: Any, _: object) -> Any:
+    one = lambda path, gradient: rates[path[-1].key] * gradient  # noqa: E731
+    return jax.tree_util.tree_map_with_path(one, updates)
+
+  return optax.chain(optax.stateless(scaled), optax.keep_params_nonnegative())

@@ -16,6 +16,7 @@ section 4.4, which compares these.
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from structured_obs.distributions import base
 from structured_obs.linalg import spectral
 from structured_obs.objectives import perceptual
+from structured_obs.option_records import Record
+from structured_obs.option_values import NotNegative, Positive
 
 Array = jax.Array
 Loss = Callable[[Array, Array], Array]  # (x [H, W, C], mean [H, W, C]) -> []
@@ -187,6 +190,24 @@ LOSSES: Mapping[str, Callable[[Path], Loss]] = {
   'vgg': perceptual.vgg,
   'watson': perceptual.watson,
 }
+
+
+class Options(NamedTuple):
+  """Options of a loss in the place of -log p(x|z)."""
+
+  weight: Positive = 1.0  # beside the KL
+
+
+class PaperOptions(NamedTuple):
+  """Options of Blur-VAE's loss as published."""
+
+  weight: Positive = 1.0
+  epsilon: NotNegative = 0.0  # added to the transfer function; 0 drops the log-determinant
+
+
+PAPER_LOSS = 'paper_loss'
+# Of --config.objective.reconstruction; '' is the density itself.
+RECORDS: Mapping[str, Record] = {'': None, PAPER_LOSS: PaperOptions, **dict.fromkeys(LOSSES, Options)}
 
 
 def _residual(x: Array, mean: Array) -> Array:

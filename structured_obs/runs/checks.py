@@ -1,121 +1,102 @@
-"""What the optimizer and the cutting of a batch can do, checked before anything starts."""
+"""What is about two sections of a configuration at once, or about one and the data.
 
-from structured_obs import names
+What belongs to one choice, such as a kind of model, is an option of its own (`option_records`), and is
+no matter of this module.
+"""
+
+from typing import Any
+
 from structured_obs.config import Config
-from structured_obs.runs import kinds, optimizers, schedule
+from structured_obs.data.prepare import DataSpec
+from structured_obs.distributions.base import Family
+from structured_obs.models import KINDS
+from structured_obs.objectives import constraints, reconstruction
 
 
-def check(config: Config) -> None:
-  """Raises a ValueError that names the first field of the training that cannot be."""
-  names.check('optim.optimizer', config.optim.optimizer, optimizers.OPTIMIZERS)
-  names.check('optim.schedule', config.optim.schedule, schedule.SCHEDULES)
-  _check_decay(config)
-  names.check('train.compute', config.train.compute, kinds.COMPUTE)
-  if config.train.compute != 'float32' and config.model.kind == 'distribution':
-    raise ValueError(
-      f"--config.train.compute '{config.train.compute}' is of a network, but --config.model.kind "
-      "'distribution' has none; leave it 'float32'."
-    )
-  _check_accumulate(config)
-  _check_dense(config)
-  _check_classifier(config)
+def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> None:
+  """Raises a ValueError that names the first field which does not go with another one.
 
-
-def _check_dense(config: Config) -> None:
-  """Raises a ValueError if networks of dense blocks are asked for what they do not have."""
-  model = config.model
-  two_levels, dense = model.kind == 'sr_vae', model.architecture == 'dense'
-  if model.options and not two_levels:
-    raise ValueError(
-      f"--config.model.options are of --config.model.kind 'sr_vae', but the kind is '{model.kind}'; "
-      "leave them empty."
-    )
-  if dense and (model.kind != 'vae' or not model.blocks):
-    raise ValueError(
-      "--config.model.architecture 'dense' is of --config.model.kind 'vae' with a positive "
-      f"--config.model.blocks, the steps of a block, but the kind is '{model.kind}' and "
-      f"--config.model.blocks is {model.blocks}."
-    )
-  if not two_levels and not dense:
-    return
-  unfit = {
-    'model.norm': model.norm != 'none',
-    'model.covariance_features': model.covariance_features,
-    'optim.stages': config.optim.stages,
-    'model.learn_scale': model.learn_scale and two_levels,
-  }
-  for name in (name for name, given in unfit.items() if given):
-    raise ValueError(
-      f'--config.{name} must keep its default with networks of dense blocks, which have weight norm and '
-      'one last layer for all outputs.'
-    )
-
-
-def _check_classifier(config: Config) -> None:
-  """Raises a ValueError if a classifier has no classes, or is asked for what is of images' densities."""
-  if config.model.kind != 'classifier':
-    return
-  if not config.data.labels:
-    raise ValueError(
-      "--config.data.labels must be True where --config.model.kind is 'classifier', which learns the "
-      "classes of images."
-    )
-  default = Config()
-  unfit = {
-    'likelihood': config.likelihood.family != default.likelihood.family,
-    'optim.stages': config.optim.stages,
-    'objective.white_steps': config.objective.white_steps,
-  }
-  for name in (name for name, given in unfit.items() if given):
-    raise ValueError(
-      f"--config.{name} must keep its default where --config.model.kind is 'classifier', which has no "
-      "p(x|z)."
-    )
-
-
-def _check_decay(config: Config) -> None:
-  """Raises a ValueError if the options of one schedule are given to another, or lead nowhere."""
-  optim = config.optim
-  if optim.schedule != 'exponential':
-    if optim.decay != 1 or optim.min_learning_rate:
+  Args:
+    config: with every option written out.
+    flat: its fields, by 'section.name'.
+    defaults: those of a configuration in which nothing was changed.
+  """
+  _check_unused(config, flat, defaults)
+  _check_kernel(config)
+  for name, held in constraints.CONSTRAINTS.items():
+    if name in config.objective.constraints and held.per and not config.likelihood.options.get(held.per):
       raise ValueError(
-        "--config.optim.decay and --config.optim.min_learning_rate are of --config.optim.schedule "
-        f"'exponential', but the schedule is '{optim.schedule}'; leave them 1 and 0."
+        f'--config.objective.constraints.{name}.bound is for each {held.per} of the family, but '
+        f"--config.likelihood.family='{config.likelihood.family}' has no {held.per} of at least 1."
       )
-    return
-  if not 0 < optim.decay < 1:
+  if config.optim.stages and config.model.options.get('architecture') == 'dense':
     raise ValueError(
-      "--config.optim.decay must lie between 0 and 1 where --config.optim.schedule is 'exponential', "
-      f"such as 0.999999, but is {optim.decay}."
+      "--config.optim.stages divide the outputs, but --config.model.options.architecture='dense' has "
+      'one last layer for all of them; leave them empty.'
     )
-  rates = [optim.learning_rate, optim.kernel_learning_rate or optim.learning_rate]
-  if not 0 <= optim.min_learning_rate <= min(rates):
+  optim, kernel = config.optim, config.model.options.get('kernel', {})
+  least = optim.schedule_options.get('min_learning_rate', 0.0)
+  most = min(optim.learning_rate, kernel.get('learning_rate', 0.0) or optim.learning_rate)
+  if least > most:
     raise ValueError(
-      f'--config.optim.min_learning_rate must lie between 0 and {min(rates)}, the rate that decays, but '
-      f'is {optim.min_learning_rate}.'
+      f'--config.optim.schedule_options.min_learning_rate must be at most {most}, the rate that decays, '
+      f'but is {least}.'
     )
-
-
-def _check_accumulate(config: Config) -> None:
-  """Raises a ValueError if the loss needs a batch as a whole, and its parts follow one another."""
-  if config.train.accumulate == 1:
-    return
   coupled = coupling(config)
-  if coupled:
+  if coupled and config.train.accumulate > 1:
     raise ValueError(
       f'--config.train.accumulate must be 1 with {coupled}, which needs all images of a batch at once, '
       f'but is {config.train.accumulate}.'
     )
 
 
+def _check_unused(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> None:
+  """Raises a ValueError if a field is set that means nothing to this kind of model."""
+  kind, given = KINDS[config.model.kind], config.data.labels
+  if given not in kind.labels:
+    raise ValueError(
+      f'--config.data.labels must be {not given} with --config.model.kind={config.model.kind!r}, which '
+      f'{"is not given" if given else "learns"} the class of an image; it may be given to '
+      f'{", ".join(name for name, one in KINDS.items() if True in one.labels)}.'
+    )
+  for name in {**flat, **defaults}:
+    unused = any(name == field or name.startswith(f'{field}.') for field in kind.unused)
+    if unused and flat.get(name) != defaults.get(name):
+      value, default = flat.get(name, defaults.get(name)), defaults.get(name)
+      fix = 'leave it out' if default is None else f'leave it {default!r}'
+      raise ValueError(
+        f'--config.{name}={value!r} means nothing to --config.model.kind={config.model.kind!r}; {fix}.'
+      )
+
+
+def _check_kernel(config: Config) -> None:
+  """Raises a ValueError if there is no blur kernel for what learns it or is made of it."""
+  model, family = config.model, config.likelihood
+  generated = bool(model.options.get('kernel'))
+  if generated and 'kernel_size' not in family.options:
+    raise ValueError(
+      '--config.model.options.kernel is a network of the blur kernel of a family such as circulant, but '
+      f"--config.likelihood.family='{family.family}' has none."
+    )
+  fixed = family.options.get('gaussian_variance', 0.0) > 0
+  if config.objective.reconstruction == reconstruction.PAPER_LOSS and not (generated or fixed):
+    raise ValueError(
+      "--config.objective.reconstruction='paper_loss' learns no kernel: take a network of kernels, as "
+      'by --config.model.options.kernel.features=1000, or a fixed kernel by '
+      '--config.likelihood.options.gaussian_variance, of the family circulant.'
+    )
+
+
 def coupling(config: Config) -> str:
   """Returns what makes the loss of an image depend on the others of its batch; '' if nothing does."""
-  objective, model = config.objective, config.model
+  objective, options = config.objective, config.model.options
   whole = {
-    "--config.model.norm='batch'": model.norm == 'batch',
-    '--config.model.optimal_scale': model.optimal_scale,
-    '--config.objective.kl_bound, a constraint on a mean': objective.kl_bound > 0,
-    '--config.objective.entropy_bound, a constraint on a mean': objective.entropy_bound > 0,
+    "--config.model.options.norm='batch'": options.get('norm') == 'batch',
+    "--config.model.options.scale='optimal'": options.get('scale') == 'optimal',
+    **{
+      f'--config.objective.constraints.{name}, a constraint on a mean': True
+      for name in objective.constraints
+    },
     '--config.objective.white_steps': objective.white_steps > 0 and not objective.reconstruction,
   }
   return next((name for name, holds in whole.items() if holds), '')
@@ -147,3 +128,54 @@ def check_batch(config: Config, num_images: int, devices: int, processes: int) -
     )
   if processes > 1 and config.train.mapping == 'pmap':
     raise ValueError("--config.train.mapping 'pmap' works on one host only; 'shard_map' works on many.")
+
+
+def check_data(config: Config, family: Family, spec: DataSpec) -> None:
+  """Raises a ValueError if model, family or objective is not for this kind of data."""
+  given, name = spec.condition > 0 and not spec.class_counts, config.data.source
+  if given != KINDS[config.model.kind].given_mean:
+    raise ValueError(
+      f"--config.model.kind is '{config.model.kind}', but --config.data.source '{name}' "
+      f'comes {"with" if given else "without"} the means of its images: '
+      f"{'a model that is given them' if given else 'a model that needs none'} is of kind "
+      f"{', '.join(kind for kind, one in KINDS.items() if one.given_mean == given)}."
+    )
+  if config.objective.dequantize and not spec.levels:
+    raise ValueError(
+      f"--config.objective.dequantize must be False for --config.data.source '{name}', "
+      "which is of real numbers: there is no level whose width the noise could have."
+    )
+  if family.levels:
+    _check_discrete(config, family, spec)
+
+
+def _check_discrete(config: Config, family: Family, spec: DataSpec) -> None:
+  """Raises a ValueError if a family of gray levels is not for these data or this training."""
+  name, options = config.likelihood.family, config.model.options
+  if family.levels != spec.levels:
+    raise ValueError(
+      f"--config.likelihood.family '{name}' is of images of {family.levels} gray levels, but "
+      f"--config.data.source '{config.data.source}' has "
+      + (
+        f'{spec.levels}; set --config.likelihood.options.levels={spec.levels}.'
+        if spec.levels
+        else 'real numbers, which it cannot be of; take a density, such as diagonal.'
+      )
+    )
+  if config.objective.dequantize:
+    raise ValueError(
+      f"--config.objective.dequantize must be False with --config.likelihood.family '{name}', which "
+      "gives gray levels a probability, and images with noise none."
+    )
+  needs_covariance = {
+    'model.options.covariance': options.get('covariance'),
+    'model.options.scale': options.get('scale', 'none') != 'none' and options['scale'],
+    'model.options.natural_gradient': options.get('natural_gradient'),
+    'optim.stages': config.optim.stages,
+  }
+  for field, value in needs_covariance.items():
+    if value:
+      raise ValueError(
+        f"--config.{field} tells the mean of p(x|z) from its covariance, but --config.likelihood.family "
+        f"'{name}' has no such outputs; leave it at its default, instead of {value!r}."
+      )

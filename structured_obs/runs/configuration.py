@@ -1,24 +1,40 @@
-"""A configuration as plain data: checked, compared with the one a run began with, and read back."""
+"""A configuration: checked and filled in, compared with the one a run began with, and stored."""
 
 import dataclasses
+import functools
+from collections.abc import Iterator
 from typing import Any
 
-from structured_obs import distributions, names
+from structured_obs import distributions, models, option_records
 from structured_obs.config import Config
-from structured_obs.data import pipeline
+from structured_obs.data import sources
 from structured_obs.devices import mapping
-from structured_obs.models import covariance_network, latent_priors, networks
-from structured_obs.objectives import alternating, reconstruction
-from structured_obs.runs import checks, fields, kinds, schedule
+from structured_obs.objectives import constraints, reconstruction
+from structured_obs.option_records import Groups, OneOf, fill, refuse
+from structured_obs.option_values import Choice, Where, shown
+from structured_obs.runs import checks, old_layout, optimizers, schedule
 
-NORMS = ('none', 'group', 'batch')
-PAPER_LOSS = 'paper_loss'  # objective.reconstruction of Blur-VAE as published
+VERSION = 2  # of the stored layout; 1 had the options of all kinds of model, sources, ... side by side
+
+# What belongs to what is chosen in a section, and stands in the options beside it. `data` has its own in
+# `data.sources`.
+RULES: dict[str, dict[str, Any]] = {
+  'model': {'kind': OneOf({name: kind.options for name, kind in models.KINDS.items()}, 'options')},
+  'likelihood': {'family': OneOf(distributions.FAMILIES, 'options')},
+  'objective': {
+    'constraints': Groups({name: held.options for name, held in constraints.CONSTRAINTS.items()}),
+    'reconstruction': OneOf(reconstruction.RECORDS, 'reconstruction_options'),
+  },
+  'optim': {'optimizer': Choice(tuple(optimizers.OPTIMIZERS)), 'schedule': schedule.RULE},
+  'train': {'mapping': Choice(tuple(mapping.MAPPINGS))},
+  'eval': {},
+}
 
 # What may change when a run goes on: nothing of it moves a parameter by more than round-off.
 FREE = (
   'data.cache_dir',
-  'data.manual_dir',
-  'data.download',
+  'data.options.manual_dir',
+  'data.options.download',
   'data.residency',
   'train.mapping',
   'train.accumulate',
@@ -33,152 +49,110 @@ FREE = (
 )
 
 
-def check(config: Config) -> None:
-  """Raises a ValueError that names the first field whose value is invalid."""
-  fields.check(config)
-  _check_likelihood(config)
-  names.check('train.mapping', config.train.mapping, mapping.MAPPINGS)
-  names.check('model.kind', config.model.kind, kinds.KINDS)
-  checks.check(config)
-  _check_model(config)
-  names.check('model.norm', config.model.norm, NORMS)
-  names.check('data.residency', config.data.residency, pipeline.RESIDENCIES)
-  known = ('', PAPER_LOSS, *reconstruction.LOSSES)
-  names.check('objective.reconstruction', config.objective.reconstruction, known)
-  boundaries = alternating.BOUNDARIES
-  names.check('objective.kernel_boundary', config.objective.kernel_boundary, boundaries)
-  schedule.parse_stages(config.optim.stages)
+def resolve(config: Config) -> Config:
+  """Returns the configuration, checked, with every option of whatever it chooses written out.
+
+  Raises:
+    ValueError: naming the field that cannot be, as it is typed.
+  """
+  resolved = filled(config)
+  checks.check(resolved, flatten(resolved), _defaults())
+  return resolved
 
 
-def _check_likelihood(config: Config) -> None:
-  """Raises a ValueError if there is no such family, or it cannot have these options."""
-  family, given = config.likelihood.family, config.likelihood.options
-  names.check('likelihood.family', family, distributions.FAMILIES)
-  known = distributions.options(family)
-  for name, value in given.items():
-    names.check('likelihood.options', name, known)
-    fields.check_option(f'likelihood.options.{name}', value, known[name])
+def filled(config: Config) -> Config:
+  """Returns the configuration with every option written out, each section checked by itself.
+
+  Raises:
+    ValueError: naming the field that cannot be.
+  """
+  parts = {name: _filled(name, part) for name, part in _sections(config)}
+  made = Config(**parts)
+  likelihood = made.likelihood
   try:
-    distributions.family(family, **given)
+    distributions.family(likelihood.family, **likelihood.options)
   except ValueError as error:
-    raise ValueError(f"--config.likelihood.options of the family '{family}': {error}") from error
+    where = f"--config.likelihood.options of the family '{likelihood.family}'"
+    raise ValueError(f'{where}: {error}') from error
+  schedule.parse_stages(made.optim.stages)
+  return made
 
 
-def _check_model(config: Config) -> None:
-  """Raises a ValueError if options of the model do not go together."""
-  model = config.model
-  if (model.covariance_layers or model.covariance_sees_mean) and not model.covariance_features:
-    raise ValueError(
-      '--config.model.covariance_layers and --config.model.covariance_sees_mean are of a decoder that '
-      'the covariance has to itself; give its channels in --config.model.covariance_features.'
-    )
-  names.check('model.architecture', model.architecture, networks.ARCHITECTURES)
-  if model.architecture == 'resnet' and not model.blocks:
-    raise ValueError(
-      "--config.model.blocks must be positive where --config.model.architecture is 'resnet', whose "
-      "blocks are what halves the image, but is 0."
-    )
-  if model.architecture in ('strided', 'upsampling') and model.blocks:
-    raise ValueError(
-      f"--config.model.blocks must be 0 where --config.model.architecture is '{model.architecture}', "
-      f"which has no residual blocks, but is {model.blocks}."
-    )
-  _check_prior(config)
-  names.check('model.network', model.network, covariance_network.NETWORKS)
-  if model.window < 1 or model.window % 2 == 0:
-    raise ValueError(f'--config.model.window must be odd and positive, but is {model.window}.')
-  if config.data.labels and model.kind not in kinds.LABELLED:
-    raise ValueError(
-      "--config.data.labels gives each image's class to a --config.model.kind of "
-      f"{', '.join(kinds.LABELLED)}, but the kind is '{model.kind}'; set --config.data.labels=False."
-    )
-  if model.input_noise and model.kind != 'ae':
-    raise ValueError(
-      "--config.model.input_noise is of a denoising autoencoder, --config.model.kind 'ae', but the "
-      f"kind is '{model.kind}'."
-    )
-  if model.natural_gradient and model.kind != 'distribution':
-    raise ValueError(
-      "--config.model.natural_gradient is of --config.model.kind 'distribution', but the kind is "
-      f"'{model.kind}'."
-    )
+def _filled(name: str, part: Any) -> Any:
+  if name == 'data':
+    return sources.resolve(part)
+  where = Where(f'--config.{name}', f'--config.{name}')
+  return type(part)(**fill(type(part), vars(part), where, RULES[name]))
 
 
-def _check_prior(config: Config) -> None:
-  """Raises a ValueError if the prior is unknown, or there are no latents for it."""
-  model = config.model
-  names.check('model.prior', model.prior, latent_priors.PRIORS)
-  try:
-    latent_priors.options_of(model.prior, model.prior_options)
-  except ValueError as error:
-    raise ValueError(f'--config.model.prior_options: {error}') from error
-  if model.prior != latent_priors.STANDARD and model.kind not in kinds.WITH_PRIOR:
-    raise ValueError(
-      "--config.model.prior is of the latents of a --config.model.kind of "
-      f"{', '.join(kinds.WITH_PRIOR)}, but the kind is '{model.kind}'; leave it "
-      f"'{latent_priors.STANDARD}'."
-    )
+def expanded(config: Config, typed: dict[str, str]) -> tuple[Config, list[str]]:
+  """Returns the configuration that typed values are read into: see `option_records.expand`.
+
+  Args:
+    config: of a config file.
+    typed: texts by the names of fields, such as 'model.options.latents'.
+
+  Returns:
+    The configuration, and the names of options that the file has for a choice that is not the typed one.
+  """
+  parts, gone = {}, []
+  for name, part in _sections(config):
+    below = {k.removeprefix(f'{name}.'): v for k, v in typed.items() if k.startswith(f'{name}.')}
+    rules = sources.rules() if name == 'data' else RULES[name]
+    found, left = option_records.expand(type(part), vars(part), below, rules)
+    parts[name] = type(part)()
+    vars(parts[name]).update(found)
+    gone += left
+  return Config(**parts), gone
 
 
-def check_options(config: Config) -> None:
-  """Raises a ValueError if the objective, or the model, is not for the options of the family."""
-  model, objective, likelihood = config.model, config.objective, config.likelihood
-  if model.optimal_scale and (model.kind != 'vae' or model.learn_scale):
+def _sections(config: Config) -> Iterator[tuple[str, Any]]:
+  """Yields name and value of each section, if they are what they must be."""
+  if not isinstance(config, Config):
     raise ValueError(
-      "--config.model.optimal_scale is of a --config.model.kind 'vae' whose scale is not learnt, but "
-      f"the kind is '{model.kind}' and --config.model.learn_scale is {model.learn_scale}."
+      'A configuration must be a structured_obs.config.Config, which get_config of a config file '
+      f'returns, but this is {shown(config)}, of type {type(config).__name__}.'
     )
-  generated = model.kernel_features > 0
-  if generated and (model.kind not in ('vae', 'ae') or 'kernel_size' not in likelihood.options):
-    raise ValueError(
-      "--config.model.kernel_features is of a --config.model.kind 'vae' or 'ae' whose "
-      f"--config.likelihood.family is 'circulant', but the kind is '{model.kind}' and the family "
-      f"'{likelihood.family}'; set it to 0."
-    )
-  if objective.reconstruction == PAPER_LOSS and not (
-    generated or likelihood.options.get('gaussian_variance')
-  ):
-    raise ValueError(
-      "--config.objective.reconstruction 'paper_loss' learns no kernel: set "
-      "--config.model.kernel_features, of a network of kernels, or a fixed kernel by "
-      "--config.likelihood.options.gaussian_variance, of the family circulant."
-    )
-  if objective.reconstruction and model.kind not in ('vae', 'ae'):
-    raise ValueError(
-      "--config.objective.reconstruction is of a --config.model.kind 'vae' or 'ae', but the kind is "
-      f"'{model.kind}'; leave it ''."
-    )
-  _check_constraints(config)
+  known = {section.name: section.default_factory for section in dataclasses.fields(Config)}
+  for name, part in vars(config).items():
+    if name not in known:
+      refuse(Where('--config', '--config'), name, part, known)
+    if type(part) is not known[name]:
+      wanted: Any = known[name]
+      raise ValueError(f'--config.{name} must be a {wanted.__name__}, but is {shown(part)}.')
+    yield name, part
 
 
-def _check_constraints(config: Config) -> None:
-  """Raises a ValueError if there is nothing that a constraint could hold."""
-  if config.objective.kl_bound and config.model.kind != 'vae':
-    raise ValueError(
-      "--config.objective.kl_bound is of the latents of a --config.model.kind 'vae', but the kind is "
-      f"'{config.model.kind}', whose latents have no KL."
-    )
-  if config.objective.entropy_bound and not config.likelihood.options.get('rank'):
-    raise ValueError(
-      "--config.objective.entropy_bound is in nats for each column of a low-rank factor, but "
-      f"--config.likelihood.family '{config.likelihood.family}' has none; use 'low_rank' with a rank of "
-      "at least 1."
-    )
+@functools.cache
+def _defaults() -> dict[str, Any]:
+  """The fields of a configuration that nothing was changed in."""
+  return flatten(filled(Config()))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-  """Returns the configuration as nested dictionaries, as JSON gives them back."""
-  return dataclasses.asdict(config, dict_factory=lambda items: {k: _plain(v) for k, v in items})
+  """Returns the configuration as nested dictionaries, as JSON gives them back, with a version."""
+  plain = dataclasses.asdict(config, dict_factory=lambda items: {k: _plain(v) for k, v in items})
+  return {'version': VERSION, **plain}
 
 
 def from_dict(tree: dict[str, Any]) -> Config:
-  """Inverse of `to_dict`; a field that is not there has its default.
+  """Inverse of `to_dict`, also of older layouts; a field that is not there has its default.
 
   Raises:
-    ValueError: if there is a field that Config does not have.
+    ValueError: if there is a field that Config does not have, or a newer version has written it.
   """
+  version = tree.get('version', 1)
+  if version not in (1, VERSION):
+    raise ValueError(
+      f'The stored configuration is of version {version}, but this program reads up to {VERSION}; take '
+      'the newer structured_obs that has written it.'
+    )
+  if version == 1:
+    tree = old_layout.translate(tree)
   config = Config()
   for section, values in tree.items():
+    if section == 'version':
+      continue
     if section not in {field.name for field in dataclasses.fields(config)}:
       raise ValueError(f"The stored configuration has a section '{section}' that Config lacks.")
     if not isinstance(values, dict):
@@ -188,21 +162,23 @@ def from_dict(tree: dict[str, Any]) -> Config:
     for name, value in values.items():
       if name not in known:
         raise ValueError(f"The stored configuration has '{section}.{name}', which Config lacks.")
-      default = getattr(part, name)
-      setattr(part, name, tuple(value) if isinstance(default, tuple) else value)
-  return config
+      setattr(part, name, value)
+  return filled(config)
 
 
 def flatten(config: Config) -> dict[str, Any]:
-  """Returns the fields as 'section.name'; options of the family as 'likelihood.options.name'."""
-  flat = {}
-  for section, values in to_dict(config).items():
-    for name, value in values.items():
-      if isinstance(value, dict):
-        flat.update({f'{section}.{name}.{option}': item for option, item in value.items()})
-      else:
-        flat[f'{section}.{name}'] = value
-  return flat
+  """Returns the fields as 'section.name', and options as 'section.options.name', however deep."""
+  tree = to_dict(config)
+  del tree['version']
+  return dict(_flat('', tree))
+
+
+def _flat(prefix: str, tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      yield from _flat(f'{prefix}{name}.', value)
+    else:
+      yield f'{prefix}{name}', value
 
 
 def binding(config: Config) -> dict[str, Any]:
@@ -219,4 +195,6 @@ def binding(config: Config) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _plain(one) for name, one in value.items()}
   return list(value) if isinstance(value, tuple) else value

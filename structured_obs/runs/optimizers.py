@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import optax
 
-from structured_obs import names
 from structured_obs.config import OptimConfig
 from structured_obs.runs import schedule
 
@@ -27,7 +26,7 @@ def make_optimizer(
   config: OptimConfig,
   steps: int,
   multipliers: optax.GradientTransformation | None = None,
-  kernel: bool = False,
+  kernel: float | None = None,
 ) -> optax.GradientTransformation:
   """Returns the optimizer of the tree {'model', 'multipliers'}.
 
@@ -35,7 +34,8 @@ def make_optimizer(
     config: learning rate, schedule, clipping, decay and stages.
     steps: of the whole run; the cosine schedule ends there.
     multipliers: transforms the multipliers' gradients; None keeps them as they are.
-    kernel: whether the model has a network of the blur kernel, which has an optimizer to itself.
+    kernel: learning rate of a network of the blur kernel, which has an optimizer to itself, 0 for the
+      same; None where the model has no such network.
   """
   stages = schedule.parse_stages(config.stages)
   transforms = []
@@ -50,8 +50,8 @@ def make_optimizer(
     'model': optax.chain(*transforms),
     'multipliers': multipliers or optax.set_to_zero(),
   }
-  if kernel:
-    own = dataclasses.replace(config, learning_rate=config.kernel_learning_rate or config.learning_rate)
+  if kernel is not None:
+    own = dataclasses.replace(config, learning_rate=kernel or config.learning_rate)
     own_rate: Any = schedule.learning_rate(own, steps)
     parts['kernel'] = optax.chain(_scaled(config), optax.scale_by_learning_rate(own_rate))
   return _with_standard_promotion(optax.partition(parts, _parts))
@@ -100,7 +100,6 @@ def _with_standard_promotion(
 
 def _scaled(config: OptimConfig) -> optax.GradientTransformation:
   """The step before its learning rate: decay is added to it, so that no moment knows of the decay."""
-  names.check('optim.optimizer', config.optimizer, OPTIMIZERS)
   scale = OPTIMIZERS[config.optimizer]()
   if config.weight_decay == 0:
     return scale

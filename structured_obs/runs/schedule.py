@@ -1,19 +1,20 @@
 """Learning rate and stages: what is learnt when, as functions of the number of updates made."""
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from structured_obs import names
 from structured_obs.config import OptimConfig
+from structured_obs.option_records import OneOf, Record, fill
+from structured_obs.option_values import NotNegative, Range, Where
 
 Array = jax.Array
 Schedule = Callable[[Array], Array]  # [] int32 -> [] float32
 
-SCHEDULES = ('constant', 'cosine', 'exponential')
 LABELS = ('mean_head', 'other_heads', 'rest')  # of the network's parameters
 LEARNERS = {
   'mean': ('mean_head', 'rest'),
@@ -21,6 +22,53 @@ LEARNERS = {
   'all_but_mean': ('other_heads', 'rest'),
   'all': LABELS,
 }
+
+
+class Course(NamedTuple):
+  """What a schedule depends on beside the updates made and its own options."""
+
+  learning_rate: float
+  warmup: int  # updates
+  rest: int  # updates after the warm-up, at least 1
+
+
+class Form(NamedTuple):
+  """How a schedule goes on from the warm-up's factor of the learning rate."""
+
+  options: Record
+  factor: Callable[[Array, Array, Course, Mapping[str, Any]], Array]  # (factor, done, ..) -> factor
+
+
+class Exponential(NamedTuple):
+  """Options of 'exponential'."""
+
+  decay: Annotated[float, Range(0, 1, above=True, below=True)] = 1.0  # factor a step; has to be given
+  min_learning_rate: NotNegative = 0.0
+
+
+def _constant(factor: Array, done: Array, course: Course, options: Mapping[str, Any]) -> Array:
+  del done, course, options
+  return factor
+
+
+def _cosine(factor: Array, done: Array, course: Course, options: Mapping[str, Any]) -> Array:
+  del options
+  progress = jnp.clip((done - course.warmup) / course.rest, 0.0, 1.0)
+  return factor * (1 + jnp.cos(math.pi * progress)) / 2
+
+
+def _exponential(factor: Array, done: Array, course: Course, options: Mapping[str, Any]) -> Array:
+  # The logarithm is taken here: in float32, 0.999999 itself would be off by 1 % of what it decays.
+  exponent = math.log(options['decay']) * jnp.maximum(done - course.warmup, 0.0)
+  return factor * jnp.maximum(jnp.exp(exponent), options['min_learning_rate'] / course.learning_rate)
+
+
+SCHEDULES = {
+  'constant': Form(None, _constant),
+  'cosine': Form(None, _cosine),
+  'exponential': Form(Exponential, _exponential),
+}
+RULE = OneOf({name: form.options for name, form in SCHEDULES.items()}, 'schedule_options')
 
 
 class Stage(NamedTuple):
@@ -37,22 +85,14 @@ def learning_rate(config: OptimConfig, steps: int) -> Schedule:
   update after the last one is 0. With 'exponential' it is learning_rate decay^n, n updates after the
   warm-up, and at least min_learning_rate from there on.
   """
-  names.check('optim.schedule', config.schedule, SCHEDULES)
-  warmup = max(config.warmup_steps, 1)
-  rest = max(steps - config.warmup_steps, 1)
+  filled = fill(OptimConfig, vars(config), Where('--config.optim'), {'schedule': RULE})
+  form, options = SCHEDULES[config.schedule], filled['schedule_options']
+  course = Course(config.learning_rate, config.warmup_steps, max(steps - config.warmup_steps, 1))
 
   def rate(count: Array) -> Array:
     done = jnp.asarray(count, jnp.float32)
-    factor = jnp.minimum((done + 1) / warmup, 1.0)
-    if config.schedule == 'cosine':
-      progress = jnp.clip((done - config.warmup_steps) / rest, 0.0, 1.0)
-      factor = factor * (1 + jnp.cos(math.pi * progress)) / 2
-    if config.schedule == 'exponential':
-      # The logarithm is taken here: in float32, 0.999999 itself would be off by 1 % of what it decays.
-      exponent = math.log(config.decay) * jnp.maximum(done - config.warmup_steps, 0.0)
-      floor = config.min_learning_rate / config.learning_rate
-      factor = factor * jnp.maximum(jnp.exp(exponent), floor)
-    return config.learning_rate * factor
+    factor = jnp.minimum((done + 1) / max(course.warmup, 1), 1.0)
+    return config.learning_rate * form.factor(factor, done, course, options)
 
   return rate
 

@@ -51,7 +51,7 @@ def run(config: Config, options: Options, say: Callable[[str], None] = _say) -> 
     loop.NonFiniteError: if the loss stays infinite or NaN.
     distributed.PeerLostError: if another process of the run has ended.
   """
-  config = experiments.resolve(config)
+  config = configuration.resolve(config)
   if not options.workdir and not options.dry_run:
     raise ValueError('--workdir is missing; it names the directory that the run writes to.')
   options = options._replace(workdir=names.local_path('--workdir', options.workdir))

@@ -60,7 +60,8 @@ def take_over(experiment: Experiment, state: states.TrainState, images: np.ndarr
   variables = {'params': state.params['model'], **state.model_state}
   merged, taken, fresh = merge(variables, old, workdir)
   said = f'Took {len(taken)} arrays over from {workdir}; {len(fresh)} are new'
-  if experiment.config.model.learn_scale and any(_of_covariance(path) for path in fresh):
+  learned = experiment.config.model.options.get('scale') == 'learned'
+  if learned and any(_of_covariance(path) for path in fresh):
     scale = residual_scale(experiment, merged, images)
     merged['params']['log_scale'] = jnp.asarray(
       math.log(scale / _white_scale(experiment)) / observation.RATE, jnp.float32

@@ -34,7 +34,7 @@ TINY = suites.Settings(
 )  # fmt: skip
 TINY_RECIPE = Config(
   data=DataConfig(source='folder:', height=4, width=4),
-  model=ModelConfig(latents=2, features=(2,), blocks=0),
+  model=ModelConfig('vae', {'latents': 2, 'features': (2,), 'blocks': 0}),
   likelihood=LikelihoodConfig('diagonal'),
   train=TrainConfig(batch_size=2),
 )

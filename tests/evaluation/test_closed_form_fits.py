@@ -80,7 +80,7 @@ def test_a_given_noise_variance_stays(opened, result: Result, fit: Fit):
   options = {**config.likelihood.options, 'noise_variance': 0.2}
   fixed = dataclasses.replace(
     config,
-    model=dataclasses.replace(config.model, learn_scale=False),
+    model=dataclasses.replace(config.model, options=config.model.options | {'scale': 'none'}),
     likelihood=dataclasses.replace(config.likelihood, options=options),
   )
   trained = closed_form_fits.optimum(

@@ -77,12 +77,12 @@ def test_too_little_memory_says_what_needs_less():
 
 
 def test_fields_are_named_as_they_are_typed(monkeypatch: pytest.MonkeyPatch):
-  text = "--config.data.source is 'x'; set --config.data.skip_corrupt=True."
+  text = "--config.data.source is 'x'; set --config.data.options.skip_corrupt=True."
   values = absl_flags.FlagValues()
   monkeypatch.setattr(errors.flags, 'FLAGS', values)
-  assert errors.as_typed(text) == "data.source is 'x'; set data.skip_corrupt=True."
+  assert errors.as_typed(text) == "data.source is 'x'; set data.options.skip_corrupt=True."
   absl_flags.DEFINE_string('data_source', '', '', flag_values=values)
-  assert errors.as_typed(text) == "--data_source is 'x'; set data.skip_corrupt=True."
+  assert errors.as_typed(text) == "--data_source is 'x'; set data.options.skip_corrupt=True."
   absl_flags.DEFINE_string('config', '', '', flag_values=values)
   assert errors.as_typed(text) == text
 

@@ -72,7 +72,7 @@ def test_models_and_data_must_go_together():
   spec = _spec(config)
   with pytest.raises(ValueError, match='is of kind vae, ae'):
     experiment.build(config, spec._replace(condition=0))
-  config.model.kind = 'vae'
+  config.model.kind, config.model.options = 'vae', {}
   with pytest.raises(ValueError, match='is of kind covariance'):
     experiment.build(config, spec)
   config = supn_splines.get_config()
@@ -82,12 +82,12 @@ def test_models_and_data_must_go_together():
 
 
 @pytest.mark.parametrize(('field', 'value', 'message'), [
-  ('network', 'cnn', "model.network is 'cnn'"),
-  ('window', 4, 'model.window must be odd and positive, but is 4.'),
-  ('context', (4, 0), 'model.context must be empty or hold one positive number'),
+  ('network', 'cnn', "model.options.network must be one of 'patch', 'mlp', but is 'cnn'"),
+  ('window', 4, 'model.options.window must be an odd whole number of at least 1, but is 4.'),
+  ('context', (4, 0), 'model.options.context must be a tuple, each entry a whole number of at least 1'),
 ])  # fmt: skip
 def test_wrong_fields_are_named(field: str, value, message: str):
   config = supn_splines.get_config()
-  setattr(config.model, field, value)
+  config.model.options = {field: value}
   with pytest.raises(ValueError, match=re.escape(message)):
-    configuration.check(config)
+    configuration.resolve(config)

@@ -49,9 +49,9 @@ def _changed(config: Config, section: str, **fields: Any) -> Config:
   [
     ('objective', {'dequantize': True}, r'objective\.dequantize must be False'),
     ('likelihood', {'options': {'levels': 256}}, r'set --config.likelihood\.options\.levels=17\.'),
-    ('model', {'learn_scale': True}, r'model\.learn_scale tells the mean'),
-    ('model', {'covariance_features': (4, 4)}, r'model\.covariance_features tells the mean'),
-    ('model', {'optimal_scale': True}, r'model\.optimal_scale tells the mean'),
+    ('model', {'options': {'scale': 'learned'}}, r'model\.options\.scale tells the mean'),
+    ('model', {'options': {'covariance': {'layers': 1}}}, r'options\.covariance tells the mean'),
+    ('model', {'options': {'scale': 'optimal'}}, r'model\.options\.scale tells the mean'),
     ('optim', {'stages': ('mean:2',)}, r'optim\.stages tells the mean'),
   ],
 )

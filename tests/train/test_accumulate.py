@@ -71,30 +71,33 @@ def test_a_device_cuts_its_images_evenly_and_carries_no_statistics():
 @pytest.mark.parametrize(
   ('section', 'fields', 'named'),
   [
-    ('model', {'norm': 'batch'}, "--config.model.norm='batch',"),
-    ('model', {'optimal_scale': True}, '--config.model.optimal_scale,'),
-    ('objective', {'kl_bound': 3.0}, '--config.objective.kl_bound, a constraint on a mean,'),
-    ('objective', {'entropy_bound': 3.0}, '--config.objective.entropy_bound, a constraint on a mean,'),
+    ('model', {'options': {'norm': 'batch'}}, "--config.model.options.norm='batch',"),
+    ('model', {'options': {'scale': 'optimal'}}, "--config.model.options.scale='optimal',"),
+    (
+      'objective',
+      {'constraints': {'kl': {'bound': 3.0}}},
+      '--config.objective.constraints.kl, a constraint on a mean,',
+    ),
     ('objective', {'white_steps': 5}, '--config.objective.white_steps,'),
   ],
 )
 def test_what_couples_a_batch_is_refused(section: str, fields: dict[str, Any], named: str):
   config = Config()
   setattr(config, section, dataclasses.replace(getattr(config, section), **fields))
-  configuration.check(config)
+  configuration.resolve(config)
   config.train.accumulate = 4
   with pytest.raises(ValueError, match=f'accumulate must be 1 with {named}.*at once, but is 4'):
-    configuration.check(config)
+    configuration.resolve(config)
 
 
 def test_what_couples_nothing_is_allowed():
   config = Config()
   config.train.accumulate = 4
   config.objective.white_steps, config.objective.reconstruction = 5, 'l2'
-  configuration.check(config)
+  configuration.resolve(config)
   config.train.accumulate = 0
-  with pytest.raises(ValueError, match=r'train\.accumulate must be positive, but is 0'):
-    configuration.check(config)
+  with pytest.raises(ValueError, match=r'train\.accumulate must be a whole number of at least 1, but is 0'):
+    configuration.resolve(config)
 
 
 def test_the_batch_divides_by_devices_and_parts():

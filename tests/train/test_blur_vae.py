@@ -12,17 +12,17 @@ from structured_obs.config import Config
 from structured_obs.data import pipeline
 from structured_obs.devices import mesh as meshes
 from structured_obs.objectives import alternating
+from structured_obs.runs import configuration, initial
 from structured_obs.runs import experiment as experiments
-from structured_obs.runs import initial
 from structured_obs.train import step
 from tests.train import stub
 
 
 def make_config(**objective: Any) -> Config:
   config = stub.make_config(steps=3)
-  config.model = dataclasses.replace(
-    config.model, latents=2, features=(4,), blocks=0, kernel_features=8, optimal_scale=True
-  )
+  config.model.options = {
+    'latents': 2, 'features': (4,), 'blocks': 0, 'kernel': {'features': 8}, 'scale': 'optimal',
+  }  # fmt: skip
   options = {'kernel_size': 3, 'scale': 'fixed'}
   config.likelihood = dataclasses.replace(config.likelihood, family='circulant', options=options)
   config.objective = dataclasses.replace(config.objective, dequantize=False, **objective)
@@ -101,7 +101,8 @@ def test_the_kernel_network_has_a_learning_rate_of_its_own():
   config = make_config()
   moved = []
   for rate in (0.0, 1e-4):
-    config.optim = dataclasses.replace(config.optim, kernel_learning_rate=rate, warmup_steps=1)
+    config.optim.warmup_steps = 1
+    config.model.options['kernel']['learning_rate'] = rate
     experiment = experiments.build(config, stub.make_prepared().spec)
     start = initial.init_state(experiment, initial.run_keys(experiment)[1])
     end = run(experiment, 1, steps=1)
@@ -117,27 +118,37 @@ def test_the_kernel_network_has_a_learning_rate_of_its_own():
 @pytest.mark.parametrize(
   ('section', 'change', 'message'),
   [
-    ('likelihood', {'family': 'diagonal', 'options': {}}, "the family 'diagonal'; set it to 0"),
-    ('model', {'kind': 'covariance'}, "model.kind 'vae'.*but the kind is 'covariance'"),
-    ('model', {'learn_scale': True}, 'whose scale is not learnt'),
-    ('model', {'kernel_features': -1}, 'model.kernel_features must not be negative'),
-    ('objective', {'reconstruction': 'l3'}, "objective.reconstruction .*'l3'"),
-    ('objective', {'kernel_boundary': 'wrap'}, "objective.kernel_boundary .*'wrap'"),
-    ('objective', {'reconstruction_weight': 0.0}, 'objective.reconstruction_weight must be positive'),
-    ('objective', {'white_steps': -1}, 'objective.white_steps must not be negative'),
+    ('likelihood', {'family': 'diagonal', 'options': {}}, "options.kernel .*'diagonal' has none"),
+    ('model', {'kind': 'covariance'}, "no such option of --config.model.kind='covariance'"),
+    ('model', {'options': {'kernel': {'features': 0}}}, 'kernel.features must be .* at least 1, but is 0'),
+    ('model', {'options': {'kernel': {'boundary': 'wrap'}}}, "boundary must be one of .*'wrap'"),
+    ('model', {'options': {'scale': 'learnt'}}, "scale must be .* Did you mean 'learned'"),
+    ('objective', {'reconstruction': 'l3'}, "objective.reconstruction must .*'l3'"),
+    ('objective', {'reconstruction_options': {'weight': 1.0}}, "weight=1.0: there is no such option of"),
+    (
+      'objective',
+      {'reconstruction': 'l1', 'reconstruction_options': {'weight': 0.0}},
+      'reconstruction_options.weight must be a number above 0, but is 0.0',
+    ),
+    (
+      'objective',
+      {'reconstruction': 'l1', 'reconstruction_options': {'epsilon': 0.1}},
+      "epsilon=0.1: there is no such option of --config.objective.reconstruction='l1'",
+    ),
+    ('objective', {'white_steps': -1}, 'objective.white_steps must be .* at least 0, but is -1'),
   ],
 )
 def test_what_does_not_go_together_is_refused(section: str, change: dict[str, Any], message: str):
   config = make_config()
   setattr(config, section, dataclasses.replace(getattr(config, section), **change))
   with pytest.raises(ValueError, match=message):
-    experiments.resolve(config)
+    configuration.resolve(config)
 
 
 def test_the_papers_loss_needs_a_kernel():
   config = make_config(reconstruction='paper_loss')
-  config.model.kernel_features = 0
+  config.model.options['kernel'] = {}
   with pytest.raises(ValueError, match="'paper_loss' learns no kernel"):
-    experiments.resolve(config)
+    configuration.resolve(config)
   config.likelihood.options['gaussian_variance'] = 2.0
-  assert experiments.resolve(config).likelihood.options['gaussian_variance'] == 2.0
+  assert configuration.resolve(config).likelihood.options['gaussian_variance'] == 2.0

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.config import Config
+from structured_obs.config import Config, ModelConfig
 from structured_obs.data.prepare import Prepared
 from structured_obs.runs import configuration, experiment, metrics_file
 from structured_obs.train import loop
@@ -18,12 +18,12 @@ from tests.train import stub
 ARCHITECTURES = {
   'mirror': {'blocks': 1, 'norm': 'group'},
   'resnet': {'blocks': 1, 'norm': 'batch'},
-  'strided': {'blocks': 0, 'norm': 'batch'},
-  'upsampling': {'blocks': 0, 'norm': 'none'},
+  'strided': {'norm': 'batch'},
+  'upsampling': {'norm': 'none'},
 }
 OTHERS = {
   'ae': {
-    'kind': 'ae', 'covariance_features': (4, 8), 'covariance_layers': 1, 'covariance_sees_mean': True,
+    'kind': 'ae', 'blocks': 0, 'covariance': {'features': (4, 8), 'layers': 1, 'sees_mean': True},
   },
   'patch': {'kind': 'covariance', 'network': 'patch', 'context': (4,)},
   'mlp': {'kind': 'covariance', 'network': 'mlp', 'norm': 'batch'},
@@ -33,8 +33,9 @@ OTHERS = {
 def make(compute: str, family: str = 'low_rank', **fields: Any) -> experiment.Experiment:
   """A small model for the stub's images."""
   config = stub.make_config(compute=compute, steps=4)
-  model = {'latents': 2, 'features': (4, 8), 'blocks': 0} | fields
-  config.model = dataclasses.replace(config.model, **model)
+  kind = fields.pop('kind', 'vae')
+  latents = {} if kind == 'covariance' else {'latents': 2}
+  config.model = ModelConfig(kind, {'features': (4, 8), **latents, **fields})
   options = {'rank': 2, 'noise_variance': 0.1} if family == 'low_rank' else {}
   config.likelihood = dataclasses.replace(config.likelihood, family=family, options=options)
   spec = stub.make_prepared().spec
@@ -109,8 +110,8 @@ def test_a_run_learns_and_resumes(tmp_path: Path):
 def test_what_has_no_network_computes_in_float32():
   config = Config()
   config.model.kind, config.train.compute = 'distribution', 'bfloat16'
-  with pytest.raises(ValueError, match="'distribution' has none; leave it 'float32'"):
-    configuration.check(config)
+  with pytest.raises(ValueError, match="means nothing to --config.model.kind='distribution'; leave it 'float32'"):
+    configuration.resolve(config)
   config.train.compute = 'bfloat'
   with pytest.raises(ValueError, match="Did you mean 'bfloat16'"):
-    configuration.check(config)
+    configuration.resolve(config)

@@ -8,24 +8,25 @@ import jax
 import numpy as np
 import pytest
 
-from structured_obs.config import Config
+from structured_obs.config import Config, ObjectiveConfig
 from structured_obs.data import pipeline
 from structured_obs.devices import mesh as meshes
+from structured_obs.runs import configuration, initial, metrics_file
 from structured_obs.runs import experiment as experiments
-from structured_obs.runs import initial, metrics_file
 from structured_obs.train import loop, step
 from tests.train import stub
 
 KL, ENTROPY = 0.5, 0.3  # nats; nats per rank
 
 
-def _config(steps: int, **objective: Any) -> Config:
+def _config(steps: int, rate: float = 0.1, **bounds: float) -> Config:
   config = stub.make_config(steps=steps, validate_every=steps, checkpoint_every=6)
-  config.model = dataclasses.replace(config.model, latents=2, features=(4,), blocks=0)
+  config.model.options = {'latents': 2, 'features': (4,), 'blocks': 0}
   options = {'rank': 2, 'noise_variance': 0.05, 'factor_scale': 1.0}
   config.likelihood = dataclasses.replace(config.likelihood, family='low_rank', options=options)
-  settings = {'beta': 0.0, 'kl_bound': KL, 'entropy_bound': ENTROPY, 'dequantize': False}
-  config.objective = dataclasses.replace(config.objective, **settings | objective)
+  bounds = {'kl': KL, 'entropy': ENTROPY} | bounds
+  held = {name: {'bound': bound, 'rate': rate} for name, bound in bounds.items() if bound}
+  config.objective = ObjectiveConfig(beta=0.0, dequantize=False, constraints=held)
   config.optim = dataclasses.replace(config.optim, learning_rate=1e-2, stages=('mean:2',))
   return config
 
@@ -46,7 +47,7 @@ def test_a_resumed_run_has_the_multipliers_of_an_uninterrupted_one(tmp_path: Pat
 
 
 def test_bounds_hold_at_the_end_and_multipliers_settle(tmp_path: Path):
-  config = _config(600, multiplier_rate=0.3)  # faster ones jump with every batch's noise
+  config = _config(600, rate=0.3)  # faster ones jump with every batch's noise
   config.train = dataclasses.replace(config.train, log_every=50, checkpoint_every=600)
   config.optim = dataclasses.replace(config.optim, schedule='cosine')
   _train(config, tmp_path)
@@ -60,7 +61,7 @@ def test_bounds_hold_at_the_end_and_multipliers_settle(tmp_path: Path):
 
 
 def test_without_the_bound_the_entropy_is_larger(tmp_path: Path):
-  config = _config(300, entropy_bound=0.0)
+  config = _config(300, entropy=0.0)
   config.train = dataclasses.replace(config.train, log_every=100, checkpoint_every=300)
   outcome = _train(config, tmp_path)
   assert set(outcome.state.params['multipliers']) == {'kl_z'}
@@ -87,16 +88,21 @@ def test_devices_agree_with_one():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'objective': {'entropy_bound': 1.0}, 'family': 'diagonal'}, "'diagonal' has none; use 'low_rank'"),
-    ({'objective': {'kl_bound': 1.0, 'entropy_bound': 0.0}, 'kind': 'ae'}, "but the kind is 'ae'"),
-    ({'objective': {'kl_bound': -1.0}}, 'objective.kl_bound must not be negative'),
-    ({'objective': {'multiplier_rate': 0.0}}, 'objective.multiplier_rate must be positive'),
+    ({'entropy': {'bound': 1.0}, 'family': 'diagonal'}, "'diagonal' has no rank of at least 1"),
+    ({'kl': {'bound': 1.0}, 'kind': 'ae'}, "constraints.kl.bound=1.0 means nothing to .*kind='ae'"),
+    ({'kl': {'bound': -1.0}}, 'constraints.kl.bound must be a number above 0, but is -1.0'),
+    ({'kl': {'damping': 1.0}}, 'constraints.kl.bound must be a number above 0, but is 0.0'),
+    ({'kl': {'bound': 1.0, 'rate': 0.0}}, 'constraints.kl.rate must be a number above 0'),
+    ({'kl': {'bond': 1.0}}, 'did you mean --config.objective.constraints.kl.bound'),
+    ({'k': {'bound': 1.0}}, 'objective.constraints.k=.* no such option of --config.objective.constraints'),
   ],
 )  # fmt: skip
 def test_what_cannot_be_held_is_refused(change: dict[str, Any], message: str):
-  config = _config(3, **change['objective'])
+  config = _config(3)
+  config.objective.beta = 1.0
+  config.objective.constraints = {k: v for k, v in change.items() if isinstance(v, dict)}
   if 'family' in change:
     config.likelihood = dataclasses.replace(config.likelihood, family=change['family'], options={})
   config.model.kind = change.get('kind', 'vae')
   with pytest.raises(ValueError, match=message):
-    experiments.resolve(config)
+    configuration.resolve(config)

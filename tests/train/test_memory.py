@@ -46,8 +46,8 @@ def test_a_step_that_fits_compiles_no_other(compiled: Any, monkeypatch: pytest.M
   assert 'no --config.train.accumulate makes it fit' in memory.verdict(*compiled)
   built = compiled[0]
   built = built._replace(config=stub.make_config(batch_size=64 * DEVICES))
-  built.config.objective.kl_bound = 1.0
-  assert 'objective.kl_bound, a constraint' in memory.verdict(built, *compiled[1:])
+  built.config.objective.constraints = {'kl': {'bound': 1.0}}
+  assert 'objective.constraints.kl, a constraint' in memory.verdict(built, *compiled[1:])
 
 
 def test_the_number_of_parts_that_would_fit_is_said(compiled: Any, monkeypatch: pytest.MonkeyPatch):

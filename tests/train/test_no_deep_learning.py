@@ -8,8 +8,8 @@ import pytest
 
 from configs import no_deep_learning
 from structured_obs.devices import mesh as meshes
+from structured_obs.runs import configuration, initial
 from structured_obs.runs import experiment as experiments
-from structured_obs.runs import initial
 from structured_obs.train import step
 from tests.train import stub
 
@@ -33,9 +33,9 @@ def test_unknown_variants_are_refused():
 
 def test_a_network_has_no_natural_gradient():
   config = no_deep_learning.get_config()
-  config.model.kind = 'vae'
-  with pytest.raises(ValueError, match='natural_gradient is of'):
-    experiments.resolve(config)
+  config.model.kind, config.model.options = 'vae', {'natural_gradient': True}
+  with pytest.raises(ValueError, match='natural_gradient=True: there is no such option'):
+    configuration.resolve(config)
 
 
 def trained(devices: int, steps: int) -> tuple[list[float], Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from structured_obs import distributions
-from structured_obs.config import Config
+from structured_obs.config import Config, ModelConfig
 from structured_obs.data import prepare
 from structured_obs.distributions import gaussian
 from structured_obs.models import observation
@@ -26,7 +26,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
   config.data = dataclasses.replace(
     config.data, cache_dir=str(tmp_path_factory.mktemp('data')), limit=200
   )
-  config.model = dataclasses.replace(config.model, latents=2, features=(4,), blocks=0, learn_scale=True)
+  config.model.options = {'latents': 2, 'features': (4,), 'blocks': 0, 'scale': 'learned'}
   config.optim = dataclasses.replace(config.optim, stages=('mean:12',), warmup_steps=0)
   settings = {'steps': 12, 'batch_size': 16, 'validate_every': 6, 'checkpoint_every': 6}
   config.train = dataclasses.replace(config.train, **settings)
@@ -46,7 +46,7 @@ def with_covariance(config: Config, mean: Path, **model: Any) -> Config:
   options = distributions.options('low_rank', rank=2, noise_variance=0.3, learn_diag=True)
   return dataclasses.replace(
     config,
-    model=dataclasses.replace(config.model, covariance_features=(4,), **model),
+    model=ModelConfig('vae', config.model.options | {'covariance': {'features': (4,)}} | model),
     likelihood=dataclasses.replace(config.likelihood, family='low_rank', options=options),
     optim=dataclasses.replace(config.optim, stages=('covariance:12',)),
     train=dataclasses.replace(config.train, start_from=str(mean)),

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from structured_obs.config import DataConfig
 from structured_obs.data import decode
+from structured_obs.option_records import Record
 
 # uint8 [H, W, C], C 1 or 3, or float32 [H, W, C + condition]; and a label, where there are labels.
 Example = tuple[np.ndarray, int | None]
@@ -39,6 +41,20 @@ class Source(NamedTuple):
   name: str  # as in the configuration, paths made absolute
   identity: str  # changes when the images do: a digest of names, sizes and times
   open: Callable[[], Records]
+
+
+class Kind(NamedTuple):
+  """One kind of source, as it stands behind --config.data.source."""
+
+  find: Callable[[DataConfig, str], Source]  # (resolved section `data`, argument) -> what is found
+  options: Record = None  # of --config.data.options
+  argument: str = ''  # what is typed behind its name and a colon, such as 'PATH'
+
+
+class Files(NamedTuple):
+  """Options of a source whose images are decoded from files."""
+
+  skip_corrupt: bool = False  # leave unreadable images out and count them, instead of an error
 
 
 def digest(content: Any) -> str:

@@ -192,3 +192,6 @@ def _open(listing: _Listing, classes: labels.Classes | None, keep_gray: bool) ->
     notes=said,
     class_names=classes.names if classes else (),
   )
+
+
+KIND = base.Kind(find, base.Files, 'PATH')

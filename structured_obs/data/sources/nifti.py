@@ -15,11 +15,10 @@ is a folder directly below PATH with all that is in it; a file directly in PATH 
 where several files of a subject lie flat in PATH, they must be moved to a folder for each subject.
 """
 
-import difflib
 import fnmatch
 import functools
 import os
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from structured_obs.config import DataConfig
 from structured_obs.data import crops, decode, headers, ingest, notes
 from structured_obs.data.sources import base as bases
 from structured_obs.data.sources import tree
+from structured_obs.option_values import Choice, Range
 
 EXTENSIONS = ('.nii', '.nii.gz')
 PLANES = ('axial', 'coronal', 'sagittal')
@@ -35,24 +35,20 @@ _SCALING = 2  # raise it whenever the same volume would get other gray levels
 _PADDING = 4096  # bytes that a file may have behind its voxels; more, and its header is wrong
 
 
+class Options(NamedTuple):
+  """Which slices of a volume are images."""
+
+  plane: Annotated[str, Choice(PLANES)] = 'axial'
+  min_foreground: Annotated[float, Range(0, 1)] = 0.1  # fraction of the pixels that is not near black
+
+
 def find(config: DataConfig, path: str) -> bases.Source:
   """Lists the volumes in a folder, or those whose names fit a pattern, without opening them.
 
   Raises:
     FileNotFoundError: where there is no folder at `path`, or no such volume in it.
-    ValueError: where data.plane or data.min_foreground is invalid, or the path names all of the machine.
+    ValueError: where the path names all of the machine.
   """
-  if config.plane not in PLANES:
-    near = difflib.get_close_matches(config.plane, PLANES, 1, 0)[0]
-    raise ValueError(
-      f'--config.data.plane is {config.plane!r}, which is none of {", ".join(PLANES)}; '
-      f'did you mean {near!r}?'
-    )
-  if not 0 <= config.min_foreground <= 1:
-    raise ValueError(
-      '--config.data.min_foreground is a fraction of the pixels and must lie in [0, 1], '
-      f'but is {config.min_foreground}.'
-    )
   base, pattern = _divided(os.path.abspath(os.path.expanduser(path)))
   found = tree.walk(base)
   names = sorted(
@@ -67,7 +63,8 @@ def find(config: DataConfig, path: str) -> bases.Source:
       f'files ending in {" or ".join(EXTENSIONS)}, directly or in folders below.'
     )
   content = [(name, bases.stamp(os.path.join(base, name))) for name in names]
-  identity = bases.digest([base, content, config.plane, config.min_foreground, _SCALING])
+  cut = config.options['plane'], config.options['min_foreground']
+  identity = bases.digest([base, content, *cut, _SCALING])
   name = decode.printable(base if pattern == '*' else os.path.join(base, pattern))
   return bases.Source(f'nifti:{name}', identity, lambda: _open(base, names, config, found.notes))
 
@@ -107,8 +104,9 @@ def subject(name: str) -> str:
 
 def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str]) -> bases.Records:
   """Gives random access to the slices that show enough; reads every volume to find them."""
-  release, plane = bases.version('nibabel', 'medical'), config.plane
-  if not config.skip_corrupt:
+  release, plane = bases.version('nibabel', 'medical'), config.options['plane']
+  least = config.options['min_foreground']
+  if not config.options['skip_corrupt']:
     _check(path, names)
   # Slices of one volume follow each other, so the volume in hand is nearly always the one asked for.
   read = functools.lru_cache(maxsize=1)(lambda k: _slices(os.path.join(path, names[k]), plane))
@@ -116,7 +114,7 @@ def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str
   dark: list[str] = []  # volumes without such slices
   for k in range(len(names)):
     try:
-      shown = np.mean(crops.foreground(read(k)), axis=(1, 2)) >= config.min_foreground
+      shown = np.mean(crops.foreground(read(k)), axis=(1, 2)) >= least
       found += [(k, int(position)) for position in np.flatnonzero(shown)]
       dark += [] if shown.any() else [names[k]]
     except decode.UnreadableImage:
@@ -124,8 +122,8 @@ def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str
   if not found:
     raise ValueError(
       f'No {plane} slice in {decode.printable(path)} has a fraction of '
-      f'{config.min_foreground} of its pixels brighter than the background; lower '
-      '--config.data.min_foreground.'
+      f'{least} of its pixels brighter than the background; lower '
+      '--config.data.options.min_foreground.'
     )
 
   def load(index: int) -> bases.Example:
@@ -136,7 +134,8 @@ def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str
     volume, position = found[index]
     return f'{decode.printable(names[volume])}, {plane} slice {position}'
 
-  less = f'Volumes left out, since every {plane} slice shows less than --config.data.min_foreground'
+  flag = '--config.data.options.min_foreground'
+  less = f'Volumes left out, since every {plane} slice shows less than {flag}'
   remarks = list(passed_over)
   if dark:
     remarks.append(notes.counted(less, len(dark), decode.printable(dark[0])))
@@ -247,3 +246,6 @@ def _gray(voxels: np.ndarray) -> np.ndarray:
     shade = np.clip(voxels / np.percentile(positive, WHITE), 0, 1)
   # Rounded from float32, so that the unit, which moves float64's last digit, decides no tie.
   return np.round((255 * shade).astype(np.float32)).astype(np.uint8)
+
+
+KIND = bases.Kind(find, (Options, bases.Files), 'PATH')

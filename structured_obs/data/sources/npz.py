@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from structured_obs.config import DataConfig
 from structured_obs.data import decode, headers
 from structured_obs.data.sources import base
 from structured_obs.data.splits import SPLITS
@@ -39,13 +40,14 @@ class _Layout(NamedTuple):
   labels: dict[str, str]
 
 
-def find(path: str) -> base.Source:
+def find(config: DataConfig, path: str) -> base.Source:
   """Finds an .npz file, without reading its arrays.
 
   Raises:
     FileNotFoundError: where there is no such file.
     ValueError: where it is no .npz file, or its names do not say which arrays are the images.
   """
+  del config
   path = os.path.abspath(os.path.expanduser(path))
   shown = decode.printable(path)
   if not os.path.isfile(path):
@@ -264,3 +266,6 @@ def _whole(array: np.ndarray, label: str) -> np.ndarray:
       f'numbers from 0 to 255: convert it to uint8{how}.'
     )
   return array.astype(np.uint8)
+
+
+KIND = base.Kind(find, argument='PATH')

@@ -26,13 +26,14 @@ SIZE = 32  # where `height` or `width` is 0
 FACTORS = (1, 2, 4)  # size of the window a crop is shrunk from, in crops; where it fits
 
 
-def find(config: DataConfig) -> base.Source:
-  """Finds the photographs in the installed scikit-image.
+def find(config: DataConfig, argument: str) -> base.Source:
+  """Finds the photographs in the installed scikit-image; `argument` is ''.
 
   Raises:
     ImportError: where scikit-image is not installed.
     FileNotFoundError: where this scikit-image lacks a photograph.
   """
+  del argument
   spec = importlib.util.find_spec('skimage')
   if spec is None or not spec.submodule_search_locations:
     raise decode.missing('scikit-image')
@@ -113,3 +114,6 @@ def _open(config: DataConfig, folder: str, names: list[str]) -> base.Records:
     return f'{names[crops.photograph[index]]} at {crops.corner[index]}'
 
   return base.Records(len(crops.split), load, describe, base.version('scikit-image'), splits=crops.split)
+
+
+KIND = base.Kind(find)

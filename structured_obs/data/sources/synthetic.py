@@ -99,8 +99,10 @@ def ellipse(seed: int, index: int) -> Example:
 GENERATORS: dict[str, Callable[[int, int], Example]] = {'splines': spline, 'ellipses': ellipse}
 
 
-def find(name: str) -> base.Source:
-  """The source of a generator: real-valued images with their mean as condition, in float32."""
+def find(config: DataConfig, argument: str) -> base.Source:
+  """Finds a generator: real-valued images with their mean as condition, in float32."""
+  del argument
+  name = config.source
   return base.Source(name, f'{name} of seed {SEED}', functools.partial(_records, name))
 
 
@@ -187,3 +189,6 @@ def _normal(count: int, *seed: int) -> np.ndarray:
   """Standard normal numbers, by the method of Box and Muller. [count]."""
   pairs = _uniform(2 * count, *seed).reshape(2, count)
   return np.sqrt(-2 * np.log1p(-pairs[0])) * np.cos(2 * math.pi * pairs[1])
+
+
+KIND = base.Kind(find)

@@ -10,7 +10,7 @@ uses the network.
 import io
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,19 @@ from structured_obs.config import DataConfig
 from structured_obs.data import decode, notes
 from structured_obs.data.sources import base, folder, tfds_archives
 from structured_obs.data.splits import SPLITS
+from structured_obs.option_values import Path
 
 _AGAIN = (
   "Delete that folder and prepare the data again with file_format='array_record'; from official "
   'archives this happens by itself.'
 )
+
+
+class Options(NamedTuple):
+  """Where a data set may come from."""
+
+  manual_dir: Annotated[str, Path()] = ''  # official archives; '' is tensorflow_datasets' own place
+  download: bool = False  # whether it may be downloaded
 
 
 def _library() -> Any:
@@ -42,7 +50,7 @@ def _data_dir() -> str:
 
 def _manual_dir(config: DataConfig) -> str:
   """Returns where the user keeps official archives."""
-  place = config.manual_dir or os.path.join(_data_dir(), 'downloads', 'manual')
+  place = config.options['manual_dir'] or os.path.join(_data_dir(), 'downloads', 'manual')
   return os.path.abspath(os.path.expanduser(place))
 
 
@@ -69,7 +77,7 @@ def find(config: DataConfig, name: str) -> base.Source:
       'folder; the environment variable TFDS_DATA_DIR names the folder of prepared data.'
     )
   local = _find_local(config, name)
-  if local is None and config.download:
+  if local is None and config.options['download']:
     _download(config, name)
     local = _find_local(config, name)
   if local is None:
@@ -130,22 +138,22 @@ def _advice(config: DataConfig, name: str) -> str:
     return (
       f'{sentence}. Prepare it there with tensorflow_datasets and '
       "file_format='array_record', name another folder with the environment variable "
-      'TFDS_DATA_DIR, or set --config.data.download=True.'
+      'TFDS_DATA_DIR, or set --config.data.options.download=True.'
     )
   manual = _manual_dir(config)
   absent = ' or '.join(' and '.join(names) for names in tfds_archives.absent(archive, manual))
   if archive.url:
-    place, allow = f'from {archive.url}NAME', ', or set --config.data.download=True'
+    place, allow = f'from {archive.url}NAME', ', or set --config.data.options.download=True'
   else:
     place, allow = f'by hand from {archive.homepage}', ''
-    if config.download:
+    if config.options['download']:
       sentence = (
-        f'--config.data.download=True has no effect on tfds:{name}, for its archives lie on '
+        f'--config.data.options.download=True has no effect on tfds:{name}, for its archives lie on '
         f'Google Drive, which asks a person; and {sentence}'
       )
   return (
     f'{sentence}, and {manual} lacks {absent}. Get them {place} and put them there, or name '
-    f'another folder with --config.data.manual_dir=PATH{allow}.'
+    f'another folder with --config.data.options.manual_dir=PATH{allow}.'
   )
 
 
@@ -286,3 +294,6 @@ def _label(example: Any, name: str) -> int | None:
   if not -(2**31) <= label < 2**31:
     raise ValueError(f'{name} has the label {label}, which does not fit 32 bits.')
   return int(label)
+
+
+KIND = base.Kind(find, (Options, base.Files), 'NAME')

@@ -168,7 +168,8 @@ def _has_optimum(trained: Trained) -> bool:
 
 def _learns_noise(trained: Trained) -> bool:
   """Whether the noise variance is found, not given. One for each pixel has an optimum out of reach."""
-  return trained.config.model.learn_scale or trained.config.likelihood.options['learn_diag']
+  config = trained.config
+  return config.model.options['scale'] == 'learned' or config.likelihood.options['learn_diag']
 
 
 def _augmented(trained: Trained) -> bool:

@@ -18,10 +18,9 @@ References: Dilokthanakul et al., "Deep Unsupervised Clustering with Gaussian Mi
 Autoencoders", 2016; Dinh et al., "Density Estimation Using Real NVP", 2017.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -29,6 +28,8 @@ import jax.numpy as jnp
 
 from structured_obs.distributions import base
 from structured_obs.models.latent_priors import real_nvp
+from structured_obs.option_records import OneOf, Record, fill
+from structured_obs.option_values import NOTHING, Count, Where
 
 Array = jax.Array
 
@@ -55,7 +56,7 @@ class Normal(nn.Module):
 class MixtureOptions(NamedTuple):
   """Size of a mixture."""
 
-  components: int = 10
+  components: Count = 10
 
 
 class Mixture(nn.Module):
@@ -99,7 +100,7 @@ class Prior(NamedTuple):
   """How a prior is made."""
 
   module: Callable[..., nn.Module]  # (event, options of the type below, dtype)
-  options: Callable[..., Any] | None = None  # a NamedTuple whose fields all have defaults
+  options: Record = None  # whose fields all have defaults
 
 
 def _realnvp(event: tuple[int, ...], options: real_nvp.Options, dtype: Any) -> nn.Module:
@@ -113,27 +114,25 @@ PRIORS: dict[str, Prior] = {
   'realnvp': Prior(_realnvp, real_nvp.Options),
 }
 STANDARD = 'normal'  # the one that has a closed form of KL(q || p) for Gaussian q
+RECORDS = {name: prior.options for name, prior in PRIORS.items()}
+
+
+class PriorOptions(NamedTuple):
+  """Options of a model whose latents have a prior: which one, and what it has of its own."""
+
+  prior: Annotated[str, OneOf(RECORDS, 'prior_options')] = STANDARD
+  prior_options: Mapping[str, Any] = NOTHING
 
 
 def options_of(kind: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-  """Every option of a prior with its value: the defaults, and these overrides.
+  """Returns every option of a prior with its value: the defaults, and these overrides.
 
   Raises:
-    ValueError: no prior or option has this name, with the nearest one; or a value is of another type.
+    TypeError: a value is of another type.
+    ValueError: no prior or option has this name, with the nearest one; or a value cannot be.
   """
-  _check_name('prior', kind, list(PRIORS))
-  options, overrides = PRIORS[kind].options, dict(overrides or {})
-  known: dict[str, Any] = options()._asdict() if options else {}
-  for name, value in overrides.items():
-    _check_name(f"option of the prior '{kind}'", name, list(known))
-    if type(value) is not type(known[name]):
-      raise ValueError(
-        f"Option '{name}' of the prior '{kind}' must be of type {type(known[name]).__name__}, such as "
-        f'{known[name]}, but is {value!r}.'
-      )
-    if value < 1:
-      raise ValueError(f"Option '{name}' of the prior '{kind}' must be at least 1, but is {value}.")
-  return known | overrides
+  given = {'prior': kind, 'prior_options': dict(overrides or {})}
+  return fill(PriorOptions, given, Where('', 'the latents'))['prior_options']
 
 
 def make(
@@ -166,11 +165,3 @@ def data_dependent(kind: str, event: tuple[int, ...]) -> bool:
 
 def _noise(keys: Array, shape: tuple[int, ...]) -> Array:
   return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
-
-
-def _check_name(what: str, name: str, known: list[str]) -> None:
-  if name not in known:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ''
-    listed = ', '.join(known) or 'none'
-    raise ValueError(f"There is no {what} named '{name}'; there are {listed}.{hint}")

@@ -38,6 +38,7 @@ import numpy as np
 
 from structured_obs.distributions import base
 from structured_obs.models.networks import convolutions, dense_blocks
+from structured_obs.option_values import Count
 
 Array = jax.Array
 
@@ -48,10 +49,10 @@ DIAGONAL_FIRST = (0, 3, 1, 2)  # of the 2x2 pixels by rows: what goes on, and th
 class Options(NamedTuple):
   """Sizes. The defaults are those of srVAE."""
 
-  scales: int = 2  # of a latent that is an image
-  couplings: int = 3  # of either kind at each scale; a vector passes twice as many
-  growth: int = 64  # channels that each step of a dense block appends; or units of a dense layer
-  layers: int = 5  # steps of the dense block; or hidden dense layers, at most 2
+  scales: Count = 2  # of a latent that is an image
+  couplings: Count = 3  # of either kind at each scale; a vector passes twice as many
+  growth: Count = 64  # channels that each step of a dense block appends; or units of a dense layer
+  layers: Count = 5  # steps of the dense block; or hidden dense layers, at most 2
 
 
 class RealNVP(nn.Module):

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from structured_obs.distributions.base import ImageShape, Shape
-from structured_obs.models.networks import dense_net, mirror, resnet, strided
+from structured_obs.models.networks import dense_net, mirror, options, resnet, strided
+from structured_obs.option_records import Record
 
 
 def _vector(image: ImageShape, latents: int) -> Shape:
@@ -19,17 +20,23 @@ class Architecture(NamedTuple):
 
   encoder: Callable[..., Any]
   decoder: Callable[..., Any]
-  latent_shape: Callable[[ImageShape, int], Shape] = _vector  # (image, model.latents) -> of one latent
+  options: Record
+  latent_shape: Callable[[ImageShape, int], Shape] = _vector  # (image, latents) -> of one latent
   data_dependent: bool = False  # whether the networks are initialised by a batch of images
 
 
 ARCHITECTURES = {
-  'mirror': Architecture(mirror.Encoder, mirror.Decoder),
-  'resnet': Architecture(resnet.Encoder, resnet.Decoder),
-  'strided': Architecture(strided.Encoder, strided.Decoder),
+  'mirror': Architecture(mirror.Encoder, mirror.Decoder, (options.Convolutional, options.Blocks)),
+  'resnet': Architecture(
+    resnet.Encoder, resnet.Decoder, (options.Convolutional, options.AtLeastOneBlock)
+  ),
+  'strided': Architecture(strided.Encoder, strided.Decoder, options.Convolutional),
   'upsampling': Architecture(
     functools.partial(strided.Encoder, hidden=False),
     functools.partial(strided.Decoder, hidden=False, bilinear=True),
+    options.Convolutional,
   ),
-  'dense': Architecture(dense_net.Encoder, dense_net.Decoder, dense_net.latent_shape, True),
+  'dense': Architecture(
+    dense_net.Encoder, dense_net.Decoder, options.Dense, dense_net.latent_shape, data_dependent=True
+  ),
 }

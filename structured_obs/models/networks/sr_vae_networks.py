@@ -9,18 +9,26 @@ Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020
 public code.
 """
 
-import difflib
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base
+from structured_obs.models import compression
 from structured_obs.models.networks import convolutions, dense_blocks, dense_net
+from structured_obs.option_records import OneOf
+from structured_obs.option_values import Choice, Count
 
 Array = jax.Array
+
+
+class Downscale(NamedTuple):
+  """Of a small image that is made by down-scaling."""
+
+  factor: Annotated[int, Choice((2, dense_net.REDUCTION))] = 2
+  method: Annotated[str, Choice(compression.METHODS)] = 'area'
 
 
 class Options(NamedTuple):
@@ -30,49 +38,25 @@ class Options(NamedTuple):
   network that keeps its resolution is of so many blocks.
   """
 
-  compression: str = 'downscale'  # or 'gray'
-  factor: int = 2  # of 'downscale': 2 or 4
-  method: str = 'area'  # of 'downscale': or 'bilinear'
-  y_encoder_growth: int = 64  # q(u | y)
-  y_encoder_depth: int = 3
-  y_decoder_growth: int = 128  # p(y | u)
-  y_decoder_depth: int = 4
-  x_encoder_growth: int = 16  # q(z | x)
-  x_encoder_depth: int = 4
-  z_y_growth: int = 32  # p(z | y, u): what sees y
-  z_y_depth: int = 5
-  z_growth: int = 64  # what sees u, and what sees both
-  z_depth: int = 3
-  z_blocks: int = 3
-  x_decoder_growth: int = 64  # p(x | y, z): what sees z
-  x_decoder_depth: int = 8
-  x_growth: int = 64  # what sees both
-  x_depth: int = 5
-  x_blocks: int = 3
-
-
-def options_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
-  """Every option with its value: the defaults, and these overrides.
-
-  Raises:
-    ValueError: no option has this name, with the nearest one; or a value is of another type or below 1.
-  """
-  known = Options()._asdict()
-  for name, value in overrides.items():
-    if name not in known:
-      near = difflib.get_close_matches(name, known, n=1)
-      hint = f" Did you mean '{near[0]}'?" if near else ''
-      raise ValueError(
-        f"There is no option '{name}' in --config.model.options; there are {', '.join(known)}.{hint}"
-      )
-    if type(value) is not type(known[name]):
-      raise ValueError(
-        f"Option '{name}' in --config.model.options must be of type {type(known[name]).__name__}, such "
-        f"as {known[name]!r}, but is {value!r}."
-      )
-    if isinstance(value, int) and value < 1:
-      raise ValueError(f"Option '{name}' in --config.model.options must be at least 1, but is {value}.")
-  return known | dict(overrides)
+  compression: Annotated[str, OneOf({'downscale': Downscale, 'gray': None})] = 'downscale'
+  factor: int = 2
+  method: str = 'area'
+  y_encoder_growth: Count = 64  # q(u | y)
+  y_encoder_depth: Count = 3
+  y_decoder_growth: Count = 128  # p(y | u)
+  y_decoder_depth: Count = 4
+  x_encoder_growth: Count = 16  # q(z | x)
+  x_encoder_depth: Count = 4
+  z_y_growth: Count = 32  # p(z | y, u): what sees y
+  z_y_depth: Count = 5
+  z_growth: Count = 64  # what sees u, and what sees both
+  z_depth: Count = 3
+  z_blocks: Count = 3
+  x_decoder_growth: Count = 64  # p(x | y, z): what sees z
+  x_decoder_depth: Count = 8
+  x_growth: Count = 64  # what sees both
+  x_depth: Count = 5
+  x_blocks: Count = 3
 
 
 class ZNetwork(nn.Module):

@@ -1,0 +1,31 @@
+"""What a kind of model is to a run: its options, how it is made of them, and what it has no use for."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from structured_obs.distributions.base import Family, ImageShape
+from structured_obs.option_records import Record
+
+
+class Setting(NamedTuple):
+  """What a model depends on beside its own options."""
+
+  axis_name: str | None = None  # mapped axis over devices
+  dtype: Any = None  # of the networks' products; None: that of the images
+  frozen_mean: bool = False  # no step updates the mean, nor what it is made of
+  white: bool = False  # no step updates anything but the mean
+
+
+class Kind(NamedTuple):
+  """One kind of model."""
+
+  options: Record
+  build: Callable[[Mapping[str, Any], Family, ImageShape, Setting], Any]  # filled options -> the model
+  # Fields of a configuration, or groups of them, that mean nothing to it and must keep their default.
+  unused: tuple[str, ...] = ()
+  given_mean: bool = False  # whether it is given the mean of an image
+  labels: tuple[bool, ...] = (False,)  # what data.labels may be: whether it is given classes
+
+
+PRIOR = ('objective.beta', 'objective.constraints.kl')  # of latents that have a prior
+IMAGES = ('objective.reconstruction', 'objective.white_steps')  # of a model that tells of its images

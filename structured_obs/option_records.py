@@ -1,0 +1,252 @@
+"""Options that belong to what they are of: a family, a kind of model, a source brings its own record.
+
+A record is a NamedTuple, a dataclass or a constructor whose fields are annotated as in `option_values`;
+or several of these side by side, as a tuple; or None, where there are no options.
+
+>>> from typing import Annotated
+>>> from structured_obs.option_values import Range
+>>> class Options(NamedTuple):
+...   rank: Annotated[int, Range(0, 4096)] = 25
+>>> where = Where('--config.model.options', "--config.model.kind='vae'")
+>>> fill(Options, {}, where)
+{'rank': 25}
+>>> fill(Options, {'rnak': 3}, where)  # doctest: +ELLIPSIS
+Traceback (most recent call last):
+ValueError: --config.model.options.rnak=3: there is no such option of --config.model.kind='vae'; did ...
+
+An option may choose what has options of its own, a `OneOf`: those of an architecture or a prior, say.
+"""
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+from structured_obs import names
+from structured_obs.option_values import KINDS, Option, When, Where, checked_value, option_of, shown
+
+Record = Any  # a class or function with annotated fields, a tuple of such, or None
+
+
+class OneOf(NamedTuple):
+  """A name that chooses what has options of its own.
+
+  These stand in the option called `options`, or where that is '' beside the name itself; what one of the
+  records has is then an option only where that one is chosen.
+  """
+
+  records: Mapping[str, Record]
+  options: str = ''
+  ends: str = ''  # the name ends before this sign, as 'folder' in 'folder:PATH'
+
+  @property
+  def known(self) -> tuple[str, ...]:
+    """What its value may be; () where more stands behind a name."""
+    return () if self.ends else tuple(self.records)
+
+
+class Group(NamedTuple):
+  """A dict of options, all of which have their defaults where one of them is given; {} for none."""
+
+  record: Record
+
+
+class Groups(NamedTuple):
+  """A dict of groups, each by one of these names."""
+
+  records: Mapping[str, Record]
+
+
+def options_of(record: Record) -> dict[str, Option]:
+  """Returns every option of a record by its name, whatever is chosen."""
+  if record is None:
+    return {}
+  if isinstance(record, tuple):
+    return {name: option for part in record for name, option in options_of(part).items()}
+  hints = typing.get_type_hints(record, include_extras=True)
+  if dataclasses.is_dataclass(record):
+    defaults = {field.name: getattr(record(), field.name) for field in dataclasses.fields(record)}
+  else:
+    parameters = inspect.signature(record).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+  return {name: option_of(hints[name], default) for name, default in defaults.items()}
+
+
+def possible(record: Record) -> set[str]:
+  """Returns the names of all options that a record has, or can have for what is chosen in it."""
+  found = options_of(record)
+  rules = [option.rule(OneOf) for option in found.values()]
+  beside = [inner for rule in rules if rule and not rule.options for inner in rule.records.values()]
+  return set(found).union(*(options_of(inner) for inner in beside))
+
+
+def available(
+  record: Record, given: Mapping[str, Any], where: Where, strict: bool = True
+) -> dict[str, Option]:
+  """Returns the options of a record that there are for the names which these values choose.
+
+  Args:
+    record: of the options.
+    given: values by name.
+    where: how messages call them.
+    strict: refuse what is an option of another choice.
+
+  Raises:
+    ValueError: there is no such choice.
+  """
+  found = options_of(record)
+  for name, option in list(found.items()):
+    rule = option.rule(OneOf)
+    if rule is None or rule.options:
+      continue
+    owned = {one for records in rule.records.values() for one in options_of(records)}
+    chosen = checked_value(where, name, option, given.get(name, option.default))
+    found = {one: other for one, other in found.items() if one not in owned}
+    found |= options_of(rule.records[chosen])
+    for one in given if strict else ():
+      if one in owned and one not in found:
+        owner = f'{where.flag}.{name}={chosen!r}' if where.flag else f'the {name} {chosen!r}'
+        refuse(where._replace(owner=owner), one, given[one], found)
+  return found
+
+
+def fill(record: Record, given: Mapping[str, Any], where: Where, rules: Any = None) -> dict[str, Any]:
+  """Returns every option of a record with its value: the default, or what is given.
+
+  Args:
+    record: of the options.
+    given: by their names.
+    where: how messages call them.
+    rules: further rules by the names of options, which the record itself cannot know.
+
+  Raises:
+    TypeError: a value is of another type, in the library.
+    ValueError: there is no option of a name, with the nearest one; or a value cannot be.
+  """
+  known = available(record, given, where)
+  known = {name: _ruled(name, option, rules) for name, option in known.items()}
+  for name, value in given.items():
+    if name not in known:
+      refuse(where, name, value, known)
+  found = {
+    name: checked_value(where, name, option, given.get(name, _default(option)))
+    for name, option in known.items()
+  }
+  for name, option in known.items():
+    if where.flag:
+      _check_meaning(found, name, option, where)
+    _fill_nested(found, name, option, where)
+  return found
+
+
+def _check_meaning(found: Mapping[str, Any], name: str, option: Option, where: Where) -> None:
+  """Raises a ValueError if an option is set that means nothing beside another one."""
+  rule, before = option.rule(When), f'{where.flag}.' if where.flag else ''
+  if rule and found[rule.other] not in rule.values and found[name] != option.default:
+    raise ValueError(
+      f'{before}{name}={shown(found[name])} means nothing with {before}{rule.other}='
+      f'{found[rule.other]!r}; leave it {option.default!r}.'
+    )
+
+
+def _default(option: Option) -> Any:
+  return dict(option.default) if isinstance(option.default, Mapping) else option.default
+
+
+def _fill_nested(found: dict[str, Any], name: str, option: Option, where: Where) -> None:
+  """Fills what an option has of options, in place."""
+  flag = f'{where.flag}.{name}' if where.flag else name
+  one, group, groups = option.rule(OneOf), option.rule(Group), option.rule(Groups)
+  if one and one.options:
+    place = f'{where.flag}.{one.options}' if where.flag else ''
+    below = Where(place, f'{flag}={found[name]!r}' if where.flag else f'the {name} {found[name]!r}')
+    found[one.options] = fill(one.records[chosen_name(one, found[name])], found[one.options], below)
+  if group and found[name]:
+    found[name] = fill(group.record, found[name], Where(flag, flag))
+  if groups:
+    for key, value in found[name].items():
+      if key not in groups.records:
+        refuse(Where(flag, flag), key, value, groups.records)
+      if type(value) is not dict:
+        raise ValueError(f'{flag}.{key} must be {KINDS[dict][1]}, but is {shown(value)}.')
+      place = Where(f'{flag}.{key}', f'{flag}.{key}')
+      found[name] = {**found[name], key: fill(groups.records[key], value, place)}
+
+
+def expand(
+  record: Record, given: Mapping[str, Any], typed: Mapping[str, str], rules: Any = None
+) -> tuple[dict[str, Any], list[str]]:
+  """Returns every option with the value it has before the command line's values are read.
+
+  A choice that is typed is made here, so that its own options are there to be typed too; and so is a
+  group, one of whose options is typed. Nothing else is checked: see `fill`.
+
+  Args:
+    record: of the options.
+    given: by their names.
+    typed: texts by names as typed, 'prior' or 'prior_options.scales'.
+    rules: as of `fill`.
+
+  Returns:
+    The options; and the names of those that were given to another choice than the typed one, and go.
+  """
+  given, gone = dict(given), []
+  every = {name: _ruled(name, option, rules) for name, option in options_of(record).items()}
+  for name, option in every.items():
+    one = option.rule(OneOf)
+    if one and name in typed and chosen_name(one, typed[name]) in one.records:
+      given[name] = typed[name]
+      chosen = possible(one.records.get(chosen_name(one, given[name])))
+      others = {other for inner in one.records.values() for other in possible(inner)} - chosen
+      place = given[one.options] = dict(given.get(one.options, {})) if one.options else given
+      gone += [other for other in sorted(others) if place.pop(other, None) is not None]
+  known = available(record, given, Where('--config', '--config'), strict=False)
+  found = {name: _as_typed(option, given.get(name, _default(option))) for name, option in known.items()}
+  found |= {name: value for name, value in given.items() if name not in known}  # refused by `fill`
+  for name in known:
+    gone += _expand_nested(found, name, _ruled(name, known[name], rules), typed)
+  return found, gone
+
+
+def _expand_nested(
+  found: dict[str, Any], name: str, option: Option, typed: Mapping[str, str]
+) -> list[str]:
+  """Expands what an option has of options, in place; returns what goes."""
+  one, group, groups, gone = option.rule(OneOf), option.rule(Group), option.rule(Groups), []
+  below = lambda key: {  # noqa: E731
+    text.removeprefix(f'{key}.'): value for text, value in typed.items() if text.startswith(f'{key}.')
+  }
+  if one and one.options and isinstance(found[one.options], dict):
+    chosen = one.records.get(chosen_name(one, found[name]))
+    found[one.options], gone = expand(chosen, found[one.options], below(one.options))
+  if group and (found[name] or below(name)):
+    found[name], gone = expand(group.record, found[name], below(name))
+  for key, inner in groups.records.items() if groups else ():
+    if key in found[name] or below(f'{name}.{key}'):
+      made, more = expand(inner, found[name].get(key, {}), below(f'{name}.{key}'))
+      found[name], gone = {**found[name], key: made}, gone + more
+  return gone
+
+
+def _as_typed(option: Option, value: Any) -> Any:
+  """Returns a value of the type that its flag will have."""
+  return float(value) if option.kind is float and type(value) is int else value
+
+
+def _ruled(name: str, option: Option, rules: Any) -> Option:
+  return option._replace(rules=(*option.rules, rules[name])) if name in (rules or {}) else option
+
+
+def chosen_name(rule: OneOf, value: str) -> str:
+  """Returns which of its records a value chooses."""
+  return value.partition(rule.ends)[0] if rule.ends else value
+
+
+def refuse(where: Where, name: str, value: Any, known: Iterable[str]) -> NoReturn:
+  """Raises the ValueError of an option that there is not, with the nearest name, or all of them."""
+  listed, before = sorted(known), f'{where.flag}.' if where.flag else ''
+  near = names.nearest(name, listed)
+  every = f'there are {", ".join(listed)}.' if listed else 'it has none.'
+  hint = f'did you mean {before}{near}?' if near else every
+  raise ValueError(f'{before}{name}={value!r}: there is no such option of {where.owner}; {hint}')

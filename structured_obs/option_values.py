@@ -1,0 +1,247 @@
+"""Values of options, each checked by the type and the rule in its annotation.
+
+An option is an int, a float, a bool, a str, a tuple of one of these, or a dict. Where not every value of
+the type will do, `Annotated` adds a `Range`, a `Choice` or a `Path`:
+
+>>> @checked('low_rank')
+... def family(rank: Annotated[int, Range(0, 4096)] = 25):
+...   return rank
+>>> family(rank=1.5)
+Traceback (most recent call last):
+TypeError: The option rank of low_rank must be a whole number from 0 to 4096; got 1.5.
+
+Rules between two options, such as the order of scales, stay with what they are of.
+"""
+
+import dataclasses
+import functools
+import inspect
+import math
+import numbers
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+
+from structured_obs import names
+
+P = ParamSpec('P')
+R = TypeVar('R')
+T = TypeVar('T')
+LARGEST_INT = 2**31 - 1  # steps, seeds and sizes are 32-bit integers on the devices
+LARGEST, SMALLEST = (float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny))
+NOTHING: Mapping[str, Any] = types.MappingProxyType({})  # default of a group
+SHOWN = 60  # characters of a value that messages show
+
+
+class Range(NamedTuple):
+  """Numbers from `least` to `most`, both included unless it says otherwise."""
+
+  least: float = -math.inf
+  most: float = math.inf
+  odd: bool = False  # of whole numbers, the odd ones alone
+  above: bool = False  # `least` itself is none of them
+  below: bool = False  # `most` itself is none of them
+
+
+class Choice(NamedTuple):
+  """What an option may be."""
+
+  known: tuple[Any, ...]
+
+
+class Path(NamedTuple):
+  """A path on this machine, or ''."""
+
+
+class Filled(NamedTuple):
+  """A tuple that is not empty; beside the rule of its entries."""
+
+
+class When(NamedTuple):
+  """An option that means nothing, and keeps its default, unless another one has one of these values."""
+
+  other: str
+  values: tuple[Any, ...] = (True,)
+
+
+class Option(NamedTuple):
+  """One option of a record."""
+
+  kind: Any  # its type
+  rules: tuple[Any, ...]
+  default: Any
+
+  def rule(self, kind: type[R]) -> R | None:
+    """The rule of this kind, if it has one."""
+    return next((rule for rule in self.rules if isinstance(rule, kind)), None)
+
+
+class Where(NamedTuple):
+  """How messages call an option."""
+
+  flag: str = ''  # before its name, as typed, such as '--config.model.options'; '' in the library
+  owner: str = ''  # what it is of, such as "--config.model.kind='vae'" or 'low_rank'
+
+
+# Standard deviations and variances that float32 holds together with their squares and reciprocals.
+Scale = Annotated[float, Range(1e-15, 1e15)]
+Variance = Annotated[float, Range(1e-30, 1e30)]
+Positive = Annotated[float, Range(0, above=True)]
+NotNegative = Annotated[float, Range(0)]
+Count = Annotated[int, Range(1)]
+CountOrNone = Annotated[int, Range(0)]  # 0 for none
+Share = Annotated[float, Range(0, 1, below=True)]
+Widths = Annotated[tuple[int, ...], Range(1), Filled()]  # channels or units of each layer
+
+KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
+  bool: ((bool, np.bool_), 'True or False'),
+  int: (numbers.Integral, 'a whole number'),
+  float: (numbers.Real, 'a number'),
+  str: (str, 'a text'),
+  dict: (dict, "a dictionary {'name': value}"),
+}
+
+
+@typing.dataclass_transform(field_specifiers=(dataclasses.field,))
+def section(cls: type[T]) -> type[T]:
+  """Decorates a section of a configuration: a dataclass whose annotations hold its fields' rules."""
+  made = dataclasses.dataclass(cls)
+  for field in dataclasses.fields(made):  # type: ignore[arg-type]
+    field.type = option_of(field.type).kind  # what the flag parser reads
+  return made
+
+
+def checked(owner: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+  """Decorates a constructor, whose options are then checked by their annotations on every call.
+
+  Raises:
+    TypeError, ValueError: by the constructor; the message names the option and what it is of.
+  """
+
+  def decorate(constructor: Callable[P, R]) -> Callable[P, R]:
+    hints = typing.get_type_hints(constructor, include_extras=True)
+    signature = inspect.signature(constructor)
+
+    @functools.wraps(constructor)
+    def construct(*args: P.args, **kwargs: P.kwargs) -> R:
+      check(owner, hints, signature.bind(*args, **kwargs).arguments)
+      return constructor(*args, **kwargs)
+
+    return construct
+
+  return decorate
+
+
+def check(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+  """Checks values by the annotations of their names; passes over what has none of an option.
+
+  Raises:
+    TypeError: a value is of another type. A bool is no number; a whole number is one for a float.
+    ValueError: a value is not finite, out of its range or not among its choices.
+  """
+  for name, value in values.items():
+    option = option_of(hints[name]) if name in hints else None
+    if option and option.kind in KINDS:
+      checked_value(Where('', owner), name, option, value)
+
+
+def checked_value(where: Where, name: str, option: Option, value: Any) -> Any:
+  """Returns a value as an option has it, where a list is a tuple, and a whole number one for a float.
+
+  Raises:
+    TypeError, ValueError: the value cannot be; in a configuration both are a ValueError.
+  """
+  title = f'{where.flag}.{name}' if where.flag else f'The option {name} of {where.owner}'
+  kind, item = base_of(option)
+  message = f'{title} must be {wanted_of(option)}'
+  plain = bool(where.flag)
+  value = tuple(value) if item and isinstance(value, list) and plain else value
+  entries = value if item and isinstance(value, tuple) else (value,)
+  good = type(value) is tuple if item else _is(value, kind, plain)
+  if not good or not all(_is(one, item or kind, plain) for one in entries):
+    if plain:
+      raise ValueError(f'{message}, but is {shown(value)}, of type {type(value).__name__}.')
+    raise TypeError(f'{message}; got {value!r}.')
+  if not all(_fits(option, one, plain) for one in entries) or (
+    option.rule(Filled) is not None and not value
+  ):
+    near = names.nearest(str(value), [str(one) for one in choices(option)])
+    hint = f' Did you mean {near!r}?' if near else ''
+    got = f', but is {shown(value)}.' if plain else f'; got {value!r}.'
+    raise ValueError(f'{message}{got}{hint}')
+  if option.rule(Path) is not None:
+    names.local_path(title, value)
+  return float(value) if kind is float and plain else value
+
+
+def option_of(hint: Any, default: Any = None) -> Option:
+  """Returns what an annotation and a default say of an option."""
+  kind, *rules = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+  return Option(kind, tuple(rules), default)
+
+
+def base_of(option: Option) -> tuple[type, type | None]:
+  """Returns the type of a value, and that of its entries where it is a tuple."""
+  if typing.get_origin(option.kind) is tuple:
+    return tuple, typing.get_args(option.kind)[0]
+  kind = typing.get_origin(option.kind) or option.kind
+  return dict if kind is Mapping or kind is typing.get_origin(Mapping[str, Any]) else kind, None
+
+
+def choices(option: Option) -> tuple[Any, ...]:
+  """Returns the values that an option is one of; () where it is not so restricted."""
+  return next((rule.known for rule in option.rules if hasattr(rule, 'known')), ())
+
+
+def shown(value: Any) -> str:
+  """Returns a value as Python writes it, at most 60 characters, with its type."""
+  if type(value) is int and abs(value) > LARGEST_INT:
+    return f'of {value.bit_length()} bits'
+  text = repr(value)
+  return text if len(text) <= SHOWN else text[: SHOWN - 3] + '...'
+
+
+def wanted_of(option: Option) -> str:
+  """Returns in words what an option must be."""
+  kind, item = base_of(option)
+  known = choices(option)
+  words = 'one of ' + ', '.join(map(repr, known)) if known else KINDS[item or kind][1]
+  rule = option.rule(Range)
+  if rule:
+    words = words.replace('a whole', 'an odd whole') if rule.odd else words
+    least = f'{"above" if rule.above else "of at least"} {rule.least:g}'
+    if rule.most < math.inf and not (rule.above or rule.below):
+      words += f' from {rule.least:g} to {rule.most:g}'
+    elif rule.most < math.inf:
+      words += f' {least} and {"below" if rule.below else "at most"} {rule.most:g}'
+    elif rule.least > -math.inf:
+      words += f' {least}'
+  if item is None:
+    return words
+  return f'a tuple, {"" if option.rule(Filled) is None else "not empty, "}each entry {words}'
+
+
+def _is(value: Any, kind: type, plain: bool) -> bool:
+  """Whether a value is of a kind; a whole number is also a number, True and False are none."""
+  if plain:  # of a configuration, which JSON must give back
+    return type(value) is kind or (kind is float and type(value) is int)
+  return isinstance(value, KINDS[kind][0]) and (kind is bool or not isinstance(value, bool))
+
+
+def _fits(option: Option, value: Any, plain: bool) -> bool:
+  """Whether a value, or an entry of a tuple, is in the range or among the choices of its option."""
+  known = choices(option)
+  if known:
+    return value in known
+  if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
+    return True
+  rule, largest = option.rule(Range) or Range(), math.inf
+  if plain:  # of a configuration, whose numbers go to the devices
+    largest = LARGEST if isinstance(value, float) else LARGEST_INT
+  if not (-math.inf < value < math.inf and abs(value) <= largest) or (rule.odd and value % 2 == 0):
+    return False
+  low = value >= max(SMALLEST, rule.least) and value > rule.least if rule.above else value >= rule.least
+  return low and (value < rule.most if rule.below else value <= rule.most)
