@@ -24,7 +24,7 @@ from absl import flags as absl_flags
 from absl.testing import flagsaver
 
 from launch import flags
-from structured_obs.runs import experiment
+from structured_obs.runs import configuration
 from tests import documents
 from tests.campaigns import registry
 from tests.documents import Block, Command
@@ -137,13 +137,13 @@ def parse(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, ru
 def _check_launch(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
   config = parse(script, arguments, monkeypatch)
   if script in ('train', 'compare'):
-    experiment.resolve(config)
+    configuration.resolve(config)
   if script == 'compare':
     given = {name: value for name, _, value in (word.partition('=') for word in arguments)}
     file, changes = given['--config'], [word for word in arguments if word.startswith('--config.')]
     named = [name for name in given.get('--variants', '').split(',') if name]
     for variant in named or runpy.run_path(file)['VARIANTS']:
-      experiment.resolve(parse('train', [f'--config={file}:{variant}', *changes], monkeypatch))
+      configuration.resolve(parse('train', [f'--config={file}:{variant}', *changes], monkeypatch))
 
 
 def _extras() -> set[str]:

@@ -11,7 +11,6 @@ from tests import documents
 
 ROOT = documents.ROOT
 _LINK = re.compile(r'\]\(([^)\s]+)\)')
-WRITTEN_LATER = {'benchmarks.md'}  # pages that links may name before they exist
 
 
 def _anchors(page: Path) -> set[str]:
@@ -28,8 +27,6 @@ def broken_links(page: Path, text: str) -> list[str]:
     if path.startswith(('http://', 'https://')):
       continue
     target = (page.parent / path).resolve() if path else page
-    if target.name in WRITTEN_LATER:
-      continue
     if not target.exists() or (anchor and anchor not in _anchors(target)):
       broken.append(link)
   return broken
