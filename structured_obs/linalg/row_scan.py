@@ -67,7 +67,7 @@ def _by_chunks(run, arrays: tuple[Array, ...], chunk: int) -> Array:
   pieces = -(-images // chunk)
   size = -(-images // pieces)
   whole = images // size * size
-  split = tuple(x[:whole].reshape(-1, size, *x.shape[1:]) for x in arrays)
+  split = tuple(x[:whole].reshape(images // size, size, *x.shape[1:]) for x in arrays)
   done = jax.lax.map(lambda piece: run(*piece), split)
   done = done.reshape(whole, *done.shape[2:])
   if whole == images:

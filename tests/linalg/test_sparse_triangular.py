@@ -70,9 +70,9 @@ def test_many_images_with_many_right_hand_sides(transposed, packed):
     assert_close(other[i].reshape(3, -1), expected, 1e-12, 1e-5)
 
 
-@pytest.mark.parametrize('count', [1, 2])
-def test_more_right_hand_sides_than_are_solved_at_a_time(count):
-  shape, offsets, sides = (3, 4), sparse_triangular.offsets(3), 2 * row_scan.SIDES + 1
+@pytest.mark.parametrize(('count', 'size'), [(1, 3), (2, 3), (2, 1)])
+def test_more_right_hand_sides_than_are_solved_at_a_time(count, size):
+  shape, offsets, sides = (3, 4), sparse_triangular.offsets(size), 2 * row_scan.SIDES + 1
   several = [grids.make(shape, offsets, seed) for seed in range(count)]
   factors = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(grid.factor for grid in several))
   flat, images = _vector((count, sides, *shape))
