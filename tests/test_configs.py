@@ -64,9 +64,10 @@ def test_a_covariance_network_fits_the_mean_that_it_starts_from(module, suffix: 
     lambda leaf: leaf.shape, full['encoder']
   )
   assert full['covariance_decoder']['heads']['off_diag']['bias'].shape == (24,)  # f = 7
-  options = built(module.get_config(f'vae{suffix}')).model.options
-  assert options.frozen_mean
-  assert built(module.get_config(f'vae_mean{suffix}')).model.options.white
+  whole: Any = built(module.get_config(f'vae{suffix}')).model
+  assert whole.options.frozen_mean
+  of_mean: Any = built(module.get_config(f'vae_mean{suffix}')).model
+  assert of_mean.options.white
 
 
 def test_beta_is_of_the_mean():

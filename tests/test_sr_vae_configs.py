@@ -1,6 +1,7 @@
 """The recipes of srVAE: all can be built, full ones have the authors' size, and pairs agree."""
 
 import math
+from typing import Any
 
 import jax
 import pytest
@@ -68,4 +69,5 @@ def test_the_full_networks_have_the_authors_size():
 def test_options_are_written_out():
   """So that a command line can set any of them."""
   assert set(recipes.SR_VAE.options) == set(recipes.SR_VAE_SMALL.options)
-  assert set(recipes.SR_VAE.options) == set(build(sr_vae_folder.get_config()).model.options._fields)
+  model: Any = build(sr_vae_folder.get_config()).model
+  assert set(recipes.SR_VAE.options) == set(model.options._fields)
