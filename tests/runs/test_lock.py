@@ -14,7 +14,7 @@ from structured_obs.runs import lock
 
 HOLD = """
 import pathlib, time
-from structured_obs.train import lock
+from structured_obs.runs import lock
 with lock.held(pathlib.Path({path!r}), print):
   print('held', flush=True)
   time.sleep(60)

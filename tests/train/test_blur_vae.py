@@ -12,8 +12,8 @@ from structured_obs.config import Config
 from structured_obs.data import pipeline
 from structured_obs.devices import mesh as meshes
 from structured_obs.objectives import alternating
-from structured_obs.runs import experiment as experiments
 from structured_obs.runs import configuration, initial
+from structured_obs.runs import experiment as experiments
 from structured_obs.train import step
 from tests.train import stub
 
@@ -120,7 +120,7 @@ def test_the_kernel_network_has_a_learning_rate_of_its_own():
   [
     ('likelihood', {'family': 'diagonal', 'options': {}}, "options.kernel .*'diagonal' has none"),
     ('model', {'kind': 'covariance'}, "no such option of --config.model.kind='covariance'"),
-    ('model', {'options': {'kernel': {'features': 0}}}, 'kernel.features must be .* at least 1, but is 0'),
+    ('model', {'options': {'kernel': {'features': 0}}}, 'kernel.features must be .* but is 0'),
     ('model', {'options': {'kernel': {'boundary': 'wrap'}}}, "boundary must be one of .*'wrap'"),
     ('model', {'options': {'scale': 'learnt'}}, "scale must be .* Did you mean 'learned'"),
     ('objective', {'reconstruction': 'l3'}, "objective.reconstruction must .*'l3'"),

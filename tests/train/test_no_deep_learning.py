@@ -8,8 +8,8 @@ import pytest
 
 from configs import no_deep_learning
 from structured_obs.devices import mesh as meshes
-from structured_obs.runs import experiment as experiments
 from structured_obs.runs import configuration, initial
+from structured_obs.runs import experiment as experiments
 from structured_obs.train import step
 from tests.train import stub
 
