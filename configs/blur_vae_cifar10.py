@@ -3,7 +3,7 @@
   A="--config=configs/blur_vae_cifar10.py --workdir=runs/cifar10"
   python -m launch.compare $A --variants=l2,cross_entropy,focal_frequency,paper_loss,blur_vae
 
-The official archive is read from `data.manual_dir`, or add --config.data.download.
+The official archive is read from `data.options.manual_dir`, or add --config.data.options.download.
 
 The paper does not tell how it cut its network for 64x64 images to 32x32; here it has one block less. The
 rest is as configs/blur_vae_celeba.py.

@@ -5,7 +5,7 @@
 Images are cropped at the centre and resized to 64x64; `--config.data.height` and `.width` choose another
 size. They are RGB unless all files are gray; `--config.data.channels` chooses 1 (gray) or 3 (RGB).
 Sub-folders are read, too, transparent pixels are blended with white, and the first frame of an animation
-is used; `launch.prepare_data` reports all such cases. `--config.data.skip_corrupt` leaves unreadable
+is used; `launch.prepare_data` reports all such cases. `--config.data.options.skip_corrupt` leaves unreadable
 files out, and `--config.data.labels` gives the model the sub-folder of each image as its class.
 Variants: `low_rank` (the default) and `diagonal`, which differ in the family alone.
 

@@ -5,8 +5,8 @@
   python -m launch.evaluate --workdir=runs/celeba/sos_vae --compare=runs/celeba/beta_vae
 
 Put `img_align_celeba.zip` and `list_eval_partition.txt` into a folder and add
---config.data.manual_dir=FOLDER. They have to be fetched by hand from
-https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.download cannot, for they lie on Google
+--config.data.options.manual_dir=FOLDER. They have to be fetched by hand from
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.options.download cannot, for they lie on Google
 Drive.
 
 | variant | p(x|z) | bounds |

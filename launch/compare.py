@@ -22,7 +22,7 @@ from absl import flags as absl_flags
 
 from launch import flags, interrupts
 from structured_obs.evaluation import compare, comparison_table, features
-from structured_obs.runs import experiment
+from structured_obs.runs import configuration
 
 _CONFIG = flags.define_config()
 _WORKDIR = flags.define_path('workdir', '', 'Directory of all runs.')
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
   features.check_form(_FEATURES.value)
   changes = [argument for argument in sys.argv[1:] if argument.startswith('--config.')]
   for name in variants:  # what can be refused is, before the first one trains
-    experiment.resolve(flags.read_config(f'{file}:{name}'))
+    configuration.resolve(flags.read_config(f'{file}:{name}'))
   root, reports = Path(_WORKDIR.value), []
   request = compare.Request(
     num_images=_NUM_IMAGES.value, samples=_SAMPLES.value, features=_FEATURES.value

@@ -6,7 +6,7 @@
 
 Prints how many images there are, their shape, where they lie and their SHA-256. `--verify` reads an
 array that was prepared before and compares its SHA-256. Nothing is downloaded unless
---config.data.download.
+--config.data.options.download.
 """
 
 from collections.abc import Sequence

@@ -161,6 +161,7 @@ def checked_value(where: Where, name: str, option: Option, value: Any) -> Any:
   value = tuple(value) if item and isinstance(value, list) and plain else value
   entries = value if item and isinstance(value, tuple) else (value,)
   good = type(value) is tuple if item else _is(value, kind, plain)
+  good = good and (kind is not dict or all(isinstance(key, str) for key in value))
   if not good or not all(_is(one, item or kind, plain) for one in entries):
     if plain:
       raise ValueError(f'{message}, but is {shown(value)}, of type {type(value).__name__}.')

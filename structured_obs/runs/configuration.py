@@ -189,7 +189,7 @@ def binding(config: Config) -> dict[str, Any]:
   free = FREE + (() if config.optim.schedule == 'cosine' else ('train.steps',))
   return {
     name: value
-    for name, value in flatten(config).items()
+    for name, value in flatten(filled(config)).items()
     if name not in free and name.split('.')[0] not in free
   }
 

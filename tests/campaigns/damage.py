@@ -20,7 +20,7 @@ import numpy as np
 from structured_obs.config import Config
 from structured_obs.data import prepare
 from structured_obs.evaluation import resume
-from structured_obs.runs import checkpoint, configuration, experiment, restore
+from structured_obs.runs import checkpoint, configuration, restore
 from structured_obs.runs import workdir as workdirs
 from structured_obs.train import run as runs
 from tests.campaigns import outcomes
@@ -141,7 +141,7 @@ def _check_restored(folder: Path, which: str, name: str) -> bool:
     if f'/{own}/' not in f'/{name}' or outcomes.refusal(error, _named(name)) != outcomes.REFUSED:
       raise
     return False
-  outcomes.expect(config == configuration.to_dict(experiment.resolve(made.config)),
+  outcomes.expect(config == configuration.to_dict(configuration.resolve(made.config)),
                   f'{which}: another configuration was restored')  # fmt: skip
   known = [made.restored[which], *older()] if which == 'latest' else [made.restored[which]]
   outcomes.expect(variables in known, f'{which}: other parameters were restored')

@@ -37,7 +37,7 @@ from structured_obs.config import Config
 def get_config(variant=''):
   config = Config()
   config.data.cache_dir = {cache!r}
-  config.model.latents, config.model.features, config.model.blocks = 2, (4,), 0
+  config.model.options = {'latents': 2, 'features': (4,), 'blocks': 0}
   config.optim.warmup_steps, config.optim.ema_decay = 2, 0.9
   config.train.steps, config.train.batch_size = {steps}, 16
   config.train.log_every, config.train.validate_every, config.train.checkpoint_every = 1, 10, 2

@@ -73,7 +73,7 @@ def test_a_refusal_of_what_is_healthy_is_a_fault():
 
 def test_new_fields_join_by_themselves():
   names = {case.name.partition('=')[0] for case in fields.cases(0)}
-  assert {'optim.learning_rate', 'model.prior_options', 'data.labels', 'optim.stages'} <= names
+  assert {'optim.learning_rate', 'model.options', 'data.labels', 'optim.stages'} <= names
 
 
 def test_a_sample_is_even_and_reproducible():

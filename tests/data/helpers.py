@@ -1,5 +1,6 @@
 """Small image files and folders for the tests of `structured_obs.data`."""
 
+import dataclasses
 import os
 from typing import Any
 
@@ -30,8 +31,12 @@ def folder(path: Any, images: np.ndarray) -> str:
 
 
 def config(tmp_path: Any, source: str, **fields: Any) -> DataConfig:
-  """Returns a configuration that caches under `tmp_path`."""
-  return DataConfig(source=source, cache_dir=str(tmp_path / 'cache'), **fields)
+  """Returns a configuration that caches under `tmp_path`; options of source and crop are fields too."""
+  known = {field.name for field in dataclasses.fields(DataConfig)}
+  crops = {'crop_options': {'crops': fields.pop('crops')}} if 'crops' in fields else {}
+  options = {name: fields.pop(name) for name in list(fields) if name not in known}
+  cache = str(tmp_path / 'cache')
+  return DataConfig(source=source, options=options, cache_dir=cache, **fields, **crops)
 
 
 def labels(prepared: Prepared, split: str) -> np.ndarray:

@@ -216,7 +216,9 @@ def test_damaged_images_of_celeb_a_are_left_out_one_by_one(tmp_path):
   content = bytearray(file.read_bytes())
   content[place + 300] ^= 0xFF
   file.write_bytes(content)
-  with pytest.raises(decode.UnreadableImage, match=r'train\[1\] of celeb_a .*data\.skip_corrupt=True'):
+  with pytest.raises(
+    decode.UnreadableImage, match=r'train\[1\] of celeb_a .*data\.options\.skip_corrupt=True'
+  ):
     prepare.prepare(test_tfds._config(tmp_path, 'celeb_a'))
   prepared = prepare.prepare(test_tfds._config(tmp_path, 'celeb_a', skip_corrupt=True))
   assert prepared.spec.skipped == 1
@@ -270,7 +272,9 @@ def test_downloads_that_differ_are_not_kept(tmp_path, monkeypatch):
   expected = hashlib.sha256(whole).hexdigest()
   (tmp_path / 'web' / files[1]).write_bytes(whole[:-1])
   found = hashlib.sha256(whole[:-1]).hexdigest()
-  with pytest.raises(ValueError, match=rf'web/{files[1]} is not .*{found}.*{expected}.*data.manual_dir'):
+  with pytest.raises(
+    ValueError, match=rf'web/{files[1]} is not .*{found}.*{expected}.*data.options.manual_dir'
+  ):
     prepare.prepare(test_tfds._config(tmp_path, 'mnist', download=True))
   folder = tmp_path / 'cache' / 'tensorflow_datasets' / 'downloads' / 'mnist'
   assert os.listdir(folder) == [files[0]]
@@ -280,7 +284,7 @@ def test_failed_downloads_leave_nothing(tmp_path, monkeypatch):
   files = _published(tmp_path, monkeypatch)
   (tmp_path / 'web' / files[0]).unlink()
   with pytest.raises(
-    ConnectionError, match=rf'download of file://.*{files[0]}.*failed.*data.manual_dir'
+    ConnectionError, match=rf'download of file://.*{files[0]}.*failed.*data.options.manual_dir'
   ):
     tfds_builders.download('mnist', str(tmp_path))
   assert os.listdir(tmp_path) == ['web']
@@ -296,12 +300,12 @@ def test_celeb_a_says_that_it_has_to_be_fetched_by_hand(tmp_path):
   with pytest.raises(FileNotFoundError) as caught:
     prepare.prepare(test_tfds._config(tmp_path, 'celeb_a', download=True))
   for words in (
-    '--config.data.download=True has no effect',
+    '--config.data.options.download=True has no effect',
     'Google Drive',
     'by hand',
     'mmlab.ie.cuhk',
     'img_align_celeba.zip and list_eval_partition.txt',
-    '--config.data.manual_dir=PATH',
+    '--config.data.options.manual_dir=PATH',
   ):
     assert words in str(caught.value)
 

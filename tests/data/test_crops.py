@@ -79,8 +79,8 @@ def test_a_single_image_is_cut_in_the_middle():
   ('fields', 'message'),
   [
     ({'crop': 'random', 'height': 3}, r'set --config.data\.height and --config.data\.width'),
-    ({'crops': 2}, r"data\.crops must be 1, or more where --config.data\.crop is 'random', but is 2"),
-    ({'crop': 'random', 'height': 3, 'width': 3, 'crops': 0}, r'data\.crops must be 1'),
+    ({'crops': 2}, r"crop_options\.crops=2: there is no such option of --config\.data\.crop='center'"),
+    ({'crop': 'random', 'height': 3, 'width': 3, 'crops': 0}, r'crops must be .* at least 1, but is 0'),
     ({'crop': 'random', 'height': 9, 'width': 3}, r'9 x 3 pixels, out of larger .* is 8 x 8'),
   ],
 )

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from structured_obs.config import DataConfig
-from structured_obs.data import decode
+from structured_obs.data import decode, sources
 
 _RGB = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
 
@@ -223,7 +223,7 @@ def test_floating_point_images_are_refused():
 
 
 def _target(**fields) -> decode.Target:
-  return decode.target(DataConfig(**fields))
+  return decode.target(sources.resolve(DataConfig(**fields)))
 
 
 def test_area_averages_whole_blocks():
@@ -261,11 +261,11 @@ def test_gray_and_rgb_and_enlarging():
 @pytest.mark.parametrize(
   ('fields', 'words'),
   [
-    ({'height': -1}, 'data.height must not be negative, but is -1'),
+    ({'height': -1}, 'data.height must be a whole number of at least 0, but is -1'),
     ({'limit': -5}, 'data.limit'),
-    ({'channels': 2}, 'data.channels must be 1'),
-    ({'crop': 'centre'}, "did you mean 'center'"),
-    ({'resample': 'bicubi'}, "did you mean 'bicubic'"),
+    ({'channels': 2}, 'data.channels must be one of 0, 1, 3'),
+    ({'crop': 'centre'}, "Did you mean 'center'"),
+    ({'resample': 'bicubi'}, "Did you mean 'bicubic'"),
   ],
 )
 def test_impossible_targets_are_refused(fields, words):

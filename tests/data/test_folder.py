@@ -120,7 +120,7 @@ def test_damaged_members_are_named_and_can_be_skipped(tmp_path, monkeypatch, met
     content = (tmp_path / 'x.zip').read_bytes()
     monkeypatch.setattr(folder, 'MAX_MEMBER', 9_999)
   (tmp_path / 'x.zip').write_bytes(content)
-  words = r'x\.zip:1\.png cannot be read: .*--config\.data\.skip_corrupt=True'
+  words = r'x\.zip:1\.png cannot be read: .*--config\.data\.options\.skip_corrupt=True'
   with pytest.raises(ValueError, match=words):
     _prepare(tmp_path, source)
   prepared, _ = _prepare(tmp_path, source, skip_corrupt=True)
@@ -157,7 +157,7 @@ def test_all_unreadable_files_are_listed_at_once(tmp_path):
     *(f'{i:02}.png' for i in range(1, 8)),
   ]
   assert lines[11] == '  and 6 more'
-  assert '--config.data.skip_corrupt=True' in lines[12]
+  assert '--config.data.options.skip_corrupt=True' in lines[12]
   prepared, _ = _prepare(tmp_path, source, skip_corrupt=True)
   assert _levels(prepared) == [0, *range(14, 20)]
   assert prepared.spec.skipped == 16

@@ -77,5 +77,5 @@ def test_images_of_real_numbers_carry_no_label():
 def test_kinds_that_cannot_be_given_a_class_are_refused(kind):
   config = Config(data=DataConfig(labels=True))
   config.model.kind = kind
-  with pytest.raises(ValueError, match=r"data\.labels .* the kind is '"):
-    configuration.check(config)
+  with pytest.raises(ValueError, match=r"data\.labels must be False with .*model\.kind='"):
+    configuration.resolve(config)

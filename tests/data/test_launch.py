@@ -18,6 +18,7 @@ def get_config(variant=''):
   result = config.Config()
   result.data.source = 'npz:FOLDER/x.npz'
   result.data.cache_dir = 'FOLDER/cache'
+  result.likelihood.family = 'low_rank'
   result.likelihood.options = {'rank': 8, 'noise_variance': 1e-3}
   return result
 '''
@@ -57,8 +58,11 @@ def test_prepare_data_says_what_there_is(folder):
 @pytest.mark.parametrize(
   ('flag', 'key', 'expected'),
   [
-    ('--config.likelihood.options.rank=4', 'likelihood.options', "{'rank': 4, 'noise_variance': 0.001}"),
-    ('--config.model.features=(8, 9, 10)', 'model.features', '(8, 9, 10)'),
+    ('--config.likelihood.options.rank=4', 'likelihood.options["rank"]', '4'),
+    ('--config.likelihood.family=diagonal', 'likelihood.options["learn_scale"]', 'True'),
+    ('--config.model.options.features=(8, 9, 10)', 'model.options["features"]', '(8, 9, 10)'),
+    ('--config.model.options.kernel.features=8', 'model.options["kernel"]["boundary"]', 'circular'),
+    ('--config.objective.constraints.kl.bound=15', 'objective.constraints["kl"]["bound"]', '15.0'),
     ('--config.optim.stages=mean:20', 'optim.stages', "('mean:20',)"),
     ('--config.data.flip', 'data.flip', 'True'),
   ],
@@ -66,7 +70,8 @@ def test_prepare_data_says_what_there_is(folder):
 def test_fields_can_be_overridden(folder, flag, key, expected):
   program = _SHOW.replace('KEY', key)
   # The flags are found in sys.argv, which `-c` leaves to the program.
-  assert _run(['-c', program, f'--config={folder / "config.py"}', flag]) == (0, [expected], [])
+  status, printed, _ = _run(['-c', program, f'--config={folder / "config.py"}', flag])
+  assert (status, printed) == (0, [expected])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,16 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
     ('--config.optim.learning_rate=abc', "must be of type float, but is 'abc'"),
     ('--config.likelihood.options.rank=abc', "must be of type int, but is 'abc'"),
     ('--config.data.flip=maybe', "must be of type bool, but is 'maybe'"),
-    ("--config.model.features=(1, 'a')", "must be a tuple, each entry a whole number"),
+    (
+      "--config.model.options.features=(1, 'a')",
+      'must be a tuple, not empty, each entry a whole number',
+    ),
+    (
+      '--config.model.options.latent=3',
+      "latent=3: there is no such option of --config.model.kind='vae'; did",
+    ),
+    ('--config.model.options.latent=3', 'did you mean --config.model.options.latents?'),
+    ('--config.data.options.plane=axial', "of --config.data.source='npz:"),
     ('--config.optim=3', 'is a group: give one of its fields, --config.optim.learning_rate'),
     ('--verfy', "Unknown command line flag 'verfy'. Did you mean:"),
     ('verify', 'flags are given as --name=value'),

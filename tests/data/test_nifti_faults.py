@@ -95,7 +95,7 @@ def test_damaged_headers_are_named_or_left_out(tmp_path):
   lines = str(caught.value).split('\n')
   assert re.match('[12][0-9] of 21 volumes cannot be read:', lines[0])
   assert len(lines) == 13
-  assert lines[-1].endswith('set --config.data.skip_corrupt=True to leave such images out.')
+  assert lines[-1].endswith('set --config.data.options.skip_corrupt=True to leave such images out.')
   skipping = config(tmp_path, f'nifti:{tmp_path / "all"}', skip_corrupt=True)
   prepared = prepare.prepare(skipping)
   assert prepared.spec.counts['train'] == 7
@@ -117,7 +117,9 @@ def test_volumes_without_a_bright_slice_are_told(tmp_path):
   save(tmp_path / 'x' / 'dark.nii', np.zeros(SHAPE))
   notes = sources.find(config(tmp_path, f'nifti:{tmp_path / "x"}')).open().notes()
   assert len(notes) == 1
-  assert re.search(r'axial slice shows less than --config\.data\.min_foreground: 1, dark\.nii', notes[0])
+  assert re.search(
+    r'axial slice shows less than --config\.data\.options\.min_foreground: 1, dark\.nii', notes[0]
+  )
 
 
 @pytest.mark.parametrize(

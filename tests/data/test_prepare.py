@@ -80,7 +80,7 @@ def test_the_fingerprint_follows_what_determines_the_result(tmp_path):
   def changed(**fields):
     return prepare.prepare(dataclasses.replace(config, **fields)).spec.fingerprint != first
 
-  assert not changed(flip=True, shift=3, residency='host', download=True, manual_dir='/nowhere')
+  assert not changed(flip=True, shift=3, residency='host')
   for fields in (
     {'height': 4},
     {'channels': 1},
@@ -89,7 +89,7 @@ def test_the_fingerprint_follows_what_determines_the_result(tmp_path):
     {'crop': 'none'},
     {'resample': 'lanczos'},
     {'test_fraction': 0.2},
-    {'skip_corrupt': True},
+    {'options': {'skip_corrupt': True}},
   ):
     assert changed(**fields)
   helpers.save_png(tmp_path / 'x' / 'new.png', helpers.random_images(1)[0])
@@ -130,7 +130,9 @@ def _broken_folder(tmp_path) -> str:
 
 
 def test_a_corrupt_image_is_named_and_leaves_no_cache(tmp_path):
-  with pytest.raises(ValueError, match=r'01/004\.png cannot be read.*--config.data\.skip_corrupt=True'):
+  with pytest.raises(
+    ValueError, match=r'01/004\.png cannot be read.*--config.data\.options\.skip_corrupt=True'
+  ):
     prepare.prepare(helpers.config(tmp_path, _broken_folder(tmp_path)))
   assert os.listdir(tmp_path / 'cache') == []
 
@@ -190,11 +192,11 @@ def test_sources_that_are_not_there(tmp_path, source, error, words):
 @pytest.mark.parametrize(
   ('fields', 'words'),
   [
-    ({'test_fraction': 1.0}, r'data.test_fraction must lie in \[0, 1\), but is 1'),
+    ({'test_fraction': 1.0}, 'data.test_fraction must be a number of at least 0 and below 1'),
     ({'limit': 2}, 'data.limit=2 is fewer than .* at least --config.data.limit=3'),
-    ({'validation_fraction': float('nan')}, 'must lie in .*, but is nan'),
-    ({'test_fraction': -0.1}, 'must lie in .*, but is -0.1'),
-    ({'split_seed': -1}, 'must not be negative'),
+    ({'validation_fraction': float('nan')}, 'and below 1, but is nan'),
+    ({'test_fraction': -0.1}, 'and below 1, but is -0.1'),
+    ({'split_seed': -1}, 'of at least 0, but is -1'),
   ],
 )
 def test_impossible_splits_are_refused(tmp_path, fields, words):

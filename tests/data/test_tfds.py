@@ -161,7 +161,7 @@ def test_prepared_data_is_found_in_the_library_s_own_place(tmp_path):
     (
       'mnist',
       'manual lacks train-images-idx3-ubyte.gz and '
-      '.*http.*--config.data.manual_dir.*--config.data.download',
+      '.*http.*--config.data.options.manual_dir.*--config.data.options.download',
     ),
     ('cifar10', 'lacks cifar-10-binary.tar.gz or cifar-10-python.tar.gz'),
     ('celeb_a', 'lacks img_align_celeba.zip and list_eval_partition.txt'),

@@ -182,10 +182,10 @@ def test_batch_norm_is_over_all_devices_of_the_axis():
 def test_the_configuration_is_checked():
   config = Config()
   config.model.architecture = 'resnet'
-  configuration.check(config)
+  configuration.resolve(config)
   config.model.blocks = 0
   with pytest.raises(ValueError, match=r'model\.blocks must be positive'):
-    configuration.check(config)
+    configuration.resolve(config)
   config.model.architecture = 'resnte'
   with pytest.raises(ValueError, match=r"model.architecture.*'resnet'"):
-    configuration.check(config)
+    configuration.resolve(config)

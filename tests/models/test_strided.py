@@ -201,6 +201,6 @@ def test_the_configuration_is_checked(name):
   config = Config()
   config.model.architecture = name
   with pytest.raises(ValueError, match=rf"model\.blocks must be 0 where .*'{name}'"):
-    configuration.check(config)
+    configuration.resolve(config)
   config.model.blocks = 0
-  configuration.check(config)
+  configuration.resolve(config)

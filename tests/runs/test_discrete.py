@@ -24,7 +24,7 @@ FAMILY = 'discretized_logistic_mixture'
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
   found = digits.get_config(FAMILY)
   found.data.cache_dir = str(tmp_path_factory.mktemp('cache'))
-  found.model = dataclasses.replace(found.model, features=(4, 4), blocks=0)
+  found.model.options |= {'features': (4, 4), 'blocks': 0}
   found.train = dataclasses.replace(
     found.train, steps=4, validate_every=2, checkpoint_every=2, log_every=2
   )

@@ -47,10 +47,8 @@ def test_its_configuration_is_what_was_asked_for(kept: Path):
   assert (options['features'], options['scale'], options['prior']) == ((2, 3), 'learned', 'mixture')
   assert options['covariance'] == {'features': (2, 2), 'layers': 1, 'sees_mean': False}
   held = {'damping': 5.0, 'rate': 0.2}
-  assert config.objective.constraints == {
-    'kl': {'bound': 3.0, **held},
-    'entropy': {'bound': 0.5, **held},
-  }
+  bounds = {'kl': {'bound': 3.0, **held}, 'entropy': {'bound': 0.5, **held}}
+  assert config.objective.constraints == bounds
   assert config.optim.schedule_options == {'decay': 0.99, 'min_learning_rate': 1e-5}
   assert configuration.from_dict(configuration.to_dict(config)) == config
   assert configuration.resolve(config) == config
@@ -70,12 +68,10 @@ def test_what_meant_nothing_is_left_out(kind: str):
   ({'kernel_features': 7}, {'features': 7, 'boundary': 'zero', 'learning_rate': 0.5}),
   ({'kernel_features': 0}, {}),
 ])  # fmt: skip
-def test_what_belongs_to_a_network_of_kernels_moves_there(
-  change: dict[str, Any], options: dict[str, Any]
-):
+def test_what_is_of_a_network_of_kernels_moves_there(change: dict[str, Any], options: dict[str, Any]):
   tree = {
     'model': {'kind': 'vae', 'architecture': 'strided', 'blocks': 0, 'optimal_scale': True, **change},
-    'likelihood': {'family': 'circulant', 'options': {}},
+    'likelihood': {'family': 'circulant', 'options': {'scale': 'fixed', 'max_scale': 3.0}},
     'objective': {'reconstruction': 'paper_loss', 'epsilon': 0.1, 'kernel_boundary': 'zero'},
     'optim': {'kernel_learning_rate': 0.5},
   }

@@ -120,7 +120,7 @@ def make_experiment(config: Config, model: type[StubVAE] = StubVAE) -> Experimen
     spec=spec,
     image=ImageShape(spec.height, spec.width, spec.channels),
     family=FAMILY,
-    model=model(size=12, norm=config.model.norm == 'batch', axis_name=meshes.AXIS),
+    model=model(size=12, norm=config.model.options.get('norm') == 'batch', axis_name=meshes.AXIS),
     objective=objective,
     optimizer=optimizers.make_optimizer(config.optim, config.train.steps),
     schedule=schedule.learning_rate(config.optim, config.train.steps),

@@ -70,9 +70,9 @@ def resolve(config: DataConfig) -> DataConfig:
     ValueError: naming the field that cannot be, as it is typed.
   """
   if isinstance(config.source, str):
-    names.check_source('--config.data.source', config.source, SOURCES)
-    if config.source.partition(':')[0] not in SOURCES:
+    if config.source.partition(':')[0] not in SOURCES and '://' not in config.source:
       parse(config.source)
+    names.check_source('--config.data.source', config.source, SOURCES)
   filled = fill(DataConfig, vars(config), Where('--config.data', '--config.data'), rules())
   made = dataclasses.replace(config, **filled)
   decode.check(made)
@@ -87,11 +87,11 @@ def instead(config: DataConfig, source: str) -> DataConfig:
 
 
 def find(config: DataConfig) -> Source:
-  """Finds the source that `config.source` names; `config` is resolved.
+  """Finds the source that `config.source` names.
 
   Raises:
-    ValueError: as `parse`.
+    ValueError: as `resolve`.
     FileNotFoundError: where there is nothing at a path, saying what to put there.
   """
   name, argument = parse(config.source)
-  return kind_of(name).find(config, argument)
+  return kind_of(name).find(resolve(config), argument)

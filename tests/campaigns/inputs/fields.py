@@ -19,7 +19,7 @@ import numpy as np
 from structured_obs.config import Config
 from structured_obs.data import prepare
 from structured_obs.devices import mesh as meshes
-from structured_obs.runs import checks, experiment, initial
+from structured_obs.runs import checks, configuration, experiment, initial
 from structured_obs.runs import workdir as workdirs
 from structured_obs.train import step
 from tests.campaigns import outcomes
@@ -42,7 +42,7 @@ PERHAPS: dict[type, tuple[Any, ...]] = {
   dict: (),
 }
 # Strings that name a place or a set of data: any text may be one.
-FREE_TEXT = ('data.cache_dir', 'data.manual_dir', 'train.start_from')
+FREE_TEXT = ('data.cache_dir', 'train.start_from')
 
 
 def cases(seed: int) -> Iterator[outcomes.Case]:
@@ -66,7 +66,7 @@ def base(cache_dir: str = '') -> Config:
   """Returns the smallest configuration that trains on digits."""
   config = Config()
   config.data.cache_dir = cache_dir or cache()
-  config.model.latents, config.model.features, config.model.blocks = 2, (4,), 0
+  config.model.options = {'latents': 2, 'features': (4,), 'blocks': 0}
   config.train.steps, config.train.batch_size = 4, 16
   return config
 
@@ -92,7 +92,7 @@ def _run(section: str, field: str, value: Any, possible: bool, folder: Path) -> 
 
 def start(config: Config, folder: Path) -> None:
   """Does all that a run does before it computes, and traces a step."""
-  config = experiment.resolve(config)
+  config = configuration.resolve(config)
   workdirs.check(folder / 'run', config, allow_change=False)
   prepared = prepare.prepare(config.data)
   checks.check_batch(config, prepared.spec.counts['train'], 1, 1)

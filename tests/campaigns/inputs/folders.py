@@ -24,9 +24,9 @@ def noise(seed: int, channels: int = 3) -> np.ndarray:
 
 def config(folder: Path, source: str, **fields: Any) -> DataConfig:
   """Returns a configuration without validation and test images that caches in the folder."""
-  return DataConfig(
-    source=source, cache_dir=str(folder / 'cache'), validation_fraction=0.0, test_fraction=0.0, **fields
-  )
+  options = {name: fields.pop(name) for name in ('skip_corrupt', 'manual_dir') if name in fields}
+  splits = {'validation_fraction': 0.0, 'test_fraction': 0.0}
+  return DataConfig(source=source, options=options, cache_dir=str(folder / 'cache'), **splits, **fields)
 
 
 def write_healthy(folder: Path) -> list[np.ndarray]:
