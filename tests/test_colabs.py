@@ -25,6 +25,7 @@ COLABS = sorted(store.FOLDER.glob('*.ipynb'))
 MOST = 1_500_000  # bytes of all notebooks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', COLABS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings('ignore')  # of the notebook client's own event loop
 def test_notebook_runs(path, monkeypatch):

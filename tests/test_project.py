@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 import structured_obs
@@ -108,6 +109,7 @@ def test_the_package_alone_imports_no_framework():
   assert not loaded.strip()
 
 
+@pytest.mark.slow
 def test_distributions_need_jax_alone():
   """Everything but jax and what jax itself depends on is missing; every operation still traces."""
   assert _run(BARE + EVERY_OPERATION).startswith('ran')
@@ -120,6 +122,7 @@ def _modules_with_examples() -> list[str]:
   return [name.removesuffix('.__init__') for name in names]
 
 
+@pytest.mark.slow
 def test_examples_in_docstrings():
   assert _modules_with_examples()
   _run(DOCTESTS, *_modules_with_examples())
@@ -175,6 +178,7 @@ def test_the_places_to_add_something_exist():
   assert not missing
 
 
+@pytest.mark.slow
 def test_the_type_marker_is_in_the_wheel():
   assert (ROOT / 'structured_obs' / 'py.typed').is_file()
   assert _setup()['options.package_data']['structured_obs'] == 'py.typed'

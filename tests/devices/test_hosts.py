@@ -33,6 +33,7 @@ def start_two(config: Path, workdir: Path, *flags: str) -> list[subprocess.Popen
   ]
 
 
+@pytest.mark.slow
 def test_two_processes_get_the_result_of_one(config: Path):
   one, two = config.parent / 'one', config.parent / 'two'
   flags = ('--config.train.checkpoint_every=6', '--config.train.validate_every=6')
@@ -52,6 +53,7 @@ def test_two_processes_get_the_result_of_one(config: Path):
   np.testing.assert_allclose(elbos[0], elbos[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_saves_the_same_step_on_both(config: Path):
   workdir = config.parent / 'preempted'
   processes = start_two(config, workdir, '--config.train.steps=100000',
@@ -86,6 +88,7 @@ with distributed.joined(distributed.Cluster(sys.argv[1], 2, number), print):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_compared_and_one_that_dies_ends_the_other(tmp_path: Path):
   (tmp_path / 'program.py').write_text(PROGRAM)
   command = [sys.executable, str(tmp_path / 'program.py'), f'127.0.0.1:{programs.free_port()}']

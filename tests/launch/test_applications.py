@@ -19,6 +19,7 @@ def written(directory: Path, name: str, pictures: int = 1) -> dict[str, np.ndarr
     return dict(arrays)
 
 
+@pytest.mark.slow
 def test_interpolate(demo: conftest.Demo, tmp_path: Path):
   done = conftest.launch(
     'interpolate', f'--workdir={demo.workdir / "low_rank"}', '--subject=test:2', '--steps=4',

@@ -39,6 +39,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
   return workdir / 'seed_3'
 
 
+@pytest.mark.slow
 def test_variants_are_trained_and_compared(compared: Path):
   tree = json.loads((compared / 'comparison' / 'evaluation.json').read_text())
   assert list(tree['models']) == ['l2', 'blur_vae']
@@ -49,6 +50,7 @@ def test_variants_are_trained_and_compared(compared: Path):
   assert [config['train']['seed'] for config in configs] == [3, 3]
 
 
+@pytest.mark.slow
 def test_kernels_are_drawn_at_every_checkpoint(compared: Path):
   done = launch('kernels', f'--workdir={compared / "blur_vae"}', '--images=3', '--measured=5')
   assert done.status == 0, done.errors

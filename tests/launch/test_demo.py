@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from tests.launch import conftest
 
@@ -38,6 +39,7 @@ def test_both_variants_have_one_network(demo: conftest.Demo):
   assert configs[0] == configs[1]
 
 
+@pytest.mark.slow
 def test_a_second_time_nothing_is_trained(demo: conftest.Demo):
   metrics = demo.workdir / 'low_rank' / 'metrics.jsonl'
   before = metrics.read_text()

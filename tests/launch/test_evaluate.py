@@ -11,6 +11,7 @@ from structured_obs.evaluation import compare
 from tests.launch import conftest
 
 
+@pytest.mark.slow
 def test_evaluate_compares_two_runs(demo: conftest.Demo):
   first, second = demo.workdir / 'low_rank', demo.workdir / 'diagonal'
   done = conftest.launch(

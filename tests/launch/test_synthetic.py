@@ -18,6 +18,7 @@ CONFIGS = {'splines': supn_splines, 'ellipses': supn_ellipses}
 VARIANTS = [(name, variant) for name, module in CONFIGS.items() for variant in module.LIKELIHOODS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'limit', 'figures'), [
   ('splines', 360, {'covariances', 'true_samples'}),
   ('ellipses', 108, {'covariances', 'true_samples', 'columns'}),

@@ -118,6 +118,7 @@ def test_the_bound_is_the_sum_of_the_papers_four_parts():
   np.testing.assert_allclose(log_weight(terms), parts + terms.stats['kl_z'] - sampled, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_reaches_every_parameter():
   made = make()
 
@@ -204,6 +205,7 @@ def build(config: Config, height: int = 4) -> experiments.Experiment:
   return experiments.build(config, spec)
 
 
+@pytest.mark.slow
 def test_devices_agree_with_one():
   experiment = build(config_of())
   images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1)).astype(np.uint8)

@@ -84,6 +84,7 @@ def test_products_are_bfloat16_and_all_else_is_float32(name: str):
   assert 'bfloat16' not in in_exact
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_resumes(tmp_path: Path):
   prepared: Prepared = stub.make_prepared()
 

@@ -9,7 +9,7 @@ import pytest
 from structured_obs.runs import checkpoint, metrics_file
 from tests.train import programs
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = [pytest.mark.timeout(500), pytest.mark.slow]
 STEPS = 12
 
 

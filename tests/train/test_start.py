@@ -109,6 +109,7 @@ def test_a_run_that_is_not_there_is_told_before_anything_starts(config, tmp_path
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_one_it_began_with(config, mean, tmp_path):
   moved = tmp_path / 'mean'
   shutil.copytree(mean, moved)
