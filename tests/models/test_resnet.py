@@ -184,8 +184,8 @@ def test_the_configuration_is_checked():
   config.model.options = {'architecture': 'resnet'}
   configuration.resolve(config)
   config.model.options['blocks'] = 0
-  with pytest.raises(ValueError, match=r'model\.blocks must be a whole number of at least 1'):
+  with pytest.raises(ValueError, match=r'options\.blocks must be .* at least 1, but is 0'):
     configuration.resolve(config)
   config.model.options = {'architecture': 'resnte'}
-  with pytest.raises(ValueError, match=r"model.architecture.*'resnet'"):
+  with pytest.raises(ValueError, match=r"options.architecture must.*'resnet'"):
     configuration.resolve(config)
