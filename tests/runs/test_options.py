@@ -24,6 +24,7 @@ from structured_obs.config import Config
 from structured_obs.data import prepare, sources
 from structured_obs.data.prepare import DataSpec
 from structured_obs.data.sources import tfds
+from structured_obs.data.sources.base import Source
 from structured_obs.devices import mesh as meshes
 from structured_obs.models import KINDS
 from structured_obs.objectives import constraints, reconstruction
@@ -121,7 +122,7 @@ class Built:
 
   def images(self) -> tuple[str, str]:
     """What makes the images: from files, and in a step."""
-    source = sources.base.Source('digits', '', lambda: pytest.fail('is not opened'))
+    source = Source('digits', '', lambda: pytest.fail('is not opened'))
     plan = prepare._fingerprint(self.config.data, source)
     keys, images = (
       jax.random.split(jax.random.key(0), 2),
@@ -359,7 +360,7 @@ def test_so_do_those_of_every_source(name: str, tmp_path: Path, monkeypatch: pyt
 
 def _plan(config: Config) -> str:
   data = configuration.filled(config).data
-  absent = sources.base.Source('', '', lambda: pytest.fail('is not opened'))
+  absent = Source('', '', lambda: pytest.fail('is not opened'))
   try:
     return prepare._fingerprint(data, sources.find(data))
   except (FileNotFoundError, pytest.fail.Exception) as error:
