@@ -2,8 +2,8 @@
 
   python -m launch.compare --config=configs/compare_cifar10.py --workdir=runs/compare_cifar10
 
-The official archive is read from `data.options.manual_dir`, or add --config.data.options.download; other copies of the
-images go by --config.data.source=npz:PATH.
+The official archive is read from `data.options.manual_dir`, or add --config.data.options.download;
+other copies of the images go by --config.data.source=npz:PATH.
 
 Networks, data, optimizer and steps are those of configs/compare_folder.py, the same for all families.
 """

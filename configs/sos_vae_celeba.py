@@ -6,8 +6,8 @@
 
 Put `img_align_celeba.zip` and `list_eval_partition.txt` into a folder and add
 --config.data.options.manual_dir=FOLDER. They have to be fetched by hand from
-https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.options.download cannot, for they lie on Google
-Drive.
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.options.download cannot, for they lie
+on Google Drive.
 
 | variant | p(x|z) | bounds |
 |---|---|---|

@@ -16,9 +16,9 @@ and -17.88 (`beta_vae`), a paired difference of 3.67 +- 0.23; -log p(x|z) at the
 -22.11, 4.62 +- 0.28 apart. Pixels of the whitened residual are correlated with the next one down and
 right by 0.117 and 0.087, for `beta_vae` by 0.242 and 0.232. Over the last 50 steps the KL is 4.01 on
 average, of 4, and the entropy 8.00 of 8. What a covariance buys depends on what the latents may tell:
-with a KL of up to 8 (--config.objective.constraints.kl.bound=8) the IWAEs are -28.93 and -27.50; the bound of 4 was
-chosen after 8 and 6 were tried, since it shows the contrast. `conditional`
-reaches -32.13 for p(x|y), so at most -29.83 for p(x): the class tells what the latents have no room for.
+with a KL of up to 8 (--config.objective.constraints.kl.bound=8) the IWAEs are -28.93 and -27.50; the
+bound of 4 was chosen after 8 and 6 were tried, since it shows the contrast. `conditional` reaches
+-32.13 for p(x|y), so at most -29.83 for p(x): the class tells what the latents have no room for.
 `python -m launch.sample --labels=0,1,2,3,4,5,6,7 --workdir=runs/digits/conditional` draws each of these
 digits. A variant takes 75 to 95 seconds of one core's time.
 

@@ -26,8 +26,8 @@ On 64x64 gray photographs of faces (7,922 to train on; 160 test images) and two 
 the two variants above took 45 minutes: negative IWAE-100 of -2996.6 (`sos_vae`) and -2330.7
 (`beta_vae`), a paired difference of 665.9 +- 19.7 nats. The KL ends at 44.8 nats, the entropy at 36.1.
 
-`--config.model.options.architecture=resnet --config.model.options.norm=batch` takes the paper's kind of network; its
-width, depth and latents are in configs/sos_vae_celeba.py.
+`--config.model.options.architecture=resnet --config.model.options.norm=batch` takes the paper's kind of
+network; its width, depth and latents are in configs/sos_vae_celeba.py.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022. The network is a small one, not the paper's.

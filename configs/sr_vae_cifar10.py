@@ -6,8 +6,9 @@
   python -m launch.sample --workdir=runs/sr_vae
   python -m launch.super_resolve --workdir=runs/sr_vae --num_images=0
 
-The official archive is read from `data.options.manual_dir`, or add --config.data.options.download; other copies of the
-images go by --config.data.source=npz:PATH. configs/vae_cifar10.py is the baseline in one level.
+The official archive is read from `data.options.manual_dir`, or add --config.data.options.download;
+other copies of the images go by --config.data.source=npz:PATH. configs/vae_cifar10.py is the baseline
+in one level.
 
 `full` has the authors' networks: 39.27 million parameters, of which 11.41 are the RealNVP prior p(u),
 3.93 q(u|y), 4.35 p(y|u), 3.03 q(z|x), 6.43 p(z|y, u) and 10.12 p(x|y, z). Their schedule is Adamax with

@@ -66,7 +66,8 @@ def options_of(record: Record) -> dict[str, Option]:
     return {name: option for part in record for name, option in options_of(part).items()}
   hints = typing.get_type_hints(record, include_extras=True)
   if dataclasses.is_dataclass(record):
-    defaults = {field.name: getattr(record(), field.name) for field in dataclasses.fields(record)}
+    made: Any = record
+    defaults = {field.name: getattr(made(), field.name) for field in dataclasses.fields(record)}
   else:
     parameters = inspect.signature(record).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}

@@ -158,24 +158,24 @@ def checked_value(where: Where, name: str, option: Option, value: Any) -> Any:
   kind, item = base_of(option)
   message = f'{title} must be {wanted_of(option)}'
   plain = bool(where.flag)
-  value = tuple(value) if item and isinstance(value, list) and plain else value
-  entries = value if item and isinstance(value, tuple) else (value,)
-  good = type(value) is tuple if item else _is(value, kind, plain)
-  good = good and (kind is not dict or all(isinstance(key, str) for key in value))
+  made: Any = tuple(value) if item and isinstance(value, list) and plain else value
+  entries = made if item and isinstance(made, tuple) else (made,)
+  good = type(made) is tuple if item else _is(made, kind, plain)
+  good = good and (kind is not dict or all(isinstance(key, str) for key in made))
   if not good or not all(_is(one, item or kind, plain) for one in entries):
     if plain:
-      raise ValueError(f'{message}, but is {shown(value)}, of type {type(value).__name__}.')
-    raise TypeError(f'{message}; got {value!r}.')
+      raise ValueError(f'{message}, but is {shown(made)}, of type {type(made).__name__}.')
+    raise TypeError(f'{message}; got {made!r}.')
   if not all(_fits(option, one, plain) for one in entries) or (
-    option.rule(Filled) is not None and not value
+    option.rule(Filled) is not None and not made
   ):
-    near = names.nearest(str(value), [str(one) for one in choices(option)])
+    near = names.nearest(str(made), [str(one) for one in choices(option)])
     hint = f' Did you mean {near!r}?' if near else ''
-    got = f', but is {shown(value)}.' if plain else f'; got {value!r}.'
+    got = f', but is {shown(made)}.' if plain else f'; got {made!r}.'
     raise ValueError(f'{message}{got}{hint}')
   if option.rule(Path) is not None:
-    names.local_path(title, value)
-  return float(value) if kind is float and plain else value
+    names.local_path(title, str(made))
+  return made * 1.0 if kind is float and plain else made
 
 
 def option_of(hint: Any, default: Any = None) -> Option:
@@ -239,10 +239,13 @@ def _fits(option: Option, value: Any, plain: bool) -> bool:
     return value in known
   if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
     return True
+  number: Any = value
   rule, largest = option.rule(Range) or Range(), math.inf
   if plain:  # of a configuration, whose numbers go to the devices
-    largest = LARGEST if isinstance(value, float) else LARGEST_INT
-  if not (-math.inf < value < math.inf and abs(value) <= largest) or (rule.odd and value % 2 == 0):
+    largest = LARGEST if isinstance(number, float) else LARGEST_INT
+  if not (-math.inf < number < math.inf and abs(number) <= largest) or (rule.odd and number % 2 == 0):
     return False
-  low = value >= max(SMALLEST, rule.least) and value > rule.least if rule.above else value >= rule.least
-  return low and (value < rule.most if rule.below else value <= rule.most)
+  low = number >= rule.least
+  if rule.above:
+    low = number > rule.least and number >= max(SMALLEST, rule.least)
+  return low and (number < rule.most if rule.below else number <= rule.most)

@@ -281,5 +281,6 @@ def _build(
 KIND = Kind(
   (encoder_decoder.Latents, Options, latent_priors.PriorOptions),
   _build,
-  unused=(*IMAGES, 'objective.constraints', 'optim.stages'),
+  # Its layers have weight norm: no kernel is there to decay.
+  unused=(*IMAGES, 'objective.constraints', 'optim.stages', 'optim.weight_decay'),
 )

@@ -34,6 +34,11 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
       "--config.optim.stages divide the outputs, but --config.model.options.architecture='dense' has "
       'one last layer for all of them; leave them empty.'
     )
+  if config.optim.weight_decay and config.model.options.get('architecture') == 'dense':
+    raise ValueError(
+      "--config.optim.weight_decay is of kernels, but --config.model.options.architecture='dense' has "
+      'weight norm in their place; leave it 0.'
+    )
   optim, kernel = config.optim, config.model.options.get('kernel', {})
   least = optim.schedule_options.get('min_learning_rate', 0.0)
   most = min(optim.learning_rate, kernel.get('learning_rate', 0.0) or optim.learning_rate)

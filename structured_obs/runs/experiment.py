@@ -101,7 +101,7 @@ def fit_of(config: Config) -> alternating.Fit:
   objective, options = config.objective, config.objective.reconstruction_options
   loss: Any = None
   if objective.reconstruction == reconstruction.PAPER_LOSS:
-    noise, epsilon = config.likelihood.options['noise'], options['epsilon'] or None
+    noise, epsilon = config.likelihood.options['noise'], options.get('epsilon') or None
     loss = alternating.of_kernels(
       functools.partial(reconstruction.paper_loss, noise=noise, epsilon=epsilon)
     )

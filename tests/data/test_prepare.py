@@ -1,3 +1,4 @@
+# One file of more than 300 lines: prepare, from all sides.
 """From a source to a cached array: content, splits, errors, and what may go wrong with files."""
 
 import dataclasses

@@ -181,11 +181,11 @@ def test_batch_norm_is_over_all_devices_of_the_axis():
 
 def test_the_configuration_is_checked():
   config = Config()
-  config.model.architecture = 'resnet'
+  config.model.options = {'architecture': 'resnet'}
   configuration.resolve(config)
-  config.model.blocks = 0
-  with pytest.raises(ValueError, match=r'model\.blocks must be positive'):
+  config.model.options['blocks'] = 0
+  with pytest.raises(ValueError, match=r'options\.blocks must be .* at least 1, but is 0'):
     configuration.resolve(config)
-  config.model.architecture = 'resnte'
-  with pytest.raises(ValueError, match=r"model.architecture.*'resnet'"):
+  config.model.options = {'architecture': 'resnte'}
+  with pytest.raises(ValueError, match=r"options.architecture must.*'resnet'"):
     configuration.resolve(config)

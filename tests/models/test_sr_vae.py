@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from structured_obs import distributions
-from structured_obs.config import Config
+from structured_obs.config import Config, ModelConfig
 from structured_obs.data import pipeline, pixels
 from structured_obs.devices import mesh as meshes
 from structured_obs.distributions import diagonal, kl
@@ -191,10 +191,8 @@ def test_by_mode_a_model_draws_modes():
 
 def config_of(**model: Any) -> Config:
   config = stub.make_config(steps=2, batch_size=8)
-  settings = {
-    'kind': 'sr_vae', 'latents': 2, 'prior': 'mixture', 'options': SIZES | {'x_blocks': 1}
-  }  # fmt: skip
-  config.model = dataclasses.replace(config.model, **settings | model)
+  kind, sizes = model.pop('kind', 'sr_vae'), {'latents': 2, 'prior': 'mixture', **SIZES, 'x_blocks': 1}
+  config.model = ModelConfig(kind, (sizes if kind == 'sr_vae' else {}) | model)
   family, options = 'discretized_logistic_mixture', {'components': 2}
   config.likelihood = dataclasses.replace(config.likelihood, family=family, options=options)
   return config
@@ -226,19 +224,18 @@ def test_devices_agree_with_one():
 @pytest.mark.parametrize(
   ('model', 'message'),
   [
-    ({'options': {'x_grwth': 2}}, "Did you mean 'x_growth'"),
-    ({'options': {'x_growth': 2.5}}, 'must be of type int'),
-    ({'options': {'x_depth': 0}}, 'must be at least 1'),
-    ({'options': {'factor': 3}}, 'factor must be 2 or 4'),
-    ({'options': {'compression': 'label'}}, 'a class is no image'),
-    ({'options': GRAY}, "use 'downscale'"),
-    ({'options': {'x_decoder_growth': 1}}, 'halved with every doubling'),
-    ({'kind': 'vae', 'prior': 'normal'}, "model.options are of --config.model.kind 'sr_vae'"),
-    ({'norm': 'batch'}, 'model.norm must keep its default'),
-    (
-      {'kind': 'ae', 'prior': 'normal', 'options': {}, 'architecture': 'dense'},
-      "of --config.model.kind 'vae'",
-    ),
+    ({'x_grwth': 2}, r'did you mean --config\.model\.options\.x_growth'),
+    ({'x_growth': 2.5}, 'x_growth must be a whole number of at least 1, but is 2.5'),
+    ({'x_depth': 0}, 'at least 1, but is 0'),
+    ({'factor': 3}, 'factor must be one of 2, 4, but is 3'),
+    ({'compression': 'label'}, "must be one of 'downscale', 'gray', but is 'label'"),
+    (GRAY, "use 'downscale'"),
+    ({**GRAY, 'factor': 2}, r"of --config\.model\.options\.compression='gray'"),
+    ({'x_decoder_growth': 1}, 'halved with every doubling'),
+    ({'kind': 'vae', 'x_depth': 2}, "no such option of --config.model.kind='vae'"),
+    ({'norm': 'batch'}, "no such option of --config.model.kind='sr_vae'"),
+    ({'kind': 'vae', 'architecture': 'dense', 'norm': 'batch'}, "of .*options.architecture='dense'"),
+    ({'kind': 'ae', 'architecture': 'dense'}, "must be one of 'mirror', .* but is 'dense'"),
   ],
 )
 def test_options_that_cannot_be_are_refused(model: dict[str, Any], message: str):

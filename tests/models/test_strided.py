@@ -199,8 +199,8 @@ def test_other_models_stages_and_a_decoder_of_the_covariance(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_the_configuration_is_checked(name):
   config = Config()
-  config.model.architecture = name
-  with pytest.raises(ValueError, match=rf"model\.blocks must be 0 where .*'{name}'"):
+  config.model.options = {'architecture': name, 'blocks': 1}
+  with pytest.raises(ValueError, match=rf"no such option of .*architecture='{name}'"):
     configuration.resolve(config)
-  config.model.blocks = 0
+  del config.model.options['blocks']
   configuration.resolve(config)

@@ -24,7 +24,7 @@ IMAGE = ImageShape(8, 8, 1)
 def _config(cache: Path) -> Config:
   config = classifier.get_config()
   config.data = dataclasses.replace(config.data, cache_dir=str(cache))
-  config.model = dataclasses.replace(config.model, features=(16, 32), blocks=0)
+  config.model.options |= {'features': (16, 32), 'blocks': 0}
   config.optim = dataclasses.replace(config.optim, learning_rate=1e-2, warmup_steps=5)
   config.train = dataclasses.replace(config.train, steps=80, validate_every=40)
   return config

@@ -17,7 +17,7 @@ def test_a_run_tells_the_inflation(
 ):
   config = Config()
   config.data = dataclasses.replace(config.data, cache_dir=str(tmp_path / 'data'), limit=100)
-  config.model = dataclasses.replace(config.model, latents=2, features=(4,), blocks=0)
+  config.model.options = {'latents': 2, 'features': (4,), 'blocks': 0}
   config.likelihood.family = 'sparse_precision'
   config.likelihood.options = distributions.options('sparse_precision', filter_size=3)
   settings = {'steps': 2, 'batch_size': 8, 'validate_every': 2, 'checkpoint_every': 2}

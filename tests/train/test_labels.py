@@ -19,7 +19,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory):
   workdir = tmp_path_factory.mktemp('labels')
   config = Config()
   config.data = dataclasses.replace(config.data, labels=True, cache_dir=str(workdir / 'data'))
-  config.model = dataclasses.replace(config.model, latents=2, features=(4,), blocks=0)
+  config.model.options = {'latents': 2, 'features': (4,), 'blocks': 0}
   config.train = dataclasses.replace(config.train, steps=2, batch_size=8)
   outcome = run.run(config, run.Options(workdir=str(workdir / 'run')), say=lambda line: None)
   assert outcome is not None

@@ -48,7 +48,7 @@ def test_the_average_starts_at_once_and_then_decays_as_asked():
 def test_a_step_is_lowered_for_accelerators(family: str):
   """Without one: what could not be lowered would be found by the first user who has one."""
   config = stub.make_config()
-  config.model = dataclasses.replace(config.model, latents=2, features=(4,), blocks=0)
+  config.model.options = {'latents': 2, 'features': (4,), 'blocks': 0}
   options = distributions.options(family)
   config.likelihood = dataclasses.replace(config.likelihood, family=family, options=options)
   made = experiment.build(config, stub.make_prepared().spec)
