@@ -15,7 +15,6 @@ from structured_obs.data import pipeline
 from structured_obs.devices import keys as keyss
 from structured_obs.devices import mesh as meshes
 from structured_obs.runs import checkpoint, initial, metrics_file
-from structured_obs.runs import experiment as experiments
 from structured_obs.runs.state import evaluation_variables
 from structured_obs.train import loop, nonfinite, step
 from tests.train import stub
@@ -103,7 +102,7 @@ def test_the_step_needs_no_implicit_transfer(tmp_path: Path, monkeypatch: pytest
 
     return call
 
-  monkeypatch.setattr(experiments, 'make_step', guarded)
+  monkeypatch.setattr(step, 'make_step', guarded)
   for residency in ('device', 'host'):
     config = stub.make_config(steps=3)
     config.data.residency = residency

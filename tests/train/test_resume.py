@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from structured_obs.runs import checkpoint, metrics_file, workdir
-from structured_obs.runs import experiment as experiments
 from structured_obs.train import loop, metrics, resume, run
 from structured_obs.train import step as steps
 from tests.train import stub
@@ -135,7 +134,7 @@ def test_a_state_that_became_infinite_ends_the_run_before_it_is_saved(
 
     return call
 
-  monkeypatch.setattr(experiments, 'make_step', poisoned)
+  monkeypatch.setattr(steps, 'make_step', poisoned)
   with pytest.raises(loop.NonFiniteError, match=r'not saved; those of the steps \[4\] are'):
     train(stub.make_config(), tmp_path)
   assert checkpoint.steps_in(tmp_path / checkpoint.CHECKPOINTS) == [4]
