@@ -175,7 +175,7 @@ def checked_value(where: Where, name: str, option: Option, value: Any) -> Any:
     raise ValueError(f'{message}{got}{hint}')
   if option.rule(Path) is not None:
     names.local_path(title, str(made))
-  return made * 1.0 if kind is float and plain else made
+  return float(typing.cast(float, made)) if kind is float and plain else made
 
 
 def option_of(hint: Any, default: Any = None) -> Option:

@@ -33,10 +33,11 @@ def folder(path: Any, images: np.ndarray) -> str:
 def config(tmp_path: Any, source: str, **fields: Any) -> DataConfig:
   """Returns a configuration that caches under `tmp_path`; options of source and crop are fields too."""
   known = {field.name for field in dataclasses.fields(DataConfig)}
-  crops = {'crop_options': {'crops': fields.pop('crops')}} if 'crops' in fields else {}
+  if 'crops' in fields:
+    fields['crop_options'] = {'crops': fields.pop('crops')}
   options = {name: fields.pop(name) for name in list(fields) if name not in known}
   cache = str(tmp_path / 'cache')
-  return DataConfig(source=source, options=options, cache_dir=cache, **fields, **crops)
+  return DataConfig(source=source, options=options, cache_dir=cache, **fields)
 
 
 def labels(prepared: Prepared, split: str) -> np.ndarray:

@@ -112,9 +112,7 @@ def _main(case: Case) -> bool:
 
 
 @functools.cache
-def make_family(
-  name: str, options: tuple[tuple[str, Any], ...], generic: bool = False
-) -> Family[Any]:
+def make_family(name: str, options: tuple[tuple[str, Any], ...], generic: bool = False) -> Family[Any]:
   """One record per family and options: a second one would miss jit's cache."""
   family = FAMILIES[name](**dict(options))
   if not generic or family.gaussian is None:
@@ -226,9 +224,7 @@ def assert_close(actual: Any, expected: Any, float64: float, float32: float) -> 
   assert_within(actual, expected, largest, float64, float32)
 
 
-def assert_within(
-  actual: Any, expected: Any, unit: Any, float64: float, float32: float
-) -> None:
+def assert_within(actual: Any, expected: Any, unit: Any, float64: float, float32: float) -> None:
   """Bounds the largest difference of two arrays in a unit, or in units of each entry's own."""
   actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
   assert actual.shape == expected.shape, f'{actual.shape} != {expected.shape}'

@@ -21,9 +21,7 @@ def test_soft_clip_is_its_formula():
 
 
 def test_soft_clip_saturates_smoothly():
-  values, slopes = jax.vmap(jax.value_and_grad(lambda x: base.soft_clip(x, -10.0, 10.0)))(
-    _grid(-24, 24)
-  )
+  values, slopes = jax.vmap(jax.value_and_grad(lambda x: base.soft_clip(x, -10.0, 10.0)))(_grid(-24, 24))
   assert np.all(slopes > 0)
   assert np.all(slopes <= 1)
   assert np.all(np.diff(values) >= 0)

@@ -1,6 +1,5 @@
 """The diagonal family against scipy's normal distribution."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

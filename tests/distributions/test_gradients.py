@@ -22,9 +22,7 @@ def _dense_covariance(family: Family[Any], params: Any) -> jax.Array:
   assert family.gaussian is not None
   reparameterize = family.gaussian.reparameterize
   noise, unravel = ravel_pytree(family.gaussian.noise(jax.random.key(0), params))
-  factor = jax.jacfwd(lambda flat: reparameterize(params, unravel(flat)).ravel())(
-    jnp.zeros_like(noise)
-  )
+  factor = jax.jacfwd(lambda flat: reparameterize(params, unravel(flat)).ravel())(jnp.zeros_like(noise))
   return factor @ factor.T
 
 

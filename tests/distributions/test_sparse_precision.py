@@ -188,6 +188,7 @@ def test_the_normal_prior_is_one_of_each_number():
 def test_the_wishart_prior_is_that_of_the_precision():
   """Its differences, between factors with the full pattern, are those of the density of L."""
   import scipy.stats
+
   values = []
   for seed in range(2):
     chosen, params = _random((2, 2, 1), seed, filter_size=3, prior='wishart', prior_scale=3.0)

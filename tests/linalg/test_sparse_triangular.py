@@ -106,7 +106,11 @@ def test_derivatives_are_differences(name):
   operation = getattr(sparse_triangular, name)
   check_grads(
     jax.jit(lambda factor, image: operation(factor, image, offsets)),
-    (grid.factor, _vector(shape)[1]), order=2, modes=['fwd', 'rev'], rtol=1e-5, atol=1e-5,
+    (grid.factor, _vector(shape)[1]),
+    order=2,
+    modes=['fwd', 'rev'],
+    rtol=1e-5,
+    atol=1e-5,
   )
 
 
@@ -128,7 +132,11 @@ def test_log_density_and_its_gradient_are_the_dense_ones(shape, offsets):
   assert_close(np.ravel(gradient[0]), 1 - z * flat * np.ravel(grid.factor.diag), 1e-12, np.inf)
   check_grads(
     lambda l, w, r: sparse_triangular.log_density(l, w, r, offsets),
-    (log_diag, grid.factor.weights, image), order=2, modes=['fwd', 'rev'], rtol=1e-5, atol=1e-5,
+    (log_diag, grid.factor.weights, image),
+    order=2,
+    modes=['fwd', 'rev'],
+    rtol=1e-5,
+    atol=1e-5,
   )
 
 

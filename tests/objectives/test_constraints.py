@@ -14,7 +14,7 @@ def _solve(loss, stats, held, start, steps=4000, rate=0.02):
   """Descends on the parameters and ascends on the multipliers, as a training run does."""
   params = {'model': start, 'multipliers': constraints.initial_multipliers(held)}
   optimizer = optax.partition(
-    {'model': optax.sgd(rate), 'multipliers': constraints.ascend(0.5)},
+    {'model': optax.sgd(rate), 'multipliers': constraints.ascend(dict.fromkeys(held, 0.5))},
     {'model': 'model', 'multipliers': 'multipliers'},
   )
 

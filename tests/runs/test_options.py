@@ -12,7 +12,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -151,7 +151,7 @@ class Built:
 
     def loss(key: jax.Array, x: jax.Array) -> Any:
       keys = jax.random.split(key, 2)
-      terms, _ = self.experiment.model.init_with_output(key, keys, x, train=True)
+      terms, _ = cast(Any, self.experiment.model).init_with_output(key, keys, x, train=True)
       return self.experiment.objective(terms, held, jnp.zeros((), jnp.int32))
 
     axes = jax.sharding.PartitionSpec()
@@ -223,7 +223,7 @@ def walk(record: Any, values: Mapping[str, Any], rules: Any = None, path: str = 
     if group and values[name]:
       yield from walk(group.record, values[name], path=f'{path}{name}.')
     for key in values[name] if groups else ():
-      yield from walk(groups.records[key], values[name][key], path=f'{path}{name}.{key}.')
+      yield from walk(cast(Any, groups).records[key], values[name][key], path=f'{path}{name}.{key}.')
 
 
 def every_option(config: Config) -> list[tuple[str, Option, Any]]:
@@ -304,7 +304,9 @@ def test_so_do_those_of_whatever_a_model_chooses(kind: str, name: str, value: st
   every = configuration.RULES['model']['kind'].records[kind]
   known = option_records.available(every, {name: value}, Where('--config', ''), strict=False)
   config.model.options = {k: v for k, v in config.model.options.items() if k in known}
-  own = option_records.options_of(option_records.options_of(every)[name].rule(OneOf).records[value])
+  own = option_records.options_of(
+    cast(Any, option_records.options_of(every)[name].rule(OneOf)).records[value]
+  )
   for only in own or [name]:
     assert ignored(config, f'model.options.{only}') == []
 
