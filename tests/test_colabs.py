@@ -133,5 +133,5 @@ def test_the_project_is_installed_for_the_accelerator(packages, hardware, asked,
   else:
     runpy.run_path(script)
   assert commands[0][:4] == [sys.executable, '-m', 'pip', 'install']
-  assert commands[0][5].startswith('structured_obs[data,metrics] @ git+https')
+  assert commands[0][5].startswith('structured_obs[data] @ git+https')
   assert commands[0][6:] == asked

@@ -19,7 +19,7 @@ import numpy as np
 
 from structured_obs.config import Config
 from structured_obs.data import prepare
-from structured_obs.evaluation import resume
+from structured_obs.evaluation import resume, training_report
 from structured_obs.runs import checkpoint, configuration, restore
 from structured_obs.runs import workdir as workdirs
 from structured_obs.train import run as runs
@@ -74,7 +74,7 @@ def whole() -> Whole:
 
 def train(config: Config, workdir: Path) -> Any:
   """Trains, or resumes, without the report of the training; returns the last state."""
-  with mock.patch.object(restore, 'write_report', return_value=None):
+  with mock.patch.object(training_report, 'write', return_value=None):
     outcome = runs.run(config, runs.Options(str(workdir), command=COMMAND), lambda text: None)
   assert outcome is not None
   return outcome.state

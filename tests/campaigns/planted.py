@@ -110,7 +110,7 @@ FAULTS = (
     'jax.lax.axis_index(axis_name)',
     'train/test_step.py',
   ),
-  Fault('runs/schedule.py', '(done + 1) / warmup', 'done / warmup', 'runs'),
+  Fault('runs/schedule.py', '(done + 1) / max', 'done / max', 'runs'),
   Fault(
     'evaluation/metrics/calibration.py',
     'math.sqrt(num_dims / 2), math.sqrt(mean)',
