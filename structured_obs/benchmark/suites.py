@@ -52,8 +52,8 @@ class Settings(NamedTuple):
   operations: tuple[str, ...] = ()  # parts of names, in the suite robustness; () for all
 
 
-# What the table of speeds in README.md shows, with launch.benchmark's default recipes.
-README = (
+# What the table in docs/benchmarks.md shows, with the default recipes of launch.benchmark.
+PUBLISHED = (
   Settings(('sparse',), sizes=(64, 128), filters=(5,), batches=(16,)),
   Settings(('sparse',), sizes=(256,), filters=(5,), batches=(1,)),
   Settings(('sparse',), sizes=(64,), filters=(5, 7), batches=(64,)),

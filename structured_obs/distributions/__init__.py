@@ -49,7 +49,7 @@ __all__ = [
   'sparse_precision',
 ]
 
-FAMILIES: dict[str, Callable[..., base.Family]] = {
+FAMILIES: dict[str, Callable[..., base.Family[Any]]] = {
   'diagonal': diagonal.family,
   'low_rank': low_rank.family,
   'sparse_precision': sparse_precision.family,
@@ -75,6 +75,6 @@ def options(name: str, **overrides: Any) -> dict[str, Any]:
   return chosen
 
 
-def family(name: str, **overrides: Any) -> base.Family:
+def family(name: str, **overrides: Any) -> base.Family[Any]:
   """Build a family by its name. Build it once a program: two equal ones are not the same to jit."""
   return FAMILIES[name](**options(name, **overrides))

@@ -8,7 +8,7 @@ import itertools
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from structured_obs.linalg import elementwise, products
 
 Array = jax.Array
 P = TypeVar('P')  # a family's parameters: a NamedTuple of arrays, one image
+Functions = TypeVarTuple('Functions')
 Shape = tuple[int, ...]
 
 LOG_2PI = math.log(2 * math.pi)
@@ -84,6 +85,11 @@ class Gaussian(NamedTuple, Generic[P]):
   principal_components: Callable[[P, int], PrincipalComponents] | None = None
   innovation_variance: Callable[[P], Array] | None = None  # params -> [H, W, C], given later pixels
   white_image: Callable[[P, Array], Array] | None = None  # (params, r) -> [H, W, C]; None: `whiten`
+
+
+def in_order(*functions: *Functions) -> tuple[*Functions]:
+  """Returns the functions that every `Gaussian` begins with, as they are: its fields in their order."""
+  return functions
 
 
 class Family(NamedTuple, Generic[P]):
@@ -197,9 +203,7 @@ def as_arrays(params: P) -> P:
   """
   fields: Any = params
   dtype = jnp.result_type(fields[0])
-  return type(fields)(
-    *(jnp.asarray(a, dtype if isinstance(a, int | float) else None) for a in fields)
-  )
+  return type(fields)(*(jnp.asarray(a, dtype if isinstance(a, int | float) else None) for a in fields))
 
 
 def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:

@@ -24,6 +24,7 @@ from structured_obs.linalg import spectral
 Array = jax.Array
 LEARNED = option_values.When('scale', ('learned',))
 
+
 class Circulant(NamedTuple):
   """Parameters of a periodic Gaussian."""
 
@@ -47,6 +48,7 @@ BASES: dict[type, spectral.Basis] = {Circulant: spectral.PERIODIC, Reflective: s
 @option_values.checked('circulant')
 def family(
   kernel_size: blur_kernels.KernelSize = 11,
+  *,
   parametrization: blur_kernels.Parametrization = 'regularised',
   noise: blur_kernels.Noise = 0.025,
   epsilon: blur_kernels.Epsilon = 0.5,
@@ -242,28 +244,10 @@ def principal_components(params: Params, k: int) -> base.PrincipalComponents:
   return base.PrincipalComponents(leading, vectors, jnp.zeros_like(leading))
 
 
-def autocovariance(params: Circulant) -> Array:
-  """Covariance of any pixel with the one this many rows and columns further, in its channel. [H, W, C].
-
-  Periodic: `jnp.roll` by a pixel's place gives its covariance with all pixels of its channel.
-  """
-  values, basis = _eigenvalues(params)
-  height, width, _ = image = jnp.shape(params.mean)
-  covariance = jnp.moveaxis(basis.table(values, width)[:, :height, :width], 0, -1)
-  return base.all_or_nan(jnp.broadcast_to(covariance, image))
-
-
 def optimal_scale(params: Params, x: Array) -> Array:
   """Factor of all standard deviations that makes an image most likely: sqrt(r^T cov^-1 r / D). []."""
   base.check_shape('x', x, mean(params).shape)
   return base.root_mean_square(whiten(params, x - params.mean))
-
-
-def unit_variance(params: Params) -> Params:
-  """The same correlations with a variance of 1, on average over a channel's pixels."""
-  own = jnp.ndim(params.log_spectrum) == 3
-  average = jnp.mean(variance(params), axis=(0, 1) if own else None, keepdims=own)
-  return params._replace(log_spectrum=params.log_spectrum - jnp.log(average))
 
 
 def checked(params: Any) -> tuple[Any, spectral.Basis]:
@@ -282,15 +266,11 @@ def _eigenvalues(params: Params, exponent: float = 1) -> tuple[Array, spectral.B
   return jnp.exp(exponent * base.nan_unless_finite(params.log_spectrum)), basis
 
 
+_REQUIRED = base.in_order(
+  noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+)
 GAUSSIAN: base.Gaussian[Any] = base.Gaussian(
-  noise=noise,
-  reparameterize=reparameterize,
-  whiten=whiten,
-  log_det=log_det,
-  variance=variance,
-  covariance_matvec=covariance_matvec,
-  precision_matvec=precision_matvec,
-  temper=temper,
+  *_REQUIRED,
   posterior_mean=posterior_mean,
   regularized=lambda params, scale, ridge: posterior.regularized_in_basis(
     *_eigenvalues(params, -1), scale, ridge

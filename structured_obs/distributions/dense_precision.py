@@ -17,6 +17,7 @@ Decomposition".
 """
 
 import math
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ import numpy as np
 
 from structured_obs import option_values
 from structured_obs.distributions import base
-from structured_obs.linalg import triangular
+from structured_obs.linalg import products, triangular
 from structured_obs.option_values import Choice, Scale
 
 Array = jax.Array
@@ -82,15 +83,11 @@ def family(
       lower = jnp.where(np.tri(image.size, k=-1, dtype=bool), -lower * diag[None, :], lower)
     return DensePrecision(emitted['mean'], lower)
 
+  required = base.in_order(
+    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  )
   gaussian = base.Gaussian(
-    noise=noise,
-    reparameterize=reparameterize,
-    whiten=whiten,
-    log_det=log_det,
-    variance=variance,
-    covariance_matvec=covariance_matvec,
-    precision_matvec=precision_matvec,
-    temper=temper,
+    *required,
     innovation_variance=innovation_variance,
   )
   return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
@@ -127,7 +124,7 @@ def reparameterize(params: DensePrecision, noise: Array) -> Array:
 
 def whiten(params: DensePrecision, residual: Array) -> Array:
   """L^T r, white under the model. [H, W, C]."""
-  return _apply(params, residual, lambda lower, r: _matmul(lower.T, r))
+  return _apply(params, residual, lambda lower, r: products.matmul(lower.T, r))
 
 
 def log_det(params: DensePrecision) -> Array:
@@ -156,7 +153,7 @@ def covariance_matvec(params: DensePrecision, v: Array) -> Array:
 
 def precision_matvec(params: DensePrecision, v: Array) -> Array:
   """cov^-1 v. [H, W, C]."""
-  return _apply(params, whiten(params, v), _matmul)
+  return _apply(params, whiten(params, v), products.matmul)
 
 
 def temper(params: DensePrecision, temperature: Array) -> DensePrecision:
@@ -178,11 +175,7 @@ def _checked(params: DensePrecision) -> DensePrecision:
   return base.checked(params, chol=(size, size))
 
 
-def _matmul(matrix: Array, v: Array) -> Array:
-  return jnp.matmul(matrix, v, precision=jax.lax.Precision.HIGHEST)
-
-
-def _apply(params: DensePrecision, v: Array, operation) -> Array:
+def _apply(params: DensePrecision, v: Array, operation: Callable[[Array, Array], Array]) -> Array:
   """An operation (L [D, D], columns [D, 1]) -> [D, 1] on an image [H, W, C]."""
   lower, shape = _lower(params), jnp.shape(params.mean)
   base.check_shape('image', v, shape)

@@ -59,15 +59,11 @@ def family(
     log_scale = base.soft_clip(outputs['log_scale'] + math.log(initial_scale), *bounds)
     return Diagonal(outputs['mean'], log_scale)
 
+  required = base.in_order(
+    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  )
   gaussian = base.Gaussian(
-    noise=noise,
-    reparameterize=reparameterize,
-    whiten=whiten,
-    log_det=log_det,
-    variance=variance,
-    covariance_matvec=covariance_matvec,
-    precision_matvec=precision_matvec,
-    temper=temper,
+    *required,
     excess_entropy=excess_entropy,
     condition=condition,
     posterior_mean=posterior_mean,
@@ -169,11 +165,11 @@ def condition(params: Diagonal, x: Array, observed: Array) -> base.Conditional:
   )
 
 
-def _sample_unobserved(params, conditional_mean, observed, key):
+def _sample_unobserved(params: Diagonal, conditional_mean: Array, observed: Array, key: Array) -> Array:
   return jnp.where(observed, conditional_mean, sample(key, params))
 
 
-def _log_prob_unobserved(params, observed, x):
+def _log_prob_unobserved(params: Diagonal, observed: Array, x: Array) -> Array:
   x = jnp.where(observed, params.mean, x)
   return base.nan_unless_finite(jnp.sum(jnp.where(observed, 0, log_prob_by_pixel(params, x))))
 

@@ -9,7 +9,7 @@ Letters: H W C image height, width, channels; D = H W C. Log densities and entro
 
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from structured_obs.linalg import iterative
 
 Array = jax.Array
 Family = base.Family
-P = base.P
+P = TypeVar('P')  # a family's parameters, as in `base`
 
 
 def log_prob(family: Family[P], params: P, x: Array) -> Array:
@@ -246,4 +246,4 @@ def _one_pixel(like: Array, pixel: Sequence[int | Array]) -> Array:
 def _is_integer(index: Any) -> bool:
   if isinstance(index, jax.Array):
     return not index.ndim and jnp.issubdtype(index.dtype, jnp.integer)
-  return isinstance(index, numbers.Integral) and not isinstance(index, bool)
+  return not isinstance(index, bool) and isinstance(index, numbers.Integral)

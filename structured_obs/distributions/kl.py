@@ -173,7 +173,9 @@ def _sparse_sparse(p: SparsePrecision, q: SparsePrecision) -> Array:
   return _quadratic(factor_p, offsets_p, factor_q, offsets_q)
 
 
-def _quadratic(factor_p, offsets_p, factor_q, offsets_q) -> Array:
+def _quadratic(
+  factor_p: links.Factor, offsets_p: links.Offsets, factor_q: links.Factor, offsets_q: links.Offsets
+) -> Array:
   """tr(L_q^T (L_p L_p^T)^-1 L_q) on one grid."""
   taps = ((0, 0), *offsets_q)
   rows, columns = (max(abs(tap[axis]) for tap in taps) for axis in (0, 1))

@@ -86,15 +86,11 @@ def family(
       diag = min_variance + jax.nn.softplus(outputs['cov_diag'] + offset)
     return LowRank(outputs['mean'], factor_scale * outputs['cov_factor'], diag)
 
+  required = base.in_order(
+    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  )
   gaussian = base.Gaussian(
-    noise=noise,
-    reparameterize=reparameterize,
-    whiten=whiten,
-    log_det=log_det,
-    variance=variance,
-    covariance_matvec=covariance_matvec,
-    precision_matvec=precision_matvec,
-    temper=temper,
+    *required,
     excess_entropy=excess_entropy,
     condition=condition,
     posterior_mean=posterior_mean,

@@ -20,6 +20,7 @@ Letters: H W C image height, width, channels; D = H W C.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -161,7 +162,7 @@ def too_dense(operation: str, size: int, max_size: int) -> ValueError:
   )
 
 
-def _fill_in(family, params, observed, x) -> tuple[Array, iterative.Solution]:
+def _fill_in(family: Family, params: Any, observed: Array, x: Array) -> tuple[Array, iterative.Solution]:
   """Conditional mean at the unobserved pixels, and the solve behind it."""
   mean = family.mean(params)
   hidden = (~observed).astype(mean.dtype)
@@ -189,7 +190,7 @@ def _solve(
   def precondition(v: Array) -> Array:
     return jnp.where(hidden > 0, covariance(hidden * v), v)
 
-  def flat(operation):
+  def flat(operation: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return lambda v: operation(v.reshape(residual.shape)).reshape(-1)
 
   def system(pair: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -211,7 +212,7 @@ def _solve(
   return u, solution
 
 
-def _regularized(family, params, scale, ridge) -> tuple[Array, Array] | None:
+def _regularized(family: Family, params: Any, scale: Array, ridge: Array) -> tuple[Array, Array] | None:
   """log |t Q t + ridge| [] and the diagonal of its inverse [H, W, C]; None for too large an image."""
   primitives, shape = _primitives(family), scale.shape
   if primitives.regularized is not None:
@@ -231,14 +232,14 @@ def _rows(matrix: Array, places: Array) -> Array:
   return matrix[places]
 
 
-def _sample_given(family, given: _Given, key: Array) -> Array:
+def _sample_given(family: Family, given: _Given, key: Array) -> Array:
   # Matheron's rule: move a sample of the whole image onto the observed pixels.
   drawn = family.sample(key, given.params)
   moved, _ = _fill_in(family, given.params, given.observed, drawn)
   return jnp.where(given.observed, given.mean, drawn + given.mean - moved)
 
 
-def _log_prob_given(family, given: _Given, x: Array) -> Array:
+def _log_prob_given(family: Family, given: _Given, x: Array) -> Array:
   if given.log_det is None:
     raise too_dense('log_prob of a conditional of this family', given.mean.size, MAX_DENSE_SIZE)
   rest = jnp.where(given.observed, 0, x - given.mean)
@@ -247,7 +248,7 @@ def _log_prob_given(family, given: _Given, x: Array) -> Array:
   return -0.5 * (unobserved * base.LOG_2PI - given.log_det + quadratic)
 
 
-def _primitives(family: Family) -> base.Gaussian:
+def _primitives(family: Family) -> base.Gaussian[Any]:
   if family.gaussian is None:
     raise ValueError('This operation needs a Gaussian family; this family has no Gaussian record.')
   return family.gaussian

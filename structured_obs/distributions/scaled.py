@@ -93,6 +93,7 @@ def family(
 @option_values.checked('scaled_circulant')
 def circulant_family(
   kernel_size: blur_kernels.KernelSize = 11,
+  *,
   parametrization: blur_kernels.Parametrization = 'regularised',
   noise: blur_kernels.Noise = 0.025,
   epsilon: blur_kernels.Epsilon = 0.5,
@@ -135,8 +136,8 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
   def reparameterize(params: Scaled, noise: Any) -> Array:
     return _outer(inner, params, primitives.reparameterize(params.base, noise))
 
-  def divided(whiten: Callable[[Any, Array], Any]) -> Callable[[Scaled, Array], Any]:
-    return lambda params, residual: whiten(params.base, residual / _scale(inner, params, residual))
+  def divided(function: Callable[[Any, Array], Any]) -> Callable[[Scaled, Array], Any]:
+    return lambda params, residual: function(params.base, residual / _scale(inner, params, residual))
 
   def log_det(params: Scaled) -> Array:
     return primitives.log_det(params.base) + 2 * jnp.sum(_log_scale(inner, params))
@@ -160,15 +161,12 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
     assert primitives.excess_entropy is not None
     return primitives.excess_entropy(params.base)
 
+  whiten, temper = divided(primitives.whiten), functools.partial(_temper, inner)
+  required = base.in_order(
+    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  )
   return base.Gaussian(
-    noise=noise,
-    reparameterize=reparameterize,
-    whiten=divided(primitives.whiten),
-    log_det=log_det,
-    variance=variance,
-    covariance_matvec=covariance_matvec,
-    precision_matvec=precision_matvec,
-    temper=functools.partial(_temper, inner),
+    *required,
     excess_entropy=excess_entropy if primitives.excess_entropy else None,
     condition=functools.partial(_condition, inner),
     posterior_mean=functools.partial(_posterior_mean, inner),
@@ -212,11 +210,15 @@ def _condition(inner: Family[Any], params: Scaled, x: Array, observed: Array) ->
   )
 
 
-def _sample_unobserved(inner, given, params, x, observed, key):
+def _sample_unobserved(
+  inner: Family[Any], given: base.Conditional, params: Scaled, x: Array, observed: Array, key: Array
+) -> Array:
   return jnp.where(observed, x, _outer(inner, params, given.sample(key)))
 
 
-def _log_prob_unobserved(inner, given, params, _, observed, x):
+def _log_prob_unobserved(
+  inner: Family[Any], given: base.Conditional, params: Scaled, _: Array, observed: Array, x: Array
+) -> Array:
   log_scales = jnp.sum(jnp.where(observed, 0, _log_scale(inner, params)))
   x = jnp.where(observed, _mean(inner, params), x)
   return given.log_prob(_inner(inner, params, x)) - log_scales

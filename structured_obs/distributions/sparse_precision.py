@@ -50,6 +50,7 @@ class SparsePrecision(NamedTuple):
 @option_values.checked('sparse_precision')
 def family(
   filter_size: FilterSize = 5,
+  *,
   channels: Channels = 'none',
   parametrization: Annotated[str, Choice(PARAMETRIZATIONS)] = 'autoregressive',
   min_scale: Scale = 1e-3,
@@ -95,15 +96,11 @@ def family(
     params = SparsePrecision(emitted['mean'], log_diag, off_diag, cross)
     return links.masked(params, -jnp.exp(log_diag) if parametrization == 'autoregressive' else None)
 
+  required = base.in_order(
+    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  )
   gaussian = base.Gaussian(
-    noise=noise,
-    reparameterize=reparameterize,
-    whiten=whiten,
-    log_det=log_det,
-    variance=variance,
-    covariance_matvec=covariance_matvec,
-    precision_matvec=precision_matvec,
-    temper=temper,
+    *required,
     regularized=regularized,
     innovation_variance=innovation_variance,
   )

@@ -10,18 +10,18 @@ backend wait for each other on the pool they run on, and two at a time can hang 
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from structured_obs.linalg.image_by_image import image_by_image
+from structured_obs.linalg.products import matmul
 
 Array = jax.Array
 
 PIECE = 24  # rows that LAPACK is given at once; its triangular solves start threads from 32 x 32 on
-
-matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Blocks(NamedTuple):
@@ -105,12 +105,12 @@ def _factorise(own: Array, below: Array) -> tuple[Blocks, Array]:
 
 
 @_factorise.defjvp
-def _factorise_jvp(primals, tangents):
+def _factorise_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   # dL = L phi(L^-1 dA L^-T) block by block, phi the lower triangle with half of the diagonal: products
   # alone, so that the derivative of any order has the same form.
   chol, inverses = _factorise(*primals)
 
-  def step(carried: Array, block):
+  def step(carried: Array, block: tuple[Array, ...]) -> tuple[Array, tuple[Blocks, Array]]:
     root, link, inverse, d_own, d_below = block
     change = jnp.tril(d_own - carried)
     inner = matmul(matmul(inverse, change + jnp.tril(change, -1).T), inverse.T)
@@ -201,11 +201,11 @@ def inverse_diagonal(below: Array, inverses: Array) -> Array:
 
 
 @inverse_diagonal.defjvp
-def _inverse_diagonal_jvp(primals, tangents):
+def _inverse_diagonal_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   return jax.jvp(functools.partial(_diagonal, step=_selected), primals, tangents)
 
 
-def _diagonal(below: Array, inverses: Array, step) -> Array:
+def _diagonal(below: Array, inverses: Array, step: Callable[[Array, Array, Array], Array]) -> Array:
   """From the last block to the first, each from the one after it."""
 
   def body(later: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -243,7 +243,9 @@ def _make_solver(transposed: bool):
   solver = jax.custom_batching.custom_vmap(separate)
 
   @solver.def_vmap
-  def rule(axis_size, in_batched, own, below, rhs):
+  def rule(
+    axis_size: int, in_batched: list[bool], own: Array, below: Array, rhs: Array
+  ) -> tuple[Array, bool]:
     if in_batched[0] or in_batched[1]:
       axes = [0 if batched else None for batched in in_batched]
       return jax.vmap(separate, in_axes=axes)(own, below, rhs), True

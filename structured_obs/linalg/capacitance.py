@@ -8,7 +8,7 @@ direction has a column of its own in B = W V, which keeps its digits because the
 the leading digits exact.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ def _factorise(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
 
 
 @_factorise.defjvp
-def _factorise_jvp(primals, tangents):
+def _factorise_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   # V may be any orthogonal matrix and is held fixed. dK = -phi(K dC K^T) K with phi the lower triangle
   # and half of the diagonal, and d log |C| = tr(K dC K^T). Products only, so the derivative of any
   # order has the same form.

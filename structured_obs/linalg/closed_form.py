@@ -30,14 +30,14 @@ def scalar(names: Wanted, formulas: Function, run: Callable[[Wanted], Function])
     return run(wanted)(*arrays)
 
   @derivatives.defjvp
-  def _(wanted: Wanted, primals, tangents):
+  def _(wanted: Wanted, primals: tuple[Any, ...], tangents: tuple[Any, ...]):
     return jax.jvp(functools.partial(formulas, wanted), primals, tangents)
 
   @jax.custom_jvp
   def function(*arrays: Array) -> Array:
     return derivatives((), *arrays)[0]
 
-  def jvp(primals, tangents):
+  def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
     moved = {name: t for name, t in zip(names, tangents, strict=True) if not _is_zero(t)}
     value, *gradients = derivatives(tuple(moved), *primals)
     terms = (jnp.sum(g * t) for g, t in zip(gradients, moved.values(), strict=True))

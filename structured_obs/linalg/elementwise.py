@@ -5,6 +5,7 @@ What automatic differentiation makes of them is right, but on a CPU it takes sev
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def soft_clip(x: Array, low: float, high: float) -> Array:
 
 
 @soft_clip.defjvp
-def _soft_clip_jvp(low: float, high: float, primals, tangents):
+def _soft_clip_jvp(low: float, high: float, primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   (x,), (d_x,) = primals, tangents
   _, near, far = _from_ends(x, low, high)
   # sigmoid(near) - sigmoid(far) as a product: nothing cancels, however large x is.
@@ -54,7 +55,7 @@ def scale_short_axis(x: Array, scale: Array, fixed: Array) -> Array:
 
 
 @scale_short_axis.defjvp
-def _scale_short_axis_jvp(primals, tangents):
+def _scale_short_axis_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   (x, scale, fixed), (d_x, d_scale, _) = primals, tangents
   count = x.shape[-1]
   if 0 < count <= UNROLLED:

@@ -5,8 +5,9 @@ Each returns its relative residual beside the solution: an iteration that did no
 Letters: n size.
 """
 
+import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,11 +63,11 @@ def conjugate_gradient(
     b = b / scale
     goal = tolerance**2 * jnp.sum(jnp.square(b))
 
-    def going(state) -> Array:
+    def going(state: tuple[Array, ...]) -> Array:
       _, residual, _, _, count = state
       return (jnp.sum(jnp.square(residual)) > goal) & (count < max_iterations)
 
-    def step(state):
+    def step(state: tuple[Any, ...]) -> tuple[Array, ...]:
       value, residual, direction, slope, count = state
       # In units of the direction and of its image, however small or large the matrix is.
       unit = power_of_two(direction)
@@ -107,7 +108,7 @@ def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigen
   Raises:
     TypeError, ValueError: unless k is whole, 1 <= k <= n, and 5 k < n beyond the largest dense size.
   """
-  if isinstance(k, bool) or not isinstance(k, int):
+  if isinstance(k, bool) or not isinstance(k, numbers.Integral):
     raise TypeError(f'k must be a whole number; got {k!r}.')
   if not 1 <= k <= size:
     raise ValueError(f'k must be from 1 to the number of pixels, {size}; got {k}.')

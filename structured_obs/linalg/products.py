@@ -11,6 +11,7 @@ ROWS = 1024  # that are split into digits at a time, so that these take little m
 
 # The default matrix arithmetic of GPUs (TF32) and TPUs (bfloat16) is coarser than float32.
 matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def subtract_product(target: Array, left: Array, right: Array, scale: Array | float = 1) -> Array:

@@ -10,6 +10,7 @@ factor's own is ever of its size.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +31,7 @@ def solve(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed:
   return many(diag[None], weights[None], rhs[None, None])[0, 0]
 
 
-def solve_many(
-  diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool
-) -> Array:
+def solve_many(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
   """L^-1 b or L^-T b of B grids with R right-hand sides each. [B, R, H, W].
 
   Differentiable as it stands, and its derivative stores every step: `linalg.sparse_triangular` has the
@@ -59,7 +58,7 @@ def _solver(offsets: Offsets, transposed: bool):
   return side_by_side.solver(functools.partial(solve_many, offsets=offsets, transposed=transposed))
 
 
-def _by_chunks(run, arrays: tuple[Array, ...], chunk: int) -> Array:
+def _by_chunks(run: Callable[..., Array], arrays: tuple[Array, ...], chunk: int) -> Array:
   """Apply to at most `chunk` images, or right-hand sides, at a time."""
   images = arrays[0].shape[0]
   if images <= chunk:
@@ -106,7 +105,9 @@ def _row(array: Array, index: Array, axis: int) -> Array:
   return jax.lax.dynamic_index_in_dim(array, index, axis, keepdims=False)
 
 
-def _backward(links, inverse, right, later, offsets: Offsets) -> tuple[Array, Array]:
+def _backward(
+  links: Array, inverse: Array, right: Array, later: Array, offsets: Offsets
+) -> tuple[Array, Array]:
   """One row of L'^T y = D^-1 u, from the h later rows [h, W + 2 p, B, R] of y, padded.
 
   links [K, W, B, 1], inverse [W, B, 1], right [W, B, R].
@@ -127,7 +128,7 @@ def _along_row(known: Array, links: dict[int, Array], reverse: bool) -> Array:
   if not links:
     return known
 
-  def column(near, inputs):
+  def column(near: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
     value, *weights = inputs
     for weight, distance in zip(weights, links, strict=True):
       value = value - weight * near[distance - 1]
@@ -137,7 +138,9 @@ def _along_row(known: Array, links: dict[int, Array], reverse: bool) -> Array:
   return jax.lax.scan(column, start, (known, *links.values()), reverse=reverse)[1]
 
 
-def _forward(links, inverse, right, owed, offsets: Offsets) -> tuple[Array, Array]:
+def _forward(
+  links: Array, inverse: Array, right: Array, owed: Array, offsets: Offsets
+) -> tuple[Array, Array]:
   """One row of L' s = b, y = D^-1 s, with what it and earlier rows take from the next h rows.
 
   links [K, W, B, 1], inverse [W, B, 1], right [W, B, R], owed [h, W + 2 p, B, R].

@@ -21,7 +21,7 @@ Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, sec
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from structured_obs.linalg import closed_form, row_scan, sharding, stencil, tran
 
 Array = jax.Array
 Offsets = tuple[tuple[int, int], ...]  # (rows down, columns right), each raster-later than (0, 0)
+
 
 # A conditional maps its products several times over: as programs of their own they are traced once for
 # each shape, which halves the time to trace it.
@@ -115,10 +116,7 @@ def solve(factor: Factor, rhs: Array, offsets: Offsets) -> Array:
   Raises:
     ValueError: the shapes do not match.
   """
-  _check(factor, rhs, offsets)
-  product = functools.partial(_matvec, factor, offsets=offsets)
-  forward, backward = _solvers(factor, offsets)
-  return jax.lax.custom_linear_solve(product, rhs, forward, backward)
+  return _solve(factor, rhs, offsets, transposed=False)
 
 
 @_traced_once
@@ -128,21 +126,20 @@ def solve_transposed(factor: Factor, rhs: Array, offsets: Offsets) -> Array:
   Raises:
     ValueError: the shapes do not match.
   """
+  return _solve(factor, rhs, offsets, transposed=True)
+
+
+def _solve(factor: Factor, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
   _check(factor, rhs, offsets)
-  product = functools.partial(_matvec_transposed, factor, offsets=offsets)
-  forward, backward = _solvers(factor, offsets)
-  return jax.lax.custom_linear_solve(product, rhs, backward, forward)
+  product = functools.partial(_matvec_transposed if transposed else _matvec, factor, offsets=offsets)
 
-
-def _solvers(factor: Factor, offsets: Offsets):
-  """(L^-1, L^-T) as functions of the two that `custom_linear_solve` asks for."""
-
-  def run(transposed: bool, _, rhs: Array) -> Array:
+  def run(transposed: bool, _: Any, right: Array) -> Array:
     row = functools.partial(row_scan.solve, offsets=offsets, transposed=transposed)
     wave = functools.partial(wavefront.pack_and_solve, offsets=offsets, transposed=transposed)
-    return jax.lax.platform_dependent(*factor, rhs, cpu=row, default=wave)
+    return jax.lax.platform_dependent(*factor, right, cpu=row, default=wave)
 
-  return functools.partial(run, False), functools.partial(run, True)
+  there, back = functools.partial(run, transposed), functools.partial(run, not transposed)
+  return jax.lax.custom_linear_solve(product, rhs, there, back)
 
 
 @sharding.on_own_mesh
@@ -200,7 +197,7 @@ def _stencil(weights: Array, v: Array, offsets: Offsets) -> Array:
 
 
 @_stencil.defjvp
-def _stencil_jvp(offsets, primals, tangents):
+def _stencil_jvp(offsets: Offsets, primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   (weights, v), (d_weights, d_v) = primals, tangents
   tangent = stencil.shifts(d_weights, v, offsets) + stencil.shifts(weights, d_v, offsets)
   return _stencil(weights, v, offsets), tangent

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from structured_obs.linalg import products
+
 Array = jax.Array
 Parts = tuple[Array, ...]
-
-HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Basis(NamedTuple):
@@ -85,10 +85,6 @@ def _centred(size: int) -> NDArray[np.int64]:
   return np.arange(size) - size // 2
 
 
-def _product(left: Array, right: Array) -> Array:
-  return jnp.matmul(left, right, precision=HIGHEST)
-
-
 def _half_weights(width: int) -> NDArray[np.float64]:
   weights = np.full(width // 2 + 1, 2.0)
   weights[0] = 1
@@ -119,9 +115,9 @@ def _fourier_transfer(kernel: Array, height: int, width: int) -> Parts:
   across = np.concatenate([_cosines(half, right, width), _sines(half, right, width)])
   cosine, sine = _cosines(height, down, height), _sines(height, down, height)
   along = np.block([[cosine, -sine], [-sine, -cosine]])
-  mixed = _product(kernel, jnp.asarray(across.T, dtype))
+  mixed = products.matmul(kernel, jnp.asarray(across.T, dtype))
   stacked = jnp.concatenate([mixed[:, :half], mixed[:, half:]])
-  both = _product(jnp.asarray(along, dtype), stacked)
+  both = products.matmul(jnp.asarray(along, dtype), stacked)
   return both[:height], both[height:]
 
 
@@ -175,8 +171,8 @@ def _cosine_basis(size: int) -> NDArray[np.float64]:
 
 def _both_axes(image: Array, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Array:
   """sum_ij rows[u, i] columns[v, j] image[i, j, c]. [u, v, C]."""
-  first = jnp.einsum('ui,ijc->ujc', jnp.asarray(rows, image.dtype), image, precision=HIGHEST)
-  return jnp.einsum('vj,ujc->uvc', jnp.asarray(columns, image.dtype), first, precision=HIGHEST)
+  first = products.einsum('ui,ijc->ujc', jnp.asarray(rows, image.dtype), image)
+  return products.einsum('vj,ujc->uvc', jnp.asarray(columns, image.dtype), first)
 
 
 def _cosine(image: Array) -> Parts:
@@ -198,8 +194,8 @@ def _cosine_transfer(kernel: Array, height: int, width: int) -> Parts:
   rows, columns = kernel.shape
   across = _cosines(width, _centred(columns), 2 * width)
   along = _cosines(height, _centred(rows), 2 * height)
-  mixed = _product(kernel, jnp.asarray(across.T, kernel.dtype))
-  return (_product(jnp.asarray(along, kernel.dtype), mixed),)
+  mixed = products.matmul(kernel, jnp.asarray(across.T, kernel.dtype))
+  return (products.matmul(jnp.asarray(along, kernel.dtype), mixed),)
 
 
 def _cosine_diagonal(values: Array, width: int) -> Array:
@@ -213,7 +209,7 @@ def _cosine_modes(rows: Array, columns: Array, height: int, width: int) -> Array
   def waves(places: Array, size: int) -> Array:
     # By a product: on a mesh of explicit axes an array is not indexed by one that is spread over it.
     chosen = places[:, None] == jnp.arange(size, dtype=places.dtype)[None]
-    return _product(chosen.astype(dtype), jnp.asarray(_cosine_basis(size), dtype))
+    return products.matmul(chosen.astype(dtype), jnp.asarray(_cosine_basis(size), dtype))
 
   return waves(rows, height)[:, :, None] * waves(columns, width)[:, None, :]
 

@@ -27,13 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.linalg import side_by_side
+from structured_obs.linalg.products import matmul
 
 Array = jax.Array
 
 TOGETHER = 4  # images whose steps are one, on a CPU, while their rings are small
 SMALL_RING = 200  # rows; a step of a larger one has enough to do for itself
-
-_matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class _Run(NamedTuple):
@@ -87,9 +86,7 @@ def _covariances(shifts: tuple[int, ...], lags: tuple[int, ...]):
   return found
 
 
-def _recursion(
-  diag: Array, taps: Array, shifts: tuple[int, ...], lags: tuple[int, ...]
-) -> Array:
+def _recursion(diag: Array, taps: Array, shifts: tuple[int, ...], lags: tuple[int, ...]) -> Array:
   size, window = diag.shape[0], max((*shifts, *lags), default=0)
   block = 16  # of 8, 16 and 32 the fastest at 64 x 64 to 256 x 256
   steps = -(-size // block)
@@ -121,11 +118,11 @@ def _step(later: Array, inputs: tuple[Array, _Block], shifts: tuple[int, ...], l
   below = _below(block.taps, runs)  # L_NJ^T [b, q]
   reached = [np.arange(max(run.first, size), run.last + size) for run in runs]
   places = (first + np.concatenate([np.zeros(0, int), *reached]).astype(np.int32)) % ring
-  half = _matmul(below, later[places])  # L_NJ^T S_NN [b, N]
-  inner = _matmul(_matmul(below, half[:, places].T), block.inverse.T)
-  own = _matmul(block.inverse, block.inverse.T + inner)
+  half = matmul(below, later[places])  # L_NJ^T S_NN [b, N]
+  inner = matmul(matmul(below, half[:, places].T), block.inverse.T)
+  own = matmul(block.inverse, block.inverse.T + inner)
   own = (own + own.T) / 2
-  cross = -_matmul(block.inverse, half)  # S_JN
+  cross = -matmul(block.inverse, half)  # S_JN
   whole = own
   if max(lags, default=0) > 0:
     whole = jnp.concatenate([own, jnp.roll(cross, -(first + size), axis=1)], 1)

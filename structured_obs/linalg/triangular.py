@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import sharding
+from structured_obs.linalg import products, sharding
 from structured_obs.linalg.image_by_image import image_by_image
 
 Array = jax.Array
@@ -32,7 +32,7 @@ def _solve(lower: Array, rhs: Array, transposed: bool) -> Array:
   matrix = matrix.T if transposed else matrix
 
   def multiply(v: Array) -> Array:
-    return jnp.matmul(matrix, v, precision=jax.lax.Precision.HIGHEST)
+    return products.matmul(matrix, v)
 
   def forward(_, b: Array) -> Array:
     return _one_by_one[transposed](lower, b)

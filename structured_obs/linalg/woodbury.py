@@ -25,7 +25,7 @@ Cost: n R^2 for the capacitance, n R for a solve, R^3 for the factorisation.
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,11 +80,11 @@ def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Arra
   def squared_norm(x: Array) -> Array:
     return jnp.sum(jnp.square(x / unit))
 
-  def going(state) -> Array:
+  def going(state: tuple[Array, ...]) -> Array:
     rest, z, error, count = state
     return (error > eps * (squared_norm(rest) + squared_norm(z))) & (count < MAX_STEPS)
 
-  def step(state):
+  def step(state: tuple[Any, ...]) -> tuple[Array, ...]:
     rest, z, _, count = state
     white = matmul(cap.inner, matmul(rest, cap.basis) - z - offset)
     z = z + matmul(cap.inner.T, white)
@@ -93,7 +93,8 @@ def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Arra
 
   none = jnp.sum(jnp.zeros_like(target, jnp.int32), dtype=jnp.int32)  # of its mesh, as a number is not
   start = step((target, jnp.zeros_like(offset), None, none))
-  return jax.lax.while_loop(going, step, start)[:2]
+  rest, z = jax.lax.while_loop(going, step, start)[:2]
+  return rest, z
 
 
 @jax.custom_jvp
@@ -108,7 +109,7 @@ def _correction(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tup
 
 
 @_correction.defjvp
-def _correction_jvp(primals, _):
+def _correction_jvp(primals: tuple[Any, ...], _: Any):
   # It is of the size of rounding: derivatives do not see it.
   correction = _correction(*primals)
   return correction, jax.tree.map(jnp.zeros_like, correction)
@@ -124,7 +125,7 @@ def _correct(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[
     z: [R].
   """
 
-  def correct(state):
+  def correct(state: tuple[Array, ...]) -> tuple[Array, ...]:
     coefficients = matmul(cap.rotation, z)
     accurate = subtract_product(residual, cap.factor, coefficients, cap.inverse_scale)
     # z has no digits left for the last step; the residual has.
@@ -132,7 +133,8 @@ def _correct(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[
     return accurate - matmul(cap.basis, step) - rest, step, jnp.zeros_like(state[2])
 
   state = jnp.zeros_like(rest), jnp.zeros_like(z), _rounding(cap, residual, rest)
-  return jax.lax.while_loop(lambda state: state[2] > MAX_ROUNDING, correct, state)[:2]
+  more, step = jax.lax.while_loop(lambda state: state[2] > MAX_ROUNDING, correct, state)[:2]
+  return more, step
 
 
 def _rounding(cap: Capacitance, residual: Array, rest: Array) -> Array:

@@ -114,13 +114,17 @@ class CovarianceNetwork(nn.Module):
     return jax.vmap(self.family.from_outputs)(outputs)
 
 
-class PatchNetwork(nn.Module):
-  """Layers that see one window of the image each, modulated by a summary of the whole image."""
+class _Network(nn.Module):
+  """Fields of a network from means [B, H, W, C] to one array [B, *shape] for each output."""
 
   outputs: dict[str, base.Shape]
   options: Options
   axis_name: str | None
-  dtype: Any = None
+  dtype: Any = None  # of the products, but those of the heads; None: that of the means
+
+
+class PatchNetwork(_Network):
+  """Layers that see one window of the image each, modulated by a summary of the whole image."""
 
   @nn.compact
   def __call__(self, mean: Array, train: bool) -> dict[str, Array]:
@@ -152,13 +156,8 @@ class PatchNetwork(nn.Module):
     return z
 
 
-class Mlp(nn.Module):
+class Mlp(_Network):
   """Fully connected layers, as the paper's for splines."""
-
-  outputs: dict[str, base.Shape]
-  options: Options
-  axis_name: str | None
-  dtype: Any = None
 
   @nn.compact
   def __call__(self, mean: Array, train: bool) -> dict[str, Array]:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structured_obs.distributions import base
-from structured_obs.linalg import spectral
+from structured_obs.linalg import products, spectral
 from structured_obs.objectives import perceptual
 from structured_obs.option_records import Record
 from structured_obs.option_values import NotNegative, Positive
@@ -70,8 +70,8 @@ def structural_similarity(x: Array, mean: Array) -> Array:
   maps = jnp.stack([x, mean, jnp.square(x), jnp.square(mean), x * mean])
   # Banded products: convolutions, and sums of shifted images, are many times slower on CPU.
   rows, columns = (jnp.asarray(windows(size), x.dtype) for size in x.shape[:2])
-  maps = jnp.einsum('ai,mijc->majc', rows, maps, precision=spectral.HIGHEST)
-  maps = jnp.einsum('bj,majc->mabc', columns, maps, precision=spectral.HIGHEST)
+  maps = products.einsum('ai,mijc->majc', rows, maps)
+  maps = products.einsum('bj,majc->mabc', columns, maps)
   mean_x, mean_y, square_x, square_y, product = maps
   light_x, light_y = 1 + mean_x, 1 + mean_y
   var_x, var_y = square_x - jnp.square(mean_x), square_y - jnp.square(mean_y)

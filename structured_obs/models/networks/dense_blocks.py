@@ -197,19 +197,23 @@ class DenseNet(nn.Module):
     return _head(self.outputs, self.window, self.head_deviation, self.dtype)(x)
 
 
-class DenseEncoder(nn.Module):
+class _Levels(nn.Module):
+  """Fields of a network of several resolutions."""
+
+  outputs: int
+  growth: int  # channels that a step appends, at the size of the input
+  steps: int  # of each block
+  levels: int = 1  # how often the image is halved or doubled
+  head_deviation: float = 1.0  # of the outputs
+  deviation: float = 1.0  # of all other layers
+  dtype: Any = jnp.float32
+
+
+class DenseEncoder(_Levels):
   """Dense blocks, each but the last followed by a layer that halves the image and doubles the channels.
 
   The growth doubles along with the channels.
   """
-
-  outputs: int
-  growth: int  # at the image's own size
-  steps: int
-  levels: int = 1  # how often the image is halved
-  head_deviation: float = 1.0
-  deviation: float = 1.0
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -222,19 +226,11 @@ class DenseEncoder(nn.Module):
     return _head(self.outputs, 1, self.head_deviation, self.dtype)(x)
 
 
-class DenseDecoder(nn.Module):
+class DenseDecoder(_Levels):
   """Dense blocks, each followed by a layer that doubles the image and halves the channels.
 
   The growth is halved along with the channels.
   """
-
-  outputs: int
-  growth: int  # at the smallest size
-  steps: int
-  levels: int = 1  # how often the image is doubled
-  head_deviation: float = 1.0
-  deviation: float = 1.0
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:

@@ -55,6 +55,31 @@ class ResidualBlock(nn.Module):
     return x + y
 
 
+class Encoder(nn.Module):
+  """Fields of convolutional encoders, from images [B, H, W, C] to [B, outputs]."""
+
+  outputs: int
+  features: tuple[int, ...]  # at each resolution, finest first
+  blocks: int  # at each resolution
+  norm: str  # of `norm_layer`
+  axis_name: str | None  # mapped axis over which batch norm averages
+  dtype: Any = None  # of the products, but the last one; None: that of input and parameters
+
+
+class Decoder(nn.Module):
+  """Fields of convolutional decoders, from latents [B, Z] to one array [B, *shape] for each output."""
+
+  image: base.ImageShape
+  outputs: dict[str, base.Shape]
+  features: tuple[int, ...]  # at each resolution, finest first
+  blocks: int  # at each resolution
+  norm: str  # of `norm_layer`
+  axis_name: str | None  # mapped axis over which batch norm averages
+  extra_layers: int = 0  # 3x3 convolutions at the image's size, before the heads
+  head_scale: float = 0.1  # standard deviation of the outputs at the start
+  dtype: Any = None  # of the products, but those of the heads; None: that of input and parameters
+
+
 def halved(size: int) -> int:
   """Size of an image's side at the next coarser resolution."""
   return -(-size // 2)

@@ -9,22 +9,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base
 from structured_obs.models.networks import convolutions, layers
 from structured_obs.models.networks.heads import Heads
 
 Array = jax.Array
 
 
-class Encoder(nn.Module):
+class Encoder(layers.Encoder):
   """Residual blocks at every resolution, halved in between, and two dense layers at the end."""
-
-  outputs: int
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
-  dtype: Any = None  # of the products, but the last one; None: that of input and parameters
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -40,18 +32,8 @@ class Encoder(nn.Module):
     return nn.Dense(self.outputs)(layers.full(x))
 
 
-class Decoder(nn.Module):
+class Decoder(layers.Decoder):
   """Mirror of `Encoder`, ending in one head for every output of a family."""
-
-  image: base.ImageShape
-  outputs: dict[str, base.Shape]
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
-  extra_layers: int = 0  # 3x3 convolutions at the image's size, before the heads
-  head_scale: float = 0.1  # standard deviation of the outputs at the start
-  dtype: Any = None  # of the products, but those of the heads; None: that of input and parameters
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:

@@ -24,7 +24,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base
 from structured_obs.models.networks import convolutions, layers, mirror
 
 Array = jax.Array
@@ -52,15 +51,8 @@ class Block(nn.Module):
     return nn.relu(x + normalise(y))
 
 
-class Encoder(nn.Module):
+class Encoder(layers.Encoder):
   """Residual blocks at every resolution, a maximum over the image, and one dense layer."""
-
-  outputs: int
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
-  dtype: Any = None
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -76,18 +68,8 @@ class Encoder(nn.Module):
     return nn.Dense(self.outputs, kernel_init=init)(layers.full(jnp.max(x, axis=(1, 2))))
 
 
-class Decoder(nn.Module):
+class Decoder(layers.Decoder):
   """Mirror of `Encoder`, ending in one head for every output of a family. Fields as of the other one."""
-
-  image: base.ImageShape
-  outputs: dict[str, base.Shape]
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
-  extra_layers: int = 0
-  head_scale: float = 0.1
-  dtype: Any = None
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:

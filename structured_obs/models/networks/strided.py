@@ -31,7 +31,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base
 from structured_obs.models.networks import convolutions, layers, mirror
 
 Array = jax.Array
@@ -41,16 +40,10 @@ BOUND = 1 + 2 / 255  # of the mean: 1 and one gray level, so that every mean of 
 HIDDEN = 2  # units between two dense layers, for each of the coarsest features
 
 
-class Encoder(nn.Module):
+class Encoder(layers.Encoder):
   """Convolutions of stride 2, and one or two dense layers. `blocks` has no meaning here."""
 
-  outputs: int
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
   hidden: bool = True  # whether there are two dense layers
-  dtype: Any = None  # of the products, but the last one; None: that of input and parameters
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -65,20 +58,11 @@ class Encoder(nn.Module):
     return nn.Dense(self.outputs)(layers.full(x))
 
 
-class Decoder(nn.Module):
+class Decoder(layers.Decoder):
   """Dense layers, and blocks that double; ends in one head for every output of a family."""
 
-  image: base.ImageShape
-  outputs: dict[str, base.Shape]
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
-  extra_layers: int = 0
-  head_scale: float = 0.1
   hidden: bool = True  # whether there are two dense layers
   bilinear: bool = False  # whether the image is interpolated, instead of by transposed convolutions
-  dtype: Any = None  # of the products, but those of the heads; None: that of input and parameters
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
