@@ -19,7 +19,7 @@ Array = jax.Array
 
 
 def tasks(name: str, factors: Factor, residual: Array, pattern: Offsets) -> Iterator[Task]:
-  """Log densities of a batch of residuals [B, H, W], and value and gradient."""
+  """Yields the tasks of log densities of a batch of residuals [B, H, W], and value and gradient."""
   arguments = (jnp.log(factors.diag), factors.weights, residual)
   ours = functools.partial(sparse_triangular.log_density, offsets=pattern)
   plain = functools.partial(_by_shifts, pattern=pattern, exp=jnp.exp, pad=jnp.pad)
@@ -53,7 +53,9 @@ def _bars(neighbours: int) -> tuple[Bar, ...]:
 
 
 def _by_shifts(log_diag, weights, residual, pattern: Offsets, exp, pad) -> Any:
-  """Log density by one shifted copy of the image for each neighbour, in any array library. [...].
+  """Returns the log density by one shifted copy of the image for each neighbour, in any array library.
+
+  The shape is [...].
 
   Args:
     log_diag: [..., H, W].

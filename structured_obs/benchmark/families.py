@@ -36,13 +36,13 @@ class Case(NamedTuple):
   channels: int = 3
 
   def name(self, height: int, width: int, batch: int) -> str:
-    """What a record calls it."""
+    """Returns what a record calls it."""
     options = ''.join(f' {key}={value}' for key, value in self.options.items())
     return f'{self.family}{options} {height}x{width}x{self.channels} batch {batch}'
 
 
 def cases(filter_size: int, rank: int) -> list[Case]:
-  """Every registered family; those of linked channels in each way of linking them."""
+  """Returns a case of every registered family, and of each way of linking channels."""
   options = {'low_rank': {'rank': rank}, 'sparse_precision': {'filter_size': filter_size}}
   found = [Case(name, options.get(name, {})) for name in distributions.FAMILIES]
   linked = [{'filter_size': filter_size, 'channels': kind} for kind in ('pixel', 'full')]
@@ -51,14 +51,14 @@ def cases(filter_size: int, rank: int) -> list[Case]:
 
 
 def task(case: Case, size: int, batch: int) -> Task:
-  """Value and gradient by the outputs, of size x size images or the largest that the family is for."""
+  """Returns the task of value and gradient, for size x size images or the largest a family allows."""
   size = min(size, LARGEST.get(case.family, size))
   name = f'outputs to value and gradient, {case.name(size, size, batch)}'
   return Task(name, [candidate(case, size, size, batch)])
 
 
 def candidate(case: Case, height: int, width: int, batch: int) -> Candidate:
-  """The compiled program: (outputs, x) -> (log densities [B], their gradients by the outputs)."""
+  """Returns the compiled program (outputs, x) -> (log densities [B], gradients by the outputs)."""
   family = distributions.family(case.family, **case.options)
   image = base.ImageShape(height, width, case.channels)
   rng = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def candidate(case: Case, height: int, width: int, batch: int) -> Candidate:
 
 
 def growth(case: Case, size: int, batch: int, repeats: int) -> Iterator[dict[str, Any]]:
-  """How the cost grows with height, width and the family's own number: records for JSON."""
+  """Yields how the cost grows with height, width and the family's own number: records for JSON."""
   size = min(size, LARGEST.get(case.family, size))
   sides = sorted({max(1, size // 4), max(1, size // 2), max(1, size - 1), size, size + 1, 2 * size})
   counts = (batch, repeats)
@@ -99,7 +99,7 @@ def _record(
   work: dict[int, tuple[tuple[Case, int, int], float]],
   counts: tuple[int, int],
 ) -> dict[str, Any]:
-  """Measure what each value of the letter stands for, with its units of work, in alternating rounds."""
+  """Measures what each value of the letter stands for, with its units of work, in alternating rounds."""
   batch, repeats = counts
   candidates = [candidate(*problem, batch) for problem, _ in work.values()]
   for one in candidates:

@@ -19,7 +19,7 @@ NOISE_VARIANCE = 0.1
 
 
 def operations(size: int, batch: int) -> dict[str, Operation]:
-  """Scalar functions of one size x size image and their batched arguments, by family and operation."""
+  """Returns scalar functions of one image and their batched arguments, by family and operation."""
   shape = base.ImageShape(size, size, 1)
   rng = np.random.default_rng(0)
   families = {name: build() for name, build in FAMILIES.items()}
@@ -47,7 +47,7 @@ def _outputs(family: Family[Any], shape: base.ImageShape, batch: int, rng: Any) 
 
 
 def _of_family(family: Family[Any], shape: base.ImageShape) -> dict[str, Callable[..., Array]]:
-  """(outputs, x) -> [] for every operation that the family has."""
+  """Returns (outputs, x) -> [] for every operation that the family has."""
   found: dict[str, Callable[[Any, Array], Any]] = {
     'log_prob': lambda p, x: gaussian.log_prob(family, p, x),
     'sample': lambda p, x: gaussian.sample(jax.random.key(0), family, p),

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def table(record: dict[str, Any]) -> str:
-  """One record as text."""
+  """Returns one record as text."""
   if 'operation' in record:
     state = 'finite' if record['finite'] else 'NOT FINITE'
     failure = f'\n  {record["failure"]}' if 'failure' in record else ''
@@ -74,13 +74,16 @@ def _training(record: dict[str, Any]) -> list[str]:
 
 
 def _rows(title: str, record: dict[str, Any], line: str) -> list[str]:
-  """A title and one line per row, in a format of its fields; megabytes are of temporary memory."""
+  """Returns a title and one line per row, in a format of its fields.
+
+  The field `megabytes` is that of temporary memory.
+  """
   rows = [row | {'megabytes': row.get('temporary_bytes', 0) / 1e6} for row in record['rows']]
   return [title, *(line.format_map(row) for row in rows)]
 
 
 def markdown(records: list[dict[str, Any]]) -> str:
-  """One table of all tasks, training steps and growths, as docs/benchmarks.md shows it."""
+  """Returns one table of all tasks, training steps and growths, as docs/benchmarks.md shows it."""
   lines = ['| task | ours | temporary | beside |', '|---|--:|--:|---|']
   for record in records:
     rows = record.get('candidates') or record.get('rows')

@@ -29,12 +29,12 @@ LINES = 20  # of what a process wrote before it failed
 
 
 def operations(size: int = 12, batch: int = 4) -> dict[str, Operation]:
-  """Every public operation: scalar functions of one image and their batched arguments, by name."""
+  """Returns every public operation by name: a scalar function of one image and batched arguments."""
   return kernels(size, batch) | family_operations.operations(size, batch)
 
 
 def kernels(size: int, batch: int) -> dict[str, Operation]:
-  """The public functions of `linalg`."""
+  """Returns the public functions of `linalg`."""
   pattern = sparse_triangular.offsets(5)
   rng = np.random.default_rng(0)
   factors = random_factors(size, pattern, batch)
@@ -61,7 +61,9 @@ def kernels(size: int, batch: int) -> dict[str, Operation]:
 
 
 def supervised(name: str, calls: int, timeout: float) -> dict[str, Any]:
-  """Call the gradient of one operation many times in a process of its own: a record for JSON.
+  """Calls the gradient of one operation many times in a process of its own.
+
+  Returns a record for JSON.
 
   The record of a process that ended early has its last lines under 'failure'.
 
@@ -84,7 +86,7 @@ def supervised(name: str, calls: int, timeout: float) -> dict[str, Any]:
 
 
 def survive(name: str, operation: Operation, calls: int) -> dict[str, Any]:
-  """Call the batched gradient of an operation many times: a record for JSON.
+  """Calls the batched gradient of an operation many times, and returns a record for JSON.
 
   A gradient that is not finite is one that did not survive, in whichever call.
   """

@@ -27,7 +27,7 @@ def tasks(size: int, filter_size: int, batch: int) -> Iterator[Task]:
 
 
 def tasks_of_one(size: int, filter_size: int) -> Iterator[Task]:
-  """What is measured on one image: many samples of one factor, exact variances."""
+  """Yields what is measured on one image: many samples of one factor, exact variances."""
   pattern = sparse_triangular.offsets(filter_size)
   name = f'f={filter_size} {size}x{size}'
   factors = random_factors(size, pattern, 1)

@@ -66,7 +66,7 @@ PUBLISHED = (
 
 
 def check(settings: Settings) -> None:
-  """Refuse settings that cannot be run.
+  """Refuses invalid settings.
 
   Raises:
     ValueError: a suite does not exist, or a number is out of range.
@@ -89,7 +89,7 @@ def check(settings: Settings) -> None:
 
 
 def run(settings: Settings, recipes: dict[str, Config] | None = None) -> Iterator[dict[str, Any]]:
-  """Measure task after task: records for JSON.
+  """Measures task after task and yields records for JSON.
 
   Args:
     settings: what to measure.
@@ -191,7 +191,7 @@ RUNNERS: dict[str, Callable[[Settings], Iterator[dict[str, Any]]]] = {
 
 
 def machine() -> dict[str, Any]:
-  """Versions and hardware that the numbers belong to."""
+  """Returns versions and hardware that the numbers belong to."""
   versions = {}
   for package in PACKAGES:
     try:

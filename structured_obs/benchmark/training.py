@@ -29,7 +29,7 @@ DIGITS = (8, 8, 1)
 
 
 def record(name: str, config: Config, repeats: int) -> dict[str, Any]:
-  """Time steps in alternating rounds and the start-up of each candidate: a record for JSON.
+  """Times steps in alternating rounds and the start-up of each candidate: a record for JSON.
 
   Raises:
     ValueError: the recipe needs more than images of random pixels.
@@ -54,7 +54,7 @@ def record(name: str, config: Config, repeats: int) -> dict[str, Any]:
 
 
 def spec(config: Config) -> DataSpec:
-  """What a prepared set of random images would be for this recipe.
+  """Returns what a prepared set of random images would be for this recipe.
 
   Raises:
     ValueError: its model needs means or classes beside the images.

@@ -76,5 +76,5 @@ def options(name: str, **overrides: Any) -> dict[str, Any]:
 
 
 def family(name: str, **overrides: Any) -> base.Family[Any]:
-  """Build a family by its name. Build it once a program: two equal ones are not the same to jit."""
+  """Returns a family by its name. Build it once per program: jit tells two equal ones apart."""
   return FAMILIES[name](**options(name, **overrides))

@@ -112,7 +112,7 @@ class Family(NamedTuple, Generic[P]):
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:
-  """Clip smoothly: about the identity inside [low, high], saturating at both ends. Any shape.
+  """Clips smoothly: about the identity inside [low, high], saturating at both ends. Any shape.
 
   Unlike a hard clip its gradient vanishes nowhere. Raises ValueError unless low < high, both finite.
   """
@@ -122,9 +122,11 @@ def soft_clip(x: Array, low: float, high: float) -> Array:
 
 
 def round_to_levels(x: Array, levels: int) -> Array:
-  """Nearest of the values -1 + 2 k / (levels - 1) of gray levels; 0 levels leave x as it is. Any shape.
+  """Returns the nearest of the values -1 + 2 k / (levels - 1) of gray levels; 0 levels leave x as it is.
 
-  They are, to the last bit, those of `data.images.to_unit`: exactly -1 and 1 at the ends.
+  Any shape.
+
+  They are, to the last bit, those of `data.pixels.to_unit`: exactly -1 and 1 at the ends.
   """
   if not levels:
     return x
@@ -134,13 +136,13 @@ def round_to_levels(x: Array, levels: int) -> Array:
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-  """Raise ValueError unless an option is one of those known."""
+  """Raises ValueError unless an option is one of the known values."""
   if value not in known:
     raise ValueError(f'{name} must be one of {", ".join(known)}; got {value!r}.')
 
 
 def check_scales(family: str, min_scale: float, initial_scale: float, max_scale: float) -> None:
-  """Raise ValueError unless 0 < min_scale < initial_scale < max_scale, all finite."""
+  """Raises ValueError unless 0 < min_scale < initial_scale < max_scale, all finite."""
   if not 0 < min_scale < initial_scale < max_scale < math.inf:
     raise ValueError(
       f'{family} needs 0 < min_scale < initial_scale < max_scale; '
@@ -149,13 +151,13 @@ def check_scales(family: str, min_scale: float, initial_scale: float, max_scale:
 
 
 def inverse_soft_clip(value: float, low: float, high: float) -> float:
-  """The x of which soft_clip(x, low, high) is this value, between low and high."""
+  """Returns the x with soft_clip(x, low, high) = value, for a value between low and high."""
   above_low = math.expm1(value - low)
   return low + math.log(above_low) - math.log1p(-math.exp(value - high))
 
 
 def white_noise(key: Array, like: Array) -> Array:
-  """Independent standard normal numbers of the shape and type of an image.
+  """Returns independent standard normal numbers of the shape and type of an image.
 
   Drawn in one row: over a last axis of a few channels, a CPU takes twice as long for the same numbers.
   """
@@ -163,25 +165,25 @@ def white_noise(key: Array, like: Array) -> Array:
 
 
 def nan_unless_finite(value: Array) -> Array:
-  """Turn an infinite result, which only bad parameters give, into NaN; keep its derivative."""
+  """Turns an infinite result, which only bad parameters give, into NaN; keeps its derivative."""
   return value + 0 * value
 
 
 def all_or_nan(value: Array) -> Array:
-  """Turn every number of a result into NaN if one is not finite; keep its derivative. Any shape.
+  """Turns every number of a result into NaN if one is not finite; keeps its derivative. Any shape.
 
-  A distribution with one bad parameter is none: no part of a result of it is a number.
+  A distribution with one invalid parameter is invalid as a whole, and so is every result.
   """
   return value + jnp.sum(0 * value)
 
 
 def positive_or_nan(value: Array) -> Array:
-  """Turn every number into NaN unless all are positive and finite; keep its derivative. Any shape."""
+  """Turns every number into NaN unless all are positive and finite; keeps its derivative. Any shape."""
   return jnp.where(jnp.all((value > 0) & (value < jnp.inf)), value, jnp.nan)
 
 
 def checked(params: P, **shapes: tuple[Any, ...]) -> P:
-  """Record of parameters as arrays, whose shapes are checked; raises as `check_shape` does.
+  """Returns a record of parameters as arrays of checked shapes; raises as `check_shape` does.
 
   Args:
     params: with a field `mean`, the image.
@@ -197,7 +199,7 @@ def checked(params: P, **shapes: tuple[Any, ...]) -> P:
 
 
 def as_arrays(params: P) -> P:
-  """Record of parameters whose Python numbers and NumPy arrays have become arrays.
+  """Returns a record of parameters with Python numbers and NumPy arrays converted to arrays.
 
   Numbers take the type of the first field.
   """
@@ -207,7 +209,7 @@ def as_arrays(params: P) -> P:
 
 
 def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
-  """Raise at trace time unless a floating-point array has this shape (None: any size).
+  """Raises at trace time unless a floating-point array has this shape (None: any size).
 
   Raises:
     TypeError: the array is not of a floating-point type.
@@ -229,7 +231,7 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
 
 
 def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
-  """Raise at trace time unless a mask is boolean and of this shape (TypeError, ValueError)."""
+  """Raises at trace time unless a mask is boolean and of this shape (TypeError, ValueError)."""
   if not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
     raise TypeError(f'{name} must be a boolean array; got {jnp.result_type(mask)}.')
   if jnp.shape(mask) != shape:
@@ -237,10 +239,10 @@ def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
 
 
 def check_count(name: str, value: int, least: int, most: int, of: str) -> None:
-  """Raise at trace time unless a number is whole and from `least` to `most`, described by `of`.
+  """Raises at trace time unless a number is whole and from `least` to `most`, described by `of`.
 
   Raises:
-    TypeError: it is no whole number, or a bool.
+    TypeError: it is not a whole number, or a bool.
     ValueError: it is out of range.
   """
   if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -250,7 +252,7 @@ def check_count(name: str, value: int, least: int, most: int, of: str) -> None:
 
 
 def check_outputs(outputs: dict[str, Array], shapes: dict[str, Shape]) -> None:
-  """Raise unless a decoder's outputs are exactly the ones a family asks for (ValueError, TypeError)."""
+  """Raises ValueError or TypeError unless outputs are exactly those that a family asks for."""
   if set(outputs) != set(shapes):
     raise ValueError(f'from_outputs needs the outputs {sorted(shapes)}; got {sorted(outputs)}.')
   for name, shape in shapes.items():
@@ -258,10 +260,10 @@ def check_outputs(outputs: dict[str, Array], shapes: dict[str, Shape]) -> None:
 
 
 def image_of_outputs(outputs: dict[str, Array]) -> ImageShape:
-  """Size of the image whose mean is among a decoder's outputs.
+  """Returns the size of the image whose mean is among a decoder's outputs.
 
   Raises:
-    ValueError, TypeError: there is no mean, or it is no image.
+    ValueError, TypeError: there is no mean, or it is not an image.
   """
   if 'mean' not in outputs:
     raise ValueError(f"from_outputs needs the output 'mean'; got {sorted(outputs)}.")
@@ -270,7 +272,9 @@ def image_of_outputs(outputs: dict[str, Array]) -> ImageShape:
 
 
 def checked_noise_variance(noise_variance: Array | float, like: Array) -> Array:
-  """Variance of added noise, [] or of the shape of an image, in its type; NaN unless all are >= 0.
+  """Returns the variance of added noise, [] or of the shape of an image, in its type.
+
+  NaN unless all are >= 0.
 
   Infinite is allowed: at a pixel that was not observed.
   """
@@ -280,20 +284,20 @@ def checked_noise_variance(noise_variance: Array | float, like: Array) -> Array:
 
 
 def checked_temperature(temperature: Array | float, like: Array) -> Array:
-  """Temperature in the type of an image, NaN unless it is positive and finite. []."""
+  """Returns the temperature in the type of an image, NaN unless it is positive and finite. []."""
   temperature = jnp.asarray(temperature, like.dtype)
   check_shape('temperature', temperature, ())
   return positive_or_nan(temperature)
 
 
 def root_mean_square(x: Array) -> Array:
-  """Root of the mean square of all entries, of any scale; its derivative at 0 is 0. []."""
+  """Returns the root of the mean square of all entries, of any scale; its derivative at 0 is 0. []."""
   unit = products.power_of_two(x)
   mean = jnp.mean(jnp.square(x / unit))
   return jnp.where(mean > 0, unit * jnp.sqrt(jnp.where(mean > 0, mean, 1)), mean)
 
 
 def squared_norm(tree: Any) -> Array:
-  """Sum of squares over all leaves of a pytree. []."""
+  """Returns the sum of squares over all leaves of a pytree. []."""
   first, *rest = (jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))
   return sum(rest, start=first)

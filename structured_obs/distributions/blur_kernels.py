@@ -56,7 +56,9 @@ class Spectrum(NamedTuple):
 
 @option_values.checked('a Gaussian kernel')
 def gaussian(size: KernelSize, variance: GaussianVariance) -> np.ndarray | None:
-  """Gaussian of this variance in pixels^2 about tap size // 2, of unit sum; None for 0. [size, size].
+  """Returns a Gaussian kernel of unit sum about tap size // 2, or None for a variance of 0.
+
+  The shape is [size, size].
 
   Raises:
     TypeError, ValueError: the size is not positive, or the variance negative or infinite.
@@ -69,7 +71,7 @@ def gaussian(size: KernelSize, variance: GaussianVariance) -> np.ndarray | None:
 
 @option_values.checked('a kernel')
 def from_output(output: Array, taps: Taps) -> Array:
-  """Kernel [k, k] or [k, k, C] that a network's outputs of this shape stand for.
+  """Returns the kernel [k, k] or [k, k, C] that a network's outputs of this shape stand for.
 
   Args:
     output: unconstrained.
@@ -88,7 +90,7 @@ def from_output(output: Array, taps: Taps) -> Array:
 
 
 def log_eigenvalues(parts: spectral.Parts, spectrum: Spectrum) -> Array:
-  """Log eigenvalues of a covariance from the parts of its kernel's transfer function.
+  """Returns the log eigenvalues of a covariance from the parts of its kernel's transfer function.
 
   Raises:
     TypeError, ValueError: a setting of the spectrum is out of range.

@@ -48,7 +48,7 @@ def family(
   max_scale: Scale = 10.0,
   initial_scale: Scale = 0.5,
 ) -> base.Family[DensePrecision]:
-  """Family of Gaussians with any covariance.
+  """Returns the family of Gaussians with any covariance.
 
   Args:
     parametrization: 'autoregressive', where a network predicts b, or 'raw', the entries of L.
@@ -94,7 +94,7 @@ def family(
 
 
 def log_prob(params: DensePrecision, x: Array) -> Array:
-  """Log density of an image. [], nats."""
+  """Returns the log density of an image. [], nats."""
   constant = jnp.size(params.mean) * base.LOG_2PI + log_det(params)
   base.check_shape('x', x, jnp.shape(params.mean))
   quadratic = base.squared_norm(whiten(params, x - params.mean))
@@ -102,38 +102,38 @@ def log_prob(params: DensePrecision, x: Array) -> Array:
 
 
 def sample(key: Array, params: DensePrecision) -> Array:
-  """Draw one image. [H, W, C]."""
+  """Draws one image. [H, W, C]."""
   return reparameterize(params, noise(key, params))
 
 
 def mean(params: DensePrecision) -> Array:
-  """Mean. [H, W, C]."""
+  """Returns the mean. [H, W, C]."""
   return _checked(params).mean
 
 
 def noise(key: Array, params: DensePrecision) -> Array:
-  """White noise for `reparameterize`. [H, W, C]."""
+  """Returns white noise for `reparameterize`. [H, W, C]."""
   params = _checked(params)
   return base.white_noise(key, params.mean)
 
 
 def reparameterize(params: DensePrecision, noise: Array) -> Array:
-  """Image that this noise stands for: mean + L^-T u. [H, W, C]."""
+  """Returns the image that this noise stands for: mean + L^-T u. [H, W, C]."""
   return params.mean + _apply(params, noise, triangular.solve_transposed)
 
 
 def whiten(params: DensePrecision, residual: Array) -> Array:
-  """L^T r, white under the model. [H, W, C]."""
+  """Returns L^T r, white under the model. [H, W, C]."""
   return _apply(params, residual, lambda lower, r: products.matmul(lower.T, r))
 
 
 def log_det(params: DensePrecision) -> Array:
-  """log |cov|. [], nats."""
+  """Returns log |cov|. [], nats."""
   return base.nan_unless_finite(-2 * jnp.sum(jnp.log(jnp.diag(_lower(params)))))
 
 
 def variance(params: DensePrecision) -> Array:
-  """Marginal variances, from the whole of L^-1. [H, W, C]."""
+  """Returns the marginal variances, from the whole of L^-1. [H, W, C]."""
   lower = _lower(params)
   inverse = triangular.solve(lower, jnp.eye(lower.shape[0], dtype=lower.dtype))
   variances = jnp.sum(jnp.square(inverse), axis=0).reshape(jnp.shape(params.mean))
@@ -141,42 +141,45 @@ def variance(params: DensePrecision) -> Array:
 
 
 def innovation_variance(params: DensePrecision) -> Array:
-  """Variance of each pixel given all later ones, L_jj^-2. [H, W, C]."""
+  """Returns the variance of each pixel given all later ones, L_jj^-2. [H, W, C]."""
   variances = jnp.square(1 / jnp.diag(_lower(params))).reshape(jnp.shape(params.mean))
   return base.all_or_nan(variances)
 
 
 def covariance_matvec(params: DensePrecision, v: Array) -> Array:
-  """cov v, by two triangular solves. [H, W, C]."""
+  """Returns cov v, by two triangular solves. [H, W, C]."""
   return _apply(params, _apply(params, v, triangular.solve), triangular.solve_transposed)
 
 
 def precision_matvec(params: DensePrecision, v: Array) -> Array:
-  """cov^-1 v. [H, W, C]."""
+  """Returns cov^-1 v. [H, W, C]."""
   return _apply(params, whiten(params, v), products.matmul)
 
 
 def temper(params: DensePrecision, temperature: Array) -> DensePrecision:
-  """Scale the covariance by temperature^2."""
+  """Scales the covariance by temperature^2."""
   params = _checked(params)
   return params._replace(chol=params.chol / base.checked_temperature(temperature, params.mean))
 
 
 def _lower(params: DensePrecision) -> Array:
-  """L with zeros above its diagonal and NaN for infinite entries; a bad diagonal is all NaN. [D, D]."""
+  """Returns L with zeros above its diagonal and NaN for infinite entries; a bad diagonal is all NaN.
+
+  The shape is [D, D].
+  """
   lower = jnp.tril(base.nan_unless_finite(_checked(params).chol))
   diag = base.positive_or_nan(jnp.diag(lower))
   return jnp.where(jnp.eye(len(lower), dtype=bool), diag[None], lower)
 
 
 def _checked(params: DensePrecision) -> DensePrecision:
-  """Check the shapes."""
+  """Checks the shapes."""
   size = jnp.size(params.mean)
   return base.checked(params, chol=(size, size))
 
 
 def _apply(params: DensePrecision, v: Array, operation: Callable[[Array, Array], Array]) -> Array:
-  """An operation (L [D, D], columns [D, 1]) -> [D, 1] on an image [H, W, C]."""
+  """Applies an operation (L [D, D], columns [D, 1]) -> [D, 1] to an image [H, W, C]."""
   lower, shape = _lower(params), jnp.shape(params.mean)
   base.check_shape('image', v, shape)
   return base.all_or_nan(operation(lower, v.reshape(-1)[:, None])[:, 0].reshape(shape))

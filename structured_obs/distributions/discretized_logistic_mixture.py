@@ -12,10 +12,10 @@ with F taken as 0 below the first level and as 1 above the last. A bin's probabi
 scale: it is never computed as a difference (`logistic_bins`). The authors' code replaces bins of
 small probability by a density times their width, and recognises the ends by x < -0.999. There, and in
 the smallest scale, we differ: PixelCNN++ clips log s at -7 in these units, srVAE at -7 for pixels in
-[0, 1], which is -6.307 here; ours is clipped smoothly. Other images than those of `levels` have no
+[0, 1], which is -6.307 here; ours is clipped smoothly. Images off this grid have no
 probability: a pixel further than 1e-3 of a level from the grid makes the result NaN.
 
-It has no covariance that anything could be done with, and no closed form of an entropy:
+It has no usable covariance, and its entropy has no closed form:
 `kl.entropy_monte_carlo` estimates it. Every operation costs H W M C^2.
 
 Letters: H W C image height, width, channels; M components; K = C (C - 1) / 2 pairs of channels, ordered
@@ -38,7 +38,7 @@ from structured_obs.option_values import Range
 
 Array = jax.Array
 LogScale = Annotated[float, Range(-30, 30)]
-TOGETHER = 32  # channels in one logarithm: the product of so many parts is far from underflow
+TOGETHER = 32  # channels in one logarithm: the product of this many parts is far from underflow
 ON_GRID = 1e-3  # of the distance of two levels: pixels nearer to a level are that level
 
 
@@ -60,7 +60,7 @@ def family(
   max_log_scale: LogScale = 2.0,
   exact_sampling: bool = True,
 ) -> base.Family[DiscretizedLogisticMixture]:
-  """Family of discretised logistic mixtures, for images of this many levels without dequantisation.
+  """Returns the family of discretised logistic mixtures, for images that are not dequantised.
 
   Args:
     components: M, at least 1.
@@ -72,7 +72,7 @@ def family(
       probabilities have it. Otherwise samples are, as published, real numbers in [-1, 1].
 
   Raises:
-    TypeError, ValueError: there is no component, levels or scales are out of range.
+    TypeError, ValueError: the number of components, levels or a scale is out of range.
   """
   if not min_log_scale < initial_log_scale < max_log_scale:
     raise ValueError(
@@ -114,7 +114,7 @@ def family(
 
 
 def log_prob(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) -> Array:
-  """Log probability of an image on the grid, summed over pixels. [], nats; NaN off the grid.
+  """Returns the log probability of an image on the grid, summed over pixels. [], nats; NaN off the grid.
 
   Its derivative by x is 0, but for an image off the grid: between two levels nothing is defined.
   """
@@ -123,14 +123,14 @@ def log_prob(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) ->
 
 
 def log_prob_by_pixel(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) -> Array:
-  """Log probability of each pixel, of all its channels together. [H, W], nats."""
+  """Returns the log probability of each pixel, of all its channels together. [H, W], nats."""
   params = _checked(params)
   each, _ = _of_components(params, _on_grid(params, x, levels), levels)
   return base.all_or_nan(jax.nn.logsumexp(each + jax.nn.log_softmax(params.logits), axis=-1))
 
 
 def _on_grid(params: DiscretizedLogisticMixture, x: Array, levels: int) -> Array:
-  """Image on the grid, NaN at pixels that are not, without derivative. [H, W, C]."""
+  """Returns the image on the grid, NaN at pixels that are not, without derivative. [H, W, C]."""
   base.check_shape('x', x, params.locs.shape[:3])
   nearest = base.round_to_levels(x, levels)
   near = jnp.abs(x - nearest) <= ON_GRID * 2 / (levels - 1)
@@ -145,7 +145,7 @@ def _log_prob(levels: int):
 
 
 def _with_gradients(levels: int, wanted: closed_form.Wanted, *arrays: Array) -> tuple[Array, ...]:
-  """The log probability of an image on the grid and its derivatives by the wanted arrays."""
+  """Returns the log probability of an image on the grid and its derivatives by the wanted arrays."""
   *fields, image = arrays
   params = DiscretizedLogisticMixture(*fields)
   weights = jax.nn.log_softmax(params.logits)
@@ -168,7 +168,7 @@ def _with_gradients(levels: int, wanted: closed_form.Wanted, *arrays: Array) -> 
 def _of_components(
   params: DiscretizedLogisticMixture, image: Array, levels: int
 ) -> tuple[Array, list[logistic_bins.Bin]]:
-  """Log probability of each pixel in each component [H, W, M], and the bins of its channels."""
+  """Returns the log probability of each pixel in each component [H, W, M], and its bins by channel."""
   known = [image[:, :, channel, None] for channel in range(image.shape[2])]
   bins = [
     logistic_bins.of_level(
@@ -186,7 +186,7 @@ def _of_components(
 def sample(
   key: Array, params: DiscretizedLogisticMixture, levels: int = 256, exact: bool = True
 ) -> Array:
-  """Draw one image. [H, W, C].
+  """Draws one image. [H, W, C].
 
   Args:
     key: one jax.random.key.
@@ -203,7 +203,9 @@ def sample(
 
 
 def mode(params: DiscretizedLogisticMixture, levels: int = 256) -> Array:
-  """Location of each pixel's likeliest component, channel after channel, on the grid. [H, W, C].
+  """Returns the location of each pixel's likeliest component, channel after channel, on the grid.
+
+  The shape is [H, W, C].
 
   Reference: what srVAE shows and measures as its samples, where it is not rounded.
   """
@@ -213,7 +215,7 @@ def mode(params: DiscretizedLogisticMixture, levels: int = 256) -> Array:
 
 
 def mean(params: DiscretizedLogisticMixture) -> Array:
-  """Mean of the clipped logistic variables before they are rounded. [H, W, C].
+  """Returns the mean of the clipped logistic variables before they are rounded. [H, W, C].
 
   Rounding moves a first channel by at most half a level. A later channel's location is taken at the
   component's means of those before it: exact but for what clipping at black and white adds.
@@ -232,7 +234,7 @@ def _pairs(channels: int) -> int:
 
 
 def _checked(params: DiscretizedLogisticMixture) -> DiscretizedLogisticMixture:
-  """Check the shapes; turn infinite parameters into NaN, which no other component outweighs."""
+  """Checks the shapes; turns infinite parameters into NaN, which no other component outweighs."""
   params = base.as_arrays(params)
   base.check_shape('logits', params.logits, (None, None, None))
   height, width, components = params.logits.shape
@@ -244,7 +246,7 @@ def _checked(params: DiscretizedLogisticMixture) -> DiscretizedLogisticMixture:
 
 
 def _location(params: DiscretizedLogisticMixture, channel: int, decided: list[Array]) -> Array:
-  """Location of a channel, given those before it, [H, W, 1 or M] each. [H, W, M]."""
+  """Returns the location of a channel, given those before it, [H, W, 1 or M] each. [H, W, M]."""
   loc, first = params.locs[:, :, channel], _pairs(channel)
   for j, value in enumerate(decided):
     loc = loc + params.coeffs[:, :, first + j] * value
@@ -252,7 +254,10 @@ def _location(params: DiscretizedLogisticMixture, channel: int, decided: list[Ar
 
 
 def _chosen(params: DiscretizedLogisticMixture, index: Array) -> DiscretizedLogisticMixture:
-  """One component [H, W] of each pixel, as a mixture of one; NaN where any other is not finite."""
+  """Returns one component [H, W] of each pixel, as a mixture of one.
+
+  NaN where any other is not finite.
+  """
   weight = jax.nn.one_hot(index, params.logits.shape[-1], dtype=params.logits.dtype)
   weight = weight + 0 * params.logits
 
@@ -264,7 +269,10 @@ def _chosen(params: DiscretizedLogisticMixture, index: Array) -> DiscretizedLogi
 
 
 def _decide(chosen: DiscretizedLogisticMixture, noise: Array, levels: int) -> Array:
-  """Locations plus noise [H, W, C], each channel put on the grid before the next; 0 levels only clip."""
+  """Returns the locations plus noise [H, W, C], each channel put on the grid before the next.
+
+  With 0 levels, they are only clipped.
+  """
   decided: list[Array] = []  # [H, W, 1] each
   for channel in range(noise.shape[2]):
     value = _location(chosen, channel, decided) + noise[:, :, channel, None]
@@ -274,7 +282,9 @@ def _decide(chosen: DiscretizedLogisticMixture, noise: Array, levels: int) -> Ar
 
 
 def _clipped_mean(loc: Array, log_scale: Array) -> Array:
-  """Mean of a logistic variable clipped to [-1, 1]: the integral of 1 - F, minus 1. Any shape.
+  """Returns the mean of a logistic variable clipped to [-1, 1]: the integral of 1 - F, minus 1.
+
+  Any shape.
 
   It is the midpoint rule of this integral that gives the mean of the rounded variable.
   """

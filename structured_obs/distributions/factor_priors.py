@@ -32,7 +32,9 @@ WITH_PRIOR = When('prior', tuple(name for name in PRIORS if name != 'none'))
 
 @option_values.checked('a prior')
 def log_prior(name: Name, scale: Scale, initial_scale: Scale) -> Callable[[Any], Array] | None:
-  """`params -> []`, nats, of records with `log_diag`, `off_diag` and `cross`; None without a prior.
+  """Returns `params -> []`, nats, of records with `log_diag`, `off_diag` and `cross`.
+
+  None without a prior.
 
   Raises:
     TypeError, ValueError: the name is unknown or the scale out of its range.

@@ -49,7 +49,7 @@ class Shares(NamedTuple):
 
 
 def shares(prior: Array, noise: Array) -> Shares:
-  """Shares by the variances, with their derivatives, from noise 0 to infinity. Any shape."""
+  """Returns the shares by the variances, with their derivatives, from noise 0 to infinity. Any shape."""
   unseen = jnp.isinf(noise)
   finite = jnp.where(unseen, 1, noise)
   total = prior + finite
@@ -59,7 +59,7 @@ def shares(prior: Array, noise: Array) -> Shares:
 def in_basis(
   basis: spectral.Basis, prior: Array, noise_variance: Array, residual: Array
 ) -> tuple[Array, Array]:
-  """Posterior of an image whose covariance is diagonal in a basis, under noise equal in all pixels.
+  """Returns the posterior of an image with a covariance that is diagonal in a basis, under equal noise.
 
   Args:
     basis: in which the covariance is diagonal.
@@ -81,7 +81,7 @@ def in_basis(
 def regularized_in_basis(
   precision: Array, basis: spectral.Basis, scale: Array, ridge: Array
 ) -> tuple[Array, Array] | None:
-  """log |t Q t + s| and the diagonal of its inverse for a Q that is diagonal in a basis.
+  """Returns log |t Q t + s| and the diagonal of its inverse for a Q that is diagonal in a basis.
 
   Args:
     precision: [H, F, C] or [H, F, 1], its eigenvalues.
@@ -115,7 +115,10 @@ class _Given(NamedTuple):
 
 
 def condition(family: Family, params: Any, x: Array, observed: Array) -> base.Conditional:
-  """Distribution of the unobserved pixels given the observed ones; see `gaussian.condition`."""
+  """Returns the distribution of the unobserved pixels given the observed ones.
+
+  See `gaussian.condition`.
+  """
   filled, solution = _fill_in(family, params, observed, x)
   log_det = variance = None
   hidden = (~observed).astype(filled.dtype)
@@ -138,7 +141,7 @@ def condition(family: Family, params: Any, x: Array, observed: Array) -> base.Co
 def posterior_mean(
   family: Family, params: Any, noisy: Array, noise_variance: Array
 ) -> tuple[Array, Array | None]:
-  """Posterior mean and variance under added noise; see `gaussian.posterior_mean`."""
+  """Returns the posterior mean and variance under added noise; see `gaussian.posterior_mean`."""
   mean = family.mean(params)
   base.check_shape('noisy', noisy, mean.shape)
   noise = jnp.broadcast_to(base.checked_noise_variance(noise_variance, mean), mean.shape)
@@ -154,7 +157,7 @@ def posterior_mean(
 
 
 def too_dense(operation: str, size: int, max_size: int) -> ValueError:
-  """The error of an operation that would need a dense matrix of too many pixels."""
+  """Returns the error of an operation that would need a dense matrix of too many pixels."""
   return ValueError(
     f'{operation} would form a dense {size} x {size} matrix, {4e-9 * size**2:.2g} GB in float32; '
     f'the limit is {max_size} pixels. Use covariance_column, variance or the products of the family '
@@ -163,7 +166,7 @@ def too_dense(operation: str, size: int, max_size: int) -> ValueError:
 
 
 def _fill_in(family: Family, params: Any, observed: Array, x: Array) -> tuple[Array, iterative.Solution]:
-  """Conditional mean at the unobserved pixels, and the solve behind it."""
+  """Returns the conditional mean at the unobserved pixels, and the solve behind it."""
   mean = family.mean(params)
   hidden = (~observed).astype(mean.dtype)
   residual = jnp.where(observed, x - mean, 0)
@@ -177,7 +180,7 @@ def _fill_in(family: Family, params: Any, observed: Array, x: Array) -> tuple[Ar
 def _solve(
   family: Family, params: Any, hidden: Array, seen: Array, residual: Array, masked: bool
 ) -> tuple[Array, iterative.Solution]:
-  """E[image] - mean for t^2 = hidden and s = seen, and the solve behind it.
+  """Returns E[image] - mean for t^2 = hidden and s = seen, and the solve behind it.
 
   Where each pixel is seen exactly or not at all (`masked`), the covariance's own product, masked, is an
   approximate inverse of the precision's block.
@@ -213,7 +216,10 @@ def _solve(
 
 
 def _regularized(family: Family, params: Any, scale: Array, ridge: Array) -> tuple[Array, Array] | None:
-  """log |t Q t + ridge| [] and the diagonal of its inverse [H, W, C]; None for too large an image."""
+  """Returns log |t Q t + ridge| [] and the diagonal of its inverse [H, W, C].
+
+  None for too large an image.
+  """
   primitives, shape = _primitives(family), scale.shape
   if primitives.regularized is not None:
     return primitives.regularized(params, scale, ridge)

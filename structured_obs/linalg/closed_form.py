@@ -15,7 +15,7 @@ Function = Callable[..., Any]
 
 
 def scalar(names: Wanted, formulas: Function, run: Callable[[Wanted], Function]) -> Function:
-  """A function of arrays to a number [], differentiable to any order in forward and reverse mode.
+  """Returns a scalar function of arrays that is differentiable to any order, forward and reverse.
 
   Args:
     names: of its arguments.
@@ -48,7 +48,7 @@ def scalar(names: Wanted, formulas: Function, run: Callable[[Wanted], Function])
 
 
 def by_image(names: Wanted, formulas: Function, value_at_once: bool = True) -> Function:
-  """`scalar` of what `formulas` computes, mapped over images one after the other on a CPU.
+  """Returns `scalar` of what `formulas` computes, mapped over images one after the other on a CPU.
 
   That takes a fraction of the memory of a map in one.
 

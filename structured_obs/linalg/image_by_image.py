@@ -71,7 +71,7 @@ def quick_or_careful(quick: Function, careful: Function) -> Function:
 
 
 def _with_map(function: Function, in_turn: Function) -> Function:
-  """A function whose map is `in_turn(function, batched, *arrays)` on a CPU, and a map elsewhere."""
+  """Returns a function whose vmap on a CPU is `in_turn(function, batched, *arrays)`."""
   one = jax.custom_batching.custom_vmap(function)
 
   @one.def_vmap

@@ -44,7 +44,7 @@ def conjugate_gradient(
   precondition: Matvec | None = None,
   max_iterations: int = 1000,
 ) -> Solution:
-  """Solve A x = b by preconditioned conjugate gradients, to about the precision of the type.
+  """Solves A x = b by preconditioned conjugate gradients, to about the precision of the type.
 
   Differentiable to any order in whatever the products close over: a derivative is another such solve.
 
@@ -99,7 +99,7 @@ def conjugate_gradient(
 
 
 def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigenpairs:
-  """Largest k eigenvalues and their vectors.
+  """Returns the largest k eigenvalues and their vectors.
 
   Up to `DENSE_SIZE` by a dense eigendecomposition, beyond it by locally optimal block preconditioned
   conjugate gradients, whose residual is to be looked at where the spectrum has no gap. These find up to

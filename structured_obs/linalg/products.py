@@ -49,7 +49,7 @@ def scale_rows(matrix: Array, scale: Array) -> Array:
 
 
 def power_of_two(v: Array) -> Array:
-  """Power of two above the largest magnitude of any entry; 2 if that is 0 or not finite. [].
+  """Returns the power of two above the largest magnitude of any entry; 2 if that is 0 or not finite. [].
 
   Dividing by it is exact, and keeps squares away from both ends of the type. It has no derivative.
   """

@@ -39,7 +39,9 @@ class _Factor(NamedTuple):
 def log_det_and_inverse_diagonal(
   columns: Columns, table: Array, scale: Array, ridge: Array
 ) -> tuple[Array, Array]:
-  """log |M| [C] and the diagonal of M^-1 [C, n] of C matrices; NaN where M is not positive definite.
+  """Returns log |M| [C] and the diagonal of M^-1 [C, n] of C matrices.
+
+  NaN where M is not positive definite.
 
   Of the two, a compiled program computes what it uses.
 
@@ -104,7 +106,7 @@ def _by_cholesky(matrix: Array) -> Array:
 
 
 def _first_of_equal(*arrays: Array) -> Array:
-  """For each of C problems the first that is equal to it, of arrays [C, ...]. [C] int32."""
+  """Returns the first problem that is equal to each of C problems, of arrays [C, ...]. [C] int32."""
   count = len(arrays[0])
   equal = jnp.eye(count, dtype=bool)  # NaN equals nothing
   if count > 1:
@@ -134,7 +136,7 @@ def _factorise(columns: Columns, table: Array, scale: Array, ridge: Array) -> _F
     panel = columns(table, order[j]) * scales[j][:, None]
 
     def left(i: Array, links: Array) -> Array:
-      """Tile (i, j) of M less what the columns before j have explained of it."""
+      """Returns the tile (i, j) of M less what the columns before j have explained of it."""
       entries = scales[i][:, None] * panel[:, order[i]].T
       if count == 1:
         return entries
@@ -167,7 +169,7 @@ def _log_det(inverses: Array, scale: Array, ridge: Array) -> Array:
 
 @image_by_image
 def _inverse_diagonal(order: Array, inverses: Array, links: Array, scale: Array, ridge: Array) -> Array:
-  """The squared norms of the columns of L^-1, one column of tiles after the other."""
+  """Returns the squared norms of the columns of L^-1, one column of tiles after the other."""
   count = len(inverses)
   steps = _steps(scale)
 
@@ -194,7 +196,7 @@ def _inverse_diagonal(order: Array, inverses: Array, links: Array, scale: Array,
 
 
 def _steps(scale: Array) -> Array:
-  """How many rows of tiles have anything to do."""
+  """Returns how many rows of tiles have anything to do."""
   return -(-jnp.sum(scale != 0, dtype=jnp.int32) // _side(scale.size))
 
 
@@ -203,7 +205,7 @@ def _side(size: int) -> int:
 
 
 def _for_each(steps: Array, count: int, step: Callable[[Array, T], T], start: T) -> T:
-  """A loop over the rows of tiles that have anything to do; of one row of tiles, none."""
+  """Returns a loop over the rows of tiles that have anything to do; of one row of tiles, none."""
   if count == 1:
     return step(jnp.zeros_like(steps), start)
   return jax.lax.fori_loop(0, steps, step, start)

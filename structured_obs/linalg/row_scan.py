@@ -26,13 +26,13 @@ CHUNK = 200  # neighbours times images in one inner loop; beyond it the compiler
 
 @sharding.on_own_mesh
 def solve(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
-  """L^-1 b or L^-T b of one grid: diag [H, W], weights [H, W, K], rhs [H, W] -> [H, W]."""
+  """Returns L^-1 b or L^-T b of one grid: diag [H, W], weights [H, W, K], rhs [H, W] -> [H, W]."""
   many = _solver(offsets, transposed)
   return many(diag[None], weights[None], rhs[None, None])[0, 0]
 
 
 def solve_many(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
-  """L^-1 b or L^-T b of B grids with R right-hand sides each. [B, R, H, W].
+  """Returns L^-1 b or L^-T b of B grids with R right-hand sides each. [B, R, H, W].
 
   Differentiable as it stands, and its derivative stores every step: `linalg.sparse_triangular` has the
   solve whose derivative does not.
@@ -54,12 +54,12 @@ def solve_many(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transp
 
 @functools.cache
 def _solver(offsets: Offsets, transposed: bool):
-  """`solve_many`, closed under vmap and not to be differentiated."""
+  """Returns `solve_many`, closed under vmap and not to be differentiated."""
   return side_by_side.solver(functools.partial(solve_many, offsets=offsets, transposed=transposed))
 
 
 def _by_chunks(run: Callable[..., Array], arrays: tuple[Array, ...], chunk: int) -> Array:
-  """Apply to at most `chunk` images, or right-hand sides, at a time."""
+  """Applies to at most `chunk` images, or right-hand sides, at a time."""
   images = arrays[0].shape[0]
   if images <= chunk:
     return run(*arrays)
@@ -75,7 +75,10 @@ def _by_chunks(run: Callable[..., Array], arrays: tuple[Array, ...], chunk: int)
 
 
 def _solve_chunk(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
-  """L = L' D with a unit triangular L' and D the diagonal: one kind of weights serves both solves."""
+  """Returns the solutions of a chunk of images.
+
+  L = L' D with a unit triangular L' and D the diagonal, so that one kind of weights serves both solves.
+  """
   images, sides, height, width = rhs.shape
   last = jnp.transpose(rhs, (2, 3, 0, 1))  # here rather than row by row: a quarter of the time at R = 64
   reach = max((abs(dc) for _, dc in offsets), default=0)
@@ -96,7 +99,7 @@ def _solve_chunk(diag: Array, weights: Array, rhs: Array, offsets: Offsets, tran
 
 
 def _solve_one(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
-  """The same for one image, a few right-hand sides at a time."""
+  """Returns the same for one image, a few right-hand sides at a time."""
   some = functools.partial(_solve_chunk, diag, weights, offsets=offsets, transposed=transposed)
   return _by_chunks(lambda sides: some(sides[None])[0], (rhs[0],), SIDES)[None]
 
@@ -108,7 +111,7 @@ def _row(array: Array, index: Array, axis: int) -> Array:
 def _backward(
   links: Array, inverse: Array, right: Array, later: Array, offsets: Offsets
 ) -> tuple[Array, Array]:
-  """One row of L'^T y = D^-1 u, from the h later rows [h, W + 2 p, B, R] of y, padded.
+  """Returns one row of L'^T y = D^-1 u, from the h later rows [h, W + 2 p, B, R] of y, padded.
 
   links [K, W, B, 1], inverse [W, B, 1], right [W, B, R].
   """
@@ -124,7 +127,7 @@ def _backward(
 
 
 def _along_row(known: Array, links: dict[int, Array], reverse: bool) -> Array:
-  """y[c] = known[c] - sum_d links_d[c] y[c - d], or y[c + d] and from the far end. [W, B, R]."""
+  """Returns y[c] = known[c] - sum_d links_d[c] y[c - d], or y[c + d] and from the far end. [W, B, R]."""
   if not links:
     return known
 
@@ -141,7 +144,7 @@ def _along_row(known: Array, links: dict[int, Array], reverse: bool) -> Array:
 def _forward(
   links: Array, inverse: Array, right: Array, owed: Array, offsets: Offsets
 ) -> tuple[Array, Array]:
-  """One row of L' s = b, y = D^-1 s, with what it and earlier rows take from the next h rows.
+  """Returns one row of L' s = b, y = D^-1 s, with what it and earlier rows take from the next h rows.
 
   links [K, W, B, 1], inverse [W, B, 1], right [W, B, R], owed [h, W + 2 p, B, R].
   """

@@ -46,7 +46,9 @@ class Factor(NamedTuple):
 
 
 def offsets(filter_size: int) -> Offsets:
-  """Raster-later half of a square neighbourhood: (0, 1..h), then (1..h, -h..h), h = filter_size // 2.
+  """Returns the raster-later half of a square neighbourhood.
+
+  These are (0, 1..h), then (1..h, -h..h), with h = filter_size // 2.
 
   Raises:
     ValueError: unless the size is odd and positive.
@@ -60,7 +62,7 @@ def offsets(filter_size: int) -> Offsets:
 
 
 def filter_size(neighbours: int) -> int:
-  """The filter size f whose neighbourhood has K = (f^2 - 1) / 2 later neighbours.
+  """Returns the filter size f whose neighbourhood has K = (f^2 - 1) / 2 later neighbours.
 
   Raises:
     ValueError: no odd f has that many.
@@ -74,14 +76,14 @@ def filter_size(neighbours: int) -> int:
 
 
 def mask(weights: Array, offsets: Offsets) -> Array:
-  """Weights [H, W, K] with a 0 for each entry whose row lies outside the image."""
+  """Returns weights [H, W, K] with a 0 for each entry whose row lies outside the image."""
   height, width, _ = weights.shape
   ones = jnp.ones_like(weights, shape=(height, width))
   return weights * jnp.stack([_shifted(ones, o) for o in offsets], axis=-1) if offsets else weights
 
 
 def scale_rows(factor: Factor, scale: Array, offsets: Offsets) -> Factor:
-  """diag(t) L for t [H, W], a factor of diag(t) L L^T diag(t)."""
+  """Returns diag(t) L for t [H, W], a factor of diag(t) L L^T diag(t)."""
   ends = [_shifted(scale, offset) for offset in offsets]
   weights = factor.weights * jnp.stack(ends, axis=-1) if offsets else factor.weights
   return Factor(factor.diag * scale, weights)
@@ -89,7 +91,7 @@ def scale_rows(factor: Factor, scale: Array, offsets: Offsets) -> Factor:
 
 @_traced_once
 def matvec(factor: Factor, v: Array, offsets: Offsets) -> Array:
-  """L v. [H, W].
+  """Returns L v. [H, W].
 
   Raises:
     ValueError: the shapes do not match.
@@ -100,7 +102,7 @@ def matvec(factor: Factor, v: Array, offsets: Offsets) -> Array:
 
 @_traced_once
 def matvec_transposed(factor: Factor, v: Array, offsets: Offsets) -> Array:
-  """L^T v: the stencil, which whitens a residual of N(0, (L L^T)^-1). [H, W].
+  """Returns L^T v: the stencil, which whitens a residual of N(0, (L L^T)^-1). [H, W].
 
   Raises:
     ValueError: the shapes do not match.
@@ -111,7 +113,7 @@ def matvec_transposed(factor: Factor, v: Array, offsets: Offsets) -> Array:
 
 @_traced_once
 def solve(factor: Factor, rhs: Array, offsets: Offsets) -> Array:
-  """L^-1 b. [H, W].
+  """Returns L^-1 b. [H, W].
 
   Raises:
     ValueError: the shapes do not match.
@@ -121,7 +123,7 @@ def solve(factor: Factor, rhs: Array, offsets: Offsets) -> Array:
 
 @_traced_once
 def solve_transposed(factor: Factor, rhs: Array, offsets: Offsets) -> Array:
-  """L^-T u: a sample of N(0, (L L^T)^-1) for white noise u. [H, W].
+  """Returns L^-T u: a sample of N(0, (L L^T)^-1) for white noise u. [H, W].
 
   Raises:
     ValueError: the shapes do not match.
@@ -144,7 +146,9 @@ def _solve(factor: Factor, rhs: Array, offsets: Offsets, transposed: bool) -> Ar
 
 @sharding.on_own_mesh
 def log_density(log_diag: Array, weights: Array, residual: Array, offsets: Offsets) -> Array:
-  """Log density of N(0, (L L^T)^-1) at a residual [H, W], L's diagonal being exp(log_diag). [], nats.
+  """Returns the log density of N(0, (L L^T)^-1) at a residual [H, W], L's diagonal being exp(log_diag).
+
+  The unit is nats; the shape is [].
 
   Its derivative is in closed form. Mapped over images on a CPU, it takes one after the other, which
   needs a fraction of the memory.
@@ -164,7 +168,9 @@ def _log_density(offsets: Offsets):
 def density_and_gradients(
   wanted: closed_form.Wanted, log_diag: Array, weights: Array, residual: Array, offsets: Offsets
 ) -> tuple[Array, ...]:
-  """The log density [] and its derivatives by the wanted of 'log_diag', 'weights' and 'residual'.
+  """Returns the log density [] and its derivatives by the wanted arrays.
+
+  These are named 'log_diag', 'weights' and 'residual'.
 
   With z = L^T r, they are 1 - z d r for log_diag, -z_j r_(j + o_k) for w_k[j] and -L z for r.
   """
@@ -190,7 +196,7 @@ def density_and_gradients(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _stencil(weights: Array, v: Array, offsets: Offsets) -> Array:
-  """sum_k w_k[j] v[j + o_k]. [H, W]. Bilinear, and differentiated as such."""
+  """Returns sum_k w_k[j] v[j + o_k]. [H, W]. Bilinear, and differentiated as such."""
   forward = functools.partial(stencil.apply, weights, offsets=offsets)
   backward = functools.partial(_spread, weights, offsets=offsets)
   return transposable.apply(forward, backward, v)
@@ -212,13 +218,13 @@ def _matvec(factor: Factor, v: Array, offsets: Offsets) -> Array:
 
 
 def _spread(weights: Array, v: Array, offsets: Offsets) -> Array:
-  """sum_k w_k[i - o_k] v[i - o_k], the transpose of the stencil. [H, W]."""
+  """Returns sum_k w_k[i - o_k] v[i - o_k], the transpose of the stencil. [H, W]."""
   terms = (_shifted(weights[..., k] * v, (-dr, -dc)) for k, (dr, dc) in enumerate(offsets))
   return sum(terms, start=jnp.zeros_like(v))
 
 
 def _shifted(v: Array, offset: tuple[int, int]) -> Array:
-  """v[j + offset] at j, 0 from outside. [H, W]."""
+  """Returns v[j + offset] at j, 0 from outside. [H, W]."""
   (dr, dc), (height, width) = offset, v.shape
   if abs(dr) >= height or abs(dc) >= width:
     return jnp.zeros_like(v)

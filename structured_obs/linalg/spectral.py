@@ -51,29 +51,32 @@ class Basis(NamedTuple):
 
 
 def power(parts: Parts) -> Array:
-  """Squared magnitude of a spectrum, with a gradient at 0 too. [H, F, C]."""
+  """Returns the squared magnitude of a spectrum, with a gradient at 0 too. [H, F, C]."""
   return sum((jnp.square(part) for part in parts[1:]), start=jnp.square(parts[0]))
 
 
 def total(basis: Basis, values: Array, width: int) -> Array:
-  """Sum of values by frequency [H, F, C] over all dimensions that each of them stands for. []."""
+  """Returns the sum of values by frequency [H, F, C] over all dimensions that each of them stands for.
+
+  The shape is [].
+  """
   counts = jnp.asarray(basis.counts(values.shape[0], width), values.dtype)
   return jnp.sum(values * counts[:, :, None])
 
 
 def scale(parts: Parts, values: Array) -> Parts:
-  """A spectrum times real values of a rank like its own."""
+  """Returns a spectrum times real values of a rank like its own."""
   return tuple(part * values for part in parts)
 
 
 def multiply(basis: Basis, values: Array, image: Array) -> Array:
-  """Product of a matrix, given by its values, with an image. [H, W, C]."""
+  """Returns the product of a matrix, given by its values, with an image. [H, W, C]."""
   symmetric = basis.symmetric(values, image.shape[1])
   return basis.inverse(scale(basis.forward(image), symmetric), image.shape[1])
 
 
 def _cosines(frequencies: int, taps: NDArray[np.int64], period: int) -> NDArray[np.float64]:
-  """cos(2 pi u a / period) [u, a]: of integers modulo the period, so exact however large they are."""
+  """Returns cos(2 pi u a / period) [u, a], exact for any integers, which are taken modulo the period."""
   return np.cos(2 * math.pi * (np.outer(np.arange(frequencies), taps) % period) / period)
 
 
@@ -105,7 +108,7 @@ def _inverse_fourier(parts: Parts, width: int) -> Array:
 
 
 def _fourier_transfer(kernel: Array, height: int, width: int) -> Parts:
-  """Parts of sum_ab k[a, b] exp(-2 pi i (u (a - k1 // 2) / H + v (b - k2 // 2) / W)) [H, F].
+  """Returns the parts of sum_ab k[a, b] exp(-2 pi i (u (a - k1 // 2) / H + v (b - k2 // 2) / W)) [H, F].
 
   Two products with tables of cosines and sines instead of a transform of the padded kernel: taps beyond
   the image's size add to those they fall on, and no error is larger than the kernel's own rounding.
@@ -144,7 +147,7 @@ def _fourier_diagonal(values: Array, width: int) -> Array:
 
 
 def _hartley_modes(rows: Array, columns: Array, height: int, width: int) -> Array:
-  """cos + sin of each frequency: with its opposite's a real basis of the same two dimensions."""
+  """Returns cos + sin of each frequency: with its opposite's a real basis of the same two dimensions."""
 
   def turns(index: Array, period: int) -> Array:
     whole = index[:, None] * jnp.arange(period, dtype=index.dtype)[None] % period
@@ -163,14 +166,14 @@ def _unfold_half(values: Array, width: int) -> Array:
 
 
 def _cosine_basis(size: int) -> NDArray[np.float64]:
-  """Orthonormal DCT-II. [frequency, pixel]."""
+  """Returns the orthonormal DCT-II. [frequency, pixel]."""
   basis = _cosines(size, 2 * np.arange(size) + 1, 4 * size) * math.sqrt(2 / size)
   basis[0] = math.sqrt(1 / size)
   return basis
 
 
 def _both_axes(image: Array, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Array:
-  """sum_ij rows[u, i] columns[v, j] image[i, j, c]. [u, v, C]."""
+  """Returns sum_ij rows[u, i] columns[v, j] image[i, j, c]. [u, v, C]."""
   first = products.einsum('ui,ijc->ujc', jnp.asarray(rows, image.dtype), image)
   return products.einsum('vj,ujc->uvc', jnp.asarray(columns, image.dtype), first)
 
@@ -186,7 +189,7 @@ def _inverse_cosine(parts: Parts, width: int) -> Array:
 
 
 def _cosine_transfer(kernel: Array, height: int, width: int) -> Parts:
-  """The part sum_ab k[a, b] cos(pi u (a - k1 // 2) / H) cos(pi v (b - k2 // 2) / W) [H, W].
+  """Returns sum_ab k[a, b] cos(pi u (a - k1 // 2) / H) cos(pi v (b - k2 // 2) / W) [H, W].
 
   It is the blur of a mirrored image where k is symmetric in both axes, k(a, b) = k(-a, b) = k(a, -b)
   about its centre. For another k it is that of its symmetric part, the mean of its four reflections.
@@ -215,7 +218,7 @@ def _cosine_modes(rows: Array, columns: Array, height: int, width: int) -> Array
 
 
 def _fourier_table(values: Array, width: int) -> Array:
-  """g(a, b) for a from -H to H - 1 and b from -W to W - 1, the entry of pixels that far apart."""
+  """Returns g(a, b), the entry of pixels that far apart, for -H <= a < H and -W <= b < W."""
   real = _first_of_opposites(values, width)
   once = _inverse_fourier((real, jnp.zeros_like(real)), width) / math.sqrt(len(values) * width)
   return jnp.tile(jnp.moveaxis(once, -1, 0), (1, 2, 2))
@@ -232,7 +235,7 @@ def _fourier_entries(table: Array, places: Array) -> Array:
 
 
 def _cosine_table(values: Array, _: int) -> Array:
-  """g(a, b) for a from -H to 2 H - 1 and b from -W to 2 W - 1.
+  """Returns g(a, b) for a from -H to 2 H - 1 and b from -W to 2 W - 1.
 
   An entry is the mean of g(i - k, j - l), g(i + k + 1, j - l), g(i - k, j + l + 1) and
   g(i + k + 1, j + l + 1), of pixels (i, j) and (k, l).

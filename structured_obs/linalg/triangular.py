@@ -17,12 +17,18 @@ Array = jax.Array
 
 
 def solve(lower: Array, rhs: Array) -> Array:
-  """L^-1 b for a lower triangular L [n, n], whose upper part is not read, and b [n, S]. [n, S]."""
+  """Returns L^-1 b for a lower triangular L [n, n], whose upper part is not read, and b [n, S].
+
+  The shape is [n, S].
+  """
   return _solve(lower, rhs, transposed=False)
 
 
 def solve_transposed(lower: Array, rhs: Array) -> Array:
-  """L^-T b for a lower triangular L [n, n], whose upper part is not read, and b [n, S]. [n, S]."""
+  """Returns L^-T b for a lower triangular L [n, n], whose upper part is not read, and b [n, S].
+
+  The shape is [n, S].
+  """
   return _solve(lower, rhs, transposed=True)
 
 

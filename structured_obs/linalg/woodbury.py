@@ -99,7 +99,7 @@ def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Arra
 
 @jax.custom_jvp
 def _correction(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[Array, Array]:
-  """What is to be added to rest and to z where it matters: a linear map of transpose 0."""
+  """Returns the corrections of rest and z where they matter: a linear map of transpose 0."""
 
   def correct(known: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     return jnp.zeros_like(residual), *_correct(cap, *known)
@@ -116,7 +116,7 @@ def _correction_jvp(primals: tuple[Any, ...], _: Any):
 
 
 def _correct(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[Array, Array]:
-  """What is to be added to rest and to z [R] where their rounding matters, otherwise 0.
+  """Returns the corrections of rest [n] and z [R] where rounding matters, otherwise 0.
 
   Args:
     cap: of P and D.
@@ -138,12 +138,12 @@ def _correct(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[
 
 
 def _rounding(cap: Capacitance, residual: Array, rest: Array) -> Array:
-  """About what rounding in rest = t - B z costs, [], nats."""
+  """Returns the about what rounding in rest = t - B z costs, [], nats."""
   return jnp.finfo(rest.dtype).eps * jnp.linalg.norm(residual * cap.inverse_scale - rest)
 
 
 def whiten_symmetrically(cap: Capacitance, residual: Array) -> Array:
-  """(I + W W^T)^-1/2 t for t = D^-1/2 r, r [n]: white and in the place of the residual. [n].
+  """Returns (I + W W^T)^-1/2 t for t = D^-1/2 r, r [n]: white, each number at its pixel. [n].
 
   Not to be differentiated where eigenvalues coincide.
   """
@@ -156,13 +156,13 @@ def whiten_symmetrically(cap: Capacitance, residual: Array) -> Array:
 
 
 def leverage(cap: Capacitance) -> Array:
-  """Diagonal of W C^-1 W^T, each in [0, 1): (Sigma^-1)_ii = (1 - leverage_i) / D_ii. [n]."""
+  """Returns the diagonal of W C^-1 W^T, each in [0, 1): (Sigma^-1)_ii = (1 - leverage_i) / D_ii. [n]."""
   return jnp.sum(jnp.square(cap.half), axis=-1)
 
 
 @sharding.on_own_mesh
 def log_density(residual: Array, factor: Array, diag: Array) -> Array:
-  """Log density of N(0, P P^T + D), with a closed-form derivative.
+  """Returns the log density of N(0, P P^T + D), with a closed-form derivative.
 
   Differentiable to any order, in forward and reverse mode; no Cholesky factorisation is differentiated.
   Mapped over images on a CPU, it takes one after the other, which needs a fraction of the memory.
@@ -188,7 +188,7 @@ def _carefully(wanted: Wanted, residual: Array, factor: Array, diag: Array):
 
 
 def _quickly(wanted: Wanted, residual: Array, factor: Array, diag: Array):
-  """The same for columns far from dependent and residuals not too large, and whether they are, []."""
+  """Returns the same for well-separated columns and moderate residuals, and whether they are, []."""
   cap, reliable = quick_capacitance(factor, jax.lax.rsqrt(diag))
   zero = jnp.zeros_like(cap.inner, shape=cap.inner.shape[:1])
   whitened = Whitened(*_refine(cap, residual * cap.inverse_scale, zero))
@@ -202,7 +202,7 @@ def _quickly(wanted: Wanted, residual: Array, factor: Array, diag: Array):
 def _formulas(
   wanted: Wanted, diag: Array, cap: Capacitance, whitened: Whitened, solved_factor: Array, spread: Array
 ):
-  """The value and the derivatives, given also W C^-1 [n, R] and the diagonal of W C^-1 W^T [n]."""
+  """Returns the value and derivatives, from W C^-1 [n, R] and the diagonal of W C^-1 W^T [n]."""
   # With g = Sigma^-1 r: d/dr = -g, d/dP = g c^T - Sigma^-1 P, d/dD = (g^2 - diag Sigma^-1) / 2.
   inverse_scale = cap.inverse_scale
   solved = whitened.residual * inverse_scale

@@ -166,12 +166,12 @@ class Bound:
 
   def embed(self, x: Array) -> Array:
     """Returns features [B, F] of images [B, H, W, C]."""
-    self._need(self.model.traits.classifies, 'is no classifier')
+    self._need(self.model.traits.classifies, 'is not a classifier')
     return self._apply('embed', x)
 
   def maps(self, x: Array) -> tuple[Array, ...]:
     """Returns features [B, h, w, F] of images at every resolution, finest first."""
-    self._need(self.model.traits.classifies, 'is no classifier')
+    self._need(self.model.traits.classifies, 'is not a classifier')
     return self._apply('maps', x)
 
   def _of_two_levels(self, method: str, *arguments: Any) -> Any:

@@ -36,10 +36,10 @@ class Compression(NamedTuple):
 
 
 def make(levels: int, kind: str = 'downscale', factor: int = 2, method: str = 'area') -> Compression:
-  """Compression of images of so many gray levels.
+  """Returns the compression of images with this number of gray levels.
 
   Raises:
-    ValueError: naming the argument that cannot be.
+    ValueError: an argument is invalid, which is named.
   """
   if kind == 'label':
     raise ValueError(
@@ -60,7 +60,7 @@ def make(levels: int, kind: str = 'downscale', factor: int = 2, method: str = 'a
 
 
 def compressed_shape(compression: Compression, image: base.ImageShape) -> base.ImageShape:
-  """Shape of y for images of this shape.
+  """Returns the shape of y for images of this shape.
 
   Raises:
     ValueError: the size does not divide by the factor, or a gray image would be made gray.
@@ -82,7 +82,7 @@ def compressed_shape(compression: Compression, image: base.ImageShape) -> base.I
 
 
 def compress(compression: Compression, x: Array) -> Array:
-  """d(x): [h, w, c] of one image [H, W, C], both on the grid of levels in [-1, 1].
+  """Returns d(x): [h, w, c] of one image [H, W, C], both on the grid of levels in [-1, 1].
 
   Values of x between two levels are taken to the nearest one first. The result has no derivative.
   """
@@ -108,7 +108,7 @@ def compress(compression: Compression, x: Array) -> Array:
 def upscale(
   compression: Compression, y: Array, image: base.ImageShape, method: str = 'bilinear'
 ) -> Array:
-  """One y [h, w, c] in the shape of x, [H, W, C], by no model: what others are compared with.
+  """Returns one y [h, w, c] in the shape of x, [H, W, C], by no model: what others are compared with.
 
   Interpolated and taken to the nearest level, as an image file would hold it. A gray image has its
   value in every channel.
@@ -124,24 +124,27 @@ def upscale(
 
 
 def _on_grid(level: Array, top: int, dtype: jnp.dtype) -> Array:
-  """Integer levels in [-1, 1], exactly -1 and 1 at the ends."""
+  """Returns integer levels in [-1, 1], exactly -1 and 1 at the ends."""
   x = (2 * level - top).astype(dtype) / top
   # XLA multiplies by 1 / top instead, which may miss 1 by an ulp.
   return jnp.where(level == 0, -1.0, jnp.where(level == top, 1.0, x)).astype(dtype)
 
 
 def _rounded_ratio(total: Array, norm: Array) -> Array:
-  """total / norm of integers >= 0, rounded, halves up."""
+  """Returns total / norm of integers >= 0, rounded, halves up."""
   return (2 * total + norm) // (2 * norm)
 
 
 def _area(size: int, factor: int) -> np.ndarray:
-  """[size / factor, size] int32: which pixels a window has."""
+  """Returns which pixels each window has. [size / factor, size] int32."""
   return np.repeat(np.eye(size // factor, dtype=np.int32), factor, axis=1)
 
 
 def _triangle(size: int, factor: int) -> np.ndarray:
-  """[size / factor, size] int32: twice the distance of a pixel's centre from the triangle's foot."""
+  """Returns twice the distance of each pixel's centre from the triangle's foot.
+
+  [size / factor, size] int32.
+  """
   centres = (2 * np.arange(size // factor) + 1) * factor  # in half pixels
   distance = np.abs(centres[:, None] - (2 * np.arange(size) + 1)[None])
   return np.maximum(2 * factor - distance, 0).astype(np.int32)

@@ -62,6 +62,7 @@ class Distribution(nn.Module):
   traits = Traits(generates=True)
 
   def setup(self) -> None:
+    """Makes the outputs; raises ValueError for a natural gradient without a Gaussian family."""
     if self.natural_gradient and self.family.gaussian is None:
       raise ValueError(
         'natural_gradient needs a Gaussian family: it multiplies gradients by a covariance.'
@@ -70,7 +71,7 @@ class Distribution(nn.Module):
     self.log_scale = observation.scale_parameter(self, self.options)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
-    """Report the log density of each image.
+    """Reports the log density of each image.
 
     Args:
       keys: [B], not used: nothing is drawn.
@@ -89,21 +90,24 @@ class Distribution(nn.Module):
     )
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
-    """The distribution's parameters, once for each of the images [B, H, W, C], which are not read."""
+    """Returns the distribution's parameters, once per image [B, H, W, C]; images are not read."""
     del keys
     vae.check_images(x, self.image)
     return self._repeated(len(x))
 
   def generate(self, keys: Array) -> Any:
-    """The distribution's parameters, once for each of the keys [B]: nothing is random about them."""
+    """Returns the distribution's parameters, once for each of the keys [B].
+
+    Nothing is random about them.
+    """
     return self._repeated(len(keys))
 
   def _repeated(self, count: int) -> Any:
-    """The parameters with a leading B."""
+    """Returns the parameters with a leading B."""
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), self._parameters())
 
   def _parameters(self) -> Any:
-    """The family's record, without a leading B."""
+    """Returns the family's record, without a leading B."""
     params = self._from_outputs(self.decoder)
     if self.natural_gradient:
       fixed = jax.lax.stop_gradient(params)
@@ -118,15 +122,16 @@ class Distribution(nn.Module):
 
 
 class Outputs(nn.Module):
-  """In the place of a decoder: outputs that depend on nothing."""
+  """Replaces a decoder: outputs that depend on nothing."""
 
   shapes: dict[str, base.Shape]
 
   def setup(self) -> None:
+    """Makes the outputs."""
     self.heads = _Arrays(self.shapes)
 
   def __call__(self, z: Array, train: bool) -> dict[str, Array]:
-    """One array [B, *shape] for each output, for 'latents' [B, 0]."""
+    """Returns one array [B, *shape] for each output, for 'latents' [B, 0]."""
     del train
     outputs = self.heads()
     return {name: jnp.broadcast_to(a, (len(z), *a.shape)) for name, a in outputs.items()}
@@ -148,7 +153,9 @@ class _Arrays(nn.Module):
 
 
 def log_probs(family: base.Family, params: Any, x: Array) -> Array:
-  """Log densities of images [B, H, W, C] under one distribution, whose parameters have no B. [B], nats.
+  """Returns the log densities of images [B, H, W, C] under one distribution, whose parameters have no B.
+
+  [B], nats.
 
   A Gaussian is factorised once for all of them.
   """
@@ -161,7 +168,7 @@ def log_probs(family: base.Family, params: Any, x: Array) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _natural(family: base.Family, outputs: dict[str, Array], params: Any) -> dict[str, Array]:
-  """The outputs [1, ...], whose gradients are multiplied by the covariance of the parameters."""
+  """Returns the outputs [1, ...], whose gradients are multiplied by the covariance of the parameters."""
   del family, params
   return outputs
 

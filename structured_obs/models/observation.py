@@ -25,7 +25,7 @@ Array = jax.Array
 
 MEAN = 'mean'  # the output, of every family, that a frozen mean consists of
 KERNEL = 'kernel'  # the output that a kernel generator takes over
-HEAD_SCALE = 0.02  # of the covariance's own heads: it starts white, but for a few percent
+HEAD_SCALE = 0.02  # scale of the covariance's own heads at the start: nearly white
 RATE = 10.0  # how much faster than other parameters the shared scale learns
 
 
@@ -73,7 +73,7 @@ class Networked(Protocol):
 
 
 def make_networks(model: Networked, outputs: int) -> tuple[nn.Module, Decoders]:
-  """The encoder of a model, to so many outputs, and its decoders: in its `setup`."""
+  """Returns the encoder of a model and its decoders, for its `setup`."""
   shared = {
     'features': model.features,
     'blocks': model.blocks,
@@ -95,7 +95,7 @@ def make_networks(model: Networked, outputs: int) -> tuple[nn.Module, Decoders]:
 def make_decoders(
   family: base.Family, image: base.ImageShape, options: Options, make: Callable[..., Any]
 ) -> Decoders:
-  """The decoders that the options describe; `make` gets the fields in which two would differ."""
+  """Returns the decoders that the options describe; `make` gets the fields in which two would differ."""
   outputs = family.outputs(image)
   generator = None
   if options.kernel_features:
@@ -120,7 +120,7 @@ def make_decoders(
 
 
 def stats(family: base.Family, params: Any) -> dict[str, Array]:
-  """What is to be told of p(x|z). [B] each.
+  """Returns statistics of p(x|z). [B] each.
 
   'log_prior' where a family has a prior of its parameters; and where it has a floor of pixel noise,
   'excess_entropy', the nats of its entropy above that, and 'variance', the mean over the pixels.
@@ -135,19 +135,19 @@ def stats(family: base.Family, params: Any) -> dict[str, Array]:
 
 
 def scale_parameter(module: nn.Module, options: Options) -> Array | None:
-  """The parameter 'log_scale' [] of a model, 0 at the start; None without a learnt scale."""
+  """Returns the parameter 'log_scale' [] of a model, 0 at the start; None without a learnt scale."""
   if not options.learn_scale:
     return None
   return module.param('log_scale', nn.initializers.zeros, (), jnp.float32)
 
 
 def optimal_scale(family: base.Family, options: Options, axis_name: str | None) -> OptimalScale | None:
-  """The module that sets the scale of all covariances; None without one."""
+  """Returns the module that sets the scale of all covariances; None without one."""
   return OptimalScale(family, axis_name) if options.optimal_scale else None
 
 
 def images(family: base.Family, predicted: Predicted, x: Array) -> Images:
-  """What losses that are no density compare, for images x [B, H, W, C]."""
+  """Returns what reconstruction losses compare, for images x [B, H, W, C]."""
   return Images(x, jax.vmap(family.mean)(predicted.params), predicted.kernel)
 
 
@@ -159,7 +159,7 @@ def predict(
   z: Array,
   train: bool,
 ) -> Predicted:
-  """Parameters of p(x|z), and their blur kernel, for latents [B, Z].
+  """Returns the parameters of p(x|z), and their blur kernel, for latents [B, Z].
 
   A kernel generator is a model of its own: neither do the latents learn from it, nor does it learn from
   the density, whose kernel is taken as it is.

@@ -31,7 +31,7 @@ class OptimalScale(nn.Module):
 
   @nn.compact
   def __call__(self, params: Any, x: Array | None = None) -> Any:
-    """Scale the covariances of a batch of parameters.
+    """Scales the covariances of a batch of parameters.
 
     Args:
       params: the family's, with a leading B.
@@ -53,7 +53,9 @@ class OptimalScale(nn.Module):
 
 
 def best_log_scale(family: base.Family, params: Any, x: Array, axis_name: str | None) -> Array:
-  """Log of the factor of all standard deviations that maximises the density of the images. [].
+  """Returns the log of the factor of all standard deviations that maximises the density of the images.
+
+  The shape is [].
 
   Args:
     family: a Gaussian family.

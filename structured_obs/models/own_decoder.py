@@ -1,4 +1,4 @@
-"""A decoder of one's own, written in Flax NNX or Linen, in the place of an architecture's.
+"""A user's decoder, written in Flax NNX or Linen, instead of an architecture's.
 
   class Mine(nnx.Module):
     def __init__(self, hidden: int, rngs: nnx.Rngs):
@@ -69,7 +69,7 @@ class OwnDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, z: Array, train: bool) -> dict[str, Array]:
-    """Map latents [B, ...] to one array [B, *shape] for each output.
+    """Maps latents [B, ...] to one array [B, *shape] for each output.
 
     Raises:
       ValueError: the network gives neither features of the image's size nor all of these outputs.

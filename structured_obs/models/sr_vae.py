@@ -5,7 +5,7 @@
 
 The latents u and z are [H / 4, W / 4, Z] each. The posteriors and p(z | y, u) are diagonal Gaussians
 with log variances within about +-7, x and y are of one family, and p(u) is any of `priors`. As y is
-discrete and determined by x, E log q(y | x) = 0: its probability is no term, and the bound is
+discrete and determined by x, E log q(y | x) = 0: its probability is not a term, and the bound is
 
   RE_x + RE_y - KL_z - KL_u:  log p(x | y, z) + log p(y | u) - KL(q(z | x) || p(z | y, u)) - KL_u
 
@@ -75,6 +75,7 @@ class SrVAE(nn.Module):
     super().__post_init__()
 
   def setup(self) -> None:
+    """Makes the networks."""
     options, grid = self.options, dense_net.latent_shape(self.image, self.latents)
     self.compression = make_compression(self.family, options)
     self.small = compression.compressed_shape(self.compression, self.image)
@@ -92,7 +93,7 @@ class SrVAE(nn.Module):
     self.decoder = XDecoder(self.family.outputs(self.image), options, self.dtype)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
-    """Draw u ~ q(u|y) and z ~ q(z|x) once an image, and report every term of the bound.
+    """Draws u ~ q(u|y) and z ~ q(z|x) once per image, and reports every term of the bound.
 
     Args:
       keys: [B], one per image.
@@ -121,66 +122,69 @@ class SrVAE(nn.Module):
     )
 
   def compress(self, x: Array) -> Array:
-    """y = d(x), [B, h, w, c]."""
+    """Returns y = d(x), [B, h, w, c]."""
     return jax.vmap(lambda image: compression.compress(self.compression, image))(x)
 
   def upscale(self, y: Array, method: str = 'bilinear') -> Array:
-    """Compressed images in the shape of x, [B, H, W, C], by interpolation alone."""
+    """Returns the compressed images in the shape of x, [B, H, W, C], by interpolation alone."""
     one = lambda image: compression.upscale(self.compression, image, self.image, method)  # noqa: E731
     return jax.vmap(one)(y)
 
   def encode_x(self, x: Array) -> diagonal.Diagonal:
-    """q(z|x), [B, H / 4, W / 4, Z] each."""
+    """Returns q(z|x), [B, H / 4, W / 4, Z] each."""
     return _gaussian(self.x_encoder(x))
 
   def encode_y(self, y: Array) -> diagonal.Diagonal:
-    """q(u|y), [B, H / 4, W / 4, Z] each."""
+    """Returns q(u|y), [B, H / 4, W / 4, Z] each."""
     return _gaussian(self.y_encoder(y))
 
   def predict_z(self, y: Array, u: Array) -> diagonal.Diagonal:
-    """p(z|y, u), [B, H / 4, W / 4, Z] each."""
+    """Returns p(z|y, u), [B, H / 4, W / 4, Z] each."""
     return _gaussian(self.z_network(y, u))
 
   def decode_y(self, u: Array) -> Any:
-    """Parameters of p(y|u)."""
+    """Returns the parameters of p(y|u)."""
     return jax.vmap(self.family.from_outputs)(self.y_decoder(u))
 
   def decode_x(self, y: Array, z: Array) -> Any:
-    """Parameters of p(x|y, z)."""
+    """Returns the parameters of p(x|y, z)."""
     return jax.vmap(self.family.from_outputs)(self.decoder(y, z))
 
   def infer(self, keys: Array | None, x: Array) -> Latents:
-    """Latents drawn from q(u|d(x)) and q(z|x), or their means where keys is None."""
+    """Returns latents drawn from q(u|d(x)) and q(z|x), or their means where keys is None."""
     vae.check_images(x, self.image)
     u_keys, z_keys, _ = _split(keys)
     u, z = _draw(u_keys, self.encode_y(self.compress(x))), _draw(z_keys, self.encode_x(x))
     return Latents(u, z)
 
   def decode(self, latents: Latents) -> Any:
-    """Parameters of p(x|y, z) with y the mode of p(y|u): a way through the latents moves both."""
+    """Returns the parameters of p(x|y, z) with y the mode of p(y|u).
+
+    a way through the latents moves both.
+    """
     params = self.decode_y(latents.u)
     y = jax.vmap(self.family.mean if self.family.mode is None else self.family.mode)(params)
     return self._tell(y, latents.z)
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
-    """Parameters of p(x|y, z) at y = d(x) and z ~ q(z|x), or its mean where keys is None."""
+    """Returns the parameters of p(x|y, z) at y = d(x) and z ~ q(z|x), or its mean where keys is None."""
     vae.check_images(x, self.image)
     _, z_keys, _ = _split(keys)
     return self._tell(self.compress(x), _draw(z_keys, self.encode_x(x)))
 
   def generate(self, keys: Array) -> Any:
-    """Parameters of p(x|y, z) for u ~ p(u), y ~ p(y|u), z ~ p(z|y, u), for each of the keys [B]."""
+    """Returns the parameters of p(x|y, z) for u ~ p(u), y ~ p(y|u) and z ~ p(z|y, u); keys [B]."""
     u_keys, z_keys, y_keys = _split(keys)
     return self._generate(self.u_prior.sample(u_keys), y_keys, z_keys)
 
   def regenerate(self, keys: Array, x: Array) -> Any:
-    """Generative reconstruction: as `generate`, but with u ~ q(u|d(x)); keys [B]."""
+    """Returns the generative reconstruction: as `generate`, but with u ~ q(u|d(x)); keys [B]."""
     vae.check_images(x, self.image)
     u_keys, z_keys, y_keys = _split(keys)
     return self._generate(_draw(u_keys, self.encode_y(self.compress(x))), y_keys, z_keys)
 
   def super_resolve(self, keys: Array | None, y: Array) -> Any:
-    """Parameters of p(x|y, z) for compressed images [B, h, w, c], with u ~ q(u|y) and z ~ p(z|y, u).
+    """Returns the parameters of p(x|y, z) of compressed images [B, h, w, c], u ~ q(u|y), z ~ p(z|y, u).
 
     Where keys is None, u and z are the means of these.
     """
@@ -203,7 +207,7 @@ class SrVAE(nn.Module):
 
 
 def check(model: SrVAE) -> None:
-  """Raise ValueError, naming what cannot be, where the model cannot be made for its images."""
+  """Raises ValueError, naming the invalid option, if the model does not fit its images."""
   grid = dense_net.latent_shape(model.image, model.latents)
   small = compression.compressed_shape(make_compression(model.family, model.options), model.image)
   latent_priors.make(model.prior, grid, model.prior_options)
@@ -218,10 +222,10 @@ def check(model: SrVAE) -> None:
 
 
 def make_compression(family: base.Family, options: Options) -> compression.Compression:
-  """What y is, on the grid of a family.
+  """Returns what y is, on the grid of a family.
 
   Raises:
-    ValueError: naming the option that cannot be, or the family is of densities.
+    ValueError: an option is invalid, which is named, or the family is one of densities.
   """
   if not family.levels:
     raise ValueError(
@@ -238,30 +242,30 @@ def make_compression(family: base.Family, options: Options) -> compression.Compr
 
 
 def _halvings(small: base.ImageShape, image: base.ImageShape) -> int:
-  """How often y is halved to the size of the latents."""
+  """Returns how often y is halved to the size of the latents."""
   return (dense_net.REDUCTION * small.height // image.height).bit_length() - 1
 
 
 def _gaussian(outputs: Array) -> diagonal.Diagonal:
-  """Mean and log standard deviation of outputs [B, h, w, 2 Z], the mean and the log variance."""
+  """Returns the Gaussian of outputs [B, h, w, 2 Z], its mean and log variance."""
   mean, log_variance = jnp.split(outputs, 2, axis=-1)
   return diagonal.Diagonal(mean, 0.5 * base.soft_clip(log_variance, -LOG_VARIANCE, LOG_VARIANCE))
 
 
 def _kl(q: diagonal.Diagonal, p: diagonal.Diagonal) -> Array:
-  """KL(q || p) of one image's latent. [], nats."""
+  """Returns KL(q || p) of one image's latent. [], nats."""
   ratio = jnp.exp(2 * (q.log_scale - p.log_scale))
   distance = jnp.square((q.mean - p.mean) * jnp.exp(-p.log_scale))
   return 0.5 * jnp.sum(ratio + distance - 1 - 2 * (q.log_scale - p.log_scale))
 
 
 def _draw(keys: Array | None, params: diagonal.Diagonal) -> Array:
-  """A sample for each image, or the mean where keys is None."""
+  """Returns a sample for each image, or the mean where keys is None."""
   return params.mean if keys is None else jax.vmap(diagonal.sample)(keys, params)
 
 
 def _split(keys: Array | None) -> tuple[Any, Any, Any]:
-  """Keys [B] of u, of z and of y; None of each for None."""
+  """Returns keys [B] of u, of z and of y; None of each for None."""
   if keys is None:
     return None, None, None
   parts = jax.vmap(lambda key: jax.random.split(key, 3))(keys)

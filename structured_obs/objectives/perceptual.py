@@ -36,7 +36,7 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def perceptual(features: Features, weights: Sequence[Array] | None = None) -> Loss:
-  """Loss: distance in the features of a network, times D so that it weighs as a sum over pixels.
+  """Returns the distance in the features of a network times D, so that it weighs as a sum over pixels.
 
   Args:
     features: from one image [H, W, C], pixels in [-1, 1], to a list of arrays [h, w, c].
@@ -55,10 +55,11 @@ def perceptual(features: Features, weights: Sequence[Array] | None = None) -> Lo
 def distance(
   first: Sequence[Array], second: Sequence[Array], weights: Sequence[Array] | None = None
 ) -> Array:
-  """Sum over layers of the mean over pixels of |w * (u(first) - u(second))|^2. [].
+  """Returns the sum over layers of the mean over pixels of |w * (u(first) - u(second))|^2. [].
 
   Args:
-    first, second: features [h, w, c] of each layer.
+    first: features [h, w, c] of each layer.
+    second: those of the other image.
     weights: [c] for each layer; None weighs all features with 1.
   """
   total = jnp.zeros((), first[0].dtype)
@@ -71,7 +72,7 @@ def distance(
 
 
 def vgg(folder: Path) -> Loss:
-  """Loss in the features of VGG-16, with the weights of `folder / 'vgg16.npz'` (`load_vgg`).
+  """Returns the loss in the features of VGG-16, with the weights of `folder / 'vgg16.npz'` (`load_vgg`).
 
   Raises:
     FileNotFoundError: there are no such weights.
@@ -81,7 +82,7 @@ def vgg(folder: Path) -> Loss:
 
 
 def watson(folder: Path) -> Loss:
-  """Raises ValueError: there is no Watson model here, whose parameters are learnt ones."""
+  """Raises ValueError: the learnt parameters of the Watson model are not part of this package."""
   del folder
   raise ValueError(
     "The Watson perceptual loss is not offered: its parameters are its authors' learnt ones, which are "
@@ -91,7 +92,7 @@ def watson(folder: Path) -> Loss:
 
 
 def load_vgg(path: str | Path) -> tuple[Features, list[Array] | None]:
-  """Features of VGG-16 from an .npz file: the outputs of relu1_2, 2_2, 3_3, 4_3 and 5_3.
+  """Returns features of VGG-16 from an .npz file: the outputs of relu1_2, 2_2, 3_3, 4_3 and 5_3.
 
   The file holds for each of the 13 convolutions conv1_1 to conv5_3 an array `NAME_kernel`
   [3, 3, inputs, outputs] and `NAME_bias` [outputs], of a network for RGB images that are normalised
@@ -112,7 +113,7 @@ def load_vgg(path: str | Path) -> tuple[Features, list[Array] | None]:
     The features, as a function of one image, and the weights of LPIPS where the file has them.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ValueError: the file is not of this layout.
   """
   path = Path(path)
@@ -169,5 +170,8 @@ def _vgg_features(arrays: Mapping[str, Array], image: Array) -> list[Array]:
 
 
 def _unit(features: Array) -> Array:
-  """Features [h, w, c] of unit length at each pixel; those that are all 0 stay so, with a gradient."""
+  """Returns features [h, w, c] of unit length at each pixel.
+
+  Those that are all 0 stay so, with a gradient.
+  """
   return features * jax.lax.rsqrt(jnp.sum(jnp.square(features), axis=-1, keepdims=True) + 1e-10)

@@ -10,7 +10,7 @@ from structured_obs.option_records import Record
 
 
 def _vector(image: ImageShape, latents: int) -> Shape:
-  """Latents that belong to the image as a whole."""
+  """Returns latents that belong to the image as a whole."""
   del image
   return (latents,)
 

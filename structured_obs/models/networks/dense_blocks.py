@@ -52,7 +52,7 @@ class WeightNormConv(nn.Module):
   dtype: Any = jnp.float32
 
   def __call__(self, x: Array) -> Array:
-    """Map [B, H, W, F] to [B, H / stride, W / stride, G], rounded up, or to [B, 2 H, 2 W, G].
+    """Maps [B, H, W, F] to [B, H / stride, W / stride, G], rounded up, or to [B, 2 H, 2 W, G].
 
     Raises:
       ValueError: at `init`, for a batch of one image, or, outside of jit, one without any variance;
@@ -64,7 +64,10 @@ class WeightNormConv(nn.Module):
 
   @nn.compact
   def affine(self, inputs: int, first: Array | None = None) -> tuple[Array, Array]:
-    """Kernel [k, k, F, G] and bias [G], for F inputs; `init` sets them by the `first` batch."""
+    """Returns the kernel [k, k, F, G] and bias [G], for F inputs.
+
+    `init` sets them by the `first` batch.
+    """
     shape = (self.window, self.window, inputs, self.features)
     direction = self.param('direction', _direction, shape)
     unit = direction * jax.lax.rsqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2), keepdims=True))
@@ -80,7 +83,7 @@ class WeightNormConv(nn.Module):
     return convolutions.convolve(x, kernel, self.stride)
 
   def _first(self, x: Array, unit: Array) -> tuple[Array, Array]:
-    """Scale and bias, [G] each, that give the outputs of a batch mean 0 and the stated deviation."""
+    """Returns the scale and bias, [G] each, that normalise the outputs of a batch as stated."""
     if x.shape[0] < 2:
       raise ValueError(
         'The data-dependent initialisation of a weight-normed convolution needs a batch of at least 2 '
@@ -104,12 +107,15 @@ def _direction(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def downsample(features: int, **options: Any) -> WeightNormConv:
-  """Layer that halves the image, odd sizes rounded up: [B, H, W, F] to [B, H / 2, W / 2, features]."""
+  """Returns a layer that halves the image, odd sizes rounded up.
+
+  [B, H, W, F] to [B, H / 2, W / 2, features].
+  """
   return WeightNormConv(features, stride=2, **options)
 
 
 def upsample(features: int, **options: Any) -> WeightNormConv:
-  """Layer that doubles the image: [B, H, W, F] to [B, 2 H, 2 W, features]."""
+  """Returns a layer that doubles the image: [B, H, W, F] to [B, 2 H, 2 W, features]."""
   return WeightNormConv(features, transposed=True, **options)
 
 
@@ -121,7 +127,7 @@ class ChannelAttention(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, H, W, F] to the same shape."""
+    """Maps [B, H, W, F] to the same shape."""
     features = x.shape[-1]
     kind = {'window': 1, 'deviation': self.deviation, 'dtype': wide(self.dtype)}
     # Over an image's pixels bfloat16 would lose what the images differ by.
@@ -141,7 +147,7 @@ class DenseBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, H, W, F] to [B, H, W, F + steps * growth]."""
+    """Maps [B, H, W, F] to [B, H, W, F + steps * growth]."""
     kind = {'deviation': self.deviation, 'dtype': self.dtype}
     x = x.astype(self.dtype)
     for step in range(self.steps):
@@ -154,17 +160,19 @@ class DenseBlock(nn.Module):
 
 
 def is_less_together(shape: tuple[int, ...], growth: int) -> bool:
-  """Whether the convolutions of a step, F to 4 g to g, take fewer products as one, for [B, H, W, F].
+  """Returns whether the convolutions of a step take fewer products as one, for [B, H, W, F].
 
-  One after the other they take 4 F g + 36 g^2 for each pixel; together 9 F g, with nothing in between to
-  be kept for the gradient, and 36 F g^2 for the product of their kernels.
+  One after the other, F to 4 g to g, they take 4 F g + 36 g^2 per pixel. Together they take 9 F g, with
+  no intermediate result kept for the gradient, and 36 F g^2 for the product of their kernels.
   """
   pixels, features = math.prod(shape[:-1]), shape[-1]
   return 9 * pixels * features + 36 * features * growth < pixels * (4 * features + 36 * growth)
 
 
 def _composed(narrow: WeightNormConv, widen: WeightNormConv, x: Array) -> Array:
-  """widen(narrow(x)) as one convolution by the product of their kernels: [B, H, W, F] to [B, H, W, G].
+  """Returns widen(narrow(x)) as one convolution by the product of their kernels.
+
+  [B, H, W, F] to [B, H, W, G].
 
   Beyond the border the second one sees zeros, and not the bias of the first.
   """
@@ -190,7 +198,7 @@ class DenseNet(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, H, W, F] to [B, H, W, outputs], in float32."""
+    """Maps [B, H, W, F] to [B, H, W, outputs], in float32."""
     kind = {'deviation': self.deviation, 'dtype': self.dtype}
     for index in range(self.blocks):
       x = DenseBlock(self.growth, self.steps, **kind, name=f'block_{index}')(x)
@@ -217,7 +225,7 @@ class DenseEncoder(_Levels):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, H, W, F] to [B, H / 2^levels, W / 2^levels, outputs], rounded up, in float32."""
+    """Maps [B, H, W, F] to [B, H / 2^levels, W / 2^levels, outputs], rounded up, in float32."""
     kind = {'deviation': self.deviation, 'dtype': self.dtype}
     for level in range(self.levels):
       x = DenseBlock(self.growth << level, self.steps, **kind, name=f'block_{level}')(x)
@@ -234,10 +242,10 @@ class DenseDecoder(_Levels):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, h, w, F] to [B, h 2^levels, w 2^levels, outputs], in float32.
+    """Maps [B, h, w, F] to [B, h 2^levels, w 2^levels, outputs], in float32.
 
     Raises:
-      ValueError: a growth that cannot be halved so often.
+      ValueError: the growth is too small to be halved so often.
     """
     if not self.growth >> max(0, self.levels - 1):
       raise ValueError(
@@ -252,10 +260,10 @@ class DenseDecoder(_Levels):
 
 
 def _head(outputs: int, window: int, deviation: float, dtype: Any) -> WeightNormConv:
-  """The last layer of a network, at least in float32."""
+  """Returns the last layer of a network, at least in float32."""
   return WeightNormConv(outputs, window, deviation=deviation, dtype=wide(dtype), name='head')
 
 
 def wide(dtype: Any) -> Any:
-  """The dtype of outputs and sums where that of products is `dtype`: at least float32."""
+  """Returns the dtype of outputs and sums where that of products is `dtype`: at least float32."""
   return jnp.float64 if dtype == jnp.float64 else jnp.float32

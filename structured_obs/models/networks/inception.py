@@ -149,7 +149,7 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, h, w, F] to other features."""
+    """Maps [B, h, w, F] to other features."""
     x = nn.Conv(
       self.of.features, self.of.window, self.of.stride, self.of.padding, use_bias=False, name='conv',
       # Accelerators would round the products, and distances of features are small differences.
@@ -165,7 +165,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, h, w, F] to the features of all branches."""
+    """Maps [B, h, w, F] to the features of all branches."""
     return jnp.concatenate([self._branch(name, steps, x) for name, steps in self.branches], axis=-1)
 
   def _branch(self, name: str, steps: tuple[Step, ...], x: Array) -> Array:
@@ -186,7 +186,7 @@ class Inception(nn.Module):
 
   @nn.compact
   def __call__(self, images: Array) -> Outputs:
-    """Map images [B, H, W, 3] in [-1, 1] of at least 75 pixels a side, which are not resized."""
+    """Maps images [B, H, W, 3] in [-1, 1] of at least 75 pixels a side, which are not resized."""
     x, maps = images, []
     for name, step in NETWORK.items():
       if isinstance(step, Pool):
@@ -211,7 +211,7 @@ def _pooled(pool: Pool, x: Array) -> Array:
 
 
 def resized(images: Array, size: int = SIZE) -> Array:
-  """Bring images [B, H, W, 1 or 3] to [B, size, size, 3]; gray ones get three equal channels.
+  """Brings images [B, H, W, 1 or 3] to [B, size, size, 3]; gray ones get three equal channels.
 
   Raises:
     ValueError: another number of channels.
@@ -224,7 +224,7 @@ def resized(images: Array, size: int = SIZE) -> Array:
 
 
 def evaluate(variables: Mapping[str, Any], images: Array, size: int = SIZE) -> Outputs:
-  """Features and maps of images [B, H, W, 1 or 3] in [-1, 1], seen at size x size pixels.
+  """Returns features and maps of images [B, H, W, 1 or 3] in [-1, 1], seen at size x size pixels.
 
   The images go through in groups of 16, which need 0.18 GB; 64 at once need 0.53 (`memory_analysis` of
   the compiled programs, in float32 on a CPU).
@@ -238,13 +238,13 @@ def evaluate(variables: Mapping[str, Any], images: Array, size: int = SIZE) -> O
 
 
 def state_shapes() -> dict[str, tuple[int, ...]]:
-  """Shapes of the arrays that the network wants of torch's state dict, by their sorted names there."""
+  """Returns the shapes of the arrays that the network needs from torch's state dict, sorted by name."""
   leaves = jax.tree.leaves_with_path(_shapes())
   return dict(sorted((_torch_name(path), _torch_shape(leaf)) for path, leaf in leaves))
 
 
 def variables_of(state: Mapping[str, np.ndarray]) -> Any:
-  """Parameters and statistics of the network from torch's state dict, which may hold other arrays too.
+  """Returns the network's parameters and statistics from torch's state dict, which may hold more.
 
   Raises:
     ValueError: an array is not there or has another shape; the first such one is named.
@@ -264,7 +264,7 @@ def variables_of(state: Mapping[str, np.ndarray]) -> Any:
 
 @functools.cache
 def _shapes() -> Any:
-  """Flax's variables without numbers."""
+  """Returns Flax's variables without numbers."""
   image = jax.ShapeDtypeStruct((1, SMALLEST, SMALLEST, 3), jnp.float32)
   return jax.eval_shape(Inception().init, jax.random.key(0), image)
 
@@ -275,5 +275,5 @@ def _torch_name(path: tuple[Any, ...]) -> str:
 
 
 def _torch_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-  """Kernels are [h, w, inputs, outputs] here, and [outputs, inputs, h, w] there."""
+  """Returns the shape in torch: [outputs, inputs, h, w] for a kernel [h, w, inputs, outputs]."""
   return leaf.shape[:-3:-1] + leaf.shape[:2] if len(leaf.shape) == 4 else leaf.shape

@@ -20,7 +20,7 @@ class Encoder(layers.Encoder):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    """Map images [B, H, W, C] to [B, outputs]."""
+    """Maps images [B, H, W, C] to [B, outputs]."""
     for level, width in enumerate(self.features):
       stride = 1 if level == 0 else 2
       x = x if self.blocks or level == 0 else nn.silu(x)
@@ -37,7 +37,7 @@ class Decoder(layers.Decoder):
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
-    """Map latents [B, Z] to one array [B, *shape] for each output.
+    """Maps latents [B, Z] to one array [B, *shape] for each output.
 
     An image [B, H, W, C], where one is given, is seen beside the features by what follows the last
     resolution.
@@ -58,9 +58,11 @@ class Decoder(layers.Decoder):
 
 
 def emit(decoder: Any, x: Array, image: Array | None, window: int = 1) -> dict[str, Array]:
-  """What ends a decoder, in its scope and of its fields: from features [B, H, W, F] to the outputs.
+  """Returns what ends a decoder, in its scope and of its fields.
 
-  A pixel's outputs are of the features in a window of so many pixels around it. They are float32 at
+  From features [B, H, W, F] to the outputs.
+
+  A pixel's outputs depend on the features in a window of this many pixels around it. They are float32 at
   least, and so are the products of the heads: rounded to bfloat16, a mean would be off by half a gray
   level.
   """

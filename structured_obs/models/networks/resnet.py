@@ -42,7 +42,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    """Map [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), F]."""
+    """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), F]."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     y = convolutions.Conv(self.features, (3, 3), strides=self.stride, padding=1, dtype=self.dtype)(x)
     y = convolutions.Conv(self.features, (3, 3), dtype=self.dtype)(nn.relu(normalise(y)))
@@ -56,7 +56,7 @@ class Encoder(layers.Encoder):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    """Map images [B, H, W, C] to [B, outputs]."""
+    """Maps images [B, H, W, C] to [B, outputs]."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     x = nn.relu(normalise(convolutions.Conv(self.features[0], (3, 3), dtype=self.dtype)(x)))
     for level, width in enumerate(self.features):
@@ -73,7 +73,7 @@ class Decoder(layers.Decoder):
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
-    """Map latents [B, Z] to one array [B, *shape] for each output; see `networks.Decoder`."""
+    """Maps latents [B, Z] to one array [B, *shape] for each output; see `networks.Decoder`."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     sizes = layers.resolutions(self.image, len(self.features))
     # A transposed convolution of an image of one pixel is this dense layer, Z -> [h, w, Z].

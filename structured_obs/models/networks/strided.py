@@ -47,7 +47,7 @@ class Encoder(layers.Encoder):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    """Map images [B, H, W, C] to [B, outputs]."""
+    """Maps images [B, H, W, C] to [B, outputs]."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     for width in self.features:
       x = convolutions.Conv(width, (3, 3), strides=2, padding=1, dtype=self.dtype)(x)
@@ -66,7 +66,7 @@ class Decoder(layers.Decoder):
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
-    """Map latents [B, Z] to one array [B, *shape] for each output; see `networks.Decoder`."""
+    """Maps latents [B, Z] to one array [B, *shape] for each output; see `networks.Decoder`."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     *sizes, (height, width) = layers.resolutions(self.image, len(self.features) + 1)
     coarsest = self.features[-1]
@@ -83,7 +83,7 @@ class Decoder(layers.Decoder):
     return outputs
 
   def _doubled(self, x: Array, features: int) -> Array:
-    """Map [B, h, w, F] to [B, 2 h, 2 w, G]."""
+    """Maps [B, h, w, F] to [B, 2 h, 2 w, G]."""
     if not self.bilinear:
       return TransposedConv(features, self.dtype)(x)
     batch, height, width, channels = x.shape
@@ -104,7 +104,7 @@ class TransposedConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, h, w, F] to [B, 2 h, 2 w, G]."""
+    """Maps [B, h, w, F] to [B, 2 h, 2 w, G]."""
     (_, height, width, channels), out = x.shape, self.features
     kernel = self.param('kernel', nn.initializers.lecun_normal(), (4, 4, channels, out), jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, (out,), jnp.float32)
