@@ -74,10 +74,7 @@ def _by_numpy(images: Any, taps: Any) -> Any:
 
 
 def _embed(taps: Any, padded: Any, roll: Callable[..., Any]) -> Any:
-  """Returns the kernels [B, k, k], no larger than the images, with their centres at the first pixel.
-
-  The shape is [B, H, W].
-  """
+  """Returns kernels [B, k, k] padded to images, with their centres at the first pixel. [B, H, W]."""
   size = taps.shape[-1]
   padded[..., :size, :size] = taps
   return roll(padded, (-(size // 2), -(size // 2)), (-2, -1))

@@ -56,7 +56,13 @@ def tasks(size: int, filter_size: int) -> Iterator[Task]:
 
 
 def median_case(size: int, filter_size: int, records: list[dict[str, Any]]) -> dict[str, Any]:
-  """Returns the median over the cases of the ratio to each peer: a record for JSON."""
+  """Returns the median over the cases of the ratio to each peer: a record for JSON.
+
+  Args:
+    size: pixels along each side.
+    filter_size: f, odd.
+    records: of the cases.
+  """
   ratios: dict[str, list[float]] = {}
   for row in (row for record in records for row in record['candidates']):
     ratios.setdefault(row['name'], []).append(row['ratio'])

@@ -51,14 +51,27 @@ def cases(filter_size: int, rank: int) -> list[Case]:
 
 
 def task(case: Case, size: int, batch: int) -> Task:
-  """Returns the task of value and gradient, for size x size images or the largest a family allows."""
+  """Returns the task of value and gradient, for size x size images or the largest a family allows.
+
+  Args:
+    case: family and options.
+    size: pixels along each side.
+    batch: images at once.
+  """
   size = min(size, LARGEST.get(case.family, size))
   name = f'outputs to value and gradient, {case.name(size, size, batch)}'
   return Task(name, [candidate(case, size, size, batch)])
 
 
 def candidate(case: Case, height: int, width: int, batch: int) -> Candidate:
-  """Returns the compiled program (outputs, x) -> (log densities [B], gradients by the outputs)."""
+  """Returns the compiled program (outputs, x) -> (log densities [B], gradients by the outputs).
+
+  Args:
+    case: family and options.
+    height: H.
+    width: W.
+    batch: images at once.
+  """
   family = distributions.family(case.family, **case.options)
   image = base.ImageShape(height, width, case.channels)
   rng = np.random.default_rng(0)
@@ -75,7 +88,14 @@ def candidate(case: Case, height: int, width: int, batch: int) -> Candidate:
 
 
 def growth(case: Case, size: int, batch: int, repeats: int) -> Iterator[dict[str, Any]]:
-  """Yields how the cost grows with height, width and the family's own number: records for JSON."""
+  """Yields how the cost grows with height, width and the family's own number: records for JSON.
+
+  Args:
+    case: family and options.
+    size: pixels along each side.
+    batch: images at once.
+    repeats: rounds.
+  """
   size = min(size, LARGEST.get(case.family, size))
   sides = sorted({max(1, size // 4), max(1, size // 2), max(1, size - 1), size, size + 1, 2 * size})
   counts = (batch, repeats)

@@ -89,6 +89,11 @@ def survive(name: str, operation: Operation, calls: int) -> dict[str, Any]:
   """Calls the batched gradient of an operation many times, and returns a record for JSON.
 
   A gradient that is not finite is one that did not survive, in whichever call.
+
+  Args:
+    name: of the operation.
+    operation: function and arguments.
+    calls: how many.
   """
   function, arguments = operation
   gradient = jax.vmap(jax.grad(function, argnums=tuple(range(len(arguments)))))

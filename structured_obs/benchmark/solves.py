@@ -22,7 +22,14 @@ NAIVE_PIXELS = 16 * 64 * 64  # beyond it a scan over pixels takes a second a cal
 
 
 def tasks(name: str, factors: Factor, rhs: Array, pattern: Offsets) -> Iterator[Task]:
-  """Yields the tasks of L^-T u of B images: as stored, packed, with many sides, and its gradient."""
+  """Yields the tasks of L^-T u of B images: as stored, packed, with many sides, and its gradient.
+
+  Args:
+    name: of the problem, in records.
+    factors: [B, ...] each.
+    rhs: [B, H, W].
+    pattern: K offsets.
+  """
   sides = np.asarray(rhs).reshape(rhs.shape[0], -1, 1)
   exact, peers = _peers(factors, sides, pattern)
   missing = () if peers else ('scipy',)
@@ -43,7 +50,13 @@ def tasks(name: str, factors: Factor, rhs: Array, pattern: Offsets) -> Iterator[
 
 
 def samples(name: str, factors: Factor, pattern: Offsets) -> Task:
-  """Returns the task of many right-hand sides of the first image's factor."""
+  """Returns the task of many right-hand sides of the first image's factor.
+
+  Args:
+    name: of the problem, in records.
+    factors: [B, ...] each.
+    pattern: K offsets.
+  """
   one = jax.tree.map(lambda x: x[0], factors)
   noise = normal(SAMPLES, *one.diag.shape)
   sides = np.asarray(noise).reshape(1, SAMPLES, -1).swapaxes(1, 2)

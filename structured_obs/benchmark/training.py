@@ -31,6 +31,11 @@ DIGITS = (8, 8, 1)
 def record(name: str, config: Config, repeats: int) -> dict[str, Any]:
   """Times steps in alternating rounds and the start-up of each candidate: a record for JSON.
 
+  Args:
+    name: of the recipe.
+    config: of the recipe.
+    repeats: rounds.
+
   Raises:
     ValueError: the recipe needs more than images of random pixels.
   """

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: every family needs all of these records and checks.
 """The records every family is made of, and the small functions all of them share.
 
 Letters, used everywhere: H W C image height, width, channels; D = H W C; R rank; B batch; S samples.
@@ -115,6 +116,11 @@ def soft_clip(x: Array, low: float, high: float) -> Array:
   """Clips smoothly: about the identity inside [low, high], saturating at both ends. Any shape.
 
   Unlike a hard clip its gradient vanishes nowhere. Raises ValueError unless low < high, both finite.
+
+  Args:
+    x: of any shape.
+    low: lower end.
+    high: upper end.
   """
   if not -math.inf < low < high < math.inf:
     raise ValueError(f'soft_clip needs low < high, both finite; got low={low} and high={high}.')
@@ -122,9 +128,7 @@ def soft_clip(x: Array, low: float, high: float) -> Array:
 
 
 def round_to_levels(x: Array, levels: int) -> Array:
-  """Returns the nearest of the values -1 + 2 k / (levels - 1) of gray levels; 0 levels leave x as it is.
-
-  Any shape.
+  """Returns the nearest value -1 + 2 k / (levels - 1); 0 levels leave x as it is. Any shape.
 
   They are, to the last bit, those of `data.pixels.to_unit`: exactly -1 and 1 at the ends.
   """
@@ -136,13 +140,26 @@ def round_to_levels(x: Array, levels: int) -> Array:
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-  """Raises ValueError unless an option is one of the known values."""
+  """Raises ValueError unless an option is one of the known values.
+
+  Args:
+    name: of the option.
+    value: of the option.
+    known: allowed values.
+  """
   if value not in known:
     raise ValueError(f'{name} must be one of {", ".join(known)}; got {value!r}.')
 
 
 def check_scales(family: str, min_scale: float, initial_scale: float, max_scale: float) -> None:
-  """Raises ValueError unless 0 < min_scale < initial_scale < max_scale, all finite."""
+  """Raises ValueError unless 0 < min_scale < initial_scale < max_scale, all finite.
+
+  Args:
+    family: name, for the message.
+    min_scale: smallest scale.
+    initial_scale: scale at the start.
+    max_scale: largest scale.
+  """
   if not 0 < min_scale < initial_scale < max_scale < math.inf:
     raise ValueError(
       f'{family} needs 0 < min_scale < initial_scale < max_scale; '
@@ -151,7 +168,13 @@ def check_scales(family: str, min_scale: float, initial_scale: float, max_scale:
 
 
 def inverse_soft_clip(value: float, low: float, high: float) -> float:
-  """Returns the x with soft_clip(x, low, high) = value, for a value between low and high."""
+  """Returns the x with soft_clip(x, low, high) = value, for a value between low and high.
+
+  Args:
+    value: result of `soft_clip`.
+    low: lower end.
+    high: upper end.
+  """
   above_low = math.expm1(value - low)
   return low + math.log(above_low) - math.log1p(-math.exp(value - high))
 
@@ -211,6 +234,11 @@ def as_arrays(params: P) -> P:
 def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
   """Raises at trace time unless a floating-point array has this shape (None: any size).
 
+  Args:
+    name: of the argument, for the message.
+    array: of any type.
+    shape: wanted sizes.
+
   Raises:
     TypeError: the array is not of a floating-point type.
     ValueError: the shape differs.
@@ -231,7 +259,13 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
 
 
 def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
-  """Raises at trace time unless a mask is boolean and of this shape (TypeError, ValueError)."""
+  """Raises at trace time unless a mask is boolean and of this shape (TypeError, ValueError).
+
+  Args:
+    name: of the argument, for the message.
+    mask: of any type.
+    shape: wanted sizes.
+  """
   if not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
     raise TypeError(f'{name} must be a boolean array; got {jnp.result_type(mask)}.')
   if jnp.shape(mask) != shape:
@@ -240,6 +274,13 @@ def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
 
 def check_count(name: str, value: int, least: int, most: int, of: str) -> None:
   """Raises at trace time unless a number is whole and from `least` to `most`, described by `of`.
+
+  Args:
+    name: of the argument, for the message.
+    value: to check.
+    least: smallest allowed value.
+    most: largest allowed value.
+    of: what the largest value is, for the message.
 
   Raises:
     TypeError: it is not a whole number, or a bool.

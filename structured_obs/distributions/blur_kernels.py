@@ -56,9 +56,7 @@ class Spectrum(NamedTuple):
 
 @option_values.checked('a Gaussian kernel')
 def gaussian(size: KernelSize, variance: GaussianVariance) -> np.ndarray | None:
-  """Returns a Gaussian kernel of unit sum about tap size // 2, or None for a variance of 0.
-
-  The shape is [size, size].
+  """Returns a Gaussian kernel [size, size] of sum 1 about tap size // 2, or None for a variance of 0.
 
   Raises:
     TypeError, ValueError: the size is not positive, or the variance negative or infinite.

@@ -173,10 +173,7 @@ def noise(key: Array, params: Params) -> Array:
 
 
 def reparameterize(params: Params, noise: Array) -> Array:
-  """Returns the image that this noise stands for: mean + cov^1/2 noise, of the symmetric root.
-
-  The shape is [H, W, C].
-  """
+  """Returns the image mean + cov^1/2 noise, with the symmetric root. [H, W, C]."""
   return params.mean + _power(params, 0.5, noise)
 
 
@@ -208,10 +205,7 @@ def log_det(params: Params) -> Array:
 
 
 def variance(params: Params) -> Array:
-  """Returns the marginal variances: of a `Circulant` the mean of its eigenvalues at every pixel.
-
-  The shape is [H, W, C].
-  """
+  """Returns the marginal variances; for `Circulant`, the mean of its eigenvalues. [H, W, C]."""
   return _diagonal(params, 1)
 
 
@@ -236,6 +230,11 @@ def posterior_mean(params: Params, noisy: Array, noise_variance: Array) -> tuple
 
   It is the Wiener filter for one noise variance [] of all pixels. For one per pixel there is no closed
   form, and the result is None.
+
+  Args:
+    params: of one image.
+    noisy: [H, W, C].
+    noise_variance: [] or [H, W, C]; infinite where a pixel was not observed.
   """
   (prior, basis), mean = _eigenvalues(params), checked(params)[0].mean
   base.check_shape('noisy', noisy, mean.shape)

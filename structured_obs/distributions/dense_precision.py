@@ -163,10 +163,7 @@ def temper(params: DensePrecision, temperature: Array) -> DensePrecision:
 
 
 def _lower(params: DensePrecision) -> Array:
-  """Returns L with zeros above its diagonal and NaN for infinite entries; a bad diagonal is all NaN.
-
-  The shape is [D, D].
-  """
+  """Returns L, with NaN for infinite entries and for all of an invalid diagonal. [D, D]."""
   lower = jnp.tril(base.nan_unless_finite(_checked(params).chol))
   diag = base.positive_or_nan(jnp.diag(lower))
   return jnp.where(jnp.eye(len(lower), dtype=bool), diag[None], lower)

@@ -145,10 +145,7 @@ def temper(params: Diagonal, temperature: Array) -> Diagonal:
 
 
 def excess_entropy(params: Diagonal) -> Array:
-  """Returns the entropy above that of the independent pixel noise, which is 0.
-
-  The unit is nats; the shape is [].
-  """
+  """Returns 0, the entropy above that of the independent pixel noise. [], nats."""
   return 0 * jnp.sum(_checked(params).log_scale)
 
 
@@ -156,6 +153,11 @@ def condition(params: Diagonal, x: Array, observed: Array) -> base.Conditional:
   """Returns the distribution of the unobserved pixels.
 
   It is what it was before, since pixels are independent.
+
+  Args:
+    params: of one image.
+    x: [H, W, C].
+    observed: [H, W, C], bool.
   """
   params = _checked(params)
   base.check_shape('x', x, params.mean.shape)
@@ -181,7 +183,13 @@ def _log_prob_unobserved(params: Diagonal, observed: Array, x: Array) -> Array:
 
 
 def posterior_mean(params: Diagonal, noisy: Array, noise_variance: Array) -> tuple[Array, Array]:
-  """Returns the mean and variance of the clean image given one with added noise. [H, W, C] each."""
+  """Returns the mean and variance of the clean image given one with added noise. [H, W, C] each.
+
+  Args:
+    params: of one image.
+    noisy: [H, W, C].
+    noise_variance: [] or [H, W, C]; infinite where a pixel was not observed.
+  """
   params, prior = _checked(params), variance(params)
   base.check_shape('noisy', noisy, params.mean.shape)
   shares = posterior.shares(prior, base.checked_noise_variance(noise_variance, params.mean))

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a family and all its operations.
 """Mixture of discretised logistics: a probability of gray levels, instead of a density of real numbers.
 
 A pixel takes one of `levels` values, x = -1 + 2 k / (levels - 1), in each channel. One component of the
@@ -117,13 +118,24 @@ def log_prob(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) ->
   """Returns the log probability of an image on the grid, summed over pixels. [], nats; NaN off the grid.
 
   Its derivative by x is 0, but for an image off the grid: between two levels nothing is defined.
+
+  Args:
+    params: of one image.
+    x: [H, W, C].
+    levels: gray levels of the grid.
   """
   params = _checked(params)
   return base.nan_unless_finite(_log_prob(levels)(*params, _on_grid(params, x, levels)))
 
 
 def log_prob_by_pixel(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) -> Array:
-  """Returns the log probability of each pixel, of all its channels together. [H, W], nats."""
+  """Returns the log probability of each pixel, of all its channels together. [H, W], nats.
+
+  Args:
+    params: of one image.
+    x: [H, W, C].
+    levels: gray levels of the grid.
+  """
   params = _checked(params)
   each, _ = _of_components(params, _on_grid(params, x, levels), levels)
   return base.all_or_nan(jax.nn.logsumexp(each + jax.nn.log_softmax(params.logits), axis=-1))
@@ -203,9 +215,7 @@ def sample(
 
 
 def mode(params: DiscretizedLogisticMixture, levels: int = 256) -> Array:
-  """Returns the location of each pixel's likeliest component, channel after channel, on the grid.
-
-  The shape is [H, W, C].
+  """Returns the location of each pixel's likeliest component, on the grid. [H, W, C].
 
   Reference: what srVAE shows and measures as its samples, where it is not rounded.
   """
@@ -282,9 +292,7 @@ def _decide(chosen: DiscretizedLogisticMixture, noise: Array, levels: int) -> Ar
 
 
 def _clipped_mean(loc: Array, log_scale: Array) -> Array:
-  """Returns the mean of a logistic variable clipped to [-1, 1]: the integral of 1 - F, minus 1.
-
-  Any shape.
+  """Returns the mean of a logistic variable clipped to [-1, 1]. Any shape.
 
   It is the midpoint rule of this integral that gives the mean of the rounded variable.
   """

@@ -36,6 +36,11 @@ def log_prior(name: Name, scale: Scale, initial_scale: Scale) -> Callable[[Any],
 
   None without a prior.
 
+  Args:
+    name: one of `PRIORS`.
+    scale: parameter of the prior.
+    initial_scale: scale of the data at the start.
+
   Raises:
     TypeError, ValueError: the name is unknown or the scale out of its range.
   """

@@ -24,12 +24,24 @@ P = TypeVar('P')  # a family's parameters, as in `base`
 
 
 def log_prob(family: Family[P], params: P, x: Array) -> Array:
-  """Returns the log density of an image. [], nats."""
+  """Returns the log density of an image. [], nats.
+
+  Args:
+    family: any family.
+    params: of one image.
+    x: [H, W, C].
+  """
   return family.log_prob(params, x)
 
 
 def sample(key: Array, family: Family[P], params: P) -> Array:
-  """Draws one image. [H, W, C]."""
+  """Draws one image. [H, W, C].
+
+  Args:
+    key: one jax.random.key.
+    family: any family.
+    params: of one image.
+  """
   return family.sample(key, params)
 
 
@@ -37,18 +49,25 @@ def mahalanobis(family: Family[P], params: P, x: Array) -> Array:
   """Returns the squared Mahalanobis distance of an image from the mean, r^T cov^-1 r. [].
 
   Under the model it is chi-square with D degrees of freedom: D on average, with variance 2 D.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    x: [H, W, C].
   """
   return base.squared_norm(_gaussian(family).whiten(params, _residual(family, params, x)))
 
 
 def white_image(family: Family[P], params: P, x: Array) -> Array:
-  """Returns the image whose pixels are independent and of variance 1 if x is of this distribution.
+  """Returns the whitened image: white noise if x is of this distribution. [H, W, C].
 
-  The shape is [H, W, C].
+  The family chooses the transformation, so only statistics that no rotation explains away, such as
+  correlations between neighbours, say something about the model.
 
-  Each number of it belongs to the pixel at its place, but which transformation makes x white is the
-  family's choice: only statistics that no rotation would explain away, such as correlations between
-  neighbours, say something about the model.
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    x: [H, W, C].
 
   Raises:
     ValueError: the family is not Gaussian, or whitens into something else than an image.
@@ -86,9 +105,7 @@ def variance(family: Family[P], params: P) -> Array:
 
 
 def variance_inflation(family: Family[P], params: P) -> Array:
-  """Returns the largest marginal variance over the largest variance of a pixel given its predecessors.
-
-  A scalar [] of at least 1.
+  """Returns the largest marginal variance over the largest innovation variance. [], >= 1.
 
   A model fitted by maximum likelihood can be good at predicting pixels from their neighbours and still
   have marginal variances that grow without bound along the image; its samples are then worthless.
@@ -119,9 +136,12 @@ def covariance_column(family: Family[P], params: P, pixel: tuple[int, int, int])
 
 
 def correlation(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
-  """Returns the correlation of every pixel with one pixel, as `covariance_column`.
+  """Returns the correlation of every pixel with one pixel. [H, W, C], in [-1, 1].
 
-  The shape is [H, W, C], the values are in [-1, 1].
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    pixel: (row, column, channel), as of `covariance_column`.
   """
   scale = jnp.sqrt(variance(family, params))
   own = jnp.sum(scale * _one_pixel(scale, pixel))
@@ -130,6 +150,11 @@ def correlation(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Ar
 
 def covariance(family: Family[P], params: P, max_size: int = posterior.MAX_DENSE_SIZE) -> Array:
   """Returns the dense covariance matrix, pixels in C order. [D, D].
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    max_size: largest number of pixels.
 
   Raises:
     ValueError: the image has more than `max_size` pixels.
@@ -146,6 +171,11 @@ def temper(family: Family[P], params: P, temperature: Array | float) -> P:
   """Returns the parameters of the same distribution with its covariance scaled by temperature^2.
 
   A temperature, [], that is not positive or infinite gives NaN.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    temperature: [], factor of all standard deviations.
   """
   temperature = base.checked_temperature(temperature, family.mean(params))
   return _gaussian(family).temper(params, temperature)
@@ -153,6 +183,11 @@ def temper(family: Family[P], params: P, temperature: Array | float) -> P:
 
 def principal_components(family: Family[P], params: P, k: int) -> base.PrincipalComponents:
   """Returns the largest k eigenvalues of the covariance and their eigenvectors.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    k: number of eigenpairs.
 
   Raises:
     TypeError, ValueError: unless k is a whole number and 1 <= k <= D.
@@ -213,7 +248,13 @@ def posterior_mean(
 def leading_components(
   matvec: Callable[[Array], Array], like: Array, k: int
 ) -> base.PrincipalComponents:
-  """Returns the eigenpairs of a covariance given by its products with images like this one [H, W, C]."""
+  """Returns the eigenpairs of a covariance given by its products with images like this one [H, W, C].
+
+  Args:
+    matvec: product with the covariance, of images.
+    like: an image.
+    k: number of eigenpairs.
+  """
 
   def flat(v: Array) -> Array:
     return matvec(v.reshape(like.shape)).reshape(-1)

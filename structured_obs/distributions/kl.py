@@ -46,6 +46,12 @@ class Estimate(NamedTuple):
 def kl_divergence(family_p: Family, p: Any, family_q: Family, q: Any) -> Array:
   """Returns KL(p || q) of two distributions over one image, in closed form. [], nats.
 
+  Args:
+    family_p: of p.
+    p: parameters of one image.
+    family_q: of q.
+    q: parameters of one image.
+
   Raises:
     ValueError: the pair has no closed form here, or the images differ in shape.
   """
@@ -66,7 +72,16 @@ def kl_divergence(family_p: Family, p: Any, family_q: Family, q: Any) -> Array:
 def kl_monte_carlo(
   key: Array, family_p: Family, p: Any, family_q: Family, q: Any, samples: int = 1000
 ) -> Estimate:
-  """Estimates KL(p || q) of any two distributions by the mean of log p - log q over samples of p."""
+  """Estimates KL(p || q) of any two distributions by the mean of log p - log q over samples of p.
+
+  Args:
+    key: one jax.random.key.
+    family_p: of p.
+    p: parameters of one image.
+    family_q: of q.
+    q: parameters of one image.
+    samples: at least 2.
+  """
   _check_same_image(family_p, p, family_q, q)
 
   def difference(key: Array) -> Array:
@@ -80,6 +95,12 @@ def entropy_monte_carlo(key: Array, family: Family, params: Any, samples: int = 
   """Estimates the entropy of any distribution by the mean of -log p over samples of it; nats.
 
   It is the Shannon entropy for gray levels, and the differential entropy for real values.
+
+  Args:
+    key: one jax.random.key.
+    family: any family.
+    params: of one image.
+    samples: at least 2.
   """
   return _average(lambda key: -family.log_prob(params, family.sample(key, params)), key, samples)
 

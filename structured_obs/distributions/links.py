@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a pattern of links and all that is done with it.
 """Which pixels of a colour image a sparse Cholesky factor links, as one pattern on a plain grid.
 
 Letters: H W C image height, width, channels; K later neighbours in the same channel; X links to other
@@ -53,6 +54,11 @@ class Pattern(NamedTuple):
 def cross_links(channels: str, neighbours: int, count: int) -> int:
   """Returns X for a coupling of `count` channels.
 
+  Args:
+    channels: one of `CHANNELS`.
+    neighbours: K.
+    count: C.
+
   Raises:
     ValueError: the coupling's name is unknown.
   """
@@ -62,6 +68,11 @@ def cross_links(channels: str, neighbours: int, count: int) -> int:
 
 def pattern(channels: int, neighbours: int, cross: int) -> Pattern:
   """Returns the pattern of a factor with these sizes C, K and X.
+
+  Args:
+    channels: C.
+    neighbours: K.
+    cross: X.
 
   Raises:
     ValueError: no filter size has K neighbours, or no coupling X links.
@@ -102,12 +113,24 @@ def to_grids(image: Array, pattern: Pattern) -> Array:
 
 
 def from_grids(grids: Array, pattern: Pattern, shape: tuple[int, ...]) -> Array:
-  """Returns the inverse of `to_grids`. [H, W, C]."""
+  """Returns the inverse of `to_grids`. [H, W, C].
+
+  Args:
+    grids: [G, H, W or W C].
+    pattern: of the links.
+    shape: [H, W, C].
+  """
   return jnp.moveaxis(grids, 0, -1) if pattern.split else grids[0].reshape(shape)
 
 
 def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
-  """Returns weights on the grids. [G, H, W or W C, number of offsets]."""
+  """Returns weights on the grids. [G, H, W or W C, number of offsets].
+
+  Args:
+    off_diag: [H, W, C, K].
+    cross: [H, W, C, X].
+    pattern: of the links.
+  """
   if pattern.split:
     return jnp.moveaxis(off_diag, 2, 0)
   height, width, channels, neighbours = off_diag.shape
@@ -126,7 +149,13 @@ def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
 
 
 def links_from_grid(weights: Array, pattern: Pattern, shape: tuple[int, ...]) -> tuple[Array, Array]:
-  """Returns `off_diag` and `cross` of weights on a grid of interleaved channels [H, W C, offsets]."""
+  """Returns `off_diag` and `cross` of weights on a grid of interleaved channels [H, W C, offsets].
+
+  Args:
+    weights: [H, W C, offsets].
+    pattern: of the links.
+    shape: [H, W, C].
+  """
   height, width, channels = shape
   image = weights.reshape(height, width, channels, len(pattern.offsets))
   if not _across(pattern):
@@ -156,10 +185,7 @@ def interleaved(pattern: Pattern, channels: int) -> Pattern:
 
 
 def present(pattern: Pattern, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-  """Returns whether each link of an interleaved pattern exists and ends in the image.
-
-  The shape is [H, W C, offsets].
-  """
+  """Returns whether each link of an interleaved pattern ends in the image. [H, W C, offsets]."""
   height, width, channels = shape
   down, right = np.reshape(np.asarray(pattern.offsets, int), (-1, 2)).T
   rows, columns = np.indices((height, width * channels))[..., None]
@@ -197,7 +223,13 @@ def factor(params: Any) -> tuple[Pattern, Factor]:
 
 
 def apply(params: Any, v: Array, operation: Callable[..., Array]) -> Array:
-  """Returns `operation(factor, v, offsets)` of `linalg.sparse_triangular` on an image. [H, W, C]."""
+  """Returns `operation(factor, v, offsets)` of `linalg.sparse_triangular` on an image. [H, W, C].
+
+  Args:
+    params: a record with `mean`, `log_diag`, `off_diag` and `cross`.
+    v: [H, W, C].
+    operation: (factor, v, offsets) -> [H, W] on one grid.
+  """
   (chosen, factors), image = factor(params), jnp.shape(params.mean)
   base.check_shape('image', v, image)
   done = jax.vmap(lambda f, g: operation(f, g, chosen.offsets))(factors, to_grids(v, chosen))

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a family and all its operations.
 """Low-rank plus diagonal covariance: cov = P P^T + D.
 
 P is the factor [D, R] of R images, D a diagonal matrix: one number for all pixels (SOS-VAE: D = eps I)
@@ -160,10 +161,7 @@ def log_det(params: LowRank) -> Array:
 
 
 def excess_entropy(params: LowRank) -> Array:
-  """Returns the entropy above that of the pixel noise D alone, 1/2 log |C|: what the factor adds.
-
-  The unit is nats; the shape is [].
-  """
+  """Returns the entropy that the factor adds to that of the noise D, 1/2 log |C|. [], nats."""
   return 0.5 * base.nan_unless_finite(_factorise(_flat(params))[1].log_det)
 
 
@@ -203,6 +201,11 @@ def condition(params: LowRank, x: Array, observed: Array) -> base.Conditional:
 
   It is low-rank plus diagonal again: with C_O the capacitance of the observed rows and c the posterior
   mean of the factor's noise, the mean is mean + P c and the factor P C_O^-1/2.
+
+  Args:
+    params: of one image.
+    x: [H, W, C].
+    observed: [H, W, C], bool.
 
   Reference: SOS-VAE, equation 7, without its matrix of the observed pixels' size.
   """
@@ -248,6 +251,11 @@ def posterior_mean(params: LowRank, noisy: Array, noise_variance: Array) -> tupl
   """Returns the mean and variance [H, W, C] of the clean image given a noisy one.
 
   See `gaussian.posterior_mean`.
+
+  Args:
+    params: of one image.
+    noisy: [H, W, C].
+    noise_variance: [] or [H, W, C]; infinite where a pixel was not observed.
   """
   flat, params = _flat(params), _checked(params)
   base.check_shape('noisy', noisy, params.mean.shape)

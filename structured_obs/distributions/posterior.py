@@ -118,6 +118,12 @@ def condition(family: Family, params: Any, x: Array, observed: Array) -> base.Co
   """Returns the distribution of the unobserved pixels given the observed ones.
 
   See `gaussian.condition`.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    x: [H, W, C].
+    observed: [H, W, C], bool.
   """
   filled, solution = _fill_in(family, params, observed, x)
   log_det = variance = None
@@ -141,7 +147,14 @@ def condition(family: Family, params: Any, x: Array, observed: Array) -> base.Co
 def posterior_mean(
   family: Family, params: Any, noisy: Array, noise_variance: Array
 ) -> tuple[Array, Array | None]:
-  """Returns the posterior mean and variance under added noise; see `gaussian.posterior_mean`."""
+  """Returns the posterior mean and variance under added noise; see `gaussian.posterior_mean`.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    noisy: [H, W, C].
+    noise_variance: [] or [H, W, C]; infinite where a pixel was not observed.
+  """
   mean = family.mean(params)
   base.check_shape('noisy', noisy, mean.shape)
   noise = jnp.broadcast_to(base.checked_noise_variance(noise_variance, mean), mean.shape)
@@ -157,7 +170,13 @@ def posterior_mean(
 
 
 def too_dense(operation: str, size: int, max_size: int) -> ValueError:
-  """Returns the error of an operation that would need a dense matrix of too many pixels."""
+  """Returns the error of an operation that would need a dense matrix of too many pixels.
+
+  Args:
+    operation: name of the operation.
+    size: pixels of the image.
+    max_size: largest number of pixels.
+  """
   return ValueError(
     f'{operation} would form a dense {size} x {size} matrix, {4e-9 * size**2:.2g} GB in float32; '
     f'the limit is {max_size} pixels. Use covariance_column, variance or the products of the family '

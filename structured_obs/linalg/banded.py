@@ -43,6 +43,11 @@ def cholesky(band: Array) -> Array:
 def solve_triangular(chol: Array, rhs: Array, transposed: bool = False) -> Array:
   """Returns L^-1 b, or L^-T b if transposed. [n].
 
+  Args:
+    chol: [n, w + 1], the band of L.
+    rhs: [n], b.
+    transposed: whether to apply L^-T.
+
   Raises:
     ValueError: the shapes do not match.
   """
@@ -122,9 +127,7 @@ def variances(chol: Array) -> Array:
 
 @sharding.on_own_mesh
 def inverse_band(chol: Array, bandwidth: int) -> Array:
-  """Returns the entries of A^-1 within a bandwidth k, from the factor of A, in the layout of a band.
-
-  The shape is [n, k + 1].
+  """Returns the entries of A^-1 within a bandwidth k as a band, from the factor of A. [n, k + 1].
 
   Raises:
     ValueError: the bandwidth is negative.
@@ -168,10 +171,7 @@ def to_dense(band: Array) -> Array:
 
 
 def from_scipy(ab: Array, lower: bool = False) -> Array:
-  """Returns the band of the `ab` [w + 1, n] of `scipy.linalg.solveh_banded` and `cholesky_banded`.
-
-  The shape is [n, w + 1].
-  """
+  """Returns the band [n, w + 1] of SciPy's `ab` [w + 1, n], as of `solveh_banded`."""
   _check_band('ab', ab)
   if lower:
     return ab.T

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: the blocks and every operation on them.
 """Banded matrices as dense blocks: the form in which LAPACK and matrix products do the work.
 
 Letters: n size; w bandwidth; b block size, at least w; B blocks; R right-hand sides.
@@ -5,8 +6,8 @@ Letters: n size; w bandwidth; b block size, at least w; B blocks; R right-hand s
 Columns are cut into B groups of b. Since b >= w, a group of a lower-triangular banded matrix has entries
 in its own rows and in the rows of the next group only. Padded columns are those of the identity.
 
-On a CPU, LAPACK is called for one matrix at a time, under `jax.vmap` as well: batched calls of that
-backend wait for each other on the pool they run on, and two at a time can hang for ever.
+On a CPU, LAPACK is called for one matrix at a time, under `jax.vmap` as well; `linalg.image_by_image`
+says why.
 """
 
 import functools
@@ -54,7 +55,13 @@ def from_band(band: Array) -> Blocks:
 
 
 def to_band(blocks: Blocks, size: int, bandwidth: int) -> Array:
-  """Returns the lower band [n, w + 1] of blocks; the reverse of `from_band`."""
+  """Returns the lower band [n, w + 1] of blocks; the reverse of `from_band`.
+
+  Args:
+    blocks: of a lower triangle.
+    size: n.
+    bandwidth: w.
+  """
   count, block, _ = blocks.own.shape
   columns = jnp.swapaxes(jnp.concatenate(blocks, axis=1), 1, 2)
   flat = jnp.pad(columns.reshape(count, -1), ((0, 0), (0, block)))
@@ -64,7 +71,13 @@ def to_band(blocks: Blocks, size: int, bandwidth: int) -> Array:
 
 
 def multiply(blocks: Blocks, x: Array, transposed: bool = False) -> Array:
-  """Returns L x, or L^T x if transposed. [n, R] for x [n, R]."""
+  """Returns L x, or L^T x if transposed. [n, R] for x [n, R].
+
+  Args:
+    blocks: of L.
+    x: [n, R].
+    transposed: whether to apply L^T.
+  """
   tiles = _tiles(x, blocks.own)
   if transposed:
     later = jnp.concatenate([tiles[1:], jnp.zeros_like(tiles[:1])])
@@ -151,9 +164,7 @@ def _is_identity(own: Array, below: Array) -> Array:
 
 @image_by_image
 def root_and_inverse(lower: Array) -> tuple[Array, Array]:
-  """Returns the Cholesky factor of a matrix given by its lower triangle, and the factor's inverse.
-
-  The shape is [b, b] each.
+  """Returns the Cholesky factor of a matrix and the factor's inverse. [b, b] each.
 
   NaN unless it is positive definite. Not to be differentiated.
 
@@ -239,7 +250,13 @@ def _diagonal_skipping(below: Array, inverses: Array) -> Array:
 
 
 def solve(blocks: Blocks, rhs: Array, transposed: bool) -> Array:
-  """Returns L^-1 b or L^-T b: [n, R] for b [n, R]. Not to be differentiated; closed under vmap."""
+  """Returns L^-1 b or L^-T b: [n, R] for b [n, R]. Not to be differentiated; closed under vmap.
+
+  Args:
+    blocks: of L.
+    rhs: [n, R], b.
+    transposed: whether to apply L^-T.
+  """
   return _solvers[transposed](*blocks, rhs)
 
 

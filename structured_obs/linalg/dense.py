@@ -18,7 +18,13 @@ Matrix = NDArray[np.float64]
 
 
 def log_prob(mean: ArrayLike, cov: ArrayLike, x: ArrayLike) -> float:
-  """Returns the log density of N(mean, cov) at x, with all constants. Nats."""
+  """Returns the log density of N(mean, cov) at x, with all constants. Nats.
+
+  Args:
+    mean: [D].
+    cov: [D, D].
+    x: [D].
+  """
   _check(cov, mean=mean, x=x)
   residual = _vector(x) - _vector(mean)
   return -0.5 * (residual.size * math.log(2 * math.pi) + log_det(cov) + mahalanobis(cov, residual))
@@ -44,7 +50,14 @@ def entropy(cov: ArrayLike) -> float:
 
 
 def kl_divergence(mean_p: ArrayLike, cov_p: ArrayLike, mean_q: ArrayLike, cov_q: ArrayLike) -> float:
-  """Returns KL(N(mean_p, cov_p) || N(mean_q, cov_q)). Nats."""
+  """Returns KL(N(mean_p, cov_p) || N(mean_q, cov_q)). Nats.
+
+  Args:
+    mean_p: [D].
+    cov_p: [D, D].
+    mean_q: [D].
+    cov_q: [D, D].
+  """
   _check(cov_p, mean_p=mean_p, mean_q=mean_q)
   _check(cov_q, mean_q=mean_q)
   cov_p, cov_q = _matrix(cov_p), _matrix(cov_q)
@@ -54,7 +67,13 @@ def kl_divergence(mean_p: ArrayLike, cov_p: ArrayLike, mean_q: ArrayLike, cov_q:
 
 
 def marginal(mean: ArrayLike, cov: ArrayLike, kept: ArrayLike) -> tuple[Vector, Matrix]:
-  """Returns the mean [O] and covariance [O, O] of the dimensions in the boolean mask `kept` [D]."""
+  """Returns the mean [O] and covariance [O, O] of the dimensions in the boolean mask `kept` [D].
+
+  Args:
+    mean: [D].
+    cov: [D, D].
+    kept: [D], bool.
+  """
   _check(cov, mean=mean, kept=kept)
   kept = np.asarray(kept, bool).ravel()
   return _vector(mean)[kept], _matrix(cov)[np.ix_(kept, kept)]
@@ -83,7 +102,14 @@ def condition(
 def posterior(
   mean: ArrayLike, cov: ArrayLike, noisy: ArrayLike, noise_variance: float
 ) -> tuple[Vector, Matrix]:
-  """Returns the mean [D] and covariance [D, D] of x given noisy = x + white noise of that variance."""
+  """Returns the mean [D] and covariance [D, D] of x given noisy = x + white noise of that variance.
+
+  Args:
+    mean: [D].
+    cov: [D, D].
+    noisy: [D].
+    noise_variance: of every dimension.
+  """
   _check(cov, mean=mean, noisy=noisy)
   mean, cov = _vector(mean), _matrix(cov)
   gain = _matrix(np.linalg.solve(cov + noise_variance * np.eye(len(cov)), cov).T)

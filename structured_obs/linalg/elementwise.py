@@ -17,9 +17,12 @@ UNROLLED = 128  # numbers on a short last axis
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def soft_clip(x: Array, low: float, high: float) -> Array:
-  """Returns low + softplus(x - low) - softplus(x - high) for low < high, with one logarithm.
+  """Returns low + softplus(x - low) - softplus(x - high) for low < high. Any shape.
 
-  Any shape.
+  Args:
+    x: of any shape.
+    low: lower end.
+    high: upper end.
   """
   lower, near, far = _from_ends(x, low, high)
   small, rest = jnp.exp(-jnp.abs(near)), jnp.exp(far)
@@ -53,6 +56,11 @@ def scale_short_axis(x: Array, scale: Array, fixed: Array) -> Array:
 
   The gradient by the scale, a sum over K, is added up term by term: five times as fast on a CPU as the
   compiler's reduction of a last axis so short. The constants are not differentiated.
+
+  Args:
+    x: [..., K].
+    scale: [...].
+    fixed: [..., K], constants.
   """
   return x * (scale[..., None] * fixed)
 

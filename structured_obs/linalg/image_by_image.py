@@ -1,8 +1,9 @@
 """Maps over images that take one image after the other on a CPU.
 
-That needs a fraction of the memory, lets each image take the path it needs, and is safe: the batched
-LAPACK calls of JAX's CPU backend wait for each other on the pool they run on, and two independent ones
-in one program can hang for ever.
+This is the only place that decides how a CPU maps factorisations and solves. Taking one image at a time
+needs a fraction of the memory, lets each image take the path it needs, and is safe: batched LAPACK calls
+of JAX's CPU backend wait for each other in their thread pool, and two independent ones in one program can
+deadlock.
 """
 
 import functools

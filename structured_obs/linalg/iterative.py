@@ -105,6 +105,12 @@ def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigen
   conjugate gradients, whose residual is to be looked at where the spectrum has no gap. These find up to
   a fifth of all eigenpairs; more take the dense way up to `MAX_DENSE_SIZE`.
 
+  Args:
+    matvec: product with a symmetric positive definite matrix.
+    size: n.
+    k: number of eigenpairs.
+    dtype: of the vectors.
+
   Raises:
     TypeError, ValueError: unless k is whole, 1 <= k <= n, and 5 k < n beyond the largest dense size.
   """

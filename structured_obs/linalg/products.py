@@ -1,4 +1,7 @@
-"""Matrix products in full precision, differences with them that lose no leading digits, and units."""
+"""Matrix products at the highest precision, differences without cancellation, and powers of two.
+
+Every product of `linalg` and `distributions` that needs full precision is one of these.
+"""
 
 import functools
 

@@ -26,7 +26,15 @@ CHUNK = 200  # neighbours times images in one inner loop; beyond it the compiler
 
 @sharding.on_own_mesh
 def solve(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
-  """Returns L^-1 b or L^-T b of one grid: diag [H, W], weights [H, W, K], rhs [H, W] -> [H, W]."""
+  """Returns L^-1 b or L^-T b of one grid: diag [H, W], weights [H, W, K], rhs [H, W] -> [H, W].
+
+  Args:
+    diag: [H, W].
+    weights: [H, W, K].
+    rhs: [H, W].
+    offsets: K pairs (rows down, columns right), static.
+    transposed: whether to apply L^-T.
+  """
   many = _solver(offsets, transposed)
   return many(diag[None], weights[None], rhs[None, None])[0, 0]
 

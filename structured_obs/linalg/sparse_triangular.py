@@ -83,7 +83,13 @@ def mask(weights: Array, offsets: Offsets) -> Array:
 
 
 def scale_rows(factor: Factor, scale: Array, offsets: Offsets) -> Factor:
-  """Returns diag(t) L for t [H, W], a factor of diag(t) L L^T diag(t)."""
+  """Returns diag(t) L for t [H, W], a factor of diag(t) L L^T diag(t).
+
+  Args:
+    factor: L of one image.
+    scale: [H, W], t.
+    offsets: K pairs (rows down, columns right), static.
+  """
   ends = [_shifted(scale, offset) for offset in offsets]
   weights = factor.weights * jnp.stack(ends, axis=-1) if offsets else factor.weights
   return Factor(factor.diag * scale, weights)
@@ -92,6 +98,11 @@ def scale_rows(factor: Factor, scale: Array, offsets: Offsets) -> Factor:
 @_traced_once
 def matvec(factor: Factor, v: Array, offsets: Offsets) -> Array:
   """Returns L v. [H, W].
+
+  Args:
+    factor: L of one image.
+    v: [H, W].
+    offsets: K pairs (rows down, columns right), static.
 
   Raises:
     ValueError: the shapes do not match.
@@ -104,6 +115,11 @@ def matvec(factor: Factor, v: Array, offsets: Offsets) -> Array:
 def matvec_transposed(factor: Factor, v: Array, offsets: Offsets) -> Array:
   """Returns L^T v: the stencil, which whitens a residual of N(0, (L L^T)^-1). [H, W].
 
+  Args:
+    factor: L of one image.
+    v: [H, W].
+    offsets: K pairs (rows down, columns right), static.
+
   Raises:
     ValueError: the shapes do not match.
   """
@@ -115,6 +131,11 @@ def matvec_transposed(factor: Factor, v: Array, offsets: Offsets) -> Array:
 def solve(factor: Factor, rhs: Array, offsets: Offsets) -> Array:
   """Returns L^-1 b. [H, W].
 
+  Args:
+    factor: L of one image.
+    rhs: [H, W], b.
+    offsets: K pairs (rows down, columns right), static.
+
   Raises:
     ValueError: the shapes do not match.
   """
@@ -124,6 +145,11 @@ def solve(factor: Factor, rhs: Array, offsets: Offsets) -> Array:
 @_traced_once
 def solve_transposed(factor: Factor, rhs: Array, offsets: Offsets) -> Array:
   """Returns L^-T u: a sample of N(0, (L L^T)^-1) for white noise u. [H, W].
+
+  Args:
+    factor: L of one image.
+    rhs: [H, W], u.
+    offsets: K pairs (rows down, columns right), static.
 
   Raises:
     ValueError: the shapes do not match.
@@ -146,12 +172,16 @@ def _solve(factor: Factor, rhs: Array, offsets: Offsets, transposed: bool) -> Ar
 
 @sharding.on_own_mesh
 def log_density(log_diag: Array, weights: Array, residual: Array, offsets: Offsets) -> Array:
-  """Returns the log density of N(0, (L L^T)^-1) at a residual [H, W], L's diagonal being exp(log_diag).
-
-  The unit is nats; the shape is [].
+  """Returns the log density of N(0, (L L^T)^-1) at a residual. [], nats.
 
   Its derivative is in closed form. Mapped over images on a CPU, it takes one after the other, which
   needs a fraction of the memory.
+
+  Args:
+    log_diag: [H, W], the log of L's diagonal.
+    weights: [H, W, K].
+    residual: [H, W].
+    offsets: K pairs (rows down, columns right), static.
 
   Reference: SUPN, equation 4, with the constants that it leaves out.
   """
@@ -173,6 +203,13 @@ def density_and_gradients(
   These are named 'log_diag', 'weights' and 'residual'.
 
   With z = L^T r, they are 1 - z d r for log_diag, -z_j r_(j + o_k) for w_k[j] and -L z for r.
+
+  Args:
+    wanted: names of the arrays to differentiate by.
+    log_diag: [H, W].
+    weights: [H, W, K].
+    residual: [H, W].
+    offsets: K pairs (rows down, columns right), static.
   """
   diag = jnp.exp(log_diag)
   own, near = diag * residual, stencil.neighbours(residual, offsets)

@@ -56,9 +56,12 @@ def power(parts: Parts) -> Array:
 
 
 def total(basis: Basis, values: Array, width: int) -> Array:
-  """Returns the sum of values by frequency [H, F, C] over all dimensions that each of them stands for.
+  """Returns the sum of values by frequency over all dimensions that each stands for. [].
 
-  The shape is [].
+  Args:
+    basis: of the values.
+    values: [H, F, C] or [H, F, 1].
+    width: W.
   """
   counts = jnp.asarray(basis.counts(values.shape[0], width), values.dtype)
   return jnp.sum(values * counts[:, :, None])
@@ -70,7 +73,13 @@ def scale(parts: Parts, values: Array) -> Parts:
 
 
 def multiply(basis: Basis, values: Array, image: Array) -> Array:
-  """Returns the product of a matrix, given by its values, with an image. [H, W, C]."""
+  """Returns the product of a matrix, given by its values, with an image. [H, W, C].
+
+  Args:
+    basis: in which the matrix is diagonal.
+    values: [H, F, C] or [H, F, 1], its eigenvalues.
+    image: [H, W, C].
+  """
   symmetric = basis.symmetric(values, image.shape[1])
   return basis.inverse(scale(basis.forward(image), symmetric), image.shape[1])
 

@@ -20,9 +20,12 @@ TILE = 2048  # pixels; larger operations are split over threads, which costs mor
 
 
 def apply(weights: Array, v: Array, offsets: Offsets) -> Array:
-  """Returns sum_k weights[j, k] v[j + o_k], 0 from outside.
+  """Returns sum_k weights[j, k] v[j + o_k], with v = 0 outside. [H, W]. Not differentiable on a CPU.
 
-  The shape is [H, W]. Not to be differentiated on a CPU.
+  Args:
+    weights: [H, W, K].
+    v: [H, W].
+    offsets: K pairs (rows down, columns right), static.
   """
   if not offsets:
     return jnp.zeros_like(v)
@@ -32,7 +35,13 @@ def apply(weights: Array, v: Array, offsets: Offsets) -> Array:
 
 
 def shifts(weights: Array, v: Array, offsets: Offsets) -> Array:
-  """Returns the same as a plain sum of shifted products, to be differentiated. [H, W]."""
+  """Returns the same as a plain sum of shifted products, to be differentiated. [H, W].
+
+  Args:
+    weights: [H, W, K].
+    v: [H, W].
+    offsets: K pairs (rows down, columns right), static.
+  """
   near = neighbours(v, offsets)
   terms = (weights[..., k] * shifted for k, shifted in enumerate(near))
   return sum(terms, start=jnp.zeros_like(v))

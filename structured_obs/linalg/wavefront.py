@@ -85,13 +85,28 @@ def pack(diag: Array, weights: Array, offsets: Offsets, transposed: bool) -> Pac
 
 @sharding.on_own_mesh
 def solve(packed: Packed, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
-  """Solves with a packed factor. [H, W] for rhs [H, W]. Not to be differentiated."""
+  """Solves with a packed factor. [H, W] for rhs [H, W]. Not to be differentiated.
+
+  Args:
+    packed: of `pack`, for the same offsets and direction.
+    rhs: [H, W].
+    offsets: K pairs (rows down, columns right), static.
+    transposed: whether it was packed for L^-T.
+  """
   many = _solver(offsets, transposed)
   return many(packed.weights[None], packed.inverse[None], rhs[None, None])[0, 0]
 
 
 def pack_and_solve(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
-  """Returns L^-1 b or L^-T b from the natural layout. [H, W]. Not to be differentiated."""
+  """Returns L^-1 b or L^-T b from the natural layout. [H, W]. Not to be differentiated.
+
+  Args:
+    diag: [H, W].
+    weights: [H, W, K].
+    rhs: [H, W].
+    offsets: K pairs (rows down, columns right), static.
+    transposed: whether to apply L^-T.
+  """
   return solve(pack(diag, weights, offsets, transposed), rhs, offsets, transposed)
 
 

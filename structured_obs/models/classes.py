@@ -24,7 +24,13 @@ class Classes(NamedTuple):
 
 
 def of_images(classes: Classes, x: Array, image: base.ImageShape) -> Array:
-  """Returns the class of each of the images [B, H, W, C + 1], one-hot. [B, K]."""
+  """Returns the class of each of the images [B, H, W, C + 1], one-hot. [B, K].
+
+  Args:
+    classes: of the data set.
+    x: [B, H, W, C + 1].
+    image: shape without the class.
+  """
   top = classes.levels - 1
   index = jnp.round((x[:, 0, 0, image.channels] + 1) * (top / 2)).astype(jnp.int32)
   return jax.nn.one_hot(index, len(classes.counts), dtype=x.dtype)

@@ -38,6 +38,12 @@ class Compression(NamedTuple):
 def make(levels: int, kind: str = 'downscale', factor: int = 2, method: str = 'area') -> Compression:
   """Returns the compression of images with this number of gray levels.
 
+  Args:
+    levels: gray levels, from 2 to 256.
+    kind: 'downscale' or 'gray'.
+    factor: by which an image is downscaled.
+    method: one of `METHODS`, for downscaling.
+
   Raises:
     ValueError: an argument is invalid, which is named.
   """

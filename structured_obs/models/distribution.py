@@ -158,6 +158,11 @@ def log_probs(family: base.Family, params: Any, x: Array) -> Array:
   [B], nats.
 
   A Gaussian is factorised once for all of them.
+
+  Args:
+    family: of the observations.
+    params: of the distribution, without a leading B.
+    x: [B, H, W, C].
   """
   if family.gaussian is None:
     return jax.vmap(family.log_prob, (None, 0))(params, x)

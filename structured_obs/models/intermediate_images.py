@@ -21,7 +21,13 @@ SAMPLE_MODES = ('sample', 'mode')
 
 
 def show(module: nn.Module, name: str, images: Array) -> None:
-  """Reports images [B, h, w, c] that were drawn, by a name for people."""
+  """Reports images [B, h, w, c] that were drawn, by a name for people.
+
+  Args:
+    module: the model, inside a method.
+    name: for people.
+    images: [B, h, w, c].
+  """
   module.sow(COLLECTION, name, images, lambda _, new: new, lambda: images)
 
 

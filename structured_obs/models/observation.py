@@ -95,7 +95,14 @@ def make_networks(model: Networked, outputs: int) -> tuple[nn.Module, Decoders]:
 def make_decoders(
   family: base.Family, image: base.ImageShape, options: Options, make: Callable[..., Any]
 ) -> Decoders:
-  """Returns the decoders that the options describe; `make` gets the fields in which two would differ."""
+  """Returns the decoders that the options describe; `make` gets the fields in which two would differ.
+
+  Args:
+    family: of the observations.
+    image: shape of x.
+    options: of the observations.
+    make: makes a decoder from the fields in which two would differ.
+  """
   outputs = family.outputs(image)
   generator = None
   if options.kernel_features:
@@ -142,12 +149,24 @@ def scale_parameter(module: nn.Module, options: Options) -> Array | None:
 
 
 def optimal_scale(family: base.Family, options: Options, axis_name: str | None) -> OptimalScale | None:
-  """Returns the module that sets the scale of all covariances; None without one."""
+  """Returns the module that sets the scale of all covariances; None without one.
+
+  Args:
+    family: of the observations.
+    options: of the observations.
+    axis_name: mapped axis over devices.
+  """
   return OptimalScale(family, axis_name) if options.optimal_scale else None
 
 
 def images(family: base.Family, predicted: Predicted, x: Array) -> Images:
-  """Returns what reconstruction losses compare, for images x [B, H, W, C]."""
+  """Returns what reconstruction losses compare, for images x [B, H, W, C].
+
+  Args:
+    family: of the observations.
+    predicted: of a batch.
+    x: [B, H, W, C].
+  """
   return Images(x, jax.vmap(family.mean)(predicted.params), predicted.kernel)
 
 
@@ -163,6 +182,14 @@ def predict(
 
   A kernel generator is a model of its own: neither do the latents learn from it, nor does it learn from
   the density, whose kernel is taken as it is.
+
+  Args:
+    family: of the observations.
+    options: of the observations.
+    decoders: networks from z.
+    log_scale: [], of all standard deviations; None for none.
+    z: [B, Z].
+    train: whether batch norm uses the batch's statistics and updates its running ones.
   """
   z = jax.lax.stop_gradient(z) if options.frozen_mean else z
   outputs = decoders.decoder(z, train)

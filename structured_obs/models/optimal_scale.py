@@ -53,9 +53,7 @@ class OptimalScale(nn.Module):
 
 
 def best_log_scale(family: base.Family, params: Any, x: Array, axis_name: str | None) -> Array:
-  """Returns the log of the factor of all standard deviations that maximises the density of the images.
-
-  The shape is [].
+  """Returns the log of the scale that maximises the density of the images. [].
 
   Args:
     family: a Gaussian family.

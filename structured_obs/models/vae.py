@@ -195,10 +195,7 @@ class VAE(nn.Module):
 
 
 def _beside(z: Array, y: Array) -> Array:
-  """Returns latents [B, ..., Z] and the numbers [B, K] of a class, the same at every pixel.
-
-  The shape is [B, ..., Z + K].
-  """
+  """Returns latents [B, ..., Z] beside the numbers [B, K] of a class. [B, ..., Z + K]."""
   y = y.reshape(y.shape[0], *[1] * (z.ndim - 2), y.shape[-1])
   return jnp.concatenate([z, jnp.broadcast_to(y, (*z.shape[:-1], y.shape[-1]))], axis=-1)
 
@@ -211,7 +208,13 @@ def _standard_kl(posterior: diagonal.Diagonal) -> Array:
 
 
 def check_images(x: Array, image: base.ImageShape, with_class: bool = False) -> None:
-  """Raises ValueError unless x is a batch of floating-point images of this shape, maybe with a class."""
+  """Raises ValueError unless x is a batch of floating-point images of this shape, maybe with a class.
+
+  Args:
+    x: anything with a shape and dtype.
+    image: shape of x.
+    with_class: whether the class is one more channel.
+  """
   shape = (*image[:2], image.channels + with_class)
   if x.ndim != 4 or x.shape[1:] != shape or not jnp.issubdtype(x.dtype, jnp.floating):
     behind = ', with the class of each behind its channels' if with_class else ''

@@ -86,9 +86,7 @@ def initial_multipliers(constraints: Mapping[str, Constraint]) -> dict[str, Arra
 
 
 def violations(constraints: Mapping[str, Constraint], stats: Mapping[str, Array]) -> dict[str, Array]:
-  """Returns how far the mean of each statistic [B] lies beyond its bound; negative where it keeps it.
-
-  The shape is [] each.
+  """Returns how far the mean of each statistic [B] lies beyond its bound; negative within. [] each.
 
   Raises:
     ValueError: the model reports no statistic of a constraint's name.

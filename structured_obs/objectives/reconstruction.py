@@ -115,6 +115,11 @@ def focal_frequency(x: Array, mean: Array, alpha: float = 1.0) -> Array:
   large errors weigh more. The transform is orthonormal, so that with alpha = 0 it is `l2`. The
   authors' code has the mean over pixels instead of half the sum.
 
+  Args:
+    x: [H, W, C].
+    mean: [H, W, C].
+    alpha: exponent of the weights; 0 gives `l2`.
+
   Reference: Jiang et al., "Focal Frequency Loss for Image Reconstruction and Synthesis", 2021,
   equations 7 and 8.
   """

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a flow and the couplings that it is made of.
 """RealNVP: an invertible network between a latent and white noise, with the log-determinant of its map.
 
 A coupling leaves part of its input as it is and changes the rest x, from data to noise, by numbers s and

@@ -69,6 +69,11 @@ def _elu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arra
 def convolve(x: Array, kernel: Array, stride: int = 1) -> Array:
   """Convolves [B, H, W, F] with a kernel [k, k, F, G] of odd k, zeros around the image.
 
+  Args:
+    x: [B, H, W, F].
+    kernel: [k, k, F, G].
+    stride: of both axes.
+
   Returns:
     [B, ceil(H / stride), ceil(W / stride), G]; pixel (0, 0) is centred on pixel (0, 0).
   """
@@ -86,6 +91,13 @@ def general(
   """Returns `jax.lax.conv_general_dilated` of the layout NHWC, HWIO, with faster gradients.
 
   Options that change the function (dilations, groups, a precision) leave the gradients to XLA.
+
+  Args:
+    x: [B, H, W, F].
+    kernel: [k, l, F, G].
+    window_strides: down and across.
+    padding: as of `jax.lax.conv_general_dilated`.
+    **options: others of that function.
   """
   options['dimension_numbers'] = LAYOUT
   sides, (down, across) = kernel.shape[:2], tuple(window_strides)

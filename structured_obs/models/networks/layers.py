@@ -22,6 +22,12 @@ def norm_layer(
   """Returns the normalisation by name: 'none', 'group' or 'batch' (over all devices of the axis).
 
   Statistics are of float32 at least, whatever the dtype of the result.
+
+  Args:
+    kind: 'none', 'group' or 'batch'.
+    train: whether batch norm uses the batch's statistics and updates its running ones.
+    axis_name: mapped axis over which batch norm averages.
+    dtype: of the result; None keeps that of the layer.
   """
   layers = {
     'none': lambda x: x,
@@ -97,6 +103,12 @@ def resolutions(image: base.ImageShape, number: int) -> list[tuple[int, int]]:
 
 
 def upsample(x: Array, height: int, width: int) -> Array:
-  """Repeats every pixel of [B, h, w, F] twice in both directions and crops to height x width."""
+  """Repeats every pixel of [B, h, w, F] twice in both directions and crops to height x width.
+
+  Args:
+    x: [B, h, w, F].
+    height: of the result.
+    width: of the result.
+  """
   x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
   return x[:, :height, :width]

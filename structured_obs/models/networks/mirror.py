@@ -58,13 +58,17 @@ class Decoder(layers.Decoder):
 
 
 def emit(decoder: Any, x: Array, image: Array | None, window: int = 1) -> dict[str, Array]:
-  """Returns what ends a decoder, in its scope and of its fields.
-
-  From features [B, H, W, F] to the outputs.
+  """Maps features [B, H, W, F] to the outputs: the end of every decoder, called in its scope.
 
   A pixel's outputs depend on the features in a window of this many pixels around it. They are float32 at
   least, and so are the products of the heads: rounded to bfloat16, a mean would be off by half a gray
   level.
+
+  Args:
+    decoder: module with the fields of `layers.Decoder`.
+    x: [B, H, W, F], features.
+    image: [B, H, W, C], seen beside the features; None for none.
+    window: pixels across.
   """
   if image is not None:
     x = jnp.concatenate([x, image.astype(x.dtype)], axis=-1)
