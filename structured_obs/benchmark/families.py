@@ -2,9 +2,9 @@
 
 Letters: H W height, width; f filter size; R rank; M mixture components.
 
-Beside the time of one size, how the time grows: where the cost of one unit of work rises by more than
-`CLIFF` from a value to the next one, that step is marked. A unit is a pixel, times the later neighbours
-(f^2 - 1) / 2 + 1, the R + 1 columns, or the M components where these grow.
+Besides the time of one size, it measures how the time grows: where the cost of one unit of work rises by
+more than `CLIFF` from a value to the next one, that step is marked. A unit is a pixel, times the later
+neighbours (f^2 - 1) / 2 + 1, the R + 1 columns, or the M components where these grow.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""Many jitted, batched gradients of every public operation in a row: what hangs or fails is named.
+"""Runs many jitted, batched gradients of every public operation, and names those that hang or fail.
 
 Each operation has a process of its own, which dumps its stacks and ends when its time is over, so that a
 deadlock or a crash in one operation is a record like any other, and the next one is called all the same.

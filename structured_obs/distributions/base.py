@@ -1,5 +1,5 @@
 # One file of more than 300 lines: every family needs all of these records and checks.
-"""The records every family is made of, and the small functions all of them share.
+"""The records that define a family, and the checks and small functions that all families share.
 
 Letters, used everywhere: H W C image height, width, channels; D = H W C; R rank; B batch; S samples.
 `r` is the residual x - mean. Logarithms are natural, log densities in nats with every constant.
@@ -42,7 +42,7 @@ class Conditional(NamedTuple):
 
   `mean` holds the observed values at observed pixels, where `variance` is 0. `variance` is None where
   the family has no exact one at this size. `residual` is the relative residual of the solve behind the
-  mean, and `iterations` how many it took: 0 for a closed form, to be looked at where it is iterative.
+  mean, and `iterations` their number, 0 for a closed form. Check it where the solve is iterative.
   """
 
   mean: Array  # [H, W, C]

@@ -1,7 +1,7 @@
 """Independent pixels: cov = diag(exp(2 log_scale)).
 
-The distribution almost every VAE uses, the baseline of every comparison, and the one for latents: the
-operations below take any event shape, written [H, W, C] for images. Every operation costs D.
+This is the distribution of almost every VAE, the baseline of every comparison, and the one of latents.
+The operations take any event shape, written [H, W, C] for images. Every operation costs D.
 """
 
 import math

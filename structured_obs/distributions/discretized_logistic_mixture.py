@@ -2,19 +2,18 @@
 """Mixture of discretised logistics: a probability of gray levels, instead of a density of real numbers.
 
 A pixel takes one of `levels` values, x = -1 + 2 k / (levels - 1), in each channel. One component of the
-mixture is chosen a pixel, for its channels together; in it, a channel is a logistic variable rounded to
-the nearest level, what lies beyond the ends going to the ends, and its location depends on the channels
-decided before it:
+mixture is chosen per pixel, for all its channels. In it, each channel is a logistic variable rounded to
+the nearest level, and clipped to the ends. Its location depends on the earlier channels:
 
   P(x) = sum_m pi_m prod_c [F((x_c + g - l_cm) / s_cm) - F((x_c - g - l_cm) / s_cm)]
   l_cm = loc_cm + sum_{j < c} coeff_cjm x_j,   g = 1 / (levels - 1),   F the logistic function
 
 with F taken as 0 below the first level and as 1 above the last. A bin's probability is exact at any
-scale: it is never computed as a difference (`logistic_bins`). The authors' code replaces bins of
-small probability by a density times their width, and recognises the ends by x < -0.999. There, and in
-the smallest scale, we differ: PixelCNN++ clips log s at -7 in these units, srVAE at -7 for pixels in
-[0, 1], which is -6.307 here; ours is clipped smoothly. Images off this grid have no
-probability: a pixel further than 1e-3 of a level from the grid makes the result NaN.
+scale: it is never computed as a difference (`logistic_bins`). The authors' code replaces bins of small
+probability by a density times their width, and recognises the ends by x < -0.999. We differ there, and
+in the smallest scale: PixelCNN++ clips log s at -7 in these units, srVAE at -7 for pixels in [0, 1],
+which is -6.307 here; ours is clipped smoothly. Images off this grid have no probability: a pixel further
+than 1e-3 of a level from the grid makes the result NaN.
 
 It has no usable covariance, and its entropy has no closed form:
 `kl.entropy_monte_carlo` estimates it. Every operation costs H W M C^2.

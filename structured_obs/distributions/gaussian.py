@@ -1,4 +1,4 @@
-"""What every Gaussian family can do, written once on top of its primitives.
+"""Operations of every Gaussian family, written once in terms of its primitives.
 
 Each function takes the family's record and the parameters of one image; map them over a batch with
 `jax.vmap`. A family that has a closed form for an operation gives it in its record, and the functions

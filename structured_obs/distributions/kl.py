@@ -1,4 +1,4 @@
-"""Kullback-Leibler divergences between Gaussians, in closed form by pair; nats.
+"""Kullback-Leibler divergences between Gaussians, in nats: closed forms for pairs of families.
 
 KL(p || q) = 1/2 [tr(cov_q^-1 cov_p) + d^T cov_q^-1 d - D + log |cov_q| - log |cov_p|]
 

@@ -1,5 +1,5 @@
 # One file of more than 300 lines: a pattern of links and all that is done with it.
-"""Which pixels of a colour image a sparse Cholesky factor links, as one pattern on a plain grid.
+"""Links of a sparse Cholesky factor between pixels of a colour image, as one pattern on a plain grid.
 
 Letters: H W C image height, width, channels; K later neighbours in the same channel; X links to other
 channels; G grids.
@@ -12,8 +12,8 @@ A factor's columns come as `off_diag` [H, W, C, K], its neighbours in the same c
   X = (C - 1) (K + 1)   full: as pixel, and then for each neighbour to channel (ch + o) mod C of it
 
 Linked channels make one grid of H x W C, pixels with their channels side by side, where a neighbour
-(dr, dc) of channel distance d is the offset (dr, dc C + d). Links that lead nowhere, past the last
-channel of the same pixel, are no part of the pattern and are never read.
+(dr, dc) of channel distance d is the offset (dr, dc C + d). Links past the last channel of the
+same pixel are not part of the pattern and are never read.
 """
 
 import functools

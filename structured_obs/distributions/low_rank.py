@@ -1,10 +1,10 @@
 # One file of more than 300 lines: a family and all its operations.
 """Low-rank plus diagonal covariance: cov = P P^T + D.
 
-P is the factor [D, R] of R images, D a diagonal matrix: one number for all pixels (SOS-VAE: D = eps I)
-or one each. A sample is mean + P w + D^1/2 u with w ~ N(0, I_R) and u ~ N(0, I_D), and conditionals
-and posteriors are of the same kind, in closed form with R x R matrices. Cost: D R^2 for log_prob and
-conditionals, D R for a sample.
+P is the factor [D, R] of R images. D is a diagonal matrix with one number for all pixels (SOS-VAE: D =
+eps I) or one per pixel. A sample is mean + P w + D^1/2 u with w ~ N(0, I_R) and u ~ N(0, I_D), and
+conditionals and posteriors are of the same kind, in closed form with R x R matrices. Cost: D R^2 for
+log_prob and conditionals, D R for a sample.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022, equations 2 and 7, by the identities of `linalg.woodbury`.

@@ -13,8 +13,8 @@ sides a and b of this system, the solution is
 
 and k comes from conjugate gradients. It is differentiated as the solution of the system, which is smooth
 in N at both ends, where t is not. The log-determinant of M and the diagonal of its inverse are the
-family's own (`regularized`) or come from a dense matrix up to `MAX_DENSE_SIZE` pixels; what is not used
-of them in a compiled program is not computed.
+family's own (`regularized`) or come from a dense matrix up to `MAX_DENSE_SIZE` pixels; a
+compiled program computes only what it uses.
 
 Letters: H W C image height, width, channels; D = H W C.
 """

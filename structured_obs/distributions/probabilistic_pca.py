@@ -5,10 +5,10 @@ With l_1 >= l_2 >= ... the eigenvalues of the images' covariance, u_j its eigenv
   cov = P P^T + s2 I,   P = U_R (L_R - s2 I)_+^1/2,
 
 the likelihood is largest at s2 = the mean of the D - R eigenvalues that are left out; with s2 given, P
-is the best factor. Gradients that fit this family can be measured by it.
+is the best factor. It is a reference for fits of this family by gradients.
 
 Images may be too many, or too large, for a covariance or a matrix of inner products: the eigenvectors
-come from subspace iteration, of which every round is one pass through the images, a few at a time.
+come from subspace iteration, and each round is one pass through the images, a few at a time.
 
 Letters: N images; D = H W C; R rank; K size of the subspace.
 

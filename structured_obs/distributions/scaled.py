@@ -1,4 +1,4 @@
-"""Standard deviations of its own for every pixel, around any Gaussian family: cov = S R S.
+"""A standard deviation per pixel, around any Gaussian family: cov = S R S.
 
 R is the covariance of the base family and S a diagonal matrix of positive scales. Every operation is
 the base's, on pixels divided by their scale. A family built here divides the base's marginal variances

@@ -10,7 +10,7 @@ own at each pixel: given all *later* pixels, pixel j is normal with variance exp
   mean_j + sum_k b_jk r_(j + o_k),    b = -off_diag exp(-log_diag).
 
 So an image is generated from its last pixel to its first, by one triangular solve. Neighbours outside
-the image are left out. The paper leaves the order open; a flipped image gives the other one.
+the image are left out. The paper does not fix the order; flipping the image gives the other one.
 
 Cost: D f^2 / 2 for a density, a sample, a covariance column; D W f^3 / 4 for exact variances.
 

@@ -1,4 +1,4 @@
-"""Decompositions of one matrix by iteration, that end whatever its entries are.
+"""Decompositions of one matrix that always end, whatever its entries are.
 
 LAPACK's singular value decomposition may never end where an entry is infinite, and JAX does not respond
 to interrupts meanwhile. Here the results are NaN unless every entry is finite.

@@ -1,8 +1,8 @@
 """Dense Gaussian oracles in float64: for tests and small images only.
 
 Every function takes the mean as a vector [D] and the covariance as a matrix [D, D], works in NumPy
-float64 whatever jax's precision is, and costs O(D^3): a structured implementation is compared with
-these, so they share no code and no formula with it. The quadratic forms go through a Cholesky factor
+float64 whatever jax's precision is, and costs O(D^3). Structured implementations are compared with these
+functions, which share no code and no formula with them. The quadratic forms go through a Cholesky factor
 of the dense matrix; a covariance that is not positive definite raises `numpy.linalg.LinAlgError`.
 
 Letters: D dimensions of a flattened image (row, column, channel, C order), O observed ones, A = D - O.

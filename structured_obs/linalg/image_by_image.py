@@ -1,8 +1,8 @@
 """Maps over images that take one image after the other on a CPU.
 
-This is the only place that decides how a CPU maps factorisations and solves. Taking one image at a time
-needs a fraction of the memory, lets each image take the path it needs, and is safe: batched LAPACK calls
-of JAX's CPU backend wait for each other in their thread pool, and two independent ones in one program can
+This is the only place that decides how a CPU maps factorisations and solves. One image at a time needs a
+fraction of the memory, lets each image take the path it needs, and is safe: batched LAPACK calls of
+JAX's CPU backend wait for each other in their thread pool, and two independent ones in one program can
 deadlock.
 """
 

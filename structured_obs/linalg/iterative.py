@@ -1,6 +1,6 @@
-"""Solves and eigenpairs of a symmetric positive definite matrix known by its products alone.
+"""Solves and eigenpairs of a symmetric positive definite matrix that is known only by its products.
 
-Each returns its relative residual beside the solution: an iteration that did not converge says so.
+Each function returns its relative residual, so that callers can see whether the iteration converged.
 
 Letters: n size.
 """

@@ -1,12 +1,13 @@
 """Functions of arrays that carry explicit shardings.
 
-On a mesh of explicit axes, the default of `jax.make_mesh`, every operation is to say how its result lies
-on the devices, and loops over a sharded axis are refused. How vmap is carried out is not for the caller
-to choose: it is left to the compiler, as on a mesh of automatic axes.
+On a mesh of explicit axes, the default of `jax.make_mesh`, every operation must state how its result
+lies on the devices, and loops over a sharded axis are refused. The functions here leave the
+shardings inside vmap to the compiler, as on a mesh of automatic axes.
 
-Arrays may lie on such a mesh without a `jax.set_mesh` around the call. What a function makes anew, as
-zeros to begin a loop with, then belongs to no mesh, and does not mix with them. Inside jit this is
-mended here. Without jit, JAX itself asks for `jax.set_mesh`.
+Arrays may lie on such a mesh without a `jax.set_mesh` around the call. New arrays that
+a function creates, such as the zeros that a loop starts with, then belong to no mesh and cannot be
+combined with them. Inside jit, the functions here place new arrays on that mesh. Outside jit, JAX asks
+for `jax.set_mesh`.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Solves with dense triangular matrices that are safe and differentiable under vmap.
 
-A CPU solves one matrix after the other, which is as fast as a batch and safe (`linalg.image_by_image` says
-why). Derivatives of any order are solves again (`lax.custom_linear_solve`).
+A CPU solves one matrix after the other, which is safe and as fast as a batch (see
+`linalg.image_by_image`). Derivatives of any order are solves again (`lax.custom_linear_solve`).
 """
 
 import functools

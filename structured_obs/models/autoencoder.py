@@ -28,7 +28,7 @@ Array = jax.Array
 
 
 class Options(NamedTuple):
-  """What an autoencoder has beside its latents."""
+  """Options of an autoencoder besides its latents."""
 
   architecture: Annotated[str, OneOf(encoder_decoder.VECTORS)] = 'mirror'
   scale: encoder_decoder.Scale = 'none'

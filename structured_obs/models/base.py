@@ -1,4 +1,4 @@
-"""What a model is to the rest of the library, and a model bound to its variables.
+"""The interface of a model to the rest of the library, and a model bound to its variables.
 
 A model is a Flax module of p(x|..) in some family. All of them report `Terms`; what else one can do is
 declared in its `traits`, which is all that code may ask about the kind of a model. `Bound` is a model

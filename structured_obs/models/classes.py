@@ -1,4 +1,4 @@
-"""The class of each image, which a label-conditional model is given: p(x|z, y) p(z) p(y).
+"""The class of each image, given to label-conditional models: p(x|z, y) p(z) p(y).
 
 A class travels as one more channel behind an image's own, scaled as the image is, without noise. Here
 it is read back, exactly, and becomes one number for each of K classes, 1 for the right one.

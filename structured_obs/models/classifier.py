@@ -1,4 +1,4 @@
-"""Convolutional classifier of images, whose features are what images are compared in.
+"""Convolutional classifier of images, whose features serve to compare images.
 
 It does not model images: it is trained on log p(y|x), where y is the class in the channel behind an
 image's own. Images of one data set are compared in the features before its last layer, which know

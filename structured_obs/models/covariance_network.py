@@ -2,9 +2,9 @@
 
 Letters: B batch; H W C image height, width, channels; D = H W C; F features.
 
-What it is given is the image with its mean behind it, [B, H, W, 2 C]; there is nothing latent. Two
-networks can be chosen. 'mlp' is that of the paper, layers on all pixels at once. 'patch' says more about
-the task, and needs fewer examples: what is emitted at a pixel is one function of the means in a
+Its input is the image with its mean behind it, [B, H, W, 2 C]; it has no latents. There are two
+networks. 'mlp' is that of the paper, with layers on all pixels at once. 'patch' assumes more about the
+task and needs fewer examples: what is emitted at a pixel is one function of the means in a
 window around it, of the image's edges there, and of a summary of the whole image.
 
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, sections 4 and 5.1.

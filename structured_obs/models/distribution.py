@@ -1,7 +1,7 @@
 """One distribution for all images: a family's parameters alone, without latents and without a network.
 
-What a covariance can say about a data set before anything is predicted. It is trained like every other
-model, by the likelihood; for low-rank plus one noise variance the best there is has a closed form,
+It shows what a covariance captures of a data set before anything is predicted. It is trained like every
+other model, by the likelihood. For low-rank plus one noise variance the best there is has a closed form,
 `distributions.probabilistic_pca`.
 
 The likelihood is badly conditioned: its curvature by the mean is the precision, so an error along the

@@ -17,8 +17,8 @@ The network maps latents [B, Z + K] (with classes, K numbers of the class behind
   a dictionary of these outputs, by the names and shapes of `family.outputs(image)`, [B, *shape] each,
     unconstrained: the family makes valid parameters of any numbers
 
-It is called as `network(z)`, has no random numbers, and no state but its parameters: layers that keep
-statistics of batches, or drop units out, have no place in it.
+It is called as `network(z)`, without random numbers and without state other than its parameters. Layers
+that keep batch statistics or use dropout are not supported.
 
 Letters: B batch; H W C image height, width, channels; Z latents; K classes; F features.
 """

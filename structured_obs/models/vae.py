@@ -31,7 +31,7 @@ CLASS_PLANES = 8  # largest number of planes that give the encoder the class
 
 
 class Options(NamedTuple):
-  """What a VAE has beside its latents and their prior."""
+  """Options of a VAE besides those of its latents and their prior."""
 
   architecture: encoder_decoder.Architecture = 'mirror'
   # One factor of all standard deviations: 'learned' along with the mean, or 'optimal', set to the one

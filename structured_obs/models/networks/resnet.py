@@ -6,7 +6,7 @@ resolutions is entered by a residual block that halves, or that follows nearest-
 With features (64, 128, 256, 512), 2 blocks, batch norm, 128 latents and rank 25 the network has the
 size of the authors': 31.0 million parameters at 218 x 178 x 3 and 21.5 at 64 x 64.
 
-What differs from theirs: they upsample by transposed convolutions of stride 2, which leave three
+Differences from theirs: they upsample by transposed convolutions of stride 2, which leave three
 quarters of what skips a block empty; each position of the coarsest resolution has a bias; the dense
 layer of the posterior starts small; and the end, from the last activation to the heads, is that of
 `networks.Decoder`.

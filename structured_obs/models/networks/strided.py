@@ -8,7 +8,7 @@ Both halve the image by 3x3 convolutions of stride 2, each followed by a normali
                 interpolation and a 3x3 convolution.
 
 The decoder has the encoder's features in reverse and ends in a 3x3 convolution for every pixel's
-outputs. What is left over at an odd size is cropped. The last activation and the heads are those of
+outputs. Odd sizes are cropped. The last activation and the heads are those of
 `networks.emit`: features are brought to unit variance first. The mean passes a tanh that is a little
 wider than [-1, 1], because the noise that dequantises a black or white image goes beyond it, where the
 paper's own tanh would have to be infinite to follow.
