@@ -24,7 +24,7 @@ Array = jax.Array
 
 CLIFF = 1.5  # times the cost of a unit at the value before
 LARGEST = {'dense_precision': 8}  # sides of images of families with a dense matrix for each
-SCALE = 0.1  # of the random outputs
+SCALE = 0.1  # scale of the random outputs
 FILTERS, RANKS, COMPONENTS = (1, 3, 5, 7, 9), (1, 5, 10, 25, 50, 100), (1, 2, 5, 10, 20)
 
 
@@ -36,7 +36,7 @@ class Case(NamedTuple):
   channels: int = 3
 
   def name(self, height: int, width: int, batch: int) -> str:
-    """Returns what a record calls it."""
+    """Returns its name in records, for images of this size."""
     options = ''.join(f' {key}={value}' for key, value in self.options.items())
     return f'{self.family}{options} {height}x{width}x{self.channels} batch {batch}'
 

@@ -14,7 +14,7 @@ Array = jax.Array
 Operation = tuple[Callable[..., Array], tuple[Any, ...]]  # a function, its batched arguments
 Outputs = dict[str, Array]
 
-SCALE = 0.1  # of the random outputs
+SCALE = 0.1  # scale of the random outputs
 NOISE_VARIANCE = 0.1
 
 

@@ -27,7 +27,7 @@ class Times(NamedTuple):
 
 
 class Bar(NamedTuple):
-  """What our candidate must reach: against a peer at least a ratio, else at most a value."""
+  """Goal of our candidate: at least a ratio to a peer, or at most a value."""
 
   quantity: str  # a column: 'median_ms', 'temporary_bytes', 'error', 'compile_s'
   limit: float

@@ -25,7 +25,7 @@ Array = jax.Array
 Operation = family_operations.Operation
 
 GRACE = 60  # seconds for a process to start, and to end by itself when its time is over
-LINES = 20  # of what a process wrote before it failed
+LINES = 20  # last lines of output of a process that failed
 
 
 def operations(size: int = 12, batch: int = 4) -> dict[str, Operation]:

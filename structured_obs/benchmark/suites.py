@@ -37,7 +37,7 @@ PACKAGES = (
 
 
 class Settings(NamedTuple):
-  """What to measure."""
+  """Settings of the measurements."""
 
   suites: tuple[str, ...] = SUITES
   sizes: tuple[int, ...] = (64,)

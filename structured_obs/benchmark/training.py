@@ -59,7 +59,7 @@ def record(name: str, config: Config, repeats: int) -> dict[str, Any]:
 
 
 def spec(config: Config) -> DataSpec:
-  """Returns what a prepared set of random images would be for this recipe.
+  """Returns the spec of a prepared set of random images for this recipe.
 
   Raises:
     ValueError: its model needs means or classes beside the images.

@@ -19,7 +19,7 @@ from structured_obs.option_values import Choice, Range, When
 Array = jax.Array
 
 PARAMETRIZATIONS = ('regularised', 'wiener', 'inverse_eps')
-CENTRAL_TAP = 0.9  # of the softmax kernel that a network output of 0 stands for
+CENTRAL_TAP = 0.9  # value in the softmax kernel for network outputs of 0
 # Smallest noise and floor^2: below it the rounding of a float32 transfer function decides log |cov|.
 LEAST_POWER = 1e-8
 
@@ -28,7 +28,7 @@ OF_NOISE = When('parametrization', ('regularised', 'wiener'))
 Noise = Annotated[float, Range(LEAST_POWER, 1e15), OF_NOISE]
 Epsilon = Annotated[float, Range(1e-15, 1e15), When('parametrization', ('inverse_eps',))]
 Floor = Annotated[float, Range(math.sqrt(LEAST_POWER), 1e15), When('parametrization', ('wiener',))]
-PREDICTED = When('gaussian_variance', (0.0,))  # of a kernel
+PREDICTED = When('gaussian_variance', (0.0,))  # options of a predicted kernel
 Taps = Annotated[str, Choice(('softmax', 'raw')), PREDICTED]
 PerChannel = Annotated[bool, PREDICTED]
 KernelSize = Annotated[int, Range(1, 4096)]
@@ -36,7 +36,7 @@ GaussianVariance = Annotated[float, Range(0, 1e15)]
 
 
 class Spectrum(NamedTuple):
-  """How a kernel of transfer function F becomes the eigenvalues of a covariance.
+  """Map from the transfer function F of a kernel to the eigenvalues of a covariance.
 
     'regularised'  |F|^2 + noise, of white noise blurred by the kernel, plus white noise
     'wiener'       (|F|^2 + noise)^2 / max(|F|^2, floor^2), that the kernel's Wiener filter makes white

@@ -39,7 +39,7 @@ from structured_obs.option_values import Range
 Array = jax.Array
 LogScale = Annotated[float, Range(-30, 30)]
 TOGETHER = 32  # channels in one logarithm: the product of this many parts is far from underflow
-ON_GRID = 1e-3  # of the distance of two levels: pixels nearer to a level are that level
+ON_GRID = 1e-3  # in units of the distance of two levels: pixels this near to a level are that level
 
 
 class DiscretizedLogisticMixture(NamedTuple):

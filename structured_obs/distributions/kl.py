@@ -219,7 +219,7 @@ def _quadratic(
     twice = jnp.where(a == b, 1, 2).astype(near.dtype)
     return total + twice * jnp.sum(math.prod(end[..., 0] for end in ends) * near), None
 
-  nothing = jnp.sum(jnp.zeros_like(factor_q.diag))  # of its mesh, as a number is not
+  nothing = jnp.sum(jnp.zeros_like(factor_q.diag))  # on its mesh, unlike a Python number
   return jax.lax.scan(add, nothing, (first, second))[0]
 
 

@@ -42,7 +42,7 @@ _traced_once = functools.cache(jax.jit)
 
 
 class Shares(NamedTuple):
-  """What a prior and a noisy observation of one number each add to its posterior mean. They sum to 1."""
+  """Weights of a prior and of a noisy observation in a posterior mean. They sum to 1."""
 
   prior: Array  # noise / (prior + noise), of the variances
   observed: Array  # prior / (prior + noise); 0 where the noise is infinite
@@ -106,7 +106,7 @@ def regularized_in_basis(
 
 
 class _Given(NamedTuple):
-  """What a conditional of the generic kind remembers. `log_det` is None where it is too large."""
+  """State of a generic conditional. `log_det` is None for images that are too large."""
 
   params: Any
   observed: Array  # [H, W, C]

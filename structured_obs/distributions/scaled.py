@@ -23,7 +23,7 @@ from structured_obs.option_values import Scale
 Array = jax.Array
 Family = base.Family
 
-NAME = 'pixel_log_scale'  # of the network output
+NAME = 'pixel_log_scale'  # name of the network output
 
 
 class Scaled(NamedTuple):
@@ -34,7 +34,7 @@ class Scaled(NamedTuple):
 
 
 class _Checked(NamedTuple):
-  """What a family and its parameters say of each pixel."""
+  """Mean and scale of each pixel."""
 
   mean: Array  # [H, W, C]
   log_scale: Array  # [H, W, C]

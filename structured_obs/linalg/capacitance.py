@@ -42,7 +42,7 @@ class Capacitance(NamedTuple):
 
 
 class _Parts(NamedTuple):
-  """What is computed of a Capacitance."""
+  """The fields of `Capacitance` that are computed from W."""
 
   basis: Array
   rotation: Array

@@ -84,7 +84,7 @@ def conjugate_gradient(
     near = inverse(b)
     inverse_unit = power_of_two(near)
     near = near / inverse_unit
-    none = jnp.sum(jnp.zeros_like(b, jnp.int32), dtype=jnp.int32)  # of b's mesh, as a number is not
+    none = jnp.sum(jnp.zeros_like(b, jnp.int32), dtype=jnp.int32)  # on b's mesh, unlike a Python number
     start = jnp.zeros_like(b), b, near, jnp.sum(b * near), none
     value, *_, count = jax.lax.while_loop(going, step, start)
     return scale * value, count

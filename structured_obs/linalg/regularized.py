@@ -196,7 +196,7 @@ def _inverse_diagonal(order: Array, inverses: Array, links: Array, scale: Array,
 
 
 def _steps(scale: Array) -> Array:
-  """Returns how many rows of tiles have anything to do."""
+  """Returns the number of rows of tiles in use."""
   return -(-jnp.sum(scale != 0, dtype=jnp.int32) // _side(scale.size))
 
 
@@ -205,7 +205,7 @@ def _side(size: int) -> int:
 
 
 def _for_each(steps: Array, count: int, step: Callable[[Array, T], T], start: T) -> T:
-  """Returns a loop over the rows of tiles that have anything to do; of one row of tiles, none."""
+  """Returns a loop over the rows of tiles in use; one row of tiles needs no loop."""
   if count == 1:
     return step(jnp.zeros_like(steps), start)
   return jax.lax.fori_loop(0, steps, step, start)

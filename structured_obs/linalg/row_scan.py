@@ -20,7 +20,7 @@ from structured_obs.linalg import sharding, side_by_side
 Array = jax.Array
 Offsets = tuple[tuple[int, int], ...]
 
-SIDES = 16  # of one image at a time: a row of more leaves the fast caches
+SIDES = 16  # right-hand sides at a time: a row of more leaves the fast caches
 CHUNK = 200  # neighbours times images in one inner loop; beyond it the compiler leaves the fast path
 
 

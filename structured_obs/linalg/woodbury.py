@@ -38,7 +38,7 @@ from structured_obs.linalg.products import matmul, power_of_two, scale_rows, sub
 Array = jax.Array
 Wanted = closed_form.Wanted
 
-MAX_STEPS = 20  # of refinement
+MAX_STEPS = 20  # steps of refinement
 MAX_ROUNDING = 0.005  # nats that rounding in t - W c may cost
 
 
@@ -54,7 +54,7 @@ def whiten(cap: Capacitance, residual: Array) -> Whitened:
   """Whitens a residual r [n] by the ridge identity."""
   size, scaled = residual.shape[0], residual * cap.inverse_scale
 
-  def augmented(unknown: Array) -> Array:  # of t - B z and z, one vector [n + R]
+  def augmented(unknown: Array) -> Array:  # t - B z and z as one vector [n + R]
     rest, z = unknown[:size], unknown[size:]
     # Not B^T times a vector: XLA would make a transposed copy of B, which costs more than all else.
     return jnp.concatenate([rest + matmul(cap.basis, z), matmul(rest, cap.basis) - z])
@@ -91,7 +91,9 @@ def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Arra
     # |white|^2 is what the quadratic form was above its minimum before this step.
     return target - matmul(cap.basis, z), z, squared_norm(white), count + 1
 
-  none = jnp.sum(jnp.zeros_like(target, jnp.int32), dtype=jnp.int32)  # of its mesh, as a number is not
+  none = jnp.sum(
+    jnp.zeros_like(target, jnp.int32), dtype=jnp.int32
+  )  # on the mesh of the target, unlike a Python number
   start = step((target, jnp.zeros_like(offset), None, none))
   rest, z = jax.lax.while_loop(going, step, start)[:2]
   return rest, z

@@ -27,7 +27,7 @@ LUMINANCE = (299, 587, 114)  # thousandths of red, green and blue
 
 
 class Compression(NamedTuple):
-  """What y is; hashable. Make it with `make`, which checks it."""
+  """Definition of y; hashable. Use `make`, which checks it."""
 
   levels: int  # n, of x and of y
   kind: str = 'downscale'  # or 'gray'

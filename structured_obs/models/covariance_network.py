@@ -51,7 +51,7 @@ class Options(NamedTuple):
   """Size of the network, and the options of the chosen one."""
 
   network: Annotated[str, OneOf({'patch': PatchOptions, 'mlp': MlpOptions})] = 'patch'
-  features: Widths = (64, 64, 64)  # of each layer
+  features: Widths = (64, 64, 64)  # features of each layer
   window: int = 5
   context: tuple[int, ...] = (32, 64)
   norm: str = 'none'

@@ -41,7 +41,7 @@ INITIAL = 0.1  # standard deviation of the outputs at the start, but of the mean
 
 
 class Options(NamedTuple):
-  """How a distribution learns."""
+  """Options of a distribution."""
 
   scale: encoder_decoder.Scale = 'none'
   natural_gradient: bool = False  # multiply gradients by its covariance

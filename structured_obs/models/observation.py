@@ -30,9 +30,11 @@ RATE = 10.0  # how much faster than other parameters the shared scale learns
 
 
 class Options(NamedTuple):
-  """How parameters follow from latents."""
+  """Options of the map from latents to parameters."""
 
-  covariance_features: tuple[int, ...] = ()  # of a decoder of its own for all but the mean; () shares
+  covariance_features: tuple[
+    int, ...
+  ] = ()  # features of a separate decoder for all but the mean; () for one decoder
   covariance_layers: int = 0  # 3x3 convolutions at the image's size that end that decoder
   covariance_sees_mean: bool = False  # whether these layers see the predicted mean
   learn_scale: bool = False  # a learnt factor of all standard deviations, part of the mean's stage
@@ -51,7 +53,7 @@ class Decoders(NamedTuple):
 
 
 class Predicted(NamedTuple):
-  """What follows from latents."""
+  """Parameters and kernel predicted from latents."""
 
   params: Any  # the family's, each field with a leading B
   kernel: Array | None  # [B, k, k] or [B, k, k, C]: blur kernel of the covariance, if it has one

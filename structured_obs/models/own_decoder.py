@@ -41,7 +41,7 @@ Maker = Callable[..., nn.Module]  # (image, outputs) by keyword -> a decoder
 
 
 def of_linen(network: nn.Module) -> Maker:
-  """Returns what the field `own_decoder` of a model takes, of a Linen module.
+  """Returns the value of a model's field `own_decoder` for a Linen module.
 
   Args:
     network: not bound; its `__call__(z)` is as the module's docstring says.
@@ -50,7 +50,7 @@ def of_linen(network: nn.Module) -> Maker:
 
 
 def of_nnx(make: Callable[..., nnx.Module], *args: Any, **kwargs: Any) -> Maker:
-  """Returns what the field `own_decoder` of a model takes, of an NNX module.
+  """Returns the value of a model's field `own_decoder` for an NNX module.
 
   Args:
     make: the module's class, or a function that makes one; `rngs` is given to it by keyword.

@@ -48,7 +48,7 @@ LOG_VARIANCE = 7.0  # log variances of latents lie within about +- this
 
 
 class Latents(NamedTuple):
-  """What an image is generated from."""
+  """Latents that an image is generated from."""
 
   u: Array  # [B, H / 4, W / 4, Z]  of the compressed image
   z: Array  # [B, H / 4, W / 4, Z]  of what the image has beyond it
@@ -64,7 +64,7 @@ class SrVAE(nn.Module):
   image: base.ImageShape
   latents: int = 16  # Z
   options: Options = Options()
-  prior: str = 'realnvp'  # of u: a kind of `priors`
+  prior: str = 'realnvp'  # prior of u, one of `latent_priors.PRIORS`
   prior_options: Mapping[str, Any] = FrozenDict()
   dtype: Any = None  # of the networks' products, but the last ones; None: that of the images
   label_classes = None
@@ -222,7 +222,7 @@ def check(model: SrVAE) -> None:
 
 
 def make_compression(family: base.Family, options: Options) -> compression.Compression:
-  """Returns what y is, on the grid of a family.
+  """Returns the definition of y, on the grid of a family.
 
   Raises:
     ValueError: an option is invalid, which is named, or the family is one of densities.
@@ -242,7 +242,7 @@ def make_compression(family: base.Family, options: Options) -> compression.Compr
 
 
 def _halvings(small: base.ImageShape, image: base.ImageShape) -> int:
-  """Returns how often y is halved to the size of the latents."""
+  """Returns the number of halvings from y to the size of the latents."""
   return (dense_net.REDUCTION * small.height // image.height).bit_length() - 1
 
 

@@ -84,7 +84,7 @@ class VAE(nn.Module):
 
   @property
   def traits(self) -> Traits:
-    """What it can do: everything that latents with a prior allow; kernels are the family's."""
+    """Capabilities: everything that latents with a prior allow. Kernels depend on the family."""
     of_prior = latent_priors.data_dependent(self.prior, self.latent_shape)
     return Traits(
       generates=True,

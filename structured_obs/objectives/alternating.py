@@ -31,9 +31,9 @@ class Fit(NamedTuple):
   """What replaces log p(x|z) in a loss, and what is added to it."""
 
   reconstruction: Callable[[Images], Array] | None = None  # -> [B], to be small; None: the density
-  weight: float = 1.0  # of the reconstruction
+  weight: float = 1.0  # weight of the reconstruction
   white_steps: int = 0  # during the first N steps pixels are independent
-  boundary: str | None = None  # of the images that kernels blur; None: no kernel network learns
+  boundary: str | None = None  # how blurred images continue; None: no kernel network learns
 
 
 DENSITY = Fit()  # nothing but log p(x|z)
@@ -56,7 +56,7 @@ def of_kernels(loss: Callable[[Array, Array, Array], Array]) -> Callable[[Images
 
 
 def log_likelihood(fit: Fit, terms: Terms, step: Array | int, axis_name: str | None = None) -> Array:
-  """Returns what stands in for log p(x|z) in the loss of this step. [B].
+  """Returns the replacement of log p(x|z) in the loss of this step. [B].
 
   Args:
     fit: what to maximise.

@@ -46,13 +46,13 @@ class Options(NamedTuple):
 
   bound: Positive = 0.0  # has to be given
   damping: NotNegative = 10.0  # weight of the squared violation
-  rate: Positive = 0.1  # of the steps of its multiplier, in units of the violation
+  rate: Positive = 0.1  # step size of its multiplier, in units of the violation
 
 
 class Held(NamedTuple):
-  """What a constraint holds."""
+  """A statistic that a constraint bounds."""
 
-  statistic: str  # of the Terms
+  statistic: str  # name in the stats of `Terms`
   per: str = ''  # option of the family that the bound is for each of, as 'rank'
   options: Record = Options
 
@@ -109,7 +109,7 @@ def penalty(
   stats: Mapping[str, Array],
   axis_name: str | None = None,
 ) -> Array:
-  """Returns what to add to the loss. [].
+  """Returns the penalty to add to the loss. [].
 
   Its value and its gradient by what the statistics depend on are those of
   max(0, multiplier + damping g) g with the first factor held constant; its gradient by a multiplier is

@@ -32,7 +32,7 @@ from structured_obs.option_values import NotNegative, Positive
 Array = jax.Array
 Loss = Callable[[Array, Array], Array]  # (x [H, W, C], mean [H, W, C]) -> []
 
-RANGE = 2.0  # of pixels in [-1, 1]
+RANGE = 2.0  # range of pixels in [-1, 1]
 WINDOW = 11  # pixels across the window of SSIM
 WINDOW_SCALE = 1.5  # standard deviation of its weights, pixels
 MARGIN = 0.5 / 255  # half a gray level of 8 bits, of pixels in [0, 1]

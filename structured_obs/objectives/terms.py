@@ -11,7 +11,7 @@ Array = jax.Array
 
 
 class Images(NamedTuple):
-  """What was observed and what the model makes of it, for losses that are no density of it."""
+  """Observed images and their reconstructions, for losses that are not densities."""
 
   x: Array  # [B, H, W, C]
   mean: Array  # [B, H, W, C]  of p(x|z)

@@ -98,7 +98,7 @@ class Mixture(nn.Module):
 
 
 class Prior(NamedTuple):
-  """How a prior is made."""
+  """Constructor and options of a prior."""
 
   module: Callable[..., nn.Module]  # (event, options of the type below, dtype)
   options: Record = None  # whose fields all have defaults

@@ -43,14 +43,14 @@ from structured_obs.option_values import Count
 
 Array = jax.Array
 
-DEVIATION = 0.1  # of a convolutional network's raw s and t over the first batch
+DEVIATION = 0.1  # standard deviation of raw s and t over the first batch, in convolutional networks
 DIAGONAL_FIRST = (0, 3, 1, 2)  # of the 2x2 pixels by rows: what goes on, and then what leaves
 
 
 class Options(NamedTuple):
   """Sizes. The defaults are those of srVAE."""
 
-  scales: Count = 2  # of a latent that is an image
+  scales: Count = 2  # scales of a latent that is an image
   couplings: Count = 3  # of either kind at each scale; a vector passes twice as many
   growth: Count = 64  # channels that each step of a dense block appends; or units of a dense layer
   layers: Count = 5  # steps of the dense block; or hidden dense layers, at most 2
@@ -145,7 +145,9 @@ class RealNVP(nn.Module):
 class Coupling(nn.Module):
   """A coupling of a checkerboard of pixels, or of halves of the last axis."""
 
-  make_network: Callable[[], nn.Module]  # of one from what stays to [B, ..., 2 F], raw s and t
+  make_network: Callable[
+    [], nn.Module
+  ]  # makes the network from what stays to raw s and t, [B, ..., 2 F]
   channels: int  # F, of what changes
   checkerboard: bool
   flip: bool  # which half, or colour, stays

@@ -38,7 +38,7 @@ Array = jax.Array
 # A channel's variance over the first batch that is below so small a part of its mean square is that of
 # rounding: the batch's images are all the same.
 NO_VARIANCE = 1e-10
-REDUCTION = 8  # of the channels, in the middle of a channel attention
+REDUCTION = 8  # ratio of channels in the middle of a channel attention
 
 
 class WeightNormConv(nn.Module):
@@ -48,7 +48,7 @@ class WeightNormConv(nn.Module):
   window: int = 3  # pixels across, odd
   stride: int = 1
   transposed: bool = False  # of window 3: doubles the image instead
-  deviation: float = 1.0  # of each output channel over the batch of the initialisation
+  deviation: float = 1.0  # standard deviation of each output channel over the first batch
   dtype: Any = jnp.float32
 
   def __call__(self, x: Array) -> Array:
@@ -71,7 +71,7 @@ class WeightNormConv(nn.Module):
     shape = (self.window, self.window, inputs, self.features)
     direction = self.param('direction', _direction, shape)
     unit = direction * jax.lax.rsqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2), keepdims=True))
-    scale = bias = jnp.zeros((self.features,), jnp.float32)  # of the shape alone
+    scale = bias = jnp.zeros((self.features,), jnp.float32)  # only the shape matters
     if first is not None and self.is_initializing() and not self.has_variable('params', 'scale'):
       scale, bias = self._first(first, unit)
     scale, bias = self.param('scale', lambda _: scale), self.param('bias', lambda _: bias)
@@ -189,11 +189,11 @@ class DenseNet(nn.Module):
 
   outputs: int
   growth: int  # channels that a step appends
-  steps: int  # of each block
+  steps: int  # steps of each block
   blocks: int = 1
-  window: int = 1  # of the last convolution
-  head_deviation: float = 1.0  # of the outputs
-  deviation: float = 1.0  # of all other layers
+  window: int = 1  # window of the last convolution
+  head_deviation: float = 1.0  # standard deviation of the outputs
+  deviation: float = 1.0  # that of all other layers
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -210,10 +210,10 @@ class _Levels(nn.Module):
 
   outputs: int
   growth: int  # channels that a step appends, at the size of the input
-  steps: int  # of each block
+  steps: int  # steps of each block
   levels: int = 1  # how often the image is halved or doubled
-  head_deviation: float = 1.0  # of the outputs
-  deviation: float = 1.0  # of all other layers
+  head_deviation: float = 1.0  # standard deviation of the outputs
+  deviation: float = 1.0  # that of all other layers
   dtype: Any = jnp.float32
 
 

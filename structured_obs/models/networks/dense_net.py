@@ -25,9 +25,9 @@ from structured_obs.models.networks import dense_blocks
 
 Array = jax.Array
 
-REDUCTION = 4  # of an image's sides to those of its latents
+REDUCTION = 4  # ratio of an image's sides to those of its latents
 HALVINGS = 2  # that this takes
-DEVIATION = 0.1  # of what a network emits, at the start
+DEVIATION = 0.1  # standard deviation of a network's outputs at the start
 
 
 def latent_shape(image: base.ImageShape, latents: int) -> tuple[int, int, int]:

@@ -54,7 +54,7 @@ class Pool(NamedTuple):
 
 
 class Outputs(NamedTuple):
-  """What images are compared in."""
+  """Features and maps in which images are compared."""
 
   features: Array  # [B, 2048]
   maps: tuple[Array, ...]  # [B, h, w, F] after the steps MAPS: 64, 192, 768 and 2048 features

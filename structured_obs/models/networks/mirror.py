@@ -39,8 +39,10 @@ class Decoder(layers.Decoder):
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
     """Maps latents [B, Z] to one array [B, *shape] for each output.
 
-    An image [B, H, W, C], where one is given, is seen beside the features by what follows the last
-    resolution.
+    Args:
+      z: [B, Z].
+      train: whether batch norm uses the batch's statistics and updates its running ones.
+      image: [B, H, W, C], seen beside the features after the last resolution; None for none.
     """
     sizes = layers.resolutions(self.image, len(self.features))
     (height, width), coarsest = sizes[-1], self.features[-1]

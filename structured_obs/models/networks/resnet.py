@@ -28,7 +28,7 @@ from structured_obs.models.networks import convolutions, layers, mirror
 
 Array = jax.Array
 
-POSTERIOR_SCALE = 0.1  # of the posterior: it begins near the prior, although maxima are large
+POSTERIOR_SCALE = 0.1  # scale of the last layer: the posterior starts near the prior
 
 
 class Block(nn.Module):

@@ -25,14 +25,14 @@ Array = jax.Array
 
 
 class Downscale(NamedTuple):
-  """Of a small image that is made by down-scaling."""
+  """Options of a small image made by down-scaling."""
 
   factor: Annotated[int, Choice((2, dense_net.REDUCTION))] = 2
   method: Annotated[str, Choice(compression.METHODS)] = 'area'
 
 
 class Options(NamedTuple):
-  """What y is, and the growth and the number of layers of dense blocks. The defaults are the authors'.
+  """The compressed image y, and growth and depth of all dense blocks. The defaults are the authors'.
 
   Growths double with each halving of an encoder and are halved with each doubling of a decoder; a
   network that keeps its resolution has several blocks.

@@ -36,7 +36,7 @@ from structured_obs.models.networks import convolutions, layers, mirror
 Array = jax.Array
 
 MEAN = 'mean'  # the output that is bounded
-BOUND = 1 + 2 / 255  # of the mean: 1 and one gray level, so that every mean of images is reached
+BOUND = 1 + 2 / 255  # bound of the mean: 1 and one gray level, so that every mean can be reached
 HIDDEN = 2  # units between two dense layers, for each of the coarsest features
 
 
