@@ -1,7 +1,8 @@
 """A plain PyTorch training loop of the small VAE, with the same layers, sizes, optimizer and densities.
 
-What a user would write instead of a recipe with the architecture 'mirror' and independent or low-rank
-pixels: modules in the layout that PyTorch's convolutions like best, `torch.distributions` and Adam.
+It is what a user would write instead of a recipe with the architecture 'mirror' and independent or
+low-rank pixels: modules in the layout that PyTorch's convolutions like best, `torch.distributions` and
+Adam.
 """
 
 import copy

@@ -246,7 +246,7 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
   if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
     raise TypeError(
       f'{name} must be a floating-point array; got {jnp.result_type(array)}. '
-      'Scale integer images to floats first, e.g. with data.images.to_unit.'
+      'Scale integer images to floats first, e.g. with data.pixels.to_unit.'
     )
   got = jnp.shape(array)
   fits = len(got) == len(shape) and all(w in (None, g) for g, w in zip(got, shape, strict=True))

@@ -1,4 +1,4 @@
-"""Autoencoder: the VAE's networks with one latent for an image, without noise, prior or KL.
+"""Autoencoder: the VAE's networks with one latent per image, without noise, prior or KL.
 
 Trained by its likelihood. With one learnt scale of all pixels and the covariance frozen (the stage
 'mean'), that is the mean squared error. With `input_noise` it is a denoising autoencoder, which sees a
@@ -46,7 +46,7 @@ class Autoencoder(nn.Module):
   norm: str = 'none'
   axis_name: str | None = None
   options: observation.Options = observation.Options()
-  architecture: str = 'mirror'  # of `architectures.ARCHITECTURES`
+  architecture: str = 'mirror'  # one of `networks.ARCHITECTURES`
   dtype: Any = None
   input_noise: float = 0.0  # sd of normal noise added to what the encoder sees in `__call__`
   own_decoder: Maker | None = None

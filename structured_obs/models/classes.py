@@ -1,7 +1,7 @@
 """The class of each image, given to label-conditional models: p(x|z, y) p(z) p(y).
 
 A class travels as one more channel behind an image's own, scaled as the image is, without noise. Here
-it is read back, exactly, and becomes one number for each of K classes, 1 for the right one.
+it is read back, exactly, and becomes a one-hot vector of the K classes.
 
 Letters: B batch; H W C image height, width, channels; K classes.
 """

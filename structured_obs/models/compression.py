@@ -49,17 +49,17 @@ def make(levels: int, kind: str = 'downscale', factor: int = 2, method: str = 'a
   """
   if kind == 'label':
     raise ValueError(
-      "compression 'label' is not offered, since a class is no image that a family could describe; a "
-      "--config.model.kind 'vae' with --config.data.labels=True is a model of p(x|y) with the class as "
-      "y."
+      "compression 'label' is not offered, since a class is not an image that a family could "
+      "describe; --config.model.kind=vae with --config.data.labels=True is a model of p(x|y) with the "
+      "class as y."
     )
   base.check_choice('compression', kind, ('downscale', 'gray'))
   base.check_choice('method', method, tuple(_WEIGHTS))
   if kind == 'downscale' and factor < 2:
-    raise ValueError(f'factor must be at least 2, by which an image becomes smaller, but is {factor}.')
+    raise ValueError(f'factor, by which an image becomes smaller, must be at least 2; got {factor}.')
   if not 2 <= levels <= 256:
     raise ValueError(
-      'A compressed image needs the grid of gray levels of the images it is of, from 2 to 256 levels; '
+      'A compressed image needs the grid of gray levels of its images, from 2 to 256 levels; '
       f'got {levels}.'
     )
   return Compression(levels, kind, factor, method)
@@ -74,7 +74,7 @@ def compressed_shape(compression: Compression, image: base.ImageShape) -> base.I
   if compression.kind == 'gray':
     if image.channels != 3:
       raise ValueError(
-        f"compression 'gray' is of images with 3 channels, but these have {image.channels}; use "
+        f"compression 'gray' needs images with 3 channels, but these have {image.channels}; use "
         "'downscale'."
       )
     return image._replace(channels=1)

@@ -1,4 +1,4 @@
-"""Options that models of an encoder and a decoder share, and what their constructors get of them."""
+"""Options shared by models of an encoder and a decoder, and the arguments made from them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple

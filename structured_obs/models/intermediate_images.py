@@ -68,7 +68,7 @@ def by_mode(model: Model, sample_mode: str) -> Model:
   mode = model.family.mode
   if mode is None:
     raise ValueError(
-      "sample_mode 'mode' is of a family that is a mixture, such as discretized_logistic_mixture; "
+      "sample_mode 'mode' needs a family that is a mixture, such as discretized_logistic_mixture; "
       "with this model's family, take the mean."
     )
   family: Family = model.family._replace(sample=lambda key, params: mode(params))

@@ -87,7 +87,7 @@ def make_networks(model: Networked, outputs: int) -> tuple[nn.Module, Decoders]:
   make = model.own_decoder or functools.partial(architecture.decoder, **shared)
   if model.own_decoder is not None and model.options.covariance_features:
     raise ValueError(
-      'A decoder of the covariance has the architecture of the other one: it cannot be made beside an '
+      'A separate decoder of the covariance has the architecture of the other one, so it excludes an '
       'own_decoder, which must give every output itself.'
     )
   decoders = make_decoders(model.family, model.image, model.options, make)

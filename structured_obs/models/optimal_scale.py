@@ -1,4 +1,4 @@
-"""One scale of all covariances, set to what fits best instead of learnt.
+"""One scale of all covariances, set to the best fit instead of learnt.
 
 The density of residuals under a covariance scale^2 R is largest at scale^2 = r^T R^-1 r / D, averaged
 over the images. A training step takes that of its batch, over all devices, and keeps a running mean of

@@ -4,15 +4,15 @@
   q(y, z, u | x) = q(z | x) q(u | y) [y = d(x)]
 
 The latents u and z are [H / 4, W / 4, Z] each. The posteriors and p(z | y, u) are diagonal Gaussians
-with log variances within about +-7, x and y are of one family, and p(u) is any of `priors`. As y is
-discrete and determined by x, E log q(y | x) = 0: its probability is not a term, and the bound is
+with log variances within about +-7, x and y are of one family, and p(u) is any of `latent_priors`. As y
+is discrete and determined by x, E log q(y | x) = 0. It is not a term of the bound, which is
 
   RE_x + RE_y - KL_z - KL_u:  log p(x | y, z) + log p(y | u) - KL(q(z | x) || p(z | y, u)) - KL_u
 
 with the closed form of KL_z, given the sampled u, and the sampled log q(u | y) - log p(u) for KL_u.
 
-The networks are in `sr_vae_networks`. What differs from the authors': log variances are clipped softly,
-where a hardtanh has no gradient outside.
+The networks are in `sr_vae_networks`. Unlike the authors', they clip log variances softly, since a
+hardtanh has no gradient outside its range.
 
 Letters: B batch; H W C image height, width, channels; h w c those of y; Z channels of a latent.
 
@@ -216,8 +216,8 @@ def check(model: SrVAE) -> None:
     growth = getattr(model.options, name)
     if growth >> max(0, number - 1) < 1:
       raise ValueError(
-        f"Option '{name}' in --config.model.options is {growth}, but it is halved with every doubling "
-        f"of an image and must be at least {1 << (number - 1)}."
+        f'--config.model.options.{name} must be at least {1 << (number - 1)}, since it is '
+        f'halved with every doubling of an image; got {growth}.'
       )
 
 
@@ -230,13 +230,12 @@ def make_compression(family: base.Family, options: Options) -> compression.Compr
   if not family.levels:
     raise ValueError(
       'An srVAE needs a family of gray levels, discretized_logistic_mixture: a compressed image is '
-      'discrete, and a density of it would be no bound on anything.'
+      'discrete, and its density would not give a bound.'
     )
   if options.compression == 'downscale' and options.factor not in (2, dense_net.REDUCTION):
     raise ValueError(
       f"--config.model.options.factor must be 2 or {dense_net.REDUCTION}, since latents have a quarter "
-      "of "
-      f"the image's sides and y must not have less, but is {options.factor}."
+      f"of the image's sides and y must not be smaller; got {options.factor}."
     )
   return compression.make(family.levels, options.compression, options.factor, options.method)
 

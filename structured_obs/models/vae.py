@@ -2,7 +2,7 @@
 
 It may be given each image's class y, and is then a model of p(x|y): images come with their class behind
 them, C + 1 channels, the encoder sees it, and what is decoded is a latent with K numbers of the class.
-The prior p(z) is one of `priors`; it does not see the class.
+The prior p(z) is one of `latent_priors`; it does not depend on the class.
 
 Letters: B batch; H W C image height, width, channels; Z latents; K classes, 0 without.
 """
@@ -55,10 +55,10 @@ class VAE(nn.Module):
   norm: str = 'none'  # 'none', 'group' or 'batch'
   axis_name: str | None = None  # mapped axis over which batch norm averages
   options: observation.Options = observation.Options()
-  architecture: str = 'mirror'  # of `architectures.ARCHITECTURES`
+  architecture: str = 'mirror'  # one of `networks.ARCHITECTURES`
   label_classes: classes.Classes | None = None  # where images come with their class
   dtype: Any = None  # of the networks' products, but the last ones; None: that of the images
-  prior: str = latent_priors.STANDARD  # of `priors.PRIORS`
+  prior: str = latent_priors.STANDARD  # one of `latent_priors.PRIORS`
   prior_options: Mapping[str, Any] = FrozenDict()
   own_decoder: Maker | None = None  # instead of the architecture's; see `own_decoder`
 

@@ -1,11 +1,11 @@
 """Two losses in one step: of a network of blur kernels, and of the model whose covariance they make.
 
 The kernel network learns to blur an image as the model's mean does, |x * G(z) - mean|^2, with latents
-and mean held; the model learns from log p(x|z) with the kernel held. Each parameter has a derivative by
-one of the two alone, so that one gradient of their sum, over one pass of the data, alternates.
+and mean held fixed. The model learns from log p(x|z) with the kernel held fixed. Each parameter has a
+derivative by only one of the two losses, so one gradient of their sum does the work of both.
 
-Before a mean is a blurred image at all, its kernel says nothing, and `white_steps` of training take the
-pixels to be independent while the kernel network learns already.
+Until the mean is a blurred image, its kernel is meaningless. During the first `white_steps` of training,
+pixels are therefore taken to be independent while the kernel network already learns.
 
 Letters: B batch; H W C image height, width, channels; k size of a kernel.
 

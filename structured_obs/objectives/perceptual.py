@@ -3,8 +3,8 @@
   D sum_layers mean_pixels |w * (u(x) - u(mean))|^2 (the squares weighted by w)
 
 with u the features of a layer, each pixel's scaled to unit length over the channels. Any network will do
-(`perceptual`); `vgg` is that of LPIPS. Weights are not part of this package: a user brings them, in the
-layout that `load_vgg` tells.
+(`perceptual`); `vgg` is that of LPIPS. Weights are not part of this package: users supply them, in the
+layout that `load_vgg` describes.
 
 Letters: H W C image height, width, channels; D = H W C; h w c those of a layer's features.
 
@@ -86,7 +86,7 @@ def watson(folder: Path) -> Loss:
   del folder
   raise ValueError(
     "The Watson perceptual loss is not offered: its parameters are its authors' learnt ones, which are "
-    "not part of this package. Choose 'ssim', 'focal_frequency' or, with weights of one's own, 'vgg', "
+    "not part of this package. Choose 'ssim', 'focal_frequency' or, with your own weights, 'vgg', "
     'or give a feature network to objectives.perceptual.perceptual.'
   )
 
@@ -120,8 +120,8 @@ def load_vgg(path: str | Path) -> tuple[Features, list[Array] | None]:
   if not path.is_file():
     raise FileNotFoundError(
       f'The weights of VGG-16 are not at {path.absolute()}. They are not part of this package: save '
-      "torchvision's vgg16 to that file as objectives.perceptual.load_vgg tells, or choose another loss "
-      "('ssim' or 'focal_frequency'), or give a feature network to objectives.perceptual.perceptual."
+      "torchvision's vgg16 to that file as objectives.perceptual.load_vgg describes, or choose another "
+      "loss ('ssim' or 'focal_frequency'), or give a feature network to objectives.perceptual.perceptual."
     )
   with np.load(path) as file:
     arrays = {name: file[name] for name in file.files}

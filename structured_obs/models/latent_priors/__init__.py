@@ -1,4 +1,4 @@
-"""Densities of a model's latents, fixed or learnt, by name. One line in PRIORS for one more.
+"""Densities of a model's latents, fixed or learnt, by name. A new one is one line in PRIORS.
 
   'normal'    the standard normal, which has nothing to learn
   'mixture'   a mixture of Gaussians of diagonal covariance, whose weights, means and scales are learnt

@@ -57,7 +57,7 @@ class Options(NamedTuple):
 
 
 class RealNVP(nn.Module):
-  """The density of a latent that a flow turns into white noise: a prior; see `priors`."""
+  """The density of a latent that a flow turns into white noise: a prior; see `latent_priors`."""
 
   event: tuple[int, ...]  # (Z,) or (h, w, c)
   options: Options = Options()
@@ -222,7 +222,7 @@ def check(event: tuple[int, ...], options: Options) -> None:
     if value < 1:
       raise ValueError(f"prior option '{name}' must be at least 1, but is {value}.")
   if len(event) not in (1, 3):
-    raise ValueError(f'The prior realnvp needs latents of shape (Z,) or (h, w, c); got {event}.')
+    raise ValueError(f"The prior 'realnvp' needs latents of shape (Z,) or (h, w, c); got {event}.")
   if len(event) == 1:
     if event[0] < 2:
       raise ValueError(

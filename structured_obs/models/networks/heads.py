@@ -1,4 +1,4 @@
-"""Heads: the last layer of a decoder, one named output for each that the family asks for.
+"""Heads: the last layer of a decoder, one named output for each that a family needs.
 
 Letters: B batch; H W C image height, width, channels; F features.
 """

@@ -218,7 +218,7 @@ def resized(images: Array, size: int = SIZE) -> Array:
   """
   batch, _, _, channels = images.shape
   if channels not in (1, 3):
-    raise ValueError(f'Inception sees images of 1 or 3 channels; these have {channels}.')
+    raise ValueError(f'Inception needs images of 1 or 3 channels; these have {channels}.')
   images = jax.image.resize(images, (batch, size, size, channels), 'bilinear', antialias=False)
   return jnp.broadcast_to(images, (batch, size, size, 3))
 

@@ -9,7 +9,7 @@ size of the authors': 31.0 million parameters at 218 x 178 x 3 and 21.5 at 64 x 
 Differences from theirs: they upsample by transposed convolutions of stride 2, which leave three
 quarters of what skips a block empty; each position of the coarsest resolution has a bias; the dense
 layer of the posterior starts small; and the end, from the last activation to the heads, is that of
-`networks.Decoder`.
+`mirror.Decoder`.
 
 Letters: B batch; H W C image height, width, channels; h w the same at the coarsest resolution; Z
 latents; F features.
@@ -73,7 +73,7 @@ class Decoder(layers.Decoder):
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
-    """Maps latents [B, Z] to one array [B, *shape] for each output; see `networks.Decoder`."""
+    """Maps latents [B, Z] to one array [B, *shape] for each output; see `mirror.Decoder`."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     sizes = layers.resolutions(self.image, len(self.features))
     # A transposed convolution of an image of one pixel is this dense layer, Z -> [h, w, Z].

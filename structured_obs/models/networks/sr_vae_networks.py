@@ -1,4 +1,4 @@
-"""The networks of srVAE that see more than one thing, and how large all of them are.
+"""The networks of srVAE with more than one input, and the sizes of all its networks.
 
 Where y has the size of the latents, p(y|u) has one dense block, since there is nothing to double; the
 authors have no such case.

@@ -9,7 +9,7 @@ Both halve the image by 3x3 convolutions of stride 2, each followed by a normali
 
 The decoder has the encoder's features in reverse and ends in a 3x3 convolution for every pixel's
 outputs. Odd sizes are cropped. The last activation and the heads are those of
-`networks.emit`: features are brought to unit variance first. The mean passes a tanh that is a little
+`mirror.emit`: features are brought to unit variance first. The mean passes a tanh that is a little
 wider than [-1, 1], because the noise that dequantises a black or white image goes beyond it, where the
 paper's own tanh would have to be infinite to follow.
 
@@ -66,7 +66,7 @@ class Decoder(layers.Decoder):
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
-    """Maps latents [B, Z] to one array [B, *shape] for each output; see `networks.Decoder`."""
+    """Maps latents [B, Z] to one array [B, *shape] for each output; see `mirror.Decoder`."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     *sizes, (height, width) = layers.resolutions(self.image, len(self.features) + 1)
     coarsest = self.features[-1]
