@@ -4,7 +4,7 @@
   python -m launch.benchmark --suite=sparse --sizes=64,128 --filters=5,7 --batches=1,16
 
 Rounds alternate between the candidates, and ratios are those of medians. Peers that are not installed
-are skipped and named (extra `bench`). Suites beside the kernels:
+are skipped and named (extra `bench`). Suites besides the kernels:
 
   families      every family from network outputs to value and gradient
   growth        the same over H, W, f, R and M; a step at which a unit of work costs 1.5 times more than

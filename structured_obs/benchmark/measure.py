@@ -20,7 +20,7 @@ class Candidate(NamedTuple):
 
 
 class Times(NamedTuple):
-  """Milliseconds of one candidate, one number a round."""
+  """Milliseconds of one candidate, one number per round."""
 
   wall: list[float]
   processor: list[float]  # of all threads: what a busy machine changes least

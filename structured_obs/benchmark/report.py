@@ -56,7 +56,7 @@ def _compiled(record: dict[str, Any]) -> list[str]:
 
 def _growth(record: dict[str, Any]) -> list[str]:
   line = (
-    '  {name:8s} {median_ms:10.3f} ms  {unit_ns:8.2f} ns a unit  {growth:6.2f}x{mark}'
+    '  {name:8s} {median_ms:10.3f} ms  {unit_ns:8.2f} ns per unit  {growth:6.2f}x{mark}'
     '  temporary {megabytes:.2f} MB'
   )
   marked = [row | {'mark': '  CLIFF' if row['cliff'] else ''} for row in record['rows']]
@@ -96,7 +96,7 @@ def markdown(records: list[dict[str, Any]]) -> str:
       cliffs = ', '.join(row['name'] for row in record['rows'] if row['cliff'])
       worst = max(row['growth'] for row in record['rows'])
       told = f'cliffs at {cliffs}' if cliffs else 'no cliff'
-      lines.append(f'| growth in {record["growth"]} | | | {told}; at most {worst:.2f}x a unit |')
+      lines.append(f'| growth in {record["growth"]} | | | {told}; at most {worst:.2f}x per unit |')
     elif 'median' in record:
       beside = '; '.join(f'{row["ratio"]:.3g}x {row["name"]}' for row in record['rows'][1:])
       lines.append(f'| {record["median"]}, median of the cases | | | {beside} |')

@@ -8,7 +8,7 @@ from structured_obs.benchmark.measure import Bar, Candidate, faster
 
 
 def thread_counts() -> list[int]:
-  """Returns one thread, and as many as there are processors."""
+  """Returns the numbers of threads to try: one, and one per processor."""
   return sorted({1, os.cpu_count() or 1})
 
 

@@ -62,7 +62,7 @@ def spec(config: Config) -> DataSpec:
   """Returns the spec of a prepared set of random images for this recipe.
 
   Raises:
-    ValueError: its model needs means or classes beside the images.
+    ValueError: its model needs means or classes besides the images.
   """
   data = config.data
   if KINDS[config.model.kind].given_mean or data.labels:

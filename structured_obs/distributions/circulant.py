@@ -4,7 +4,8 @@ The eigenvalues are those of a blur kernel (`blur_kernels.Spectrum` has the form
 `Circulant` images are periodic: all pixels have one variance, and a covariance depends on the shift
 between two pixels alone. `Reflective` images are mirrored at their borders, for kernels symmetric in
 both axes: no pixel is a neighbour of the opposite border. Channels are independent, with one spectrum
-for all or one each. Cost: D log D for every operation but conditionals, which take conjugate gradients.
+for all or one per channel. Cost: D log D for every operation but conditionals, which take conjugate
+gradients.
 
 Letters: H W C image height, width, channels; D = H W C; F columns of a spectrum (`linalg.spectral`).
 

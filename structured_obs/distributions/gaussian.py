@@ -88,7 +88,7 @@ def entropy(family: Family[P], params: P) -> Array:
 def excess_entropy(family: Family[P], params: P) -> Array:
   """Returns the entropy above that of the family's own independent pixel noise. [], nats.
 
-  Computed by itself, so that it is accurate where the whole entropy is a large number in float32.
+  It is computed separately, so that it is accurate where the whole entropy is a large number in float32.
 
   Raises:
     ValueError: the family has no such noise floor.

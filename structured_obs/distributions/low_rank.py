@@ -61,7 +61,7 @@ def family(
     rank: R, columns of the factor; 0 leaves independent pixels.
     noise_variance: the variance in D, in squared units of the data: of all pixels, or with
       `learn_diag` the one that a network output of 0 stands for.
-    learn_diag: whether a network predicts D, one variance a pixel.
+    learn_diag: whether a network predicts D, one variance per pixel.
     min_variance: smallest variance in D that a network can predict.
     factor_scale: the factor's entries in units of the network's outputs.
 

@@ -72,7 +72,7 @@ def in_basis(
   """
   share = shares(prior, noise_variance)
   residual = jnp.where(jnp.isinf(noise_variance), 0, residual)
-  # From the nearer of the two ends, so that rounding is small beside what is left to be known.
+  # Computed from the nearer end, so that rounding is small relative to the remaining variance.
   near = noise_variance < jnp.exp(jnp.mean(jnp.log(prior)))
   moved = spectral.multiply(basis, jnp.where(near, -share.prior, share.observed), residual)
   return moved + jnp.where(near, residual, 0), prior * share.prior

@@ -49,7 +49,7 @@ def quick_or_careful(quick: Function, careful: Function) -> Function:
   """
   quick, careful = image_by_image(quick), image_by_image(careful)
 
-  # Loops, of at most one step an image: mapped, a loop does nothing where no image needs it, but a
+  # Loops of at most one step per image: mapped, a loop does nothing where no image needs it, but a
   # branch is taken by all; and a loop overwrites results where a branch would copy them.
   def one(*arrays: Array) -> Any:
     def redo(state: tuple[Any, Array]) -> tuple[Any, Array]:

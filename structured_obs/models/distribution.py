@@ -6,7 +6,7 @@ other model, by the likelihood. For low-rank plus one noise variance the best th
 
 The likelihood is badly conditioned: its curvature by the mean is the precision, so an error along the
 widest direction of the images matters thousands of times less than one along the narrowest, and Adam,
-which scales every number by itself, takes long. `natural_gradient` multiplies the gradients by mean and
+which scales every number separately, is slow. `natural_gradient` multiplies the gradients by mean and
 factor by the covariance. By the mean, that is the natural gradient, which leads to the average of the
 images; by the factor it is (cov - S) cov^-1 P with S the images' covariance, a step of power iteration.
 Multiplied by a positive definite matrix, a gradient keeps its zeros and its descent. On images it takes
@@ -14,7 +14,7 @@ a fraction of the steps (configs/no_deep_learning.py has numbers). It does not h
 start it is large where the parameters begin far below the images' variance, and Adam remembers that for
 a thousand steps; start the noise variance near what the factor will leave.
 
-Letters: B batch; H W C image height, width, channels; Z latents, of which there are 0.
+Letters: B batch; H W C image height, width, channels; Z = 0 latents.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022, section 4.5.

@@ -139,7 +139,7 @@ class VAE(nn.Module):
   def blur_kernels(self, keys: Array | None, x: Array) -> Array:
     """Returns the blur kernels [B, k, k] or [B, k, k, C] of covariances at the latents of `infer`."""
     kernel = self._predict(self.infer(keys, x), train=False).kernel
-    assert kernel is not None, 'has_blur_kernels tells of which families there is one'
+    assert kernel is not None, 'has_blur_kernels must be checked first'
     return kernel
 
   def infer(self, keys: Array | None, x: Array) -> Array:

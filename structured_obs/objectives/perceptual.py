@@ -121,7 +121,7 @@ def load_vgg(path: str | Path) -> tuple[Features, list[Array] | None]:
     raise FileNotFoundError(
       f'The weights of VGG-16 are not at {path.absolute()}. They are not part of this package: save '
       "torchvision's vgg16 to that file as objectives.perceptual.load_vgg describes, or choose another "
-      "loss ('ssim' or 'focal_frequency'), or give a feature network to objectives.perceptual.perceptual."
+      "loss ('ssim', 'focal_frequency'), or give a feature network to objectives.perceptual.perceptual."
     )
   with np.load(path) as file:
     arrays = {name: file[name] for name in file.files}

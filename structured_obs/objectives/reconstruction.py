@@ -179,7 +179,7 @@ def make(name: str, weights: str | Path = 'weights') -> Loss:
 
   Args:
     name: one of `LOSSES`.
-    weights: folder with the weights of trained feature networks, of which only 'vgg' needs any.
+    weights: folder with the weights of trained feature networks, needed only by 'vgg'.
 
   Raises:
     ValueError: the name is unknown.
@@ -203,7 +203,7 @@ LOSSES: Mapping[str, Callable[[Path], Loss]] = {
 class Options(NamedTuple):
   """Options of a loss that replaces -log p(x|z)."""
 
-  weight: Positive = 1.0  # beside the KL
+  weight: Positive = 1.0  # weight relative to the KL
 
 
 class PaperOptions(NamedTuple):

@@ -6,8 +6,8 @@ Its 94 convolutions have no bias and are each followed by batch norm, with fixed
 rectifier. The features are the means of the last map over the image.
 
 Images are brought to 299 x 299 by bilinear interpolation between the centres of pixels, without
-smoothing. TensorFlow's own graph interpolates between corners instead, so that its distances of small
-images are others.
+smoothing. TensorFlow's own graph interpolates between corners instead, so its distances of small
+images differ.
 
 Parameters are named as in torch's state dict: 'Mixed_5b.branch1x1.conv.weight' there is
 ['params']['Mixed_5b']['branch1x1']['conv']['kernel'] here. There are 21,785,568 without the last layer,
@@ -30,8 +30,8 @@ import numpy as np
 
 Array = jax.Array
 
-SIZE = 299  # pixels a side that the network was trained with
-SMALLEST = 75  # pixels a side that leave one pixel of the last map
+SIZE = 299  # pixels along each side of the training images
+SMALLEST = 75  # pixels along each side that leave one pixel in the last map
 AT_ONCE = 16  # images that go through the network together
 EPSILON = 1e-3  # added to the variances of batch norm
 
@@ -186,7 +186,7 @@ class Inception(nn.Module):
 
   @nn.compact
   def __call__(self, images: Array) -> Outputs:
-    """Maps images [B, H, W, 3] in [-1, 1] of at least 75 pixels a side, which are not resized."""
+    """Maps images [B, H, W, 3] in [-1, 1] with sides of at least 75 pixels, which are not resized."""
     x, maps = images, []
     for name, step in NETWORK.items():
       if isinstance(step, Pool):

@@ -20,7 +20,7 @@ class CovarianceDecoder(NamedTuple):
 
 
 class KernelNetwork(NamedTuple):
-  """A network G(z) of the blur kernel, which learns by itself, to blur images as the mean does."""
+  """A network G(z) of the blur kernel, which learns separately to blur images as the mean does."""
 
   features: Count = 1000  # hidden units
   boundary: Annotated[str, Choice(alternating.BOUNDARIES)] = 'circular'  # how blurred images continue
