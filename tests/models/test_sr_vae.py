@@ -228,7 +228,7 @@ def test_devices_agree_with_one():
     ({'options': {'x_growth': 2.5}}, 'must be of type int'),
     ({'options': {'x_depth': 0}}, 'must be at least 1'),
     ({'options': {'factor': 3}}, 'factor must be 2 or 4'),
-    ({'options': {'compression': 'label'}}, 'a class is not an image'),
+    ({'options': {'compression': 'label'}}, 'a class is no image'),
     ({'options': GRAY}, "use 'downscale'"),
     ({'options': {'x_decoder_growth': 1}}, 'halved with every doubling'),
     ({'kind': 'vae', 'prior': 'normal'}, "model.options are of --config.model.kind 'sr_vae'"),
