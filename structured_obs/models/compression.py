@@ -56,7 +56,7 @@ def make(levels: int, kind: str = 'downscale', factor: int = 2, method: str = 'a
   base.check_choice('compression', kind, ('downscale', 'gray'))
   base.check_choice('method', method, tuple(_WEIGHTS))
   if kind == 'downscale' and factor < 2:
-    raise ValueError(f'factor, by which an image becomes smaller, must be at least 2; got {factor}.')
+    raise ValueError(f'factor must be at least 2, so that an image becomes smaller; got {factor}.')
   if not 2 <= levels <= 256:
     raise ValueError(
       'A compressed image needs the grid of gray levels of its images, from 2 to 256 levels; '
