@@ -71,17 +71,18 @@ def family(
     noise: constant of the spectra 'regularised' and 'wiener'.
     epsilon: constant of the spectrum 'inverse_eps'.
     floor: smallest |F| in the spectrum 'wiener'.
-    taps: 'softmax', positive and of sum 1, the central one 0.9 for outputs 0; 'raw', a central 1 added.
-    per_channel: whether every channel has a kernel of its own.
-    reflect: whether images are mirrored at their borders, or periodic.
-    gaussian_variance: in pixels^2, of a Gaussian kernel that no network predicts; 0 for a predicted one.
-    scale: 'learned', one standard deviation that a network predicts, or 'fixed', `initial_scale`.
+    taps: 'softmax' for positive taps of sum 1, with a central tap of 0.9 for outputs of 0; 'raw' to add
+      the outputs to a central tap of 1.
+    per_channel: whether each channel has its own kernel.
+    reflect: whether images are mirrored at their borders instead of periodic.
+    gaussian_variance: variance in pixels^2 of a fixed Gaussian kernel; 0 for a predicted kernel.
+    scale: 'learned' for one standard deviation that a network predicts, 'fixed' for `initial_scale`.
     min_scale: smallest scale a network can predict, in units of the data.
-    initial_scale: the scale that a network output of 0 stands for.
-    max_scale: largest one.
+    initial_scale: the scale for a network output of 0.
+    max_scale: largest scale.
 
   Raises:
-    TypeError, ValueError: an option is not one of these, or a number is out of range.
+    TypeError, ValueError: an option is of another type or out of range.
   """
   spectrum = blur_kernels.Spectrum(parametrization, noise, epsilon, floor)
   base.check_scales('circulant', min_scale, initial_scale, max_scale)

@@ -52,13 +52,13 @@ def family(
 
   Args:
     parametrization: 'autoregressive', where a network predicts b, or 'raw', the entries of L.
-    min_scale: smallest standard deviation of a pixel given the later ones that a network can predict,
-      in units of the data.
-    max_scale: largest one.
-    initial_scale: that of outputs 0, which stand for independent pixels.
+    min_scale: smallest standard deviation of a pixel given all later ones that a network can predict, in
+      units of the data.
+    max_scale: largest such standard deviation.
+    initial_scale: the one for network outputs of 0, which mean independent pixels.
 
   Raises:
-    TypeError, ValueError: an option is of another type or not one of these.
+    TypeError, ValueError: an option is of another type or out of range.
   """
   base.check_scales('dense_precision', min_scale, initial_scale, max_scale)
   bounds = -math.log(max_scale), -math.log(min_scale)

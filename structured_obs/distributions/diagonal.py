@@ -35,13 +35,13 @@ def family(
 
   Args:
     min_scale: smallest standard deviation a network can predict, in units of the data.
-    max_scale: largest one.
-    initial_scale: the standard deviation that a network output of 0 stands for.
-    learn_scale: whether a network predicts the standard deviation of each pixel; else it is the initial
-      one, and the mean is the only output.
+    max_scale: largest standard deviation.
+    initial_scale: the standard deviation for a network output of 0.
+    learn_scale: whether a network predicts the standard deviation of each pixel. Otherwise it is
+      `initial_scale`, and the mean is the only output.
 
   Raises:
-    TypeError, ValueError: an option is of another type or out of its range, or unless
+    TypeError, ValueError: an option is of another type or out of range, or not
       min_scale < initial_scale < max_scale.
   """
   base.check_scales('diagonal', min_scale, initial_scale, max_scale)

@@ -66,10 +66,10 @@ def family(
     components: M, at least 1.
     levels: gray levels of the images, from 2 to 256.
     min_log_scale: smallest log s a network can predict, for pixels in [-1, 1].
-    initial_log_scale: the log s that a network output of 0 stands for.
-    max_log_scale: largest one.
-    exact_sampling: whether a channel is rounded to a level before the next one sees it, as the
-      probabilities have it. Otherwise samples are, as published, real numbers in [-1, 1].
+    initial_log_scale: the log s for a network output of 0.
+    max_log_scale: largest log s.
+    exact_sampling: whether a channel is rounded to a level before the next one sees it, as in
+      the probabilities. Otherwise samples are real numbers in [-1, 1], as published.
 
   Raises:
     TypeError, ValueError: the number of components, levels or a scale is out of range.
@@ -297,7 +297,7 @@ def _clipped_mean(loc: Array, log_scale: Array) -> Array:
   """
   scale, low = jnp.exp(log_scale), jnp.where(loc > 0, -loc, loc)  # |loc| has no derivative at 0
   upper, lower = (low + 1) / scale, (low - 1) / scale
-  # Of a wide component the two softplus are almost equal, of a narrow one expm1 overflows.
+  # For a wide component the two softplus are almost equal; for a narrow one expm1 overflows.
   width = jnp.minimum(2 / scale, 1)
   wide = jnp.log1p(jnp.expm1(width) * jax.nn.sigmoid(lower))
   narrow = jax.nn.softplus(upper) - jax.nn.softplus(lower)

@@ -59,11 +59,11 @@ def family(
 
   Args:
     rank: R, columns of the factor; 0 leaves independent pixels.
-    noise_variance: the variance in D, in squared units of the data: of all pixels, or with
-      `learn_diag` the one that a network output of 0 stands for.
+    noise_variance: variance in D, in squared units of the data: that of all pixels, or with
+      `learn_diag` the one for a network output of 0.
     learn_diag: whether a network predicts D, one variance per pixel.
     min_variance: smallest variance in D that a network can predict.
-    factor_scale: the factor's entries in units of the network's outputs.
+    factor_scale: factor by which network outputs are multiplied to give the entries of P.
 
   Raises:
     TypeError, ValueError: an option is of another type or out of its range.

@@ -52,8 +52,8 @@ def family(
   Args:
     inner: the base, a Gaussian family. Its own scale is divided out: choose one without a learned scale.
     min_scale: smallest standard deviation of a pixel that a network can predict, in units of the data.
-    initial_scale: the standard deviation that a network output of 0 stands for.
-    max_scale: largest one.
+    initial_scale: the standard deviation for a network output of 0.
+    max_scale: largest standard deviation.
 
   Raises:
     TypeError, ValueError: the base is not Gaussian, or a scale is not a number or out of range.
@@ -108,7 +108,7 @@ def circulant_family(
 ) -> Family[Scaled]:
   """Returns the family of blurred noise with a standard deviation per pixel.
 
-  The scales are those of `family`, and the rest is that of `circulant.family`.
+  The three scales are those of `family`; all other options are those of `circulant.family`.
   """
   base.check_scales('scaled_circulant', min_scale, initial_scale, max_scale)
   inner = circulant.family(

@@ -63,18 +63,18 @@ def family(
 
   Args:
     filter_size: f, odd; 1 leaves independent pixels.
-    channels: how the channels of an image are linked, 'none', 'pixel' (those of one pixel) or 'full'
-      (each with every channel of every neighbour).
+    channels: links between channels: 'none', 'pixel' (within each pixel), 'full' (with every channel of
+      every neighbour).
     parametrization: 'autoregressive', where a network predicts b, or 'raw', the entries of L.
-    min_scale: smallest standard deviation of a pixel given the later ones that a network can predict,
-      in units of the data.
-    max_scale: largest one.
-    initial_scale: that of outputs 0, which stand for independent pixels.
-    prior: of L, a term of the training objective, one of `distributions.factor_priors`.
-    prior_scale: its parameter.
+    min_scale: smallest standard deviation of a pixel given all later ones that a network can predict, in
+      units of the data.
+    max_scale: largest such standard deviation.
+    initial_scale: the one for network outputs of 0, which mean independent pixels.
+    prior: prior of L, a term of the training objective; one of `factor_priors.PRIORS`.
+    prior_scale: parameter of the prior.
 
   Raises:
-    TypeError, ValueError: an option is not one of these.
+    TypeError, ValueError: an option is of another type or out of range.
   """
   neighbours = len(sparse_triangular.offsets(filter_size))
   base.check_scales('sparse_precision', min_scale, initial_scale, max_scale)

@@ -124,7 +124,7 @@ def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigen
   _, spoil = decompositions.where_finite(image)
 
   def scaled(v: Array) -> Array:
-    # Of a product that is not finite, iterations take the identity, and the result is NaN.
+    # If a product is not finite, iterations use the identity, and the result is NaN.
     return jnp.where(jnp.isnan(spoil), v, matvec(v) / unit)
 
   if size <= DENSE_SIZE or (5 * k >= size and size <= MAX_DENSE_SIZE):

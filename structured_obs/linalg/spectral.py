@@ -219,7 +219,7 @@ def _cosine_modes(rows: Array, columns: Array, height: int, width: int) -> Array
   dtype = jnp.zeros(()).dtype
 
   def waves(places: Array, size: int) -> Array:
-    # By a product: on a mesh of explicit axes an array is not indexed by one that is spread over it.
+    # A product, since on a mesh of explicit axes a sharded array cannot index another one.
     chosen = places[:, None] == jnp.arange(size, dtype=places.dtype)[None]
     return products.matmul(chosen.astype(dtype), jnp.asarray(_cosine_basis(size), dtype))
 

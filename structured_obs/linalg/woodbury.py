@@ -112,7 +112,7 @@ def _correction(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tup
 
 @_correction.defjvp
 def _correction_jvp(primals: tuple[Any, ...], _: Any):
-  # It is of the size of rounding: derivatives do not see it.
+  # It is as small as rounding, so it has no part in derivatives.
   correction = _correction(*primals)
   return correction, jax.tree.map(jnp.zeros_like, correction)
 

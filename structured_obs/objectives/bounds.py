@@ -122,8 +122,8 @@ def negative_elbo(
 ) -> Objective:
   """Returns the objective: the mean over the batch of minus the ELBO, with KL terms weighted by beta.
 
-  Where a family has a prior of its parameters ('log_prior' in the stats), its log density of each
-  image's parameters is part of the loss, and of the loss alone: a maximum a posteriori fit, per image.
+  If a family has a prior of its parameters ('log_prior' in the stats), the log density of each image's
+  parameters is added to the loss, but not to the ELBO: a maximum a posteriori fit, per image.
   Constraints on the mean of a statistic add their penalty to the loss, which then has a gradient by
   their multipliers as well; with one on 'kl_z' and a beta of 0, the multiplier is the beta of a
   beta-VAE. A `fit` may replace log p(x|z) with something else, and adds the loss of a network of

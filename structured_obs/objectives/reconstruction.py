@@ -214,7 +214,7 @@ class PaperOptions(NamedTuple):
 
 
 PAPER_LOSS = 'paper_loss'
-# Of --config.objective.reconstruction; '' is the density itself.
+# Values of --config.objective.reconstruction; '' is the density itself.
 RECORDS: Mapping[str, Record] = {'': None, PAPER_LOSS: PaperOptions, **dict.fromkeys(LOSSES, Options)}
 
 
