@@ -1,4 +1,4 @@
-"""Tasks on blurred noise: images of three channels, each with a kernel of its own, periodic."""
+"""Tasks on blurred noise: images of three channels, each image with its own kernel, periodic."""
 
 import math
 from collections.abc import Callable, Iterator

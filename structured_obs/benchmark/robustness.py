@@ -1,7 +1,7 @@
 """Runs many jitted, batched gradients of every public operation, and names those that hang or fail.
 
-Each operation has a process of its own, which dumps its stacks and ends when its time is over, so that a
-deadlock or a crash in one operation is a record like any other, and the next one is called all the same.
+Each operation runs in its own process, which dumps its stacks and ends when its time is over. A deadlock
+or a crash in one operation is then a record like any other, and the next operation still runs.
 
   python -m structured_obs.benchmark.robustness OPERATION CALLS SECONDS
 """
@@ -61,7 +61,7 @@ def kernels(size: int, batch: int) -> dict[str, Operation]:
 
 
 def supervised(name: str, calls: int, timeout: float) -> dict[str, Any]:
-  """Calls the gradient of one operation many times in a process of its own.
+  """Calls the gradient of one operation many times in its own process.
 
   Returns a record for JSON.
 

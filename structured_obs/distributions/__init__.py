@@ -66,7 +66,7 @@ def options(name: str, **overrides: Any) -> dict[str, Any]:
   Raises:
     TypeError: an option is of another type.
     ValueError: no family or option has this name, where the nearest names are suggested; or an option is
-      out of its range, or at odds with another.
+      out of its range, or contradicts another one.
   """
   known = option_values.Option(str, (option_values.Choice(tuple(FAMILIES)),), None)
   option_values.checked_value(option_values.Where('', 'distributions'), 'family', known, name)

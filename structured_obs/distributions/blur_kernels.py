@@ -42,7 +42,7 @@ class Spectrum(NamedTuple):
     'wiener'       (|F|^2 + noise)^2 / max(|F|^2, floor^2), that the kernel's Wiener filter makes white
     'inverse_eps'  |F + epsilon|^2, of white noise blurred by the kernel plus epsilon I
 
-  Each is a Gaussian with a log-determinant of its own. Blur-VAE's equation 7 has the quadratic form of
+  Each is a Gaussian with its own log-determinant. Blur-VAE's equation 7 has the quadratic form of
   'wiener' and its equation 11 the log-determinant of 'inverse_eps': the two together are no density. The
   variance of 'wiener' grows without bound, up to the floor, where the kernel removes a frequency, and
   'inverse_eps' has none where F = -epsilon; hence the default.

@@ -7,7 +7,7 @@ channels; G grids.
 A factor's columns come as `off_diag` [H, W, C, K], its neighbours in the same channel, and `cross`
 [H, W, C, X]:
 
-  X = 0                 none: every channel is a grid of its own, G = C
+  X = 0                 none: each channel is its own grid, G = C
   X = C - 1             pixel: channel ch is linked to channel ch + o of the same pixel, o = 1 .. C - 1
   X = (C - 1) (K + 1)   full: as pixel, and then for each neighbour to channel (ch + o) mod C of it
 
@@ -46,7 +46,7 @@ class Slot(NamedTuple):
 class Pattern(NamedTuple):
   """Offsets on the grids, and what is stored for each. Hashable."""
 
-  split: bool  # whether each channel is a grid of its own
+  split: bool  # whether each channel is its own grid
   offsets: Offsets
   slots: tuple[tuple[Slot, ...], ...]  # one tuple for each offset
 

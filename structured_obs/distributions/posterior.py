@@ -36,8 +36,8 @@ MAX_DENSE_SIZE = 4096  # pixels up to which a dense [D, D] matrix is formed unas
 WORST_RESIDUAL = 1e-2  # relative; a mean from a worse solve is NaN
 SMALL = 1e-24  # added to t^2 under a root: variances are even in t and have a derivative by t^2 at 0
 
-# A product is part of several systems, and of each several times over: as a program of its own it is
-# traced once for each shape.
+# A product occurs several times in each of several systems: as a separate program it is traced only
+# once per shape.
 _traced_once = functools.cache(jax.jit)
 
 

@@ -151,7 +151,7 @@ def optimum(
 
 
 def mean_log_prob(images: Moments, params: low_rank.LowRank) -> float:
-  """Returns the mean log density over the images of an `optimum` of theirs, from the eigenvalues alone.
+  """Returns the mean log density of images under their `optimum`, from the eigenvalues alone.
 
   Nats.
 

@@ -4,8 +4,8 @@ Letters: n size, R rank.
 
 Where columns of W are almost dependent, their small differences matter as much as the columns, but are
 lost in W^T W. C is then factorised in the coordinates z = V^T c, V the eigenvectors of W^T W: each
-direction has a column of its own in B = W V, which keeps its digits because the product is taken with
-the leading digits exact.
+direction has its own column in B = W V, which keeps its digits because the leading digits of the product
+are exact.
 """
 
 from typing import Any, NamedTuple

@@ -22,7 +22,7 @@ Function = Callable[..., Any]
 def image_by_image(function: Function) -> Function:
   """Returns the same function of arrays, whose `jax.vmap` is a loop on a CPU and a map elsewhere.
 
-  Its map over images cannot be transposed: it belongs inside a function with derivatives of its own.
+  Its map over images cannot be transposed: use it inside a function that defines its derivatives.
   """
 
   def in_turn(one: Function, batched: list[bool], *arrays: Array) -> Any:

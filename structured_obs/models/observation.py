@@ -1,7 +1,7 @@
 """From latents to the parameters of p(x|z): one decoder, or one for the mean and one for the rest.
 
-With a decoder of its own, the covariance can be learnt by a whole network while the mean stays as it
-is (Dorta et al., 2018: "the covariance network"); with a shared one it is a head beside the mean's.
+With a separate decoder, the covariance can be learnt by a whole network while the mean stays fixed
+(Dorta et al., 2018: "the covariance network"); with a shared one it is a head beside the mean's.
 
 Letters: B batch; H W C image height, width, channels; Z latents.
 """
@@ -182,8 +182,8 @@ def predict(
 ) -> Predicted:
   """Returns the parameters of p(x|z), and their blur kernel, for latents [B, Z].
 
-  A kernel generator is a model of its own: neither do the latents learn from it, nor does it learn from
-  the density, whose kernel is taken as it is.
+  A kernel generator is a separate model: the latents do not learn from it, and it does not learn from the
+  density, which takes the kernel as given.
 
   Args:
     family: of the observations.

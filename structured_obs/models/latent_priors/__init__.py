@@ -119,7 +119,7 @@ RECORDS = {name: prior.options for name, prior in PRIORS.items()}
 
 
 class PriorOptions(NamedTuple):
-  """Options of a model whose latents have a prior: which one, and what it has of its own."""
+  """Options of a model whose latents have a prior: its name and its options."""
 
   prior: Annotated[str, OneOf(RECORDS, 'prior_options')] = STANDARD
   prior_options: Mapping[str, Any] = NOTHING
