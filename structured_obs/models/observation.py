@@ -182,8 +182,8 @@ def predict(
 ) -> Predicted:
   """Returns the parameters of p(x|z), and their blur kernel, for latents [B, Z].
 
-  A kernel generator is a separate model: the latents do not learn from it, and it does not learn from the
-  density, which takes the kernel as given.
+  A kernel generator is a separate model: the latents do not learn from it, and it does not learn from
+  the density, which takes the kernel as given.
 
   Args:
     family: of the observations.
