@@ -12,7 +12,7 @@ help:
 	@echo 'make test      run the quick tests, in float64 (ten minutes)'
 	@echo 'make test-all  run every test, in float64 and in float32'
 	@echo 'make campaigns kill, damage, fill the disk, differ, feed bad inputs; print counts (half an hour)'
-	@echo 'make lint      ruff and pyright'
+	@echo 'make lint      ruff and pyright, strict for linalg and distributions'
 	@echo 'make bench     time the kernels beside LAPACK, SciPy, NumPyro and PyTorch'
 	@echo 'make clean     remove the virtual environment'
 
@@ -35,6 +35,7 @@ bench: $(VENV)/.bench
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python -p pyright-strict.json
 
 # A stamp for each extra: installed again when the dependencies or the version may have changed.
 $(VENV)/.%: setup.cfg pyproject.toml | $(BIN)/python

@@ -4,7 +4,7 @@
   python -m launch.benchmark --suite=sparse --sizes=64,128 --filters=5,7 --batches=1,16
 
 Rounds alternate between the candidates, and ratios are those of medians. Peers that are not installed
-are skipped and named (extra `bench`). Suites beside the kernels:
+are skipped and named (extra `bench`). Suites besides the kernels:
 
   families      every family from network outputs to value and gradient
   growth        the same over H, W, f, R and M; a step at which a unit of work costs 1.5 times more than
@@ -15,7 +15,7 @@ are skipped and named (extra `bench`). Suites beside the kernels:
                 process of its own that ends with a traceback after --timeout
   accuracy      the low-rank log density in float32 beside float64, over scales and near-equal columns
 
-`--readme` measures everything that the README's table of speeds shows and prints it in Markdown.
+`--readme` measures everything in the table of docs/benchmarks.md and prints that table in Markdown.
 """
 
 import importlib
@@ -49,7 +49,7 @@ _RECIPES = absl_flags.DEFINE_list(
 )
 _FAMILIES = absl_flags.DEFINE_list('families', [], 'Of these alone (families, growth).')
 _OPERATIONS = absl_flags.DEFINE_list('operations', [], 'Of names with one of these parts (robustness).')
-_README = absl_flags.DEFINE_bool('readme', False, "Measures and prints the README's table.")
+_README = absl_flags.DEFINE_bool('readme', False, 'Measures and prints the table of docs/benchmarks.md.')
 _SIZES = absl_flags.DEFINE_list('sizes', ['64'], 'Heights of square images.')
 _FILTERS = absl_flags.DEFINE_list('filters', ['5'], 'Filter sizes of the sparse factor.')
 _BATCHES = absl_flags.DEFINE_list('batches', ['16'], 'Images at once.')
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
     )
   ]
   if _README.value:
-    chosen = [settings._replace(repeats=_REPEATS.value) for settings in suites.README]
+    chosen = [settings._replace(repeats=_REPEATS.value) for settings in suites.PUBLISHED]
   for settings in chosen:
     suites.check(settings)
   if _OUT.value and not Path(_OUT.value).resolve().parent.is_dir():

@@ -1,1 +1,1 @@
-"""Speed, accuracy, memory and endurance of the kernels beside what a user would pick instead."""
+"""Benchmarks: speed, accuracy, memory and endurance of the kernels beside their alternatives."""

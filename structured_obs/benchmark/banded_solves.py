@@ -16,7 +16,7 @@ Array = jax.Array
 
 
 def task(size: int, filter_size: int) -> Task:
-  """A^-1 b for the precision A of one size x size image, its factorisation included."""
+  """Returns A^-1 b for the precision A of one size x size image, its factorisation included."""
   pattern = sparse_triangular.offsets(filter_size)
   chol = jnp.asarray(bands(random_factors(size, pattern, 1), pattern)[0].T)
   band, rhs = jax.jit(banded.gram)(chol), normal(size * size)

@@ -1,4 +1,4 @@
-"""Tasks on blurred noise: images of three channels, each with a kernel of its own, periodic."""
+"""Tasks on blurred noise: images of three channels, each image with its own kernel, periodic."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ CHANNELS = 3
 
 
 def tasks(size: int, batch: int) -> Iterator[Task]:
-  """Log densities of a batch of images by image and kernel, and value and gradient."""
+  """Yields the tasks of log densities of a batch of images, and of value and gradient."""
   for kernel_size in (11, 41) if size >= LARGE else (min(11, size),):
     yield from _tasks(size, batch, kernel_size)
 
@@ -64,7 +64,7 @@ def _log_density(image: Array, kernel: Array) -> Array:
 
 
 def _by_numpy(images: Any, taps: Any) -> Any:
-  """The same in NumPy, by full transforms of padded kernels. [B]."""
+  """Returns the same in NumPy, by full transforms of padded kernels. [B]."""
   size = images.shape[1]
   transfer = np.fft.fft2(_embed(taps, np.zeros((len(taps), size, size)), np.roll))
   eigenvalues = np.abs(transfer)[..., None] ** 2 + SPECTRUM.noise
@@ -74,7 +74,7 @@ def _by_numpy(images: Any, taps: Any) -> Any:
 
 
 def _embed(taps: Any, padded: Any, roll: Callable[..., Any]) -> Any:
-  """Kernels [B, k, k], no larger than the images, with their centres at the first pixel. [B, H, W]."""
+  """Returns kernels [B, k, k] padded to images, with their centres at the first pixel. [B, H, W]."""
   size = taps.shape[-1]
   padded[..., :size, :size] = taps
   return roll(padded, (-(size // 2), -(size // 2)), (-2, -1))
@@ -105,7 +105,10 @@ def _tfp(gradient: bool, *arguments: Array) -> list[Candidate]:
 
 
 def _torch(transform: str) -> Callable[..., list[Candidate]]:
-  """PyTorch by transforms of padded kernels: 'fft2', or 'rfft2' with the weights of half a spectrum."""
+  """Returns the PyTorch candidate, which transforms padded kernels.
+
+  The transform is 'fft2', or 'rfft2' with the weights of half a spectrum.
+  """
 
   def make(gradient: bool, *arguments: Array) -> list[Candidate]:
     import torch  # pyright: ignore[reportMissingImports]

@@ -17,7 +17,7 @@ GROWTH = 1.5  # at most, from the smaller to the larger image; flat but for nois
 
 
 def record(size: int, filter_size: int) -> dict[str, Any]:
-  """Seconds to trace, lower and compile at size x size and at twice that: a record for JSON."""
+  """Returns seconds to trace, lower and compile at size x size and at twice that: a record for JSON."""
   pattern = sparse_triangular.offsets(filter_size)
   jax.jit(lambda x: x + 1).lower(normal(1)).compile()  # starts the compiler
   rows = []

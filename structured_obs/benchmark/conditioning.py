@@ -25,7 +25,7 @@ CASES = tuple(itertools.product((0.1, 0.25, 0.5), (0.9, 0.99)))
 
 
 def tasks(size: int, filter_size: int) -> Iterator[Task]:
-  """The conditional mean of one image by cases.
+  """Yields the task of the conditional mean of one image, case by case.
 
   Peers factorise a matrix that they are given and solve; where pixels are hidden is part of our input.
   """
@@ -56,7 +56,13 @@ def tasks(size: int, filter_size: int) -> Iterator[Task]:
 
 
 def median_case(size: int, filter_size: int, records: list[dict[str, Any]]) -> dict[str, Any]:
-  """The median over the cases of the ratio to each peer: a record for JSON."""
+  """Returns the median over the cases of the ratio to each peer: a record for JSON.
+
+  Args:
+    size: pixels along each side.
+    filter_size: f, odd.
+    records: of the cases.
+  """
   ratios: dict[str, list[float]] = {}
   for row in (row for record in records for row in record['candidates']):
     ratios.setdefault(row['name'], []).append(row['ratio'])
@@ -67,13 +73,13 @@ def median_case(size: int, filter_size: int, records: list[dict[str, Any]]) -> d
 
 
 def _params(factors: Factor) -> SparsePrecision:
-  """The distribution of one-channel images with the first factor and mean 0."""
+  """Returns the distribution of one-channel images with the first factor and mean 0."""
   diag, weights = factors.diag[0, ..., None], factors.weights[0, :, :, None]
   return SparsePrecision(jnp.zeros_like(diag), jnp.log(diag), weights, weights[..., :0])
 
 
 def _peers(chol: Any, x: Any, observed: Any) -> list[Candidate]:
-  """Direct solvers in float64, SciPy's last."""
+  """Returns the direct solvers in float64, SciPy's last."""
   from scipy.sparse import csc_matrix
   from scipy.sparse.linalg import spsolve
 
@@ -94,7 +100,7 @@ def _peers(chol: Any, x: Any, observed: Any) -> list[Candidate]:
 
 
 def _cholmod() -> Callable[[Any, Any], Any] | None:
-  """CHOLMOD's A^-1 b, factorisation included, from scikit-sparse or its wheel sksparse-minimal."""
+  """Returns CHOLMOD's A^-1 b with its factorisation, from scikit-sparse or sksparse-minimal."""
   try:
     module = importlib.import_module('sksparse.cholmod')
     return module.cho_solve if hasattr(module, 'cho_solve') else lambda a, b: module.cholesky(a)(b)

@@ -15,7 +15,7 @@ NUMBERS = 1024  # features times pixels across: those of a network that doubles 
 
 
 def task(size: int, batch: int) -> Task:
-  """By a kernel [3, 3, F, F] for size x size images, of F features that shrink as the images grow."""
+  """Returns the task for size x size images; the number of features F shrinks as the images grow."""
   features = max(1, NUMBERS // size)
   rng = np.random.default_rng(0)
   shape = (batch, size, size, features)

@@ -19,7 +19,14 @@ Array = jax.Array
 
 
 def tasks(name: str, factors: Factor, residual: Array, pattern: Offsets) -> Iterator[Task]:
-  """Log densities of a batch of residuals [B, H, W], and value and gradient."""
+  """Yields the tasks of log densities of a batch of residuals [B, H, W], and value and gradient.
+
+  Args:
+    name: of the problem, in records.
+    factors: [B, ...] each.
+    residual: [B, H, W].
+    pattern: K offsets.
+  """
   arguments = (jnp.log(factors.diag), factors.weights, residual)
   ours = functools.partial(sparse_triangular.log_density, offsets=pattern)
   plain = functools.partial(_by_shifts, pattern=pattern, exp=jnp.exp, pad=jnp.pad)
@@ -53,7 +60,7 @@ def _bars(neighbours: int) -> tuple[Bar, ...]:
 
 
 def _by_shifts(log_diag, weights, residual, pattern: Offsets, exp, pad) -> Any:
-  """Log density by one shifted copy of the image for each neighbour, in any array library. [...].
+  """Returns the log density by shifted copies of the image, in any array library. [...].
 
   Args:
     log_diag: [..., H, W].

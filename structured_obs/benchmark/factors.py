@@ -14,7 +14,7 @@ Array = jax.Array
 
 
 def random_factors(size: int, pattern: Offsets, batch: int, strength: float = 0.9) -> Factor:
-  """Factors of images whose pixels follow the later ones, their coefficients adding up to `strength`.
+  """Returns factors of images whose pixels depend on later ones, with coefficients of sum `strength`.
 
   Args:
     size: H = W.
@@ -35,12 +35,12 @@ def random_factors(size: int, pattern: Offsets, batch: int, strength: float = 0.
 
 
 def normal(*shape: int) -> Array:
-  """White noise, float32."""
+  """Returns white noise, float32."""
   return jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
 
 
 def bands(factors: Factor, pattern: Offsets) -> Any:
-  """LAPACK's lower `ab` of each factor. [B, w + 1, n], float32, NumPy."""
+  """Returns LAPACK's lower `ab` of each factor. [B, w + 1, n], float32, NumPy."""
   diag, weights = (np.asarray(x) for x in factors)
   batch, height, width = diag.shape
   shifts = [dr * width + dc for dr, dc in pattern]
@@ -52,7 +52,7 @@ def bands(factors: Factor, pattern: Offsets) -> Any:
 
 
 def lower(band: Any) -> Any:
-  """SciPy's sparse matrix of one lower band [w + 1, n]. CSC, [n, n]."""
+  """Returns SciPy's sparse matrix of one lower band [w + 1, n]. CSC, [n, n]."""
   from scipy import sparse
 
   size = band.shape[1]

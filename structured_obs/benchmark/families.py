@@ -2,9 +2,9 @@
 
 Letters: H W height, width; f filter size; R rank; M mixture components.
 
-Beside the time of one size, how the time grows: where the cost of one unit of work rises by more than
-`CLIFF` from a value to the next one, that step is marked. A unit is a pixel, times the later neighbours
-(f^2 - 1) / 2 + 1, the R + 1 columns, or the M components where these grow.
+Besides the time of one size, it measures how the time grows: where the cost of one unit of work rises by
+more than `CLIFF` from a value to the next one, that step is marked. A unit is a pixel, times the later
+neighbours (f^2 - 1) / 2 + 1, the R + 1 columns, or the M components where these grow.
 """
 
 import statistics
@@ -24,7 +24,7 @@ Array = jax.Array
 
 CLIFF = 1.5  # times the cost of a unit at the value before
 LARGEST = {'dense_precision': 8}  # sides of images of families with a dense matrix for each
-SCALE = 0.1  # of the random outputs
+SCALE = 0.1  # scale of the random outputs
 FILTERS, RANKS, COMPONENTS = (1, 3, 5, 7, 9), (1, 5, 10, 25, 50, 100), (1, 2, 5, 10, 20)
 
 
@@ -36,13 +36,13 @@ class Case(NamedTuple):
   channels: int = 3
 
   def name(self, height: int, width: int, batch: int) -> str:
-    """What a record calls it."""
+    """Returns its name in records, for images of this size."""
     options = ''.join(f' {key}={value}' for key, value in self.options.items())
     return f'{self.family}{options} {height}x{width}x{self.channels} batch {batch}'
 
 
 def cases(filter_size: int, rank: int) -> list[Case]:
-  """Every registered family; those of linked channels in each way of linking them."""
+  """Returns a case of every registered family, and of each way of linking channels."""
   options = {'low_rank': {'rank': rank}, 'sparse_precision': {'filter_size': filter_size}}
   found = [Case(name, options.get(name, {})) for name in distributions.FAMILIES]
   linked = [{'filter_size': filter_size, 'channels': kind} for kind in ('pixel', 'full')]
@@ -51,14 +51,27 @@ def cases(filter_size: int, rank: int) -> list[Case]:
 
 
 def task(case: Case, size: int, batch: int) -> Task:
-  """Value and gradient by the outputs, of size x size images or the largest that the family is for."""
+  """Returns the task of value and gradient, for size x size images or the largest a family allows.
+
+  Args:
+    case: family and options.
+    size: pixels along each side.
+    batch: images at once.
+  """
   size = min(size, LARGEST.get(case.family, size))
   name = f'outputs to value and gradient, {case.name(size, size, batch)}'
   return Task(name, [candidate(case, size, size, batch)])
 
 
 def candidate(case: Case, height: int, width: int, batch: int) -> Candidate:
-  """The compiled program: (outputs, x) -> (log densities [B], their gradients by the outputs)."""
+  """Returns the compiled program (outputs, x) -> (log densities [B], gradients by the outputs).
+
+  Args:
+    case: family and options.
+    height: H.
+    width: W.
+    batch: images at once.
+  """
   family = distributions.family(case.family, **case.options)
   image = base.ImageShape(height, width, case.channels)
   rng = np.random.default_rng(0)
@@ -75,7 +88,14 @@ def candidate(case: Case, height: int, width: int, batch: int) -> Candidate:
 
 
 def growth(case: Case, size: int, batch: int, repeats: int) -> Iterator[dict[str, Any]]:
-  """How the cost grows with height, width and the family's own number: records for JSON."""
+  """Yields how the cost grows with height, width and the family's own number: records for JSON.
+
+  Args:
+    case: family and options.
+    size: pixels along each side.
+    batch: images at once.
+    repeats: rounds.
+  """
   size = min(size, LARGEST.get(case.family, size))
   sides = sorted({max(1, size // 4), max(1, size // 2), max(1, size - 1), size, size + 1, 2 * size})
   counts = (batch, repeats)
@@ -99,7 +119,7 @@ def _record(
   work: dict[int, tuple[tuple[Case, int, int], float]],
   counts: tuple[int, int],
 ) -> dict[str, Any]:
-  """Measure what each value of the letter stands for, with its units of work, in alternating rounds."""
+  """Measures what each value of the letter stands for, with its units of work, in alternating rounds."""
   batch, repeats = counts
   candidates = [candidate(*problem, batch) for problem, _ in work.values()]
   for one in candidates:

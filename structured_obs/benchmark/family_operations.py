@@ -14,12 +14,12 @@ Array = jax.Array
 Operation = tuple[Callable[..., Array], tuple[Any, ...]]  # a function, its batched arguments
 Outputs = dict[str, Array]
 
-SCALE = 0.1  # of the random outputs
+SCALE = 0.1  # scale of the random outputs
 NOISE_VARIANCE = 0.1
 
 
 def operations(size: int, batch: int) -> dict[str, Operation]:
-  """Scalar functions of one size x size image and their batched arguments, by family and operation."""
+  """Returns scalar functions of one image and their batched arguments, by family and operation."""
   shape = base.ImageShape(size, size, 1)
   rng = np.random.default_rng(0)
   families = {name: build() for name, build in FAMILIES.items()}
@@ -47,7 +47,7 @@ def _outputs(family: Family[Any], shape: base.ImageShape, batch: int, rng: Any) 
 
 
 def _of_family(family: Family[Any], shape: base.ImageShape) -> dict[str, Callable[..., Array]]:
-  """(outputs, x) -> [] for every operation that the family has."""
+  """Returns (outputs, x) -> [] for every operation that the family has."""
   found: dict[str, Callable[[Any, Array], Any]] = {
     'log_prob': lambda p, x: gaussian.log_prob(family, p, x),
     'sample': lambda p, x: gaussian.sample(jax.random.key(0), family, p),
@@ -68,9 +68,7 @@ def _of_family(family: Family[Any], shape: base.ImageShape) -> dict[str, Callabl
   return {name: scalar(operation) for name, operation in found.items()}
 
 
-def _on_gaussian(
-  family: Family[Any], shape: base.ImageShape
-) -> dict[str, Callable[[Any, Array], Any]]:
+def _on_gaussian(family: Family[Any], shape: base.ImageShape) -> dict[str, Callable[[Any, Array], Any]]:
   pixel = (shape.height // 2, shape.width // 2, 0)
   return {
     'entropy': lambda p, x: gaussian.entropy(family, p),
@@ -84,9 +82,7 @@ def _on_gaussian(
   }
 
 
-def _conditionals(
-  family: Family[Any], shape: base.ImageShape
-) -> dict[str, Callable[[Any, Array], Any]]:
+def _conditionals(family: Family[Any], shape: base.ImageShape) -> dict[str, Callable[[Any, Array], Any]]:
   observed = jnp.asarray(np.indices(shape).sum(axis=0) % 2 == 0)
 
   def given(p: Any, x: Array) -> base.Conditional:

@@ -17,7 +17,13 @@ Peer = Callable[..., list[Candidate]]
 
 
 def tasks(pixels: int, rank: int, batch: int) -> Iterator[Task]:
-  """Log densities by residual, factor and diagonal, alone and with their gradient, and samples."""
+  """Yields the tasks of log densities, alone and with their gradient, and of samples.
+
+  Args:
+    pixels: n.
+    rank: R.
+    batch: images at once.
+  """
   rng = np.random.default_rng(0)
   shapes = ((batch, pixels), (batch, pixels, rank))
   residual, factor = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)

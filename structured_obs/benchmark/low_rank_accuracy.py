@@ -70,7 +70,7 @@ def problem(
 
 
 def _errors(ours: Any, residual: Any, factor: Any, variance: Any) -> tuple[float, float]:
-  """Of the log density in nats, and of its gradient by the factor, relative to the gradient's norm."""
+  """Returns the error of the log density, in nats, and the relative one of its gradient."""
   value, gradient = (np.asarray(part, np.float64) for part in ours(residual, factor, variance))
   expected, slope = _exact(*(np.asarray(part, np.float64) for part in (residual, factor, variance)))
   relative = np.linalg.norm(gradient - slope) / max(np.linalg.norm(slope), 1e-30)

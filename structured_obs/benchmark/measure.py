@@ -20,14 +20,14 @@ class Candidate(NamedTuple):
 
 
 class Times(NamedTuple):
-  """Milliseconds of one candidate, one number a round."""
+  """Milliseconds of one candidate, one number per round."""
 
   wall: list[float]
   processor: list[float]  # of all threads: what a busy machine changes least
 
 
 class Bar(NamedTuple):
-  """What our candidate must reach: against a peer at least a ratio, else at most a value."""
+  """Goal of our candidate: at least a ratio to a peer, or at most a value."""
 
   quantity: str  # a column: 'median_ms', 'temporary_bytes', 'error', 'compile_s'
   limit: float
@@ -45,17 +45,17 @@ class Task(NamedTuple):
 
 
 def faster(peer: str, ratio: float) -> Bar:
-  """Our time is the peer's divided by at least this."""
+  """Returns the bar that our time is the peer's divided by at least this ratio."""
   return Bar('median_ms', ratio, peer)
 
 
 def compiled(name: str, function: Callable[..., Any], *arguments: Any) -> Candidate:
-  """Candidate that runs a jitted function, compiled ahead of time."""
+  """Returns a candidate that runs a jitted function, compiled ahead of time."""
   return program(function, *arguments)(name, *arguments)
 
 
 def program(function: Callable[..., Any], *like: Any) -> Callable[..., Candidate]:
-  """Compile once for arguments like these: (name, *arguments) -> Candidate."""
+  """Compiles a function once for arguments like these, and returns (name, *arguments) -> Candidate."""
   start = time.perf_counter()
   run = jax.jit(function).lower(*like).compile()
   seconds = time.perf_counter() - start
@@ -69,7 +69,7 @@ def program(function: Callable[..., Any], *like: Any) -> Callable[..., Candidate
 
 
 def compare(task: Task, repeats: int) -> dict[str, Any]:
-  """Measure every candidate of a task: a record for JSON, times in milliseconds.
+  """Measures every candidate of a task: a record for JSON, times in milliseconds.
 
   Args:
     task: what to do, and in which ways.
@@ -97,7 +97,7 @@ def compare(task: Task, repeats: int) -> dict[str, Any]:
 
 
 def rounds(candidates: Sequence[Candidate], repeats: int) -> list[Times]:
-  """Run candidates that are warm in alternating rounds, so that a busy machine slows all alike."""
+  """Runs candidates that are warm in alternating rounds, so that a busy machine slows all alike."""
   times = [Times([], []) for _ in candidates]
   for _ in range(repeats):
     for candidate, kept in zip(candidates, times, strict=True):
@@ -109,7 +109,10 @@ def rounds(candidates: Sequence[Candidate], repeats: int) -> list[Times]:
 
 
 def judge(bars: tuple[Bar, ...], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Bars with what the first row reached; those against peers that are not there are left out."""
+  """Returns the bars with what the first row reached.
+
+  Bars against peers that are not installed are left out.
+  """
   named = {row['name']: row for row in rows}
   judged = []
   for bar in bars:
@@ -127,6 +130,6 @@ def _leaves(result: Any) -> list[NDArray[np.float64]]:
 
 
 def _difference(arrays: list[NDArray[np.float64]], expected: list[NDArray[np.float64]]) -> float:
-  """Largest difference of any array's entry, relative to the largest expected entry of that array."""
+  """Returns the largest difference of an entry, relative to the largest expected one of its array."""
   pairs = [(a.reshape(b.shape), b) for a, b in zip(arrays, expected, strict=True) if b.size]
   return max(float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-30)) for a, b in pairs)

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def table(record: dict[str, Any]) -> str:
-  """One record as text."""
+  """Returns one record as text."""
   if 'operation' in record:
     state = 'finite' if record['finite'] else 'NOT FINITE'
     failure = f'\n  {record["failure"]}' if 'failure' in record else ''
@@ -40,51 +40,50 @@ def _measured(record: dict[str, Any]) -> list[str]:
 
 
 def _median(record: dict[str, Any]) -> list[str]:
-  rows = [f'  {row["name"]:36s} {row["ratio"]:8.2f}x' for row in record['rows']]
-  return [f'{record["median"]}, the median of the cases', *rows]
+  line = '  {name:36s} {ratio:8.2f}x'
+  return _rows(f'{record["median"]}, the median of the cases', record, line)
 
 
 def _errors(record: dict[str, Any]) -> list[str]:
-  rows = [
-    f'  differences of {row["difference"]:<8g} {row["nats"]:10.4f} nats  gradient {row["gradient"]:.1e}'
-    for row in record['rows']
-  ]
-  return [f'accuracy of float32, {record["accuracy"]}', *rows]
+  line = '  differences of {difference:<8g} {nats:10.4f} nats  gradient {gradient:.1e}'
+  return _rows(f'accuracy of float32, {record["accuracy"]}', record, line)
 
 
 def _compiled(record: dict[str, Any]) -> list[str]:
-  rows = [
-    f'  {row["name"]:36s} solve {row["solve"]:.2f} s  gradient {row["gradient"]:.2f} s'
-    for row in record['rows']
-  ]
-  return [f'compilation {record["compilation"]}', *rows]
+  line = '  {name:36s} solve {solve:.2f} s  gradient {gradient:.2f} s'
+  return _rows(f'compilation {record["compilation"]}', record, line)
 
 
 def _growth(record: dict[str, Any]) -> list[str]:
-  rows = [
-    f'  {row["name"]:8s} {row["median_ms"]:10.3f} ms  {row["unit_ns"]:8.2f} ns a unit  '
-    f'{row["growth"]:6.2f}x{"  CLIFF" if row["cliff"] else ""}'
-    f'  temporary {row["temporary_bytes"] / 1e6:.2f} MB'
-    for row in record['rows']
-  ]
-  return [f'growth in {record["growth"]}', *rows]
+  line = (
+    '  {name:8s} {median_ms:10.3f} ms  {unit_ns:8.2f} ns per unit  {growth:6.2f}x{mark}'
+    '  temporary {megabytes:.2f} MB'
+  )
+  marked = [row | {'mark': '  CLIFF' if row['cliff'] else ''} for row in record['rows']]
+  return _rows(f'growth in {record["growth"]}', {'rows': marked}, line)
 
 
 def _training(record: dict[str, Any]) -> list[str]:
-  rows = [
-    f'  {row["name"]:20s} step {row["step_ms"]:9.2f} ms  {row["ratio"]:6.2f}x'
-    f'  processors {row["step_processor_ms"]:.0f} ms'
-    f'  trace {row["trace_s"]:.2f} s  compile {row["compile_s"]:.2f} s'
-    f'  first step {row["first_step_s"]:.2f} s'
-    f'  temporary {row["temporary_bytes"] / 1e6:.0f} MB'
-    for row in record['rows']
-  ]
+  line = (
+    '  {name:20s} step {step_ms:9.2f} ms  {ratio:6.2f}x  processors {step_processor_ms:.0f} ms'
+    '  trace {trace_s:.2f} s  compile {compile_s:.2f} s  first step {first_step_s:.2f} s'
+    '  temporary {megabytes:.0f} MB'
+  )
   missing = [f'  not installed: {name}' for name in record['missing']]
-  return [f'training step of {record["training"]}', *rows, *missing]
+  return _rows(f'training step of {record["training"]}', record, line) + missing
+
+
+def _rows(title: str, record: dict[str, Any], line: str) -> list[str]:
+  """Returns a title and one line per row, in a format of its fields.
+
+  The field `megabytes` is that of temporary memory.
+  """
+  rows = [row | {'megabytes': row.get('temporary_bytes', 0) / 1e6} for row in record['rows']]
+  return [title, *(line.format_map(row) for row in rows)]
 
 
 def markdown(records: list[dict[str, Any]]) -> str:
-  """One table of all tasks, training steps and growths, as the README shows it."""
+  """Returns one table of all tasks, training steps and growths, as docs/benchmarks.md shows it."""
   lines = ['| task | ours | temporary | beside |', '|---|--:|--:|---|']
   for record in records:
     rows = record.get('candidates') or record.get('rows')
@@ -97,7 +96,7 @@ def markdown(records: list[dict[str, Any]]) -> str:
       cliffs = ', '.join(row['name'] for row in record['rows'] if row['cliff'])
       worst = max(row['growth'] for row in record['rows'])
       told = f'cliffs at {cliffs}' if cliffs else 'no cliff'
-      lines.append(f'| growth in {record["growth"]} | | | {told}; at most {worst:.2f}x a unit |')
+      lines.append(f'| growth in {record["growth"]} | | | {told}; at most {worst:.2f}x per unit |')
     elif 'median' in record:
       beside = '; '.join(f'{row["ratio"]:.3g}x {row["name"]}' for row in record['rows'][1:])
       lines.append(f'| {record["median"]}, median of the cases | | | {beside} |')

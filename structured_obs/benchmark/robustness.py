@@ -1,7 +1,7 @@
-"""Many jitted, batched gradients of every public operation in a row: what hangs or fails is named.
+"""Runs many jitted, batched gradients of every public operation, and names those that hang or fail.
 
-Each operation has a process of its own, which dumps its stacks and ends when its time is over, so that a
-deadlock or a crash in one operation is a record like any other, and the next one is called all the same.
+Each operation runs in its own process, which dumps its stacks and ends when its time is over. A deadlock
+or a crash in one operation is then a record like any other, and the next operation still runs.
 
   python -m structured_obs.benchmark.robustness OPERATION CALLS SECONDS
 """
@@ -25,16 +25,16 @@ Array = jax.Array
 Operation = family_operations.Operation
 
 GRACE = 60  # seconds for a process to start, and to end by itself when its time is over
-LINES = 20  # of what a process wrote before it failed
+LINES = 20  # last lines of output of a process that failed
 
 
 def operations(size: int = 12, batch: int = 4) -> dict[str, Operation]:
-  """Every public operation: scalar functions of one image and their batched arguments, by name."""
+  """Returns every public operation by name: a scalar function of one image and batched arguments."""
   return kernels(size, batch) | family_operations.operations(size, batch)
 
 
 def kernels(size: int, batch: int) -> dict[str, Operation]:
-  """The public functions of `linalg`."""
+  """Returns the public functions of `linalg`."""
   pattern = sparse_triangular.offsets(5)
   rng = np.random.default_rng(0)
   factors = random_factors(size, pattern, batch)
@@ -61,7 +61,9 @@ def kernels(size: int, batch: int) -> dict[str, Operation]:
 
 
 def supervised(name: str, calls: int, timeout: float) -> dict[str, Any]:
-  """Call the gradient of one operation many times in a process of its own: a record for JSON.
+  """Calls the gradient of one operation many times in its own process.
+
+  Returns a record for JSON.
 
   The record of a process that ended early has its last lines under 'failure'.
 
@@ -73,9 +75,7 @@ def supervised(name: str, calls: int, timeout: float) -> dict[str, Any]:
   command = [sys.executable, '-m', __name__, name, str(calls), str(timeout)]
   start = time.perf_counter()
   try:
-    done = subprocess.run(
-      command, capture_output=True, text=True, timeout=timeout + GRACE, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout + GRACE, check=False)
     if done.returncode == 0:
       return json.loads(done.stdout.splitlines()[-1])
     failure = f'status {done.returncode}: ' + ' | '.join(done.stderr.splitlines()[-LINES:])
@@ -86,9 +86,14 @@ def supervised(name: str, calls: int, timeout: float) -> dict[str, Any]:
 
 
 def survive(name: str, operation: Operation, calls: int) -> dict[str, Any]:
-  """Call the batched gradient of an operation many times: a record for JSON.
+  """Calls the batched gradient of an operation many times, and returns a record for JSON.
 
   A gradient that is not finite is one that did not survive, in whichever call.
+
+  Args:
+    name: of the operation.
+    operation: function and arguments.
+    calls: how many.
   """
   function, arguments = operation
   gradient = jax.vmap(jax.grad(function, argnums=tuple(range(len(arguments)))))

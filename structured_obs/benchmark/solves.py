@@ -22,7 +22,14 @@ NAIVE_PIXELS = 16 * 64 * 64  # beyond it a scan over pixels takes a second a cal
 
 
 def tasks(name: str, factors: Factor, rhs: Array, pattern: Offsets) -> Iterator[Task]:
-  """L^-T u of B images: from the natural layout, packed, many sides of one image, and its gradient."""
+  """Yields the tasks of L^-T u of B images: as stored, packed, with many sides, and its gradient.
+
+  Args:
+    name: of the problem, in records.
+    factors: [B, ...] each.
+    rhs: [B, H, W].
+    pattern: K offsets.
+  """
   sides = np.asarray(rhs).reshape(rhs.shape[0], -1, 1)
   exact, peers = _peers(factors, sides, pattern)
   missing = () if peers else ('scipy',)
@@ -43,7 +50,13 @@ def tasks(name: str, factors: Factor, rhs: Array, pattern: Offsets) -> Iterator[
 
 
 def samples(name: str, factors: Factor, pattern: Offsets) -> Task:
-  """Many right-hand sides of the first image's factor."""
+  """Returns the task of many right-hand sides of the first image's factor.
+
+  Args:
+    name: of the problem, in records.
+    factors: [B, ...] each.
+    pattern: K offsets.
+  """
   one = jax.tree.map(lambda x: x[0], factors)
   noise = normal(SAMPLES, *one.diag.shape)
   sides = np.asarray(noise).reshape(1, SAMPLES, -1).swapaxes(1, 2)
@@ -57,7 +70,7 @@ def samples(name: str, factors: Factor, pattern: Offsets) -> Task:
 
 
 def lapack_bars(neighbours: int, shape: tuple[int, ...]) -> tuple[tuple[Bar, ...], tuple[Bar, ...]]:
-  """For the natural layout; and packed, where the compiler may make native loops of large bodies.
+  """Returns the bars as stored; and packed, where the compiler may make native loops of large bodies.
 
   Both are higher there.
   """
@@ -71,12 +84,12 @@ def lapack_bars(neighbours: int, shape: tuple[int, ...]) -> tuple[tuple[Bar, ...
 
 
 def _native_loops() -> bool:
-  """Whether XLA_FLAGS let the compiler make native loops of large bodies."""
+  """Returns whether XLA_FLAGS let the compiler make native loops of large bodies."""
   return 'xla_cpu_small_while_loop_byte_threshold' in os.environ.get('XLA_FLAGS', '')
 
 
 def _peers(factors: Factor, sides: Any, pattern: Offsets) -> tuple[Any, list[Candidate]]:
-  """The float64 solution and what SciPy has for sides [B, n, R]; solutions are [B, R, n]."""
+  """Returns the float64 solution and what SciPy has for sides [B, n, R]; solutions are [B, R, n]."""
   if importlib.util.find_spec('scipy') is None:
     return None, []
   from scipy.linalg import get_lapack_funcs
@@ -107,7 +120,7 @@ def _peers(factors: Factor, sides: Any, pattern: Offsets) -> tuple[Any, list[Can
 
 
 def _gradient(name: str, factors: Factor, rhs: Array, pattern: Offsets) -> Task:
-  """Squared norm of each image's solution, and its gradient by factor and right-hand side."""
+  """Returns the task of each solution's squared norm and its gradient by factor and right-hand side."""
   same = 'autodiff of the same row scan'
   candidates = [
     compiled('ours', gradient(pattern), factors, rhs),
@@ -122,7 +135,7 @@ def _gradient(name: str, factors: Factor, rhs: Array, pattern: Offsets) -> Task:
 
 
 def gradient(pattern: Offsets) -> Callable[..., Any]:
-  """(factors, rhs [B, H, W]) -> (|L^-T u|^2 [B], its gradients by both)."""
+  """Returns (factors, rhs [B, H, W]) -> (|L^-T u|^2 [B], its gradients by both)."""
   return _mapped_gradient(functools.partial(sparse_triangular.solve_transposed, offsets=pattern))
 
 
@@ -134,7 +147,7 @@ def _mapped_gradient(solver: Callable[[Factor, Array], Array]) -> Callable[..., 
 
 
 def _gradient_of_rows(pattern: Offsets) -> Callable[..., Any]:
-  """The same by autodiff through the batched row scan, which stores its steps."""
+  """Returns the same by autodiff through the batched row scan, which stores its steps."""
 
   def total(factors: Factor, rhs: Array) -> tuple[Array, Array]:
     solved = row_scan.solve_many(*factors, rhs[:, None], pattern, transposed=True)
@@ -149,7 +162,7 @@ def _gradient_of_rows(pattern: Offsets) -> Callable[..., Any]:
 
 
 def _naive_solve(factor: Factor, rhs: Array, pattern: Offsets) -> Array:
-  """L^-T u pixel by pixel, as a user would write it."""
+  """Returns L^-T u pixel by pixel, as a user would write it."""
   shifts = [dr * rhs.shape[1] + dc for dr, dc in pattern]
 
   def pixel(later: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:

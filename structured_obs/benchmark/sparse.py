@@ -18,7 +18,13 @@ MAX_DENSE = 4096  # pixels; the dense inverse of more takes minutes
 
 
 def tasks(size: int, filter_size: int, batch: int) -> Iterator[Task]:
-  """Solves, log densities and their gradients of a batch of size x size images."""
+  """Solves, log densities and their gradients of a batch of size x size images.
+
+  Args:
+    size: pixels along each side.
+    filter_size: f, odd.
+    batch: images at once.
+  """
   pattern = sparse_triangular.offsets(filter_size)
   factors, rhs = random_factors(size, pattern, batch), normal(batch, size, size)
   name = f'f={filter_size} {size}x{size} batch {batch}'
@@ -27,7 +33,7 @@ def tasks(size: int, filter_size: int, batch: int) -> Iterator[Task]:
 
 
 def tasks_of_one(size: int, filter_size: int) -> Iterator[Task]:
-  """What is measured on one image: many samples of one factor, exact variances."""
+  """Yields what is measured on one image: many samples of one factor, exact variances."""
   pattern = sparse_triangular.offsets(filter_size)
   name = f'f={filter_size} {size}x{size}'
   factors = random_factors(size, pattern, 1)

@@ -37,7 +37,7 @@ PACKAGES = (
 
 
 class Settings(NamedTuple):
-  """What to measure."""
+  """Settings of the measurements."""
 
   suites: tuple[str, ...] = SUITES
   sizes: tuple[int, ...] = (64,)
@@ -52,8 +52,8 @@ class Settings(NamedTuple):
   operations: tuple[str, ...] = ()  # parts of names, in the suite robustness; () for all
 
 
-# What the table of speeds in README.md shows, with launch.benchmark's default recipes.
-README = (
+# What the table in docs/benchmarks.md shows, with the default recipes of launch.benchmark.
+PUBLISHED = (
   Settings(('sparse',), sizes=(64, 128), filters=(5,), batches=(16,)),
   Settings(('sparse',), sizes=(256,), filters=(5,), batches=(1,)),
   Settings(('sparse',), sizes=(64,), filters=(5, 7), batches=(64,)),
@@ -66,7 +66,7 @@ README = (
 
 
 def check(settings: Settings) -> None:
-  """Refuse settings that cannot be run.
+  """Refuses invalid settings.
 
   Raises:
     ValueError: a suite does not exist, or a number is out of range.
@@ -89,7 +89,7 @@ def check(settings: Settings) -> None:
 
 
 def run(settings: Settings, recipes: dict[str, Config] | None = None) -> Iterator[dict[str, Any]]:
-  """Measure task after task: records for JSON.
+  """Measures task after task and yields records for JSON.
 
   Args:
     settings: what to measure.
@@ -191,7 +191,7 @@ RUNNERS: dict[str, Callable[[Settings], Iterator[dict[str, Any]]]] = {
 
 
 def machine() -> dict[str, Any]:
-  """Versions and hardware that the numbers belong to."""
+  """Returns versions and hardware that the numbers belong to."""
   versions = {}
   for package in PACKAGES:
     try:

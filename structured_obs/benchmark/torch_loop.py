@@ -1,7 +1,8 @@
 """A plain PyTorch training loop of the small VAE, with the same layers, sizes, optimizer and densities.
 
-What a user would write instead of a recipe with the architecture 'mirror' and independent or low-rank
-pixels: modules in the layout that PyTorch's convolutions like best, `torch.distributions` and Adam.
+It is what a user would write instead of a recipe with the architecture 'mirror' and independent or
+low-rank pixels: modules in the layout that PyTorch's convolutions like best, `torch.distributions` and
+Adam.
 """
 
 import copy
@@ -18,7 +19,7 @@ NORMS = ('none', 'group')
 
 
 def covers(config: Config) -> bool:
-  """Whether there is such a loop for a recipe."""
+  """Returns whether there is such a loop for a recipe."""
   options = configuration.filled(config).model.options
   plain = (config.model.kind, options.get('architecture'), options.get('covariance')) == (
     'vae',
@@ -29,7 +30,7 @@ def covers(config: Config) -> bool:
 
 
 def make(config: Config, image: ImageShape) -> Callable[[], float]:
-  """Build network and optimizer: a function that makes one step and returns its loss, nats per image.
+  """Builds network and optimizer: a function that makes one step and returns its loss, nats per image.
 
   Raises:
     ImportError: PyTorch is not installed.
@@ -59,7 +60,7 @@ def make(config: Config, image: ImageShape) -> Callable[[], float]:
 
 
 def _network(torch: Any, config: Config, image: ImageShape) -> Any:
-  """A module with `encoder` (images -> 2 Z numbers) and `density` (latents, pixels -> log p(x|z))."""
+  """Returns a module with `encoder` (images -> 2 Z) and `density` (latents, pixels -> log p(x|z))."""
   nn, options = torch.nn, configuration.filled(config).model.options
   features, rank = options['features'], config.likelihood.options.get('rank', 0)
   sizes = layers.resolutions(image, len(features))

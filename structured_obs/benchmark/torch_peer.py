@@ -8,12 +8,12 @@ from structured_obs.benchmark.measure import Bar, Candidate, faster
 
 
 def thread_counts() -> list[int]:
-  """One thread, and as many as there are processors."""
+  """Returns the numbers of threads to try: one, and one per processor."""
   return sorted({1, os.cpu_count() or 1})
 
 
 def candidates(run: Callable[[], Any], name: str = 'torch') -> list[Candidate]:
-  """One candidate for each number of threads.
+  """Returns one candidate for each number of threads.
 
   Raises:
     ImportError: PyTorch is not installed.
@@ -32,7 +32,7 @@ def candidates(run: Callable[[], Any], name: str = 'torch') -> list[Candidate]:
 
 
 def bars(ratio: float, name: str = 'torch') -> tuple[Bar, ...]:
-  """Faster than PyTorch with any of these numbers of threads."""
+  """Returns the bars of being faster than PyTorch with any of these numbers of threads."""
   return tuple(faster(_name(name, threads), ratio) for threads in thread_counts())
 
 

@@ -29,7 +29,12 @@ DIGITS = (8, 8, 1)
 
 
 def record(name: str, config: Config, repeats: int) -> dict[str, Any]:
-  """Time steps in alternating rounds and the start-up of each candidate: a record for JSON.
+  """Times steps in alternating rounds and the start-up of each candidate: a record for JSON.
+
+  Args:
+    name: of the recipe.
+    config: of the recipe.
+    repeats: rounds.
 
   Raises:
     ValueError: the recipe needs more than images of random pixels.
@@ -54,10 +59,10 @@ def record(name: str, config: Config, repeats: int) -> dict[str, Any]:
 
 
 def spec(config: Config) -> DataSpec:
-  """What a prepared set of random images would be for this recipe.
+  """Returns the spec of a prepared set of random images for this recipe.
 
   Raises:
-    ValueError: its model needs means or classes beside the images.
+    ValueError: its model needs means or classes besides the images.
   """
   data = config.data
   if KINDS[config.model.kind].given_mean or data.labels:

@@ -49,7 +49,7 @@ __all__ = [
   'sparse_precision',
 ]
 
-FAMILIES: dict[str, Callable[..., base.Family]] = {
+FAMILIES: dict[str, Callable[..., base.Family[Any]]] = {
   'diagonal': diagonal.family,
   'low_rank': low_rank.family,
   'sparse_precision': sparse_precision.family,
@@ -66,7 +66,7 @@ def options(name: str, **overrides: Any) -> dict[str, Any]:
   Raises:
     TypeError: an option is of another type.
     ValueError: no family or option has this name, where the nearest names are suggested; or an option is
-      out of its range, or at odds with another.
+      out of its range, or contradicts another one.
   """
   known = option_values.Option(str, (option_values.Choice(tuple(FAMILIES)),), None)
   option_values.checked_value(option_values.Where('', 'distributions'), 'family', known, name)
@@ -75,6 +75,6 @@ def options(name: str, **overrides: Any) -> dict[str, Any]:
   return chosen
 
 
-def family(name: str, **overrides: Any) -> base.Family:
-  """Build a family by its name. Build it once a program: two equal ones are not the same to jit."""
+def family(name: str, **overrides: Any) -> base.Family[Any]:
+  """Returns a family by its name. Build it once per program: jit tells two equal ones apart."""
   return FAMILIES[name](**options(name, **overrides))

@@ -1,4 +1,5 @@
-"""The records every family is made of, and the small functions all of them share.
+# One file of more than 300 lines: every family needs all of these records and checks.
+"""The records that define a family, and the checks and small functions that all families share.
 
 Letters, used everywhere: H W C image height, width, channels; D = H W C; R rank; B batch; S samples.
 `r` is the residual x - mean. Logarithms are natural, log densities in nats with every constant.
@@ -8,7 +9,7 @@ import itertools
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from structured_obs.linalg import elementwise, products
 
 Array = jax.Array
 P = TypeVar('P')  # a family's parameters: a NamedTuple of arrays, one image
+Functions = TypeVarTuple('Functions')
 Shape = tuple[int, ...]
 
 LOG_2PI = math.log(2 * math.pi)
@@ -40,7 +42,7 @@ class Conditional(NamedTuple):
 
   `mean` holds the observed values at observed pixels, where `variance` is 0. `variance` is None where
   the family has no exact one at this size. `residual` is the relative residual of the solve behind the
-  mean, and `iterations` how many it took: 0 for a closed form, to be looked at where it is iterative.
+  mean, and `iterations` their number, 0 for a closed form. Check it where the solve is iterative.
   """
 
   mean: Array  # [H, W, C]
@@ -86,6 +88,11 @@ class Gaussian(NamedTuple, Generic[P]):
   white_image: Callable[[P, Array], Array] | None = None  # (params, r) -> [H, W, C]; None: `whiten`
 
 
+def in_order(*functions: *Functions) -> tuple[*Functions]:
+  """Returns the functions that every `Gaussian` begins with, as they are: its fields in their order."""
+  return functions
+
+
 class Family(NamedTuple, Generic[P]):
   """One family of distributions over images, as pure functions on one image's parameters."""
 
@@ -98,7 +105,7 @@ class Family(NamedTuple, Generic[P]):
   log_prior: Callable[[P], Array] | None = None  # params -> [], nats: a term of training alone
   # outputs -> blur kernel [k, k], or [k, k, C], where the covariance is made of one.
   kernel: Callable[[dict[str, Array]], Array] | None = None
-  levels: int = 0  # of a discrete family: gray levels of its grid -1 + 2 k / (levels - 1); 0: a density
+  levels: int = 0  # gray levels of a discrete family, on the grid -1 + 2 k / (levels - 1); 0: a density
   # params -> [H, W, C]: the likeliest component's mean, on the grid, where a family is a mixture.
   mode: Callable[[P], Array] | None = None
   # (params, x) -> [H, W], nats: of a family whose pixels are independent, its channels together.
@@ -106,9 +113,14 @@ class Family(NamedTuple, Generic[P]):
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:
-  """Clip smoothly: about the identity inside [low, high], saturating at both ends. Any shape.
+  """Clips smoothly: about the identity inside [low, high], saturating at both ends. Any shape.
 
   Unlike a hard clip its gradient vanishes nowhere. Raises ValueError unless low < high, both finite.
+
+  Args:
+    x: of any shape.
+    low: lower end.
+    high: upper end.
   """
   if not -math.inf < low < high < math.inf:
     raise ValueError(f'soft_clip needs low < high, both finite; got low={low} and high={high}.')
@@ -116,9 +128,9 @@ def soft_clip(x: Array, low: float, high: float) -> Array:
 
 
 def round_to_levels(x: Array, levels: int) -> Array:
-  """Nearest of the values -1 + 2 k / (levels - 1) of gray levels; 0 levels leave x as it is. Any shape.
+  """Returns the nearest value -1 + 2 k / (levels - 1); 0 levels leave x as it is. Any shape.
 
-  They are, to the last bit, those of `data.images.to_unit`: exactly -1 and 1 at the ends.
+  They are, to the last bit, those of `data.pixels.to_unit`: exactly -1 and 1 at the ends.
   """
   if not levels:
     return x
@@ -128,13 +140,26 @@ def round_to_levels(x: Array, levels: int) -> Array:
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-  """Raise ValueError unless an option is one of those known."""
+  """Raises ValueError unless an option is one of the known values.
+
+  Args:
+    name: of the option.
+    value: of the option.
+    known: allowed values.
+  """
   if value not in known:
     raise ValueError(f'{name} must be one of {", ".join(known)}; got {value!r}.')
 
 
 def check_scales(family: str, min_scale: float, initial_scale: float, max_scale: float) -> None:
-  """Raise ValueError unless 0 < min_scale < initial_scale < max_scale, all finite."""
+  """Raises ValueError unless 0 < min_scale < initial_scale < max_scale, all finite.
+
+  Args:
+    family: name, for the message.
+    min_scale: smallest scale.
+    initial_scale: scale at the start.
+    max_scale: largest scale.
+  """
   if not 0 < min_scale < initial_scale < max_scale < math.inf:
     raise ValueError(
       f'{family} needs 0 < min_scale < initial_scale < max_scale; '
@@ -143,13 +168,19 @@ def check_scales(family: str, min_scale: float, initial_scale: float, max_scale:
 
 
 def inverse_soft_clip(value: float, low: float, high: float) -> float:
-  """The x of which soft_clip(x, low, high) is this value, between low and high."""
+  """Returns the x with soft_clip(x, low, high) = value, for a value between low and high.
+
+  Args:
+    value: result of `soft_clip`.
+    low: lower end.
+    high: upper end.
+  """
   above_low = math.expm1(value - low)
   return low + math.log(above_low) - math.log1p(-math.exp(value - high))
 
 
 def white_noise(key: Array, like: Array) -> Array:
-  """Independent standard normal numbers of the shape and type of an image.
+  """Returns independent standard normal numbers of the shape and type of an image.
 
   Drawn in one row: over a last axis of a few channels, a CPU takes twice as long for the same numbers.
   """
@@ -157,25 +188,25 @@ def white_noise(key: Array, like: Array) -> Array:
 
 
 def nan_unless_finite(value: Array) -> Array:
-  """Turn an infinite result, which only bad parameters give, into NaN; keep its derivative."""
+  """Turns an infinite result, which only bad parameters give, into NaN; keeps its derivative."""
   return value + 0 * value
 
 
 def all_or_nan(value: Array) -> Array:
-  """Turn every number of a result into NaN if one is not finite; keep its derivative. Any shape.
+  """Turns every number of a result into NaN if one is not finite; keeps its derivative. Any shape.
 
-  A distribution with one bad parameter is none: no part of a result of it is a number.
+  A distribution with one invalid parameter is invalid as a whole, and so is every result.
   """
   return value + jnp.sum(0 * value)
 
 
 def positive_or_nan(value: Array) -> Array:
-  """Turn every number into NaN unless all are positive and finite; keep its derivative. Any shape."""
+  """Turns every number into NaN unless all are positive and finite; keeps its derivative. Any shape."""
   return jnp.where(jnp.all((value > 0) & (value < jnp.inf)), value, jnp.nan)
 
 
 def checked(params: P, **shapes: tuple[Any, ...]) -> P:
-  """Record of parameters as arrays, whose shapes are checked; raises as `check_shape` does.
+  """Returns a record of parameters as arrays of checked shapes; raises as `check_shape` does.
 
   Args:
     params: with a field `mean`, the image.
@@ -191,19 +222,22 @@ def checked(params: P, **shapes: tuple[Any, ...]) -> P:
 
 
 def as_arrays(params: P) -> P:
-  """Record of parameters whose Python numbers and NumPy arrays have become arrays.
+  """Returns a record of parameters with Python numbers and NumPy arrays converted to arrays.
 
   Numbers take the type of the first field.
   """
   fields: Any = params
   dtype = jnp.result_type(fields[0])
-  return type(fields)(
-    *(jnp.asarray(a, dtype if isinstance(a, int | float) else None) for a in fields)
-  )
+  return type(fields)(*(jnp.asarray(a, dtype if isinstance(a, int | float) else None) for a in fields))
 
 
 def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
-  """Raise at trace time unless a floating-point array has this shape (None: any size).
+  """Raises at trace time unless a floating-point array has this shape (None: any size).
+
+  Args:
+    name: of the argument, for the message.
+    array: of any type.
+    shape: wanted sizes.
 
   Raises:
     TypeError: the array is not of a floating-point type.
@@ -212,7 +246,7 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
   if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
     raise TypeError(
       f'{name} must be a floating-point array; got {jnp.result_type(array)}. '
-      'Scale integer images to floats first, e.g. with data.images.to_unit.'
+      'Scale integer images to floats first, e.g. with data.pixels.to_unit.'
     )
   got = jnp.shape(array)
   fits = len(got) == len(shape) and all(w in (None, g) for g, w in zip(got, shape, strict=True))
@@ -225,7 +259,13 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
 
 
 def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
-  """Raise at trace time unless a mask is boolean and of this shape (TypeError, ValueError)."""
+  """Raises at trace time unless a mask is boolean and of this shape (TypeError, ValueError).
+
+  Args:
+    name: of the argument, for the message.
+    mask: of any type.
+    shape: wanted sizes.
+  """
   if not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
     raise TypeError(f'{name} must be a boolean array; got {jnp.result_type(mask)}.')
   if jnp.shape(mask) != shape:
@@ -233,10 +273,17 @@ def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
 
 
 def check_count(name: str, value: int, least: int, most: int, of: str) -> None:
-  """Raise at trace time unless a number is whole and from `least` to `most`, described by `of`.
+  """Raises at trace time unless a number is whole and from `least` to `most`, described by `of`.
+
+  Args:
+    name: of the argument, for the message.
+    value: to check.
+    least: smallest allowed value.
+    most: largest allowed value.
+    of: what the largest value is, for the message.
 
   Raises:
-    TypeError: it is no whole number, or a bool.
+    TypeError: it is not a whole number, or a bool.
     ValueError: it is out of range.
   """
   if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -246,7 +293,7 @@ def check_count(name: str, value: int, least: int, most: int, of: str) -> None:
 
 
 def check_outputs(outputs: dict[str, Array], shapes: dict[str, Shape]) -> None:
-  """Raise unless a decoder's outputs are exactly the ones a family asks for (ValueError, TypeError)."""
+  """Raises ValueError or TypeError unless outputs are exactly those that a family asks for."""
   if set(outputs) != set(shapes):
     raise ValueError(f'from_outputs needs the outputs {sorted(shapes)}; got {sorted(outputs)}.')
   for name, shape in shapes.items():
@@ -254,10 +301,10 @@ def check_outputs(outputs: dict[str, Array], shapes: dict[str, Shape]) -> None:
 
 
 def image_of_outputs(outputs: dict[str, Array]) -> ImageShape:
-  """Size of the image whose mean is among a decoder's outputs.
+  """Returns the size of the image whose mean is among a decoder's outputs.
 
   Raises:
-    ValueError, TypeError: there is no mean, or it is no image.
+    ValueError, TypeError: there is no mean, or it is not an image.
   """
   if 'mean' not in outputs:
     raise ValueError(f"from_outputs needs the output 'mean'; got {sorted(outputs)}.")
@@ -266,7 +313,9 @@ def image_of_outputs(outputs: dict[str, Array]) -> ImageShape:
 
 
 def checked_noise_variance(noise_variance: Array | float, like: Array) -> Array:
-  """Variance of added noise, [] or of the shape of an image, in its type; NaN unless all are >= 0.
+  """Returns the variance of added noise, [] or of the shape of an image, in its type.
+
+  NaN unless all are >= 0.
 
   Infinite is allowed: at a pixel that was not observed.
   """
@@ -276,20 +325,20 @@ def checked_noise_variance(noise_variance: Array | float, like: Array) -> Array:
 
 
 def checked_temperature(temperature: Array | float, like: Array) -> Array:
-  """Temperature in the type of an image, NaN unless it is positive and finite. []."""
+  """Returns the temperature in the type of an image, NaN unless it is positive and finite. []."""
   temperature = jnp.asarray(temperature, like.dtype)
   check_shape('temperature', temperature, ())
   return positive_or_nan(temperature)
 
 
 def root_mean_square(x: Array) -> Array:
-  """Root of the mean square of all entries, of any scale; its derivative at 0 is 0. []."""
+  """Returns the root of the mean square of all entries, of any scale; its derivative at 0 is 0. []."""
   unit = products.power_of_two(x)
   mean = jnp.mean(jnp.square(x / unit))
   return jnp.where(mean > 0, unit * jnp.sqrt(jnp.where(mean > 0, mean, 1)), mean)
 
 
 def squared_norm(tree: Any) -> Array:
-  """Sum of squares over all leaves of a pytree. []."""
+  """Returns the sum of squares over all leaves of a pytree. []."""
   first, *rest = (jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))
   return sum(rest, start=first)

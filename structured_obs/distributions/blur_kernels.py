@@ -19,7 +19,7 @@ from structured_obs.option_values import Choice, Range, When
 Array = jax.Array
 
 PARAMETRIZATIONS = ('regularised', 'wiener', 'inverse_eps')
-CENTRAL_TAP = 0.9  # of the softmax kernel that a network output of 0 stands for
+CENTRAL_TAP = 0.9  # value in the softmax kernel for network outputs of 0
 # Smallest noise and floor^2: below it the rounding of a float32 transfer function decides log |cov|.
 LEAST_POWER = 1e-8
 
@@ -28,7 +28,7 @@ OF_NOISE = When('parametrization', ('regularised', 'wiener'))
 Noise = Annotated[float, Range(LEAST_POWER, 1e15), OF_NOISE]
 Epsilon = Annotated[float, Range(1e-15, 1e15), When('parametrization', ('inverse_eps',))]
 Floor = Annotated[float, Range(math.sqrt(LEAST_POWER), 1e15), When('parametrization', ('wiener',))]
-PREDICTED = When('gaussian_variance', (0.0,))  # of a kernel
+PREDICTED = When('gaussian_variance', (0.0,))  # options of a predicted kernel
 Taps = Annotated[str, Choice(('softmax', 'raw')), PREDICTED]
 PerChannel = Annotated[bool, PREDICTED]
 KernelSize = Annotated[int, Range(1, 4096)]
@@ -36,13 +36,13 @@ GaussianVariance = Annotated[float, Range(0, 1e15)]
 
 
 class Spectrum(NamedTuple):
-  """How a kernel of transfer function F becomes the eigenvalues of a covariance.
+  """Map from the transfer function F of a kernel to the eigenvalues of a covariance.
 
     'regularised'  |F|^2 + noise, of white noise blurred by the kernel, plus white noise
     'wiener'       (|F|^2 + noise)^2 / max(|F|^2, floor^2), that the kernel's Wiener filter makes white
     'inverse_eps'  |F + epsilon|^2, of white noise blurred by the kernel plus epsilon I
 
-  Each is a Gaussian with a log-determinant of its own. Blur-VAE's equation 7 has the quadratic form of
+  Each is a Gaussian with its own log-determinant. Blur-VAE's equation 7 has the quadratic form of
   'wiener' and its equation 11 the log-determinant of 'inverse_eps': the two together are no density. The
   variance of 'wiener' grows without bound, up to the floor, where the kernel removes a frequency, and
   'inverse_eps' has none where F = -epsilon; hence the default.
@@ -56,7 +56,7 @@ class Spectrum(NamedTuple):
 
 @option_values.checked('a Gaussian kernel')
 def gaussian(size: KernelSize, variance: GaussianVariance) -> np.ndarray | None:
-  """Gaussian of this variance in pixels^2 about tap size // 2, of unit sum; None for 0. [size, size].
+  """Returns a Gaussian kernel [size, size] of sum 1 about tap size // 2, or None for a variance of 0.
 
   Raises:
     TypeError, ValueError: the size is not positive, or the variance negative or infinite.
@@ -69,7 +69,7 @@ def gaussian(size: KernelSize, variance: GaussianVariance) -> np.ndarray | None:
 
 @option_values.checked('a kernel')
 def from_output(output: Array, taps: Taps) -> Array:
-  """Kernel [k, k] or [k, k, C] that a network's outputs of this shape stand for.
+  """Returns the kernel [k, k] or [k, k, C] that a network's outputs of this shape stand for.
 
   Args:
     output: unconstrained.
@@ -88,7 +88,7 @@ def from_output(output: Array, taps: Taps) -> Array:
 
 
 def log_eigenvalues(parts: spectral.Parts, spectrum: Spectrum) -> Array:
-  """Log eigenvalues of a covariance from the parts of its kernel's transfer function.
+  """Returns the log eigenvalues of a covariance from the parts of its kernel's transfer function.
 
   Raises:
     TypeError, ValueError: a setting of the spectrum is out of range.

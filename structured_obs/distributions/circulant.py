@@ -4,7 +4,8 @@ The eigenvalues are those of a blur kernel (`blur_kernels.Spectrum` has the form
 `Circulant` images are periodic: all pixels have one variance, and a covariance depends on the shift
 between two pixels alone. `Reflective` images are mirrored at their borders, for kernels symmetric in
 both axes: no pixel is a neighbour of the opposite border. Channels are independent, with one spectrum
-for all or one each. Cost: D log D for every operation but conditionals, which take conjugate gradients.
+for all or one per channel. Cost: D log D for every operation but conditionals, which take conjugate
+gradients.
 
 Letters: H W C image height, width, channels; D = H W C; F columns of a spectrum (`linalg.spectral`).
 
@@ -23,6 +24,7 @@ from structured_obs.linalg import spectral
 
 Array = jax.Array
 LEARNED = option_values.When('scale', ('learned',))
+
 
 class Circulant(NamedTuple):
   """Parameters of a periodic Gaussian."""
@@ -47,6 +49,7 @@ BASES: dict[type, spectral.Basis] = {Circulant: spectral.PERIODIC, Reflective: s
 @option_values.checked('circulant')
 def family(
   kernel_size: blur_kernels.KernelSize = 11,
+  *,
   parametrization: blur_kernels.Parametrization = 'regularised',
   noise: blur_kernels.Noise = 0.025,
   epsilon: blur_kernels.Epsilon = 0.5,
@@ -60,22 +63,26 @@ def family(
   initial_scale: option_values.Scale = 0.1,
   max_scale: Annotated[option_values.Scale, LEARNED] = 10.0,
 ) -> base.Family[Any]:
-  """Family of blurred noise.
+  """Returns the family of blurred noise.
 
   Args:
     kernel_size: k of the k x k kernel; may be even, and larger than the image.
     parametrization: 'regularised', 'wiener' or 'inverse_eps'; see `blur_kernels.Spectrum`.
-    noise, epsilon, floor: of these spectra.
-    taps: 'softmax', positive and of sum 1, the central one 0.9 for outputs 0; 'raw', a central 1 added.
-    per_channel: whether every channel has a kernel of its own.
-    reflect: whether images are mirrored at their borders, or periodic.
-    gaussian_variance: in pixels^2, of a Gaussian kernel that no network predicts; 0 for a predicted one.
-    scale: 'learned', one standard deviation that a network predicts, or 'fixed', `initial_scale`.
-    min_scale, max_scale: smallest and largest scale a network can predict, in units of the data.
-    initial_scale: the scale that a network output of 0 stands for.
+    noise: constant of the spectra 'regularised' and 'wiener'.
+    epsilon: constant of the spectrum 'inverse_eps'.
+    floor: smallest |F| in the spectrum 'wiener'.
+    taps: 'softmax' for positive taps of sum 1, with a central tap of 0.9 for outputs of 0; 'raw' to add
+      the outputs to a central tap of 1.
+    per_channel: whether each channel has its own kernel.
+    reflect: whether images are mirrored at their borders instead of periodic.
+    gaussian_variance: variance in pixels^2 of a fixed Gaussian kernel; 0 for a predicted kernel.
+    scale: 'learned' for one standard deviation that a network predicts, 'fixed' for `initial_scale`.
+    min_scale: smallest scale a network can predict, in units of the data.
+    initial_scale: the scale for a network output of 0.
+    max_scale: largest scale.
 
   Raises:
-    TypeError, ValueError: an option is not one of these, or a number is out of range.
+    TypeError, ValueError: an option is of another type or out of range.
   """
   spectrum = blur_kernels.Spectrum(parametrization, noise, epsilon, floor)
   base.check_scales('circulant', min_scale, initial_scale, max_scale)
@@ -108,7 +115,7 @@ def family(
 def from_kernel(
   mean: Array, kernel: Array, spectrum: blur_kernels.Spectrum, reflect: bool = False
 ) -> Params:
-  """Blurred noise of scale 1 from a kernel: `Circulant`, or `Reflective` with `reflect`.
+  """Returns blurred noise of scale 1 from a kernel: `Circulant`, or `Reflective` with `reflect`.
 
   Args:
     mean: [H, W, C].
@@ -128,7 +135,7 @@ def from_kernel(
 
 
 def log_prob(params: Params, x: Array) -> Array:
-  """Log density of an image. [], nats."""
+  """Returns the log density of an image. [], nats."""
   params, basis = checked(params)
   base.check_shape('x', x, params.mean.shape)
   power = spectral.power(basis.forward(x - params.mean))
@@ -141,43 +148,49 @@ def log_prob(params: Params, x: Array) -> Array:
 
 
 def total(params: Params, basis: spectral.Basis, values: Array) -> Array:
-  """Sum over all D dimensions of values by frequency [H, F, C] or, of all channels, [H, F, 1]. []."""
+  """Returns the sum over all D dimensions of values by frequency. [].
+
+  Args:
+    params: of one image, whose size is read.
+    basis: of the values.
+    values: [H, F, C], or [H, F, 1] for all channels.
+  """
   _, width, channels = jnp.shape(params.mean)
   return channels // values.shape[-1] * spectral.total(basis, values, width)
 
 
 def sample(key: Array, params: Params) -> Array:
-  """Draw one image. [H, W, C]."""
+  """Draws one image. [H, W, C]."""
   return reparameterize(params, noise(key, params))
 
 
 def mean(params: Params) -> Array:
-  """Mean. [H, W, C]."""
+  """Returns the mean. [H, W, C]."""
   return checked(params)[0].mean
 
 
 def noise(key: Array, params: Params) -> Array:
-  """White noise for `reparameterize`. [H, W, C]."""
+  """Returns white noise for `reparameterize`. [H, W, C]."""
   return base.white_noise(key, mean(params))
 
 
 def reparameterize(params: Params, noise: Array) -> Array:
-  """Image that this noise stands for: mean + cov^1/2 noise, of the symmetric root. [H, W, C]."""
+  """Returns the image mean + cov^1/2 noise, with the symmetric root. [H, W, C]."""
   return params.mean + _power(params, 0.5, noise)
 
 
 def whiten(params: Params, residual: Array) -> Array:
-  """cov^-1/2 of a residual, by the symmetric root. [H, W, C]."""
+  """Returns cov^-1/2 of a residual, by the symmetric root. [H, W, C]."""
   return _power(params, -0.5, residual)
 
 
 def covariance_matvec(params: Params, v: Array) -> Array:
-  """cov v. [H, W, C]."""
+  """Returns cov v. [H, W, C]."""
   return _power(params, 1, v)
 
 
 def precision_matvec(params: Params, v: Array) -> Array:
-  """cov^-1 v. [H, W, C]."""
+  """Returns cov^-1 v. [H, W, C]."""
   return _power(params, -1, v)
 
 
@@ -188,18 +201,18 @@ def _power(params: Params, exponent: float, v: Array) -> Array:
 
 
 def log_det(params: Params) -> Array:
-  """log |cov|. [], nats."""
+  """Returns log |cov|. [], nats."""
   params, basis = checked(params)
   return base.nan_unless_finite(total(params, basis, params.log_spectrum))
 
 
 def variance(params: Params) -> Array:
-  """Marginal variances: of a `Circulant` the mean of its eigenvalues at every pixel. [H, W, C]."""
+  """Returns the marginal variances; for `Circulant`, the mean of its eigenvalues. [H, W, C]."""
   return _diagonal(params, 1)
 
 
 def precision_diagonal(params: Params) -> Array:
-  """Diagonal of cov^-1: the reciprocal variance of a pixel given all others. [H, W, C]."""
+  """Returns the diagonal of cov^-1: the reciprocal variance of a pixel given all others. [H, W, C]."""
   return _diagonal(params, -1)
 
 
@@ -209,15 +222,21 @@ def _diagonal(params: Params, exponent: int) -> Array:
 
 
 def temper(params: Params, temperature: Array) -> Params:
-  """Scale the covariance by temperature^2."""
+  """Scales the covariance by temperature^2."""
   temperature = base.checked_temperature(temperature, checked(params)[0].mean)
   return params._replace(log_spectrum=params.log_spectrum + 2 * jnp.log(temperature))
 
 
 def posterior_mean(params: Params, noisy: Array, noise_variance: Array) -> tuple[Array, Array] | None:
-  """Mean and variance [H, W, C] of the clean image given noisy = clean + N(0, noise_variance).
+  """Returns the mean and variance [H, W, C] of the clean image given clean + N(0, noise_variance).
 
-  The Wiener filter for one noise variance [] of all pixels; None for one each, of no closed form.
+  It is the Wiener filter for one noise variance [] of all pixels. For one per pixel there is no closed
+  form, and the result is None.
+
+  Args:
+    params: of one image.
+    noisy: [H, W, C].
+    noise_variance: [] or [H, W, C]; infinite where a pixel was not observed.
   """
   (prior, basis), mean = _eigenvalues(params), checked(params)[0].mean
   base.check_shape('noisy', noisy, mean.shape)
@@ -230,7 +249,7 @@ def posterior_mean(params: Params, noisy: Array, noise_variance: Array) -> tuple
 
 
 def principal_components(params: Params, k: int) -> base.PrincipalComponents:
-  """Leading eigenpairs: the k waves of largest variance, each of one channel."""
+  """Returns the leading eigenpairs: the k waves of largest variance, each of one channel."""
   values, basis = _eigenvalues(params)
   height, width, channels = image = jnp.shape(params.mean)
   base.check_count('k', k, 1, math.prod(image), 'the number of pixels')
@@ -242,32 +261,17 @@ def principal_components(params: Params, k: int) -> base.PrincipalComponents:
   return base.PrincipalComponents(leading, vectors, jnp.zeros_like(leading))
 
 
-def autocovariance(params: Circulant) -> Array:
-  """Covariance of any pixel with the one this many rows and columns further, in its channel. [H, W, C].
-
-  Periodic: `jnp.roll` by a pixel's place gives its covariance with all pixels of its channel.
-  """
-  values, basis = _eigenvalues(params)
-  height, width, _ = image = jnp.shape(params.mean)
-  covariance = jnp.moveaxis(basis.table(values, width)[:, :height, :width], 0, -1)
-  return base.all_or_nan(jnp.broadcast_to(covariance, image))
-
-
 def optimal_scale(params: Params, x: Array) -> Array:
-  """Factor of all standard deviations that makes an image most likely: sqrt(r^T cov^-1 r / D). []."""
+  """Returns the factor of all standard deviations that makes an image most likely.
+
+  It is sqrt(r^T cov^-1 r / D). [].
+  """
   base.check_shape('x', x, mean(params).shape)
   return base.root_mean_square(whiten(params, x - params.mean))
 
 
-def unit_variance(params: Params) -> Params:
-  """The same correlations with a variance of 1, on average over a channel's pixels."""
-  own = jnp.ndim(params.log_spectrum) == 3
-  average = jnp.mean(variance(params), axis=(0, 1) if own else None, keepdims=own)
-  return params._replace(log_spectrum=params.log_spectrum - jnp.log(average))
-
-
 def checked(params: Any) -> tuple[Any, spectral.Basis]:
-  """Check the shapes, and give the spectrum an axis of channels, 1 or C."""
+  """Checks the shapes, and gives the spectrum an axis of channels, 1 or C."""
   basis, params = BASES[type(params)], base.checked(params)
   height, width, channels = params.mean.shape
   own = (channels,) if jnp.ndim(params.log_spectrum) == 3 else ()
@@ -277,20 +281,16 @@ def checked(params: Any) -> tuple[Any, spectral.Basis]:
 
 
 def _eigenvalues(params: Params, exponent: float = 1) -> tuple[Array, spectral.Basis]:
-  """A power of the covariance's eigenvalues [H, F, 1 or C]; infinite ones have become NaN."""
+  """Returns a power of the covariance's eigenvalues [H, F, 1 or C]; infinite ones have become NaN."""
   params, basis = checked(params)
   return jnp.exp(exponent * base.nan_unless_finite(params.log_spectrum)), basis
 
 
+_REQUIRED = base.in_order(
+  noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+)
 GAUSSIAN: base.Gaussian[Any] = base.Gaussian(
-  noise=noise,
-  reparameterize=reparameterize,
-  whiten=whiten,
-  log_det=log_det,
-  variance=variance,
-  covariance_matvec=covariance_matvec,
-  precision_matvec=precision_matvec,
-  temper=temper,
+  *_REQUIRED,
   posterior_mean=posterior_mean,
   regularized=lambda params, scale, ridge: posterior.regularized_in_basis(
     *_eigenvalues(params, -1), scale, ridge

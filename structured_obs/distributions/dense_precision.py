@@ -17,6 +17,7 @@ Decomposition".
 """
 
 import math
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ import numpy as np
 
 from structured_obs import option_values
 from structured_obs.distributions import base
-from structured_obs.linalg import triangular
+from structured_obs.linalg import products, triangular
 from structured_obs.option_values import Choice, Scale
 
 Array = jax.Array
@@ -47,17 +48,17 @@ def family(
   max_scale: Scale = 10.0,
   initial_scale: Scale = 0.5,
 ) -> base.Family[DensePrecision]:
-  """Family of Gaussians with any covariance.
+  """Returns the family of Gaussians with any covariance.
 
   Args:
     parametrization: 'autoregressive', where a network predicts b, or 'raw', the entries of L.
-    min_scale: smallest standard deviation of a pixel given the later ones that a network can predict,
-      in units of the data.
-    max_scale: largest one.
-    initial_scale: that of outputs 0, which stand for independent pixels.
+    min_scale: smallest standard deviation of a pixel given all later ones that a network can predict, in
+      units of the data.
+    max_scale: largest such standard deviation.
+    initial_scale: the one for network outputs of 0, which mean independent pixels.
 
   Raises:
-    TypeError, ValueError: an option is of another type or not one of these.
+    TypeError, ValueError: an option is of another type or out of range.
   """
   base.check_scales('dense_precision', min_scale, initial_scale, max_scale)
   bounds = -math.log(max_scale), -math.log(min_scale)
@@ -82,22 +83,18 @@ def family(
       lower = jnp.where(np.tri(image.size, k=-1, dtype=bool), -lower * diag[None, :], lower)
     return DensePrecision(emitted['mean'], lower)
 
+  required = base.in_order(
+    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  )
   gaussian = base.Gaussian(
-    noise=noise,
-    reparameterize=reparameterize,
-    whiten=whiten,
-    log_det=log_det,
-    variance=variance,
-    covariance_matvec=covariance_matvec,
-    precision_matvec=precision_matvec,
-    temper=temper,
+    *required,
     innovation_variance=innovation_variance,
   )
   return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
 
 
 def log_prob(params: DensePrecision, x: Array) -> Array:
-  """Log density of an image. [], nats."""
+  """Returns the log density of an image. [], nats."""
   constant = jnp.size(params.mean) * base.LOG_2PI + log_det(params)
   base.check_shape('x', x, jnp.shape(params.mean))
   quadratic = base.squared_norm(whiten(params, x - params.mean))
@@ -105,38 +102,38 @@ def log_prob(params: DensePrecision, x: Array) -> Array:
 
 
 def sample(key: Array, params: DensePrecision) -> Array:
-  """Draw one image. [H, W, C]."""
+  """Draws one image. [H, W, C]."""
   return reparameterize(params, noise(key, params))
 
 
 def mean(params: DensePrecision) -> Array:
-  """Mean. [H, W, C]."""
+  """Returns the mean. [H, W, C]."""
   return _checked(params).mean
 
 
 def noise(key: Array, params: DensePrecision) -> Array:
-  """White noise for `reparameterize`. [H, W, C]."""
+  """Returns white noise for `reparameterize`. [H, W, C]."""
   params = _checked(params)
   return base.white_noise(key, params.mean)
 
 
 def reparameterize(params: DensePrecision, noise: Array) -> Array:
-  """Image that this noise stands for: mean + L^-T u. [H, W, C]."""
+  """Returns the image that this noise stands for: mean + L^-T u. [H, W, C]."""
   return params.mean + _apply(params, noise, triangular.solve_transposed)
 
 
 def whiten(params: DensePrecision, residual: Array) -> Array:
-  """L^T r, white under the model. [H, W, C]."""
-  return _apply(params, residual, lambda lower, r: _matmul(lower.T, r))
+  """Returns L^T r, white under the model. [H, W, C]."""
+  return _apply(params, residual, lambda lower, r: products.matmul(lower.T, r))
 
 
 def log_det(params: DensePrecision) -> Array:
-  """log |cov|. [], nats."""
+  """Returns log |cov|. [], nats."""
   return base.nan_unless_finite(-2 * jnp.sum(jnp.log(jnp.diag(_lower(params)))))
 
 
 def variance(params: DensePrecision) -> Array:
-  """Marginal variances, from the whole of L^-1. [H, W, C]."""
+  """Returns the marginal variances, from the whole of L^-1. [H, W, C]."""
   lower = _lower(params)
   inverse = triangular.solve(lower, jnp.eye(lower.shape[0], dtype=lower.dtype))
   variances = jnp.sum(jnp.square(inverse), axis=0).reshape(jnp.shape(params.mean))
@@ -144,46 +141,42 @@ def variance(params: DensePrecision) -> Array:
 
 
 def innovation_variance(params: DensePrecision) -> Array:
-  """Variance of each pixel given all later ones, L_jj^-2. [H, W, C]."""
+  """Returns the variance of each pixel given all later ones, L_jj^-2. [H, W, C]."""
   variances = jnp.square(1 / jnp.diag(_lower(params))).reshape(jnp.shape(params.mean))
   return base.all_or_nan(variances)
 
 
 def covariance_matvec(params: DensePrecision, v: Array) -> Array:
-  """cov v, by two triangular solves. [H, W, C]."""
+  """Returns cov v, by two triangular solves. [H, W, C]."""
   return _apply(params, _apply(params, v, triangular.solve), triangular.solve_transposed)
 
 
 def precision_matvec(params: DensePrecision, v: Array) -> Array:
-  """cov^-1 v. [H, W, C]."""
-  return _apply(params, whiten(params, v), _matmul)
+  """Returns cov^-1 v. [H, W, C]."""
+  return _apply(params, whiten(params, v), products.matmul)
 
 
 def temper(params: DensePrecision, temperature: Array) -> DensePrecision:
-  """Scale the covariance by temperature^2."""
+  """Scales the covariance by temperature^2."""
   params = _checked(params)
   return params._replace(chol=params.chol / base.checked_temperature(temperature, params.mean))
 
 
 def _lower(params: DensePrecision) -> Array:
-  """L with zeros above its diagonal and NaN for infinite entries; a bad diagonal is all NaN. [D, D]."""
+  """Returns L, with NaN for infinite entries and for all of an invalid diagonal. [D, D]."""
   lower = jnp.tril(base.nan_unless_finite(_checked(params).chol))
   diag = base.positive_or_nan(jnp.diag(lower))
   return jnp.where(jnp.eye(len(lower), dtype=bool), diag[None], lower)
 
 
 def _checked(params: DensePrecision) -> DensePrecision:
-  """Check the shapes."""
+  """Checks the shapes."""
   size = jnp.size(params.mean)
   return base.checked(params, chol=(size, size))
 
 
-def _matmul(matrix: Array, v: Array) -> Array:
-  return jnp.matmul(matrix, v, precision=jax.lax.Precision.HIGHEST)
-
-
-def _apply(params: DensePrecision, v: Array, operation) -> Array:
-  """An operation (L [D, D], columns [D, 1]) -> [D, 1] on an image [H, W, C]."""
+def _apply(params: DensePrecision, v: Array, operation: Callable[[Array, Array], Array]) -> Array:
+  """Applies an operation (L [D, D], columns [D, 1]) -> [D, 1] to an image [H, W, C]."""
   lower, shape = _lower(params), jnp.shape(params.mean)
   base.check_shape('image', v, shape)
   return base.all_or_nan(operation(lower, v.reshape(-1)[:, None])[:, 0].reshape(shape))

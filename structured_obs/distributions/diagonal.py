@@ -1,7 +1,7 @@
 """Independent pixels: cov = diag(exp(2 log_scale)).
 
-The distribution almost every VAE uses, the baseline of every comparison, and the one for latents: the
-operations below take any event shape, written [H, W, C] for images. Every operation costs D.
+This is the distribution of almost every VAE, the baseline of every comparison, and the one of latents.
+The operations take any event shape, written [H, W, C] for images. Every operation costs D.
 """
 
 import math
@@ -31,17 +31,17 @@ def family(
   initial_scale: Scale = 0.5,
   learn_scale: bool = True,
 ) -> base.Family[Diagonal]:
-  """Family of independent normal pixels.
+  """Returns the family of independent normal pixels.
 
   Args:
     min_scale: smallest standard deviation a network can predict, in units of the data.
-    max_scale: largest one.
-    initial_scale: the standard deviation that a network output of 0 stands for.
-    learn_scale: whether a network predicts the standard deviation of each pixel; else it is the initial
-      one, and the mean is the only output.
+    max_scale: largest standard deviation.
+    initial_scale: the standard deviation for a network output of 0.
+    learn_scale: whether a network predicts the standard deviation of each pixel. Otherwise it is
+      `initial_scale`, and the mean is the only output.
 
   Raises:
-    TypeError, ValueError: an option is of another type or out of its range, or unless
+    TypeError, ValueError: an option is of another type or out of range, or not
       min_scale < initial_scale < max_scale.
   """
   base.check_scales('diagonal', min_scale, initial_scale, max_scale)
@@ -59,15 +59,11 @@ def family(
     log_scale = base.soft_clip(outputs['log_scale'] + math.log(initial_scale), *bounds)
     return Diagonal(outputs['mean'], log_scale)
 
+  required = base.in_order(
+    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  )
   gaussian = base.Gaussian(
-    noise=noise,
-    reparameterize=reparameterize,
-    whiten=whiten,
-    log_det=log_det,
-    variance=variance,
-    covariance_matvec=covariance_matvec,
-    precision_matvec=precision_matvec,
-    temper=temper,
+    *required,
     excess_entropy=excess_entropy,
     condition=condition,
     posterior_mean=posterior_mean,
@@ -77,12 +73,12 @@ def family(
 
 
 def log_prob(params: Diagonal, x: Array) -> Array:
-  """Log density of an image, summed over pixels. [], nats."""
+  """Returns the log density of an image, summed over pixels. [], nats."""
   return base.nan_unless_finite(jnp.sum(log_prob_by_pixel(params, x)))
 
 
 def log_prob_by_pixel(params: Diagonal, x: Array) -> Array:
-  """Log density of each pixel. [H, W, C], nats."""
+  """Returns the log density of each pixel. [H, W, C], nats."""
   params = _checked(params)
   base.check_shape('x', x, params.mean.shape)
   z = (x - params.mean) * jnp.exp(-params.log_scale)
@@ -90,71 +86,79 @@ def log_prob_by_pixel(params: Diagonal, x: Array) -> Array:
 
 
 def sample(key: Array, params: Diagonal) -> Array:
-  """Draw one image. [H, W, C]."""
+  """Draws one image. [H, W, C]."""
   return reparameterize(params, noise(key, params))
 
 
 def mean(params: Diagonal) -> Array:
-  """Mean. [H, W, C]."""
+  """Returns the mean. [H, W, C]."""
   return _checked(params).mean
 
 
 def noise(key: Array, params: Diagonal) -> Array:
-  """White noise for `reparameterize`. [H, W, C]."""
+  """Returns white noise for `reparameterize`. [H, W, C]."""
   params = _checked(params)
   return base.white_noise(key, params.mean)
 
 
 def reparameterize(params: Diagonal, noise: Array) -> Array:
-  """Image that this noise stands for. [H, W, C]."""
+  """Returns the image that this noise stands for. [H, W, C]."""
   params = _checked(params)
   base.check_shape('noise', noise, params.mean.shape)
   return params.mean + jnp.exp(params.log_scale) * noise
 
 
 def whiten(params: Diagonal, residual: Array) -> Array:
-  """Residual in units of standard deviations. [H, W, C]."""
+  """Returns the residual in units of standard deviations. [H, W, C]."""
   params = _checked(params)
   base.check_shape('residual', residual, params.mean.shape)
   return residual * jnp.exp(-params.log_scale)
 
 
 def log_det(params: Diagonal) -> Array:
-  """log |cov|. [], nats."""
+  """Returns log |cov|. [], nats."""
   return 2 * jnp.sum(_checked(params).log_scale)
 
 
 def variance(params: Diagonal) -> Array:
-  """Marginal variances. [H, W, C]."""
+  """Returns the marginal variances. [H, W, C]."""
   return jnp.exp(2 * _checked(params).log_scale)
 
 
 def covariance_matvec(params: Diagonal, v: Array) -> Array:
-  """cov v. [H, W, C]."""
+  """Returns cov v. [H, W, C]."""
   base.check_shape('v', v, jnp.shape(params.mean))
   return variance(params) * v
 
 
 def precision_matvec(params: Diagonal, v: Array) -> Array:
-  """cov^-1 v. [H, W, C]."""
+  """Returns cov^-1 v. [H, W, C]."""
   base.check_shape('v', v, jnp.shape(params.mean))
   return jnp.exp(-2 * _checked(params).log_scale) * v
 
 
 def temper(params: Diagonal, temperature: Array) -> Diagonal:
-  """Scale every standard deviation by the temperature."""
+  """Scales every standard deviation by the temperature."""
   params = _checked(params)
   temperature = base.checked_temperature(temperature, params.mean)
   return params._replace(log_scale=params.log_scale + jnp.log(temperature))
 
 
 def excess_entropy(params: Diagonal) -> Array:
-  """Entropy above that of the independent pixel noise: 0, there is nothing else. [], nats."""
+  """Returns 0, the entropy above that of the independent pixel noise. [], nats."""
   return 0 * jnp.sum(_checked(params).log_scale)
 
 
 def condition(params: Diagonal, x: Array, observed: Array) -> base.Conditional:
-  """Distribution of the unobserved pixels: what it was before, since pixels are independent."""
+  """Returns the distribution of the unobserved pixels.
+
+  It is what it was before, since pixels are independent.
+
+  Args:
+    params: of one image.
+    x: [H, W, C].
+    observed: [H, W, C], bool.
+  """
   params = _checked(params)
   base.check_shape('x', x, params.mean.shape)
   base.check_mask('observed', observed, params.mean.shape)
@@ -169,17 +173,23 @@ def condition(params: Diagonal, x: Array, observed: Array) -> base.Conditional:
   )
 
 
-def _sample_unobserved(params, conditional_mean, observed, key):
+def _sample_unobserved(params: Diagonal, conditional_mean: Array, observed: Array, key: Array) -> Array:
   return jnp.where(observed, conditional_mean, sample(key, params))
 
 
-def _log_prob_unobserved(params, observed, x):
+def _log_prob_unobserved(params: Diagonal, observed: Array, x: Array) -> Array:
   x = jnp.where(observed, params.mean, x)
   return base.nan_unless_finite(jnp.sum(jnp.where(observed, 0, log_prob_by_pixel(params, x))))
 
 
 def posterior_mean(params: Diagonal, noisy: Array, noise_variance: Array) -> tuple[Array, Array]:
-  """Mean and variance of the clean image given one with added noise. [H, W, C] each."""
+  """Returns the mean and variance of the clean image given one with added noise. [H, W, C] each.
+
+  Args:
+    params: of one image.
+    noisy: [H, W, C].
+    noise_variance: [] or [H, W, C]; infinite where a pixel was not observed.
+  """
   params, prior = _checked(params), variance(params)
   base.check_shape('noisy', noisy, params.mean.shape)
   shares = posterior.shares(prior, base.checked_noise_variance(noise_variance, params.mean))
@@ -188,7 +198,7 @@ def posterior_mean(params: Diagonal, noisy: Array, noise_variance: Array) -> tup
 
 
 def principal_components(params: Diagonal, k: int) -> base.PrincipalComponents:
-  """Leading eigenpairs: the k pixels of largest variance."""
+  """Returns the leading eigenpairs: the k pixels of largest variance."""
   params = _checked(params)
   base.check_count('k', k, 1, params.mean.size, 'the number of pixels')
   values, pixels = jax.lax.top_k(variance(params).reshape(-1), k)
@@ -197,7 +207,7 @@ def principal_components(params: Diagonal, k: int) -> base.PrincipalComponents:
 
 
 def _checked(params: Diagonal) -> Diagonal:
-  """Check the shapes; turn scales into NaN unless all are finite."""
+  """Checks the shapes; turns scales into NaN unless all are finite."""
   params = base.as_arrays(params)
   base.check_shape('mean', params.mean, params.mean.shape)
   base.check_shape('log_scale', params.log_scale, params.mean.shape)

@@ -1,21 +1,21 @@
+# One file of more than 300 lines: a family and all its operations.
 """Mixture of discretised logistics: a probability of gray levels, instead of a density of real numbers.
 
 A pixel takes one of `levels` values, x = -1 + 2 k / (levels - 1), in each channel. One component of the
-mixture is chosen a pixel, for its channels together; in it, a channel is a logistic variable rounded to
-the nearest level, what lies beyond the ends going to the ends, and its location depends on the channels
-decided before it:
+mixture is chosen per pixel, for all its channels. In it, each channel is a logistic variable rounded to
+the nearest level, and clipped to the ends. Its location depends on the earlier channels:
 
   P(x) = sum_m pi_m prod_c [F((x_c + g - l_cm) / s_cm) - F((x_c - g - l_cm) / s_cm)]
   l_cm = loc_cm + sum_{j < c} coeff_cjm x_j,   g = 1 / (levels - 1),   F the logistic function
 
 with F taken as 0 below the first level and as 1 above the last. A bin's probability is exact at any
-scale: it is never computed as a difference (`logistic_bins`). The authors' code replaces bins of
-small probability by a density times their width, and recognises the ends by x < -0.999. There, and in
-the smallest scale, we differ: PixelCNN++ clips log s at -7 in these units, srVAE at -7 for pixels in
-[0, 1], which is -6.307 here; ours is clipped smoothly. Other images than those of `levels` have no
-probability: a pixel further than 1e-3 of a level from the grid makes the result NaN.
+scale: it is never computed as a difference (`logistic_bins`). The authors' code replaces bins of small
+probability by a density times their width, and recognises the ends by x < -0.999. We differ there, and
+in the smallest scale: PixelCNN++ clips log s at -7 in these units, srVAE at -7 for pixels in [0, 1],
+which is -6.307 here; ours is clipped smoothly. Images off this grid have no probability: a pixel further
+than 1e-3 of a level from the grid makes the result NaN.
 
-It has no covariance that anything could be done with, and no closed form of an entropy:
+It has no usable covariance, and its entropy has no closed form:
 `kl.entropy_monte_carlo` estimates it. Every operation costs H W M C^2.
 
 Letters: H W C image height, width, channels; M components; K = C (C - 1) / 2 pairs of channels, ordered
@@ -38,8 +38,8 @@ from structured_obs.option_values import Range
 
 Array = jax.Array
 LogScale = Annotated[float, Range(-30, 30)]
-TOGETHER = 32  # channels in one logarithm: the product of so many parts is far from underflow
-ON_GRID = 1e-3  # of the distance of two levels: pixels nearer to a level are that level
+TOGETHER = 32  # channels in one logarithm: the product of this many parts is far from underflow
+ON_GRID = 1e-3  # in units of the distance of two levels: pixels this near to a level are that level
 
 
 class DiscretizedLogisticMixture(NamedTuple):
@@ -60,19 +60,19 @@ def family(
   max_log_scale: LogScale = 2.0,
   exact_sampling: bool = True,
 ) -> base.Family[DiscretizedLogisticMixture]:
-  """Family of discretised logistic mixtures, for images of this many levels without dequantisation.
+  """Returns the family of discretised logistic mixtures, for images that are not dequantised.
 
   Args:
     components: M, at least 1.
     levels: gray levels of the images, from 2 to 256.
     min_log_scale: smallest log s a network can predict, for pixels in [-1, 1].
-    initial_log_scale: the log s that a network output of 0 stands for.
-    max_log_scale: largest one.
-    exact_sampling: whether a channel is rounded to a level before the next one sees it, as the
-      probabilities have it. Otherwise samples are, as published, real numbers in [-1, 1].
+    initial_log_scale: the log s for a network output of 0.
+    max_log_scale: largest log s.
+    exact_sampling: whether a channel is rounded to a level before the next one sees it, as in
+      the probabilities. Otherwise samples are real numbers in [-1, 1], as published.
 
   Raises:
-    TypeError, ValueError: there is no component, levels or scales are out of range.
+    TypeError, ValueError: the number of components, levels or a scale is out of range.
   """
   if not min_log_scale < initial_log_scale < max_log_scale:
     raise ValueError(
@@ -114,23 +114,34 @@ def family(
 
 
 def log_prob(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) -> Array:
-  """Log probability of an image on the grid, summed over pixels. [], nats; NaN off the grid.
+  """Returns the log probability of an image on the grid, summed over pixels. [], nats; NaN off the grid.
 
   Its derivative by x is 0, but for an image off the grid: between two levels nothing is defined.
+
+  Args:
+    params: of one image.
+    x: [H, W, C].
+    levels: gray levels of the grid.
   """
   params = _checked(params)
   return base.nan_unless_finite(_log_prob(levels)(*params, _on_grid(params, x, levels)))
 
 
 def log_prob_by_pixel(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) -> Array:
-  """Log probability of each pixel, of all its channels together. [H, W], nats."""
+  """Returns the log probability of each pixel, of all its channels together. [H, W], nats.
+
+  Args:
+    params: of one image.
+    x: [H, W, C].
+    levels: gray levels of the grid.
+  """
   params = _checked(params)
   each, _ = _of_components(params, _on_grid(params, x, levels), levels)
   return base.all_or_nan(jax.nn.logsumexp(each + jax.nn.log_softmax(params.logits), axis=-1))
 
 
 def _on_grid(params: DiscretizedLogisticMixture, x: Array, levels: int) -> Array:
-  """Image on the grid, NaN at pixels that are not, without derivative. [H, W, C]."""
+  """Returns the image on the grid, NaN at pixels that are not, without derivative. [H, W, C]."""
   base.check_shape('x', x, params.locs.shape[:3])
   nearest = base.round_to_levels(x, levels)
   near = jnp.abs(x - nearest) <= ON_GRID * 2 / (levels - 1)
@@ -145,7 +156,7 @@ def _log_prob(levels: int):
 
 
 def _with_gradients(levels: int, wanted: closed_form.Wanted, *arrays: Array) -> tuple[Array, ...]:
-  """The log probability of an image on the grid and its derivatives by the wanted arrays."""
+  """Returns the log probability of an image on the grid and its derivatives by the wanted arrays."""
   *fields, image = arrays
   params = DiscretizedLogisticMixture(*fields)
   weights = jax.nn.log_softmax(params.logits)
@@ -168,7 +179,7 @@ def _with_gradients(levels: int, wanted: closed_form.Wanted, *arrays: Array) -> 
 def _of_components(
   params: DiscretizedLogisticMixture, image: Array, levels: int
 ) -> tuple[Array, list[logistic_bins.Bin]]:
-  """Log probability of each pixel in each component [H, W, M], and the bins of its channels."""
+  """Returns the log probability of each pixel in each component [H, W, M], and its bins by channel."""
   known = [image[:, :, channel, None] for channel in range(image.shape[2])]
   bins = [
     logistic_bins.of_level(
@@ -186,7 +197,7 @@ def _of_components(
 def sample(
   key: Array, params: DiscretizedLogisticMixture, levels: int = 256, exact: bool = True
 ) -> Array:
-  """Draw one image. [H, W, C].
+  """Draws one image. [H, W, C].
 
   Args:
     key: one jax.random.key.
@@ -203,7 +214,7 @@ def sample(
 
 
 def mode(params: DiscretizedLogisticMixture, levels: int = 256) -> Array:
-  """Location of each pixel's likeliest component, channel after channel, on the grid. [H, W, C].
+  """Returns the location of each pixel's likeliest component, on the grid. [H, W, C].
 
   Reference: what srVAE shows and measures as its samples, where it is not rounded.
   """
@@ -213,7 +224,7 @@ def mode(params: DiscretizedLogisticMixture, levels: int = 256) -> Array:
 
 
 def mean(params: DiscretizedLogisticMixture) -> Array:
-  """Mean of the clipped logistic variables before they are rounded. [H, W, C].
+  """Returns the mean of the clipped logistic variables before they are rounded. [H, W, C].
 
   Rounding moves a first channel by at most half a level. A later channel's location is taken at the
   component's means of those before it: exact but for what clipping at black and white adds.
@@ -232,7 +243,7 @@ def _pairs(channels: int) -> int:
 
 
 def _checked(params: DiscretizedLogisticMixture) -> DiscretizedLogisticMixture:
-  """Check the shapes; turn infinite parameters into NaN, which no other component outweighs."""
+  """Checks the shapes; turns infinite parameters into NaN, which no other component outweighs."""
   params = base.as_arrays(params)
   base.check_shape('logits', params.logits, (None, None, None))
   height, width, components = params.logits.shape
@@ -244,7 +255,7 @@ def _checked(params: DiscretizedLogisticMixture) -> DiscretizedLogisticMixture:
 
 
 def _location(params: DiscretizedLogisticMixture, channel: int, decided: list[Array]) -> Array:
-  """Location of a channel, given those before it, [H, W, 1 or M] each. [H, W, M]."""
+  """Returns the location of a channel, given those before it, [H, W, 1 or M] each. [H, W, M]."""
   loc, first = params.locs[:, :, channel], _pairs(channel)
   for j, value in enumerate(decided):
     loc = loc + params.coeffs[:, :, first + j] * value
@@ -252,7 +263,10 @@ def _location(params: DiscretizedLogisticMixture, channel: int, decided: list[Ar
 
 
 def _chosen(params: DiscretizedLogisticMixture, index: Array) -> DiscretizedLogisticMixture:
-  """One component [H, W] of each pixel, as a mixture of one; NaN where any other is not finite."""
+  """Returns one component [H, W] of each pixel, as a mixture of one.
+
+  NaN where any other is not finite.
+  """
   weight = jax.nn.one_hot(index, params.logits.shape[-1], dtype=params.logits.dtype)
   weight = weight + 0 * params.logits
 
@@ -264,7 +278,10 @@ def _chosen(params: DiscretizedLogisticMixture, index: Array) -> DiscretizedLogi
 
 
 def _decide(chosen: DiscretizedLogisticMixture, noise: Array, levels: int) -> Array:
-  """Locations plus noise [H, W, C], each channel put on the grid before the next; 0 levels only clip."""
+  """Returns the locations plus noise [H, W, C], each channel put on the grid before the next.
+
+  With 0 levels, they are only clipped.
+  """
   decided: list[Array] = []  # [H, W, 1] each
   for channel in range(noise.shape[2]):
     value = _location(chosen, channel, decided) + noise[:, :, channel, None]
@@ -274,13 +291,13 @@ def _decide(chosen: DiscretizedLogisticMixture, noise: Array, levels: int) -> Ar
 
 
 def _clipped_mean(loc: Array, log_scale: Array) -> Array:
-  """Mean of a logistic variable clipped to [-1, 1]: the integral of 1 - F, minus 1. Any shape.
+  """Returns the mean of a logistic variable clipped to [-1, 1]. Any shape.
 
   It is the midpoint rule of this integral that gives the mean of the rounded variable.
   """
   scale, low = jnp.exp(log_scale), jnp.where(loc > 0, -loc, loc)  # |loc| has no derivative at 0
   upper, lower = (low + 1) / scale, (low - 1) / scale
-  # Of a wide component the two softplus are almost equal, of a narrow one expm1 overflows.
+  # For a wide component the two softplus are almost equal; for a narrow one expm1 overflows.
   width = jnp.minimum(2 / scale, 1)
   wide = jnp.log1p(jnp.expm1(width) * jax.nn.sigmoid(lower))
   narrow = jax.nn.softplus(upper) - jax.nn.softplus(lower)

@@ -32,7 +32,14 @@ WITH_PRIOR = When('prior', tuple(name for name in PRIORS if name != 'none'))
 
 @option_values.checked('a prior')
 def log_prior(name: Name, scale: Scale, initial_scale: Scale) -> Callable[[Any], Array] | None:
-  """`params -> []`, nats, of records with `log_diag`, `off_diag` and `cross`; None without a prior.
+  """Returns `params -> []`, nats, of records with `log_diag`, `off_diag` and `cross`.
+
+  None without a prior.
+
+  Args:
+    name: one of `PRIORS`.
+    scale: parameter of the prior.
+    initial_scale: scale of the data at the start.
 
   Raises:
     TypeError, ValueError: the name is unknown or the scale out of its range.

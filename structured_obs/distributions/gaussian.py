@@ -1,4 +1,4 @@
-"""What every Gaussian family can do, written once on top of its primitives.
+"""Operations of every Gaussian family, written once in terms of its primitives.
 
 Each function takes the family's record and the parameters of one image; map them over a batch with
 `jax.vmap`. A family that has a closed form for an operation gives it in its record, and the functions
@@ -9,7 +9,7 @@ Letters: H W C image height, width, channels; D = H W C. Log densities and entro
 
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,33 +20,54 @@ from structured_obs.linalg import iterative
 
 Array = jax.Array
 Family = base.Family
-P = base.P
+P = TypeVar('P')  # a family's parameters, as in `base`
 
 
 def log_prob(family: Family[P], params: P, x: Array) -> Array:
-  """Log density of an image. [], nats."""
+  """Returns the log density of an image. [], nats.
+
+  Args:
+    family: any family.
+    params: of one image.
+    x: [H, W, C].
+  """
   return family.log_prob(params, x)
 
 
 def sample(key: Array, family: Family[P], params: P) -> Array:
-  """Draw one image. [H, W, C]."""
+  """Draws one image. [H, W, C].
+
+  Args:
+    key: one jax.random.key.
+    family: any family.
+    params: of one image.
+  """
   return family.sample(key, params)
 
 
 def mahalanobis(family: Family[P], params: P, x: Array) -> Array:
-  """Squared Mahalanobis distance of an image from the mean, r^T cov^-1 r. [].
+  """Returns the squared Mahalanobis distance of an image from the mean, r^T cov^-1 r. [].
 
   Under the model it is chi-square with D degrees of freedom: D on average, with variance 2 D.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    x: [H, W, C].
   """
   return base.squared_norm(_gaussian(family).whiten(params, _residual(family, params, x)))
 
 
 def white_image(family: Family[P], params: P, x: Array) -> Array:
-  """Image whose pixels are independent and of variance 1 if x is of this distribution. [H, W, C].
+  """Returns the whitened image: white noise if x is of this distribution. [H, W, C].
 
-  Each number of it belongs to the pixel at its place, but which transformation makes x white is the
-  family's choice: only statistics that no rotation would explain away, such as correlations between
-  neighbours, say something about the model.
+  The family chooses the transformation, so only statistics that no rotation explains away, such as
+  correlations between neighbours, say something about the model.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    x: [H, W, C].
 
   Raises:
     ValueError: the family is not Gaussian, or whitens into something else than an image.
@@ -59,15 +80,15 @@ def white_image(family: Family[P], params: P, x: Array) -> Array:
 
 
 def entropy(family: Family[P], params: P) -> Array:
-  """Differential entropy, 1/2 (D (1 + log 2 pi) + log |cov|). [], nats."""
+  """Returns the differential entropy, 1/2 (D (1 + log 2 pi) + log |cov|). [], nats."""
   size = family.mean(params).size
   return 0.5 * (size * (1 + base.LOG_2PI) + _gaussian(family).log_det(params))
 
 
 def excess_entropy(family: Family[P], params: P) -> Array:
-  """Entropy above that of the family's own independent pixel noise. [], nats.
+  """Returns the entropy above that of the family's own independent pixel noise. [], nats.
 
-  Computed by itself, so that it is accurate where the whole entropy is a large number in float32.
+  It is computed separately, so that it is accurate where the whole entropy is a large number in float32.
 
   Raises:
     ValueError: the family has no such noise floor.
@@ -79,12 +100,12 @@ def excess_entropy(family: Family[P], params: P) -> Array:
 
 
 def variance(family: Family[P], params: P) -> Array:
-  """Marginal variance of every pixel, exact. [H, W, C]."""
+  """Returns the marginal variance of every pixel, exact. [H, W, C]."""
   return _gaussian(family).variance(params)
 
 
 def variance_inflation(family: Family[P], params: P) -> Array:
-  """Largest marginal variance over the largest variance of a pixel given its predecessors. [], >= 1.
+  """Returns the largest marginal variance over the largest innovation variance. [], >= 1.
 
   A model fitted by maximum likelihood can be good at predicting pixels from their neighbours and still
   have marginal variances that grow without bound along the image; its samples are then worthless.
@@ -99,7 +120,7 @@ def variance_inflation(family: Family[P], params: P) -> Array:
 
 
 def covariance_column(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
-  """Covariance of every pixel with one pixel. [H, W, C].
+  """Returns the covariance of every pixel with one pixel. [H, W, C].
 
   Args:
     family: a Gaussian family.
@@ -115,14 +136,25 @@ def covariance_column(family: Family[P], params: P, pixel: tuple[int, int, int])
 
 
 def correlation(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
-  """Correlation of every pixel with one pixel, as `covariance_column`. [H, W, C], in [-1, 1]."""
+  """Returns the correlation of every pixel with one pixel. [H, W, C], in [-1, 1].
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    pixel: (row, column, channel), as of `covariance_column`.
+  """
   scale = jnp.sqrt(variance(family, params))
   own = jnp.sum(scale * _one_pixel(scale, pixel))
   return covariance_column(family, params, pixel) / (scale * own)
 
 
 def covariance(family: Family[P], params: P, max_size: int = posterior.MAX_DENSE_SIZE) -> Array:
-  """Dense covariance matrix, pixels in C order. [D, D].
+  """Returns the dense covariance matrix, pixels in C order. [D, D].
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    max_size: largest number of pixels.
 
   Raises:
     ValueError: the image has more than `max_size` pixels.
@@ -136,16 +168,26 @@ def covariance(family: Family[P], params: P, max_size: int = posterior.MAX_DENSE
 
 
 def temper(family: Family[P], params: P, temperature: Array | float) -> P:
-  """Parameters of the same distribution with its covariance scaled by temperature^2.
+  """Returns the parameters of the same distribution with its covariance scaled by temperature^2.
 
   A temperature, [], that is not positive or infinite gives NaN.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    temperature: [], factor of all standard deviations.
   """
   temperature = base.checked_temperature(temperature, family.mean(params))
   return _gaussian(family).temper(params, temperature)
 
 
 def principal_components(family: Family[P], params: P, k: int) -> base.PrincipalComponents:
-  """Largest k eigenvalues of the covariance and their eigenvectors.
+  """Returns the largest k eigenvalues of the covariance and their eigenvectors.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    k: number of eigenpairs.
 
   Raises:
     TypeError, ValueError: unless k is a whole number and 1 <= k <= D.
@@ -158,7 +200,7 @@ def principal_components(family: Family[P], params: P, k: int) -> base.Principal
 
 
 def condition(family: Family[P], params: P, x: Array, observed: Array) -> base.Conditional:
-  """Distribution of the unobserved pixels of an image, given the observed ones.
+  """Returns the distribution of the unobserved pixels of an image, given the observed ones.
 
   Args:
     family: a Gaussian family.
@@ -180,7 +222,7 @@ def condition(family: Family[P], params: P, x: Array, observed: Array) -> base.C
 def posterior_mean(
   family: Family[P], params: P, noisy: Array, noise_variance: Array | float
 ) -> tuple[Array, Array | None]:
-  """Posterior mean and variance of a clean image from one with independent noise added.
+  """Returns the posterior mean and variance of a clean image from one with independent noise added.
 
   Args:
     family: a Gaussian family, the prior of the clean image.
@@ -206,7 +248,13 @@ def posterior_mean(
 def leading_components(
   matvec: Callable[[Array], Array], like: Array, k: int
 ) -> base.PrincipalComponents:
-  """Eigenpairs of a covariance given by its products with images like this one [H, W, C]."""
+  """Returns the eigenpairs of a covariance given by its products with images like this one [H, W, C].
+
+  Args:
+    matvec: product with the covariance, of images.
+    like: an image.
+    k: number of eigenpairs.
+  """
 
   def flat(v: Array) -> Array:
     return matvec(v.reshape(like.shape)).reshape(-1)
@@ -229,7 +277,10 @@ def _residual(family: Family[P], params: P, x: Array) -> Array:
 
 
 def _one_pixel(like: Array, pixel: Sequence[int | Array]) -> Array:
-  """1 at a pixel and 0 elsewhere, of the shape of an image; NaN where a traced index is outside."""
+  """Returns 1 at a pixel and 0 elsewhere, of the shape of an image.
+
+  NaN where a traced index is outside.
+  """
   if len(pixel) != 3 or not all(map(_is_integer, pixel)):
     raise TypeError(f'pixel must be three integers (row, column, channel); got {pixel}.')
   found = jnp.ones_like(like)
@@ -246,4 +297,4 @@ def _one_pixel(like: Array, pixel: Sequence[int | Array]) -> Array:
 def _is_integer(index: Any) -> bool:
   if isinstance(index, jax.Array):
     return not index.ndim and jnp.issubdtype(index.dtype, jnp.integer)
-  return isinstance(index, numbers.Integral) and not isinstance(index, bool)
+  return not isinstance(index, bool) and isinstance(index, numbers.Integral)

@@ -1,10 +1,10 @@
-"""Kullback-Leibler divergences between Gaussians, in closed form by pair; nats.
+"""Kullback-Leibler divergences between Gaussians, in nats: closed forms for pairs of families.
 
 KL(p || q) = 1/2 [tr(cov_q^-1 cov_p) + d^T cov_q^-1 d - D + log |cov_q| - log |cov_p|]
 
 with d the difference of the means. The table below holds the pairs with a closed form, by the types of
 the two parameter records. Any other pair of Gaussians takes dense matrices, over images small enough;
-`kl_monte_carlo` estimates any pair at all, and says how well.
+`kl_monte_carlo` estimates any pair, with a standard error.
 
 Letters: D = H W C pixels; R rank.
 """
@@ -44,7 +44,13 @@ class Estimate(NamedTuple):
 
 
 def kl_divergence(family_p: Family, p: Any, family_q: Family, q: Any) -> Array:
-  """KL(p || q) of two distributions over one image, in closed form. [], nats.
+  """Returns KL(p || q) of two distributions over one image, in closed form. [], nats.
+
+  Args:
+    family_p: of p.
+    p: parameters of one image.
+    family_q: of q.
+    q: parameters of one image.
 
   Raises:
     ValueError: the pair has no closed form here, or the images differ in shape.
@@ -66,7 +72,16 @@ def kl_divergence(family_p: Family, p: Any, family_q: Family, q: Any) -> Array:
 def kl_monte_carlo(
   key: Array, family_p: Family, p: Any, family_q: Family, q: Any, samples: int = 1000
 ) -> Estimate:
-  """Estimate KL(p || q) of any two distributions by the mean of log p - log q over samples of p."""
+  """Estimates KL(p || q) of any two distributions by the mean of log p - log q over samples of p.
+
+  Args:
+    key: one jax.random.key.
+    family_p: of p.
+    p: parameters of one image.
+    family_q: of q.
+    q: parameters of one image.
+    samples: at least 2.
+  """
   _check_same_image(family_p, p, family_q, q)
 
   def difference(key: Array) -> Array:
@@ -77,15 +92,21 @@ def kl_monte_carlo(
 
 
 def entropy_monte_carlo(key: Array, family: Family, params: Any, samples: int = 1000) -> Estimate:
-  """Estimate the entropy of any distribution by the mean of -log p over samples of it; nats.
+  """Estimates the entropy of any distribution by the mean of -log p over samples of it; nats.
 
-  Of images of gray levels it is Shannon's; of real numbers, differential.
+  It is the Shannon entropy for gray levels, and the differential entropy for real values.
+
+  Args:
+    key: one jax.random.key.
+    family: any family.
+    params: of one image.
+    samples: at least 2.
   """
   return _average(lambda key: -family.log_prob(params, family.sample(key, params)), key, samples)
 
 
 def _average(function: Callable[[Array], Array], key: Array, samples: int) -> Estimate:
-  """Mean of a random number, given a key, and the standard error."""
+  """Returns the mean of a random number, given a key, and the standard error."""
   base.check_count('samples', samples, 2, 2**31 - 1, 'that of the largest int32')
   found = jax.lax.map(function, jax.random.split(key, samples))
   return Estimate(jnp.mean(found), jnp.std(found, ddof=1) / samples**0.5)
@@ -111,7 +132,7 @@ def _rows(params: LowRank) -> Array:
 
 
 def _as_low_rank(params: Diagonal | LowRank) -> LowRank:
-  """The same distribution with one variance for every pixel, NaN unless all are positive."""
+  """Returns the same distribution with one variance for every pixel, NaN unless all are positive."""
   if isinstance(params, Diagonal):
     empty = jnp.zeros_like(params.mean, shape=(*params.mean.shape, 0))
     return LowRank(params.mean, empty, jnp.exp(2 * params.log_scale))
@@ -125,7 +146,7 @@ def _diagonal_and_low_rank(p: Diagonal | LowRank, q: Diagonal | LowRank) -> Arra
 
 
 def _by_trace(trace: Callable[[Any, Any], Array]) -> Callable[[Any, Any], Array]:
-  """The divergence from tr(cov_q^-1 cov_p), where the families give the rest of it."""
+  """Returns the divergence as a function of p and q, given the function tr(cov_q^-1 cov_p)."""
 
   def divergence(p: Any, q: Any) -> Array:
     ops_p, ops_q = MODULES[type(p)], MODULES[type(q)]
@@ -173,8 +194,10 @@ def _sparse_sparse(p: SparsePrecision, q: SparsePrecision) -> Array:
   return _quadratic(factor_p, offsets_p, factor_q, offsets_q)
 
 
-def _quadratic(factor_p, offsets_p, factor_q, offsets_q) -> Array:
-  """tr(L_q^T (L_p L_p^T)^-1 L_q) on one grid."""
+def _quadratic(
+  factor_p: links.Factor, offsets_p: links.Offsets, factor_q: links.Factor, offsets_q: links.Offsets
+) -> Array:
+  """Returns tr(L_q^T (L_p L_p^T)^-1 L_q) on one grid."""
   taps = ((0, 0), *offsets_q)
   rows, columns = (max(abs(tap[axis]) for tap in taps) for axis in (0, 1))
   cov = selected_inverse.covariances(factor_p, offsets_p, rows, 2 * columns)
@@ -196,7 +219,7 @@ def _quadratic(factor_p, offsets_p, factor_q, offsets_q) -> Array:
     twice = jnp.where(a == b, 1, 2).astype(near.dtype)
     return total + twice * jnp.sum(math.prod(end[..., 0] for end in ends) * near), None
 
-  nothing = jnp.sum(jnp.zeros_like(factor_q.diag))  # of its mesh, as a number is not
+  nothing = jnp.sum(jnp.zeros_like(factor_q.diag))  # on its mesh, unlike a Python number
   return jax.lax.scan(add, nothing, (first, second))[0]
 
 
@@ -210,7 +233,7 @@ def _one_basis(p: Circulant | Reflective, q: Circulant | Reflective) -> Array:
 
 
 def _dense(family_p: Family, p: Any, family_q: Family, q: Any) -> Array:
-  """Any two Gaussians over an image small enough for a dense covariance."""
+  """Returns the divergence of any two Gaussians, over an image small enough for a dense covariance."""
   ops_p, ops_q = family_p.gaussian, family_q.gaussian
   assert ops_p is not None
   assert ops_q is not None

@@ -1,4 +1,5 @@
-"""Which pixels of a colour image a sparse Cholesky factor links, as one pattern on a plain grid.
+# One file of more than 300 lines: a pattern of links and all that is done with it.
+"""Links of a sparse Cholesky factor between pixels of a colour image, as one pattern on a plain grid.
 
 Letters: H W C image height, width, channels; K later neighbours in the same channel; X links to other
 channels; G grids.
@@ -6,13 +7,13 @@ channels; G grids.
 A factor's columns come as `off_diag` [H, W, C, K], its neighbours in the same channel, and `cross`
 [H, W, C, X]:
 
-  X = 0                 none: every channel is a grid of its own, G = C
+  X = 0                 none: each channel is its own grid, G = C
   X = C - 1             pixel: channel ch is linked to channel ch + o of the same pixel, o = 1 .. C - 1
   X = (C - 1) (K + 1)   full: as pixel, and then for each neighbour to channel (ch + o) mod C of it
 
 Linked channels make one grid of H x W C, pixels with their channels side by side, where a neighbour
-(dr, dc) of channel distance d is the offset (dr, dc C + d). Links that lead nowhere, past the last
-channel of the same pixel, are no part of the pattern and are never read.
+(dr, dc) of channel distance d is the offset (dr, dc C + d). Links past the last channel of the
+same pixel are not part of the pattern and are never read.
 """
 
 import functools
@@ -45,13 +46,18 @@ class Slot(NamedTuple):
 class Pattern(NamedTuple):
   """Offsets on the grids, and what is stored for each. Hashable."""
 
-  split: bool  # whether each channel is a grid of its own
+  split: bool  # whether each channel is its own grid
   offsets: Offsets
   slots: tuple[tuple[Slot, ...], ...]  # one tuple for each offset
 
 
 def cross_links(channels: str, neighbours: int, count: int) -> int:
-  """X for a coupling of `count` channels.
+  """Returns X for a coupling of `count` channels.
+
+  Args:
+    channels: one of `CHANNELS`.
+    neighbours: K.
+    count: C.
 
   Raises:
     ValueError: the coupling's name is unknown.
@@ -61,7 +67,12 @@ def cross_links(channels: str, neighbours: int, count: int) -> int:
 
 
 def pattern(channels: int, neighbours: int, cross: int) -> Pattern:
-  """The pattern of a factor with these sizes C, K and X.
+  """Returns the pattern of a factor with these sizes C, K and X.
+
+  Args:
+    channels: C.
+    neighbours: K.
+    cross: X.
 
   Raises:
     ValueError: no filter size has K neighbours, or no coupling X links.
@@ -94,7 +105,7 @@ def pattern(channels: int, neighbours: int, cross: int) -> Pattern:
 
 
 def to_grids(image: Array, pattern: Pattern) -> Array:
-  """Image [H, W, C] as grids [G, H, W or W C]."""
+  """Returns the image [H, W, C] as grids [G, H, W or W C]."""
   image = jnp.asarray(image)
   if pattern.split:
     return jnp.moveaxis(image, -1, 0)
@@ -102,12 +113,24 @@ def to_grids(image: Array, pattern: Pattern) -> Array:
 
 
 def from_grids(grids: Array, pattern: Pattern, shape: tuple[int, ...]) -> Array:
-  """Inverse of `to_grids`. [H, W, C]."""
+  """Returns the inverse of `to_grids`. [H, W, C].
+
+  Args:
+    grids: [G, H, W or W C].
+    pattern: of the links.
+    shape: [H, W, C].
+  """
   return jnp.moveaxis(grids, 0, -1) if pattern.split else grids[0].reshape(shape)
 
 
 def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
-  """Weights on the grids. [G, H, W or W C, number of offsets]."""
+  """Returns weights on the grids. [G, H, W or W C, number of offsets].
+
+  Args:
+    off_diag: [H, W, C, K].
+    cross: [H, W, C, X].
+    pattern: of the links.
+  """
   if pattern.split:
     return jnp.moveaxis(off_diag, 2, 0)
   height, width, channels, neighbours = off_diag.shape
@@ -126,7 +149,13 @@ def grid_weights(off_diag: Array, cross: Array, pattern: Pattern) -> Array:
 
 
 def links_from_grid(weights: Array, pattern: Pattern, shape: tuple[int, ...]) -> tuple[Array, Array]:
-  """`off_diag` and `cross` from weights on one grid of interleaved channels [H, W C, offsets]."""
+  """Returns `off_diag` and `cross` of weights on a grid of interleaved channels [H, W C, offsets].
+
+  Args:
+    weights: [H, W C, offsets].
+    pattern: of the links.
+    shape: [H, W, C].
+  """
   height, width, channels = shape
   image = weights.reshape(height, width, channels, len(pattern.offsets))
   if not _across(pattern):
@@ -148,7 +177,7 @@ def links_from_grid(weights: Array, pattern: Pattern, shape: tuple[int, ...]) ->
 
 
 def interleaved(pattern: Pattern, channels: int) -> Pattern:
-  """The same links on one grid of interleaved channels."""
+  """Returns the same links on one grid of interleaved channels."""
   if not pattern.split:
     return pattern
   offsets = tuple((dr, dc * channels) for dr, dc in pattern.offsets)
@@ -156,7 +185,7 @@ def interleaved(pattern: Pattern, channels: int) -> Pattern:
 
 
 def present(pattern: Pattern, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-  """Whether each link of an interleaved pattern exists and ends in the image. [H, W C, offsets]."""
+  """Returns whether each link of an interleaved pattern ends in the image. [H, W C, offsets]."""
   height, width, channels = shape
   down, right = np.reshape(np.asarray(pattern.offsets, int), (-1, 2)).T
   rows, columns = np.indices((height, width * channels))[..., None]
@@ -169,7 +198,9 @@ def present(pattern: Pattern, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def checked(params: Any) -> Any:
-  """The same record of arrays with `mean`, `log_diag`, `off_diag` and `cross`; checks their shapes.
+  """Returns the same record of arrays with `mean`, `log_diag`, `off_diag` and `cross`.
+
+  Checks their shapes.
 
   Raises:
     ValueError: the shapes do not match, or no pattern has these numbers of links.
@@ -180,7 +211,7 @@ def checked(params: Any) -> Any:
 
 
 def factor(params: Any) -> tuple[Pattern, Factor]:
-  """L of a record with `mean`, `log_diag`, `off_diag` and `cross`, whose shapes are checked.
+  """Returns L of a record with `mean`, `log_diag`, `off_diag` and `cross`, whose shapes are checked.
 
   Returns:
     The pattern, and L's factors on its grids: diag [G, H, W or W C], weights [G, H, W or W C, offsets].
@@ -192,7 +223,13 @@ def factor(params: Any) -> tuple[Pattern, Factor]:
 
 
 def apply(params: Any, v: Array, operation: Callable[..., Array]) -> Array:
-  """`operation(factor, v, offsets)` of `linalg.sparse_triangular` on an image. [H, W, C]."""
+  """Returns `operation(factor, v, offsets)` of `linalg.sparse_triangular` on an image. [H, W, C].
+
+  Args:
+    params: a record with `mean`, `log_diag`, `off_diag` and `cross`.
+    v: [H, W, C].
+    operation: (factor, v, offsets) -> [H, W] on one grid.
+  """
   (chosen, factors), image = factor(params), jnp.shape(params.mean)
   base.check_shape('image', v, image)
   done = jax.vmap(lambda f, g: operation(f, g, chosen.offsets))(factors, to_grids(v, chosen))
@@ -200,7 +237,7 @@ def apply(params: Any, v: Array, operation: Callable[..., Array]) -> Array:
 
 
 def log_density(params: Any, x: Array) -> Array:
-  """Log density of an image [H, W, C]. [], nats."""
+  """Returns the log density of an image [H, W, C]. [], nats."""
   params = checked(params)
   base.check_shape('x', x, params.mean.shape)
   image, neighbours = params.mean.shape, params.off_diag.shape[-1]
@@ -224,7 +261,7 @@ def _density_and_gradients(
   cross: Array,
   residual: Array,
 ) -> tuple[Array, ...]:
-  """`sparse_triangular.density_and_gradients` of an image, whose links are put on a grid and back."""
+  """Returns `sparse_triangular.density_and_gradients` of an image, by way of one grid."""
   by_links = {'off_diag', 'cross'} & set(wanted)
   on_grid = [name for name in ('log_diag', 'residual') if name in wanted]
   grids = (to_grids(a, pattern)[0] for a in (log_diag, residual))
@@ -241,7 +278,7 @@ def _density_and_gradients(
 
 
 def joined(params: Any) -> tuple[Offsets, Factor]:
-  """L on one grid of interleaved channels, whether or not they are linked: its offsets and itself."""
+  """Returns the offsets and the factor L on one grid of interleaved channels, linked or not."""
   params = checked(params)
   image = params.mean.shape
   chosen = pattern(image[-1], params.off_diag.shape[-1], params.cross.shape[-1])
@@ -252,7 +289,7 @@ def joined(params: Any) -> tuple[Offsets, Factor]:
 
 
 def masked(params: Any, scale: Array | None = None) -> Any:
-  """The same record with 0 for every link that leads out of the image.
+  """Returns the same record with 0 for every link that leads out of the image.
 
   Args:
     params: a record with `mean`, `log_diag`, `off_diag` and `cross`.
@@ -273,12 +310,15 @@ def masked(params: Any, scale: Array | None = None) -> Any:
 
 
 def _across(pattern: Pattern) -> bool:
-  """Whether any link leads to another channel."""
+  """Returns whether any link leads to another channel."""
   return any(slot.source == 'cross' for slots in pattern.slots for slot in slots)
 
 
 def _stacked(columns: list[Array]) -> Array:
-  """Columns [...] along a last axis; a CPU takes longer to stack them there than in front."""
+  """Returns the columns [...] along a last axis.
+
+  A CPU takes longer to stack them there than in front.
+  """
   return jnp.moveaxis(jnp.stack(columns), 0, -1)
 
 

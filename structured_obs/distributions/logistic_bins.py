@@ -29,7 +29,14 @@ class Bin(NamedTuple):
 
 
 def of_level(value: Array, loc: Array, log_scale: Array, levels: int) -> Bin:
-  """The bin of a value on the grid, -1 + 2 k / (levels - 1). Of any shapes that broadcast."""
+  """Returns the bin of a value on the grid, -1 + 2 k / (levels - 1). Of any shapes that broadcast.
+
+  Args:
+    value: on the grid.
+    loc: location of the logistic variable.
+    log_scale: log of its scale.
+    levels: gray levels of the grid.
+  """
   inverse, half = jnp.exp(-log_scale), 1 / (levels - 1)
   first, last = value == -1, value == 1
   inner = ~(first | last)

@@ -1,9 +1,10 @@
+# One file of more than 300 lines: a family and all its operations.
 """Low-rank plus diagonal covariance: cov = P P^T + D.
 
-P is the factor [D, R] of R images, D a diagonal matrix: one number for all pixels (SOS-VAE: D = eps I)
-or one each. A sample is mean + P w + D^1/2 u with w ~ N(0, I_R) and u ~ N(0, I_D), and conditionals
-and posteriors are of the same kind, in closed form with R x R matrices. Cost: D R^2 for log_prob and
-conditionals, D R for a sample.
+P is the factor [D, R] of R images. D is a diagonal matrix with one number for all pixels (SOS-VAE: D =
+eps I) or one per pixel. A sample is mean + P w + D^1/2 u with w ~ N(0, I_R) and u ~ N(0, I_D), and
+conditionals and posteriors are of the same kind, in closed form with R x R matrices. Cost: D R^2 for
+log_prob and conditionals, D R for a sample.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022, equations 2 and 7, by the identities of `linalg.woodbury`.
@@ -54,18 +55,18 @@ def family(
   min_variance: Annotated[Variance, When('learn_diag')] = 1e-6,
   factor_scale: Scale = 0.1,
 ) -> base.Family[LowRank]:
-  """Family of low-rank plus diagonal Gaussians.
+  """Returns the family of low-rank plus diagonal Gaussians.
 
   Args:
     rank: R, columns of the factor; 0 leaves independent pixels.
-    noise_variance: the variance in D, in squared units of the data: of all pixels, or with
-      `learn_diag` the one that a network output of 0 stands for.
-    learn_diag: whether a network predicts D, one variance a pixel.
+    noise_variance: variance in D, in squared units of the data: that of all pixels, or with
+      `learn_diag` the one for a network output of 0.
+    learn_diag: whether a network predicts D, one variance per pixel.
     min_variance: smallest variance in D that a network can predict.
-    factor_scale: the factor's entries in units of the network's outputs.
+    factor_scale: factor by which network outputs are multiplied to give the entries of P.
 
   Raises:
-    TypeError, ValueError: an option is no number of its type or out of its range.
+    TypeError, ValueError: an option is of another type or out of its range.
   """
   floor = min_variance if learn_diag else 0
   if not floor < noise_variance:
@@ -86,15 +87,11 @@ def family(
       diag = min_variance + jax.nn.softplus(outputs['cov_diag'] + offset)
     return LowRank(outputs['mean'], factor_scale * outputs['cov_factor'], diag)
 
+  required = base.in_order(
+    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  )
   gaussian = base.Gaussian(
-    noise=noise,
-    reparameterize=reparameterize,
-    whiten=whiten,
-    log_det=log_det,
-    variance=variance,
-    covariance_matvec=covariance_matvec,
-    precision_matvec=precision_matvec,
-    temper=temper,
+    *required,
     excess_entropy=excess_entropy,
     condition=condition,
     posterior_mean=posterior_mean,
@@ -105,7 +102,7 @@ def family(
 
 
 def log_prob(params: LowRank, x: Array) -> Array:
-  """Log density of an image. [], nats.
+  """Returns the log density of an image. [], nats.
 
   Float32 is within 0.02 nats of float64 at 12,288 pixels, rank 25 and D = 1e-5, for columns of any scale
   and difference (`python -m launch.benchmark --suite=accuracy`), plus what rounding x - mean changes.
@@ -116,64 +113,67 @@ def log_prob(params: LowRank, x: Array) -> Array:
 
 
 def sample(key: Array, params: LowRank) -> Array:
-  """Draw one image. [H, W, C]."""
+  """Draws one image. [H, W, C]."""
   return reparameterize(params, noise(key, params))
 
 
 def mean(params: LowRank) -> Array:
-  """Mean. [H, W, C]."""
+  """Returns the mean. [H, W, C]."""
   return _checked(params).mean
 
 
 def noise(key: Array, params: LowRank) -> Noise:
-  """White noise for `reparameterize`."""
+  """Returns white noise for `reparameterize`."""
   params, (key_factor, key_diag) = _checked(params), jax.random.split(key)
   by_column = jnp.zeros_like(params.mean, shape=params.cov_factor.shape[-1:])
   return Noise(base.white_noise(key_factor, by_column), base.white_noise(key_diag, params.mean))
 
 
 def reparameterize(params: LowRank, noise: Noise) -> Array:
-  """Image that this noise stands for: mean + P w + D^1/2 u. [H, W, C]."""
+  """Returns the image that this noise stands for: mean + P w + D^1/2 u. [H, W, C]."""
   base.check_shape('noise.factor', noise.factor, jnp.shape(params.cov_factor)[-1:])
   base.check_shape('noise.diag', noise.diag, jnp.shape(params.mean))
   return _reparameterize(_flat(params), noise).reshape(noise.diag.shape)
 
 
 def whiten(params: LowRank, residual: Array) -> woodbury.Whitened:
-  """Coordinates of a residual [H, W, C] whose squared norms add up to r^T cov^-1 r."""
+  """Returns the coordinates of a residual [H, W, C] whose squared norms add up to r^T cov^-1 r."""
   base.check_shape('residual', residual, jnp.shape(params.mean))
   _, cap = _factorise(_flat(params))
   return woodbury.whiten(cap, residual.reshape(-1))
 
 
 def white_image(params: LowRank, residual: Array) -> Array:
-  """Residual [H, W, C] made white and left in its place: (D^-1/2 cov D^-1/2)^-1/2 D^-1/2 r."""
+  """Returns the residual [H, W, C] made white and left in its place.
+
+  It is (D^-1/2 cov D^-1/2)^-1/2 D^-1/2 r.
+  """
   base.check_shape('residual', residual, jnp.shape(params.mean))
   _, cap = _factorise(_flat(params))
   return woodbury.whiten_symmetrically(cap, residual.reshape(-1)).reshape(residual.shape)
 
 
 def log_det(params: LowRank) -> Array:
-  """log |cov|. [], nats."""
+  """Returns log |cov|. [], nats."""
   diag = _flat(params).diag
   floor = jnp.sum(jnp.log(diag)) if diag.ndim else jnp.size(params.mean) * jnp.log(diag)
   return base.nan_unless_finite(floor) + 2 * excess_entropy(params)
 
 
 def excess_entropy(params: LowRank) -> Array:
-  """Entropy above that of the pixel noise D alone, 1/2 log |C|: what the factor adds. [], nats."""
+  """Returns the entropy that the factor adds to that of the noise D, 1/2 log |C|. [], nats."""
   return 0.5 * base.nan_unless_finite(_factorise(_flat(params))[1].log_det)
 
 
 def variance(params: LowRank) -> Array:
-  """Marginal variances. [H, W, C]."""
+  """Returns the marginal variances. [H, W, C]."""
   flat = _flat(params)
   variances = jnp.sum(jnp.square(flat.factor), axis=-1) + flat.diag
   return base.all_or_nan(variances).reshape(jnp.shape(params.mean))
 
 
 def covariance_matvec(params: LowRank, v: Array) -> Array:
-  """cov v. [H, W, C]."""
+  """Returns cov v. [H, W, C]."""
   flat = _flat(params)
   base.check_shape('v', v, jnp.shape(params.mean))
   u = v.reshape(-1)
@@ -182,12 +182,12 @@ def covariance_matvec(params: LowRank, v: Array) -> Array:
 
 
 def precision_matvec(params: LowRank, v: Array) -> Array:
-  """cov^-1 v. [H, W, C]."""
+  """Returns cov^-1 v. [H, W, C]."""
   return (whiten(params, v).residual * jax.lax.rsqrt(_flat(params).diag)).reshape(v.shape)
 
 
 def temper(params: LowRank, temperature: Array) -> LowRank:
-  """Scale the covariance by temperature^2."""
+  """Scales the covariance by temperature^2."""
   params = _checked(params)
   temperature = base.checked_temperature(temperature, params.mean)
   return params._replace(
@@ -197,10 +197,15 @@ def temper(params: LowRank, temperature: Array) -> LowRank:
 
 
 def condition(params: LowRank, x: Array, observed: Array) -> base.Conditional:
-  """Distribution of the unobserved pixels given the observed ones, in R x R.
+  """Returns the distribution of the unobserved pixels given the observed ones, in R x R.
 
   It is low-rank plus diagonal again: with C_O the capacitance of the observed rows and c the posterior
   mean of the factor's noise, the mean is mean + P c and the factor P C_O^-1/2.
+
+  Args:
+    params: of one image.
+    x: [H, W, C].
+    observed: [H, W, C], bool.
 
   Reference: SOS-VAE, equation 7, without its matrix of the observed pixels' size.
   """
@@ -243,7 +248,15 @@ def _log_prob_unobserved(rest: _Flat, seen: Array, x: Array) -> Array:
 
 
 def posterior_mean(params: LowRank, noisy: Array, noise_variance: Array) -> tuple[Array, Array]:
-  """Mean and variance [H, W, C] of the clean image given a noisy one; see `gaussian.posterior_mean`."""
+  """Returns the mean and variance [H, W, C] of the clean image given a noisy one.
+
+  See `gaussian.posterior_mean`.
+
+  Args:
+    params: of one image.
+    noisy: [H, W, C].
+    noise_variance: [] or [H, W, C]; infinite where a pixel was not observed.
+  """
   flat, params = _flat(params), _checked(params)
   base.check_shape('noisy', noisy, params.mean.shape)
   noise_variance = base.checked_noise_variance(noise_variance, params.mean)
@@ -261,7 +274,10 @@ def posterior_mean(params: LowRank, noisy: Array, noise_variance: Array) -> tupl
 
 
 def principal_components(params: LowRank, k: int) -> base.PrincipalComponents:
-  """Leading eigenpairs of the covariance: for D = eps I and k <= R those of P, else in general."""
+  """Returns the leading eigenpairs of the covariance.
+
+  For D = eps I and k <= R they are those of P; otherwise they are found iteratively.
+  """
   flat, params = _flat(params), _checked(params)
   base.check_count('k', k, 1, params.mean.size, 'the number of pixels')
   if flat.diag.ndim or k > min(flat.factor.shape):
@@ -273,7 +289,7 @@ def principal_components(params: LowRank, k: int) -> base.PrincipalComponents:
 
 
 def _flat(params: LowRank) -> _Flat:
-  """Check the shapes, flatten the pixels, and turn variances into NaN unless all are positive."""
+  """Checks the shapes, flattens the pixels, and turns variances into NaN unless all are positive."""
   params = _checked(params)
   diag = params.cov_diag.reshape(-1) if params.cov_diag.ndim else params.cov_diag
   factor = params.cov_factor.reshape(params.mean.size, params.cov_factor.shape[-1])
@@ -281,7 +297,7 @@ def _flat(params: LowRank) -> _Flat:
 
 
 def _checked(params: LowRank) -> LowRank:
-  """Check the shapes."""
+  """Checks the shapes."""
   each = jnp.ndim(params.cov_diag) > 0
   return base.checked(params, cov_factor=(..., None), cov_diag=(...,) if each else ())
 

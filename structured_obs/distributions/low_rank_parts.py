@@ -23,7 +23,7 @@ Float64 = NDArray[np.float64]
 
 
 class LogProbParts(NamedTuple):
-  """What the log density of one image is made of, in the precision of the image."""
+  """Parts of the log density of one image, in the precision of the image."""
 
   residual: Array  # [H, W, C]  x - mean - P c, what the factor leaves
   coefficients: Array  # [R]  c, the posterior mean of the factor's noise

@@ -13,13 +13,14 @@ sides a and b of this system, the solution is
 
 and k comes from conjugate gradients. It is differentiated as the solution of the system, which is smooth
 in N at both ends, where t is not. The log-determinant of M and the diagonal of its inverse are the
-family's own (`regularized`) or come from a dense matrix up to `MAX_DENSE_SIZE` pixels; what is not used
-of them in a compiled program is not computed.
+family's own (`regularized`) or come from a dense matrix up to `MAX_DENSE_SIZE` pixels; a
+compiled program computes only what it uses.
 
 Letters: H W C image height, width, channels; D = H W C.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -35,20 +36,20 @@ MAX_DENSE_SIZE = 4096  # pixels up to which a dense [D, D] matrix is formed unas
 WORST_RESIDUAL = 1e-2  # relative; a mean from a worse solve is NaN
 SMALL = 1e-24  # added to t^2 under a root: variances are even in t and have a derivative by t^2 at 0
 
-# A product is part of several systems, and of each several times over: as a program of its own it is
-# traced once for each shape.
+# A product occurs several times in each of several systems: as a separate program it is traced only
+# once per shape.
 _traced_once = functools.cache(jax.jit)
 
 
 class Shares(NamedTuple):
-  """What a prior and a noisy observation of one number each add to its posterior mean. They sum to 1."""
+  """Weights of a prior and of a noisy observation in a posterior mean. They sum to 1."""
 
   prior: Array  # noise / (prior + noise), of the variances
   observed: Array  # prior / (prior + noise); 0 where the noise is infinite
 
 
 def shares(prior: Array, noise: Array) -> Shares:
-  """Shares by the variances, with their derivatives, from noise 0 to infinity. Any shape."""
+  """Returns the shares by the variances, with their derivatives, from noise 0 to infinity. Any shape."""
   unseen = jnp.isinf(noise)
   finite = jnp.where(unseen, 1, noise)
   total = prior + finite
@@ -58,7 +59,7 @@ def shares(prior: Array, noise: Array) -> Shares:
 def in_basis(
   basis: spectral.Basis, prior: Array, noise_variance: Array, residual: Array
 ) -> tuple[Array, Array]:
-  """Posterior of an image whose covariance is diagonal in a basis, under noise equal in all pixels.
+  """Returns the posterior of an image with a covariance that is diagonal in a basis, under equal noise.
 
   Args:
     basis: in which the covariance is diagonal.
@@ -71,7 +72,7 @@ def in_basis(
   """
   share = shares(prior, noise_variance)
   residual = jnp.where(jnp.isinf(noise_variance), 0, residual)
-  # From the nearer of the two ends, so that rounding is small beside what is left to be known.
+  # Computed from the nearer end, so that rounding is small relative to the remaining variance.
   near = noise_variance < jnp.exp(jnp.mean(jnp.log(prior)))
   moved = spectral.multiply(basis, jnp.where(near, -share.prior, share.observed), residual)
   return moved + jnp.where(near, residual, 0), prior * share.prior
@@ -80,7 +81,7 @@ def in_basis(
 def regularized_in_basis(
   precision: Array, basis: spectral.Basis, scale: Array, ridge: Array
 ) -> tuple[Array, Array] | None:
-  """log |t Q t + s| and the diagonal of its inverse for a Q that is diagonal in a basis.
+  """Returns log |t Q t + s| and the diagonal of its inverse for a Q that is diagonal in a basis.
 
   Args:
     precision: [H, F, C] or [H, F, 1], its eigenvalues.
@@ -105,7 +106,7 @@ def regularized_in_basis(
 
 
 class _Given(NamedTuple):
-  """What a conditional of the generic kind remembers. `log_det` is None where it is too large."""
+  """State of a generic conditional. `log_det` is None for images that are too large."""
 
   params: Any
   observed: Array  # [H, W, C]
@@ -114,7 +115,16 @@ class _Given(NamedTuple):
 
 
 def condition(family: Family, params: Any, x: Array, observed: Array) -> base.Conditional:
-  """Distribution of the unobserved pixels given the observed ones; see `gaussian.condition`."""
+  """Returns the distribution of the unobserved pixels given the observed ones.
+
+  See `gaussian.condition`.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    x: [H, W, C].
+    observed: [H, W, C], bool.
+  """
   filled, solution = _fill_in(family, params, observed, x)
   log_det = variance = None
   hidden = (~observed).astype(filled.dtype)
@@ -137,7 +147,14 @@ def condition(family: Family, params: Any, x: Array, observed: Array) -> base.Co
 def posterior_mean(
   family: Family, params: Any, noisy: Array, noise_variance: Array
 ) -> tuple[Array, Array | None]:
-  """Posterior mean and variance under added noise; see `gaussian.posterior_mean`."""
+  """Returns the posterior mean and variance under added noise; see `gaussian.posterior_mean`.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    noisy: [H, W, C].
+    noise_variance: [] or [H, W, C]; infinite where a pixel was not observed.
+  """
   mean = family.mean(params)
   base.check_shape('noisy', noisy, mean.shape)
   noise = jnp.broadcast_to(base.checked_noise_variance(noise_variance, mean), mean.shape)
@@ -153,7 +170,13 @@ def posterior_mean(
 
 
 def too_dense(operation: str, size: int, max_size: int) -> ValueError:
-  """The error of an operation that would need a dense matrix of too many pixels."""
+  """Returns the error of an operation that would need a dense matrix of too many pixels.
+
+  Args:
+    operation: name of the operation.
+    size: pixels of the image.
+    max_size: largest number of pixels.
+  """
   return ValueError(
     f'{operation} would form a dense {size} x {size} matrix, {4e-9 * size**2:.2g} GB in float32; '
     f'the limit is {max_size} pixels. Use covariance_column, variance or the products of the family '
@@ -161,8 +184,8 @@ def too_dense(operation: str, size: int, max_size: int) -> ValueError:
   )
 
 
-def _fill_in(family, params, observed, x) -> tuple[Array, iterative.Solution]:
-  """Conditional mean at the unobserved pixels, and the solve behind it."""
+def _fill_in(family: Family, params: Any, observed: Array, x: Array) -> tuple[Array, iterative.Solution]:
+  """Returns the conditional mean at the unobserved pixels, and the solve behind it."""
   mean = family.mean(params)
   hidden = (~observed).astype(mean.dtype)
   residual = jnp.where(observed, x - mean, 0)
@@ -176,7 +199,7 @@ def _fill_in(family, params, observed, x) -> tuple[Array, iterative.Solution]:
 def _solve(
   family: Family, params: Any, hidden: Array, seen: Array, residual: Array, masked: bool
 ) -> tuple[Array, iterative.Solution]:
-  """E[image] - mean for t^2 = hidden and s = seen, and the solve behind it.
+  """Returns E[image] - mean for t^2 = hidden and s = seen, and the solve behind it.
 
   Where each pixel is seen exactly or not at all (`masked`), the covariance's own product, masked, is an
   approximate inverse of the precision's block.
@@ -189,7 +212,7 @@ def _solve(
   def precondition(v: Array) -> Array:
     return jnp.where(hidden > 0, covariance(hidden * v), v)
 
-  def flat(operation):
+  def flat(operation: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return lambda v: operation(v.reshape(residual.shape)).reshape(-1)
 
   def system(pair: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -211,8 +234,11 @@ def _solve(
   return u, solution
 
 
-def _regularized(family, params, scale, ridge) -> tuple[Array, Array] | None:
-  """log |t Q t + ridge| [] and the diagonal of its inverse [H, W, C]; None for too large an image."""
+def _regularized(family: Family, params: Any, scale: Array, ridge: Array) -> tuple[Array, Array] | None:
+  """Returns log |t Q t + ridge| [] and the diagonal of its inverse [H, W, C].
+
+  None for too large an image.
+  """
   primitives, shape = _primitives(family), scale.shape
   if primitives.regularized is not None:
     return primitives.regularized(params, scale, ridge)
@@ -231,14 +257,14 @@ def _rows(matrix: Array, places: Array) -> Array:
   return matrix[places]
 
 
-def _sample_given(family, given: _Given, key: Array) -> Array:
+def _sample_given(family: Family, given: _Given, key: Array) -> Array:
   # Matheron's rule: move a sample of the whole image onto the observed pixels.
   drawn = family.sample(key, given.params)
   moved, _ = _fill_in(family, given.params, given.observed, drawn)
   return jnp.where(given.observed, given.mean, drawn + given.mean - moved)
 
 
-def _log_prob_given(family, given: _Given, x: Array) -> Array:
+def _log_prob_given(family: Family, given: _Given, x: Array) -> Array:
   if given.log_det is None:
     raise too_dense('log_prob of a conditional of this family', given.mean.size, MAX_DENSE_SIZE)
   rest = jnp.where(given.observed, 0, x - given.mean)
@@ -247,7 +273,7 @@ def _log_prob_given(family, given: _Given, x: Array) -> Array:
   return -0.5 * (unobserved * base.LOG_2PI - given.log_det + quadratic)
 
 
-def _primitives(family: Family) -> base.Gaussian:
+def _primitives(family: Family) -> base.Gaussian[Any]:
   if family.gaussian is None:
     raise ValueError('This operation needs a Gaussian family; this family has no Gaussian record.')
   return family.gaussian

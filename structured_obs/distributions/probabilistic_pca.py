@@ -5,10 +5,10 @@ With l_1 >= l_2 >= ... the eigenvalues of the images' covariance, u_j its eigenv
   cov = P P^T + s2 I,   P = U_R (L_R - s2 I)_+^1/2,
 
 the likelihood is largest at s2 = the mean of the D - R eigenvalues that are left out; with s2 given, P
-is the best factor. Gradients that fit this family can be measured by it.
+is the best factor. It is a reference for fits of this family by gradients.
 
 Images may be too many, or too large, for a covariance or a matrix of inner products: the eigenvectors
-come from subspace iteration, of which every round is one pass through the images, a few at a time.
+come from subspace iteration, and each round is one pass through the images, a few at a time.
 
 Letters: N images; D = H W C; R rank; K size of the subspace.
 
@@ -48,7 +48,7 @@ class Moments(NamedTuple):
 
 
 def moments(images: np.ndarray, k: int, convert: Convert | None = None) -> Moments:
-  """Mean and k leading principal components of images.
+  """Returns the mean and k leading principal components of images.
 
   Memory: a few times D (k + 20) numbers and one chunk of images. The iteration ends when the variances
   of the k components no longer change by more than a part in 1e7, or after 100 passes.
@@ -87,7 +87,7 @@ def moments(images: np.ndarray, k: int, convert: Convert | None = None) -> Momen
 def _leading(
   product: Callable[[np.ndarray], np.ndarray], size: int, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Largest k eigenvalues [k] and eigenvectors [D, k] of a covariance, by its products with [D, K]."""
+  """Returns the largest k eigenvalues [k] and eigenvectors [D, k] of a covariance, by products."""
   width = min(k + OVERSAMPLING, size)
   basis = np.linalg.qr(np.random.default_rng(0).standard_normal((size, width)))[0]
   last, count = np.zeros(k), 0
@@ -105,7 +105,7 @@ def _leading(
 
 
 def with_noise(images: Moments, variance: float) -> Moments:
-  """Moments of the same images with independent noise of this variance added to every pixel.
+  """Returns the moments of the same images with independent noise of this variance added to every pixel.
 
   That of dequantisation is bin^2 / 12: what is fitted is then what a training with it sees in the mean.
   """
@@ -122,7 +122,7 @@ def optimum(
   noise_variance: float | None = None,
   dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> low_rank.LowRank:
-  """Parameters of the largest likelihood, `cov_diag` one number.
+  """Returns the parameters of the largest likelihood, `cov_diag` one number.
 
   Args:
     images: with at least `rank` components.
@@ -131,7 +131,7 @@ def optimum(
     dtype: of the parameters.
 
   Raises:
-    ValueError: the rank cannot be, or the best noise variance is 0, where images fill R dimensions
+    ValueError: the rank is out of range, or the best noise variance is 0, where images fill R dimensions
       only: then there is no largest likelihood.
   """
   known = min(len(images.variances), images.size - 1)
@@ -151,7 +151,9 @@ def optimum(
 
 
 def mean_log_prob(images: Moments, params: low_rank.LowRank) -> float:
-  """Mean log density over the images of an `optimum` of theirs, from the eigenvalues alone. Nats.
+  """Returns the mean log density of images under their `optimum`, from the eigenvalues alone.
+
+  Nats.
 
   Args:
     images: as the optimum was made of.
@@ -167,7 +169,7 @@ def mean_log_prob(images: Moments, params: low_rank.LowRank) -> float:
 
 
 def _chunks(images: np.ndarray, convert: Convert) -> Iterator[np.ndarray]:
-  """Float64 [n, D], a few images at a time."""
+  """Yields a few images at a time as float64 [n, D]."""
   step = max(1, ENTRIES // math.prod(images.shape[1:]))
   for first in range(0, len(images), step):
     chunk = convert(np.asarray(images[first : first + step]))

@@ -1,4 +1,4 @@
-"""Standard deviations of its own for every pixel, around any Gaussian family: cov = S R S.
+"""A standard deviation per pixel, around any Gaussian family: cov = S R S.
 
 R is the covariance of the base family and S a diagonal matrix of positive scales. Every operation is
 the base's, on pixels divided by their scale. A family built here divides the base's marginal variances
@@ -23,7 +23,7 @@ from structured_obs.option_values import Scale
 Array = jax.Array
 Family = base.Family
 
-NAME = 'pixel_log_scale'  # of the network output
+NAME = 'pixel_log_scale'  # name of the network output
 
 
 class Scaled(NamedTuple):
@@ -34,7 +34,7 @@ class Scaled(NamedTuple):
 
 
 class _Checked(NamedTuple):
-  """What a family and its parameters say of each pixel."""
+  """Mean and scale of each pixel."""
 
   mean: Array  # [H, W, C]
   log_scale: Array  # [H, W, C]
@@ -47,16 +47,16 @@ def family(
   initial_scale: Scale = 0.1,
   max_scale: Scale = 10.0,
 ) -> Family[Scaled]:
-  """Family of a base family's correlations with standard deviations of its own for every pixel.
+  """Returns a base family's correlations with a standard deviation per pixel, as a family.
 
   Args:
-    inner: the base, a Gaussian family. Its own scale is divided out: let it have none to be learned.
+    inner: the base, a Gaussian family. Its own scale is divided out: choose one without a learned scale.
     min_scale: smallest standard deviation of a pixel that a network can predict, in units of the data.
-    initial_scale: the standard deviation that a network output of 0 stands for.
-    max_scale: largest one.
+    initial_scale: the standard deviation for a network output of 0.
+    max_scale: largest standard deviation.
 
   Raises:
-    TypeError, ValueError: the base is not Gaussian, or a scale is no number or out of range.
+    TypeError, ValueError: the base is not Gaussian, or a scale is not a number or out of range.
   """
   base.check_scales('scaled', min_scale, initial_scale, max_scale)
   if inner.gaussian is None:
@@ -93,6 +93,7 @@ def family(
 @option_values.checked('scaled_circulant')
 def circulant_family(
   kernel_size: blur_kernels.KernelSize = 11,
+  *,
   parametrization: blur_kernels.Parametrization = 'regularised',
   noise: blur_kernels.Noise = 0.025,
   epsilon: blur_kernels.Epsilon = 0.5,
@@ -105,9 +106,9 @@ def circulant_family(
   initial_scale: Scale = 0.1,
   max_scale: Scale = 10.0,
 ) -> Family[Scaled]:
-  """Family of blurred noise with standard deviations of its own for every pixel.
+  """Returns the family of blurred noise with a standard deviation per pixel.
 
-  The scales are those of `family`, and the rest is that of `circulant.family`.
+  The three scales are those of `family`; all other options are those of `circulant.family`.
   """
   base.check_scales('scaled_circulant', min_scale, initial_scale, max_scale)
   inner = circulant.family(
@@ -127,7 +128,7 @@ def circulant_family(
 
 
 def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaussian[Scaled]:
-  """The primitives of a scaled family, from those of its base."""
+  """Returns the primitives of a scaled family, from those of its base."""
 
   def noise(key: Array, params: Scaled) -> Any:
     return primitives.noise(key, params.base)
@@ -135,8 +136,8 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
   def reparameterize(params: Scaled, noise: Any) -> Array:
     return _outer(inner, params, primitives.reparameterize(params.base, noise))
 
-  def divided(whiten: Callable[[Any, Array], Any]) -> Callable[[Scaled, Array], Any]:
-    return lambda params, residual: whiten(params.base, residual / _scale(inner, params, residual))
+  def divided(function: Callable[[Any, Array], Any]) -> Callable[[Scaled, Array], Any]:
+    return lambda params, residual: function(params.base, residual / _scale(inner, params, residual))
 
   def log_det(params: Scaled) -> Array:
     return primitives.log_det(params.base) + 2 * jnp.sum(_log_scale(inner, params))
@@ -160,15 +161,12 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
     assert primitives.excess_entropy is not None
     return primitives.excess_entropy(params.base)
 
+  whiten, temper = divided(primitives.whiten), functools.partial(_temper, inner)
+  required = base.in_order(
+    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  )
   return base.Gaussian(
-    noise=noise,
-    reparameterize=reparameterize,
-    whiten=divided(primitives.whiten),
-    log_det=log_det,
-    variance=variance,
-    covariance_matvec=covariance_matvec,
-    precision_matvec=precision_matvec,
-    temper=functools.partial(_temper, inner),
+    *required,
     excess_entropy=excess_entropy if primitives.excess_entropy else None,
     condition=functools.partial(_condition, inner),
     posterior_mean=functools.partial(_posterior_mean, inner),
@@ -178,26 +176,26 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
 
 
 def _temper(inner: Family[Any], params: Scaled, temperature: Array) -> Scaled:
-  """Scale every standard deviation by the temperature."""
+  """Scales every standard deviation by the temperature."""
   mean, log_scale = _checked(inner, params)
   temperature = base.checked_temperature(temperature, mean)
   return params._replace(log_scale=log_scale + jnp.log(temperature))
 
 
 def _log_prob(inner: Family[Any], params: Scaled, x: Array) -> Array:
-  """Log density of an image. [], nats."""
+  """Returns the log density of an image. [], nats."""
   base.check_shape('x', x, _mean(inner, params).shape)
   log_prob = inner.log_prob(params.base, _inner(inner, params, x))
   return base.nan_unless_finite(log_prob - jnp.sum(_log_scale(inner, params)))
 
 
 def _sample(inner: Family[Any], key: Array, params: Scaled) -> Array:
-  """Draw one image. [H, W, C]."""
+  """Draws one image. [H, W, C]."""
   return _outer(inner, params, inner.sample(key, params.base))
 
 
 def _condition(inner: Family[Any], params: Scaled, x: Array, observed: Array) -> base.Conditional:
-  """The base's conditional distribution, scaled."""
+  """Returns the base's conditional distribution, scaled."""
   mean = _checked(inner, params, x).mean
   base.check_mask('observed', observed, mean.shape)
   seen = jnp.where(observed, x, mean)
@@ -212,11 +210,15 @@ def _condition(inner: Family[Any], params: Scaled, x: Array, observed: Array) ->
   )
 
 
-def _sample_unobserved(inner, given, params, x, observed, key):
+def _sample_unobserved(
+  inner: Family[Any], given: base.Conditional, params: Scaled, x: Array, observed: Array, key: Array
+) -> Array:
   return jnp.where(observed, x, _outer(inner, params, given.sample(key)))
 
 
-def _log_prob_unobserved(inner, given, params, _, observed, x):
+def _log_prob_unobserved(
+  inner: Family[Any], given: base.Conditional, params: Scaled, _: Array, observed: Array, x: Array
+) -> Array:
   log_scales = jnp.sum(jnp.where(observed, 0, _log_scale(inner, params)))
   x = jnp.where(observed, _mean(inner, params), x)
   return given.log_prob(_inner(inner, params, x)) - log_scales
@@ -225,7 +227,7 @@ def _log_prob_unobserved(inner, given, params, _, observed, x):
 def _posterior_mean(
   inner: Family[Any], params: Scaled, noisy: Array, noise_variance: Array
 ) -> tuple[Array, Array | None]:
-  """The base's posterior mean and variance under noise divided by the scales. [H, W, C] each."""
+  """Returns the base's posterior mean and variance under noise divided by the scales. [H, W, C] each."""
   scale, mean = _scale(inner, params, noisy), _mean(inner, params)
   noise_variance = base.checked_noise_variance(noise_variance, mean)
   unseen = jnp.isinf(noise_variance)
@@ -237,13 +239,13 @@ def _posterior_mean(
 
 
 def _outer(inner: Family[Any], params: Scaled, image: Array) -> Array:
-  """Image of the base's distribution as one of the scaled: m + s r. [H, W, C]."""
+  """Returns the image of the base's distribution as one of the scaled: m + s r. [H, W, C]."""
   mean = _mean(inner, params)
   return mean + _scale(inner, params) * (image - mean)
 
 
 def _inner(inner: Family[Any], params: Scaled, image: Array) -> Array:
-  """Image of the scaled distribution as one of the base's: m + r / s. [H, W, C]."""
+  """Returns the image of the scaled distribution as one of the base's: m + r / s. [H, W, C]."""
   mean = _mean(inner, params)
   return mean + (image - mean) / _scale(inner, params)
 
@@ -261,7 +263,10 @@ def _mean(inner: Family[Any], params: Scaled) -> Array:
 
 
 def _checked(inner: Family[Any], params: Scaled, image: Array | None = None) -> _Checked:
-  """Mean and log scales, NaN unless all are finite; checks their shapes, and that of an image."""
+  """Returns the mean and log scales, NaN unless all are finite.
+
+  Checks their shapes, and that of an image.
+  """
   mean, log_scale = inner.mean(params.base), jnp.asarray(params.log_scale)
   base.check_shape('log_scale', log_scale, mean.shape)
   if image is not None:

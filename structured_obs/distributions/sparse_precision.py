@@ -10,7 +10,7 @@ own at each pixel: given all *later* pixels, pixel j is normal with variance exp
   mean_j + sum_k b_jk r_(j + o_k),    b = -off_diag exp(-log_diag).
 
 So an image is generated from its last pixel to its first, by one triangular solve. Neighbours outside
-the image are left out. The paper leaves the order open; a flipped image gives the other one.
+the image are left out. The paper does not fix the order; flipping the image gives the other one.
 
 Cost: D f^2 / 2 for a density, a sample, a covariance column; D W f^3 / 4 for exact variances.
 
@@ -50,6 +50,7 @@ class SparsePrecision(NamedTuple):
 @option_values.checked('sparse_precision')
 def family(
   filter_size: FilterSize = 5,
+  *,
   channels: Channels = 'none',
   parametrization: Annotated[str, Choice(PARAMETRIZATIONS)] = 'autoregressive',
   min_scale: Scale = 1e-3,
@@ -58,22 +59,22 @@ def family(
   prior: factor_priors.Name = 'none',
   prior_scale: Annotated[Scale, factor_priors.WITH_PRIOR] = 1.0,
 ) -> base.Family[SparsePrecision]:
-  """Family of Gaussians with a sparse Cholesky factor of the precision.
+  """Returns the family of Gaussians with a sparse Cholesky factor of the precision.
 
   Args:
     filter_size: f, odd; 1 leaves independent pixels.
-    channels: how the channels of an image are linked, 'none', 'pixel' (those of one pixel) or 'full'
-      (each with every channel of every neighbour).
+    channels: links between channels: 'none', 'pixel' (within each pixel), 'full' (with every channel of
+      every neighbour).
     parametrization: 'autoregressive', where a network predicts b, or 'raw', the entries of L.
-    min_scale: smallest standard deviation of a pixel given the later ones that a network can predict,
-      in units of the data.
-    max_scale: largest one.
-    initial_scale: that of outputs 0, which stand for independent pixels.
-    prior: of L, a term of the training objective, one of `distributions.priors`.
-    prior_scale: its parameter.
+    min_scale: smallest standard deviation of a pixel given all later ones that a network can predict, in
+      units of the data.
+    max_scale: largest such standard deviation.
+    initial_scale: the one for network outputs of 0, which mean independent pixels.
+    prior: prior of L, a term of the training objective; one of `factor_priors.PRIORS`.
+    prior_scale: parameter of the prior.
 
   Raises:
-    TypeError, ValueError: an option is not one of these.
+    TypeError, ValueError: an option is of another type or out of range.
   """
   neighbours = len(sparse_triangular.offsets(filter_size))
   base.check_scales('sparse_precision', min_scale, initial_scale, max_scale)
@@ -95,15 +96,11 @@ def family(
     params = SparsePrecision(emitted['mean'], log_diag, off_diag, cross)
     return links.masked(params, -jnp.exp(log_diag) if parametrization == 'autoregressive' else None)
 
+  required = base.in_order(
+    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  )
   gaussian = base.Gaussian(
-    noise=noise,
-    reparameterize=reparameterize,
-    whiten=whiten,
-    log_det=log_det,
-    variance=variance,
-    covariance_matvec=covariance_matvec,
-    precision_matvec=precision_matvec,
-    temper=temper,
+    *required,
     regularized=regularized,
     innovation_variance=innovation_variance,
   )
@@ -112,7 +109,7 @@ def family(
 
 
 def log_prob(params: SparsePrecision, x: Array) -> Array:
-  """Log density of an image. [], nats.
+  """Returns the log density of an image. [], nats.
 
   Reference: SUPN, equation 4, with the constants that it leaves out.
   """
@@ -120,45 +117,45 @@ def log_prob(params: SparsePrecision, x: Array) -> Array:
 
 
 def sample(key: Array, params: SparsePrecision) -> Array:
-  """Draw one image. [H, W, C]."""
+  """Draws one image. [H, W, C]."""
   return reparameterize(params, noise(key, params))
 
 
 def mean(params: SparsePrecision) -> Array:
-  """Mean. [H, W, C]."""
+  """Returns the mean. [H, W, C]."""
   return links.checked(params).mean
 
 
 def noise(key: Array, params: SparsePrecision) -> Array:
-  """White noise for `reparameterize`. [H, W, C]."""
+  """Returns white noise for `reparameterize`. [H, W, C]."""
   params = links.checked(params)
   return base.white_noise(key, params.mean)
 
 
 def reparameterize(params: SparsePrecision, noise: Array) -> Array:
-  """Image that this noise stands for: mean + L^-T u. [H, W, C]."""
+  """Returns the image that this noise stands for: mean + L^-T u. [H, W, C]."""
   return params.mean + links.apply(params, noise, sparse_triangular.solve_transposed)
 
 
 def whiten(params: SparsePrecision, residual: Array) -> Array:
-  """L^T r, white under the model. [H, W, C]."""
+  """Returns L^T r, white under the model. [H, W, C]."""
   return links.apply(params, residual, sparse_triangular.matvec_transposed)
 
 
 def log_det(params: SparsePrecision) -> Array:
-  """log |cov|. [], nats."""
+  """Returns log |cov|. [], nats."""
   return -2 * jnp.sum(_log_diag(params))
 
 
 def variance(params: SparsePrecision) -> Array:
-  """Marginal variances, exact, by selected inversion. [H, W, C]."""
+  """Returns the marginal variances, exact, by selected inversion. [H, W, C]."""
   pattern, factor = links.factor(params)
   grids = jax.vmap(lambda one: selected_inverse.variances(one, pattern.offsets))(factor)
   return base.all_or_nan(links.from_grids(grids, pattern, jnp.shape(params.mean)))
 
 
 def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Array, Array] | None:
-  """log |t cov^-1 t + s| [] and the diagonal of its inverse [H, W, C], by a banded Cholesky factor.
+  """Returns log |t cov^-1 t + s| [] and the diagonal of its inverse [H, W, C], by a banded factor.
 
   Args:
     params: of one image.
@@ -182,28 +179,28 @@ def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Ar
 
 
 def innovation_variance(params: SparsePrecision) -> Array:
-  """Variance of each pixel given all later ones, exp(-2 log_diag). [H, W, C]."""
+  """Returns the variance of each pixel given all later ones, exp(-2 log_diag). [H, W, C]."""
   return jnp.exp(-2 * _log_diag(params))
 
 
 def _log_diag(params: SparsePrecision) -> Array:
-  """The logs of L's diagonal, NaN unless every entry of L is finite. [H, W, C]."""
+  """Returns the logs of L's diagonal, NaN unless every entry of L is finite. [H, W, C]."""
   params = links.checked(params)
   return base.all_or_nan(params.log_diag) + jnp.sum(0 * params.off_diag) + jnp.sum(0 * params.cross)
 
 
 def covariance_matvec(params: SparsePrecision, v: Array) -> Array:
-  """cov v, by two triangular solves. [H, W, C]."""
+  """Returns cov v, by two triangular solves. [H, W, C]."""
   return links.apply(params, solve(params, v), sparse_triangular.solve_transposed)
 
 
 def precision_matvec(params: SparsePrecision, v: Array) -> Array:
-  """cov^-1 v. [H, W, C]."""
+  """Returns cov^-1 v. [H, W, C]."""
   return links.apply(params, whiten(params, v), sparse_triangular.matvec)
 
 
 def precision_diagonal(params: SparsePrecision) -> Array:
-  """Diagonal of cov^-1: the inverse variances of each pixel given all others. [H, W, C]."""
+  """Returns the diagonal of cov^-1: the inverse variances of each pixel given all others. [H, W, C]."""
 
   def squared(factor: Factor, v: Array, offsets: links.Offsets) -> Array:
     return sparse_triangular.matvec(jax.tree.map(jnp.square, factor), v, offsets)
@@ -213,12 +210,12 @@ def precision_diagonal(params: SparsePrecision) -> Array:
 
 
 def solve(params: SparsePrecision, v: Array) -> Array:
-  """L^-1 v, of squared norm v^T cov v. [H, W, C]."""
+  """Returns L^-1 v, of squared norm v^T cov v. [H, W, C]."""
   return links.apply(params, v, sparse_triangular.solve)
 
 
 def temper(params: SparsePrecision, temperature: Array) -> SparsePrecision:
-  """Scale the covariance by temperature^2."""
+  """Scales the covariance by temperature^2."""
   params = links.checked(params)
   temperature = base.checked_temperature(temperature, params.mean)
   return params._replace(
@@ -229,14 +226,19 @@ def temper(params: SparsePrecision, temperature: Array) -> SparsePrecision:
 
 
 def last_rows(params: SparsePrecision, rows: int) -> SparsePrecision:
-  """Marginal distribution of the last rows of the image, 1 to H: L's own last block, at no cost."""
+  """Returns the marginal distribution of the last rows of the image, 1 to H.
+
+  Its factor is the last block of L, at no cost.
+  """
   params = links.checked(params)
   base.check_count('rows', rows, 1, params.mean.shape[0], 'the height')
   return jax.tree.map(lambda leaf: leaf[leaf.shape[0] - rows :], params)
 
 
 def given_last_rows(params: SparsePrecision, x: Array, rows: int) -> SparsePrecision:
-  """Distribution of the first H - rows rows given the last ones: L's first block and one solve.
+  """Returns the distribution of the first H - rows rows given the last ones.
+
+  It takes the first block of L and one solve.
 
   Args:
     params: of one image.
@@ -261,7 +263,7 @@ def given_last_rows(params: SparsePrecision, x: Array, rows: int) -> SparsePreci
 def from_covariance(
   mean: Array, covariance: Array, filter_size: FilterSize = 5, channels: Channels = 'none'
 ) -> SparsePrecision:
-  """The parameters of least KL(N(mean, covariance) || .), in closed form.
+  """Returns the parameters of least KL(N(mean, covariance) || .), in closed form.
 
   Each column of L is the regression of its pixel on its later neighbours, which needs those pixels'
   block of the covariance alone.

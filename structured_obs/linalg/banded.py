@@ -28,7 +28,7 @@ Array = jax.Array
 
 @sharding.on_own_mesh
 def cholesky(band: Array) -> Array:
-  """Band of L, lower triangular with a positive diagonal and L L^T = A. [n, w + 1].
+  """Returns the band of L, lower triangular with a positive diagonal and L L^T = A. [n, w + 1].
 
   Raises:
     ValueError: the band is not an array [n, w + 1] with n and w + 1 at least 1.
@@ -41,7 +41,12 @@ def cholesky(band: Array) -> Array:
 
 @sharding.on_own_mesh
 def solve_triangular(chol: Array, rhs: Array, transposed: bool = False) -> Array:
-  """L^-1 b, or L^-T b if transposed. [n].
+  """Returns L^-1 b, or L^-T b if transposed. [n].
+
+  Args:
+    chol: [n, w + 1], the band of L.
+    rhs: [n], b.
+    transposed: whether to apply L^-T.
 
   Raises:
     ValueError: the shapes do not match.
@@ -62,7 +67,7 @@ def solve_triangular(chol: Array, rhs: Array, transposed: bool = False) -> Array
 
 
 def matvec_inverse_transpose(chol: Array, noise: Array) -> Array:
-  """L^-T u: for white noise u, a sample of N(0, A^-1). [n].
+  """Returns L^-T u: for white noise u, a sample of N(0, A^-1). [n].
 
   Raises:
     ValueError: the shapes do not match.
@@ -71,7 +76,7 @@ def matvec_inverse_transpose(chol: Array, noise: Array) -> Array:
 
 
 def cho_solve(chol: Array, rhs: Array) -> Array:
-  """A^-1 b from the factor of A. [n].
+  """Returns A^-1 b from the factor of A. [n].
 
   Raises:
     ValueError: the shapes do not match.
@@ -81,7 +86,7 @@ def cho_solve(chol: Array, rhs: Array) -> Array:
 
 @sharding.on_own_mesh
 def solve(band: Array, rhs: Array) -> Array:
-  """A^-1 b. [n]. Its derivative is that of the solution: no factorisation is differentiated.
+  """Returns A^-1 b. [n]. Its derivative is that of the solution: no factorisation is differentiated.
 
   Raises:
     ValueError: the shapes do not match.
@@ -97,7 +102,7 @@ def solve(band: Array, rhs: Array) -> Array:
 
 @sharding.on_own_mesh
 def matvec(band: Array, x: Array) -> Array:
-  """A x of the symmetric A with this lower triangle. [n].
+  """Returns a x of the symmetric A with this lower triangle. [n].
 
   Raises:
     ValueError: the shapes do not match.
@@ -110,19 +115,19 @@ def matvec(band: Array, x: Array) -> Array:
 
 
 def log_det(chol: Array) -> Array:
-  """log |A| from the factor of A. []."""
+  """Returns log |A| from the factor of A. []."""
   _check_band('chol', chol)
   return 2 * jnp.sum(jnp.log(chol[:, 0]))
 
 
 def variances(chol: Array) -> Array:
-  """Diagonal of A^-1 from the factor of A. [n]."""
+  """Returns the diagonal of A^-1 from the factor of A. [n]."""
   return inverse_band(chol, 0)[:, 0]
 
 
 @sharding.on_own_mesh
 def inverse_band(chol: Array, bandwidth: int) -> Array:
-  """Entries of A^-1 within a bandwidth k, from the factor of A, in the layout of a band. [n, k + 1].
+  """Returns the entries of A^-1 within a bandwidth k as a band, from the factor of A. [n, k + 1].
 
   Raises:
     ValueError: the bandwidth is negative.
@@ -140,7 +145,7 @@ def inverse_band(chol: Array, bandwidth: int) -> Array:
 
 
 def from_dense(matrix: Array, bandwidth: int) -> Array:
-  """Band of a lower triangle [n, n]. [n, w + 1].
+  """Returns the band of a lower triangle [n, n]. [n, w + 1].
 
   Raises:
     ValueError: the matrix is not square or the bandwidth negative.
@@ -150,14 +155,12 @@ def from_dense(matrix: Array, bandwidth: int) -> Array:
     raise ValueError(
       f'matrix must be [n, n] and bandwidth at least 0; got {jnp.shape(matrix)} and {bandwidth}.'
     )
-  columns = [
-    jnp.pad(jnp.diagonal(matrix, -d), (0, min(d, size))) for d in range(bandwidth + 1)
-  ]
+  columns = [jnp.pad(jnp.diagonal(matrix, -d), (0, min(d, size))) for d in range(bandwidth + 1)]
   return jnp.stack(columns, axis=-1)
 
 
 def to_dense(band: Array) -> Array:
-  """Lower-triangular matrix of a band. [n, n]."""
+  """Returns the lower-triangular matrix of a band. [n, n]."""
   _check_band('band', band)
   size = band.shape[0]
   diagonals = min(band.shape[1], size)
@@ -168,7 +171,7 @@ def to_dense(band: Array) -> Array:
 
 
 def from_scipy(ab: Array, lower: bool = False) -> Array:
-  """Band of the `ab` [w + 1, n] of `scipy.linalg.solveh_banded` and `cholesky_banded`. [n, w + 1]."""
+  """Returns the band [n, w + 1] of SciPy's `ab` [w + 1, n], as of `solveh_banded`."""
   _check_band('ab', ab)
   if lower:
     return ab.T
@@ -179,7 +182,7 @@ def from_scipy(ab: Array, lower: bool = False) -> Array:
 
 
 def from_grid(factor: Factor, offsets: Offsets) -> Array:
-  """Band of the sparse factor of an image grid, pixels in raster order. [H W, w + 1]."""
+  """Returns the band of the sparse factor of an image grid, pixels in raster order. [H W, w + 1]."""
   shifts, taps = takahashi.raster_taps(factor.diag, factor.weights, offsets)
   band = jnp.zeros_like(taps, shape=(taps.shape[0], max(shifts, default=0) + 1))
   band = band.at[:, 0].set(factor.diag.reshape(-1))
@@ -187,7 +190,7 @@ def from_grid(factor: Factor, offsets: Offsets) -> Array:
 
 
 def gram(chol: Array) -> Array:
-  """Band of A = L L^T from that of L: the reverse of `cholesky`. [n, w + 1].
+  """Returns the band of A = L L^T from that of L: the reverse of `cholesky`. [n, w + 1].
 
   The precision of an image is `gram(from_grid(factor, offsets))`, and an observation of its pixels with
   noise adds to the first column.

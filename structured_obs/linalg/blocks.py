@@ -1,3 +1,4 @@
+# One file of more than 300 lines: the blocks and every operation on them.
 """Banded matrices as dense blocks: the form in which LAPACK and matrix products do the work.
 
 Letters: n size; w bandwidth; b block size, at least w; B blocks; R right-hand sides.
@@ -5,23 +6,23 @@ Letters: n size; w bandwidth; b block size, at least w; B blocks; R right-hand s
 Columns are cut into B groups of b. Since b >= w, a group of a lower-triangular banded matrix has entries
 in its own rows and in the rows of the next group only. Padded columns are those of the identity.
 
-On a CPU, LAPACK is called for one matrix at a time, under `jax.vmap` as well: batched calls of that
-backend wait for each other on the pool they run on, and two at a time can hang for ever.
+On a CPU, LAPACK is called for one matrix at a time, under `jax.vmap` as well; `linalg.image_by_image`
+says why.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from structured_obs.linalg.image_by_image import image_by_image
+from structured_obs.linalg.products import matmul
 
 Array = jax.Array
 
 PIECE = 24  # rows that LAPACK is given at once; its triangular solves start threads from 32 x 32 on
-
-matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Blocks(NamedTuple):
@@ -32,12 +33,12 @@ class Blocks(NamedTuple):
 
 
 def size_of_block(bandwidth: int) -> int:
-  """Block size for a bandwidth."""
+  """Returns the block size for a bandwidth."""
   return max(-(-bandwidth // PIECE), 1) * PIECE
 
 
 def from_band(band: Array) -> Blocks:
-  """Blocks of a lower band [n, w + 1], whose entries outside the matrix are not read."""
+  """Returns the blocks of a lower band [n, w + 1], whose entries outside the matrix are not read."""
   size, diagonals = band.shape
   block = size_of_block(diagonals - 1)
   count = -(-size // block)
@@ -54,7 +55,13 @@ def from_band(band: Array) -> Blocks:
 
 
 def to_band(blocks: Blocks, size: int, bandwidth: int) -> Array:
-  """Lower band [n, w + 1] of blocks; the reverse of `from_band`."""
+  """Returns the lower band [n, w + 1] of blocks; the reverse of `from_band`.
+
+  Args:
+    blocks: of a lower triangle.
+    size: n.
+    bandwidth: w.
+  """
   count, block, _ = blocks.own.shape
   columns = jnp.swapaxes(jnp.concatenate(blocks, axis=1), 1, 2)
   flat = jnp.pad(columns.reshape(count, -1), ((0, 0), (0, block)))
@@ -64,7 +71,13 @@ def to_band(blocks: Blocks, size: int, bandwidth: int) -> Array:
 
 
 def multiply(blocks: Blocks, x: Array, transposed: bool = False) -> Array:
-  """L x or L^T x: [n, R] for x [n, R]."""
+  """Returns L x, or L^T x if transposed. [n, R] for x [n, R].
+
+  Args:
+    blocks: of L.
+    x: [n, R].
+    transposed: whether to apply L^T.
+  """
   tiles = _tiles(x, blocks.own)
   if transposed:
     later = jnp.concatenate([tiles[1:], jnp.zeros_like(tiles[:1])])
@@ -78,7 +91,7 @@ def multiply(blocks: Blocks, x: Array, transposed: bool = False) -> Array:
 
 
 def square(blocks: Blocks) -> Blocks:
-  """Lower triangle of L L^T."""
+  """Returns the lower triangle of L L^T."""
   gram = matmul(blocks.below, jnp.swapaxes(blocks.below, 1, 2))
   earlier = jnp.concatenate([jnp.zeros_like(gram[:1]), gram[:-1]])
   transposed = jnp.swapaxes(blocks.own, 1, 2)
@@ -87,7 +100,7 @@ def square(blocks: Blocks) -> Blocks:
 
 
 def factorise(blocks: Blocks) -> Blocks:
-  """Cholesky factor of a positive definite matrix given by the blocks of its lower triangle.
+  """Returns the Cholesky factor of a positive definite matrix given by the blocks of its lower triangle.
 
   NaN from the first block on that is not positive definite. Differentiable to any order.
   """
@@ -95,7 +108,7 @@ def factorise(blocks: Blocks) -> Blocks:
 
 
 def factorise_and_invert(blocks: Blocks) -> tuple[Blocks, Array]:
-  """The same factor, and the inverses of its blocks on the diagonal. [B, b, b]."""
+  """Returns the same factor, and the inverses of its blocks on the diagonal. [B, b, b]."""
   return _factorise(*blocks)
 
 
@@ -105,12 +118,12 @@ def _factorise(own: Array, below: Array) -> tuple[Blocks, Array]:
 
 
 @_factorise.defjvp
-def _factorise_jvp(primals, tangents):
+def _factorise_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   # dL = L phi(L^-1 dA L^-T) block by block, phi the lower triangle with half of the diagonal: products
   # alone, so that the derivative of any order has the same form.
   chol, inverses = _factorise(*primals)
 
-  def step(carried: Array, block):
+  def step(carried: Array, block: tuple[Array, ...]) -> tuple[Array, tuple[Blocks, Array]]:
     root, link, inverse, d_own, d_below = block
     change = jnp.tril(d_own - carried)
     inner = matmul(matmul(inverse, change + jnp.tril(change, -1).T), inverse.T)
@@ -145,13 +158,13 @@ def _block_by_block(own: Array, below: Array) -> tuple[Blocks, Array]:
 
 
 def _is_identity(own: Array, below: Array) -> Array:
-  """Whether there is nothing to do in a block. []."""
+  """Returns whether a block is the identity and has no links, so that nothing is to be done. []."""
   return jnp.all(own == jnp.diag(jnp.ones_like(own[0]))) & jnp.all(below == 0)
 
 
 @image_by_image
 def root_and_inverse(lower: Array) -> tuple[Array, Array]:
-  """Cholesky factor of a matrix given by its lower triangle, and the factor's inverse. [b, b] each.
+  """Returns the Cholesky factor of a matrix and the factor's inverse. [b, b] each.
 
   NaN unless it is positive definite. Not to be differentiated.
 
@@ -183,7 +196,10 @@ def root_and_inverse(lower: Array) -> tuple[Array, Array]:
 
 
 def _small_root(lower: Array) -> tuple[Array, Array]:
-  """Of a matrix so small that LAPACK starts no threads, which wait for each other on busy cores."""
+  """Returns `root_and_inverse` of a matrix of at most `PIECE` rows.
+
+  LAPACK starts no threads for it; on busy cores they would wait for each other.
+  """
   root = jax.lax.linalg.cholesky(lower, symmetrize_input=False)
   identity = jnp.eye(lower.shape[0], dtype=lower.dtype)
   return root, jax.lax.linalg.triangular_solve(root, identity, left_side=True, lower=True)
@@ -191,7 +207,7 @@ def _small_root(lower: Array) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def inverse_diagonal(below: Array, inverses: Array) -> Array:
-  """Diagonal of (L L^T)^-1. [B, b]. Differentiable to any order.
+  """Returns the diagonal of (L L^T)^-1. [B, b]. Differentiable to any order.
 
   Args:
     below: [B, b, b], of the blocks of L.
@@ -201,12 +217,12 @@ def inverse_diagonal(below: Array, inverses: Array) -> Array:
 
 
 @inverse_diagonal.defjvp
-def _inverse_diagonal_jvp(primals, tangents):
+def _inverse_diagonal_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   return jax.jvp(functools.partial(_diagonal, step=_selected), primals, tangents)
 
 
-def _diagonal(below: Array, inverses: Array, step) -> Array:
-  """From the last block to the first, each from the one after it."""
+def _diagonal(below: Array, inverses: Array, step: Callable[[Array, Array, Array], Array]) -> Array:
+  """Returns the diagonal of each block, computed from the last block to the first. [B, b]."""
 
   def body(later: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
     own = step(later, *block)
@@ -216,7 +232,10 @@ def _diagonal(below: Array, inverses: Array, step) -> Array:
 
 
 def _selected(later: Array, link: Array, inverse: Array) -> Array:
-  """S_J = R^-T (I + K^T S_N K) R^-1 [b, b] of the next block's S_N, with R and K the blocks of L."""
+  """Returns S_J = R^-T (I + K^T S_N K) R^-1 [b, b], given S_N of the next block.
+
+  R and K are the blocks of L.
+  """
   inner = matmul(link.T, matmul(later, link))
   return matmul(inverse.T, inverse + matmul(inner, inverse))
 
@@ -231,7 +250,13 @@ def _diagonal_skipping(below: Array, inverses: Array) -> Array:
 
 
 def solve(blocks: Blocks, rhs: Array, transposed: bool) -> Array:
-  """L^-1 b or L^-T b: [n, R] for b [n, R]. Not to be differentiated; closed under vmap."""
+  """Returns L^-1 b or L^-T b: [n, R] for b [n, R]. Not to be differentiated; closed under vmap.
+
+  Args:
+    blocks: of L.
+    rhs: [n, R], b.
+    transposed: whether to apply L^-T.
+  """
   return _solvers[transposed](*blocks, rhs)
 
 
@@ -243,7 +268,9 @@ def _make_solver(transposed: bool):
   solver = jax.custom_batching.custom_vmap(separate)
 
   @solver.def_vmap
-  def rule(axis_size, in_batched, own, below, rhs):
+  def rule(
+    axis_size: int, in_batched: list[bool], own: Array, below: Array, rhs: Array
+  ) -> tuple[Array, bool]:
     if in_batched[0] or in_batched[1]:
       axes = [0 if batched else None for batched in in_batched]
       return jax.vmap(separate, in_axes=axes)(own, below, rhs), True
@@ -280,7 +307,7 @@ _solvers = {transposed: _make_solver(transposed) for transposed in (False, True)
 
 
 def _tiles(x: Array, own: Array) -> Array:
-  """[n, R] -> [B, b, R], padded with zeros."""
+  """Returns the rows of x [n, R] as tiles [B, b, R], padded with zeros."""
   count, block, _ = own.shape
   padded = jnp.pad(x, ((0, count * block - x.shape[0]), (0, 0)))
   return padded.reshape(count, block, x.shape[1])

@@ -4,11 +4,11 @@ Letters: n size, R rank.
 
 Where columns of W are almost dependent, their small differences matter as much as the columns, but are
 lost in W^T W. C is then factorised in the coordinates z = V^T c, V the eigenvectors of W^T W: each
-direction has a column of its own in B = W V, which keeps its digits because the product is taken with
-the leading digits exact.
+direction has its own column in B = W V, which keeps its digits because the leading digits of the product
+are exact.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class Capacitance(NamedTuple):
 
 
 class _Parts(NamedTuple):
-  """What is computed of a Capacitance."""
+  """The fields of `Capacitance` that are computed from W."""
 
   basis: Array
   rotation: Array
@@ -69,7 +69,7 @@ def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
 
 
 def quick_capacitance(factor: Array, inverse_scale: Array) -> tuple[Capacitance, Array]:
-  """The same for R > 0 by Cholesky's way alone, and whether rounding has left it accurate, []."""
+  """Returns `capacitance` for R > 0 by Cholesky alone, and whether it is accurate, [] bool."""
   scaled = scale_rows(factor, inverse_scale)
   parts, reliable = _by_cholesky(scaled, matmul(scaled.T, scaled))
   return Capacitance(factor, inverse_scale, *parts), reliable
@@ -77,12 +77,12 @@ def quick_capacitance(factor: Array, inverse_scale: Array) -> tuple[Capacitance,
 
 @jax.custom_jvp
 def _factorise(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
-  """The parts as a function of W; P and D^-1/2 are its digits before rounding."""
+  """Returns the parts as a function of W; P and D^-1/2 give its digits before rounding."""
   return _by_cholesky_or_rotation(scaled, matmul(scaled.T, scaled), factor, inverse_scale)
 
 
 @_factorise.defjvp
-def _factorise_jvp(primals, tangents):
+def _factorise_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   # V may be any orthogonal matrix and is held fixed. dK = -phi(K dC K^T) K with phi the lower triangle
   # and half of the diagonal, and d log |C| = tr(K dC K^T). Products only, so the derivative of any
   # order has the same form.
@@ -96,7 +96,7 @@ def _factorise_jvp(primals, tangents):
 
 
 def _by_cholesky(scaled: Array, gram: Array, *_: Array) -> tuple[_Parts, Array]:
-  """The parts from W^T W itself, and whether rounding has left them accurate."""
+  """Returns the parts from W^T W itself, and whether rounding has left them accurate."""
   identity = jnp.diag(jnp.ones_like(gram[0]))  # eye would not vary over devices as the matrix does
   matrix = gram + identity
   scale = jax.lax.rsqrt(jnp.diag(matrix))
@@ -112,7 +112,7 @@ def _by_cholesky(scaled: Array, gram: Array, *_: Array) -> tuple[_Parts, Array]:
 
 
 def _by_rotation(_: Array, gram: Array, factor: Array, inverse_scale: Array) -> _Parts:
-  """The parts by way of W V, V the eigenvectors of W^T W.
+  """Returns the parts computed from W V, V the eigenvectors of W^T W.
 
   The columns of W V are nearly orthogonal, and the Gram matrix of such columns is accurate entry by
   entry, however much their norms differ: its Cholesky factor exists and is accurate where that of

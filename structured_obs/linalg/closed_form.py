@@ -15,7 +15,7 @@ Function = Callable[..., Any]
 
 
 def scalar(names: Wanted, formulas: Function, run: Callable[[Wanted], Function]) -> Function:
-  """A function of arrays to a number [], differentiable to any order in forward and reverse mode.
+  """Returns a scalar function of arrays that is differentiable to any order, forward and reverse.
 
   Args:
     names: of its arguments.
@@ -30,14 +30,14 @@ def scalar(names: Wanted, formulas: Function, run: Callable[[Wanted], Function])
     return run(wanted)(*arrays)
 
   @derivatives.defjvp
-  def _(wanted: Wanted, primals, tangents):
+  def _(wanted: Wanted, primals: tuple[Any, ...], tangents: tuple[Any, ...]):
     return jax.jvp(functools.partial(formulas, wanted), primals, tangents)
 
   @jax.custom_jvp
   def function(*arrays: Array) -> Array:
     return derivatives((), *arrays)[0]
 
-  def jvp(primals, tangents):
+  def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
     moved = {name: t for name, t in zip(names, tangents, strict=True) if not _is_zero(t)}
     value, *gradients = derivatives(tuple(moved), *primals)
     terms = (jnp.sum(g * t) for g, t in zip(gradients, moved.values(), strict=True))
@@ -48,7 +48,7 @@ def scalar(names: Wanted, formulas: Function, run: Callable[[Wanted], Function])
 
 
 def by_image(names: Wanted, formulas: Function, value_at_once: bool = True) -> Function:
-  """`scalar` of what `formulas` computes, mapped over images one after the other on a CPU.
+  """Returns `scalar` of what `formulas` computes, mapped over images one after the other on a CPU.
 
   That takes a fraction of the memory of a map in one.
 

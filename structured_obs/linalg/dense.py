@@ -1,8 +1,8 @@
 """Dense Gaussian oracles in float64: for tests and small images only.
 
 Every function takes the mean as a vector [D] and the covariance as a matrix [D, D], works in NumPy
-float64 whatever jax's precision is, and costs O(D^3): a structured implementation is compared with
-these, so they share no code and no formula with it. The quadratic forms go through a Cholesky factor
+float64 whatever jax's precision is, and costs O(D^3). Structured implementations are compared with these
+functions, which share no code and no formula with them. The quadratic forms go through a Cholesky factor
 of the dense matrix; a covariance that is not positive definite raises `numpy.linalg.LinAlgError`.
 
 Letters: D dimensions of a flattened image (row, column, channel, C order), O observed ones, A = D - O.
@@ -18,47 +18,62 @@ Matrix = NDArray[np.float64]
 
 
 def log_prob(mean: ArrayLike, cov: ArrayLike, x: ArrayLike) -> float:
-  """Log density of N(mean, cov) at x, with all constants. Nats."""
+  """Returns the log density of N(mean, cov) at x, with all constants. Nats.
+
+  Args:
+    mean: [D].
+    cov: [D, D].
+    x: [D].
+  """
   _check(cov, mean=mean, x=x)
   residual = _vector(x) - _vector(mean)
   return -0.5 * (residual.size * math.log(2 * math.pi) + log_det(cov) + mahalanobis(cov, residual))
 
 
 def mahalanobis(cov: ArrayLike, residual: ArrayLike) -> float:
-  """Squared Mahalanobis norm residual^T cov^-1 residual."""
+  """Returns the squared Mahalanobis norm residual^T cov^-1 residual."""
   _check(cov, residual=residual)
   whitened = np.linalg.solve(np.linalg.cholesky(_matrix(cov)), _vector(residual))
   return float(whitened @ whitened)
 
 
 def log_det(cov: ArrayLike) -> float:
-  """Log determinant of a covariance. Nats."""
+  """Returns the log determinant of a covariance. Nats."""
   _check(cov)
   return float(2 * np.sum(np.log(np.diagonal(np.linalg.cholesky(_matrix(cov))))))
 
 
 def entropy(cov: ArrayLike) -> float:
-  """Differential entropy of a Gaussian. Nats."""
+  """Returns the differential entropy of a Gaussian. Nats."""
   cov = _matrix(cov)
   return 0.5 * (len(cov) * (1 + math.log(2 * math.pi)) + log_det(cov))
 
 
-def kl_divergence(
-  mean_p: ArrayLike, cov_p: ArrayLike, mean_q: ArrayLike, cov_q: ArrayLike
-) -> float:
-  """KL(N(mean_p, cov_p) || N(mean_q, cov_q)). Nats."""
+def kl_divergence(mean_p: ArrayLike, cov_p: ArrayLike, mean_q: ArrayLike, cov_q: ArrayLike) -> float:
+  """Returns KL(N(mean_p, cov_p) || N(mean_q, cov_q)). Nats.
+
+  Args:
+    mean_p: [D].
+    cov_p: [D, D].
+    mean_q: [D].
+    cov_q: [D, D].
+  """
   _check(cov_p, mean_p=mean_p, mean_q=mean_q)
   _check(cov_q, mean_q=mean_q)
   cov_p, cov_q = _matrix(cov_p), _matrix(cov_q)
   shift = _vector(mean_q) - _vector(mean_p)
   trace = float(np.trace(np.linalg.solve(cov_q, cov_p)))
-  return 0.5 * (
-    trace + mahalanobis(cov_q, shift) - len(cov_p) + log_det(cov_q) - log_det(cov_p)
-  )
+  return 0.5 * (trace + mahalanobis(cov_q, shift) - len(cov_p) + log_det(cov_q) - log_det(cov_p))
 
 
 def marginal(mean: ArrayLike, cov: ArrayLike, kept: ArrayLike) -> tuple[Vector, Matrix]:
-  """Mean [O] and covariance [O, O] of the dimensions where the boolean mask `kept` [D] is true."""
+  """Returns the mean [O] and covariance [O, O] of the dimensions in the boolean mask `kept` [D].
+
+  Args:
+    mean: [D].
+    cov: [D, D].
+    kept: [D], bool.
+  """
   _check(cov, mean=mean, kept=kept)
   kept = np.asarray(kept, bool).ravel()
   return _vector(mean)[kept], _matrix(cov)[np.ix_(kept, kept)]
@@ -67,7 +82,14 @@ def marginal(mean: ArrayLike, cov: ArrayLike, kept: ArrayLike) -> tuple[Vector, 
 def condition(
   mean: ArrayLike, cov: ArrayLike, x: ArrayLike, observed: ArrayLike
 ) -> tuple[Vector, Matrix]:
-  """Mean [A] and covariance [A, A] of the dimensions not `observed` [D], given the values x there."""
+  """Returns the mean [A] and covariance [A, A] of the dimensions not in `observed` [D], given x in it.
+
+  Args:
+    mean: [D].
+    cov: [D, D].
+    x: [D]; only its observed entries are read.
+    observed: [D], bool.
+  """
   _check(cov, mean=mean, x=x, observed=observed)
   mean, cov, x = _vector(mean), _matrix(cov), _vector(x)
   seen = np.asarray(observed, bool).ravel()
@@ -80,7 +102,14 @@ def condition(
 def posterior(
   mean: ArrayLike, cov: ArrayLike, noisy: ArrayLike, noise_variance: float
 ) -> tuple[Vector, Matrix]:
-  """Mean [D] and covariance [D, D] of x given noisy = x + white noise of that variance."""
+  """Returns the mean [D] and covariance [D, D] of x given noisy = x + white noise of that variance.
+
+  Args:
+    mean: [D].
+    cov: [D, D].
+    noisy: [D].
+    noise_variance: of every dimension.
+  """
   _check(cov, mean=mean, noisy=noisy)
   mean, cov = _vector(mean), _matrix(cov)
   gain = _matrix(np.linalg.solve(cov + noise_variance * np.eye(len(cov)), cov).T)

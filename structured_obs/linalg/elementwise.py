@@ -1,10 +1,11 @@
 """Functions of single numbers whose derivatives are written out: without cancellation, and faster.
 
-What automatic differentiation makes of them is right, but on a CPU it takes several times as long.
+Automatic differentiation gives correct derivatives, but they take several times as long on a CPU.
 """
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,13 @@ UNROLLED = 128  # numbers on a short last axis
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def soft_clip(x: Array, low: float, high: float) -> Array:
-  """low + softplus(x - low) - softplus(x - high) for low < high, with one logarithm. Any shape."""
+  """Returns low + softplus(x - low) - softplus(x - high) for low < high. Any shape.
+
+  Args:
+    x: of any shape.
+    low: lower end.
+    high: upper end.
+  """
   lower, near, far = _from_ends(x, low, high)
   small, rest = jnp.exp(-jnp.abs(near)), jnp.exp(far)
   # Outside, exp(near) - exp(far) without the difference.
@@ -26,7 +33,7 @@ def soft_clip(x: Array, low: float, high: float) -> Array:
 
 
 @soft_clip.defjvp
-def _soft_clip_jvp(low: float, high: float, primals, tangents):
+def _soft_clip_jvp(low: float, high: float, primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   (x,), (d_x,) = primals, tangents
   _, near, far = _from_ends(x, low, high)
   # sigmoid(near) - sigmoid(far) as a product: nothing cancels, however large x is.
@@ -35,7 +42,7 @@ def _soft_clip_jvp(low: float, high: float, primals, tangents):
 
 
 def _from_ends(x: Array, low: float, high: float) -> tuple[Array, Array, Array]:
-  """Whether x is in the lower half; how far it is inside the nearer end, and the other one, negative.
+  """Returns whether x is in the lower half, its distance from the nearer end, and minus the other one.
 
   The function is odd and its derivative even about the middle: one half is enough.
   """
@@ -45,16 +52,21 @@ def _from_ends(x: Array, low: float, high: float) -> tuple[Array, Array, Array]:
 
 @jax.custom_jvp
 def scale_short_axis(x: Array, scale: Array, fixed: Array) -> Array:
-  """x [..., K] times a scale [...] times constants [..., K], for a K of a few dozens.
+  """Multiplies x [..., K] by a scale [...] and constants [..., K], for a K of a few dozens.
 
   The gradient by the scale, a sum over K, is added up term by term: five times as fast on a CPU as the
   compiler's reduction of a last axis so short. The constants are not differentiated.
+
+  Args:
+    x: [..., K].
+    scale: [...].
+    fixed: [..., K], constants.
   """
   return x * (scale[..., None] * fixed)
 
 
 @scale_short_axis.defjvp
-def _scale_short_axis_jvp(primals, tangents):
+def _scale_short_axis_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   (x, scale, fixed), (d_x, d_scale, _) = primals, tangents
   count = x.shape[-1]
   if 0 < count <= UNROLLED:

@@ -26,7 +26,7 @@ Array = jax.Array
 def log_det_and_inverse_diagonal(
   factor: Factor, scale: Array, ridge: Array, offsets: Offsets
 ) -> tuple[Array, Array]:
-  """log |M| [] and the diagonal of M^-1 [H, W]; NaN where M is not positive definite.
+  """Returns log |M| [] and the diagonal of M^-1 [H, W]; NaN where M is not positive definite.
 
   Of the two, a compiled program computes what it uses.
 
@@ -53,7 +53,7 @@ def log_det_and_inverse_diagonal(
 
 
 def _gram(columns: Array, shifts: tuple[int, ...]) -> tuple[tuple[int, ...], Array]:
-  """Subdiagonals of L L^T, at these distances d: [S, n], M[j + d, j] at j.
+  """Returns the subdiagonals of L L^T, at these distances d: [S, n], M[j + d, j] at j.
 
   Args:
     columns: [T, n], L[j + s, j] at j for each of the shifts s.
@@ -79,7 +79,7 @@ def _gram(columns: Array, shifts: tuple[int, ...]) -> tuple[tuple[int, ...], Arr
 
 
 def _gather(entries: Array, distances: tuple[int, ...], live: Array, place: Array) -> Blocks:
-  """The lower triangle of the live rows and columns in blocks, followed by an identity.
+  """Returns the lower triangle of the live rows and columns in blocks, followed by an identity.
 
   Args:
     entries: [S, n], M[j + d, j] at j for each of the distances d.

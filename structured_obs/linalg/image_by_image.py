@@ -1,8 +1,9 @@
 """Maps over images that take one image after the other on a CPU.
 
-That needs a fraction of the memory, lets each image take the path it needs, and is safe: the batched
-LAPACK calls of JAX's CPU backend wait for each other on the pool they run on, and two independent ones
-in one program can hang for ever.
+This is the only place that decides how a CPU maps factorisations and solves. One image at a time needs a
+fraction of the memory, lets each image take the path it needs, and is safe: batched LAPACK calls of
+JAX's CPU backend wait for each other in their thread pool, and two independent ones in one program can
+deadlock.
 """
 
 import functools
@@ -21,7 +22,7 @@ Function = Callable[..., Any]
 def image_by_image(function: Function) -> Function:
   """Returns the same function of arrays, whose `jax.vmap` is a loop on a CPU and a map elsewhere.
 
-  Its map over images cannot be transposed: it belongs inside a function with derivatives of its own.
+  Its map over images cannot be transposed: use it inside a function that defines its derivatives.
   """
 
   def in_turn(one: Function, batched: list[bool], *arrays: Array) -> Any:
@@ -48,7 +49,7 @@ def quick_or_careful(quick: Function, careful: Function) -> Function:
   """
   quick, careful = image_by_image(quick), image_by_image(careful)
 
-  # Loops, of at most one step an image: mapped, a loop does nothing where no image needs it, but a
+  # Loops of at most one step per image: mapped, a loop does nothing where no image needs it, but a
   # branch is taken by all; and a loop overwrites results where a branch would copy them.
   def one(*arrays: Array) -> Any:
     def redo(state: tuple[Any, Array]) -> tuple[Any, Array]:
@@ -71,7 +72,7 @@ def quick_or_careful(quick: Function, careful: Function) -> Function:
 
 
 def _with_map(function: Function, in_turn: Function) -> Function:
-  """A function whose map is `in_turn(function, batched, *arrays)` on a CPU, and a map elsewhere."""
+  """Returns a function whose vmap on a CPU is `in_turn(function, batched, *arrays)`."""
   one = jax.custom_batching.custom_vmap(function)
 
   @one.def_vmap

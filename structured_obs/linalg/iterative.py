@@ -1,12 +1,13 @@
-"""Solves and eigenpairs of a symmetric positive definite matrix known by its products alone.
+"""Solves and eigenpairs of a symmetric positive definite matrix that is known only by its products.
 
-Each returns its relative residual beside the solution: an iteration that did not converge says so.
+Each function returns its relative residual, so that callers can see whether the iteration converged.
 
 Letters: n size.
 """
 
+import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def conjugate_gradient(
   precondition: Matvec | None = None,
   max_iterations: int = 1000,
 ) -> Solution:
-  """Solve A x = b by preconditioned conjugate gradients, to about the precision of the type.
+  """Solves A x = b by preconditioned conjugate gradients, to about the precision of the type.
 
   Differentiable to any order in whatever the products close over: a derivative is another such solve.
 
@@ -62,11 +63,11 @@ def conjugate_gradient(
     b = b / scale
     goal = tolerance**2 * jnp.sum(jnp.square(b))
 
-    def going(state) -> Array:
+    def going(state: tuple[Array, ...]) -> Array:
       _, residual, _, _, count = state
       return (jnp.sum(jnp.square(residual)) > goal) & (count < max_iterations)
 
-    def step(state):
+    def step(state: tuple[Any, ...]) -> tuple[Array, ...]:
       value, residual, direction, slope, count = state
       # In units of the direction and of its image, however small or large the matrix is.
       unit = power_of_two(direction)
@@ -83,7 +84,7 @@ def conjugate_gradient(
     near = inverse(b)
     inverse_unit = power_of_two(near)
     near = near / inverse_unit
-    none = jnp.sum(jnp.zeros_like(b, jnp.int32), dtype=jnp.int32)  # of b's mesh, as a number is not
+    none = jnp.sum(jnp.zeros_like(b, jnp.int32), dtype=jnp.int32)  # on b's mesh, unlike a Python number
     start = jnp.zeros_like(b), b, near, jnp.sum(b * near), none
     value, *_, count = jax.lax.while_loop(going, step, start)
     return scale * value, count
@@ -98,16 +99,22 @@ def conjugate_gradient(
 
 
 def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigenpairs:
-  """Largest k eigenvalues and their vectors.
+  """Returns the largest k eigenvalues and their vectors.
 
   Up to `DENSE_SIZE` by a dense eigendecomposition, beyond it by locally optimal block preconditioned
   conjugate gradients, whose residual is to be looked at where the spectrum has no gap. These find up to
   a fifth of all eigenpairs; more take the dense way up to `MAX_DENSE_SIZE`.
 
+  Args:
+    matvec: product with a symmetric positive definite matrix.
+    size: n.
+    k: number of eigenpairs.
+    dtype: of the vectors.
+
   Raises:
     TypeError, ValueError: unless k is whole, 1 <= k <= n, and 5 k < n beyond the largest dense size.
   """
-  if isinstance(k, bool) or not isinstance(k, int):
+  if isinstance(k, bool) or not isinstance(k, numbers.Integral):
     raise TypeError(f'k must be a whole number; got {k!r}.')
   if not 1 <= k <= size:
     raise ValueError(f'k must be from 1 to the number of pixels, {size}; got {k}.')
@@ -117,7 +124,7 @@ def top_eigenpairs(matvec: Matvec, size: int, k: int, dtype: jnp.dtype) -> Eigen
   _, spoil = decompositions.where_finite(image)
 
   def scaled(v: Array) -> Array:
-    # Of a product that is not finite, iterations take the identity, and the result is NaN.
+    # If a product is not finite, iterations use the identity, and the result is NaN.
     return jnp.where(jnp.isnan(spoil), v, matvec(v) / unit)
 
   if size <= DENSE_SIZE or (5 * k >= size and size <= MAX_DENSE_SIZE):

@@ -1,4 +1,7 @@
-"""Matrix products in full precision, differences with them that lose no leading digits, and units."""
+"""Matrix products at the highest precision, differences without cancellation, and powers of two.
+
+Every product of `linalg` and `distributions` that needs full precision is one of these.
+"""
 
 import functools
 
@@ -11,6 +14,7 @@ ROWS = 1024  # that are split into digits at a time, so that these take little m
 
 # The default matrix arithmetic of GPUs (TF32) and TPUs (bfloat16) is coarser than float32.
 matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def subtract_product(target: Array, left: Array, right: Array, scale: Array | float = 1) -> Array:
@@ -48,7 +52,7 @@ def scale_rows(matrix: Array, scale: Array) -> Array:
 
 
 def power_of_two(v: Array) -> Array:
-  """Power of two above the largest magnitude of any entry; 2 if that is 0 or not finite. [].
+  """Returns the power of two above the largest magnitude of any entry; 2 if that is 0 or not finite. [].
 
   Dividing by it is exact, and keeps squares away from both ends of the type. It has no derivative.
   """

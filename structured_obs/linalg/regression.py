@@ -10,7 +10,7 @@ Array = jax.Array
 
 
 def on_neighbours(covariance: Array, neighbours: Array, present: Array) -> tuple[Array, Array]:
-  """Coefficients and residual variance of each variable given some others.
+  """Returns the coefficients and residual variance of each variable given some others.
 
   D systems of size K are eliminated side by side. Without exchanges of rows, which a positive definite
   matrix never needs; one that is not gives a variance that is not positive, or NaN.

@@ -12,15 +12,17 @@ Several matrices are given at once, those of an image's channels: equal ones are
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from structured_obs.linalg import blocks, triangular
 from structured_obs.linalg.image_by_image import image_by_image
+from structured_obs.linalg.products import matmul
 
 Array = jax.Array
+T = TypeVar('T')
 Columns = Callable[[Array, Array], Array]  # (table, places [b] int32) -> [b, n], these columns of Q
 
 TILE = 264
@@ -37,7 +39,9 @@ class _Factor(NamedTuple):
 def log_det_and_inverse_diagonal(
   columns: Columns, table: Array, scale: Array, ridge: Array
 ) -> tuple[Array, Array]:
-  """log |M| [C] and the diagonal of M^-1 [C, n] of C matrices; NaN where M is not positive definite.
+  """Returns log |M| [C] and the diagonal of M^-1 [C, n] of C matrices.
+
+  NaN where M is not positive definite.
 
   Of the two, a compiled program computes what it uses.
 
@@ -56,14 +60,14 @@ def _both(columns: Columns, table: Array, scale: Array, ridge: Array) -> tuple[A
 
 
 @_both.defjvp
-def _both_jvp(columns, primals, tangents):
+def _both_jvp(columns: Columns, primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   def dense(table: Array, scale: Array, ridge: Array) -> Array:
     whole = columns(table, jnp.arange(scale.size, dtype=jnp.int32))
     return scale[:, None] * whole * scale[None, :] + jnp.diag(ridge)
 
   matrix, change = jax.jvp(jax.vmap(dense), primals, tangents)
   inverse = jax.vmap(_inverse)(matrix)
-  moved = _matmul(inverse, change)
+  moved = matmul(inverse, change)
   log_det = jnp.trace(moved, axis1=1, axis2=2)
   return _both(columns, *primals), (log_det, -jnp.sum(moved * inverse, axis=2))
 
@@ -89,24 +93,20 @@ def _inverse(matrix: Array) -> Array:
 
 
 @_inverse.defjvp
-def _inverse_jvp(primals, tangents):
+def _inverse_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   inverse = _inverse(*primals)
-  return inverse, -_matmul(_matmul(inverse, tangents[0]), inverse)
+  return inverse, -matmul(matmul(inverse, tangents[0]), inverse)
 
 
 @image_by_image
 def _by_cholesky(matrix: Array) -> Array:
   chol = jnp.linalg.cholesky(matrix)
   root = triangular.solve(chol, jnp.diag(jnp.ones_like(chol[0])))
-  return _matmul(root.T, root)
-
-
-def _matmul(left: Array, right: Array) -> Array:
-  return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
+  return matmul(root.T, root)
 
 
 def _first_of_equal(*arrays: Array) -> Array:
-  """For each of C problems the first that is equal to it, of arrays [C, ...]. [C] int32."""
+  """Returns the first problem that is equal to each of C problems, of arrays [C, ...]. [C] int32."""
   count = len(arrays[0])
   equal = jnp.eye(count, dtype=bool)  # NaN equals nothing
   if count > 1:
@@ -136,19 +136,19 @@ def _factorise(columns: Columns, table: Array, scale: Array, ridge: Array) -> _F
     panel = columns(table, order[j]) * scales[j][:, None]
 
     def left(i: Array, links: Array) -> Array:
-      """Tile (i, j) of M less what the columns before j have explained of it."""
+      """Returns the tile (i, j) of M less what the columns before j have explained of it."""
       entries = scales[i][:, None] * panel[:, order[i]].T
       if count == 1:
         return entries
       return jax.lax.fori_loop(
-        0, j, lambda k, rest: rest - _matmul(_link(links, i, k), _link(links, j, k).T), entries
+        0, j, lambda k, rest: rest - matmul(_link(links, i, k), _link(links, j, k).T), entries
       )
 
     own = left(j, factor.links) + jnp.diag(ridges[j])
     inverse = blocks.root_and_inverse(own)[1]
 
     def below(i: Array, links: Array) -> Array:
-      link = _matmul(left(i, links), inverse.T)
+      link = matmul(left(i, links), inverse.T)
       return jax.lax.dynamic_update_index_in_dim(links, link, _place(i, j), axis=0)
 
     links = jax.lax.fori_loop(j + 1, steps, below, factor.links) if count > 1 else factor.links
@@ -168,10 +168,8 @@ def _log_det(inverses: Array, scale: Array, ridge: Array) -> Array:
 
 
 @image_by_image
-def _inverse_diagonal(
-  order: Array, inverses: Array, links: Array, scale: Array, ridge: Array
-) -> Array:
-  """The squared norms of the columns of L^-1, one column of tiles after the other."""
+def _inverse_diagonal(order: Array, inverses: Array, links: Array, scale: Array, ridge: Array) -> Array:
+  """Returns the squared norms of the columns of L^-1, one column of tiles after the other."""
   count = len(inverses)
   steps = _steps(scale)
 
@@ -179,9 +177,9 @@ def _inverse_diagonal(
     def below(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
       found, norm = state
       rest = jax.lax.fori_loop(
-        j, i, lambda k, rest: rest + _matmul(_link(links, i, k), found[k]), jnp.zeros_like(found[0])
+        j, i, lambda k, rest: rest + matmul(_link(links, i, k), found[k]), jnp.zeros_like(found[0])
       )
-      entries = -_matmul(inverses[i], rest)
+      entries = -matmul(inverses[i], rest)
       return found.at[i].set(entries), norm + jnp.sum(jnp.square(entries), axis=0)
 
     found = jnp.zeros_like(inverses).at[j].set(inverses[j])
@@ -198,7 +196,7 @@ def _inverse_diagonal(
 
 
 def _steps(scale: Array) -> Array:
-  """How many rows of tiles have anything to do."""
+  """Returns the number of rows of tiles in use."""
   return -(-jnp.sum(scale != 0, dtype=jnp.int32) // _side(scale.size))
 
 
@@ -206,8 +204,8 @@ def _side(size: int) -> int:
   return min(TILE, blocks.size_of_block(size))
 
 
-def _for_each(steps: Array, count: int, step: Callable, start):
-  """A loop over the rows of tiles that have anything to do; of one row of tiles, none."""
+def _for_each(steps: Array, count: int, step: Callable[[Array, T], T], start: T) -> T:
+  """Returns a loop over the rows of tiles in use; one row of tiles needs no loop."""
   if count == 1:
     return step(jnp.zeros_like(steps), start)
   return jax.lax.fori_loop(0, steps, step, start)

@@ -10,6 +10,7 @@ factor's own is ever of its size.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +20,27 @@ from structured_obs.linalg import sharding, side_by_side
 Array = jax.Array
 Offsets = tuple[tuple[int, int], ...]
 
-SIDES = 16  # of one image at a time: a row of more leaves the fast caches
+SIDES = 16  # right-hand sides at a time: a row of more leaves the fast caches
 CHUNK = 200  # neighbours times images in one inner loop; beyond it the compiler leaves the fast path
 
 
 @sharding.on_own_mesh
 def solve(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
-  """L^-1 b or L^-T b of one grid: diag [H, W], weights [H, W, K], rhs [H, W] -> [H, W]."""
+  """Returns L^-1 b or L^-T b of one grid: diag [H, W], weights [H, W, K], rhs [H, W] -> [H, W].
+
+  Args:
+    diag: [H, W].
+    weights: [H, W, K].
+    rhs: [H, W].
+    offsets: K pairs (rows down, columns right), static.
+    transposed: whether to apply L^-T.
+  """
   many = _solver(offsets, transposed)
   return many(diag[None], weights[None], rhs[None, None])[0, 0]
 
 
-def solve_many(
-  diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool
-) -> Array:
-  """L^-1 b or L^-T b of B grids with R right-hand sides each. [B, R, H, W].
+def solve_many(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
+  """Returns L^-1 b or L^-T b of B grids with R right-hand sides each. [B, R, H, W].
 
   Differentiable as it stands, and its derivative stores every step: `linalg.sparse_triangular` has the
   solve whose derivative does not.
@@ -55,12 +62,12 @@ def solve_many(
 
 @functools.cache
 def _solver(offsets: Offsets, transposed: bool):
-  """`solve_many`, closed under vmap and not to be differentiated."""
+  """Returns `solve_many`, closed under vmap and not to be differentiated."""
   return side_by_side.solver(functools.partial(solve_many, offsets=offsets, transposed=transposed))
 
 
-def _by_chunks(run, arrays: tuple[Array, ...], chunk: int) -> Array:
-  """Apply to at most `chunk` images, or right-hand sides, at a time."""
+def _by_chunks(run: Callable[..., Array], arrays: tuple[Array, ...], chunk: int) -> Array:
+  """Applies to at most `chunk` images, or right-hand sides, at a time."""
   images = arrays[0].shape[0]
   if images <= chunk:
     return run(*arrays)
@@ -76,7 +83,10 @@ def _by_chunks(run, arrays: tuple[Array, ...], chunk: int) -> Array:
 
 
 def _solve_chunk(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
-  """L = L' D with a unit triangular L' and D the diagonal: one kind of weights serves both solves."""
+  """Returns the solutions of a chunk of images.
+
+  L = L' D with a unit triangular L' and D the diagonal, so that one kind of weights serves both solves.
+  """
   images, sides, height, width = rhs.shape
   last = jnp.transpose(rhs, (2, 3, 0, 1))  # here rather than row by row: a quarter of the time at R = 64
   reach = max((abs(dc) for _, dc in offsets), default=0)
@@ -97,7 +107,7 @@ def _solve_chunk(diag: Array, weights: Array, rhs: Array, offsets: Offsets, tran
 
 
 def _solve_one(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
-  """The same for one image, a few right-hand sides at a time."""
+  """Returns the same for one image, a few right-hand sides at a time."""
   some = functools.partial(_solve_chunk, diag, weights, offsets=offsets, transposed=transposed)
   return _by_chunks(lambda sides: some(sides[None])[0], (rhs[0],), SIDES)[None]
 
@@ -106,8 +116,10 @@ def _row(array: Array, index: Array, axis: int) -> Array:
   return jax.lax.dynamic_index_in_dim(array, index, axis, keepdims=False)
 
 
-def _backward(links, inverse, right, later, offsets: Offsets) -> tuple[Array, Array]:
-  """One row of L'^T y = D^-1 u, from the h later rows [h, W + 2 p, B, R] of y, padded.
+def _backward(
+  links: Array, inverse: Array, right: Array, later: Array, offsets: Offsets
+) -> tuple[Array, Array]:
+  """Returns one row of L'^T y = D^-1 u, from the h later rows [h, W + 2 p, B, R] of y, padded.
 
   links [K, W, B, 1], inverse [W, B, 1], right [W, B, R].
   """
@@ -123,11 +135,11 @@ def _backward(links, inverse, right, later, offsets: Offsets) -> tuple[Array, Ar
 
 
 def _along_row(known: Array, links: dict[int, Array], reverse: bool) -> Array:
-  """y[c] = known[c] - sum_d links_d[c] y[c - d], or y[c + d] and from the far end. [W, B, R]."""
+  """Returns y[c] = known[c] - sum_d links_d[c] y[c - d], or y[c + d] and from the far end. [W, B, R]."""
   if not links:
     return known
 
-  def column(near, inputs):
+  def column(near: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
     value, *weights = inputs
     for weight, distance in zip(weights, links, strict=True):
       value = value - weight * near[distance - 1]
@@ -137,8 +149,10 @@ def _along_row(known: Array, links: dict[int, Array], reverse: bool) -> Array:
   return jax.lax.scan(column, start, (known, *links.values()), reverse=reverse)[1]
 
 
-def _forward(links, inverse, right, owed, offsets: Offsets) -> tuple[Array, Array]:
-  """One row of L' s = b, y = D^-1 s, with what it and earlier rows take from the next h rows.
+def _forward(
+  links: Array, inverse: Array, right: Array, owed: Array, offsets: Offsets
+) -> tuple[Array, Array]:
+  """Returns one row of L' s = b, y = D^-1 s, with what it and earlier rows take from the next h rows.
 
   links [K, W, B, 1], inverse [W, B, 1], right [W, B, R], owed [h, W + 2 p, B, R].
   """

@@ -18,7 +18,7 @@ Array = jax.Array
 
 
 def variances(factor: Factor, offsets: Offsets) -> Array:
-  """Diagonal of (L L^T)^-1. [H, W].
+  """Returns the diagonal of (L L^T)^-1. [H, W].
 
   Raises:
     ValueError: the shapes do not match.
@@ -27,7 +27,7 @@ def variances(factor: Factor, offsets: Offsets) -> Array:
 
 
 def covariances(factor: Factor, offsets: Offsets, rows: int, columns: int) -> Array:
-  """Covariances of every pixel with those close to it.
+  """Returns the covariances of every pixel with those close to it.
 
   Args:
     factor: L of one image.
@@ -51,7 +51,7 @@ def covariances(factor: Factor, offsets: Offsets, rows: int, columns: int) -> Ar
 
 @sharding.on_own_mesh
 def _covariances(factor: Factor, offsets: Offsets, lags: list[tuple[int, int]]) -> Array:
-  """Cov(pixel, pixel + lag) for each lag, 0 outside the image. [H, W, len(lags)]."""
+  """Returns Cov(pixel, pixel + lag) for each lag, 0 outside the image. [H, W, len(lags)]."""
   _check(factor, offsets)
   height, width = factor.diag.shape
   inside = [lag for lag in lags if lag[0] < height and abs(lag[1]) < width]

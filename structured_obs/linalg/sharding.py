@@ -1,12 +1,13 @@
 """Functions of arrays that carry explicit shardings.
 
-On a mesh of explicit axes, the default of `jax.make_mesh`, every operation is to say how its result lies
-on the devices, and loops over a sharded axis are refused. How vmap is carried out is no choice of the
-caller's: it is left to the compiler, as on a mesh of automatic axes.
+On a mesh of explicit axes, the default of `jax.make_mesh`, every operation must state how its result
+lies on the devices, and loops over a sharded axis are refused. The functions here leave the
+shardings inside vmap to the compiler, as on a mesh of automatic axes.
 
-Arrays may lie on such a mesh without a `jax.set_mesh` around the call. What a function makes anew, as
-zeros to begin a loop with, then belongs to no mesh, and does not mix with them. Inside jit this is
-mended here. Without jit, JAX itself asks for `jax.set_mesh`.
+Arrays may lie on such a mesh without a `jax.set_mesh` around the call. New arrays that
+a function creates, such as the zeros that a loop starts with, then belong to no mesh and cannot be
+combined with them. Inside jit, the functions here place new arrays on that mesh. Outside jit, JAX asks
+for `jax.set_mesh`.
 """
 
 import functools
@@ -21,7 +22,7 @@ T = TypeVar('T')
 
 
 def on_own_mesh(function: Callable[P, T]) -> Callable[P, T]:
-  """The same function, run on the explicit mesh of its arrays: those elsewhere are copied there.
+  """Returns the same function, run on the explicit mesh of its arrays; other arrays are copied there.
 
   Inside `jax.set_mesh` there is nothing to do.
   """
@@ -44,7 +45,7 @@ def on_own_mesh(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _mesh(tree: Any) -> jax.sharding.AbstractMesh | None:
-  """The mesh of explicit axes that the first array of those that lie on any lies on."""
+  """Returns the mesh of explicit axes of the first array that has one."""
   arrays = (a for a in jax.tree.leaves(tree) if isinstance(a, Array))
   meshes = (jax.typeof(a).sharding.mesh for a in arrays)
   explicit = jax.sharding.AxisType.Explicit
@@ -52,7 +53,7 @@ def _mesh(tree: Any) -> jax.sharding.AbstractMesh | None:
 
 
 def by_compiler(function: Callable[..., Any]) -> Callable[..., Any]:
-  """The same function of arrays [B, ...] to arrays [B, ...], whose inner shardings the compiler chooses.
+  """Returns the same function of arrays [B, ...], with inner shardings that the compiler chooses.
 
   Its results lie on the devices by their first axis, as the first of the arrays that does.
   """

@@ -15,7 +15,7 @@ Array = jax.Array
 
 
 def solver(run: Callable[..., Array]) -> Callable[..., Array]:
-  """A solve for any number of images and right-hand sides, closed under vmap.
+  """Returns a solve for any number of images and right-hand sides, closed under vmap.
 
   Mapping over the right-hand sides alone adds to R and never repeats a factor; any other mapping adds
   to B.
@@ -23,7 +23,6 @@ def solver(run: Callable[..., Array]) -> Callable[..., Array]:
   Args:
     run: (*factor arrays [B, ...], rhs [B, R, ...]) -> [B, R, ...]. It is not differentiated.
   """
-
   run = jax.jit(run)  # a program that solves often is traced once for each shape
 
   @jax.custom_batching.custom_vmap
@@ -46,7 +45,7 @@ def solver(run: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def images(run: Callable[..., Array]) -> Callable[..., Array]:
-  """A function of any number of images, closed under vmap, which adds to B.
+  """Returns a function of any number of images, closed under vmap, which adds to B.
 
   Args:
     run: (*arrays [B, ...]) -> [B, ...]. It is not differentiated.
@@ -62,7 +61,7 @@ def images(run: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _more_images(many: Callable[..., Array], in_batched: list[bool], *arrays: Array) -> Array:
-  """many of arrays [B, ...] for A of each that is batched, [A, B, ...]. [A, B, ...]."""
+  """Returns many of arrays [B, ...] for A of each that is batched, [A, B, ...]. [A, B, ...]."""
   count = next(len(x) for x, batched in zip(arrays, in_batched, strict=True) if batched)
   full = [
     x if batched else jnp.broadcast_to(x, (count, *x.shape))

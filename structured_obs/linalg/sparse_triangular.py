@@ -21,7 +21,7 @@ Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, sec
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from structured_obs.linalg import closed_form, row_scan, sharding, stencil, tran
 
 Array = jax.Array
 Offsets = tuple[tuple[int, int], ...]  # (rows down, columns right), each raster-later than (0, 0)
+
 
 # A conditional maps its products several times over: as programs of their own they are traced once for
 # each shape, which halves the time to trace it.
@@ -45,7 +46,9 @@ class Factor(NamedTuple):
 
 
 def offsets(filter_size: int) -> Offsets:
-  """Raster-later half of a square neighbourhood: (0, 1..h), then (1..h, -h..h), h = filter_size // 2.
+  """Returns the raster-later half of a square neighbourhood.
+
+  These are (0, 1..h), then (1..h, -h..h), with h = filter_size // 2.
 
   Raises:
     ValueError: unless the size is odd and positive.
@@ -59,7 +62,7 @@ def offsets(filter_size: int) -> Offsets:
 
 
 def filter_size(neighbours: int) -> int:
-  """The filter size f whose neighbourhood has K = (f^2 - 1) / 2 later neighbours.
+  """Returns the filter size f whose neighbourhood has K = (f^2 - 1) / 2 later neighbours.
 
   Raises:
     ValueError: no odd f has that many.
@@ -73,14 +76,20 @@ def filter_size(neighbours: int) -> int:
 
 
 def mask(weights: Array, offsets: Offsets) -> Array:
-  """Weights [H, W, K] with a 0 for each entry whose row lies outside the image."""
+  """Returns weights [H, W, K] with a 0 for each entry whose row lies outside the image."""
   height, width, _ = weights.shape
   ones = jnp.ones_like(weights, shape=(height, width))
   return weights * jnp.stack([_shifted(ones, o) for o in offsets], axis=-1) if offsets else weights
 
 
 def scale_rows(factor: Factor, scale: Array, offsets: Offsets) -> Factor:
-  """diag(t) L for t [H, W], a factor of diag(t) L L^T diag(t)."""
+  """Returns diag(t) L for t [H, W], a factor of diag(t) L L^T diag(t).
+
+  Args:
+    factor: L of one image.
+    scale: [H, W], t.
+    offsets: K pairs (rows down, columns right), static.
+  """
   ends = [_shifted(scale, offset) for offset in offsets]
   weights = factor.weights * jnp.stack(ends, axis=-1) if offsets else factor.weights
   return Factor(factor.diag * scale, weights)
@@ -88,7 +97,12 @@ def scale_rows(factor: Factor, scale: Array, offsets: Offsets) -> Factor:
 
 @_traced_once
 def matvec(factor: Factor, v: Array, offsets: Offsets) -> Array:
-  """L v. [H, W].
+  """Returns L v. [H, W].
+
+  Args:
+    factor: L of one image.
+    v: [H, W].
+    offsets: K pairs (rows down, columns right), static.
 
   Raises:
     ValueError: the shapes do not match.
@@ -99,7 +113,12 @@ def matvec(factor: Factor, v: Array, offsets: Offsets) -> Array:
 
 @_traced_once
 def matvec_transposed(factor: Factor, v: Array, offsets: Offsets) -> Array:
-  """L^T v: the stencil, which whitens a residual of N(0, (L L^T)^-1). [H, W].
+  """Returns L^T v: the stencil, which whitens a residual of N(0, (L L^T)^-1). [H, W].
+
+  Args:
+    factor: L of one image.
+    v: [H, W].
+    offsets: K pairs (rows down, columns right), static.
 
   Raises:
     ValueError: the shapes do not match.
@@ -110,47 +129,59 @@ def matvec_transposed(factor: Factor, v: Array, offsets: Offsets) -> Array:
 
 @_traced_once
 def solve(factor: Factor, rhs: Array, offsets: Offsets) -> Array:
-  """L^-1 b. [H, W].
+  """Returns L^-1 b. [H, W].
+
+  Args:
+    factor: L of one image.
+    rhs: [H, W], b.
+    offsets: K pairs (rows down, columns right), static.
 
   Raises:
     ValueError: the shapes do not match.
   """
-  _check(factor, rhs, offsets)
-  product = functools.partial(_matvec, factor, offsets=offsets)
-  forward, backward = _solvers(factor, offsets)
-  return jax.lax.custom_linear_solve(product, rhs, forward, backward)
+  return _solve(factor, rhs, offsets, transposed=False)
 
 
 @_traced_once
 def solve_transposed(factor: Factor, rhs: Array, offsets: Offsets) -> Array:
-  """L^-T u: a sample of N(0, (L L^T)^-1) for white noise u. [H, W].
+  """Returns L^-T u: a sample of N(0, (L L^T)^-1) for white noise u. [H, W].
+
+  Args:
+    factor: L of one image.
+    rhs: [H, W], u.
+    offsets: K pairs (rows down, columns right), static.
 
   Raises:
     ValueError: the shapes do not match.
   """
+  return _solve(factor, rhs, offsets, transposed=True)
+
+
+def _solve(factor: Factor, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
   _check(factor, rhs, offsets)
-  product = functools.partial(_matvec_transposed, factor, offsets=offsets)
-  forward, backward = _solvers(factor, offsets)
-  return jax.lax.custom_linear_solve(product, rhs, backward, forward)
+  product = functools.partial(_matvec_transposed if transposed else _matvec, factor, offsets=offsets)
 
-
-def _solvers(factor: Factor, offsets: Offsets):
-  """(L^-1, L^-T) as functions of the two that `custom_linear_solve` asks for."""
-
-  def run(transposed: bool, _, rhs: Array) -> Array:
+  def run(transposed: bool, _: Any, right: Array) -> Array:
     row = functools.partial(row_scan.solve, offsets=offsets, transposed=transposed)
     wave = functools.partial(wavefront.pack_and_solve, offsets=offsets, transposed=transposed)
-    return jax.lax.platform_dependent(*factor, rhs, cpu=row, default=wave)
+    return jax.lax.platform_dependent(*factor, right, cpu=row, default=wave)
 
-  return functools.partial(run, False), functools.partial(run, True)
+  there, back = functools.partial(run, transposed), functools.partial(run, not transposed)
+  return jax.lax.custom_linear_solve(product, rhs, there, back)
 
 
 @sharding.on_own_mesh
 def log_density(log_diag: Array, weights: Array, residual: Array, offsets: Offsets) -> Array:
-  """Log density of N(0, (L L^T)^-1) at a residual [H, W], L's diagonal being exp(log_diag). [], nats.
+  """Returns the log density of N(0, (L L^T)^-1) at a residual. [], nats.
 
   Its derivative is in closed form. Mapped over images on a CPU, it takes one after the other, which
   needs a fraction of the memory.
+
+  Args:
+    log_diag: [H, W], the log of L's diagonal.
+    weights: [H, W, K].
+    residual: [H, W].
+    offsets: K pairs (rows down, columns right), static.
 
   Reference: SUPN, equation 4, with the constants that it leaves out.
   """
@@ -167,9 +198,18 @@ def _log_density(offsets: Offsets):
 def density_and_gradients(
   wanted: closed_form.Wanted, log_diag: Array, weights: Array, residual: Array, offsets: Offsets
 ) -> tuple[Array, ...]:
-  """The log density [] and its derivatives by the wanted of 'log_diag', 'weights' and 'residual'.
+  """Returns the log density [] and its derivatives by the wanted arrays.
+
+  These are named 'log_diag', 'weights' and 'residual'.
 
   With z = L^T r, they are 1 - z d r for log_diag, -z_j r_(j + o_k) for w_k[j] and -L z for r.
+
+  Args:
+    wanted: names of the arrays to differentiate by.
+    log_diag: [H, W].
+    weights: [H, W, K].
+    residual: [H, W].
+    offsets: K pairs (rows down, columns right), static.
   """
   diag = jnp.exp(log_diag)
   own, near = diag * residual, stencil.neighbours(residual, offsets)
@@ -193,14 +233,14 @@ def density_and_gradients(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _stencil(weights: Array, v: Array, offsets: Offsets) -> Array:
-  """sum_k w_k[j] v[j + o_k]. [H, W]. Bilinear, and differentiated as such."""
+  """Returns sum_k w_k[j] v[j + o_k]. [H, W]. Bilinear, and differentiated as such."""
   forward = functools.partial(stencil.apply, weights, offsets=offsets)
   backward = functools.partial(_spread, weights, offsets=offsets)
   return transposable.apply(forward, backward, v)
 
 
 @_stencil.defjvp
-def _stencil_jvp(offsets, primals, tangents):
+def _stencil_jvp(offsets: Offsets, primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   (weights, v), (d_weights, d_v) = primals, tangents
   tangent = stencil.shifts(d_weights, v, offsets) + stencil.shifts(weights, d_v, offsets)
   return _stencil(weights, v, offsets), tangent
@@ -215,13 +255,13 @@ def _matvec(factor: Factor, v: Array, offsets: Offsets) -> Array:
 
 
 def _spread(weights: Array, v: Array, offsets: Offsets) -> Array:
-  """sum_k w_k[i - o_k] v[i - o_k], the transpose of the stencil. [H, W]."""
+  """Returns sum_k w_k[i - o_k] v[i - o_k], the transpose of the stencil. [H, W]."""
   terms = (_shifted(weights[..., k] * v, (-dr, -dc)) for k, (dr, dc) in enumerate(offsets))
   return sum(terms, start=jnp.zeros_like(v))
 
 
 def _shifted(v: Array, offset: tuple[int, int]) -> Array:
-  """v[j + offset] at j, 0 from outside. [H, W]."""
+  """Returns v[j + offset] at j, 0 from outside. [H, W]."""
   (dr, dc), (height, width) = offset, v.shape
   if abs(dr) >= height or abs(dc) >= width:
     return jnp.zeros_like(v)

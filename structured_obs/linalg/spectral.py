@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from structured_obs.linalg import products
+
 Array = jax.Array
 Parts = tuple[Array, ...]
-
-HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Basis(NamedTuple):
@@ -51,29 +51,41 @@ class Basis(NamedTuple):
 
 
 def power(parts: Parts) -> Array:
-  """Squared magnitude of a spectrum, with a gradient at 0 too. [H, F, C]."""
+  """Returns the squared magnitude of a spectrum, with a gradient at 0 too. [H, F, C]."""
   return sum((jnp.square(part) for part in parts[1:]), start=jnp.square(parts[0]))
 
 
 def total(basis: Basis, values: Array, width: int) -> Array:
-  """Sum of values by frequency [H, F, C] over all dimensions that each of them stands for. []."""
+  """Returns the sum of values by frequency over all dimensions that each stands for. [].
+
+  Args:
+    basis: of the values.
+    values: [H, F, C] or [H, F, 1].
+    width: W.
+  """
   counts = jnp.asarray(basis.counts(values.shape[0], width), values.dtype)
   return jnp.sum(values * counts[:, :, None])
 
 
 def scale(parts: Parts, values: Array) -> Parts:
-  """A spectrum times real values of a rank like its own."""
+  """Returns a spectrum times real values of a rank like its own."""
   return tuple(part * values for part in parts)
 
 
 def multiply(basis: Basis, values: Array, image: Array) -> Array:
-  """Product of a matrix, given by its values, with an image. [H, W, C]."""
+  """Returns the product of a matrix, given by its values, with an image. [H, W, C].
+
+  Args:
+    basis: in which the matrix is diagonal.
+    values: [H, F, C] or [H, F, 1], its eigenvalues.
+    image: [H, W, C].
+  """
   symmetric = basis.symmetric(values, image.shape[1])
   return basis.inverse(scale(basis.forward(image), symmetric), image.shape[1])
 
 
 def _cosines(frequencies: int, taps: NDArray[np.int64], period: int) -> NDArray[np.float64]:
-  """cos(2 pi u a / period) [u, a]: of integers modulo the period, so exact however large they are."""
+  """Returns cos(2 pi u a / period) [u, a], exact for any integers, which are taken modulo the period."""
   return np.cos(2 * math.pi * (np.outer(np.arange(frequencies), taps) % period) / period)
 
 
@@ -83,10 +95,6 @@ def _sines(frequencies: int, taps: NDArray[np.int64], period: int) -> NDArray[np
 
 def _centred(size: int) -> NDArray[np.int64]:
   return np.arange(size) - size // 2
-
-
-def _product(left: Array, right: Array) -> Array:
-  return jnp.matmul(left, right, precision=HIGHEST)
 
 
 def _half_weights(width: int) -> NDArray[np.float64]:
@@ -109,7 +117,7 @@ def _inverse_fourier(parts: Parts, width: int) -> Array:
 
 
 def _fourier_transfer(kernel: Array, height: int, width: int) -> Parts:
-  """Parts of sum_ab k[a, b] exp(-2 pi i (u (a - k1 // 2) / H + v (b - k2 // 2) / W)) [H, F].
+  """Returns the parts of sum_ab k[a, b] exp(-2 pi i (u (a - k1 // 2) / H + v (b - k2 // 2) / W)) [H, F].
 
   Two products with tables of cosines and sines instead of a transform of the padded kernel: taps beyond
   the image's size add to those they fall on, and no error is larger than the kernel's own rounding.
@@ -119,9 +127,9 @@ def _fourier_transfer(kernel: Array, height: int, width: int) -> Parts:
   across = np.concatenate([_cosines(half, right, width), _sines(half, right, width)])
   cosine, sine = _cosines(height, down, height), _sines(height, down, height)
   along = np.block([[cosine, -sine], [-sine, -cosine]])
-  mixed = _product(kernel, jnp.asarray(across.T, dtype))
+  mixed = products.matmul(kernel, jnp.asarray(across.T, dtype))
   stacked = jnp.concatenate([mixed[:, :half], mixed[:, half:]])
-  both = _product(jnp.asarray(along, dtype), stacked)
+  both = products.matmul(jnp.asarray(along, dtype), stacked)
   return both[:height], both[height:]
 
 
@@ -148,7 +156,7 @@ def _fourier_diagonal(values: Array, width: int) -> Array:
 
 
 def _hartley_modes(rows: Array, columns: Array, height: int, width: int) -> Array:
-  """cos + sin of each frequency: with its opposite's a real basis of the same two dimensions."""
+  """Returns cos + sin of each frequency: with its opposite's a real basis of the same two dimensions."""
 
   def turns(index: Array, period: int) -> Array:
     whole = index[:, None] * jnp.arange(period, dtype=index.dtype)[None] % period
@@ -167,16 +175,16 @@ def _unfold_half(values: Array, width: int) -> Array:
 
 
 def _cosine_basis(size: int) -> NDArray[np.float64]:
-  """Orthonormal DCT-II. [frequency, pixel]."""
+  """Returns the orthonormal DCT-II. [frequency, pixel]."""
   basis = _cosines(size, 2 * np.arange(size) + 1, 4 * size) * math.sqrt(2 / size)
   basis[0] = math.sqrt(1 / size)
   return basis
 
 
 def _both_axes(image: Array, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Array:
-  """sum_ij rows[u, i] columns[v, j] image[i, j, c]. [u, v, C]."""
-  first = jnp.einsum('ui,ijc->ujc', jnp.asarray(rows, image.dtype), image, precision=HIGHEST)
-  return jnp.einsum('vj,ujc->uvc', jnp.asarray(columns, image.dtype), first, precision=HIGHEST)
+  """Returns sum_ij rows[u, i] columns[v, j] image[i, j, c]. [u, v, C]."""
+  first = products.einsum('ui,ijc->ujc', jnp.asarray(rows, image.dtype), image)
+  return products.einsum('vj,ujc->uvc', jnp.asarray(columns, image.dtype), first)
 
 
 def _cosine(image: Array) -> Parts:
@@ -190,7 +198,7 @@ def _inverse_cosine(parts: Parts, width: int) -> Array:
 
 
 def _cosine_transfer(kernel: Array, height: int, width: int) -> Parts:
-  """The part sum_ab k[a, b] cos(pi u (a - k1 // 2) / H) cos(pi v (b - k2 // 2) / W) [H, W].
+  """Returns sum_ab k[a, b] cos(pi u (a - k1 // 2) / H) cos(pi v (b - k2 // 2) / W) [H, W].
 
   It is the blur of a mirrored image where k is symmetric in both axes, k(a, b) = k(-a, b) = k(a, -b)
   about its centre. For another k it is that of its symmetric part, the mean of its four reflections.
@@ -198,8 +206,8 @@ def _cosine_transfer(kernel: Array, height: int, width: int) -> Parts:
   rows, columns = kernel.shape
   across = _cosines(width, _centred(columns), 2 * width)
   along = _cosines(height, _centred(rows), 2 * height)
-  mixed = _product(kernel, jnp.asarray(across.T, kernel.dtype))
-  return (_product(jnp.asarray(along, kernel.dtype), mixed),)
+  mixed = products.matmul(kernel, jnp.asarray(across.T, kernel.dtype))
+  return (products.matmul(jnp.asarray(along, kernel.dtype), mixed),)
 
 
 def _cosine_diagonal(values: Array, width: int) -> Array:
@@ -211,15 +219,15 @@ def _cosine_modes(rows: Array, columns: Array, height: int, width: int) -> Array
   dtype = jnp.zeros(()).dtype
 
   def waves(places: Array, size: int) -> Array:
-    # By a product: on a mesh of explicit axes an array is not indexed by one that is spread over it.
+    # A product, since on a mesh of explicit axes a sharded array cannot index another one.
     chosen = places[:, None] == jnp.arange(size, dtype=places.dtype)[None]
-    return _product(chosen.astype(dtype), jnp.asarray(_cosine_basis(size), dtype))
+    return products.matmul(chosen.astype(dtype), jnp.asarray(_cosine_basis(size), dtype))
 
   return waves(rows, height)[:, :, None] * waves(columns, width)[:, None, :]
 
 
 def _fourier_table(values: Array, width: int) -> Array:
-  """g(a, b) for a from -H to H - 1 and b from -W to W - 1, the entry of pixels that far apart."""
+  """Returns g(a, b), the entry of pixels that far apart, for -H <= a < H and -W <= b < W."""
   real = _first_of_opposites(values, width)
   once = _inverse_fourier((real, jnp.zeros_like(real)), width) / math.sqrt(len(values) * width)
   return jnp.tile(jnp.moveaxis(once, -1, 0), (1, 2, 2))
@@ -236,7 +244,7 @@ def _fourier_entries(table: Array, places: Array) -> Array:
 
 
 def _cosine_table(values: Array, _: int) -> Array:
-  """g(a, b) for a from -H to 2 H - 1 and b from -W to 2 W - 1.
+  """Returns g(a, b) for a from -H to 2 H - 1 and b from -W to 2 W - 1.
 
   An entry is the mean of g(i - k, j - l), g(i + k + 1, j - l), g(i - k, j + l + 1) and
   g(i + k + 1, j + l + 1), of pixels (i, j) and (k, l).

@@ -20,7 +20,13 @@ TILE = 2048  # pixels; larger operations are split over threads, which costs mor
 
 
 def apply(weights: Array, v: Array, offsets: Offsets) -> Array:
-  """sum_k weights[j, k] v[j + o_k], 0 from outside. [H, W]. Not to be differentiated on a CPU."""
+  """Returns sum_k weights[j, k] v[j + o_k], with v = 0 outside. [H, W]. Not differentiable on a CPU.
+
+  Args:
+    weights: [H, W, K].
+    v: [H, W].
+    offsets: K pairs (rows down, columns right), static.
+  """
   if not offsets:
     return jnp.zeros_like(v)
   tiled = functools.partial(_tiled, offsets=offsets)
@@ -29,27 +35,31 @@ def apply(weights: Array, v: Array, offsets: Offsets) -> Array:
 
 
 def shifts(weights: Array, v: Array, offsets: Offsets) -> Array:
-  """The same as a plain sum of shifted products, to be differentiated. [H, W]."""
+  """Returns the same as a plain sum of shifted products, to be differentiated. [H, W].
+
+  Args:
+    weights: [H, W, K].
+    v: [H, W].
+    offsets: K pairs (rows down, columns right), static.
+  """
   near = neighbours(v, offsets)
   terms = (weights[..., k] * shifted for k, shifted in enumerate(near))
   return sum(terms, start=jnp.zeros_like(v))
 
 
 def neighbours(v: Array, offsets: Offsets) -> list[Array]:
-  """v[j + o_k] at j for each offset, 0 from outside. K arrays [H, W]."""
+  """Returns v[j + o_k] at j for each offset, 0 from outside. K arrays [H, W]."""
   padded, reach = _pad(v, offsets)
   return _windows(padded, v.shape[0], reach, offsets)
 
 
 def _windows(padded: Array, height: int, reach: int, offsets: Offsets) -> list[Array]:
   width = padded.shape[-1] - 2 * reach
-  return [
-    padded[..., dr : dr + height, reach + dc : reach + dc + width] for dr, dc in offsets
-  ]
+  return [padded[..., dr : dr + height, reach + dc : reach + dc + width] for dr, dc in offsets]
 
 
 def _pad(v: Array, offsets: Offsets) -> tuple[Array, int]:
-  """v with zeros below and on both sides, as far as the offsets reach, and how far that is sideways."""
+  """Returns v padded with zeros as far as the offsets reach, and how far they reach sideways."""
   rows, reach = (max((abs(offset[axis]) for offset in offsets), default=0) for axis in (0, 1))
   return jnp.pad(v, (*((0, 0),) * (v.ndim - 2), (0, rows), (reach, reach))), reach
 
@@ -60,7 +70,7 @@ def _tiled(weights: Array, v: Array, offsets: Offsets) -> Array:
 
 @functools.cache
 def _many(offsets: Offsets):
-  """For weights [B, H, W, K] and v [B, R, H, W]."""
+  """Returns the function of weights [B, H, W, K] and v [B, R, H, W]."""
 
   def run(weights: Array, v: Array) -> Array:
     images, sides, height, width = v.shape
@@ -85,6 +95,6 @@ def _many(offsets: Offsets):
 
 
 def _tile_rows(height: int, width: int) -> int:
-  """The most rows that divide the height and make no more than a tile of pixels; at least 1."""
+  """Returns the most rows that divide the height and make no more than a tile of pixels; at least 1."""
   fits = [rows for rows in range(1, height + 1) if height % rows == 0 and rows * width <= TILE]
   return max(fits, default=1)

@@ -27,13 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.linalg import side_by_side
+from structured_obs.linalg.products import matmul
 
 Array = jax.Array
 
 TOGETHER = 4  # images whose steps are one, on a CPU, while their rings are small
 SMALL_RING = 200  # rows; a step of a larger one has enough to do for itself
-
-_matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class _Run(NamedTuple):
@@ -54,7 +53,7 @@ class _Block(NamedTuple):
 def lagged_covariances(
   diag: Array, taps: Array, shifts: tuple[int, ...], lags: tuple[int, ...]
 ) -> Array:
-  """S[j, j + lag] of S = (L L^T)^-1, 0 where j + lag leaves the matrix. [n, len(lags)].
+  """Returns S[j, j + lag] of S = (L L^T)^-1, 0 where j + lag leaves the matrix. [n, len(lags)].
 
   Differentiable to any order; reverse mode keeps about sqrt(B) windows.
 
@@ -69,7 +68,7 @@ def lagged_covariances(
 
 @functools.cache
 def _covariances(shifts: tuple[int, ...], lags: tuple[int, ...]):
-  """`lagged_covariances` of (diag, taps), of a few images at once, and differentiated as it stands."""
+  """Returns `lagged_covariances` as a function of (diag, taps), for a few images at once."""
   one = functools.partial(_recursion, shifts=shifts, lags=lags)
   count = TOGETHER if max((*shifts, *lags), default=0) <= SMALL_RING else 1
 
@@ -87,9 +86,7 @@ def _covariances(shifts: tuple[int, ...], lags: tuple[int, ...]):
   return found
 
 
-def _recursion(
-  diag: Array, taps: Array, shifts: tuple[int, ...], lags: tuple[int, ...]
-) -> Array:
+def _recursion(diag: Array, taps: Array, shifts: tuple[int, ...], lags: tuple[int, ...]) -> Array:
   size, window = diag.shape[0], max((*shifts, *lags), default=0)
   block = 16  # of 8, 16 and 32 the fastest at 64 x 64 to 256 x 256
   steps = -(-size // block)
@@ -110,7 +107,7 @@ def _recursion(
 
 
 def _step(later: Array, inputs: tuple[Array, _Block], shifts: tuple[int, ...], lags: tuple[int, ...]):
-  """The ring [N, N] after a block -> the ring from the block on, and what is wanted of it.
+  """Returns the ring [N, N] after a block -> the ring from the block on, and what is wanted of it.
 
   Pixel j is at place j % N of the ring.
   """
@@ -121,11 +118,11 @@ def _step(later: Array, inputs: tuple[Array, _Block], shifts: tuple[int, ...], l
   below = _below(block.taps, runs)  # L_NJ^T [b, q]
   reached = [np.arange(max(run.first, size), run.last + size) for run in runs]
   places = (first + np.concatenate([np.zeros(0, int), *reached]).astype(np.int32)) % ring
-  half = _matmul(below, later[places])  # L_NJ^T S_NN [b, N]
-  inner = _matmul(_matmul(below, half[:, places].T), block.inverse.T)
-  own = _matmul(block.inverse, block.inverse.T + inner)
+  half = matmul(below, later[places])  # L_NJ^T S_NN [b, N]
+  inner = matmul(matmul(below, half[:, places].T), block.inverse.T)
+  own = matmul(block.inverse, block.inverse.T + inner)
   own = (own + own.T) / 2
-  cross = -_matmul(block.inverse, half)  # S_JN
+  cross = -matmul(block.inverse, half)  # S_JN
   whole = own
   if max(lags, default=0) > 0:
     whole = jnp.concatenate([own, jnp.roll(cross, -(first + size), axis=1)], 1)
@@ -137,7 +134,7 @@ def _step(later: Array, inputs: tuple[Array, _Block], shifts: tuple[int, ...], l
 
 
 def _runs(shifts: tuple[int, ...], block: int) -> list[_Run]:
-  """Join taps whose rows below a block overlap."""
+  """Joins taps whose rows below a block overlap."""
   runs: list[_Run] = []
   for index, shift in enumerate(shifts):
     if runs and shift - block < runs[-1].last:
@@ -149,7 +146,7 @@ def _runs(shifts: tuple[int, ...], block: int) -> list[_Run]:
 
 
 def _below(taps: Array, runs: list[_Run]) -> Array:
-  """L_NJ^T, its columns being the rows of N that the runs reach. [b, q]."""
+  """Returns L_NJ^T, whose columns are the rows of N that the runs reach. [b, q]."""
   size = taps.shape[0]
   pieces = [taps[:, :0]]
   for run in runs:
@@ -170,7 +167,7 @@ def _below(taps: Array, runs: list[_Run]) -> Array:
 
 
 def _diagonals(matrix: Array, lags: tuple[int, ...]) -> Array:
-  """matrix[c, c + lag]. [b, len(lags)] of [b, M]."""
+  """Returns matrix[c, c + lag]. [b, len(lags)] of [b, M]."""
   size, width = matrix.shape
   straight = jnp.pad(matrix.reshape(-1), (0, size)).reshape(size, width + 1)
   pieces, first = [straight[:, :0]], 0
@@ -182,7 +179,7 @@ def _diagonals(matrix: Array, lags: tuple[int, ...]) -> Array:
 
 
 def _inverse_transposed(diag: Array, taps: Array, shifts: tuple[int, ...]) -> Array:
-  """L_JJ^-T of every block: [B, b, b] of diag [B, b] and taps [B, b, T]."""
+  """Returns L_JJ^-T of every block: [B, b, b] of diag [B, b] and taps [B, b, T]."""
   blocks, size = diag.shape
   inside = [(index, shift) for index, shift in enumerate(shifts) if shift < size]
   identity = jnp.eye(size, dtype=diag.dtype)
@@ -203,7 +200,7 @@ def _inverse_transposed(diag: Array, taps: Array, shifts: tuple[int, ...]) -> Ar
 def raster_taps(
   diag: Array, weights: Array, offsets: tuple[tuple[int, int], ...]
 ) -> tuple[tuple[int, ...], Array]:
-  """The subdiagonals of a factor on a grid whose pixels are in raster order, and their entries [H W, T].
+  """Returns the subdiagonals of a factor on a raster-ordered grid, and their entries [H W, T].
 
   Args:
     diag: [H, W].
@@ -224,7 +221,7 @@ def raster_taps(
 
 
 def reaches(shape: tuple[int, int], offset: tuple[int, int]) -> Array:
-  """Whether pixel + offset lies inside the image. [H, W], bool."""
+  """Returns whether pixel + offset lies inside the image. [H, W], bool."""
   row, column = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
   target = column + offset[1]
   return (row + offset[0] < shape[0]) & (target >= 0) & (target < shape[1])

@@ -9,7 +9,7 @@ T = TypeVar('T')
 
 
 def apply(forward: Callable[[T], T], backward: Callable[[T], T], value: T) -> T:
-  """forward(value), so that `jax.linear_transpose` takes `backward`.
+  """Returns forward(value) such that `jax.linear_transpose` takes `backward`.
 
   Both may hold what JAX cannot transpose: loops that end early, rules for vmap of their own. They are
   differentiated by the value alone: by what they close over, a rule of the caller's has to do it.

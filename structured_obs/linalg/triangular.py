@@ -1,8 +1,7 @@
 """Solves with dense triangular matrices that are safe and differentiable under vmap.
 
-The batched LAPACK calls of JAX's CPU backend wait for each other on the pool they run on: two
-independent ones in one program can hang for ever. Here a CPU solves one matrix after the other, as
-fast; derivatives of any order are solves again (`lax.custom_linear_solve`).
+A CPU solves one matrix after the other, which is safe and as fast as a batch (see
+`linalg.image_by_image`). Derivatives of any order are solves again (`lax.custom_linear_solve`).
 """
 
 import functools
@@ -10,19 +9,19 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import sharding
+from structured_obs.linalg import products, sharding
 from structured_obs.linalg.image_by_image import image_by_image
 
 Array = jax.Array
 
 
 def solve(lower: Array, rhs: Array) -> Array:
-  """L^-1 b for a lower triangular L [n, n], whose upper part is not read, and b [n, S]. [n, S]."""
+  """Returns L^-1 b [n, S] for b [n, S] and the lower triangle L of a matrix [n, n]."""
   return _solve(lower, rhs, transposed=False)
 
 
 def solve_transposed(lower: Array, rhs: Array) -> Array:
-  """L^-T b for a lower triangular L [n, n], whose upper part is not read, and b [n, S]. [n, S]."""
+  """Returns L^-T b [n, S] for b [n, S] and the lower triangle L of a matrix [n, n]."""
   return _solve(lower, rhs, transposed=True)
 
 
@@ -32,7 +31,7 @@ def _solve(lower: Array, rhs: Array, transposed: bool) -> Array:
   matrix = matrix.T if transposed else matrix
 
   def multiply(v: Array) -> Array:
-    return jnp.matmul(matrix, v, precision=jax.lax.Precision.HIGHEST)
+    return products.matmul(matrix, v)
 
   def forward(_, b: Array) -> Array:
     return _one_by_one[transposed](lower, b)

@@ -54,7 +54,7 @@ def _layout(height: int, width: int, offsets: Offsets) -> _Layout:
 
 @sharding.on_own_mesh
 def pack(diag: Array, weights: Array, offsets: Offsets, transposed: bool) -> Packed:
-  """Put a factor into the order in which L (or with `transposed` L^T) is solved.
+  """Puts a factor into the order in which L (or with `transposed` L^T) is solved.
 
   For many images, `jax.vmap(pack, out_axes=-1)` and `jax.vmap(solve, in_axes=(-1, ..))` keep them side
   by side in memory, which is how they are solved; with the default axes each solve copies first.
@@ -85,21 +85,34 @@ def pack(diag: Array, weights: Array, offsets: Offsets, transposed: bool) -> Pac
 
 @sharding.on_own_mesh
 def solve(packed: Packed, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
-  """Solve with a packed factor. [H, W] for rhs [H, W]. Not to be differentiated."""
+  """Solves with a packed factor. [H, W] for rhs [H, W]. Not to be differentiated.
+
+  Args:
+    packed: of `pack`, for the same offsets and direction.
+    rhs: [H, W].
+    offsets: K pairs (rows down, columns right), static.
+    transposed: whether it was packed for L^-T.
+  """
   many = _solver(offsets, transposed)
   return many(packed.weights[None], packed.inverse[None], rhs[None, None])[0, 0]
 
 
-def pack_and_solve(
-  diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool
-) -> Array:
-  """L^-1 b or L^-T b from the natural layout. [H, W]. Not to be differentiated."""
+def pack_and_solve(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
+  """Returns L^-1 b or L^-T b from the natural layout. [H, W]. Not to be differentiated.
+
+  Args:
+    diag: [H, W].
+    weights: [H, W, K].
+    rhs: [H, W].
+    offsets: K pairs (rows down, columns right), static.
+    transposed: whether to apply L^-T.
+  """
   return solve(pack(diag, weights, offsets, transposed), rhs, offsets, transposed)
 
 
 @functools.cache
 def _solver(offsets: Offsets, transposed: bool):
-  """The solve for B images with R right-hand sides each, [B, R, H, W]."""
+  """Returns the solve for B images with R right-hand sides each, [B, R, H, W]."""
 
   def run(weights: Array, inverse: Array, rhs: Array) -> Array:
     images, sides, height, width = rhs.shape
@@ -119,7 +132,7 @@ def _solver(offsets: Offsets, transposed: bool):
 
 
 def _recursion(links: Array, right: Array, layout: _Layout, offsets: Offsets) -> Array:
-  """y[i] = b[i] - sum_k w_k[i] y[i - distance_k] over the flat array, a step at a time.
+  """Returns y[i] = b[i] - sum_k w_k[i] y[i - distance_k] over the flat array, a step at a time.
 
   links [T, K, M, B], right [T, M, B, R] -> [T, M, B, R].
   """
@@ -146,7 +159,7 @@ def _distances(layout: _Layout, offsets: Offsets) -> list[int]:
 
 
 def _skew(images: Array, layout: _Layout) -> Array:
-  """Images [H, W, n] in wavefront order [T, M, n]; 0 where there is no pixel."""
+  """Returns images [H, W, n] in wavefront order [T, M, n]; 0 where there is no pixel."""
   slots, blocks, period, slope = layout.slots, layout.blocks, layout.period, layout.slope
   rows, columns, count = blocks * slots - layout.height, period - layout.width, images.shape[-1]
   padded = jnp.pad(images, ((0, rows), (0, columns), (0, 0)))
@@ -160,7 +173,7 @@ def _skew(images: Array, layout: _Layout) -> Array:
 
 
 def _unskew(packed: Array, layout: _Layout) -> Array:
-  """Inverse of `_skew`. [T, M, n] -> [H, W, n]."""
+  """Returns the inverse of `_skew`. [T, M, n] -> [H, W, n]."""
   slots, blocks, period, slope = layout.slots, layout.blocks, layout.period, layout.slope
   count = packed.shape[-1]
   flat = jnp.moveaxis(packed, 1, 0).reshape(layout.steps * slots, count)
@@ -171,7 +184,7 @@ def _unskew(packed: Array, layout: _Layout) -> Array:
 
 
 def _inside(shape: tuple[int, ...], offsets: Offsets) -> NDArray[np.bool_]:
-  """Whether each pixel's neighbours are in the image. [H, W, K]."""
+  """Returns whether each pixel's neighbours are in the image. [H, W, K]."""
   rows, columns = np.indices(shape)[..., None]
   down, right = np.reshape(np.asarray(offsets, int), (-1, 2)).T
   return (rows + down < shape[0]) & (columns + right >= 0) & (columns + right < shape[1])

@@ -25,7 +25,7 @@ Cost: n R^2 for the capacitance, n R for a solve, R^3 for the factorisation.
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ from structured_obs.linalg.products import matmul, power_of_two, scale_rows, sub
 Array = jax.Array
 Wanted = closed_form.Wanted
 
-MAX_STEPS = 20  # of refinement
+MAX_STEPS = 20  # steps of refinement
 MAX_ROUNDING = 0.005  # nats that rounding in t - W c may cost
 
 
@@ -54,7 +54,7 @@ def whiten(cap: Capacitance, residual: Array) -> Whitened:
   """Whitens a residual r [n] by the ridge identity."""
   size, scaled = residual.shape[0], residual * cap.inverse_scale
 
-  def augmented(unknown: Array) -> Array:  # of t - B z and z, one vector [n + R]
+  def augmented(unknown: Array) -> Array:  # t - B z and z as one vector [n + R]
     rest, z = unknown[:size], unknown[size:]
     # Not B^T times a vector: XLA would make a transposed copy of B, which costs more than all else.
     return jnp.concatenate([rest + matmul(cap.basis, z), matmul(rest, cap.basis) - z])
@@ -80,25 +80,28 @@ def _refine(cap: Capacitance, target: Array, offset: Array) -> tuple[Array, Arra
   def squared_norm(x: Array) -> Array:
     return jnp.sum(jnp.square(x / unit))
 
-  def going(state) -> Array:
+  def going(state: tuple[Array, ...]) -> Array:
     rest, z, error, count = state
     return (error > eps * (squared_norm(rest) + squared_norm(z))) & (count < MAX_STEPS)
 
-  def step(state):
+  def step(state: tuple[Any, ...]) -> tuple[Array, ...]:
     rest, z, _, count = state
     white = matmul(cap.inner, matmul(rest, cap.basis) - z - offset)
     z = z + matmul(cap.inner.T, white)
     # |white|^2 is what the quadratic form was above its minimum before this step.
     return target - matmul(cap.basis, z), z, squared_norm(white), count + 1
 
-  none = jnp.sum(jnp.zeros_like(target, jnp.int32), dtype=jnp.int32)  # of its mesh, as a number is not
+  none = jnp.sum(
+    jnp.zeros_like(target, jnp.int32), dtype=jnp.int32
+  )  # on the mesh of the target, unlike a Python number
   start = step((target, jnp.zeros_like(offset), None, none))
-  return jax.lax.while_loop(going, step, start)[:2]
+  rest, z = jax.lax.while_loop(going, step, start)[:2]
+  return rest, z
 
 
 @jax.custom_jvp
 def _correction(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[Array, Array]:
-  """What is to be added to rest and to z where it matters: a linear map of transpose 0."""
+  """Returns the corrections of rest and z where they matter: a linear map of transpose 0."""
 
   def correct(known: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     return jnp.zeros_like(residual), *_correct(cap, *known)
@@ -108,14 +111,14 @@ def _correction(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tup
 
 
 @_correction.defjvp
-def _correction_jvp(primals, _):
-  # It is of the size of rounding: derivatives do not see it.
+def _correction_jvp(primals: tuple[Any, ...], _: Any):
+  # It is as small as rounding, so it has no part in derivatives.
   correction = _correction(*primals)
   return correction, jax.tree.map(jnp.zeros_like, correction)
 
 
 def _correct(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[Array, Array]:
-  """What is to be added to rest and to z [R] where their rounding matters, otherwise 0.
+  """Returns the corrections of rest [n] and z [R] where rounding matters, otherwise 0.
 
   Args:
     cap: of P and D.
@@ -124,7 +127,7 @@ def _correct(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[
     z: [R].
   """
 
-  def correct(state):
+  def correct(state: tuple[Array, ...]) -> tuple[Array, ...]:
     coefficients = matmul(cap.rotation, z)
     accurate = subtract_product(residual, cap.factor, coefficients, cap.inverse_scale)
     # z has no digits left for the last step; the residual has.
@@ -132,16 +135,17 @@ def _correct(cap: Capacitance, residual: Array, rest: Array, z: Array) -> tuple[
     return accurate - matmul(cap.basis, step) - rest, step, jnp.zeros_like(state[2])
 
   state = jnp.zeros_like(rest), jnp.zeros_like(z), _rounding(cap, residual, rest)
-  return jax.lax.while_loop(lambda state: state[2] > MAX_ROUNDING, correct, state)[:2]
+  more, step = jax.lax.while_loop(lambda state: state[2] > MAX_ROUNDING, correct, state)[:2]
+  return more, step
 
 
 def _rounding(cap: Capacitance, residual: Array, rest: Array) -> Array:
-  """About what rounding in rest = t - B z costs, [], nats."""
+  """Returns the about what rounding in rest = t - B z costs, [], nats."""
   return jnp.finfo(rest.dtype).eps * jnp.linalg.norm(residual * cap.inverse_scale - rest)
 
 
 def whiten_symmetrically(cap: Capacitance, residual: Array) -> Array:
-  """(I + W W^T)^-1/2 t for t = D^-1/2 r, r [n]: white and in the place of the residual. [n].
+  """Returns (I + W W^T)^-1/2 t for t = D^-1/2 r, r [n]: white, each number at its pixel. [n].
 
   Not to be differentiated where eigenvalues coincide.
   """
@@ -154,13 +158,13 @@ def whiten_symmetrically(cap: Capacitance, residual: Array) -> Array:
 
 
 def leverage(cap: Capacitance) -> Array:
-  """Diagonal of W C^-1 W^T, each in [0, 1): (Sigma^-1)_ii = (1 - leverage_i) / D_ii. [n]."""
+  """Returns the diagonal of W C^-1 W^T, each in [0, 1): (Sigma^-1)_ii = (1 - leverage_i) / D_ii. [n]."""
   return jnp.sum(jnp.square(cap.half), axis=-1)
 
 
 @sharding.on_own_mesh
 def log_density(residual: Array, factor: Array, diag: Array) -> Array:
-  """Log density of N(0, P P^T + D), with a closed-form derivative.
+  """Returns the log density of N(0, P P^T + D), with a closed-form derivative.
 
   Differentiable to any order, in forward and reverse mode; no Cholesky factorisation is differentiated.
   Mapped over images on a CPU, it takes one after the other, which needs a fraction of the memory.
@@ -186,7 +190,7 @@ def _carefully(wanted: Wanted, residual: Array, factor: Array, diag: Array):
 
 
 def _quickly(wanted: Wanted, residual: Array, factor: Array, diag: Array):
-  """The same for columns far from dependent and residuals not too large, and whether they are, []."""
+  """Returns the same for well-separated columns and moderate residuals, and whether they are, []."""
   cap, reliable = quick_capacitance(factor, jax.lax.rsqrt(diag))
   zero = jnp.zeros_like(cap.inner, shape=cap.inner.shape[:1])
   whitened = Whitened(*_refine(cap, residual * cap.inverse_scale, zero))
@@ -200,7 +204,7 @@ def _quickly(wanted: Wanted, residual: Array, factor: Array, diag: Array):
 def _formulas(
   wanted: Wanted, diag: Array, cap: Capacitance, whitened: Whitened, solved_factor: Array, spread: Array
 ):
-  """The value and the derivatives, given also W C^-1 [n, R] and the diagonal of W C^-1 W^T [n]."""
+  """Returns the value and derivatives, from W C^-1 [n, R] and the diagonal of W C^-1 W^T [n]."""
   # With g = Sigma^-1 r: d/dr = -g, d/dP = g c^T - Sigma^-1 P, d/dD = (g^2 - diag Sigma^-1) / 2.
   inverse_scale = cap.inverse_scale
   solved = whitened.residual * inverse_scale

@@ -1,4 +1,4 @@
-"""Autoencoder: the VAE's networks with one latent for an image, without noise, prior or KL.
+"""Autoencoder: the VAE's networks with one latent per image, without noise, prior or KL.
 
 Trained by its likelihood. With one learnt scale of all pixels and the covariance frozen (the stage
 'mean'), that is the mean squared error. With `input_noise` it is a denoising autoencoder, which sees a
@@ -28,7 +28,7 @@ Array = jax.Array
 
 
 class Options(NamedTuple):
-  """What an autoencoder has beside its latents."""
+  """Options of an autoencoder besides its latents."""
 
   architecture: Annotated[str, OneOf(encoder_decoder.VECTORS)] = 'mirror'
   scale: encoder_decoder.Scale = 'none'
@@ -46,7 +46,7 @@ class Autoencoder(nn.Module):
   norm: str = 'none'
   axis_name: str | None = None
   options: observation.Options = observation.Options()
-  architecture: str = 'mirror'  # of `architectures.ARCHITECTURES`
+  architecture: str = 'mirror'  # one of `networks.ARCHITECTURES`
   dtype: Any = None
   input_noise: float = 0.0  # sd of normal noise added to what the encoder sees in `__call__`
   own_decoder: Maker | None = None
@@ -54,12 +54,13 @@ class Autoencoder(nn.Module):
   traits = Traits(has_latents=True)
 
   def setup(self) -> None:
+    """Makes the networks."""
     self.encoder, decoders = observation.make_networks(self, outputs=self.latents)
     self.decoder, self.covariance_decoder, self.kernel_generator = decoders
     self.log_scale = observation.scale_parameter(self, self.options)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
-    """Report log p(x|z) at the latent of each image, or of a noisy version of it.
+    """Reports log p(x|z) at the latent of each image, or of a noisy version of it.
 
     Args:
       keys: [B], one per image.
@@ -76,21 +77,24 @@ class Autoencoder(nn.Module):
     return Terms(log_p, {}, stats, observation.images(self.family, predicted, x))
 
   def encode(self, x: Array, train: bool = False) -> Array:
-    """Latents [B, Z]."""
+    """Returns latents [B, Z]."""
     vae.check_images(x, self.image)
     return self.encoder(x, train)
 
   def decode(self, z: Array, train: bool = False) -> Any:
-    """Parameters of p(x|z) for latents [B, Z]: the family's record, each field with a leading B."""
+    """Returns the parameters of p(x|z) for latents [B, Z].
+
+    The family's record, each field with a leading B.
+    """
     return self._predict(z, train).params
 
   def infer(self, keys: Array | None, x: Array) -> Array:
-    """Latents [B, Z]; there is nothing random about them."""
+    """Returns latents [B, Z]; there is nothing random about them."""
     del keys
     return self.encode(x)
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
-    """Parameters of p(x|z) at the latents of images [B, H, W, C], which are seen as they are."""
+    """Returns the parameters of p(x|z) at the latents of images [B, H, W, C], without noise."""
     return self.decode(self.infer(keys, x))
 
   def _predict(self, z: Array, train: bool) -> observation.Predicted:

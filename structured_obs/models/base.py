@@ -1,4 +1,4 @@
-"""What a model is to the rest of the library, and a model bound to its variables.
+"""The interface of a model to the rest of the library, and a model bound to its variables.
 
 A model is a Flax module of p(x|..) in some family. All of them report `Terms`; what else one can do is
 declared in its `traits`, which is all that code may ask about the kind of a model. `Bound` is a model
@@ -27,11 +27,11 @@ Latents = Any  # an array [B, ...], or a record of such
 
 
 class Traits(NamedTuple):
-  """What a kind of model can do beyond its Terms, and what it needs."""
+  """Capabilities of a kind of model besides its Terms, and what it needs."""
 
   reconstructs: bool = True  # gives p(x|..) for images: `reconstruct`
   generates: bool = False  # gives p(x|..) of new images: `generate`
-  has_prior: bool = False  # of latents; so its Terms are those of a bound, and new images differ
+  has_prior: bool = False  # latents have a prior: its Terms are those of a bound, and new images differ
   has_latents: bool = False  # `infer` and `decode`
   has_blur_kernels: bool = False  # its covariances are made of one: `blur_kernels`
   two_levels: bool = False  # a small image y first: `compress`, `upscale`, `super_resolve`, `regenerate`
@@ -47,22 +47,22 @@ class Model(Protocol):
 
   @property
   def family(self) -> Family:
-    """Of p(x|..)."""
+    """Family of p(x|..)."""
     ...
 
   @property
   def image(self) -> ImageShape:
-    """Of x, without what a model is given about an image."""
+    """Shape of x, without channels about the image."""
     ...
 
   @property
   def traits(self) -> Traits:
-    """What it can do."""
+    """Capabilities."""
     ...
 
   @property
   def label_classes(self) -> Classes | None:
-    """Of images that come with their class; None where they do not."""
+    """Classes of images that come with their class; None otherwise."""
     ...
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
@@ -74,7 +74,7 @@ class Model(Protocol):
     ...
 
   def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-    """Returns what a method, `__call__` unless `method` names another one, returns."""
+    """Calls a method, `__call__` unless `method` names another one, with these variables."""
     ...
 
   def clone(self, **updates: Any) -> Self:
@@ -166,12 +166,12 @@ class Bound:
 
   def embed(self, x: Array) -> Array:
     """Returns features [B, F] of images [B, H, W, C]."""
-    self._need(self.model.traits.classifies, 'is no classifier')
+    self._need(self.model.traits.classifies, 'is not a classifier')
     return self._apply('embed', x)
 
   def maps(self, x: Array) -> tuple[Array, ...]:
     """Returns features [B, h, w, F] of images at every resolution, finest first."""
-    self._need(self.model.traits.classifies, 'is no classifier')
+    self._need(self.model.traits.classifies, 'is not a classifier')
     return self._apply('maps', x)
 
   def _of_two_levels(self, method: str, *arguments: Any) -> Any:
@@ -187,5 +187,5 @@ class Bound:
 
 
 def classes_of(model: Model) -> int:
-  """Returns how many classes of images a model knows; 0 without any."""
+  """Returns the number of classes of a model, or 0."""
   return 0 if model.label_classes is None else len(model.label_classes.counts)

@@ -1,7 +1,7 @@
-"""The class of each image, which a label-conditional model is given: p(x|z, y) p(z) p(y).
+"""The class of each image, given to label-conditional models: p(x|z, y) p(z) p(y).
 
 A class travels as one more channel behind an image's own, scaled as the image is, without noise. Here
-it is read back, exactly, and becomes one number for each of K classes, 1 for the right one.
+it is read back, exactly, and becomes a one-hot vector of the K classes.
 
 Letters: B batch; H W C image height, width, channels; K classes.
 """
@@ -24,13 +24,19 @@ class Classes(NamedTuple):
 
 
 def of_images(classes: Classes, x: Array, image: base.ImageShape) -> Array:
-  """Which class each of the images [B, H, W, C + 1] is said to have, as [B, K] zeros and ones."""
+  """Returns the class of each of the images [B, H, W, C + 1], one-hot. [B, K].
+
+  Args:
+    classes: of the data set.
+    x: [B, H, W, C + 1].
+    image: shape without the class.
+  """
   top = classes.levels - 1
   index = jnp.round((x[:, 0, 0, image.channels] + 1) * (top / 2)).astype(jnp.int32)
   return jax.nn.one_hot(index, len(classes.counts), dtype=x.dtype)
 
 
 def draw(classes: Classes, keys: Array) -> Array:
-  """A class for each of the keys [B], as frequent as in the training images. [B], integers."""
+  """Returns a class for each of the keys [B], as frequent as in the training images. [B], integers."""
   weights = jnp.log(jnp.asarray(classes.counts, jnp.float32))  # -inf for a class that never comes up
   return jax.vmap(lambda key: jax.random.categorical(key, weights))(keys)

@@ -1,7 +1,7 @@
-"""Convolutional classifier of images, whose features are what images are compared in.
+"""Convolutional classifier of images, whose features serve to compare images.
 
-It is no model of images: what it is trained on is log p(y|x), y being the class that travels behind an
-image's channels. Images of one data set are compared in the features before its last layer, which know
+It does not model images: it is trained on log p(y|x), where y is the class in the channel behind an
+image's own. Images of one data set are compared in the features before its last layer, which know
 what matters in these images; `evaluation.features` makes an extractor of a run.
 
 Letters: B batch; H W C image height, width, channels; K classes; F features; h w height and width at a
@@ -49,13 +49,14 @@ class Classifier(nn.Module):
   traits = Traits(reconstructs=False, classifies=True)
 
   def setup(self) -> None:
+    """Makes the network and its last layer."""
     if self.label_classes is None:
       raise ValueError('A classifier needs the classes of its images, label_classes.')
     self.network = Network(self.features, self.blocks, self.norm, self.axis_name, self.dtype)
     self.head = nn.Dense(len(self.label_classes.counts))
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
-    """Report the log probability of each image's class.
+    """Reports the log probability of each image's class.
 
     Args:
       keys: [B], not used: nothing is drawn.
@@ -78,12 +79,12 @@ class Classifier(nn.Module):
     )
 
   def maps(self, x: Array) -> tuple[Array, ...]:
-    """Features [B, h, w, F] of images [B, H, W, C] at every resolution, finest first."""
+    """Returns features [B, h, w, F] of images [B, H, W, C] at every resolution, finest first."""
     vae.check_images(x, self.image)
     return self.network(x, train=False)
 
   def embed(self, x: Array) -> Array:
-    """Features [B, F] before the last layer of images [B, H, W, C]."""
+    """Returns features [B, F] before the last layer of images [B, H, W, C]."""
     return _pooled(self.maps(x)[-1])
 
 
@@ -98,7 +99,7 @@ class Network(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> tuple[Array, ...]:
-    """Map images [B, H, W, C] to [B, h, w, F] at every resolution."""
+    """Maps images [B, H, W, C] to [B, h, w, F] at every resolution."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     found = []
     for level, width in enumerate(self.features):
@@ -111,7 +112,7 @@ class Network(nn.Module):
 
 
 def _pooled(x: Array) -> Array:
-  """Means over the image [B, F]."""
+  """Returns the means over the image [B, F]."""
   return x.mean(axis=(1, 2))
 
 

@@ -27,7 +27,7 @@ LUMINANCE = (299, 587, 114)  # thousandths of red, green and blue
 
 
 class Compression(NamedTuple):
-  """What y is; hashable. Make it with `make`, which checks it."""
+  """Definition of y; hashable. Use `make`, which checks it."""
 
   levels: int  # n, of x and of y
   kind: str = 'downscale'  # or 'gray'
@@ -36,31 +36,37 @@ class Compression(NamedTuple):
 
 
 def make(levels: int, kind: str = 'downscale', factor: int = 2, method: str = 'area') -> Compression:
-  """Compression of images of so many gray levels.
+  """Returns the compression of images with this number of gray levels.
+
+  Args:
+    levels: gray levels, from 2 to 256.
+    kind: 'downscale' or 'gray'.
+    factor: by which an image is downscaled.
+    method: one of `METHODS`, for downscaling.
 
   Raises:
-    ValueError: naming the argument that cannot be.
+    ValueError: an argument is invalid, which is named.
   """
   if kind == 'label':
     raise ValueError(
-      "compression 'label' is not offered, since a class is no image that a family could describe; a "
-      "--config.model.kind 'vae' with --config.data.labels=True is a model of p(x|y) with the class as "
-      "y."
+      "compression 'label' is not offered, since a class is not an image that a family could "
+      "describe; --config.model.kind=vae with --config.data.labels=True is a model of p(x|y) with the "
+      "class as y."
     )
   base.check_choice('compression', kind, ('downscale', 'gray'))
   base.check_choice('method', method, tuple(_WEIGHTS))
   if kind == 'downscale' and factor < 2:
-    raise ValueError(f'factor must be at least 2, by which an image becomes smaller, but is {factor}.')
+    raise ValueError(f'factor must be at least 2, so that an image becomes smaller; got {factor}.')
   if not 2 <= levels <= 256:
     raise ValueError(
-      'A compressed image needs the grid of gray levels of the images it is of, from 2 to 256 levels; '
+      'A compressed image needs the grid of gray levels of its images, from 2 to 256 levels; '
       f'got {levels}.'
     )
   return Compression(levels, kind, factor, method)
 
 
 def compressed_shape(compression: Compression, image: base.ImageShape) -> base.ImageShape:
-  """Shape of y for images of this shape.
+  """Returns the shape of y for images of this shape.
 
   Raises:
     ValueError: the size does not divide by the factor, or a gray image would be made gray.
@@ -68,7 +74,7 @@ def compressed_shape(compression: Compression, image: base.ImageShape) -> base.I
   if compression.kind == 'gray':
     if image.channels != 3:
       raise ValueError(
-        f"compression 'gray' is of images with 3 channels, but these have {image.channels}; use "
+        f"compression 'gray' needs images with 3 channels, but these have {image.channels}; use "
         "'downscale'."
       )
     return image._replace(channels=1)
@@ -82,7 +88,7 @@ def compressed_shape(compression: Compression, image: base.ImageShape) -> base.I
 
 
 def compress(compression: Compression, x: Array) -> Array:
-  """d(x): [h, w, c] of one image [H, W, C], both on the grid of levels in [-1, 1].
+  """Returns d(x): [h, w, c] of one image [H, W, C], both on the grid of levels in [-1, 1].
 
   Values of x between two levels are taken to the nearest one first. The result has no derivative.
   """
@@ -108,7 +114,7 @@ def compress(compression: Compression, x: Array) -> Array:
 def upscale(
   compression: Compression, y: Array, image: base.ImageShape, method: str = 'bilinear'
 ) -> Array:
-  """One y [h, w, c] in the shape of x, [H, W, C], by no model: what others are compared with.
+  """Returns one y [h, w, c] in the shape of x, [H, W, C], by no model: what others are compared with.
 
   Interpolated and taken to the nearest level, as an image file would hold it. A gray image has its
   value in every channel.
@@ -124,24 +130,27 @@ def upscale(
 
 
 def _on_grid(level: Array, top: int, dtype: jnp.dtype) -> Array:
-  """Integer levels in [-1, 1], exactly -1 and 1 at the ends."""
+  """Returns integer levels in [-1, 1], exactly -1 and 1 at the ends."""
   x = (2 * level - top).astype(dtype) / top
   # XLA multiplies by 1 / top instead, which may miss 1 by an ulp.
   return jnp.where(level == 0, -1.0, jnp.where(level == top, 1.0, x)).astype(dtype)
 
 
 def _rounded_ratio(total: Array, norm: Array) -> Array:
-  """total / norm of integers >= 0, rounded, halves up."""
+  """Returns total / norm of integers >= 0, rounded, halves up."""
   return (2 * total + norm) // (2 * norm)
 
 
 def _area(size: int, factor: int) -> np.ndarray:
-  """[size / factor, size] int32: which pixels a window has."""
+  """Returns which pixels each window has. [size / factor, size] int32."""
   return np.repeat(np.eye(size // factor, dtype=np.int32), factor, axis=1)
 
 
 def _triangle(size: int, factor: int) -> np.ndarray:
-  """[size / factor, size] int32: twice the distance of a pixel's centre from the triangle's foot."""
+  """Returns twice the distance of each pixel's centre from the triangle's foot.
+
+  [size / factor, size] int32.
+  """
   centres = (2 * np.arange(size // factor) + 1) * factor  # in half pixels
   distance = np.abs(centres[:, None] - (2 * np.arange(size) + 1)[None])
   return np.maximum(2 * factor - distance, 0).astype(np.int32)

@@ -2,9 +2,9 @@
 
 Letters: B batch; H W C image height, width, channels; D = H W C; F features.
 
-What it is given is the image with its mean behind it, [B, H, W, 2 C]; there is nothing latent. Two
-networks can be chosen. 'mlp' is that of the paper, layers on all pixels at once. 'patch' says more about
-the task, and needs fewer examples: what is emitted at a pixel is one function of the means in a
+Its input is the image with its mean behind it, [B, H, W, 2 C]; it has no latents. There are two
+networks. 'mlp' is that of the paper, with layers on all pixels at once. 'patch' assumes more about the
+task and needs fewer examples: what is emitted at a pixel is one function of the means in a
 window around it, of the image's edges there, and of a summary of the whole image.
 
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, sections 4 and 5.1.
@@ -34,7 +34,7 @@ MEAN = 'mean'  # the output of a family that is known here
 
 
 class PatchOptions(NamedTuple):
-  """Of layers of so many channels that see one window each and a summary of the whole image."""
+  """Options of layers that see one window each and a summary of the whole image."""
 
   window: Annotated[int, Range(1, odd=True)] = 5  # pixels across
   # Channels of the summary, at 1/2, 1/4, ...; () for none.
@@ -42,16 +42,16 @@ class PatchOptions(NamedTuple):
 
 
 class MlpOptions(NamedTuple):
-  """Of fully connected layers of so many units."""
+  """Options of fully connected layers."""
 
   norm: Norm = 'none'
 
 
 class Options(NamedTuple):
-  """Size of the network; what one of the networks has is of no other."""
+  """Size of the network, and the options of the chosen one."""
 
   network: Annotated[str, OneOf({'patch': PatchOptions, 'mlp': MlpOptions})] = 'patch'
-  features: Widths = (64, 64, 64)  # of each layer
+  features: Widths = (64, 64, 64)  # features of each layer
   window: int = 5
   context: tuple[int, ...] = (32, 64)
   norm: str = 'none'
@@ -72,6 +72,7 @@ class CovarianceNetwork(nn.Module):
   traits = Traits()
 
   def setup(self) -> None:
+    """Makes the network; raises ValueError if the family has no mean."""
     outputs = self.family.outputs(self.image)
     if MEAN not in outputs:
       raise ValueError(
@@ -83,7 +84,7 @@ class CovarianceNetwork(nn.Module):
     self.decoder = network(rest, self.options, self.axis_name, self.dtype)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
-    """Report the log density of each image.
+    """Reports the log density of each image.
 
     Args:
       keys: [B], not used: nothing is drawn.
@@ -97,7 +98,10 @@ class CovarianceNetwork(nn.Module):
     return Terms(log_p=log_p, log_q={}, stats=observation.stats(self.family, params))
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
-    """Parameters of p(x|mean) for images with their means, [B, H, W, 2 C]; the means alone are read."""
+    """Returns the parameters of p(x|mean) for images with their means, [B, H, W, 2 C].
+
+    The means alone are read.
+    """
     del keys
     return self._parameters(x, train=False)
 
@@ -114,17 +118,21 @@ class CovarianceNetwork(nn.Module):
     return jax.vmap(self.family.from_outputs)(outputs)
 
 
-class PatchNetwork(nn.Module):
-  """Layers that see one window of the image each, modulated by a summary of the whole image."""
+class _Network(nn.Module):
+  """Fields of a network from means [B, H, W, C] to one array [B, *shape] for each output."""
 
   outputs: dict[str, base.Shape]
   options: Options
   axis_name: str | None
-  dtype: Any = None
+  dtype: Any = None  # of the products, but those of the heads; None: that of the means
+
+
+class PatchNetwork(_Network):
+  """Layers that see one window of the image each, modulated by a summary of the whole image."""
 
   @nn.compact
   def __call__(self, mean: Array, train: bool) -> dict[str, Array]:
-    """Map means [B, H, W, C] to one array [B, *shape] for each output."""
+    """Maps means [B, H, W, C] to one array [B, *shape] for each output."""
     del train
     window, features = self.options.window, self.options.features
     # The padding of a channel of ones tells where the image ends.
@@ -142,7 +150,7 @@ class PatchNetwork(nn.Module):
     return Heads(self.outputs, name='heads')(x)
 
   def _summary(self, mean: Array) -> Array:
-    """Numbers about the whole image, [B, 2 F]."""
+    """Returns numbers about the whole image, [B, 2 F]."""
     z = mean
     for channels in self.options.context:
       z = nn.relu(convolutions.Conv(channels, (3, 3), strides=2, dtype=self.dtype)(z))
@@ -152,17 +160,12 @@ class PatchNetwork(nn.Module):
     return z
 
 
-class Mlp(nn.Module):
+class Mlp(_Network):
   """Fully connected layers, as the paper's for splines."""
-
-  outputs: dict[str, base.Shape]
-  options: Options
-  axis_name: str | None
-  dtype: Any = None
 
   @nn.compact
   def __call__(self, mean: Array, train: bool) -> dict[str, Array]:
-    """Map means [B, H, W, C] to one array [B, *shape] for each output."""
+    """Maps means [B, H, W, C] to one array [B, *shape] for each output."""
     normalise = layers.norm_layer(self.options.norm, train, self.axis_name, self.dtype)
     x = mean.reshape(mean.shape[0], -1)
     for width in self.options.features:

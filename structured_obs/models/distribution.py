@@ -1,12 +1,12 @@
 """One distribution for all images: a family's parameters alone, without latents and without a network.
 
-What a covariance can say about a data set before anything is predicted. It is trained like every other
-model, by the likelihood; for low-rank plus one noise variance the best there is has a closed form,
+It shows what a covariance captures of a data set before anything is predicted. It is trained like every
+other model, by the likelihood. For low-rank plus one noise variance the best there is has a closed form,
 `distributions.probabilistic_pca`.
 
 The likelihood is badly conditioned: its curvature by the mean is the precision, so an error along the
 widest direction of the images matters thousands of times less than one along the narrowest, and Adam,
-which scales every number by itself, takes long. `natural_gradient` multiplies the gradients by mean and
+which scales every number separately, is slow. `natural_gradient` multiplies the gradients by mean and
 factor by the covariance. By the mean, that is the natural gradient, which leads to the average of the
 images; by the factor it is (cov - S) cov^-1 P with S the images' covariance, a step of power iteration.
 Multiplied by a positive definite matrix, a gradient keeps its zeros and its descent. On images it takes
@@ -14,7 +14,7 @@ a fraction of the steps (configs/no_deep_learning.py has numbers). It does not h
 start it is large where the parameters begin far below the images' variance, and Adam remembers that for
 a thousand steps; start the noise variance near what the factor will leave.
 
-Letters: B batch; H W C image height, width, channels; Z latents, of which there are 0.
+Letters: B batch; H W C image height, width, channels; Z = 0 latents.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022, section 4.5.
@@ -41,7 +41,7 @@ INITIAL = 0.1  # standard deviation of the outputs at the start, but of the mean
 
 
 class Options(NamedTuple):
-  """How a distribution learns."""
+  """Options of a distribution."""
 
   scale: encoder_decoder.Scale = 'none'
   natural_gradient: bool = False  # multiply gradients by its covariance
@@ -62,6 +62,7 @@ class Distribution(nn.Module):
   traits = Traits(generates=True)
 
   def setup(self) -> None:
+    """Makes the outputs; raises ValueError for a natural gradient without a Gaussian family."""
     if self.natural_gradient and self.family.gaussian is None:
       raise ValueError(
         'natural_gradient needs a Gaussian family: it multiplies gradients by a covariance.'
@@ -70,7 +71,7 @@ class Distribution(nn.Module):
     self.log_scale = observation.scale_parameter(self, self.options)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
-    """Report the log density of each image.
+    """Reports the log density of each image.
 
     Args:
       keys: [B], not used: nothing is drawn.
@@ -89,21 +90,24 @@ class Distribution(nn.Module):
     )
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
-    """The distribution's parameters, once for each of the images [B, H, W, C], which are not read."""
+    """Returns the distribution's parameters, once per image [B, H, W, C]; images are not read."""
     del keys
     vae.check_images(x, self.image)
     return self._repeated(len(x))
 
   def generate(self, keys: Array) -> Any:
-    """The distribution's parameters, once for each of the keys [B]: nothing is random about them."""
+    """Returns the distribution's parameters, once for each of the keys [B].
+
+    Nothing is random about them.
+    """
     return self._repeated(len(keys))
 
   def _repeated(self, count: int) -> Any:
-    """The parameters with a leading B."""
+    """Returns the parameters with a leading B."""
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), self._parameters())
 
   def _parameters(self) -> Any:
-    """The family's record, without a leading B."""
+    """Returns the family's record, without a leading B."""
     params = self._from_outputs(self.decoder)
     if self.natural_gradient:
       fixed = jax.lax.stop_gradient(params)
@@ -118,15 +122,16 @@ class Distribution(nn.Module):
 
 
 class Outputs(nn.Module):
-  """In the place of a decoder: outputs that depend on nothing."""
+  """Replaces a decoder: outputs that depend on nothing."""
 
   shapes: dict[str, base.Shape]
 
   def setup(self) -> None:
+    """Makes the outputs."""
     self.heads = _Arrays(self.shapes)
 
   def __call__(self, z: Array, train: bool) -> dict[str, Array]:
-    """One array [B, *shape] for each output, for 'latents' [B, 0]."""
+    """Returns one array [B, *shape] for each output, for 'latents' [B, 0]."""
     del train
     outputs = self.heads()
     return {name: jnp.broadcast_to(a, (len(z), *a.shape)) for name, a in outputs.items()}
@@ -148,9 +153,16 @@ class _Arrays(nn.Module):
 
 
 def log_probs(family: base.Family, params: Any, x: Array) -> Array:
-  """Log densities of images [B, H, W, C] under one distribution, whose parameters have no B. [B], nats.
+  """Returns the log densities of images [B, H, W, C] under one distribution, whose parameters have no B.
+
+  [B], nats.
 
   A Gaussian is factorised once for all of them.
+
+  Args:
+    family: of the observations.
+    params: of the distribution, without a leading B.
+    x: [B, H, W, C].
   """
   if family.gaussian is None:
     return jax.vmap(family.log_prob, (None, 0))(params, x)
@@ -161,7 +173,7 @@ def log_probs(family: base.Family, params: Any, x: Array) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _natural(family: base.Family, outputs: dict[str, Array], params: Any) -> dict[str, Array]:
-  """The outputs [1, ...], whose gradients are multiplied by the covariance of the parameters."""
+  """Returns the outputs [1, ...], whose gradients are multiplied by the covariance of the parameters."""
   del family, params
   return outputs
 

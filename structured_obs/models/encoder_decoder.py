@@ -1,4 +1,4 @@
-"""Options that models of an encoder and a decoder share, and what their constructors get of them."""
+"""Options shared by models of an encoder and a decoder, and the arguments made from them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
@@ -19,7 +19,7 @@ Scale = Annotated[str, Choice(('none', 'learned'))]  # one factor of all standar
 
 
 class Latents(NamedTuple):
-  """Of what is decoded."""
+  """Size of the latents."""
 
   latents: Count = 16  # dimension of z; where latents are images, their channels
 
@@ -39,7 +39,7 @@ def arguments(options: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
 
 
 def observation_options(options: Mapping[str, Any], setting: Setting) -> observation.Options:
-  """Returns how parameters follow from latents."""
+  """Returns the options of the map from latents to parameters."""
   covariance, kernel = options.get('covariance', {}), options.get('kernel', {})
   return observation.Options(
     covariance_features=covariance.get('features', ()),

@@ -1,8 +1,8 @@
-"""Images that a model draws on the way to an image, told to those who ask and to no one else.
+"""Intermediate images that a model draws on the way to an image, reported only on request.
 
-A model that first draws a small image, say, tells of it with `show` in any of its methods; `watched`
+A model that first draws a small image, say, reports it with `show` in any of its methods; `watched`
 runs a method and returns what was shown beside its result. A model without stages shows nothing, so
-that who draws pictures treats all models alike.
+that plotting code treats all models alike.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,13 @@ SAMPLE_MODES = ('sample', 'mode')
 
 
 def show(module: nn.Module, name: str, images: Array) -> None:
-  """Tell of images [B, h, w, c] that were drawn, by a name for people."""
+  """Reports images [B, h, w, c] that were drawn, by a name for people.
+
+  Args:
+    module: the model, inside a method.
+    name: for people.
+    images: [B, h, w, c].
+  """
   module.sow(COLLECTION, name, images, lambda _, new: new, lambda: images)
 
 
@@ -48,7 +54,7 @@ class _Watched(Bound):
 
 
 def by_mode(model: Model, sample_mode: str) -> Model:
-  """The model as it is ('sample'), or one that takes the mode of an image where it would draw one.
+  """Returns the model as it is ('sample'), or one that takes modes of images instead of samples.
 
   That goes for the stages too: such a model is the same with a family whose `sample` is its `mode`.
 
@@ -62,7 +68,7 @@ def by_mode(model: Model, sample_mode: str) -> Model:
   mode = model.family.mode
   if mode is None:
     raise ValueError(
-      "sample_mode 'mode' is of a family that is a mixture, such as discretized_logistic_mixture; "
+      "sample_mode 'mode' needs a family that is a mixture, such as discretized_logistic_mixture; "
       "with this model's family, take the mean."
     )
   family: Family = model.family._replace(sample=lambda key, params: mode(params))

@@ -1,4 +1,4 @@
-"""What a kind of model is to a run: its options, how it is made of them, and what it has no use for."""
+"""Kinds of models as a run sees them: their options, how they are built, and what they do not use."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from structured_obs.option_records import Record
 
 
 class Setting(NamedTuple):
-  """What a model depends on beside its own options."""
+  """What a model depends on besides its own options."""
 
   axis_name: str | None = None  # mapped axis over devices
   dtype: Any = None  # of the networks' products; None: that of the images
@@ -28,4 +28,4 @@ class Kind(NamedTuple):
 
 
 PRIOR = ('objective.beta', 'objective.constraints.kl')  # of latents that have a prior
-IMAGES = ('objective.reconstruction', 'objective.white_steps')  # of a model that tells of its images
+IMAGES = ('objective.reconstruction', 'objective.white_steps')  # of a model that reports its images

@@ -1,7 +1,7 @@
 """From latents to the parameters of p(x|z): one decoder, or one for the mean and one for the rest.
 
-With a decoder of its own, the covariance can be learnt by a whole network while the mean stays as it
-is (Dorta et al., 2018: "the covariance network"); with a shared one it is a head beside the mean's.
+With a separate decoder, the covariance can be learnt by a whole network while the mean stays fixed
+(Dorta et al., 2018: "the covariance network"); with a shared one it is a head beside the mean's.
 
 Letters: B batch; H W C image height, width, channels; Z latents.
 """
@@ -25,14 +25,16 @@ Array = jax.Array
 
 MEAN = 'mean'  # the output, of every family, that a frozen mean consists of
 KERNEL = 'kernel'  # the output that a kernel generator takes over
-HEAD_SCALE = 0.02  # of the covariance's own heads: it starts white, but for a few percent
+HEAD_SCALE = 0.02  # scale of the covariance's own heads at the start: nearly white
 RATE = 10.0  # how much faster than other parameters the shared scale learns
 
 
 class Options(NamedTuple):
-  """How parameters follow from latents."""
+  """Options of the map from latents to parameters."""
 
-  covariance_features: tuple[int, ...] = ()  # of a decoder of its own for all but the mean; () shares
+  covariance_features: tuple[
+    int, ...
+  ] = ()  # features of a separate decoder for all but the mean; () for one decoder
   covariance_layers: int = 0  # 3x3 convolutions at the image's size that end that decoder
   covariance_sees_mean: bool = False  # whether these layers see the predicted mean
   learn_scale: bool = False  # a learnt factor of all standard deviations, part of the mean's stage
@@ -51,7 +53,7 @@ class Decoders(NamedTuple):
 
 
 class Predicted(NamedTuple):
-  """What follows from latents."""
+  """Parameters and kernel predicted from latents."""
 
   params: Any  # the family's, each field with a leading B
   kernel: Array | None  # [B, k, k] or [B, k, k, C]: blur kernel of the covariance, if it has one
@@ -73,7 +75,7 @@ class Networked(Protocol):
 
 
 def make_networks(model: Networked, outputs: int) -> tuple[nn.Module, Decoders]:
-  """The encoder of a model, to so many outputs, and its decoders: in its `setup`."""
+  """Returns the encoder of a model and its decoders, for its `setup`."""
   shared = {
     'features': model.features,
     'blocks': model.blocks,
@@ -85,7 +87,7 @@ def make_networks(model: Networked, outputs: int) -> tuple[nn.Module, Decoders]:
   make = model.own_decoder or functools.partial(architecture.decoder, **shared)
   if model.own_decoder is not None and model.options.covariance_features:
     raise ValueError(
-      'A decoder of the covariance has the architecture of the other one: it cannot be made beside an '
+      'A separate decoder of the covariance has the architecture of the other one, so it excludes an '
       'own_decoder, which must give every output itself.'
     )
   decoders = make_decoders(model.family, model.image, model.options, make)
@@ -95,7 +97,14 @@ def make_networks(model: Networked, outputs: int) -> tuple[nn.Module, Decoders]:
 def make_decoders(
   family: base.Family, image: base.ImageShape, options: Options, make: Callable[..., Any]
 ) -> Decoders:
-  """The decoders that the options describe; `make` gets the fields in which two would differ."""
+  """Returns the decoders that the options describe; `make` gets the fields in which two would differ.
+
+  Args:
+    family: of the observations.
+    image: shape of x.
+    options: of the observations.
+    make: makes a decoder from the fields in which two would differ.
+  """
   outputs = family.outputs(image)
   generator = None
   if options.kernel_features:
@@ -120,7 +129,7 @@ def make_decoders(
 
 
 def stats(family: base.Family, params: Any) -> dict[str, Array]:
-  """What is to be told of p(x|z). [B] each.
+  """Returns statistics of p(x|z). [B] each.
 
   'log_prior' where a family has a prior of its parameters; and where it has a floor of pixel noise,
   'excess_entropy', the nats of its entropy above that, and 'variance', the mean over the pixels.
@@ -135,19 +144,31 @@ def stats(family: base.Family, params: Any) -> dict[str, Array]:
 
 
 def scale_parameter(module: nn.Module, options: Options) -> Array | None:
-  """The parameter 'log_scale' [] of a model, 0 at the start; None without a learnt scale."""
+  """Returns the parameter 'log_scale' [] of a model, 0 at the start; None without a learnt scale."""
   if not options.learn_scale:
     return None
   return module.param('log_scale', nn.initializers.zeros, (), jnp.float32)
 
 
 def optimal_scale(family: base.Family, options: Options, axis_name: str | None) -> OptimalScale | None:
-  """The module that sets the scale of all covariances; None without one."""
+  """Returns the module that sets the scale of all covariances; None without one.
+
+  Args:
+    family: of the observations.
+    options: of the observations.
+    axis_name: mapped axis over devices.
+  """
   return OptimalScale(family, axis_name) if options.optimal_scale else None
 
 
 def images(family: base.Family, predicted: Predicted, x: Array) -> Images:
-  """What losses that are no density compare, for images x [B, H, W, C]."""
+  """Returns what reconstruction losses compare, for images x [B, H, W, C].
+
+  Args:
+    family: of the observations.
+    predicted: of a batch.
+    x: [B, H, W, C].
+  """
   return Images(x, jax.vmap(family.mean)(predicted.params), predicted.kernel)
 
 
@@ -159,10 +180,18 @@ def predict(
   z: Array,
   train: bool,
 ) -> Predicted:
-  """Parameters of p(x|z), and their blur kernel, for latents [B, Z].
+  """Returns the parameters of p(x|z), and their blur kernel, for latents [B, Z].
 
-  A kernel generator is a model of its own: neither do the latents learn from it, nor does it learn from
-  the density, whose kernel is taken as it is.
+  A kernel generator is a separate model: the latents do not learn from it, and it does not learn from
+  the density, which takes the kernel as given.
+
+  Args:
+    family: of the observations.
+    options: of the observations.
+    decoders: networks from z.
+    log_scale: [], of all standard deviations; None for none.
+    z: [B, Z].
+    train: whether batch norm uses the batch's statistics and updates its running ones.
   """
   z = jax.lax.stop_gradient(z) if options.frozen_mean else z
   outputs = decoders.decoder(z, train)

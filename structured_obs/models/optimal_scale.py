@@ -1,4 +1,4 @@
-"""One scale of all covariances, set to what fits best instead of learnt.
+"""One scale of all covariances, set to the best fit instead of learnt.
 
 The density of residuals under a covariance scale^2 R is largest at scale^2 = r^T R^-1 r / D, averaged
 over the images. A training step takes that of its batch, over all devices, and keeps a running mean of
@@ -31,7 +31,7 @@ class OptimalScale(nn.Module):
 
   @nn.compact
   def __call__(self, params: Any, x: Array | None = None) -> Any:
-    """Scale the covariances of a batch of parameters.
+    """Scales the covariances of a batch of parameters.
 
     Args:
       params: the family's, with a leading B.
@@ -53,7 +53,7 @@ class OptimalScale(nn.Module):
 
 
 def best_log_scale(family: base.Family, params: Any, x: Array, axis_name: str | None) -> Array:
-  """Log of the factor of all standard deviations that maximises the density of the images. [].
+  """Returns the log of the scale that maximises the density of the images. [].
 
   Args:
     family: a Gaussian family.

@@ -1,4 +1,4 @@
-"""A decoder of one's own, written in Flax NNX or Linen, in the place of an architecture's.
+"""A user's decoder, written in Flax NNX or Linen, instead of an architecture's.
 
   class Mine(nnx.Module):
     def __init__(self, hidden: int, rngs: nnx.Rngs):
@@ -17,8 +17,8 @@ The network maps latents [B, Z + K] (with classes, K numbers of the class behind
   a dictionary of these outputs, by the names and shapes of `family.outputs(image)`, [B, *shape] each,
     unconstrained: the family makes valid parameters of any numbers
 
-It is called as `network(z)`, has no random numbers, and no state but its parameters: layers that keep
-statistics of batches, or drop units out, have no place in it.
+It is called as `network(z)`, without random numbers and without state other than its parameters. Layers
+that keep batch statistics or use dropout are not supported.
 
 Letters: B batch; H W C image height, width, channels; Z latents; K classes; F features.
 """
@@ -41,7 +41,7 @@ Maker = Callable[..., nn.Module]  # (image, outputs) by keyword -> a decoder
 
 
 def of_linen(network: nn.Module) -> Maker:
-  """Returns what the field `own_decoder` of a model takes, of a Linen module.
+  """Returns the value of a model's field `own_decoder` for a Linen module.
 
   Args:
     network: not bound; its `__call__(z)` is as the module's docstring says.
@@ -50,7 +50,7 @@ def of_linen(network: nn.Module) -> Maker:
 
 
 def of_nnx(make: Callable[..., nnx.Module], *args: Any, **kwargs: Any) -> Maker:
-  """Returns what the field `own_decoder` of a model takes, of an NNX module.
+  """Returns the value of a model's field `own_decoder` for an NNX module.
 
   Args:
     make: the module's class, or a function that makes one; `rngs` is given to it by keyword.
@@ -69,7 +69,7 @@ class OwnDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, z: Array, train: bool) -> dict[str, Array]:
-    """Map latents [B, ...] to one array [B, *shape] for each output.
+    """Maps latents [B, ...] to one array [B, *shape] for each output.
 
     Raises:
       ValueError: the network gives neither features of the image's size nor all of these outputs.

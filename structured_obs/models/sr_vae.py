@@ -4,15 +4,15 @@
   q(y, z, u | x) = q(z | x) q(u | y) [y = d(x)]
 
 The latents u and z are [H / 4, W / 4, Z] each. The posteriors and p(z | y, u) are diagonal Gaussians
-with log variances within about +-7, x and y are of one family, and p(u) is any of `priors`. As y is
-discrete and determined by x, E log q(y | x) = 0: its probability is no term, and the bound is
+with log variances within about +-7, x and y are of one family, and p(u) is any of `latent_priors`. As y
+is discrete and determined by x, E log q(y | x) = 0. It is not a term of the bound, which is
 
   RE_x + RE_y - KL_z - KL_u:  log p(x | y, z) + log p(y | u) - KL(q(z | x) || p(z | y, u)) - KL_u
 
 with the closed form of KL_z, given the sampled u, and the sampled log q(u | y) - log p(u) for KL_u.
 
-The networks are in `sr_vae_networks`. What differs from the authors': log variances are clipped softly,
-where a hardtanh has no gradient outside.
+The networks are in `sr_vae_networks`. Unlike the authors', they clip log variances softly, since a
+hardtanh has no gradient outside its range.
 
 Letters: B batch; H W C image height, width, channels; h w c those of y; Z channels of a latent.
 
@@ -48,7 +48,7 @@ LOG_VARIANCE = 7.0  # log variances of latents lie within about +- this
 
 
 class Latents(NamedTuple):
-  """What an image is generated from."""
+  """Latents that an image is generated from."""
 
   u: Array  # [B, H / 4, W / 4, Z]  of the compressed image
   z: Array  # [B, H / 4, W / 4, Z]  of what the image has beyond it
@@ -64,7 +64,7 @@ class SrVAE(nn.Module):
   image: base.ImageShape
   latents: int = 16  # Z
   options: Options = Options()
-  prior: str = 'realnvp'  # of u: a kind of `priors`
+  prior: str = 'realnvp'  # prior of u, one of `latent_priors.PRIORS`
   prior_options: Mapping[str, Any] = FrozenDict()
   dtype: Any = None  # of the networks' products, but the last ones; None: that of the images
   label_classes = None
@@ -75,6 +75,7 @@ class SrVAE(nn.Module):
     super().__post_init__()
 
   def setup(self) -> None:
+    """Makes the networks."""
     options, grid = self.options, dense_net.latent_shape(self.image, self.latents)
     self.compression = make_compression(self.family, options)
     self.small = compression.compressed_shape(self.compression, self.image)
@@ -92,7 +93,7 @@ class SrVAE(nn.Module):
     self.decoder = XDecoder(self.family.outputs(self.image), options, self.dtype)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
-    """Draw u ~ q(u|y) and z ~ q(z|x) once an image, and report every term of the bound.
+    """Draws u ~ q(u|y) and z ~ q(z|x) once per image, and reports every term of the bound.
 
     Args:
       keys: [B], one per image.
@@ -121,66 +122,69 @@ class SrVAE(nn.Module):
     )
 
   def compress(self, x: Array) -> Array:
-    """y = d(x), [B, h, w, c]."""
+    """Returns y = d(x), [B, h, w, c]."""
     return jax.vmap(lambda image: compression.compress(self.compression, image))(x)
 
   def upscale(self, y: Array, method: str = 'bilinear') -> Array:
-    """Compressed images in the shape of x, [B, H, W, C], by interpolation alone."""
+    """Returns the compressed images in the shape of x, [B, H, W, C], by interpolation alone."""
     one = lambda image: compression.upscale(self.compression, image, self.image, method)  # noqa: E731
     return jax.vmap(one)(y)
 
   def encode_x(self, x: Array) -> diagonal.Diagonal:
-    """q(z|x), [B, H / 4, W / 4, Z] each."""
+    """Returns q(z|x), [B, H / 4, W / 4, Z] each."""
     return _gaussian(self.x_encoder(x))
 
   def encode_y(self, y: Array) -> diagonal.Diagonal:
-    """q(u|y), [B, H / 4, W / 4, Z] each."""
+    """Returns q(u|y), [B, H / 4, W / 4, Z] each."""
     return _gaussian(self.y_encoder(y))
 
   def predict_z(self, y: Array, u: Array) -> diagonal.Diagonal:
-    """p(z|y, u), [B, H / 4, W / 4, Z] each."""
+    """Returns p(z|y, u), [B, H / 4, W / 4, Z] each."""
     return _gaussian(self.z_network(y, u))
 
   def decode_y(self, u: Array) -> Any:
-    """Parameters of p(y|u)."""
+    """Returns the parameters of p(y|u)."""
     return jax.vmap(self.family.from_outputs)(self.y_decoder(u))
 
   def decode_x(self, y: Array, z: Array) -> Any:
-    """Parameters of p(x|y, z)."""
+    """Returns the parameters of p(x|y, z)."""
     return jax.vmap(self.family.from_outputs)(self.decoder(y, z))
 
   def infer(self, keys: Array | None, x: Array) -> Latents:
-    """Latents drawn from q(u|d(x)) and q(z|x), or their means where keys is None."""
+    """Returns latents drawn from q(u|d(x)) and q(z|x), or their means where keys is None."""
     vae.check_images(x, self.image)
     u_keys, z_keys, _ = _split(keys)
     u, z = _draw(u_keys, self.encode_y(self.compress(x))), _draw(z_keys, self.encode_x(x))
     return Latents(u, z)
 
   def decode(self, latents: Latents) -> Any:
-    """Parameters of p(x|y, z) with y the mode of p(y|u): a way through the latents moves both."""
+    """Returns the parameters of p(x|y, z) with y the mode of p(y|u).
+
+    a way through the latents moves both.
+    """
     params = self.decode_y(latents.u)
     y = jax.vmap(self.family.mean if self.family.mode is None else self.family.mode)(params)
     return self._tell(y, latents.z)
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
-    """Parameters of p(x|y, z) at y = d(x) and z ~ q(z|x), or its mean where keys is None."""
+    """Returns the parameters of p(x|y, z) at y = d(x) and z ~ q(z|x), or its mean where keys is None."""
     vae.check_images(x, self.image)
     _, z_keys, _ = _split(keys)
     return self._tell(self.compress(x), _draw(z_keys, self.encode_x(x)))
 
   def generate(self, keys: Array) -> Any:
-    """Parameters of p(x|y, z) for u ~ p(u), y ~ p(y|u), z ~ p(z|y, u), for each of the keys [B]."""
+    """Returns the parameters of p(x|y, z) for u ~ p(u), y ~ p(y|u) and z ~ p(z|y, u); keys [B]."""
     u_keys, z_keys, y_keys = _split(keys)
     return self._generate(self.u_prior.sample(u_keys), y_keys, z_keys)
 
   def regenerate(self, keys: Array, x: Array) -> Any:
-    """Generative reconstruction: as `generate`, but with u ~ q(u|d(x)); keys [B]."""
+    """Returns the generative reconstruction: as `generate`, but with u ~ q(u|d(x)); keys [B]."""
     vae.check_images(x, self.image)
     u_keys, z_keys, y_keys = _split(keys)
     return self._generate(_draw(u_keys, self.encode_y(self.compress(x))), y_keys, z_keys)
 
   def super_resolve(self, keys: Array | None, y: Array) -> Any:
-    """Parameters of p(x|y, z) for compressed images [B, h, w, c], with u ~ q(u|y) and z ~ p(z|y, u).
+    """Returns the parameters of p(x|y, z) of compressed images [B, h, w, c], u ~ q(u|y), z ~ p(z|y, u).
 
     Where keys is None, u and z are the means of these.
     """
@@ -203,7 +207,7 @@ class SrVAE(nn.Module):
 
 
 def check(model: SrVAE) -> None:
-  """Raise ValueError, naming what cannot be, where the model cannot be made for its images."""
+  """Raises ValueError, naming the invalid option, if the model does not fit its images."""
   grid = dense_net.latent_shape(model.image, model.latents)
   small = compression.compressed_shape(make_compression(model.family, model.options), model.image)
   latent_priors.make(model.prior, grid, model.prior_options)
@@ -212,56 +216,55 @@ def check(model: SrVAE) -> None:
     growth = getattr(model.options, name)
     if growth >> max(0, number - 1) < 1:
       raise ValueError(
-        f"Option '{name}' in --config.model.options is {growth}, but it is halved with every doubling "
-        f"of an image and must be at least {1 << (number - 1)}."
+        f'--config.model.options.{name} must be at least {1 << (number - 1)}, since it is '
+        f'halved with every doubling of an image; got {growth}.'
       )
 
 
 def make_compression(family: base.Family, options: Options) -> compression.Compression:
-  """What y is, on the grid of a family.
+  """Returns the definition of y, on the grid of a family.
 
   Raises:
-    ValueError: naming the option that cannot be, or the family is of densities.
+    ValueError: an option is invalid, which is named, or the family is one of densities.
   """
   if not family.levels:
     raise ValueError(
       'An srVAE needs a family of gray levels, discretized_logistic_mixture: a compressed image is '
-      'discrete, and a density of it would be no bound on anything.'
+      'discrete, and its density would not give a bound.'
     )
   if options.compression == 'downscale' and options.factor not in (2, dense_net.REDUCTION):
     raise ValueError(
       f"--config.model.options.factor must be 2 or {dense_net.REDUCTION}, since latents have a quarter "
-      "of "
-      f"the image's sides and y must not have less, but is {options.factor}."
+      f"of the image's sides and y must not be smaller; got {options.factor}."
     )
   return compression.make(family.levels, options.compression, options.factor, options.method)
 
 
 def _halvings(small: base.ImageShape, image: base.ImageShape) -> int:
-  """How often y is halved to the size of the latents."""
+  """Returns the number of halvings from y to the size of the latents."""
   return (dense_net.REDUCTION * small.height // image.height).bit_length() - 1
 
 
 def _gaussian(outputs: Array) -> diagonal.Diagonal:
-  """Mean and log standard deviation of outputs [B, h, w, 2 Z], the mean and the log variance."""
+  """Returns the Gaussian of outputs [B, h, w, 2 Z], its mean and log variance."""
   mean, log_variance = jnp.split(outputs, 2, axis=-1)
   return diagonal.Diagonal(mean, 0.5 * base.soft_clip(log_variance, -LOG_VARIANCE, LOG_VARIANCE))
 
 
 def _kl(q: diagonal.Diagonal, p: diagonal.Diagonal) -> Array:
-  """KL(q || p) of one image's latent. [], nats."""
+  """Returns KL(q || p) of one image's latent. [], nats."""
   ratio = jnp.exp(2 * (q.log_scale - p.log_scale))
   distance = jnp.square((q.mean - p.mean) * jnp.exp(-p.log_scale))
   return 0.5 * jnp.sum(ratio + distance - 1 - 2 * (q.log_scale - p.log_scale))
 
 
 def _draw(keys: Array | None, params: diagonal.Diagonal) -> Array:
-  """A sample for each image, or the mean where keys is None."""
+  """Returns a sample for each image, or the mean where keys is None."""
   return params.mean if keys is None else jax.vmap(diagonal.sample)(keys, params)
 
 
 def _split(keys: Array | None) -> tuple[Any, Any, Any]:
-  """Keys [B] of u, of z and of y; None of each for None."""
+  """Returns keys [B] of u, of z and of y; None of each for None."""
   if keys is None:
     return None, None, None
   parts = jax.vmap(lambda key: jax.random.split(key, 3))(keys)

@@ -2,7 +2,7 @@
 
 It may be given each image's class y, and is then a model of p(x|y): images come with their class behind
 them, C + 1 channels, the encoder sees it, and what is decoded is a latent with K numbers of the class.
-The prior p(z) is one of `priors`; it does not see the class.
+The prior p(z) is one of `latent_priors`; it does not depend on the class.
 
 Letters: B batch; H W C image height, width, channels; Z latents; K classes, 0 without.
 """
@@ -27,11 +27,11 @@ from structured_obs.option_values import Choice
 
 Array = jax.Array
 
-CLASS_PLANES = 8  # at most so many planes tell the encoder the class
+CLASS_PLANES = 8  # largest number of planes that give the encoder the class
 
 
 class Options(NamedTuple):
-  """What a VAE has beside its latents and their prior."""
+  """Options of a VAE besides those of its latents and their prior."""
 
   architecture: encoder_decoder.Architecture = 'mirror'
   # One factor of all standard deviations: 'learned' along with the mean, or 'optimal', set to the one
@@ -55,18 +55,19 @@ class VAE(nn.Module):
   norm: str = 'none'  # 'none', 'group' or 'batch'
   axis_name: str | None = None  # mapped axis over which batch norm averages
   options: observation.Options = observation.Options()
-  architecture: str = 'mirror'  # of `architectures.ARCHITECTURES`
+  architecture: str = 'mirror'  # one of `networks.ARCHITECTURES`
   label_classes: classes.Classes | None = None  # where images come with their class
   dtype: Any = None  # of the networks' products, but the last ones; None: that of the images
-  prior: str = latent_priors.STANDARD  # of `priors.PRIORS`
+  prior: str = latent_priors.STANDARD  # one of `latent_priors.PRIORS`
   prior_options: Mapping[str, Any] = FrozenDict()
-  own_decoder: Maker | None = None  # in the place of the architecture's; see `own_decoder`
+  own_decoder: Maker | None = None  # instead of the architecture's; see `own_decoder`
 
   def __post_init__(self) -> None:
     self.prior_options = FrozenDict(self.prior_options)  # hashable, so that a model can be static
     super().__post_init__()
 
   def setup(self) -> None:
+    """Makes the networks and the prior of the latents."""
     self.latent_prior = latent_priors.make(self.prior, self.latent_shape, self.prior_options, self.dtype)
     self.encoder, decoders = observation.make_networks(self, outputs=2 * self.latents)
     self.decoder, self.covariance_decoder, self.kernel_generator = decoders
@@ -83,7 +84,7 @@ class VAE(nn.Module):
 
   @property
   def traits(self) -> Traits:
-    """What it can do: everything that latents with a prior allow; kernels are the family's."""
+    """Capabilities: everything that latents with a prior allow. Kernels depend on the family."""
     of_prior = latent_priors.data_dependent(self.prior, self.latent_shape)
     return Traits(
       generates=True,
@@ -94,7 +95,7 @@ class VAE(nn.Module):
     )
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
-    """Draw one latent per image from q(z|x) and report every term of the bound.
+    """Draws one latent per image from q(z|x) and reports every term of the bound.
 
     Args:
       keys: [B], one per image.
@@ -123,33 +124,39 @@ class VAE(nn.Module):
     )
 
   def encode(self, x: Array, train: bool = False) -> diagonal.Diagonal:
-    """Posterior q(z|x), [B, *latent_shape] each, with log variances softly clipped to about +-7."""
+    """Returns the posterior q(z|x), [B, *latent_shape] each; log variances are clipped to about +-7."""
     check_images(x, self.image, self.label_classes is not None)
     mean, log_scale = jnp.split(self.encoder(self._seen(x), train), 2, axis=-1)
     return diagonal.Diagonal(mean, base.soft_clip(log_scale, -3.5, 3.5))
 
   def decode(self, z: Array, train: bool = False) -> Any:
-    """Parameters of p(x|z) for latents [B, Z + K]: the family's record, each field with a leading B."""
+    """Returns the parameters of p(x|z) for latents [B, Z + K].
+
+    The family's record, each field with a leading B.
+    """
     return self._scaled(self._predict(z, train).params)
 
   def blur_kernels(self, keys: Array | None, x: Array) -> Array:
-    """Blur kernels [B, k, k], or [B, k, k, C], of the covariances at the latents of `infer`."""
+    """Returns the blur kernels [B, k, k] or [B, k, k, C] of covariances at the latents of `infer`."""
     kernel = self._predict(self.infer(keys, x), train=False).kernel
-    assert kernel is not None, 'has_blur_kernels tells of which families there is one'
+    assert kernel is not None, 'has_blur_kernels must be checked first'
     return kernel
 
   def infer(self, keys: Array | None, x: Array) -> Array:
-    """Latents [B, Z + K] drawn from q(z|x), or its mean where keys is None; the class is the image's."""
+    """Returns latents [B, Z + K] drawn from q(z|x), or its mean where keys is None.
+
+    The class is the image's.
+    """
     posterior = self.encode(x)
     z = posterior.mean if keys is None else jax.vmap(diagonal.sample)(keys, posterior)
     return self._with_class(z, x)
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
-    """Parameters of p(x|z) at z ~ q(z|x), or at the posterior's mean where keys is None."""
+    """Returns the parameters of p(x|z) at z ~ q(z|x), or at the posterior's mean where keys is None."""
     return self.decode(self.infer(keys, x))
 
   def generate(self, keys: Array, labels: Array | None = None) -> Any:
-    """Parameters of p(x|z) at z ~ p(z), one for each of the keys [B].
+    """Returns the parameters of p(x|z) at z ~ p(z), one for each of the keys [B].
 
     Args:
       keys: [B].
@@ -169,17 +176,17 @@ class VAE(nn.Module):
     return observation.predict(self.family, self.options, decoders, self.log_scale, z, train)
 
   def _scaled(self, params: Any, x: Array | None = None) -> Any:
-    """Parameters with the scale that fits images [B, H, W, C] best, or the running one."""
+    """Returns the parameters with the scale that fits images [B, H, W, C] best, or the running one."""
     return params if self.optimal_scale is None else self.optimal_scale(params, x)
 
   def _with_class(self, z: Array, x: Array) -> Array:
-    """Latents [B, Z + K]: with the class that the images have."""
+    """Returns latents [B, Z + K]: with the class that the images have."""
     if self.label_classes is None:
       return z
     return _beside(z, classes.of_images(self.label_classes, x, self.image))
 
   def _seen(self, x: Array) -> Array:
-    """What the encoder sees: the images, and behind them planes that the class has learnt."""
+    """Returns what the encoder sees: the images, and behind them planes that the class has learnt."""
     if self.label_classes is None:
       return x
     planes = self.class_planes(classes.of_images(self.label_classes, x, self.image))[:, None, None]
@@ -188,20 +195,26 @@ class VAE(nn.Module):
 
 
 def _beside(z: Array, y: Array) -> Array:
-  """Latents [B, ..., Z] and the numbers [B, K] of a class, the same at every pixel: [B, ..., Z + K]."""
+  """Returns latents [B, ..., Z] beside the numbers [B, K] of a class. [B, ..., Z + K]."""
   y = y.reshape(y.shape[0], *[1] * (z.ndim - 2), y.shape[-1])
   return jnp.concatenate([z, jnp.broadcast_to(y, (*z.shape[:-1], y.shape[-1]))], axis=-1)
 
 
 def _standard_kl(posterior: diagonal.Diagonal) -> Array:
-  """KL(q(z|x) || N(0, I)) of each image. [B], nats."""
+  """Returns KL(q(z|x) || N(0, I)) of each image. [B], nats."""
   variance = jnp.exp(2 * posterior.log_scale)
   kl = 0.5 * (variance + jnp.square(posterior.mean) - 1 - 2 * posterior.log_scale)
   return jnp.sum(kl.reshape(kl.shape[0], -1), axis=-1)
 
 
 def check_images(x: Array, image: base.ImageShape, with_class: bool = False) -> None:
-  """Raise ValueError unless x is a batch of floating-point images of this shape, or with their class."""
+  """Raises ValueError unless x is a batch of floating-point images of this shape, maybe with a class.
+
+  Args:
+    x: anything with a shape and dtype.
+    image: shape of x.
+    with_class: whether the class is one more channel.
+  """
   shape = (*image[:2], image.channels + with_class)
   if x.ndim != 4 or x.shape[1:] != shape or not jnp.issubdtype(x.dtype, jnp.floating):
     behind = ', with the class of each behind its channels' if with_class else ''
@@ -212,7 +225,7 @@ def check_images(x: Array, image: base.ImageShape, with_class: bool = False) -> 
 
 
 def num_parameters(variables: Any) -> int:
-  """Number of trained numbers in a tree of variables."""
+  """Returns the number of trained numbers in a tree of variables."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables['params']))
 
 

@@ -1,11 +1,11 @@
 """Two losses in one step: of a network of blur kernels, and of the model whose covariance they make.
 
 The kernel network learns to blur an image as the model's mean does, |x * G(z) - mean|^2, with latents
-and mean held; the model learns from log p(x|z) with the kernel held. Each parameter has a derivative by
-one of the two alone, so that one gradient of their sum, over one pass of the data, alternates.
+and mean held fixed. The model learns from log p(x|z) with the kernel held fixed. Each parameter has a
+derivative by only one of the two losses, so one gradient of their sum does the work of both.
 
-Before a mean is a blurred image at all, its kernel says nothing, and `white_steps` of training take the
-pixels to be independent while the kernel network learns already.
+Until the mean is a blurred image, its kernel is meaningless. During the first `white_steps` of training,
+pixels are therefore taken to be independent while the kernel network already learns.
 
 Letters: B batch; H W C image height, width, channels; k size of a kernel.
 
@@ -28,24 +28,24 @@ BOUNDARIES = ('circular', 'zero', 'reflect')
 
 
 class Fit(NamedTuple):
-  """What a loss has in the place of log p(x|z), and beside it."""
+  """What replaces log p(x|z) in a loss, and what is added to it."""
 
   reconstruction: Callable[[Images], Array] | None = None  # -> [B], to be small; None: the density
-  weight: float = 1.0  # of the reconstruction
-  white_steps: int = 0  # first so many take the pixels to be independent
-  boundary: str | None = None  # of the images that kernels blur; None: no kernel network learns
+  weight: float = 1.0  # weight of the reconstruction
+  white_steps: int = 0  # during the first N steps pixels are independent
+  boundary: str | None = None  # how blurred images continue; None: no kernel network learns
 
 
 DENSITY = Fit()  # nothing but log p(x|z)
 
 
 def of_images(loss: Callable[[Array, Array], Array]) -> Callable[[Images], Array]:
-  """A loss (x [H, W, C], mean [H, W, C]) -> [] for a batch: images -> [B]."""
+  """Returns a loss (x [H, W, C], mean [H, W, C]) -> [] for a batch: images -> [B]."""
   return lambda images: jax.vmap(loss)(images.x, images.mean)
 
 
 def of_kernels(loss: Callable[[Array, Array, Array], Array]) -> Callable[[Images], Array]:
-  """A loss (kernel, x, mean) -> [] for a batch, whose kernels do not learn from it: -> [B]."""
+  """Returns a loss (kernel, x, mean) -> [] for a batch, whose kernels do not learn from it: -> [B]."""
 
   def losses(images: Images) -> Array:
     if images.kernel is None:
@@ -56,7 +56,7 @@ def of_kernels(loss: Callable[[Array, Array, Array], Array]) -> Callable[[Images
 
 
 def log_likelihood(fit: Fit, terms: Terms, step: Array | int, axis_name: str | None = None) -> Array:
-  """What stands in for log p(x|z) in the loss of this step. [B].
+  """Returns the replacement of log p(x|z) in the loss of this step. [B].
 
   Args:
     fit: what to maximise.
@@ -65,7 +65,7 @@ def log_likelihood(fit: Fit, terms: Terms, step: Array | int, axis_name: str | N
     axis_name: of the mapped axis over devices, if any.
 
   Raises:
-    ValueError: the model told nothing of its images.
+    ValueError: the model reports no images.
   """
   if fit == Fit(boundary=fit.boundary):
     return terms.log_p['x']
@@ -80,7 +80,10 @@ def log_likelihood(fit: Fit, terms: Terms, step: Array | int, axis_name: str | N
 
 
 def white_log_prob(images: Images, axis_name: str | None = None) -> Array:
-  """Log density of independent pixels of one variance, the best one for the whole batch. [B], nats."""
+  """Returns the log density of independent pixels of one variance, the best one for the whole batch.
+
+  [B], nats.
+  """
   squares, size = _squares(images.x - images.mean), images.x[0].size
   variance = jax.lax.stop_gradient(jnp.mean(squares)) / size
   variance = variance if axis_name is None else jax.lax.pmean(variance, axis_name)
@@ -88,7 +91,7 @@ def white_log_prob(images: Images, axis_name: str | None = None) -> Array:
 
 
 def kernel_error(images: Images, boundary: str = 'circular') -> Array:
-  """|x * k - mean|^2 of each image, whose derivative is by the kernel k alone. [B].
+  """Returns |x * k - mean|^2 of each image, whose derivative is by the kernel k alone. [B].
 
   Args:
     images: with kernels.
@@ -103,7 +106,7 @@ def kernel_error(images: Images, boundary: str = 'circular') -> Array:
 
 
 def blur(kernel: Array, x: Array, boundary: str = 'circular') -> Array:
-  """Image convolved with a kernel whose centre is its tap k // 2. [H, W, C].
+  """Returns the image convolved with a kernel whose centre is its tap k // 2. [H, W, C].
 
   Args:
     kernel: [k1, k2] for every channel, or [k1, k2, C].
@@ -127,7 +130,7 @@ def blur(kernel: Array, x: Array, boundary: str = 'circular') -> Array:
 
 
 def _product(one: spectral.Parts, other: spectral.Parts) -> spectral.Parts:
-  """Product of two spectra, real or complex."""
+  """Returns the product of two spectra, real or complex."""
   if len(one) == 1:
     return (one[0] * other[0],)
   return one[0] * other[0] - one[1] * other[1], one[0] * other[1] + one[1] * other[0]

@@ -20,7 +20,7 @@ Objective = Callable[..., tuple[Array, dict[str, Array]]]
 
 
 def elbo(terms: Terms, beta: float = 1.0) -> Array:
-  """Evidence lower bound of each image: log p(x|z) - beta KL(q(z|x) || p(z)). [B], nats.
+  """Returns the evidence lower bound of each image: log p(x|z) - beta KL(q(z|x) || p(z)). [B], nats.
 
   A latent's KL is the closed form where the model reports one in `stats['kl_<name>']`, and else the
   sampled log q - log p, which has the same mean and more noise.
@@ -35,12 +35,17 @@ def elbo(terms: Terms, beta: float = 1.0) -> Array:
 
 
 def kl(terms: Terms, name: str) -> Array:
-  """KL of a latent's posterior from its prior: the closed form, or else the sampled one. [B], nats."""
+  """Returns the KL of a latent's posterior from its prior: the closed form, or else the sampled one.
+
+  [B], nats.
+  """
   return terms.stats.get(f'kl_{name}', terms.log_q[name] - terms.log_p[name])
 
 
 def iwae(log_weights: Array) -> Array:
-  """Importance-weighted bound log 1/K sum_k exp(log_weight_k), never below the ELBO in expectation.
+  """Returns the importance-weighted bound log 1/K sum_k exp(log_weight_k).
+
+  In expectation it is never below the ELBO.
 
   Args:
     log_weights: [K, B], nats, of K independent samples.
@@ -54,7 +59,9 @@ def iwae(log_weights: Array) -> Array:
 
 
 def iwae_error(log_weights: Array) -> Array:
-  """Standard error of `iwae` by the delta method: sd(w) / mean(w) / sqrt(K) of the weights w.
+  """Returns the standard error of `iwae` by the delta method.
+
+  sd(w) / mean(w) / sqrt(K) of the weights w.
 
   It is trustworthy where many samples are effective: of weights with a heavy tail, few samples have
   not seen the largest, and both the bound and this error are too small.
@@ -70,7 +77,9 @@ def iwae_error(log_weights: Array) -> Array:
 
 
 def effective_samples(log_weights: Array) -> Array:
-  """Effective sample size (sum w)^2 / sum w^2 of the weights w: K where all are alike, 1 if one counts.
+  """Returns the effective sample size (sum w)^2 / sum w^2 of the weights w.
+
+  K where all are alike, 1 if one counts.
 
   Args:
     log_weights: [K, B], nats, of K independent samples.
@@ -85,17 +94,17 @@ def effective_samples(log_weights: Array) -> Array:
 
 
 def _relative_weights(log_weights: Array) -> Array:
-  """Weights over their mean [K, B]; NaN where all are 0."""
+  """Returns weights over their mean [K, B]; NaN where all are 0."""
   weights = jnp.exp(log_weights - jnp.max(log_weights, axis=0, keepdims=True))
   return weights / jnp.mean(weights, axis=0, keepdims=True)
 
 
 def bits_per_dim(log_prob: Array, num_dims: int, width: float) -> Array:
-  """Bits per dimension of images on a grid, from a log density of their dequantised version.
+  """Returns the bits per dimension of images on a grid, from a log density of their dequantised version.
 
   With uniform noise of one bin's width added to the images (`data.pixels.dequantize`), the mean of the
-  result is an upper bound on the code length of the discrete images. Without the noise it is no bound
-  on anything: a density on a grid can be as large as one likes.
+  result is an upper bound on the code length of the discrete images. Without the noise it is not a
+  bound: a density on a grid can be arbitrarily large.
 
   Args:
     log_prob: any shape, nats per image, or a lower bound on it.
@@ -111,13 +120,13 @@ def negative_elbo(
   axis_name: str | None = None,
   fit: alternating.Fit = alternating.DENSITY,
 ) -> Objective:
-  """Objective: the mean over the batch of minus the ELBO, with KL terms weighted by beta.
+  """Returns the objective: the mean over the batch of minus the ELBO, with KL terms weighted by beta.
 
-  Where a family has a prior of its parameters ('log_prior' in the stats), its log density of each
-  image's parameters is part of the loss, and of the loss alone: a maximum a posteriori fit, per image.
+  If a family has a prior of its parameters ('log_prior' in the stats), the log density of each image's
+  parameters is added to the loss, but not to the ELBO: a maximum a posteriori fit, per image.
   Constraints on the mean of a statistic add their penalty to the loss, which then has a gradient by
   their multipliers as well; with one on 'kl_z' and a beta of 0, the multiplier is the beta of a
-  beta-VAE. A `fit` may put something else in the place of log p(x|z), and adds the loss of a network of
+  beta-VAE. A `fit` may replace log p(x|z) with something else, and adds the loss of a network of
   blur kernels. The metrics are the loss, the ELBO at beta = 1 without prior, penalty or other loss, the
   mean of every term, and the multipliers.
 
@@ -127,7 +136,6 @@ def negative_elbo(
     axis_name: of the mapped axis over devices, if any; read by constraints and a white fit alone.
     fit: see `alternating`.
   """
-
   constrained.check(constraints or {})
 
   def objective(
@@ -142,19 +150,19 @@ def negative_elbo(
     if constraints:
       penalty = constrained.penalty(constraints, multipliers, terms.stats, axis_name)
       loss = loss + penalty.astype(loss.dtype)
-    told = {f'multipliers/{name}': value for name, value in multipliers.items()}
+    reported = {f'multipliers/{name}': value for name, value in multipliers.items()}
     if fit.boundary is not None and terms.images is not None:
-      told['kernel_error'] = jnp.mean(alternating.kernel_error(terms.images, fit.boundary))
-      loss = loss + told['kernel_error']
+      reported['kernel_error'] = jnp.mean(alternating.kernel_error(terms.images, fit.boundary))
+      loss = loss + reported['kernel_error']
     if fit.reconstruction is not None:
-      told['reconstruction'] = -jnp.mean(fitted.log_p['x'])
-    return loss, {'loss': loss, 'elbo': jnp.mean(elbo(terms)), **term_means(terms), **told}
+      reported['reconstruction'] = -jnp.mean(fitted.log_p['x'])
+    return loss, {'loss': loss, 'elbo': jnp.mean(elbo(terms)), **term_means(terms), **reported}
 
   return objective
 
 
 def term_means(terms: Terms) -> dict[str, Array]:
-  """Mean over the batch of every term, named 'log_p/x', 'log_q/z', 'stats/kl_z' and so on."""
+  """Returns the batch mean of every term, named 'log_p/x', 'log_q/z', 'stats/kl_z' and so on."""
   means = {}
   for kind, group in (('log_p', terms.log_p), ('log_q', terms.log_q), ('stats', terms.stats)):
     means |= {f'{kind}/{name}': jnp.mean(term) for name, term in group.items()}

@@ -46,13 +46,13 @@ class Options(NamedTuple):
 
   bound: Positive = 0.0  # has to be given
   damping: NotNegative = 10.0  # weight of the squared violation
-  rate: Positive = 0.1  # of the steps of its multiplier, in units of the violation
+  rate: Positive = 0.1  # step size of its multiplier, in units of the violation
 
 
 class Held(NamedTuple):
-  """What a constraint holds."""
+  """A statistic that a constraint bounds."""
 
-  statistic: str  # of the Terms
+  statistic: str  # name in the stats of `Terms`
   per: str = ''  # option of the family that the bound is for each of, as 'rank'
   options: Record = Options
 
@@ -64,7 +64,7 @@ CONSTRAINTS = {
 
 
 def check(constraints: Mapping[str, Constraint]) -> None:
-  """Raise ValueError unless every bound is finite, every sign 1 or -1, and no damping negative."""
+  """Raises ValueError unless every bound is finite, every sign 1 or -1, and no damping negative."""
   for name, constraint in constraints.items():
     if not math.isfinite(constraint.bound):
       raise ValueError(f'The bound of the constraint on {name} must be finite; got {constraint.bound}.')
@@ -81,15 +81,15 @@ def check(constraints: Mapping[str, Constraint]) -> None:
 
 
 def initial_multipliers(constraints: Mapping[str, Constraint]) -> dict[str, Array]:
-  """A multiplier of 0 for every constraint. [] each."""
+  """Returns a multiplier of 0 for every constraint. [] each."""
   return {name: jnp.zeros((), jnp.float32) for name in constraints}
 
 
 def violations(constraints: Mapping[str, Constraint], stats: Mapping[str, Array]) -> dict[str, Array]:
-  """How far the mean of each statistic [B] lies beyond its bound; negative where it keeps it. [] each.
+  """Returns how far the mean of each statistic [B] lies beyond its bound; negative within. [] each.
 
   Raises:
-    ValueError: there is no statistic of a constraint's name.
+    ValueError: the model reports no statistic of a constraint's name.
   """
   missing = sorted(set(constraints) - set(stats))
   if missing:
@@ -109,7 +109,7 @@ def penalty(
   stats: Mapping[str, Array],
   axis_name: str | None = None,
 ) -> Array:
-  """What to add to the loss. [].
+  """Returns the penalty to add to the loss. [].
 
   Its value and its gradient by what the statistics depend on are those of
   max(0, multiplier + damping g) g with the first factor held constant; its gradient by a multiplier is
@@ -137,7 +137,7 @@ def penalty(
 
 
 def ascend(rates: Mapping[str, float]) -> optax.GradientTransformation:
-  """Projected ascent: multiplier <- max(0, multiplier + rate g) where the gradient is g.
+  """Returns the projected ascent: multiplier <- max(0, multiplier + rate g) where the gradient is g.
 
   Args:
     rates: by the name of the statistic, the last in the path of its multiplier.

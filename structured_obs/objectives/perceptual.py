@@ -3,8 +3,8 @@
   D sum_layers mean_pixels |w * (u(x) - u(mean))|^2 (the squares weighted by w)
 
 with u the features of a layer, each pixel's scaled to unit length over the channels. Any network will do
-(`perceptual`); `vgg` is that of LPIPS. Weights are not part of this package: a user brings them, in the
-layout that `load_vgg` tells.
+(`perceptual`); `vgg` is that of LPIPS. Weights are not part of this package: users supply them, in the
+layout that `load_vgg` describes.
 
 Letters: H W C image height, width, channels; D = H W C; h w c those of a layer's features.
 
@@ -36,7 +36,7 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def perceptual(features: Features, weights: Sequence[Array] | None = None) -> Loss:
-  """Loss: distance in the features of a network, times D so that it weighs as a sum over pixels.
+  """Returns the distance in the features of a network times D, so that it weighs as a sum over pixels.
 
   Args:
     features: from one image [H, W, C], pixels in [-1, 1], to a list of arrays [h, w, c].
@@ -55,10 +55,11 @@ def perceptual(features: Features, weights: Sequence[Array] | None = None) -> Lo
 def distance(
   first: Sequence[Array], second: Sequence[Array], weights: Sequence[Array] | None = None
 ) -> Array:
-  """Sum over layers of the mean over pixels of |w * (u(first) - u(second))|^2. [].
+  """Returns the sum over layers of the mean over pixels of |w * (u(first) - u(second))|^2. [].
 
   Args:
-    first, second: features [h, w, c] of each layer.
+    first: features [h, w, c] of each layer.
+    second: those of the other image.
     weights: [c] for each layer; None weighs all features with 1.
   """
   total = jnp.zeros((), first[0].dtype)
@@ -71,7 +72,7 @@ def distance(
 
 
 def vgg(folder: Path) -> Loss:
-  """Loss in the features of VGG-16, with the weights of `folder / 'vgg16.npz'` (`load_vgg`).
+  """Returns the loss in the features of VGG-16, with the weights of `folder / 'vgg16.npz'` (`load_vgg`).
 
   Raises:
     FileNotFoundError: there are no such weights.
@@ -81,17 +82,17 @@ def vgg(folder: Path) -> Loss:
 
 
 def watson(folder: Path) -> Loss:
-  """Raises ValueError: there is no Watson model here, whose parameters are learnt ones."""
+  """Raises ValueError: the learnt parameters of the Watson model are not part of this package."""
   del folder
   raise ValueError(
     "The Watson perceptual loss is not offered: its parameters are its authors' learnt ones, which are "
-    "not part of this package. Choose 'ssim', 'focal_frequency' or, with weights of one's own, 'vgg', "
+    "not part of this package. Choose 'ssim', 'focal_frequency' or, with your own weights, 'vgg', "
     'or give a feature network to objectives.perceptual.perceptual.'
   )
 
 
 def load_vgg(path: str | Path) -> tuple[Features, list[Array] | None]:
-  """Features of VGG-16 from an .npz file: the outputs of relu1_2, 2_2, 3_3, 4_3 and 5_3.
+  """Returns features of VGG-16 from an .npz file: the outputs of relu1_2, 2_2, 3_3, 4_3 and 5_3.
 
   The file holds for each of the 13 convolutions conv1_1 to conv5_3 an array `NAME_kernel`
   [3, 3, inputs, outputs] and `NAME_bias` [outputs], of a network for RGB images that are normalised
@@ -112,15 +113,15 @@ def load_vgg(path: str | Path) -> tuple[Features, list[Array] | None]:
     The features, as a function of one image, and the weights of LPIPS where the file has them.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ValueError: the file is not of this layout.
   """
   path = Path(path)
   if not path.is_file():
     raise FileNotFoundError(
       f'The weights of VGG-16 are not at {path.absolute()}. They are not part of this package: save '
-      "torchvision's vgg16 to that file as objectives.perceptual.load_vgg tells, or choose another loss "
-      "('ssim' or 'focal_frequency'), or give a feature network to objectives.perceptual.perceptual."
+      "torchvision's vgg16 to that file as objectives.perceptual.load_vgg describes, or choose another "
+      "loss ('ssim', 'focal_frequency'), or give a feature network to objectives.perceptual.perceptual."
     )
   with np.load(path) as file:
     arrays = {name: file[name] for name in file.files}
@@ -169,5 +170,8 @@ def _vgg_features(arrays: Mapping[str, Array], image: Array) -> list[Array]:
 
 
 def _unit(features: Array) -> Array:
-  """Features [h, w, c] of unit length at each pixel; those that are all 0 stay so, with a gradient."""
+  """Returns features [h, w, c] of unit length at each pixel.
+
+  Those that are all 0 stay so, with a gradient.
+  """
   return features * jax.lax.rsqrt(jnp.sum(jnp.square(features), axis=-1, keepdims=True) + 1e-10)

@@ -1,4 +1,4 @@
-"""Reconstruction losses: what stands where an ELBO has -log p(x|z), for objectives that are no bound.
+"""Reconstruction losses that replace -log p(x|z) in the ELBO (the result is not a bound).
 
 Every loss is a pure function of one image x and its reconstruction, (x [H, W, C], mean [H, W, C]) -> [],
 and is a sum over pixels and channels, so that it weighs against a KL in nats as a log density would; the
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structured_obs.distributions import base
-from structured_obs.linalg import spectral
+from structured_obs.linalg import products, spectral
 from structured_obs.objectives import perceptual
 from structured_obs.option_records import Record
 from structured_obs.option_values import NotNegative, Positive
@@ -32,36 +32,36 @@ from structured_obs.option_values import NotNegative, Positive
 Array = jax.Array
 Loss = Callable[[Array, Array], Array]  # (x [H, W, C], mean [H, W, C]) -> []
 
-RANGE = 2.0  # of pixels in [-1, 1]
+RANGE = 2.0  # range of pixels in [-1, 1]
 WINDOW = 11  # pixels across the window of SSIM
 WINDOW_SCALE = 1.5  # standard deviation of its weights, pixels
 MARGIN = 0.5 / 255  # half a gray level of 8 bits, of pixels in [0, 1]
 
 
 def l2(x: Array, mean: Array) -> Array:
-  """Half the squared error: -log N(x; mean, I) without D/2 log 2pi. [], nats."""
+  """Returns half the squared error: -log N(x; mean, I) without D/2 log 2pi. [], nats."""
   return 0.5 * jnp.sum(jnp.square(_residual(x, mean)))
 
 
 def l1(x: Array, mean: Array) -> Array:
-  """Sum of absolute errors, whose gradient at an error of 0 is 0. []."""
+  """Returns the sum of absolute errors, whose gradient at an error of 0 is 0. []."""
   return jnp.sum(jnp.abs(_residual(x, mean)))
 
 
 def ssim(x: Array, mean: Array) -> Array:
-  """D (1 - SSIM), with the mean of `structural_similarity` over windows and channels. []."""
+  """Returns D (1 - SSIM), with the mean of `structural_similarity` over windows and channels. []."""
   return x.size * (1 - jnp.mean(structural_similarity(x, mean)))
 
 
 def structural_similarity(x: Array, mean: Array) -> Array:
-  """Structural similarity of each window that lies inside the image, by channel. At most 1.
+  """Returns the structural similarity of each window that lies inside the image, by channel. At most 1.
 
   A window has 11 x 11 pixels with weights of a Gaussian of standard deviation 1.5, and as many as there
   are along a side that is shorter. Variances are those of the weights, not sample variances. Pixels
   are counted from black, x + 1, as the index is made for what is not negative; their range is 2.
 
   Returns:
-    [H - 10, W - 10, C], or 1 in the place of a smaller size.
+    [H - 10, W - 10, C], or 1 along a shorter side.
 
   Reference: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity",
   2004, equation 13, with K1 = 0.01 and K2 = 0.03.
@@ -70,8 +70,8 @@ def structural_similarity(x: Array, mean: Array) -> Array:
   maps = jnp.stack([x, mean, jnp.square(x), jnp.square(mean), x * mean])
   # Banded products: convolutions, and sums of shifted images, are many times slower on CPU.
   rows, columns = (jnp.asarray(windows(size), x.dtype) for size in x.shape[:2])
-  maps = jnp.einsum('ai,mijc->majc', rows, maps, precision=spectral.HIGHEST)
-  maps = jnp.einsum('bj,majc->mabc', columns, maps, precision=spectral.HIGHEST)
+  maps = products.einsum('ai,mijc->majc', rows, maps)
+  maps = products.einsum('bj,majc->mabc', columns, maps)
   mean_x, mean_y, square_x, square_y, product = maps
   light_x, light_y = 1 + mean_x, 1 + mean_y
   var_x, var_y = square_x - jnp.square(mean_x), square_y - jnp.square(mean_y)
@@ -82,7 +82,10 @@ def structural_similarity(x: Array, mean: Array) -> Array:
 
 
 def windows(size: int) -> NDArray[np.float64]:
-  """Weights that each window of SSIM gives the pixels along a side. [size - 10, size], or [1, size]."""
+  """Returns weights that each window of SSIM gives the pixels along a side.
+
+  [size - 10, size], or [1, size].
+  """
   width = min(WINDOW, size)
   weights = np.exp(-0.5 * np.square((np.arange(width) - (width - 1) / 2) / WINDOW_SCALE))
   matrix = np.zeros((size - width + 1, size))
@@ -92,12 +95,12 @@ def windows(size: int) -> NDArray[np.float64]:
 
 
 def cross_entropy(x: Array, mean: Array) -> Array:
-  """Binary cross-entropy of pixels mapped from [-1, 1] to [0, 1], as if gray were a probability. [].
+  """Returns the binary cross-entropy of pixels mapped to [0, 1], as if gray were a probability. [].
 
-  -p log q - (1 - p) log(1 - q) with p of x and q of the mean. It is no density of p, and at mean = x it
-  is the entropy of p and not 0. q is clipped half a gray level inside [0, 1], where the gradient
-  would be 0; half the squared distance of the mean from [-1, 1] leads back there, and is 0
-  where a network ends in a tanh.
+  It is -p log q - (1 - p) log(1 - q) with p of x and q of the mean. It is not a density of p, and at
+  mean = x it is the entropy of p instead of 0. q is clipped half a gray level inside [0, 1], where the
+  gradient would be 0. Half the squared distance of the mean from [-1, 1] leads back there; it is 0 where
+  a network ends in a tanh.
   """
   _residual(x, mean)
   p, q = (1 + x) / 2, jnp.clip((1 + mean) / 2, MARGIN, 1 - MARGIN)
@@ -106,11 +109,16 @@ def cross_entropy(x: Array, mean: Array) -> Array:
 
 
 def focal_frequency(x: Array, mean: Array, alpha: float = 1.0) -> Array:
-  """Focal frequency loss 1/2 sum_f w_f |d_f|^2 with d the Fourier transform of x - mean. [].
+  """Returns the focal frequency loss 1/2 sum_f w_f |d_f|^2 with d the Fourier transform of x - mean. [].
 
   w_f = (|d_f| / max_f |d_f|)^alpha, by channel and held constant under differentiation: frequencies of
   large errors weigh more. The transform is orthonormal, so that with alpha = 0 it is `l2`. The
-  authors' code has the mean over pixels in the place of half the sum.
+  authors' code has the mean over pixels instead of half the sum.
+
+  Args:
+    x: [H, W, C].
+    mean: [H, W, C].
+    alpha: exponent of the weights; 0 gives `l2`.
 
   Reference: Jiang et al., "Focal Frequency Loss for Image Reconstruction and Synthesis", 2021,
   equations 7 and 8.
@@ -118,7 +126,7 @@ def focal_frequency(x: Array, mean: Array, alpha: float = 1.0) -> Array:
   power = spectral.power(spectral.PERIODIC.forward(_residual(x, mean)))
   held = jax.lax.stop_gradient(power)
   largest = jnp.max(held, axis=(0, 1), keepdims=True)
-  # Where there is no error there is no largest one, and nothing to weigh.
+  # Without any error, the largest one is 0 and all weights are 0.
   weight = (held / jnp.where(largest == 0, 1, largest)) ** (alpha / 2)
   return 0.5 * _weighted_sum(weight * power, x.shape[1])
 
@@ -126,7 +134,7 @@ def focal_frequency(x: Array, mean: Array, alpha: float = 1.0) -> Array:
 def paper_loss(
   kernel: Array, x: Array, mean: Array, noise: float = 0.025, epsilon: float | None = None
 ) -> Array:
-  """Blur-VAE's loss: errors weighed by a Wiener filter, and a term where a log determinant would be. [].
+  """Returns Blur-VAE's loss: Wiener-filtered errors plus a term in place of a log-determinant. [].
 
     1/2 sum_f |K_f|^2 / (|K_f|^2 + noise)^2 |d_f|^2 + sum_f log|K_f + epsilon|
 
@@ -136,7 +144,7 @@ def paper_loss(
   It is NOT a negative log density, not even without its constant: the first term is of the covariance
   with eigenvalues (|K|^2 + noise)^2 / |K|^2, the second of another one, |K + epsilon|^2. On 64 x 64
   pixels and with a Gaussian kernel of standard deviation 1, noise 0.025 and epsilon 0.5, exp(-loss)
-  integrates to (2 pi)^(D/2) e^2675 per channel in the place of (2 pi)^(D/2), and the ratio depends
+  integrates to (2 pi)^(D/2) e^2675 per channel instead of (2 pi)^(D/2), and the ratio depends
   on the kernel: numbers of it compare with no likelihood. `circulant` families have
   consistent pairs.
 
@@ -167,14 +175,14 @@ def paper_loss(
 
 
 def make(name: str, weights: str | Path = 'weights') -> Loss:
-  """The loss of this name.
+  """Returns the loss of this name.
 
   Args:
     name: one of `LOSSES`.
-    weights: folder with the weights of trained feature networks, of which only 'vgg' needs any.
+    weights: folder with the weights of trained feature networks, needed only by 'vgg'.
 
   Raises:
-    ValueError: there is no such loss.
+    ValueError: the name is unknown.
     FileNotFoundError: its weights are not there.
   """
   base.check_choice('The reconstruction loss', name, tuple(LOSSES))
@@ -193,9 +201,9 @@ LOSSES: Mapping[str, Callable[[Path], Loss]] = {
 
 
 class Options(NamedTuple):
-  """Options of a loss in the place of -log p(x|z)."""
+  """Options of a loss that replaces -log p(x|z)."""
 
-  weight: Positive = 1.0  # beside the KL
+  weight: Positive = 1.0  # weight relative to the KL
 
 
 class PaperOptions(NamedTuple):
@@ -206,25 +214,28 @@ class PaperOptions(NamedTuple):
 
 
 PAPER_LOSS = 'paper_loss'
-# Of --config.objective.reconstruction; '' is the density itself.
+# Values of --config.objective.reconstruction; '' is the density itself.
 RECORDS: Mapping[str, Record] = {'': None, PAPER_LOSS: PaperOptions, **dict.fromkeys(LOSSES, Options)}
 
 
 def _residual(x: Array, mean: Array) -> Array:
-  """x - mean, of one image each and of one shape."""
+  """Returns x - mean, of one image each and of one shape."""
   base.check_shape('x', x, (None, None, None))
   base.check_shape('mean', mean, jnp.shape(x))
   return x - mean
 
 
 def _weighted_sum(values: Array, width: int) -> Array:
-  """Sum over all frequencies of values [H, F, C] of a half spectrum."""
+  """Returns the sum over all frequencies of values [H, F, C] of a half spectrum."""
   weights = jnp.asarray(spectral.PERIODIC.weights(width), values.dtype)
   return jnp.sum(values * weights[None, :, None])
 
 
 def _transfer(kernel: Array, shape: tuple[int, ...]) -> spectral.Parts:
-  """Transform of a kernel centred at pixel (0, 0). [H, F, C], or 1 for C if the kernel is shared."""
+  """Returns the transform of a kernel centred at pixel (0, 0).
+
+  [H, F, C], or 1 for C if the kernel is shared.
+  """
   if kernel.ndim not in (2, 3) or kernel.shape[2:] not in ((), (shape[2],)):
     raise ValueError(
       f'kernel must have shape (k, k) or (k, k, {shape[2]}), for images of shape {shape}; got '

@@ -11,7 +11,7 @@ Array = jax.Array
 
 
 class Images(NamedTuple):
-  """What was observed and what the model makes of it, for losses that are no density of it."""
+  """Observed images and their reconstructions, for losses that are not densities."""
 
   x: Array  # [B, H, W, C]
   mean: Array  # [B, H, W, C]  of p(x|z)
@@ -23,7 +23,7 @@ class Terms(NamedTuple):
 
   A model draws its latents from q and reports log p and log q of each variable it drew or was given:
   for a VAE `log_p = {'x': .., 'z': ..}` and `log_q = {'z': ..}`. Where KL(q(z|x) || p(z)) has a closed
-  form it stands in `stats` as 'kl_z', and the ELBO uses it in the place of the sampled difference.
+  form it stands in `stats` as 'kl_z', and the ELBO uses it instead of the sampled difference.
   """
 
   log_p: dict[str, Array]  # [B] each
@@ -33,12 +33,12 @@ class Terms(NamedTuple):
 
 
 def log_weight(terms: Terms) -> Array:
-  """Log importance weight log p(x, z) - log q(z|x) of each image's sample. [B], nats."""
+  """Returns the log importance weight log p(x, z) - log q(z|x) of each image's sample. [B], nats."""
   return sum_terms(terms.log_p) - sum_terms(terms.log_q)
 
 
 def sum_terms(terms: dict[str, Array]) -> Array:
-  """Sum of a dictionary of [B] terms. [B]."""
+  """Returns the sum of a dictionary of [B] terms. [B]."""
   first, *rest = terms.values()
   for term in rest:
     first = first + term

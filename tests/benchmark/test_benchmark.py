@@ -227,9 +227,9 @@ def test_every_family_is_timed():
   assert len(set(outputs)) == len(outputs)
 
 
-def test_the_table_of_the_readme():
+def test_the_published_table():
   """Its settings are valid, and records of every kind of task have a line."""
-  for settings in suites.README:
+  for settings in suites.PUBLISHED:
     suites.check(settings)
   lines = report.markdown(_records('convolutions') + _records('training') + _records('growth'))
   assert 'gradient by a 3x3 kernel' in lines

@@ -203,5 +203,5 @@ def test_options_are_the_constructors(name: str):
 def test_a_misspelt_name_is_answered_with_the_nearest():
   with pytest.raises(ValueError, match="'low_rank'"):
     distributions.options('lowrank')
-  with pytest.raises(ValueError, match="'rank'"):
+  with pytest.raises(ValueError, match='did you mean rank'):
     distributions.options('low_rank', rnak=3)

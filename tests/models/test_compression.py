@@ -108,7 +108,7 @@ def test_upscaling_fits_and_keeps_what_is_flat():
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ({'levels': 256, 'kind': 'label'}, 'a class is no image'),
+    ({'levels': 256, 'kind': 'label'}, 'a class is not an image'),
     ({'levels': 256, 'kind': 'sketch'}, 'compression must be one of downscale, gray'),
     ({'levels': 256, 'method': 'nearest'}, 'method must be one of area, bilinear'),
     ({'levels': 256, 'factor': 1}, 'factor must be at least 2'),

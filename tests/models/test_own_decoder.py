@@ -113,5 +113,5 @@ def test_what_a_decoder_gives_is_checked(network: nn.Module, message: str):
 def test_a_covariance_decoder_is_of_an_architecture():
   options = observation.Options(covariance_features=(4,))
   model = vae(own_decoder.of_linen(Outputs()), options=options)
-  with pytest.raises(ValueError, match='cannot be made beside an own_decoder'):
+  with pytest.raises(ValueError, match='it excludes an own_decoder'):
     jax.eval_shape(model.init, jax.random.key(0), KEYS, X)

@@ -56,7 +56,7 @@ def test_a_model_is_an_argument_of_programs_of_ones_own():
     (lambda trained: trained.compress(X), 'has no small image'),
     (lambda trained: trained.super_resolve(X), 'has no small image'),
     (lambda trained: trained.regenerate(X, None), 'has no small image'),
-    (lambda trained: trained.embed(X), 'is no classifier'),
+    (lambda trained: trained.embed(X), 'is not a classifier'),
   ],
 )
 def test_what_a_model_cannot_do_is_said_in_one_sentence(call, lack: str):

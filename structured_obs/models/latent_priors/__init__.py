@@ -1,4 +1,4 @@
-"""Densities of a model's latents, fixed or learnt, by name. One line in PRIORS for one more.
+"""Densities of a model's latents, fixed or learnt, by name. A new one is one line in PRIORS.
 
   'normal'    the standard normal, which has nothing to learn
   'mixture'   a mixture of Gaussians of diagonal covariance, whose weights, means and scales are learnt
@@ -43,13 +43,13 @@ class Normal(nn.Module):
   event: tuple[int, ...]
 
   def log_prob(self, z: Array, train: bool = False) -> Array:
-    """Log density of latents [B, *event]. [B], nats."""
+    """Returns the log density of latents [B, *event]. [B], nats."""
     del train
     squares = jnp.sum(jnp.square(z).reshape(z.shape[0], -1), axis=-1)
     return -0.5 * (squares + math.prod(self.event) * base.LOG_2PI)
 
   def sample(self, keys: Array) -> Array:
-    """Latents [B, *event], one for each of the keys [B]."""
+    """Returns latents [B, *event], one for each of the keys [B]."""
     return _noise(keys, self.event)
 
 
@@ -66,6 +66,7 @@ class Mixture(nn.Module):
   options: MixtureOptions = MixtureOptions()
 
   def setup(self) -> None:
+    """Makes the parameters."""
     number, size = self.options.components, math.prod(self.event)
     if number < 1:
       raise ValueError(f"prior option 'components' must be at least 1, but is {number}.")
@@ -75,7 +76,7 @@ class Mixture(nn.Module):
     self.raw_scales = self.param('log_scales', zeros, (number, size), jnp.float32)
 
   def log_prob(self, z: Array, train: bool = False) -> Array:
-    """Log density of latents [B, *event]. [B], nats."""
+    """Returns the log density of latents [B, *event]. [B], nats."""
     del train
     flat, log_scales = z.reshape(z.shape[0], 1, -1), self._log_scales().astype(z.dtype)
     white = (flat - self.means.astype(z.dtype)[None]) * jnp.exp(-log_scales)[None]
@@ -85,7 +86,7 @@ class Mixture(nn.Module):
     return together - 0.5 * flat.shape[-1] * base.LOG_2PI
 
   def sample(self, keys: Array) -> Array:
-    """Latents [B, *event], one for each of the keys [B]."""
+    """Returns latents [B, *event], one for each of the keys [B]."""
     pairs = jax.vmap(jax.random.split)(keys)
     chosen = jax.vmap(lambda key: jax.random.categorical(key, self.logits))(pairs[:, 0])
     noise = _noise(pairs[:, 1], self.means.shape[1:])
@@ -97,7 +98,7 @@ class Mixture(nn.Module):
 
 
 class Prior(NamedTuple):
-  """How a prior is made."""
+  """Constructor and options of a prior."""
 
   module: Callable[..., nn.Module]  # (event, options of the type below, dtype)
   options: Record = None  # whose fields all have defaults
@@ -118,7 +119,7 @@ RECORDS = {name: prior.options for name, prior in PRIORS.items()}
 
 
 class PriorOptions(NamedTuple):
-  """Options of a model whose latents have a prior: which one, and what it has of its own."""
+  """Options of a model whose latents have a prior: its name and its options."""
 
   prior: Annotated[str, OneOf(RECORDS, 'prior_options')] = STANDARD
   prior_options: Mapping[str, Any] = NOTHING
@@ -129,7 +130,7 @@ def options_of(kind: str, overrides: Mapping[str, Any] | None = None) -> dict[st
 
   Raises:
     TypeError: a value is of another type.
-    ValueError: no prior or option has this name, with the nearest one; or a value cannot be.
+    ValueError: no prior or option has this name, with the nearest one; or a value is invalid.
   """
   given = {'prior': kind, 'prior_options': dict(overrides or {})}
   return fill(PriorOptions, given, Where('', 'the latents'))['prior_options']
@@ -141,7 +142,7 @@ def make(
   options: Mapping[str, Any] | None = None,
   dtype: Any = None,
 ) -> Any:
-  """A prior of latents of this shape.
+  """Returns a prior of latents of this shape.
 
   Args:
     kind: of `PRIORS`.
@@ -150,7 +151,7 @@ def make(
     dtype: of a network's products; None is float32.
 
   Raises:
-    ValueError: the name or an option cannot be, or the prior is not for latents of this shape.
+    ValueError: the name or an option is invalid, or the prior is not for latents of this shape.
   """
   values = options_of(kind, options)
   found = PRIORS[kind]
@@ -159,7 +160,7 @@ def make(
 
 
 def data_dependent(kind: str, event: tuple[int, ...]) -> bool:
-  """Whether the prior's initialisation needs real latents, of a batch of at least 2."""
+  """Returns whether the prior's initialisation needs real latents, of a batch of at least 2."""
   return kind == 'realnvp' and len(event) == 3
 
 

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a flow and the couplings that it is made of.
 """RealNVP: an invertible network between a latent and white noise, with the log-determinant of its map.
 
 A coupling leaves part of its input as it is and changes the rest x, from data to noise, by numbers s and
@@ -42,27 +43,28 @@ from structured_obs.option_values import Count
 
 Array = jax.Array
 
-DEVIATION = 0.1  # of a convolutional network's raw s and t over the first batch
+DEVIATION = 0.1  # standard deviation of raw s and t over the first batch, in convolutional networks
 DIAGONAL_FIRST = (0, 3, 1, 2)  # of the 2x2 pixels by rows: what goes on, and then what leaves
 
 
 class Options(NamedTuple):
   """Sizes. The defaults are those of srVAE."""
 
-  scales: Count = 2  # of a latent that is an image
+  scales: Count = 2  # scales of a latent that is an image
   couplings: Count = 3  # of either kind at each scale; a vector passes twice as many
   growth: Count = 64  # channels that each step of a dense block appends; or units of a dense layer
   layers: Count = 5  # steps of the dense block; or hidden dense layers, at most 2
 
 
 class RealNVP(nn.Module):
-  """The density of a latent that a flow turns into white noise: a prior; see `priors`."""
+  """The density of a latent that a flow turns into white noise: a prior; see `latent_priors`."""
 
   event: tuple[int, ...]  # (Z,) or (h, w, c)
   options: Options = Options()
   dtype: Any = jnp.float32  # of the networks' products
 
   def setup(self) -> None:
+    """Makes the couplings."""
     check(self.event, self.options)
     if len(self.event) == 1:
       self.scales = [_vector_couplings(self.event[0], self.options, self.dtype)]
@@ -73,24 +75,27 @@ class RealNVP(nn.Module):
       ]
 
   def log_prob(self, z: Array, train: bool = False) -> Array:
-    """Log density of latents [B, *event]. [B], nats."""
+    """Returns the log density of latents [B, *event]. [B], nats."""
     del train
     noise, log_det = self.to_noise(z)
     squares = jnp.sum(jnp.square(noise).reshape(z.shape[0], -1), axis=-1)
     return log_det - 0.5 * squares - 0.5 * math.prod(self.event) * base.LOG_2PI
 
   def sample(self, keys: Array) -> Array:
-    """Latents [B, *event], one for each of the keys [B]."""
+    """Returns latents [B, *event], one for each of the keys [B]."""
     draw = lambda key: jax.random.normal(key, self.event, jnp.float32)  # noqa: E731
     return self.from_noise(jax.vmap(draw)(keys))
 
   def to_noise(self, z: Array) -> tuple[Array, Array]:
-    """Noise [B, *event] of latents [B, *event], and the log-determinant of this map. [B], nats."""
+    """Returns noise [B, *event] of latents [B, *event], and the log-determinant of this map.
+
+    [B], nats.
+    """
     self._check(z)
     return self._through(z, 0)
 
   def from_noise(self, noise: Array) -> Array:
-    """Inverse of `to_noise`."""
+    """Returns the inverse of `to_noise`."""
     self._check(noise)
     return self._back(noise, 0)
 
@@ -123,7 +128,7 @@ class RealNVP(nn.Module):
     return z
 
   def _parts(self, scale: int) -> list[Any]:
-    """The couplings of a scale at its full size, and last those of halves of the squeezed channels."""
+    """Returns the couplings of a scale at its full size, and last a list of those of channel halves."""
     layers: Sequence[Any] = self.scales[scale]
     if scale == len(self.scales) - 1:
       return [*layers, ()]
@@ -140,23 +145,26 @@ class RealNVP(nn.Module):
 class Coupling(nn.Module):
   """A coupling of a checkerboard of pixels, or of halves of the last axis."""
 
-  make_network: Callable[[], nn.Module]  # of one from what stays to [B, ..., 2 F], raw s and t
+  make_network: Callable[
+    [], nn.Module
+  ]  # makes the network from what stays to raw s and t, [B, ..., 2 F]
   channels: int  # F, of what changes
   checkerboard: bool
   flip: bool  # which half, or colour, stays
 
   def setup(self) -> None:
+    """Makes the network and the gains."""
     self.network = self.make_network()
     self.gain = self.param('gain', nn.initializers.ones, (self.channels,), jnp.float32)
 
   def __call__(self, x: Array) -> tuple[Array, Array]:
-    """Map [B, *event] to the same shape, and the log-determinant [B] of it."""
+    """Maps [B, *event] to the same shape, and the log-determinant [B] of it."""
     stays, changes = self._cut(x)
     s, t = self._numbers(stays)
     return self._paste(stays, (changes + t) * jnp.exp(s)), jnp.sum(s.reshape(x.shape[0], -1), axis=-1)
 
   def inverse(self, y: Array) -> Array:
-    """Inverse of calling it. [B, *event]."""
+    """Returns the inverse of calling it. [B, *event]."""
     stays, changes = self._cut(y)
     s, t = self._numbers(stays)
     return self._paste(stays, changes * jnp.exp(-s) - t)
@@ -171,7 +179,7 @@ class Coupling(nn.Module):
     return jnp.where(changing, s, 0), jnp.where(changing, t, 0)
 
   def _cut(self, x: Array) -> tuple[Array, Array]:
-    """What stays and what changes; on a checkerboard both are images with zeros elsewhere."""
+    """Returns what stays and what changes; on a checkerboard both are images with zeros elsewhere."""
     if self.checkerboard:
       stays = jnp.asarray(self._board(x.shape))
       return jnp.where(stays, x, 0), jnp.where(stays, 0, x)
@@ -186,7 +194,7 @@ class Coupling(nn.Module):
     return jnp.concatenate(parts, axis=-1)
 
   def _board(self, shape: tuple[int, ...]) -> np.ndarray:
-    """[B, h, w, c] booleans: the pixels that stay, as wide as jnp.where wants them."""
+    """Returns [B, h, w, c] booleans: the pixels that stay, as wide as jnp.where wants them."""
     rows, columns = np.indices(shape[1:3])
     return np.broadcast_to(((rows + columns) % 2 == (0 if self.flip else 1))[None, ..., None], shape)
 
@@ -201,7 +209,7 @@ class VectorNetwork(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, F] to [B, outputs], at least float32."""
+    """Maps [B, F] to [B, outputs], at least float32."""
     for _ in range(self.layers):
       x = convolutions.elu(nn.Dense(self.features, dtype=self.dtype)(x))
     wide = dense_blocks.wide(self.dtype)
@@ -209,12 +217,12 @@ class VectorNetwork(nn.Module):
 
 
 def check(event: tuple[int, ...], options: Options) -> None:
-  """Raise ValueError unless a flow of these options is possible for latents of this shape."""
+  """Raises ValueError unless a flow of these options is possible for latents of this shape."""
   for name, value in options._asdict().items():
     if value < 1:
       raise ValueError(f"prior option '{name}' must be at least 1, but is {value}.")
   if len(event) not in (1, 3):
-    raise ValueError(f'The prior realnvp needs latents of shape (Z,) or (h, w, c); got {event}.')
+    raise ValueError(f"The prior 'realnvp' needs latents of shape (Z,) or (h, w, c); got {event}.")
   if len(event) == 1:
     if event[0] < 2:
       raise ValueError(
@@ -238,7 +246,10 @@ def check(event: tuple[int, ...], options: Options) -> None:
 
 
 def squeeze(x: Array) -> Array:
-  """[B, h, w, c] to [B, h / 2, w / 2, 4 c]: ordered by channel, then by pixel, diagonal first."""
+  """Maps [B, h, w, c] to [B, h / 2, w / 2, 4 c].
+
+  Ordered by channel, then by pixel, diagonal first.
+  """
   batch, height, width, channels = x.shape
   x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 5, 2, 4)
   x = x.reshape(batch, height // 2, width // 2, channels, 4)[..., DIAGONAL_FIRST]
@@ -246,7 +257,7 @@ def squeeze(x: Array) -> Array:
 
 
 def unsqueeze(x: Array) -> Array:
-  """Inverse of `squeeze`."""
+  """Returns the inverse of `squeeze`."""
   batch, height, width, channels = x.shape
   x = x.reshape(batch, height, width, channels // 4, 4)[..., np.argsort(DIAGONAL_FIRST)]
   x = x.reshape(batch, height, width, channels // 4, 2, 2).transpose(0, 1, 4, 2, 5, 3)
@@ -254,20 +265,23 @@ def unsqueeze(x: Array) -> Array:
 
 
 def _split(x: Array) -> tuple[Array, Array]:
-  """Squeezed channels 4 c: the two pixels of each channel that go on, and those that leave. 2 c each."""
+  """Returns the squeezed channels 4 c: the two pixels of each channel that go on, and those that leave.
+
+  2 c each.
+  """
   pixels = x.reshape(*x.shape[:3], -1, 4)
   flat = (*x.shape[:3], x.shape[-1] // 2)
   return pixels[..., :2].reshape(flat), pixels[..., 2:].reshape(flat)
 
 
 def _join(goes_on: Array, leaves: Array) -> Array:
-  """Inverse of `_split`."""
+  """Returns the inverse of `_split`."""
   pairs = [half.reshape(*half.shape[:3], -1, 2) for half in (goes_on, leaves)]
   return jnp.concatenate(pairs, axis=-1).reshape(*leaves.shape[:3], 2 * leaves.shape[-1])
 
 
 def _image_couplings(event: tuple[int, ...], scale: int, options: Options, dtype: Any) -> list[Coupling]:
-  """Couplings of a scale: of checkerboards, and, but for the last scale, of halves."""
+  """Returns the couplings of a scale: of checkerboards, and, but for the last scale, of halves."""
 
   def make(channels: int, index: int, checkerboard: bool) -> Coupling:
     network = functools.partial(

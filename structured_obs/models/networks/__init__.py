@@ -1,4 +1,4 @@
-"""Architectures of encoders and decoders by name. One line in ARCHITECTURES for one more."""
+"""Architectures of encoders and decoders by name. A new one is one line in ARCHITECTURES."""
 
 import functools
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from structured_obs.option_records import Record
 
 
 def _vector(image: ImageShape, latents: int) -> Shape:
-  """Latents that belong to the image as a whole."""
+  """Returns latents that belong to the image as a whole."""
   del image
   return (latents,)
 
 
 class Architecture(NamedTuple):
-  """Two networks, made with keyword arguments: the fields of `networks.Encoder` and `.Decoder`."""
+  """Two networks, made with keyword arguments: the fields of `layers.Encoder` and `layers.Decoder`."""
 
   encoder: Callable[..., Any]
   decoder: Callable[..., Any]

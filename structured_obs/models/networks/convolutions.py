@@ -45,7 +45,7 @@ Strides = tuple[int, int]  # down, across
 Pads = tuple[tuple[int, int], tuple[int, int]]  # pixels above and below, left and right
 
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
-# XLA's own gradient by a kernel is as fast below so many pixels of the result or so few features.
+# XLA's own gradient by a kernel is as fast below this many pixels of the result or this many features.
 LEAST_PIXELS = 144
 LEAST_FEATURES = 8
 GROUP = 1 << 16  # numbers of x and of the result that are in the processor's cache together
@@ -53,7 +53,10 @@ GROUP = 1 << 16  # numbers of x and of the result that are in the processor's ca
 
 @jax.custom_jvp
 def elu(x: Array) -> Array:
-  """x where it is positive and exp(x) - 1 elsewhere. Any shape; its derivative needs no exponential."""
+  """Returns x where it is positive and exp(x) - 1 elsewhere.
+
+  Any shape; its derivative needs no exponential.
+  """
   return jnp.where(x > 0, x, jnp.expm1(jnp.minimum(x, 0)))
 
 
@@ -64,7 +67,12 @@ def _elu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arra
 
 
 def convolve(x: Array, kernel: Array, stride: int = 1) -> Array:
-  """Convolve [B, H, W, F] with a kernel [k, k, F, G] of odd k, zeros around the image.
+  """Convolves [B, H, W, F] with a kernel [k, k, F, G] of odd k, zeros around the image.
+
+  Args:
+    x: [B, H, W, F].
+    kernel: [k, k, F, G].
+    stride: of both axes.
 
   Returns:
     [B, ceil(H / stride), ceil(W / stride), G]; pixel (0, 0) is centred on pixel (0, 0).
@@ -80,9 +88,16 @@ def general(
   padding: str | Sequence[tuple[int, int]],
   **options: Any,
 ) -> Array:
-  """Same function as `jax.lax.conv_general_dilated` of the layout NHWC, HWIO, with faster gradients.
+  """Returns `jax.lax.conv_general_dilated` of the layout NHWC, HWIO, with faster gradients.
 
   Options that change the function (dilations, groups, a precision) leave the gradients to XLA.
+
+  Args:
+    x: [B, H, W, F].
+    kernel: [k, l, F, G].
+    window_strides: down and across.
+    padding: as of `jax.lax.conv_general_dilated`.
+    **options: others of that function.
   """
   options['dimension_numbers'] = LAYOUT
   sides, (down, across) = kernel.shape[:2], tuple(window_strides)
@@ -113,7 +128,7 @@ Conv = functools.partial(nn.Conv, conv_general_dilated_cls=_implementation)
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _convolution(x: Array, kernel: Array, strides: Strides, pads: Pads) -> Array:
-  """Convolution of [B, H, W, F] and [k, l, F, G]: [B, h, w, G]."""
+  """Returns the convolution of [B, H, W, F] and [k, l, F, G]: [B, h, w, G]."""
   return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=LAYOUT)
 
 
@@ -136,7 +151,7 @@ def _convolution_jvp(
 
 
 def _by_columns(x: Array, kernel: Array, strides: Strides, pads: Pads) -> Array:
-  """`_convolution` in the form whose transpose by the kernel is fast, a few images at a time.
+  """Returns `_convolution` in the form whose transpose by the kernel is fast, a few images at a time.
 
   The l columns that a window sees of each row lie side by side and are multiplied with the kernel: one
   number for each row of the window, which are shifted and added. Transposed, this adds up one product
@@ -178,7 +193,7 @@ def _by_columns(x: Array, kernel: Array, strides: Strides, pads: Pads) -> Array:
 
 
 def transposed(x: Array, kernel: Array) -> Array:
-  """Transposed convolution of stride 2 of [B, h, w, F] with [3, 3, F, G]: [B, 2 h, 2 w, G].
+  """Returns the transposed convolution of stride 2 of [B, h, w, F] with [3, 3, F, G]: [B, 2 h, 2 w, G].
 
   Input pixel (i, j) adds its product with tap (a, b) to output pixel (2 i - 1 + a, 2 j - 1 + b).
   """

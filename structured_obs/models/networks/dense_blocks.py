@@ -38,7 +38,7 @@ Array = jax.Array
 # A channel's variance over the first batch that is below so small a part of its mean square is that of
 # rounding: the batch's images are all the same.
 NO_VARIANCE = 1e-10
-REDUCTION = 8  # of the channels, in the middle of a channel attention
+REDUCTION = 8  # ratio of channels in the middle of a channel attention
 
 
 class WeightNormConv(nn.Module):
@@ -48,11 +48,11 @@ class WeightNormConv(nn.Module):
   window: int = 3  # pixels across, odd
   stride: int = 1
   transposed: bool = False  # of window 3: doubles the image instead
-  deviation: float = 1.0  # of each output channel over the batch of the initialisation
+  deviation: float = 1.0  # standard deviation of each output channel over the first batch
   dtype: Any = jnp.float32
 
   def __call__(self, x: Array) -> Array:
-    """Map [B, H, W, F] to [B, H / stride, W / stride, G], rounded up, or to [B, 2 H, 2 W, G].
+    """Maps [B, H, W, F] to [B, H / stride, W / stride, G], rounded up, or to [B, 2 H, 2 W, G].
 
     Raises:
       ValueError: at `init`, for a batch of one image, or, outside of jit, one without any variance;
@@ -64,11 +64,14 @@ class WeightNormConv(nn.Module):
 
   @nn.compact
   def affine(self, inputs: int, first: Array | None = None) -> tuple[Array, Array]:
-    """Kernel [k, k, F, G] and bias [G], for F inputs; `init` sets them by the `first` batch."""
+    """Returns the kernel [k, k, F, G] and bias [G], for F inputs.
+
+    `init` sets them by the `first` batch.
+    """
     shape = (self.window, self.window, inputs, self.features)
     direction = self.param('direction', _direction, shape)
     unit = direction * jax.lax.rsqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2), keepdims=True))
-    scale = bias = jnp.zeros((self.features,), jnp.float32)  # of the shape alone
+    scale = bias = jnp.zeros((self.features,), jnp.float32)  # only the shape matters
     if first is not None and self.is_initializing() and not self.has_variable('params', 'scale'):
       scale, bias = self._first(first, unit)
     scale, bias = self.param('scale', lambda _: scale), self.param('bias', lambda _: bias)
@@ -80,7 +83,7 @@ class WeightNormConv(nn.Module):
     return convolutions.convolve(x, kernel, self.stride)
 
   def _first(self, x: Array, unit: Array) -> tuple[Array, Array]:
-    """Scale and bias, [G] each, that give the outputs of a batch mean 0 and the stated deviation."""
+    """Returns the scale and bias, [G] each, that normalise the outputs of a batch as stated."""
     if x.shape[0] < 2:
       raise ValueError(
         'The data-dependent initialisation of a weight-normed convolution needs a batch of at least 2 '
@@ -104,12 +107,15 @@ def _direction(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def downsample(features: int, **options: Any) -> WeightNormConv:
-  """Layer that halves the image, odd sizes rounded up: [B, H, W, F] to [B, H / 2, W / 2, features]."""
+  """Returns a layer that halves the image, odd sizes rounded up.
+
+  [B, H, W, F] to [B, H / 2, W / 2, features].
+  """
   return WeightNormConv(features, stride=2, **options)
 
 
 def upsample(features: int, **options: Any) -> WeightNormConv:
-  """Layer that doubles the image: [B, H, W, F] to [B, 2 H, 2 W, features]."""
+  """Returns a layer that doubles the image: [B, H, W, F] to [B, 2 H, 2 W, features]."""
   return WeightNormConv(features, transposed=True, **options)
 
 
@@ -121,7 +127,7 @@ class ChannelAttention(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, H, W, F] to the same shape."""
+    """Maps [B, H, W, F] to the same shape."""
     features = x.shape[-1]
     kind = {'window': 1, 'deviation': self.deviation, 'dtype': wide(self.dtype)}
     # Over an image's pixels bfloat16 would lose what the images differ by.
@@ -141,7 +147,7 @@ class DenseBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, H, W, F] to [B, H, W, F + steps * growth]."""
+    """Maps [B, H, W, F] to [B, H, W, F + steps * growth]."""
     kind = {'deviation': self.deviation, 'dtype': self.dtype}
     x = x.astype(self.dtype)
     for step in range(self.steps):
@@ -154,17 +160,19 @@ class DenseBlock(nn.Module):
 
 
 def is_less_together(shape: tuple[int, ...], growth: int) -> bool:
-  """Whether the convolutions of a step, F to 4 g to g, take fewer products as one, for [B, H, W, F].
+  """Returns whether the convolutions of a step take fewer products as one, for [B, H, W, F].
 
-  One after the other they take 4 F g + 36 g^2 for each pixel; together 9 F g, with nothing in between to
-  be kept for the gradient, and 36 F g^2 for the product of their kernels.
+  One after the other, F to 4 g to g, they take 4 F g + 36 g^2 per pixel. Together they take 9 F g, with
+  no intermediate result kept for the gradient, and 36 F g^2 for the product of their kernels.
   """
   pixels, features = math.prod(shape[:-1]), shape[-1]
   return 9 * pixels * features + 36 * features * growth < pixels * (4 * features + 36 * growth)
 
 
 def _composed(narrow: WeightNormConv, widen: WeightNormConv, x: Array) -> Array:
-  """widen(narrow(x)) as one convolution by the product of their kernels: [B, H, W, F] to [B, H, W, G].
+  """Returns widen(narrow(x)) as one convolution by the product of their kernels.
+
+  [B, H, W, F] to [B, H, W, G].
 
   Beyond the border the second one sees zeros, and not the bias of the first.
   """
@@ -181,39 +189,43 @@ class DenseNet(nn.Module):
 
   outputs: int
   growth: int  # channels that a step appends
-  steps: int  # of each block
+  steps: int  # steps of each block
   blocks: int = 1
-  window: int = 1  # of the last convolution
-  head_deviation: float = 1.0  # of the outputs
-  deviation: float = 1.0  # of all other layers
+  window: int = 1  # window of the last convolution
+  head_deviation: float = 1.0  # standard deviation of the outputs
+  deviation: float = 1.0  # that of all other layers
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, H, W, F] to [B, H, W, outputs], in float32."""
+    """Maps [B, H, W, F] to [B, H, W, outputs], in float32."""
     kind = {'deviation': self.deviation, 'dtype': self.dtype}
     for index in range(self.blocks):
       x = DenseBlock(self.growth, self.steps, **kind, name=f'block_{index}')(x)
     return _head(self.outputs, self.window, self.head_deviation, self.dtype)(x)
 
 
-class DenseEncoder(nn.Module):
+class _Levels(nn.Module):
+  """Fields of a network of several resolutions."""
+
+  outputs: int
+  growth: int  # channels that a step appends, at the size of the input
+  steps: int  # steps of each block
+  levels: int = 1  # how often the image is halved or doubled
+  head_deviation: float = 1.0  # standard deviation of the outputs
+  deviation: float = 1.0  # that of all other layers
+  dtype: Any = jnp.float32
+
+
+class DenseEncoder(_Levels):
   """Dense blocks, each but the last followed by a layer that halves the image and doubles the channels.
 
   The growth doubles along with the channels.
   """
 
-  outputs: int
-  growth: int  # at the image's own size
-  steps: int
-  levels: int = 1  # how often the image is halved
-  head_deviation: float = 1.0
-  deviation: float = 1.0
-  dtype: Any = jnp.float32
-
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, H, W, F] to [B, H / 2^levels, W / 2^levels, outputs], rounded up, in float32."""
+    """Maps [B, H, W, F] to [B, H / 2^levels, W / 2^levels, outputs], rounded up, in float32."""
     kind = {'deviation': self.deviation, 'dtype': self.dtype}
     for level in range(self.levels):
       x = DenseBlock(self.growth << level, self.steps, **kind, name=f'block_{level}')(x)
@@ -222,26 +234,18 @@ class DenseEncoder(nn.Module):
     return _head(self.outputs, 1, self.head_deviation, self.dtype)(x)
 
 
-class DenseDecoder(nn.Module):
+class DenseDecoder(_Levels):
   """Dense blocks, each followed by a layer that doubles the image and halves the channels.
 
   The growth is halved along with the channels.
   """
 
-  outputs: int
-  growth: int  # at the smallest size
-  steps: int
-  levels: int = 1  # how often the image is doubled
-  head_deviation: float = 1.0
-  deviation: float = 1.0
-  dtype: Any = jnp.float32
-
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, h, w, F] to [B, h 2^levels, w 2^levels, outputs], in float32.
+    """Maps [B, h, w, F] to [B, h 2^levels, w 2^levels, outputs], in float32.
 
     Raises:
-      ValueError: a growth that cannot be halved so often.
+      ValueError: the growth is too small to be halved so often.
     """
     if not self.growth >> max(0, self.levels - 1):
       raise ValueError(
@@ -256,10 +260,10 @@ class DenseDecoder(nn.Module):
 
 
 def _head(outputs: int, window: int, deviation: float, dtype: Any) -> WeightNormConv:
-  """The last layer of a network, at least in float32."""
+  """Returns the last layer of a network, at least in float32."""
   return WeightNormConv(outputs, window, deviation=deviation, dtype=wide(dtype), name='head')
 
 
 def wide(dtype: Any) -> Any:
-  """The dtype of outputs and sums where that of products is `dtype`: at least float32."""
+  """Returns the dtype of outputs and sums where that of products is `dtype`: at least float32."""
   return jnp.float64 if dtype == jnp.float64 else jnp.float32

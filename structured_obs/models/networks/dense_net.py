@@ -25,13 +25,13 @@ from structured_obs.models.networks import dense_blocks
 
 Array = jax.Array
 
-REDUCTION = 4  # of an image's sides to those of its latents
+REDUCTION = 4  # ratio of an image's sides to those of its latents
 HALVINGS = 2  # that this takes
-DEVIATION = 0.1  # of what a network emits, at the start
+DEVIATION = 0.1  # standard deviation of a network's outputs at the start
 
 
 def latent_shape(image: base.ImageShape, latents: int) -> tuple[int, int, int]:
-  """[H / 4, W / 4, Z] of images of this shape.
+  """Returns [H / 4, W / 4, Z] of images of this shape.
 
   Raises:
     ValueError: the size does not divide by 4.
@@ -46,17 +46,17 @@ def latent_shape(image: base.ImageShape, latents: int) -> tuple[int, int, int]:
 
 
 def settings(dtype: Any) -> dict[str, Any]:
-  """Arguments of the networks of `dense_blocks`; a dtype of None is float32."""
+  """Returns the arguments of the networks of `dense_blocks`; a dtype of None is float32."""
   return {'head_deviation': DEVIATION, 'dtype': dtype or jnp.float32}
 
 
 def num_outputs(shapes: dict[str, base.Shape]) -> int:
-  """Channels that hold the outputs of a family, whose shapes begin with an image's height and width."""
+  """Returns the number of channels that hold a family's outputs, which begin with [H, W]."""
   return sum(math.prod(shape[2:]) for shape in shapes.values())
 
 
 def outputs_of(x: Array, shapes: dict[str, base.Shape]) -> dict[str, Array]:
-  """Cut channels [B, H, W, `num_outputs`] into one array [B, *shape] for each output of a family.
+  """Cuts channels [B, H, W, `num_outputs`] into one array [B, *shape] for each output of a family.
 
   Raises:
     ValueError: an output is not of the image's height and width.
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    """Map images [B, H, W, C] to [B, H / 4, W / 4, outputs]."""
+    """Maps images [B, H, W, C] to [B, H / 4, W / 4, outputs]."""
     del train
     return dense_blocks.DenseEncoder(
       self.outputs, self.features[0], self.blocks, HALVINGS, **settings(self.dtype), name='dense'
@@ -106,7 +106,7 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
-    """Map latents [B, H / 4, W / 4, Z] to one array [B, *shape] for each output."""
+    """Maps latents [B, H / 4, W / 4, Z] to one array [B, *shape] for each output."""
     del train, image
     width, growth = num_outputs(self.outputs), self.features[-1]
     x = dense_blocks.DenseDecoder(

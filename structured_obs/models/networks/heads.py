@@ -1,4 +1,4 @@
-"""Heads: the last layer of a decoder, one named output for each that the family asks for.
+"""Heads: the last layer of a decoder, one named output for each that a family needs.
 
 Letters: B batch; H W C image height, width, channels; F features.
 """
@@ -33,7 +33,7 @@ class Heads(nn.Module):
 
   @nn.compact
   def __call__(self, features: Array) -> dict[str, Array]:
-    """Map features [B, H, W, F] to one array [B, *shape] for each name."""
+    """Maps features [B, H, W, F] to one array [B, *shape] for each name."""
     init = self._init()
     outputs = {}
     for name, shape in self.shapes.items():
@@ -55,7 +55,7 @@ class Heads(nn.Module):
     return outputs
 
   def _triangle(self, features: Array, name: str, order: int) -> Array:
-    """Columns [B, D (D - 1) / 2] of a strictly lower triangle, one after the other."""
+    """Returns the columns [B, D (D - 1) / 2] of a strictly lower triangle, one after the other."""
     batch, pixels = features.shape[0], features.shape[1] * features.shape[2]
     width = order // pixels * (order - 1)
     columns = nn.Dense(width, kernel_init=self._init(), name=name)(features)
@@ -68,7 +68,7 @@ class Heads(nn.Module):
 
 
 def _triangle_order(shape: base.Shape, pixels: int) -> int:
-  """D, where the shape is (D (D - 1) / 2,) with D pixels of some channels; else 0."""
+  """Returns D, where the shape is (D (D - 1) / 2,) with D pixels of some channels; else 0."""
   if len(shape) != 1 or pixels == 1:
     return 0
   order = round((1 + math.sqrt(1 + 8 * shape[0])) / 2)

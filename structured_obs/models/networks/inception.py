@@ -6,8 +6,8 @@ Its 94 convolutions have no bias and are each followed by batch norm, with fixed
 rectifier. The features are the means of the last map over the image.
 
 Images are brought to 299 x 299 by bilinear interpolation between the centres of pixels, without
-smoothing. TensorFlow's own graph interpolates between corners instead, so that its distances of small
-images are others.
+smoothing. TensorFlow's own graph interpolates between corners instead, so its distances of small
+images differ.
 
 Parameters are named as in torch's state dict: 'Mixed_5b.branch1x1.conv.weight' there is
 ['params']['Mixed_5b']['branch1x1']['conv']['kernel'] here. There are 21,785,568 without the last layer,
@@ -30,8 +30,8 @@ import numpy as np
 
 Array = jax.Array
 
-SIZE = 299  # pixels a side that the network was trained with
-SMALLEST = 75  # pixels a side that leave one pixel of the last map
+SIZE = 299  # pixels along each side of the training images
+SMALLEST = 75  # pixels along each side that leave one pixel in the last map
 AT_ONCE = 16  # images that go through the network together
 EPSILON = 1e-3  # added to the variances of batch norm
 
@@ -54,7 +54,7 @@ class Pool(NamedTuple):
 
 
 class Outputs(NamedTuple):
-  """What images are compared in."""
+  """Features and maps in which images are compared."""
 
   features: Array  # [B, 2048]
   maps: tuple[Array, ...]  # [B, h, w, F] after the steps MAPS: 64, 192, 768 and 2048 features
@@ -149,7 +149,7 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, h, w, F] to other features."""
+    """Maps [B, h, w, F] to other features."""
     x = nn.Conv(
       self.of.features, self.of.window, self.of.stride, self.of.padding, use_bias=False, name='conv',
       # Accelerators would round the products, and distances of features are small differences.
@@ -165,7 +165,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, h, w, F] to the features of all branches."""
+    """Maps [B, h, w, F] to the features of all branches."""
     return jnp.concatenate([self._branch(name, steps, x) for name, steps in self.branches], axis=-1)
 
   def _branch(self, name: str, steps: tuple[Step, ...], x: Array) -> Array:
@@ -186,7 +186,7 @@ class Inception(nn.Module):
 
   @nn.compact
   def __call__(self, images: Array) -> Outputs:
-    """Map images [B, H, W, 3] in [-1, 1] of at least 75 pixels a side, which are not resized."""
+    """Maps images [B, H, W, 3] in [-1, 1] with sides of at least 75 pixels, which are not resized."""
     x, maps = images, []
     for name, step in NETWORK.items():
       if isinstance(step, Pool):
@@ -211,23 +211,28 @@ def _pooled(pool: Pool, x: Array) -> Array:
 
 
 def resized(images: Array, size: int = SIZE) -> Array:
-  """Bring images [B, H, W, 1 or 3] to [B, size, size, 3]; gray ones get three equal channels.
+  """Brings images [B, H, W, 1 or 3] to [B, size, size, 3]; gray ones get three equal channels.
 
   Raises:
     ValueError: another number of channels.
   """
   batch, _, _, channels = images.shape
   if channels not in (1, 3):
-    raise ValueError(f'Inception sees images of 1 or 3 channels; these have {channels}.')
+    raise ValueError(f'Inception needs images of 1 or 3 channels; these have {channels}.')
   images = jax.image.resize(images, (batch, size, size, channels), 'bilinear', antialias=False)
   return jnp.broadcast_to(images, (batch, size, size, 3))
 
 
 def evaluate(variables: Mapping[str, Any], images: Array, size: int = SIZE) -> Outputs:
-  """Features and maps of images [B, H, W, 1 or 3] in [-1, 1], seen at size x size pixels.
+  """Returns features and maps of images [B, H, W, 1 or 3] in [-1, 1], seen at size x size pixels.
 
   The images go through in groups of 16, which need 0.18 GB; 64 at once need 0.53 (`memory_analysis` of
   the compiled programs, in float32 on a CPU).
+
+  Args:
+    variables: of `Inception`.
+    images: [B, H, W, 1 or 3].
+    size: pixels along a side, to which images are resized.
   """
 
   def of_one(image: Array) -> Outputs:
@@ -238,13 +243,13 @@ def evaluate(variables: Mapping[str, Any], images: Array, size: int = SIZE) -> O
 
 
 def state_shapes() -> dict[str, tuple[int, ...]]:
-  """Shapes of the arrays that the network wants of torch's state dict, by their sorted names there."""
+  """Returns the shapes of the arrays that the network needs from torch's state dict, sorted by name."""
   leaves = jax.tree.leaves_with_path(_shapes())
   return dict(sorted((_torch_name(path), _torch_shape(leaf)) for path, leaf in leaves))
 
 
 def variables_of(state: Mapping[str, np.ndarray]) -> Any:
-  """Parameters and statistics of the network from torch's state dict, which may hold other arrays too.
+  """Returns the network's parameters and statistics from torch's state dict, which may hold more.
 
   Raises:
     ValueError: an array is not there or has another shape; the first such one is named.
@@ -264,7 +269,7 @@ def variables_of(state: Mapping[str, np.ndarray]) -> Any:
 
 @functools.cache
 def _shapes() -> Any:
-  """Flax's variables without numbers."""
+  """Returns Flax's variables without numbers."""
   image = jax.ShapeDtypeStruct((1, SMALLEST, SMALLEST, 3), jnp.float32)
   return jax.eval_shape(Inception().init, jax.random.key(0), image)
 
@@ -275,5 +280,5 @@ def _torch_name(path: tuple[Any, ...]) -> str:
 
 
 def _torch_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-  """Kernels are [h, w, inputs, outputs] here, and [outputs, inputs, h, w] there."""
+  """Returns the shape in torch: [outputs, inputs, h, w] for a kernel [h, w, inputs, outputs]."""
   return leaf.shape[:-3:-1] + leaf.shape[:2] if len(leaf.shape) == 4 else leaf.shape

@@ -31,7 +31,7 @@ class KernelGenerator(nn.Module):
 
   @nn.compact
   def __call__(self, z: Array) -> Array:
-    """Map latents [B, Z] to [B, *shape]."""
+    """Maps latents [B, Z] to [B, *shape]."""
     hidden = nn.leaky_relu(nn.Dense(self.features)(z))
     init = nn.initializers.variance_scaling(START**2, 'fan_in', 'normal')
     kernel = nn.Dense(math.prod(self.shape), kernel_init=init)(hidden)

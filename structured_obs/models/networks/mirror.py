@@ -9,26 +9,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base
 from structured_obs.models.networks import convolutions, layers
 from structured_obs.models.networks.heads import Heads
 
 Array = jax.Array
 
 
-class Encoder(nn.Module):
+class Encoder(layers.Encoder):
   """Residual blocks at every resolution, halved in between, and two dense layers at the end."""
-
-  outputs: int
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
-  dtype: Any = None  # of the products, but the last one; None: that of input and parameters
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    """Map images [B, H, W, C] to [B, outputs]."""
+    """Maps images [B, H, W, C] to [B, outputs]."""
     for level, width in enumerate(self.features):
       stride = 1 if level == 0 else 2
       x = x if self.blocks or level == 0 else nn.silu(x)
@@ -40,25 +32,17 @@ class Encoder(nn.Module):
     return nn.Dense(self.outputs)(layers.full(x))
 
 
-class Decoder(nn.Module):
+class Decoder(layers.Decoder):
   """Mirror of `Encoder`, ending in one head for every output of a family."""
-
-  image: base.ImageShape
-  outputs: dict[str, base.Shape]
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
-  extra_layers: int = 0  # 3x3 convolutions at the image's size, before the heads
-  head_scale: float = 0.1  # standard deviation of the outputs at the start
-  dtype: Any = None  # of the products, but those of the heads; None: that of input and parameters
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
-    """Map latents [B, Z] to one array [B, *shape] for each output.
+    """Maps latents [B, Z] to one array [B, *shape] for each output.
 
-    An image [B, H, W, C], where one is given, is seen beside the features by what follows the last
-    resolution.
+    Args:
+      z: [B, Z].
+      train: whether batch norm uses the batch's statistics and updates its running ones.
+      image: [B, H, W, C], seen beside the features after the last resolution; None for none.
     """
     sizes = layers.resolutions(self.image, len(self.features))
     (height, width), coarsest = sizes[-1], self.features[-1]
@@ -76,11 +60,17 @@ class Decoder(nn.Module):
 
 
 def emit(decoder: Any, x: Array, image: Array | None, window: int = 1) -> dict[str, Array]:
-  """What ends a decoder, in its scope and of its fields: from features [B, H, W, F] to the outputs.
+  """Maps features [B, H, W, F] to the outputs: the end of every decoder, called in its scope.
 
-  A pixel's outputs are of the features in a window of so many pixels around it. They are float32 at
+  A pixel's outputs depend on the features in a window of this many pixels around it. They are float32 at
   least, and so are the products of the heads: rounded to bfloat16, a mean would be off by half a gray
   level.
+
+  Args:
+    decoder: module with the fields of `layers.Decoder`.
+    x: [B, H, W, F], features.
+    image: [B, H, W, C], seen beside the features; None for none.
+    window: pixels across.
   """
   if image is not None:
     x = jnp.concatenate([x, image.astype(x.dtype)], axis=-1)

@@ -20,10 +20,10 @@ class CovarianceDecoder(NamedTuple):
 
 
 class KernelNetwork(NamedTuple):
-  """A network G(z) of the blur kernel, which learns by itself, to blur images as the mean does."""
+  """A network G(z) of the blur kernel, which learns separately to blur images as the mean does."""
 
   features: Count = 1000  # hidden units
-  boundary: Annotated[str, Choice(alternating.BOUNDARIES)] = 'circular'  # of the images that it blurs
+  boundary: Annotated[str, Choice(alternating.BOUNDARIES)] = 'circular'  # how blurred images continue
   learning_rate: NotNegative = 0.0  # 0 is that of all other parameters
 
 
@@ -37,13 +37,13 @@ class Convolutional(NamedTuple):
 
 
 class Blocks(NamedTuple):
-  """Of an architecture that can do without residual blocks."""
+  """Option of architectures that work without residual blocks."""
 
   blocks: CountOrNone = 1  # residual blocks at each resolution
 
 
 class AtLeastOneBlock(NamedTuple):
-  """Of an architecture whose blocks are what halves the image."""
+  """Option of architectures whose blocks halve the image."""
 
   blocks: Count = 1  # residual blocks at each resolution
 

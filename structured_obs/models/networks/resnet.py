@@ -6,10 +6,10 @@ resolutions is entered by a residual block that halves, or that follows nearest-
 With features (64, 128, 256, 512), 2 blocks, batch norm, 128 latents and rank 25 the network has the
 size of the authors': 31.0 million parameters at 218 x 178 x 3 and 21.5 at 64 x 64.
 
-What differs from theirs: they upsample by transposed convolutions of stride 2, which leave three
+Differences from theirs: they upsample by transposed convolutions of stride 2, which leave three
 quarters of what skips a block empty; each position of the coarsest resolution has a bias; the dense
 layer of the posterior starts small; and the end, from the last activation to the heads, is that of
-`networks.Decoder`.
+`mirror.Decoder`.
 
 Letters: B batch; H W C image height, width, channels; h w the same at the coarsest resolution; Z
 latents; F features.
@@ -24,12 +24,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base
 from structured_obs.models.networks import convolutions, layers, mirror
 
 Array = jax.Array
 
-POSTERIOR_SCALE = 0.1  # of the posterior: it begins near the prior, although maxima are large
+POSTERIOR_SCALE = 0.1  # scale of the last layer: the posterior starts near the prior
 
 
 class Block(nn.Module):
@@ -43,7 +42,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    """Map [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), F]."""
+    """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), F]."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     y = convolutions.Conv(self.features, (3, 3), strides=self.stride, padding=1, dtype=self.dtype)(x)
     y = convolutions.Conv(self.features, (3, 3), dtype=self.dtype)(nn.relu(normalise(y)))
@@ -52,19 +51,12 @@ class Block(nn.Module):
     return nn.relu(x + normalise(y))
 
 
-class Encoder(nn.Module):
+class Encoder(layers.Encoder):
   """Residual blocks at every resolution, a maximum over the image, and one dense layer."""
-
-  outputs: int
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
-  dtype: Any = None
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    """Map images [B, H, W, C] to [B, outputs]."""
+    """Maps images [B, H, W, C] to [B, outputs]."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     x = nn.relu(normalise(convolutions.Conv(self.features[0], (3, 3), dtype=self.dtype)(x)))
     for level, width in enumerate(self.features):
@@ -76,22 +68,12 @@ class Encoder(nn.Module):
     return nn.Dense(self.outputs, kernel_init=init)(layers.full(jnp.max(x, axis=(1, 2))))
 
 
-class Decoder(nn.Module):
+class Decoder(layers.Decoder):
   """Mirror of `Encoder`, ending in one head for every output of a family. Fields as of the other one."""
-
-  image: base.ImageShape
-  outputs: dict[str, base.Shape]
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
-  extra_layers: int = 0
-  head_scale: float = 0.1
-  dtype: Any = None
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
-    """Map latents [B, Z] to one array [B, *shape] for each output; see `networks.Decoder`."""
+    """Maps latents [B, Z] to one array [B, *shape] for each output; see `mirror.Decoder`."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     sizes = layers.resolutions(self.image, len(self.features))
     # A transposed convolution of an image of one pixel is this dense layer, Z -> [h, w, Z].

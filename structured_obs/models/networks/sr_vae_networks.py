@@ -1,4 +1,4 @@
-"""The networks of srVAE that see more than one thing, and how large all of them are.
+"""The networks of srVAE with more than one input, and the sizes of all its networks.
 
 Where y has the size of the latents, p(y|u) has one dense block, since there is nothing to double; the
 authors have no such case.
@@ -25,17 +25,17 @@ Array = jax.Array
 
 
 class Downscale(NamedTuple):
-  """Of a small image that is made by down-scaling."""
+  """Options of a small image made by down-scaling."""
 
   factor: Annotated[int, Choice((2, dense_net.REDUCTION))] = 2
   method: Annotated[str, Choice(compression.METHODS)] = 'area'
 
 
 class Options(NamedTuple):
-  """What y is, and the growth and the number of layers of dense blocks. The defaults are the authors'.
+  """The compressed image y, and growth and depth of all dense blocks. The defaults are the authors'.
 
   Growths double with each halving of an encoder and are halved with each doubling of a decoder; a
-  network that keeps its resolution is of so many blocks.
+  network that keeps its resolution has several blocks.
   """
 
   compression: Annotated[str, OneOf({'downscale': Downscale, 'gray': None})] = 'downscale'
@@ -69,7 +69,7 @@ class ZNetwork(nn.Module):
 
   @nn.compact
   def __call__(self, y: Array, u: Array) -> Array:
-    """Map [B, h, w, c] and [B, H / 4, W / 4, Z] to [B, H / 4, W / 4, 2 Z]."""
+    """Maps [B, h, w, c] and [B, H / 4, W / 4, Z] to [B, H / 4, W / 4, 2 Z]."""
     options, dtype = self.options, dense_net.settings(self.dtype)['dtype']
     of_y = dense_blocks.DenseEncoder(
       self.latents, options.z_y_growth, options.z_y_depth, self.levels, dtype=dtype, name='of_y'
@@ -91,7 +91,7 @@ class YDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, u: Array) -> dict[str, Array]:
-    """Map [B, H / 4, W / 4, Z] to one array [B, *shape] for each output."""
+    """Maps [B, H / 4, W / 4, Z] to one array [B, *shape] for each output."""
     width, kind = dense_net.num_outputs(self.outputs), dense_net.settings(self.dtype)
     growth, depth = self.options.y_decoder_growth, self.options.y_decoder_depth
     if self.levels:
@@ -110,7 +110,7 @@ class XDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, y: Array, z: Array) -> dict[str, Array]:
-    """Map [B, h, w, c] and [B, H / 4, W / 4, Z] to one array [B, *shape] for each output."""
+    """Maps [B, h, w, c] and [B, H / 4, W / 4, Z] to one array [B, *shape] for each output."""
     options, kind = self.options, dense_net.settings(self.dtype)
     width = dense_net.num_outputs(self.outputs)
     x = dense_blocks.DenseDecoder(

@@ -8,8 +8,8 @@ Both halve the image by 3x3 convolutions of stride 2, each followed by a normali
                 interpolation and a 3x3 convolution.
 
 The decoder has the encoder's features in reverse and ends in a 3x3 convolution for every pixel's
-outputs. What is left over at an odd size is cropped. The last activation and the heads are those of
-`networks.emit`: features are brought to unit variance first. The mean passes a tanh that is a little
+outputs. Odd sizes are cropped. The last activation and the heads are those of
+`mirror.emit`: features are brought to unit variance first. The mean passes a tanh that is a little
 wider than [-1, 1], because the noise that dequantises a black or white image goes beyond it, where the
 paper's own tanh would have to be infinite to follow.
 
@@ -31,30 +31,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base
 from structured_obs.models.networks import convolutions, layers, mirror
 
 Array = jax.Array
 
 MEAN = 'mean'  # the output that is bounded
-BOUND = 1 + 2 / 255  # of the mean: 1 and one gray level, so that every mean of images is reached
+BOUND = 1 + 2 / 255  # bound of the mean: 1 and one gray level, so that every mean can be reached
 HIDDEN = 2  # units between two dense layers, for each of the coarsest features
 
 
-class Encoder(nn.Module):
+class Encoder(layers.Encoder):
   """Convolutions of stride 2, and one or two dense layers. `blocks` has no meaning here."""
 
-  outputs: int
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
   hidden: bool = True  # whether there are two dense layers
-  dtype: Any = None  # of the products, but the last one; None: that of input and parameters
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    """Map images [B, H, W, C] to [B, outputs]."""
+    """Maps images [B, H, W, C] to [B, outputs]."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     for width in self.features:
       x = convolutions.Conv(width, (3, 3), strides=2, padding=1, dtype=self.dtype)(x)
@@ -65,24 +58,15 @@ class Encoder(nn.Module):
     return nn.Dense(self.outputs)(layers.full(x))
 
 
-class Decoder(nn.Module):
+class Decoder(layers.Decoder):
   """Dense layers, and blocks that double; ends in one head for every output of a family."""
 
-  image: base.ImageShape
-  outputs: dict[str, base.Shape]
-  features: tuple[int, ...]
-  blocks: int
-  norm: str
-  axis_name: str | None
-  extra_layers: int = 0
-  head_scale: float = 0.1
   hidden: bool = True  # whether there are two dense layers
   bilinear: bool = False  # whether the image is interpolated, instead of by transposed convolutions
-  dtype: Any = None  # of the products, but those of the heads; None: that of input and parameters
 
   @nn.compact
   def __call__(self, z: Array, train: bool, image: Array | None = None) -> dict[str, Array]:
-    """Map latents [B, Z] to one array [B, *shape] for each output; see `networks.Decoder`."""
+    """Maps latents [B, Z] to one array [B, *shape] for each output; see `mirror.Decoder`."""
     normalise = layers.norm_layer(self.norm, train, self.axis_name, self.dtype)
     *sizes, (height, width) = layers.resolutions(self.image, len(self.features) + 1)
     coarsest = self.features[-1]
@@ -99,7 +83,7 @@ class Decoder(nn.Module):
     return outputs
 
   def _doubled(self, x: Array, features: int) -> Array:
-    """Map [B, h, w, F] to [B, 2 h, 2 w, G]."""
+    """Maps [B, h, w, F] to [B, 2 h, 2 w, G]."""
     if not self.bilinear:
       return TransposedConv(features, self.dtype)(x)
     batch, height, width, channels = x.shape
@@ -120,7 +104,7 @@ class TransposedConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Map [B, h, w, F] to [B, 2 h, 2 w, G]."""
+    """Maps [B, h, w, F] to [B, 2 h, 2 w, G]."""
     (_, height, width, channels), out = x.shape, self.features
     kernel = self.param('kernel', nn.initializers.lecun_normal(), (4, 4, channels, out), jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, (out,), jnp.float32)
