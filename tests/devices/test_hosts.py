@@ -69,22 +69,22 @@ def test_sigterm_to_one_saves_the_same_step_on_both(config: Path):
 PROGRAM = """
 import os
 import sys
-from structured_obs.train import distributed
+from structured_obs.devices import hosts
 
 number = int(sys.argv[2])
 facts = {'--config.train.seed': number, 'data.sha256': 'abc', 'weights': [1.5, None]}
-with distributed.joined(distributed.Cluster(sys.argv[1], 2, number), print):
-  distributed.agree('What all have', lambda: {**facts, '--config.train.seed': 0})
+with hosts.joined(hosts.Cluster(sys.argv[1], 2, number), print):
+  hosts.agree('What all have', lambda: {**facts, '--config.train.seed': 0})
   for _ in range(2):  # of which every process hears, so that all can end alike
     try:
-      distributed.agree('Configurations', lambda: facts)
+      hosts.agree('Configurations', lambda: facts)
     except ValueError as error:
       print(f'{number}: {error}', flush=True)
-  distributed.preempted(7)
-  distributed.barrier('both have said so')
+  hosts.preempted(7)
+  hosts.barrier('both have said so')
   if number:
     os.kill(os.getpid(), 9)
-  distributed.barrier('never reached')
+  hosts.barrier('never reached')
 """
 
 

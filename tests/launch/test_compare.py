@@ -59,7 +59,9 @@ def test_kernels_are_drawn_at_every_checkpoint(compared: Path):
   assert (compared / 'blur_vae' / 'figures' / 'kernels.png').stat().st_size > 5000
   done = launch('kernels', f'--workdir={compared / "l2"}')
   assert done.status == 1
-  assert done.errors[-1] == 'error: The covariances of this family are not made of a blur kernel.'
+  assert done.errors[-1] == (
+    'error: A model of the kind VAE has covariances that are not made of a blur kernel.'
+  )
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(config: Path):
   workdir = config.parent / 'mistaken'
   said = programs.finish(programs.start(config, workdir, '--config.train.mapping=pmapp'), 1)
   assert said == (
-    "error: --config.train.mapping is 'pmapp', but must be one of 'pmap', 'shard_map'. "
+    "error: --config.train.mapping must be one of 'shard_map', 'pmap', but is 'pmapp'. "
     "Did you mean 'pmap'?\n"
   )
   assert not workdir.exists()
