@@ -57,7 +57,7 @@ def test_interrupted_it_saves_and_says_how_to_go_on(config: Path):
 
 def test_a_mistake_is_one_line_and_leaves_nothing(config: Path):
   workdir = config.parent / 'mistaken'
-  said = programs.finish(programs.start(config, workdir, '--config.train.mapping=pmapp'), 1)
+  said = programs.finish(programs.start(config, workdir, '--config.train.mapping=pmapp'), 2)
   assert said == (
     "error: --config.train.mapping must be one of 'shard_map', 'pmap', but is 'pmapp'. "
     "Did you mean 'pmap'?\n"
