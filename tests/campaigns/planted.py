@@ -31,40 +31,45 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-  Fault('linalg/woodbury.py', 'cap.log_det + quadratic)', 'cap.log_det - quadratic)', 'linalg'),
-  Fault('linalg/woodbury.py', '(1 - spread) / diag)', 'spread / diag)', 'linalg'),
+  Fault(
+    'linalg/woodbury.py',
+    'cap.log_det + quadratic)',
+    'cap.log_det - quadratic)',
+    'linalg/test_woodbury.py',
+  ),
+  Fault('linalg/woodbury.py', '(1 - spread) / diag)', 'spread / diag)', 'linalg/test_woodbury.py'),
   Fault(
     'linalg/sparse_triangular.py',
-    'product, rhs, backward, forward)',
-    'product, rhs, forward, backward)',
-    'linalg',
+    'product, rhs, there, back)',
+    'product, rhs, back, there)',
+    'linalg/test_sparse_triangular.py',
   ),
-  Fault('linalg/decompositions.py', 'jnp.nan', '0.0', 'linalg'),
-  Fault('linalg/spectral.py', 'values * counts[:, :, None]', 'values', 'linalg'),
-  Fault('distributions/diagonal.py', '- 0.5 * base.LOG_2PI', '', 'distributions'),
+  Fault('linalg/decompositions.py', 'jnp.nan', '0.0', 'linalg/test_decompositions.py'),
+  Fault('linalg/spectral.py', 'values * counts[:, :, None]', 'values', 'linalg/test_spectral.py'),
+  Fault('distributions/diagonal.py', '- 0.5 * base.LOG_2PI', '', 'distributions/test_primitives.py'),
   Fault(
     'distributions/dense_precision.py',
     'jnp.size(params.mean) * base.LOG_2PI + log_det(params)',
     'jnp.size(params.mean) * base.LOG_2PI - log_det(params)',
-    'distributions',
+    'distributions/test_dense_precision.py',
   ),
   Fault(
     'distributions/gaussian.py',
     '0.5 * (size * (1 + base.LOG_2PI)',
     '0.5 * (size * base.LOG_2PI',
-    'distributions',
+    'distributions/test_operations.py',
   ),
   Fault(
     'distributions/circulant.py',
     'power * jnp.exp(-params.log_spectrum)',
     'power * jnp.exp(params.log_spectrum)',
-    'distributions',
+    'distributions/test_circulant.py',
   ),
   Fault(
     'distributions/posterior.py',
     '- given.log_det + quadratic',
     '+ given.log_det + quadratic',
-    'distributions',
+    'distributions/test_operations.py',
   ),
   Fault('objectives/bounds.py', '- math.log2(width)', '+ math.log2(width)', 'objectives'),
   Fault(
@@ -110,12 +115,12 @@ FAULTS = (
     'jax.lax.axis_index(axis_name)',
     'train/test_step.py',
   ),
-  Fault('runs/schedule.py', '(done + 1) / max', 'done / max', 'runs'),
+  Fault('runs/schedule.py', '(done + 1) / max', 'done / max', 'runs/test_optimizers.py'),
   Fault(
     'evaluation/metrics/calibration.py',
     'math.sqrt(num_dims / 2), math.sqrt(mean)',
     'math.sqrt(num_dims / 2), mean',
-    'evaluation',
+    'evaluation/test_calibration.py',
   ),
   Fault(
     'evaluation/metrics/feature_distances.py',
