@@ -96,9 +96,7 @@ def test_what_couples_nothing_is_allowed():
   config.objective.white_steps, config.objective.reconstruction = 5, 'l2'
   configuration.resolve(config)
   config.train.accumulate = 0
-  with pytest.raises(
-    ValueError, match=r'train\.accumulate must be a whole number of at least 1, but is 0'
-  ):
+  with pytest.raises(ValueError, match=r'train\.accumulate must be a whole number of at least 1, but is 0'):
     configuration.resolve(config)
 
 

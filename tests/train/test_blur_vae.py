@@ -120,11 +120,7 @@ def test_the_kernel_network_has_a_learning_rate_of_its_own():
   [
     ('likelihood', {'family': 'diagonal', 'options': {}}, "options.kernel .*'diagonal' has none"),
     ('model', {'kind': 'covariance'}, "no such option of --config.model.kind='covariance'"),
-    (
-      'model',
-      {'options': {'kernel': {'features': 0}}},
-      'kernel.features must be .* at least 1, but is 0',
-    ),
+    ('model', {'options': {'kernel': {'features': 0}}}, 'kernel.features must be .* at least 1, but is 0'),
     ('model', {'options': {'kernel': {'boundary': 'wrap'}}}, "boundary must be one of .*'wrap'"),
     ('model', {'options': {'scale': 'learnt'}}, "scale must be .* Did you mean 'learned'"),
     ('objective', {'reconstruction': 'l3'}, "objective.reconstruction must .*'l3'"),

@@ -69,28 +69,13 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({'optim__stages': ('mean',)}, "optim.stages has the entry 'mean'"),
     ({'model__options': {'norm': 'bach'}}, "options.norm must .* 'bach'.* Did you mean 'batch'"),
     ({'model__kind': 'vea'}, "model.kind must .* 'vea'"),
-    (
-      {'model__options': {'covariance': {'features': (4, 0)}}},
-      r'covariance.features must .* is \(4, 0\)',
-    ),
-    (
-      {'model__options': {'input_noise': 0.1}},
-      "input_noise=0.1: .* option of --config.model.kind='vae'",
-    ),
-    (
-      {'model__options': {'architecture': 'strided', 'blocks': 1}},
-      "of .*options.architecture='strided'",
-    ),
+    ({'model__options': {'covariance': {'features': (4, 0)}}}, r'covariance.features must .* is \(4, 0\)'),
+    ({'model__options': {'input_noise': 0.1}}, "input_noise=0.1: .* option of --config.model.kind='vae'"),
+    ({'model__options': {'architecture': 'strided', 'blocks': 1}}, "of .*options.architecture='strided'"),
     ({'data__residency': 'gpu'}, "data.residency must .* 'gpu'"),
-    (
-      {'data__options': {'plane': 'axial'}},
-      "no such option of --config.data.source='digits'; it has none",
-    ),
+    ({'data__options': {'plane': 'axial'}}, "no such option of --config.data.source='digits'; it has none"),
     ({'likelihood__family': 'low_rnk'}, "likelihood.family must .* Did you mean 'low_rank'"),
-    (
-      {'likelihood__options': {'rnak': 3}},
-      '--config.likelihood.options.rnak=3: there is no such option',
-    ),
+    ({'likelihood__options': {'rnak': 3}}, '--config.likelihood.options.rnak=3: there is no such option'),
     ({'likelihood__options': {'min_scale': -1.0}}, r'likelihood.options.min_scale must .* but is -1.0'),
     ({'model__options': {'prior_options': {'components': 3}}}, "prior='normal'; it has none"),
     ({'train__steps': 0}, 'train.steps must be a whole number of at least 1, but is 0'),
@@ -150,11 +135,7 @@ def test_pmap_is_refused_on_several_hosts(config: Config):
 
 def test_a_changed_configuration_is_refused_in_three_lines(config: Config, trained: Path):
   other = changed(
-    config,
-    optim__learning_rate=0.5,
-    model__options={'latents': 3, 'features': (4,), 'blocks': 0},
-    objective__beta=2.0,
-    train__batch_size=32,
+    config, optim__learning_rate=0.5, model__options={'latents': 3, 'features': (4,), 'blocks': 0}, objective__beta=2.0, train__batch_size=32
   )
   with pytest.raises(ValueError, match='another configuration') as error:
     run.run(other, run.Options(str(trained)), lambda text: None)
