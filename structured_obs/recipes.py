@@ -1,5 +1,5 @@
 # One file of more than 300 lines: recipes of one method stand side by side.
-"""What recipes share: variants of a method, or families of p(x|z), alike but for what they are about."""
+"""Shared parts of recipes: variants of a method, or families of p(x|z), that differ in one respect."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -12,21 +12,21 @@ SOS_VAE = ('sos_vae', 'beta_vae', 'unconstrained')
 
 
 class BlurVariant(NamedTuple):
-  """A variant of Blur-VAE, or what it is compared with."""
+  """A variant of Blur-VAE, or of its baselines."""
 
-  circulant: Mapping[str, Any] | None = None  # options of that family; None is independent pixels
-  loss: str = ''  # in the place of the density, which it is evaluated by all the same
-  epsilon: float = 0.0  # of the loss of the paper
-  generated: bool = False  # whether kernels are those of a network
-  own_noise: bool = False  # whether the constant C of the covariance is the recipe's
+  circulant: Mapping[str, Any] | None = None  # options of the family; None for independent pixels
+  loss: str = ''  # replaces the density in training; the density still evaluates
+  epsilon: float = 0.0  # of the paper's loss
+  generated: bool = False  # whether a network predicts the kernels
+  own_noise: bool = False  # whether the recipe sets the constant C of the covariance
 
 
 # 'blur_vae', 'wiener' and 'inverse_eps' maximise the density of their parametrisation, with a shared
-# scale at its optimum. 'l2' is the density of independent pixels of one variance, at its optimum too.
-# The next ones are trained by another loss and evaluated by that density. The rest is the loss as
+# scale at its optimum. 'l2' is the density of independent pixels of one variance, also at its optimum.
+# The next ones train with another loss and are evaluated by that density. The rest are the loss as
 # published: with a network of kernels or fixed Gaussian ones, with a small epsilon or without the
-# log-determinant, and with other constants C of the Wiener filter; they are evaluated by the default's
-# density of their kernel.
+# log-determinant, and with other constants C of the Wiener filter. The density of the default, with
+# their kernel, evaluates them.
 BLUR_VAE: Mapping[str, BlurVariant] = {
   'blur_vae': BlurVariant({}, generated=True, own_noise=True),
   'wiener': BlurVariant({'parametrization': 'wiener'}, generated=True),
@@ -55,21 +55,26 @@ COVARIANCES = (
 
 
 class SosVae(NamedTuple):
-  """What the variants are made of."""
+  """The parts of the variants."""
 
-  low_rank: dict[str, Any]  # options of the family low_rank, of 'sos_vae'
-  learnt_noise: dict[str, Any]  # of them, those that 'unconstrained' has otherwise
-  diagonal: dict[str, Any]  # options of the family diagonal, of 'beta_vae'
-  kl_bound: float  # nats, of all variants
-  entropy_bound: float  # nats per rank, of 'sos_vae'
+  low_rank: dict[str, Any]  # options of the family low_rank, for 'sos_vae'
+  learnt_noise: dict[str, Any]  # those of them that differ for 'unconstrained'
+  diagonal: dict[str, Any]  # options of the family diagonal, for 'beta_vae'
+  kl_bound: float  # nats, for all variants
+  entropy_bound: float  # nats per rank, for 'sos_vae'
 
 
 def sos_vae(base: config.Config, recipe: SosVae, variant: str) -> config.Config:
-  """Complete a configuration to one of the variants of SOS_VAE.
+  """Completes a configuration to one of the variants of SOS_VAE.
 
-  'sos_vae' is the low-rank model with both constraints. 'beta_vae' has independent pixels, and with
-  them no entropy per rank to bound. 'unconstrained' is free to raise its entropy and to learn the noise
-  of each pixel: what Appendix A of Langley et al. (2022) shows.
+  'sos_vae' is the low-rank model with both constraints. 'beta_vae' has independent pixels, hence no
+  entropy per rank to bound. 'unconstrained' may raise its entropy and learn the noise of each pixel, as
+  in Appendix A of Langley et al. (2022).
+
+  Args:
+    base: data, networks, optimizer and steps.
+    recipe: the parts of the variants.
+    variant: its name.
   """
   family = 'diagonal' if variant == 'beta_vae' else 'low_rank'
   options = recipe.diagonal if variant == 'beta_vae' else recipe.low_rank
@@ -80,30 +85,36 @@ def sos_vae(base: config.Config, recipe: SosVae, variant: str) -> config.Config:
     likelihood=config.LikelihoodConfig(family, distributions.options(family, **options)),
     objective=dataclasses.replace(
       base.objective,
-      beta=0.0,  # the multiplier of the KL's constraint takes its place
+      beta=0.0,  # the multiplier of the KL's constraint replaces it
       constraints={'kl': {'bound': recipe.kl_bound}} | entropy,
     ),
   )
 
 
 class BlurVae(NamedTuple):
-  """What the variants are made of."""
+  """The parts of the variants."""
 
   kernel_size: int = 11
   kernel_features: int = 1000  # hidden units of the kernel network
-  kernel_learning_rate: float = 0.0  # of that network; 0 is the same
-  noise: float = 0.2  # C of 'blur_vae': the smaller, the more do blurred-away frequencies weigh
-  white_steps: int = 0  # first so many with independent pixels, while the kernel network learns
-  reflect: bool = False  # mirror images at their borders, instead of continuing them periodically
-  # What brings each baseline to about the size of a density in nats.
+  kernel_learning_rate: float = 0.0  # of that network; 0 for the same rate
+  noise: float = 0.2  # C of 'blur_vae'; a smaller C gives blurred-away frequencies more weight
+  white_steps: int = 0  # first steps, with independent pixels while the kernel network learns
+  reflect: bool = False  # mirror images at their borders instead of continuing them periodically
+  # Weights that bring each baseline to about the size of a density in nats.
   weights: Mapping[str, float] = MappingProxyType(
     {'l1': 10.0, 'ssim': 2.0, 'cross_entropy': 50.0, 'focal_frequency': 500.0}
   )
-  weight: float = 50.0  # of the other ones
+  weight: float = 50.0  # of the other losses
 
 
 def blur_vae(base: config.Config, recipe: BlurVae, variant: str) -> config.Config:
-  """Complete a configuration to one of the variants of BLUR_VAE."""
+  """Completes a configuration to one of the variants of BLUR_VAE.
+
+  Args:
+    base: data, networks, optimizer and steps.
+    recipe: the parts of the variants.
+    variant: its name.
+  """
   chosen, family, options = BLUR_VAE[variant], 'diagonal', {'learn_scale': False}
   if chosen.circulant is not None:
     family = 'circulant'
@@ -135,19 +146,19 @@ def blur_vae(base: config.Config, recipe: BlurVae, variant: str) -> config.Confi
 
 
 class SrVae(NamedTuple):
-  """Sizes of srVAE, and of the VAE in one level that it is compared with."""
+  """Sizes of srVAE, and of the one-level VAE that it is compared with."""
 
   options: Mapping[str, Any]  # of the model: growths and steps of the networks
   prior: Mapping[str, Any]  # options of the RealNVP prior, of both models
-  vae_growths: tuple[int, int]  # of the one-level VAE: of its encoder and its decoder
-  vae_steps: int  # of a dense block
+  vae_growths: tuple[int, int]  # of the one-level VAE's encoder and decoder
+  vae_steps: int  # per dense block
   latents: int = 16  # channels
   components: int = 10  # of the mixtures
   levels: int = 256  # of the images
 
 
 SMALL_IMAGE = {'compression': 'downscale', 'factor': 2, 'method': 'area'}
-SR_VAE = SrVae(  # as the authors'
+SR_VAE = SrVae(  # the authors' sizes
   options=SMALL_IMAGE
   | {
     'y_encoder_growth': 64,
@@ -214,7 +225,13 @@ SR_VAE_DIGITS = SrVae(
 
 
 def sr_vae(base: config.Config, recipe: SrVae, two_levels: bool = True) -> config.Config:
-  """Complete a configuration to srVAE, or to the VAE in one level with the same blocks and prior."""
+  """Completes a configuration to srVAE, or to the one-level VAE with the same blocks and prior.
+
+  Args:
+    base: data, optimizer and steps.
+    recipe: sizes of the networks.
+    two_levels: whether to build srVAE, or the one-level VAE.
+  """
   sizes: dict[str, Any] = dict(recipe.options)
   if not two_levels:
     sizes = {
@@ -237,14 +254,14 @@ def sr_vae(base: config.Config, recipe: SrVae, two_levels: bool = True) -> confi
 def sr_vae_of_size(
   variant: str, data: config.DataConfig, epoch: int, epochs: int = 2000, two_levels: bool = True
 ) -> config.Config:
-  """The 'small' networks with their schedule, or the 'full' ones with the authors'.
+  """Returns the 'small' networks with their schedule, or the 'full' ones with the authors'.
 
   Args:
     variant: 'small' or 'full'.
-    data: that it is trained on.
-    epoch: steps of 32 images, of the full schedule.
+    data: to train on.
+    epoch: steps of 32 images per epoch, for the full schedule.
     epochs: of the full schedule.
-    two_levels: whether it is srVAE, or the VAE in one level.
+    two_levels: whether to build srVAE, or the one-level VAE.
   """
   if variant == 'small':
     return sr_vae(sr_vae_in_minutes(data), SR_VAE_SMALL, two_levels)
@@ -252,7 +269,13 @@ def sr_vae_of_size(
 
 
 def sr_vae_as_published(data: config.DataConfig, epoch: int, epochs: int) -> config.Config:
-  """The authors' schedule, for epochs of so many steps of 32 images."""
+  """Returns the authors' schedule.
+
+  Args:
+    data: to train on.
+    epoch: steps of 32 images per epoch.
+    epochs: of the whole schedule.
+  """
   return config.Config(
     data=data,
     optim=config.OptimConfig(
@@ -269,7 +292,7 @@ def sr_vae_as_published(data: config.DataConfig, epoch: int, epochs: int) -> con
 
 
 def sr_vae_in_minutes(data: config.DataConfig) -> config.Config:
-  """A schedule for small networks on a CPU."""
+  """Returns a schedule for small networks on a CPU."""
   return config.Config(
     data=data,
     optim=config.OptimConfig(
@@ -283,23 +306,28 @@ def sr_vae_in_minutes(data: config.DataConfig) -> config.Config:
 
 
 class Covariances(NamedTuple):
-  """What families of p(x|z) are compared with: as much alike as they can be."""
+  """The common parts of models that compare families of p(x|z)."""
 
   min_scale: float  # smallest standard deviation of a pixel, in [-1, 1]
-  initial_scale: float  # that of outputs 0
+  initial_scale: float  # standard deviation of a pixel at outputs of 0
   rank: int = 16
   filter_size: int = 5
   kernel_size: int = 11
-  noise: float = 0.2  # C of the circulant ones
+  noise: float = 0.2  # C of the circulant families
   components: int = 5  # of the mixture
   levels: int = 256  # of the images
 
 
 def covariances(base: config.Config, recipe: Covariances, family: str) -> config.Config:
-  """Complete a configuration with a family of p(x|z), one of COVARIANCES, and its options.
+  """Completes a configuration with a family of COVARIANCES and its options.
 
-  Networks, data, optimizer, steps and seed are the base's for all. The mixture is of gray levels, and
+  Networks, data, optimizer, steps and seed are the base's for all. The mixture models gray levels, and
   trains without noise.
+
+  Args:
+    base: the common configuration.
+    recipe: scales and sizes of the families.
+    family: its name.
   """
   scales = {'min_scale': recipe.min_scale, 'initial_scale': recipe.initial_scale}
   circulant = {'kernel_size': recipe.kernel_size, 'noise': recipe.noise, **scales}
@@ -322,7 +350,7 @@ def covariances(base: config.Config, recipe: Covariances, family: str) -> config
 
 
 def covariances_of_photographs(data: config.DataConfig, family: str) -> config.Config:
-  """A VAE of 32x32 photographs, for minutes on a CPU, with a family of COVARIANCES."""
+  """Returns a VAE of 32x32 photographs, for minutes on a CPU, with a family of COVARIANCES."""
   base = config.Config(
     data=data,
     model=config.ModelConfig('vae', {'latents': 64, 'features': (16, 32, 64), 'norm': 'group'}),
@@ -334,7 +362,16 @@ def covariances_of_photographs(data: config.DataConfig, family: str) -> config.C
 
 
 def choose(variant: str, variants: Iterable[str], file: str) -> str:
-  """Return the variant, or the first one for ''; raise ValueError if the file has no such variant."""
+  """Returns the variant, or the first one for ''.
+
+  Args:
+    variant: as typed.
+    variants: all of them.
+    file: the config file, for the message.
+
+  Raises:
+    ValueError: the file has no such variant.
+  """
   variants = tuple(variants)
   variant = variant or variants[0]
   if variant not in variants:

@@ -141,7 +141,7 @@ def _check_restored(folder: Path, which: str, name: str) -> bool:
     if f'/{own}/' not in f'/{name}' or outcomes.refusal(error, _named(name)) != outcomes.REFUSED:
       raise
     return False
-  outcomes.expect(config == configuration.to_dict(experiment.resolve(made.config)),
+  outcomes.expect(config == configuration.to_dict(configuration.resolve(made.config)),
                   f'{which}: another configuration was restored')  # fmt: skip
   known = [made.restored[which], *older()] if which == 'latest' else [made.restored[which]]
   outcomes.expect(variables in known, f'{which}: other parameters were restored')

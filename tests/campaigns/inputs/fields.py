@@ -92,7 +92,7 @@ def _run(section: str, field: str, value: Any, possible: bool, folder: Path) -> 
 
 def start(config: Config, folder: Path) -> None:
   """Does all that a run does before it computes, and traces a step."""
-  config = experiment.resolve(config)
+  config = configuration.resolve(config)
   workdirs.check(folder / 'run', config, allow_change=False)
   prepared = prepare.prepare(config.data)
   checks.check_batch(config, prepared.spec.counts['train'], 1, 1)
