@@ -20,7 +20,7 @@ import numpy as np
 from structured_obs.config import Config
 from structured_obs.data import prepare
 from structured_obs.evaluation import resume
-from structured_obs.runs import checkpoint, configuration, experiment, restore
+from structured_obs.runs import checkpoint, configuration, restore
 from structured_obs.runs import workdir as workdirs
 from structured_obs.train import run as runs
 from tests.campaigns import outcomes

@@ -19,7 +19,7 @@ import numpy as np
 from structured_obs.config import Config
 from structured_obs.data import prepare
 from structured_obs.devices import mesh as meshes
-from structured_obs.runs import checks, experiment, initial
+from structured_obs.runs import checks, configuration, experiment, initial
 from structured_obs.runs import workdir as workdirs
 from structured_obs.train import step
 from tests.campaigns import outcomes
