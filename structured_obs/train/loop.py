@@ -230,9 +230,9 @@ class _Loop:
       images,
       self.validation_key,
       spec.levels,
-      experiment.config.eval.batch_size,
-      self.run.mesh,
-      experiment.config.objective.dequantize,
+      batch_size=experiment.config.eval.batch_size,
+      mesh=self.run.mesh,
+      dequantize=experiment.config.objective.dequantize,
     )
     if not elbo.size:
       return False
