@@ -1,5 +1,4 @@
-"""Messages for exceptions: one message each, which tells the user's mistakes from faults of a "
-"program."""
+"""Messages for exceptions, which separate mistakes of the user from faults of the program."""
 
 import linecache
 import re

@@ -263,8 +263,7 @@ def _fields(node: Any) -> list[str]:
 
 
 def _look_up(config: Any, name: str, arguments: Sequence[str]) -> Any:
-  """Returns the value at a dotted name in the config; the error for an unknown name suggests known "
-  "ones."""
+  """Returns the value at a dotted name in the config; errors suggest known names."""
   node, seen = config, _CONFIG
   for part in name.split('.')[1:]:
     known = _fields(node)

@@ -104,8 +104,7 @@ def projection(bound: Bound, noisy: Array, components: int, clean: Array | None 
 
 
 def reconstruct(bound: Bound, noisy: Array) -> np.ndarray:
-  """Returns the mean of p(x|z) at each image's encoding, [N, H, W, C], as a denoising autoencoder "
-  "does."""
+  """Returns means of p(x|z) at each image's encoding, [N, H, W, C], as denoising autoencoders do."""
   return np.stack([jax.device_get(_reconstruct(bound, image)) for image in noisy])
 
 

@@ -139,7 +139,7 @@ def _remove_abandoned(path: str, alone: bool) -> None:
 
 
 def _changed(folder: str) -> float:
-  """Returns when a folder or a file in it last changed; infinity if it is gone."""
+  """Returns when a folder or a file in it last changed; 0 if it is gone."""
   times = [0.0]
   for path in (folder, *glob.glob(os.path.join(glob.escape(folder), '*'))):
     with contextlib.suppress(OSError):

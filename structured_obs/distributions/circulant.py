@@ -24,6 +24,7 @@ from structured_obs.linalg import spectral
 Array = jax.Array
 LEARNED = option_values.When('scale', ('learned',))
 
+
 class Circulant(NamedTuple):
   """Parameters of a periodic Gaussian."""
 

@@ -110,7 +110,7 @@ def test_what_is_not_there_is_told(tmp_path: Path):
     subject.parse('me.png')
   with pytest.raises(ValueError, match='no test image 3; there are 3, counted from 0'):
     subject.find(*problem(), subject.parse('test:3'))
-  with pytest.raises(ValueError, match='without a prior of latents'):
+  with pytest.raises(ValueError, match='has no prior of latents'):
     subject.find(*problem(has_prior=False), subject.parse('prior:0'))
   path = tmp_path / 'x.png'
   Image.fromarray(np.zeros((2, 4), np.uint8)).save(path)

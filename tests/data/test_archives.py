@@ -59,12 +59,12 @@ def test_damage_anywhere_in_an_archive_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
   ('shape', 'content', 'words'),
   [
-    ((0x803, 2, 28, 28), bytes(2 * 784 - 1), 'declares 1,568 bytes, but it holds 1,567'),
-    ((0x803, 2, 28, 28), bytes(2 * 784 + 1), 'declares 1,568 bytes, but it holds 1,569'),
-    ((0x803, 2**32 - 1, 28, 28), bytes(99), 'declares 3,367,254,359,280 bytes, but it holds 99'),
-    ((0x803, 2, 32, 32), bytes(2048), 'no idx file of unsigned bytes, N x 28 x 28'),
-    ((0x801, 2, 28, 28), bytes(2 * 784), 'no idx file'),
-    ((0xD03, 2, 28, 28), bytes(8 * 784), 'no idx file'),
+    ((0x803, 2, 28, 28), bytes(2 * 784 - 1), 'declares 1,568 bytes, but it has 1,567'),
+    ((0x803, 2, 28, 28), bytes(2 * 784 + 1), 'declares 1,568 bytes, but it has 1,569'),
+    ((0x803, 2**32 - 1, 28, 28), bytes(99), 'declares 3,367,254,359,280 bytes, but it has 99'),
+    ((0x803, 2, 32, 32), bytes(2048), 'not an idx file of unsigned bytes, N x 28 x 28'),
+    ((0x801, 2, 28, 28), bytes(2 * 784), 'not an idx file'),
+    ((0xD03, 2, 28, 28), bytes(8 * 784), 'not an idx file'),
   ],
 )
 def test_headers_of_mnist_are_checked(tmp_path, shape, content, words):
@@ -180,7 +180,7 @@ def test_missing_and_repeated_files_of_a_tar_are_named(tmp_path):
     ({}, 'it lacks data_batch_1.bin'),
     (batches, 'it lacks test_batch.bin'),
     ({'train': rows, 'test': rows}, 'it lacks data_batch_1.bin'),
-    ({**batches, 'copy/data_batch_1.bin': rows}, 'it holds 2 files data_batch_1.bin'),
+    ({**batches, 'copy/data_batch_1.bin': rows}, 'it has 2 files data_batch_1.bin'),
     ({**batches, 'data_batch_3.bin': rows[1:]}, 'reshape'),
   ):
     _tar(tmp_path, files, name)
@@ -270,7 +270,7 @@ def test_downloads_that_differ_are_not_kept(tmp_path, monkeypatch):
   expected = hashlib.sha256(whole).hexdigest()
   (tmp_path / 'web' / files[1]).write_bytes(whole[:-1])
   found = hashlib.sha256(whole[:-1]).hexdigest()
-  with pytest.raises(ValueError, match=rf'web/{files[1]} is not .*{found}.*{expected}.*data.manual_dir'):
+  with pytest.raises(ValueError, match=rf'web/{files[1]} is not .*{found}.*{expected}.*manual_dir'):
     prepare.prepare(test_tfds._config(tmp_path, 'mnist', download=True))
   folder = tmp_path / 'cache' / 'tensorflow_datasets' / 'downloads' / 'mnist'
   assert os.listdir(folder) == [files[0]]
@@ -280,7 +280,7 @@ def test_failed_downloads_leave_nothing(tmp_path, monkeypatch):
   files = _published(tmp_path, monkeypatch)
   (tmp_path / 'web' / files[0]).unlink()
   with pytest.raises(
-    ConnectionError, match=rf'download of file://.*{files[0]}.*failed.*data.manual_dir'
+    ConnectionError, match=rf'download of file://.*{files[0]}.*failed.*manual_dir'
   ):
     tfds_builders.download('mnist', str(tmp_path))
   assert os.listdir(tmp_path) == ['web']

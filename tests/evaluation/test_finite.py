@@ -214,7 +214,7 @@ def test_sections_on_images_name_the_one_that_is_not_finite(tmp_path: Path):
   assert distances is not None
   text, tree = sample_quality.text(distances), sample_quality.as_json(distances)
   assert 'Not finite for 1 of 30 images (index 7), so that the result is NaN: model: features' in text
-  assert 'no Frechet distance' not in text
+  assert 'The Frechet distance needs' not in text
   strict = json.loads(strict_json.text(tree))['distances']
   assert strict['model new samples']['frechet'] is None
   assert strict['model new samples']['kid'] is None

@@ -110,7 +110,7 @@ def test_a_run_learns_and_resumes(tmp_path: Path):
 def test_what_has_no_network_computes_in_float32():
   config = Config()
   config.model.kind, config.train.compute = 'distribution', 'bfloat16'
-  with pytest.raises(ValueError, match="means nothing to --config.model.kind='distribution'; leave it 'float32'"):
+  with pytest.raises(ValueError, match="has no effect with --config.model.kind='distribution'; leave it 'float32'"):
     configuration.resolve(config)
   config.train.compute = 'bfloat'
   with pytest.raises(ValueError, match="Did you mean 'bfloat16'"):

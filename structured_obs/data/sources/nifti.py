@@ -194,8 +194,7 @@ def _packed(path: str) -> bool:
 
 
 def _declared(image: Any) -> int:
-  """Returns a file's size in bytes according to its header, after checking that its voxels fit "
-  "memory."""
+  """Returns a file's size in bytes by its header, after checking that its voxels fit memory."""
   headers.size(image.shape, np.float64)
   first = image.header.single_vox_offset if image.header.is_single else 0
   if image.dataobj.offset < first:

@@ -107,8 +107,7 @@ def invert(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def precisions(family: base.Family, params: Any) -> np.ndarray:
-  """Returns precisions of B distributions of a Gaussian family, parameters with a leading B. [B, D, "
-  "D]."""
+  """Returns precisions of B distributions of a Gaussian family, params with a leading B. [B, D, D]."""
   factors = np.asarray(_factors(family, params), np.float64)
   with np.errstate(invalid='ignore', over='ignore'):  # for factors that are not finite
     return factors @ factors.swapaxes(1, 2)
