@@ -68,7 +68,9 @@ def _of_family(family: Family[Any], shape: base.ImageShape) -> dict[str, Callabl
   return {name: scalar(operation) for name, operation in found.items()}
 
 
-def _on_gaussian(family: Family[Any], shape: base.ImageShape) -> dict[str, Callable[[Any, Array], Any]]:
+def _on_gaussian(
+  family: Family[Any], shape: base.ImageShape
+) -> dict[str, Callable[[Any, Array], Any]]:
   pixel = (shape.height // 2, shape.width // 2, 0)
   return {
     'entropy': lambda p, x: gaussian.entropy(family, p),
@@ -82,7 +84,9 @@ def _on_gaussian(family: Family[Any], shape: base.ImageShape) -> dict[str, Calla
   }
 
 
-def _conditionals(family: Family[Any], shape: base.ImageShape) -> dict[str, Callable[[Any, Array], Any]]:
+def _conditionals(
+  family: Family[Any], shape: base.ImageShape
+) -> dict[str, Callable[[Any, Array], Any]]:
   observed = jnp.asarray(np.indices(shape).sum(axis=0) % 2 == 0)
 
   def given(p: Any, x: Array) -> base.Conditional:

@@ -73,7 +73,9 @@ def supervised(name: str, calls: int, timeout: float) -> dict[str, Any]:
   command = [sys.executable, '-m', __name__, name, str(calls), str(timeout)]
   start = time.perf_counter()
   try:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout + GRACE, check=False)
+    done = subprocess.run(
+      command, capture_output=True, text=True, timeout=timeout + GRACE, check=False
+    )
     if done.returncode == 0:
       return json.loads(done.stdout.splitlines()[-1])
     failure = f'status {done.returncode}: ' + ' | '.join(done.stderr.splitlines()[-LINES:])

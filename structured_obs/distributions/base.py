@@ -197,7 +197,9 @@ def as_arrays(params: P) -> P:
   """
   fields: Any = params
   dtype = jnp.result_type(fields[0])
-  return type(fields)(*(jnp.asarray(a, dtype if isinstance(a, int | float) else None) for a in fields))
+  return type(fields)(
+    *(jnp.asarray(a, dtype if isinstance(a, int | float) else None) for a in fields)
+  )
 
 
 def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:

@@ -24,7 +24,6 @@ from structured_obs.linalg import spectral
 Array = jax.Array
 LEARNED = option_values.When('scale', ('learned',))
 
-
 class Circulant(NamedTuple):
   """Parameters of a periodic Gaussian."""
 

@@ -150,7 +150,9 @@ def from_dense(matrix: Array, bandwidth: int) -> Array:
     raise ValueError(
       f'matrix must be [n, n] and bandwidth at least 0; got {jnp.shape(matrix)} and {bandwidth}.'
     )
-  columns = [jnp.pad(jnp.diagonal(matrix, -d), (0, min(d, size))) for d in range(bandwidth + 1)]
+  columns = [
+    jnp.pad(jnp.diagonal(matrix, -d), (0, min(d, size))) for d in range(bandwidth + 1)
+  ]
   return jnp.stack(columns, axis=-1)
 
 

@@ -43,14 +43,18 @@ def entropy(cov: ArrayLike) -> float:
   return 0.5 * (len(cov) * (1 + math.log(2 * math.pi)) + log_det(cov))
 
 
-def kl_divergence(mean_p: ArrayLike, cov_p: ArrayLike, mean_q: ArrayLike, cov_q: ArrayLike) -> float:
+def kl_divergence(
+  mean_p: ArrayLike, cov_p: ArrayLike, mean_q: ArrayLike, cov_q: ArrayLike
+) -> float:
   """KL(N(mean_p, cov_p) || N(mean_q, cov_q)). Nats."""
   _check(cov_p, mean_p=mean_p, mean_q=mean_q)
   _check(cov_q, mean_q=mean_q)
   cov_p, cov_q = _matrix(cov_p), _matrix(cov_q)
   shift = _vector(mean_q) - _vector(mean_p)
   trace = float(np.trace(np.linalg.solve(cov_q, cov_p)))
-  return 0.5 * (trace + mahalanobis(cov_q, shift) - len(cov_p) + log_det(cov_q) - log_det(cov_p))
+  return 0.5 * (
+    trace + mahalanobis(cov_q, shift) - len(cov_p) + log_det(cov_q) - log_det(cov_p)
+  )
 
 
 def marginal(mean: ArrayLike, cov: ArrayLike, kept: ArrayLike) -> tuple[Vector, Matrix]:

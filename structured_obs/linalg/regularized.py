@@ -168,7 +168,9 @@ def _log_det(inverses: Array, scale: Array, ridge: Array) -> Array:
 
 
 @image_by_image
-def _inverse_diagonal(order: Array, inverses: Array, links: Array, scale: Array, ridge: Array) -> Array:
+def _inverse_diagonal(
+  order: Array, inverses: Array, links: Array, scale: Array, ridge: Array
+) -> Array:
   """The squared norms of the columns of L^-1, one column of tiles after the other."""
   count = len(inverses)
   steps = _steps(scale)

@@ -30,7 +30,9 @@ def solve(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed:
   return many(diag[None], weights[None], rhs[None, None])[0, 0]
 
 
-def solve_many(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
+def solve_many(
+  diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool
+) -> Array:
   """L^-1 b or L^-T b of B grids with R right-hand sides each. [B, R, H, W].
 
   Differentiable as it stands, and its derivative stores every step: `linalg.sparse_triangular` has the

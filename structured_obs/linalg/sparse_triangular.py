@@ -31,7 +31,6 @@ from structured_obs.linalg import closed_form, row_scan, sharding, stencil, tran
 Array = jax.Array
 Offsets = tuple[tuple[int, int], ...]  # (rows down, columns right), each raster-later than (0, 0)
 
-
 # A conditional maps its products several times over: as programs of their own they are traced once for
 # each shape, which halves the time to trace it.
 def _traced_once(function: Callable[..., Array]) -> Callable[..., Array]:

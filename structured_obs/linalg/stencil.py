@@ -43,7 +43,9 @@ def neighbours(v: Array, offsets: Offsets) -> list[Array]:
 
 def _windows(padded: Array, height: int, reach: int, offsets: Offsets) -> list[Array]:
   width = padded.shape[-1] - 2 * reach
-  return [padded[..., dr : dr + height, reach + dc : reach + dc + width] for dr, dc in offsets]
+  return [
+    padded[..., dr : dr + height, reach + dc : reach + dc + width] for dr, dc in offsets
+  ]
 
 
 def _pad(v: Array, offsets: Offsets) -> tuple[Array, int]:

@@ -87,7 +87,9 @@ def _covariances(shifts: tuple[int, ...], lags: tuple[int, ...]):
   return found
 
 
-def _recursion(diag: Array, taps: Array, shifts: tuple[int, ...], lags: tuple[int, ...]) -> Array:
+def _recursion(
+  diag: Array, taps: Array, shifts: tuple[int, ...], lags: tuple[int, ...]
+) -> Array:
   size, window = diag.shape[0], max((*shifts, *lags), default=0)
   block = 16  # of 8, 16 and 32 the fastest at 64 x 64 to 256 x 256
   steps = -(-size // block)

@@ -90,7 +90,9 @@ def solve(packed: Packed, rhs: Array, offsets: Offsets, transposed: bool) -> Arr
   return many(packed.weights[None], packed.inverse[None], rhs[None, None])[0, 0]
 
 
-def pack_and_solve(diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool) -> Array:
+def pack_and_solve(
+  diag: Array, weights: Array, rhs: Array, offsets: Offsets, transposed: bool
+) -> Array:
   """L^-1 b or L^-T b from the natural layout. [H, W]. Not to be differentiated."""
   return solve(pack(diag, weights, offsets, transposed), rhs, offsets, transposed)
 
