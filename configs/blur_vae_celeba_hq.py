@@ -21,26 +21,15 @@ EPOCH = 21600 // 16  # steps
 
 
 def get_config(variant: str = 'blur_vae') -> config.Config:
-  """Config of a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
+  """Returns a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
   variant = recipes.choose(variant, recipes.BLUR_VAE, 'configs/blur_vae_celeba_hq.py')
-  base = config.Config(
-    data=config.DataConfig(
-      source='folder:', height=256, width=256, channels=3, flip=True, test_fraction=0.2
-    ),
-    model=config.ModelConfig(
-      'vae',
-      {
-        'architecture': 'strided',
-        'latents': 256,
-        'features': (64, 128, 256, 512, 512, 512),
-        'norm': 'batch',
-      },
-    ),
-    optim=config.OptimConfig(learning_rate=1e-4),
-    train=config.TrainConfig(
-      steps=200 * EPOCH, batch_size=16, validate_every=EPOCH, checkpoint_every=5 * EPOCH, keep=20
-    ),
-    eval=config.EvalConfig(batch_size=32, importance_samples=100, chunk=5),
+  data = config.DataConfig(
+    source='folder:', height=256, width=256, channels=3, flip=True, test_fraction=0.2
   )
-  recipe = recipes.BlurVae(kernel_size=41, white_steps=10 * EPOCH)
-  return recipes.blur_vae(base, recipe, variant)
+  return recipes.blur_vae_as_published(
+    variant,
+    data,
+    recipes.BlurVaePaper(
+      EPOCH, epochs=200, batch_size=16, features=(64, 128, 256, 512, 512, 512), kernel_size=41
+    ),
+  )

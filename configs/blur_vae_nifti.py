@@ -25,27 +25,18 @@ EPOCH = 100_000 // 64  # steps
 
 
 def get_config(variant: str = 'blur_vae') -> config.Config:
-  """Config of a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
+  """Returns a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
   variant = recipes.choose(variant, recipes.BLUR_VAE, 'configs/blur_vae_nifti.py')
-  base = config.Config(
-    data=config.DataConfig(
-      source='nifti:',
-      height=64,
-      width=64,
-      channels=1,
-      crop='random',
-      crop_options={'crops': 8},
-      validation_fraction=0.125,
-      test_fraction=0.2,
-    ),
-    model=config.ModelConfig(
-      'vae',
-      {'architecture': 'strided', 'latents': 256, 'features': (64, 128, 256, 512), 'norm': 'batch'},
-    ),
-    optim=config.OptimConfig(learning_rate=1e-4),
-    train=config.TrainConfig(
-      steps=400 * EPOCH, batch_size=64, validate_every=EPOCH, checkpoint_every=20 * EPOCH, keep=20
-    ),
-    eval=config.EvalConfig(batch_size=32, importance_samples=100, chunk=5),
+  data = config.DataConfig(
+    source='nifti:',
+    height=64,
+    width=64,
+    channels=1,
+    crop='random',
+    crop_options={'crops': 8},
+    validation_fraction=0.125,
+    test_fraction=0.2,
   )
-  return recipes.blur_vae(base, recipes.BlurVae(white_steps=20 * EPOCH), variant)
+  return recipes.blur_vae_as_published(
+    variant, data, recipes.BlurVaePaper(EPOCH, epochs=400, white_epochs=20, checkpoint_epochs=20)
+  )

@@ -34,38 +34,13 @@ Autoencoders", 2022, section 4.1, table 1 and figure 3.
 from structured_obs import config, recipes
 
 VARIANTS = recipes.SOS_VAE
-EPS = 4e-5
-RECIPE = recipes.SosVae(
-  low_rank={'rank': 25, 'noise_variance': EPS},
-  learnt_noise={'learn_diag': True, 'noise_variance': 2 * EPS, 'min_variance': EPS},
-  diagonal={'min_scale': EPS**0.5, 'initial_scale': 0.1},
-  kl_bound=45.0,
-  entropy_bound=5.46,
-)
-EPOCH = 8035 // 25  # steps
 
 
 def get_config(variant: str = 'sos_vae') -> config.Config:
-  """Config of a variant, 'sos_vae' by default: see the table above."""
+  """Returns a variant, 'sos_vae' by default: see the table above."""
   variant = recipes.choose(variant, VARIANTS, 'configs/sos_vae_celeba64_gray.py')
-  base = config.Config(
-    data=config.DataConfig(
-      source='tfds:celeb_a', height=64, width=64, channels=1, limit=10000, flip=True
-    ),
-    model=config.ModelConfig(
-      'vae',
-      {
-        'architecture': 'resnet',
-        'latents': 128,
-        'features': (64, 128, 256, 512),
-        'blocks': 2,
-        'norm': 'batch',
-      },
-    ),
-    optim=config.OptimConfig(learning_rate=1e-4, stages=(f'mean:{5 * EPOCH}',)),
-    train=config.TrainConfig(
-      steps=100 * EPOCH, batch_size=25, validate_every=EPOCH, checkpoint_every=EPOCH
-    ),
-    eval=config.EvalConfig(batch_size=25, importance_samples=100, chunk=5),
+  data = config.DataConfig(
+    source='tfds:celeb_a', height=64, width=64, channels=1, limit=10000, flip=True
   )
-  return recipes.sos_vae(base, RECIPE, variant)
+  evaluation = config.EvalConfig(batch_size=25, importance_samples=100, chunk=5)
+  return recipes.sos_vae_of_celeba(variant, data, entropy_bound=5.46, evaluation=evaluation)

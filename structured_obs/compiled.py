@@ -42,9 +42,10 @@ def native_loops() -> None:
 
   Useful for programs that mainly sample from `sparse_precision`: its triangular solves take two thirds
   of the time. Convolutions and matrix products in a loop then lose their fast routines: a training step
-  of configs/folder.py took 7.7 s of processor time instead of 0.9 (`python -m launch.benchmark
-  --suite=training --recipes=folder --repeats=5 --xla_flag`). Call it before jax computes anything: XLA
-  reads the environment variable XLA_FLAGS once.
+  of configs/folder.py took 7.7 s of processor time instead of 0.9
+  (`python -m launch.benchmark --suite=training --recipes=folder --repeats=5 --xla_flag`).
+
+  Call it before jax computes anything: XLA reads the environment variable XLA_FLAGS once.
   """
   given = os.environ.get('XLA_FLAGS', '')
   if LOOPS not in given and 'xla_backend_extra_options' not in given:
