@@ -6,9 +6,9 @@
 PATH is a folder, or a zip file, of the 30,000 images of CelebA-HQ at any size of at least 256x256;
 `--config.data.source=tfds:celeb_a_hq/256` reads prepared data of tensorflow-datasets instead.
 
-As the paper's: six blocks, of which those beyond the fourth have its 512 features; 200 epochs, of
-which the first 10 with independent pixels; the rest as configs/blur_vae_celeba.py. The data are split at
-random, 80 % to train on (a tenth of these to validate) and 20 % to test on, as in the paper.
+As in the paper: six blocks, the last two with the 512 features of the fourth; 200 epochs, the first 10
+with independent pixels; the rest as in configs/blur_vae_celeba.py. The data are split at random as in
+the paper, 80 % to train on (a tenth of these to validate) and 20 % to test on.
 
 This recipe has not been trained here; one step of batch 16 is what `--dry_run` describes.
 

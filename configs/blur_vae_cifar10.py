@@ -3,10 +3,11 @@
   A="--config=configs/blur_vae_cifar10.py --workdir=runs/cifar10"
   python -m launch.compare $A --variants=l2,cross_entropy,focal_frequency,paper_loss,blur_vae
 
-The official archive is read from `data.manual_dir`, or add --config.data.download.
+The official archive is read from --config.data.options.manual_dir=FOLDER, or downloaded with
+--config.data.options.download.
 
-The paper does not tell how it cut its network for 64x64 images to 32x32; here it has one block less. The
-rest is as configs/blur_vae_celeba.py.
+The paper does not say how it reduced its network for 64x64 images to 32x32; here it has one block less.
+The rest is as in configs/blur_vae_celeba.py.
 
 This recipe has not been trained here; configs/blur_vae_folder.py says what a small network reaches.
 

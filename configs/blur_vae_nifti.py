@@ -1,16 +1,16 @@
-"""Blur-VAE for volumes of brain MRI: random 64x64 windows of their slices, as the paper's of HCP.
+"""Blur-VAE for volumes of brain MRI: random 64x64 windows of their slices, as in the paper for HCP.
 
   A="--config=configs/blur_vae_nifti.py --config.data.source=nifti:PATH --workdir=runs/mri"
   python -m launch.compare $A --variants=l2,l1,ssim,cross_entropy,focal_frequency,paper_loss,blur_vae
 
-PATH is a folder of volumes, .nii or .nii.gz, a folder in it for each subject (extra `medical`); the
-images of one subject are all in one split. The command is the paper's Table 3.
+PATH is a folder of volumes, .nii or .nii.gz, with a folder for each subject (extra `medical`); the
+images of one subject are in one split. The command is the paper's Table 3.
 
-As the paper's: the network of configs/blur_vae_celeba.py, 400 epochs, of which the first 20 with
+As in the paper: the network of configs/blur_vae_celeba.py, 400 epochs, the first 20 with
 independent pixels, Adam at 1e-4, 80 % of the subjects to train on (an eighth of these to validate).
 The paper cuts random windows while it trains; here eight of every slice are cut once. Training ends
-after as many steps as 400 epochs of 100,000 windows have; the Human Connectome Project, whose 400
-volumes the paper takes, gives them to those who register.
+after the steps of 400 epochs of 100,000 windows. The paper uses 400 volumes of the Human Connectome
+Project, which are available after registration.
 
 This recipe has not been trained here; configs/blur_vae_folder.py says what a small network reaches, on
 windows of MRI too.

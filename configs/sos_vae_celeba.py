@@ -5,9 +5,9 @@
   python -m launch.evaluate --workdir=runs/celeba/sos_vae --compare=runs/celeba/beta_vae
 
 Put `img_align_celeba.zip` and `list_eval_partition.txt` into a folder and add
---config.data.manual_dir=FOLDER. They have to be fetched by hand from
-https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.download cannot, for they lie on Google
-Drive.
+--config.data.options.manual_dir=FOLDER. Fetch them by hand from
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.options.download does not work for
+them, because they are on Google Drive.
 
 | variant | p(x|z) | bounds |
 |---|---|---|
@@ -15,15 +15,15 @@ Drive.
 | `beta_vae` | independent pixels | KL 45 nats |
 | `unconstrained` | low rank, D learnt | KL 45 nats: the paper's Appendix A |
 
-As the paper's: the ResNet (31 million parameters), 128 latents, rank 25, eps = 1e-5 for pixels in
+As in the paper: the ResNet (31 million parameters), 128 latents, rank 25, eps = 1e-5 for pixels in
 [0, 1], here 4e-5 in [-1, 1]; the bounds (theirs on the entropy, -504750 nats in [0, 1], is 189.87 nats
 above that of eps I, 7.6 a rank); Adam at 1e-4, flips; 10,000 random images, the authors' batches of 25
-and the 100 epochs of the appendix; a few epochs of the mean alone first. Ours: 5 of these; the official
-splits, of which the 10,000 are drawn in proportion (8,035 to train on); constraints on means over the
-images that hold from above only; uniform noise of one gray level; and what
-`models/networks/resnet.py` says.
+and the 100 epochs of the appendix; a few epochs of the mean alone first. Different here: 5 of these
+epochs; the official splits, from which the 10,000 are drawn in proportion (8,035 to train on);
+constraints on means over the images, as upper bounds only; uniform noise of one gray level; and the
+differences listed in `models/networks/resnet.py`.
 
-This recipe has not been trained to its end here. The paper tells no likelihoods, but FIDs of samples:
+This recipe has not been trained to its end here. The paper reports no likelihoods, but FIDs of samples:
 104.62 (SOS-VAE) and 196.40 (beta-VAE). configs/sos_vae_folder.py says what small networks reach.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational

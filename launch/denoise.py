@@ -9,7 +9,7 @@ Adds noise of --sigma, in units of pixels in [-1, 1], to images of the test spli
 with z from the noisy image; the same with z from the first estimate (--refinements=1); the paper's
 projection on --components eigenvectors, and on the number that is best for --best_components validation
 images (both take seconds per image of 64x64). Each run of --compare denoises by its posterior mean, or
-by its reconstruction if it is an autoencoder trained to denoise (model.input_noise).
+by its reconstruction if it is an autoencoder trained to denoise (its option input_noise).
 
 Prints a table of PSNR and MSE with paired differences from the posterior mean, and writes report.md,
 scores.json, images.npz and a figure into WORKDIR/denoising, or --output.

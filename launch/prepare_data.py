@@ -6,7 +6,7 @@
 
 Prints the number of images, their shape, where they are stored and their SHA-256. `--verify` reads an
 array that was prepared before and compares its SHA-256. Nothing is downloaded without
---config.data.download.
+--config.data.options.download.
 """
 
 from collections.abc import Sequence

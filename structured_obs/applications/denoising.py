@@ -81,7 +81,7 @@ def methods(
 def other(run: Trained, first: Trained, noisy: Array, settings: Settings) -> np.ndarray:
   """Returns another run's denoised images [N, H, W, C], for the noisy images of the first run.
 
-  It uses the reconstruction if the run was trained to denoise (model.input_noise), otherwise the
+  It uses the reconstruction if the run was trained to denoise (its option input_noise), otherwise the
   posterior mean.
 
   Args:

@@ -32,7 +32,7 @@ DISTANCES, CHECKS = ('sample_quality', 'distances'), ('predicted_distributions',
 LIKELIHOOD = Table('Likelihood', (
   Column('-ELBO, bits/dim', (*MODEL, 'negative_elbo_bits_per_dim')),
   Column('-IWAE, bits/dim', (*MODEL, 'negative_iwae_bits_per_dim')),
-  Column('minus {first}', ('differences', '{model} - {first}', 'negative_iwae_bits_per_dim')),
+  Column('beside {first}', ('differences', '{model} - {first}', 'negative_iwae_bits_per_dim')),
   Column('KL, nats', (*MODEL, 'kl_nats'), 1),
   Column('effective samples', (*MODEL, 'effective_samples'), 1),
 ))  # fmt: skip

@@ -134,7 +134,7 @@ def _facts(config: Config, options: Options) -> dict[str, Any]:
   fields = {
     f'--config.{name}': value
     for name, value in configuration.flatten(config).items()
-    if name not in ('data.source', 'data.cache_dir', 'data.manual_dir', 'data.download')
+    if name not in ('data.source', 'data.cache_dir', 'data.options.manual_dir', 'data.options.download')
   }
   found = [0, *checkpoint.steps_in(Path(options.workdir) / checkpoint.CHECKPOINTS)]
   return {
