@@ -96,7 +96,7 @@ def test_wrong_types_and_numbers_are_refused():
     pixels.to_unit(jnp.zeros((2, 2), jnp.uint8), 1)
   with pytest.raises(ValueError, match='shift'):
     pixels.augment(jax.random.key(0), jnp.zeros((2, 2, 1), jnp.uint8), shift=-1)
-  with pytest.raises(ValueError, match='is of square images, but these are 2 pixels high'):
+  with pytest.raises(ValueError, match='needs square images, but these are 2 pixels high'):
     pixels.augment(jax.random.key(0), jnp.zeros((2, 3, 1), jnp.uint8), turn=True)
 
 

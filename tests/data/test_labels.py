@@ -69,7 +69,7 @@ def test_a_source_without_fit_labels_is_refused(tmp_path, numbers, message):
 
 
 def test_images_of_real_numbers_carry_no_label():
-  with pytest.raises(ValueError, match='of real numbers'):
+  with pytest.raises(ValueError, match='has real numbers'):
     labels.behind((np.zeros((2, 2, 1), np.float32), 1), 'image 0')
 
 

@@ -96,9 +96,9 @@ def test_paths_are_written_out_and_addresses_refused(monkeypatch: pytest.MonkeyP
   assert many.parse('~/a,b') == [f'{tmp_path}/a', 'b']
   assert many.parse('') == []
   for text in ('gs://bucket/run', 's3://b/r', 'hdfs://host/run', 'https://host/x', 'GS://b', 'gs:/b'):
-    with pytest.raises(ValueError, match=r'--workdir =.* only local paths'):
+    with pytest.raises(ValueError, match=r'--workdir=.* only local paths'):
       one.parse(text)
-    with pytest.raises(ValueError, match=r'--compare =.* only local paths'):
+    with pytest.raises(ValueError, match=r'--compare=.* only local paths'):
       many.parse(f'runs/a,{text}')
 
 
