@@ -83,5 +83,5 @@ def test_the_first_bad_array_is_named(
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes):
   path = tmp_path / 'weights.npz'
   path.write_bytes(content)
-  with pytest.raises(ValueError, match=r'must be an npz of arrays, as `python -c'):
+  with pytest.raises(ValueError, match=r'must be an npz of arrays, made by `python -c'):
     inception_weights.extractor(str(path))

@@ -102,8 +102,8 @@ def test_views_of_a_model(model: Bound):
 @pytest.mark.parametrize(
   ('request_', 'message'),
   [
-    (REQUEST._replace(pixel=(3, 0, 0)), 'pixel must be'),
-    (REQUEST._replace(pixel=(0, 0, -1)), 'pixel must be'),
+    (REQUEST._replace(pixel=(3, 0, 0)), 'pixel=3,0,0 is outside'),
+    (REQUEST._replace(pixel=(0, 0, -1)), 'pixel=0,0,-1 is outside'),
     (REQUEST._replace(temperature=0.0), 'temperature=0.0 is out of range'),
     (REQUEST._replace(labels=(1,)), 'labels applies to label-conditional models'),
     (REQUEST._replace(components=13), 'is out of range; it must be from 0 to 12'),
