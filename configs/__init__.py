@@ -1,1 +1,1 @@
-"""Recipes: each file gives `get_config(variant='')` and says what it claims."""
+"""Recipes: each file has `get_config(variant='')`, and its docstring says what the recipe reaches."""

@@ -6,19 +6,19 @@
   python -m launch.compare $A --variants=noise_0.005,paper_loss,noise_0.1
 
 Put `img_align_celeba.zip` and `list_eval_partition.txt` into a folder and add
---config.data.options.manual_dir=FOLDER. They have to be fetched by hand from
-https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.options.download cannot, for they lie
-on Google Drive.
+--config.data.options.manual_dir=FOLDER. Fetch them by hand from
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.options.download does not work for
+them, because they are on Google Drive.
 
 The first command is Table 2 (Table 4 with --config.model.options.architecture=upsampling and
 --config.model.options.features='(32, 64, 128, 256, 512)'), the others Table 1;
 configs/blur_vae_folder.py says what each variant is.
 
-As the paper's: crop at the centre, network, 256 latents, 1,000 hidden units of the kernel network, 100
-epochs, of which the first 10 with independent pixels, Adam at 1e-4. Ours: batches of 64, which the
-paper does not tell; the official splits, where it takes 80 % to train on; a shared scale at its
-optimum; beta = 1, where it tuned beta for each loss by the FID of samples (a bound for all of them is
---config.objective.constraints.kl.bound, with --config.objective.beta=0); uniform noise of one gray
+As in the paper: crop at the centre, network, 256 latents, 1,000 hidden units of the kernel network,
+100 epochs, the first 10 with independent pixels, Adam at 1e-4. Different here: batches of 64
+(the paper does not say); the official splits, instead of 80 % to train on; a shared scale at its
+optimum; beta = 1, instead of a beta tuned for each loss by the FID of samples (a bound for all losses
+is --config.objective.constraints.kl.bound, with --config.objective.beta=0); uniform noise of one gray
 level.
 
 This recipe has not been trained here. configs/blur_vae_folder.py says what a small network reaches.
@@ -32,19 +32,7 @@ EPOCH = 162770 // 64  # steps
 
 
 def get_config(variant: str = 'blur_vae') -> config.Config:
-  """Config of a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
+  """Returns a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
   variant = recipes.choose(variant, recipes.BLUR_VAE, 'configs/blur_vae_celeba.py')
-  base = config.Config(
-    data=config.DataConfig(source='tfds:celeb_a', height=64, width=64, channels=3, flip=True),
-    model=config.ModelConfig(
-      'vae',
-      {'architecture': 'strided', 'latents': 256, 'features': (64, 128, 256, 512), 'norm': 'batch'},
-    ),
-    optim=config.OptimConfig(learning_rate=1e-4),
-    train=config.TrainConfig(
-      steps=100 * EPOCH, batch_size=64, validate_every=EPOCH, checkpoint_every=5 * EPOCH, keep=20
-    ),
-    eval=config.EvalConfig(batch_size=32, importance_samples=100, chunk=5),
-  )
-  recipe = recipes.BlurVae(kernel_size=11, white_steps=10 * EPOCH)
-  return recipes.blur_vae(base, recipe, variant)
+  data = config.DataConfig(source='tfds:celeb_a', height=64, width=64, channels=3, flip=True)
+  return recipes.blur_vae_as_published(variant, data, recipes.BlurVaePaper(EPOCH))

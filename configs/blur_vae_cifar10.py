@@ -3,10 +3,11 @@
   A="--config=configs/blur_vae_cifar10.py --workdir=runs/cifar10"
   python -m launch.compare $A --variants=l2,cross_entropy,focal_frequency,paper_loss,blur_vae
 
-The official archive is read from `data.options.manual_dir`, or add --config.data.options.download.
+The official archive is read from --config.data.options.manual_dir=FOLDER, or downloaded with
+--config.data.options.download.
 
-The paper does not tell how it cut its network for 64x64 images to 32x32; here it has one block less. The
-rest is as configs/blur_vae_celeba.py.
+The paper does not say how it reduced its network for 64x64 images to 32x32; here it has one block less.
+The rest is as in configs/blur_vae_celeba.py.
 
 This recipe has not been trained here; configs/blur_vae_folder.py says what a small network reaches.
 
@@ -20,18 +21,9 @@ EPOCH = 45000 // 64  # steps
 
 
 def get_config(variant: str = 'blur_vae') -> config.Config:
-  """Config of a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
+  """Returns a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
   variant = recipes.choose(variant, recipes.BLUR_VAE, 'configs/blur_vae_cifar10.py')
-  base = config.Config(
-    data=config.DataConfig(source='tfds:cifar10', height=32, width=32, channels=3, flip=True),
-    model=config.ModelConfig(
-      'vae', {'architecture': 'strided', 'latents': 256, 'features': (64, 128, 256), 'norm': 'batch'}
-    ),
-    optim=config.OptimConfig(learning_rate=1e-4),
-    train=config.TrainConfig(
-      steps=100 * EPOCH, batch_size=64, validate_every=EPOCH, checkpoint_every=5 * EPOCH, keep=20
-    ),
-    eval=config.EvalConfig(batch_size=32, importance_samples=100, chunk=5),
+  data = config.DataConfig(source='tfds:cifar10', height=32, width=32, channels=3, flip=True)
+  return recipes.blur_vae_as_published(
+    variant, data, recipes.BlurVaePaper(EPOCH, features=(64, 128, 256))
   )
-  recipe = recipes.BlurVae(kernel_size=11, white_steps=10 * EPOCH)
-  return recipes.blur_vae(base, recipe, variant)

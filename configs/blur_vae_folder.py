@@ -1,4 +1,4 @@
-"""Blur-VAE for any folder, or zip file, of images, beside the baselines of its tables; on a CPU.
+"""Blur-VAE for any folder, or zip file, of images, with the baselines of its tables; on a CPU.
 
   A="--config=configs/blur_vae_folder.py --config.data.source=folder:PATH --workdir=runs/blur"
   python -m launch.compare $A --variants=l2,l1,ssim,cross_entropy,focal_frequency,paper_loss,blur_vae
@@ -16,16 +16,17 @@ The second command is the ablation of Table 1, whose other row is `paper_loss`.
 | `gaussian_2`, `gaussian_4` | the same with one Gaussian kernel of this variance for all images |
 | `noise_0.005`, `noise_0.1` | `paper_loss` with this C |
 | `l2` | -log p(x|z) of independent pixels of one variance, at its optimum |
-| `l1`, `ssim`, `cross_entropy`, `focal_frequency` | these, of the mean |
-| `vgg`, `watson` | distances of features; they need weights, and say so |
+| `l1`, `ssim`, `cross_entropy`, `focal_frequency` | this loss of the mean |
+| `vgg`, `watson` | distances of features; they need files of weights |
 
-All have one network, number of steps and bound on the KL, 150 nats, held by a multiplier. A density
-with a small C spends its weight on frequencies that the mean cannot reach, to which `paper_loss` gives
-none. C = 0.2 was chosen among 0.025 and 0.2 by the faces of docs/blur_vae.md, test images included.
+All share the network, the number of steps and a bound on the KL, 150 nats, held by a multiplier. A
+density with a small C spends its weight on frequencies that the mean does not reach; `paper_loss` gives
+them none. C = 0.2 was chosen among 0.025 and 0.2 on the faces of docs/blur_vae.md, test images
+included.
 
 The VAE learns with the kernel held (`objectives.alternating`), so log|K(G(z)) + eps I| has no gradient
-here and `epsilon_small` changes the loss that is reported alone. In the paper's objective the latents z
-have a gradient by it; its Table 1 has 3.7 dB less for a small eps, which this code cannot show.
+here, and `epsilon_small` changes only the reported loss. In the paper's objective the latents z have a
+gradient through it; its Table 1 has 3.7 dB less for a small eps, which this code does not reproduce.
 
 Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023. The
 network is a quarter to a half as wide as the paper's.
@@ -35,7 +36,7 @@ from structured_obs import config, recipes
 
 
 def get_config(variant: str = 'blur_vae') -> config.Config:
-  """Config of a variant, 'blur_vae' by default: see the table above."""
+  """Returns a variant, 'blur_vae' by default: see the table above."""
   variant = recipes.choose(variant, recipes.BLUR_VAE, 'configs/blur_vae_folder.py')
   base = config.Config(
     data=config.DataConfig(source='folder:', height=64, width=64, flip=True),

@@ -1,16 +1,16 @@
-"""Blur-VAE for volumes of brain MRI: random 64x64 windows of their slices, as the paper's of HCP.
+"""Blur-VAE for volumes of brain MRI: random 64x64 windows of their slices, as in the paper for HCP.
 
   A="--config=configs/blur_vae_nifti.py --config.data.source=nifti:PATH --workdir=runs/mri"
   python -m launch.compare $A --variants=l2,l1,ssim,cross_entropy,focal_frequency,paper_loss,blur_vae
 
-PATH is a folder of volumes, .nii or .nii.gz, a folder in it for each subject (extra `medical`); the
-images of one subject are all in one split. The command is the paper's Table 3.
+PATH is a folder of volumes, .nii or .nii.gz, with a folder for each subject (extra `medical`); the
+images of one subject are in one split. The command is the paper's Table 3.
 
-As the paper's: the network of configs/blur_vae_celeba.py, 400 epochs, of which the first 20 with
+As in the paper: the network of configs/blur_vae_celeba.py, 400 epochs, the first 20 with
 independent pixels, Adam at 1e-4, 80 % of the subjects to train on (an eighth of these to validate).
 The paper cuts random windows while it trains; here eight of every slice are cut once. Training ends
-after as many steps as 400 epochs of 100,000 windows have; the Human Connectome Project, whose 400
-volumes the paper takes, gives them to those who register.
+after the steps of 400 epochs of 100,000 windows. The paper uses 400 volumes of the Human Connectome
+Project, which are available after registration.
 
 This recipe has not been trained here; configs/blur_vae_folder.py says what a small network reaches, on
 windows of MRI too.
@@ -25,27 +25,18 @@ EPOCH = 100_000 // 64  # steps
 
 
 def get_config(variant: str = 'blur_vae') -> config.Config:
-  """Config of a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
+  """Returns a variant, 'blur_vae' by default: see configs/blur_vae_folder.py."""
   variant = recipes.choose(variant, recipes.BLUR_VAE, 'configs/blur_vae_nifti.py')
-  base = config.Config(
-    data=config.DataConfig(
-      source='nifti:',
-      height=64,
-      width=64,
-      channels=1,
-      crop='random',
-      crop_options={'crops': 8},
-      validation_fraction=0.125,
-      test_fraction=0.2,
-    ),
-    model=config.ModelConfig(
-      'vae',
-      {'architecture': 'strided', 'latents': 256, 'features': (64, 128, 256, 512), 'norm': 'batch'},
-    ),
-    optim=config.OptimConfig(learning_rate=1e-4),
-    train=config.TrainConfig(
-      steps=400 * EPOCH, batch_size=64, validate_every=EPOCH, checkpoint_every=20 * EPOCH, keep=20
-    ),
-    eval=config.EvalConfig(batch_size=32, importance_samples=100, chunk=5),
+  data = config.DataConfig(
+    source='nifti:',
+    height=64,
+    width=64,
+    channels=1,
+    crop='random',
+    crop_options={'crops': 8},
+    validation_fraction=0.125,
+    test_fraction=0.2,
   )
-  return recipes.blur_vae(base, recipes.BlurVae(white_steps=20 * EPOCH), variant)
+  return recipes.blur_vae_as_published(
+    variant, data, recipes.BlurVaePaper(EPOCH, epochs=400, white_epochs=20, checkpoint_epochs=20)
+  )

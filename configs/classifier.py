@@ -1,14 +1,14 @@
-"""A classifier for the features that images are compared in: --features=classifier:WORKDIR.
+"""A classifier whose features compare images: --features=classifier:WORKDIR.
 
   A="--config=configs/classifier.py --config.data.source=digits"
   python -m launch.train $A --workdir=runs/classifier
   python -m launch.evaluate --workdir=runs/digits --features=classifier:runs/classifier
 
-Any source with labels will do: digits, npz:PATH with labels, or tfds:NAME. Images must be of the size
-and channels of those that are to be evaluated. Training shifts them by up to a pixel.
+Any source with labels works: digits, npz:PATH with labels, or tfds:NAME. Images must have the size and
+channels of those to be evaluated. Training shifts them by up to a pixel.
 
 On digits, two CPU cores that other programs shared took 51 s for the first command; the classifier is
-right on 97.5 +- 0.8 % of the 359 test images, which are those of configs/digits.py. Each image has 64
+correct on 97.5 +- 0.8 % of the 359 test images, which are those of configs/digits.py. Each image has 64
 features, so that 65 images suffice for a Frechet distance.
 """
 
@@ -16,7 +16,7 @@ from structured_obs import config
 
 
 def get_config(variant: str = '') -> config.Config:
-  """The one recipe there is; a variant is refused."""
+  """Returns the only recipe; refuses variants."""
   if variant:
     raise ValueError(f'configs/classifier.py has no variants; got {variant!r}.')
   return config.Config(

@@ -2,8 +2,8 @@
 
   python -m launch.compare --config=configs/compare_cifar10.py --workdir=runs/compare_cifar10
 
-The official archive is read from `data.options.manual_dir`, or add --config.data.options.download;
-other copies of the images go by --config.data.source=npz:PATH.
+The official archive is read from --config.data.options.manual_dir=FOLDER, or downloaded with
+--config.data.options.download; --config.data.source=npz:PATH reads other copies of the images.
 
 Networks, data, optimizer and steps are those of configs/compare_folder.py, the same for all families.
 """
@@ -14,7 +14,7 @@ VARIANTS = recipes.COVARIANCES
 
 
 def get_config(variant: str = 'diagonal') -> config.Config:
-  """Config of a family, one of recipes.COVARIANCES."""
+  """Returns the config of a family, one of recipes.COVARIANCES."""
   variant = recipes.choose(variant, VARIANTS, 'configs/compare_cifar10.py')
   data = config.DataConfig(source='tfds:cifar10', height=32, width=32, channels=3, flip=True)
   return recipes.covariances_of_photographs(data, variant)

@@ -4,7 +4,7 @@
 
 Trains one model for each family and seed, and prints a table of the families: mean and standard
 deviation over the seeds. Networks, data, optimizer and steps are the same for all, and so is the
-smallest standard deviation of a pixel. The mixture has probabilities of gray levels in the place of a
+smallest standard deviation of a pixel. The mixture has probabilities of gray levels instead of a
 covariance.
 """
 
@@ -20,7 +20,7 @@ RECIPE = recipes.Covariances(
 
 
 def get_config(variant: str = 'diagonal') -> config.Config:
-  """Config of a family, one of recipes.COVARIANCES."""
+  """Returns the config of a family, one of recipes.COVARIANCES."""
   variant = recipes.choose(variant, VARIANTS, 'configs/compare_digits.py')
   base = config.Config(
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2),

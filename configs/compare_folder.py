@@ -3,11 +3,11 @@
   A="--config=configs/compare_folder.py --config.data.source=folder:PATH"
   python -m launch.compare $A --workdir=runs/compare --seeds=0,1,2
 
-Any other source will do, as npz:PATH, or tfds:celeb_a for faces. Images are cropped at the centre and
-resized to 32x32 in colour; `--config.data.height`, `.width` and `.channels` choose otherwise.
+Other sources work too, such as npz:PATH, or tfds:celeb_a for faces. Images are cropped at the centre and
+resized to 32x32 in colour; `--config.data.height`, `.width` and `.channels` change that.
 
 Networks, data, optimizer and steps are the same for all families, and so is the smallest standard
-deviation of a pixel. The mixture has probabilities of gray levels in the place of a covariance.
+deviation of a pixel. The mixture has probabilities of gray levels instead of a covariance.
 """
 
 from structured_obs import config, recipes
@@ -16,7 +16,7 @@ VARIANTS = recipes.COVARIANCES
 
 
 def get_config(variant: str = 'diagonal') -> config.Config:
-  """Config of a family, one of recipes.COVARIANCES."""
+  """Returns the config of a family, one of recipes.COVARIANCES."""
   variant = recipes.choose(variant, VARIANTS, 'configs/compare_folder.py')
   data = config.DataConfig(source='folder:', height=32, width=32, channels=3, flip=True)
   return recipes.covariances_of_photographs(data, variant)

@@ -2,15 +2,15 @@
 
   python -m launch.train --config=configs/digits.py:low_rank --workdir=runs/digits
 
-Two variants, `diagonal` and `low_rank`, that differ in the distribution p(x|z) alone: the same network,
+Two variants, `diagonal` and `low_rank`, that differ only in the distribution p(x|z): the same network,
 data, optimizer and noise. Both predict a variance for every pixel, with the same floor; `low_rank` adds
-16 factors. The digits are few (1,258 to train on): the checkpoint of the best validation ELBO is the one
-that is evaluated. The size was tried out by hand on another random split, the same for both models, and
-kept small so that both train in minutes. Wider networks and a lower floor reach better validation
-ELBOs for both, and leave a few test images with huge penalties that dominate every mean.
+16 factors. There are few digits (1,258 to train on), so the checkpoint with the best validation ELBO is
+evaluated. The size was chosen by hand on another random split, the same for both models, and kept small
+so that both train in minutes. Wider networks and a lower floor reach better validation ELBOs for both,
+and leave a few test images with huge penalties that dominate every mean.
 
-A third variant, `discretized_logistic_mixture`, gives the 17 gray levels themselves a probability, pixel
-by pixel, and trains without noise.
+A third variant, `discretized_logistic_mixture`, predicts probabilities of the 17 gray levels, pixel by
+pixel, and trains without noise.
 
 Two CPU cores train a variant in under a minute. `make demo` trains both and compares them on 359 test
 images: negative IWAE-500 of -10.26 (diagonal) and -16.09 nats (low_rank), a paired difference of 5.82 +-
@@ -40,7 +40,7 @@ LIKELIHOODS = {
 
 
 def get_config(variant: str = 'low_rank') -> config.Config:
-  """Config of a variant: 'low_rank', 'diagonal' or 'discretized_logistic_mixture'."""
+  """Returns a variant: 'low_rank', 'diagonal' or 'discretized_logistic_mixture'."""
   variant = variant or 'low_rank'
   if variant not in LIKELIHOODS:
     known = ', '.join(LIKELIHOODS)

@@ -2,12 +2,12 @@
 
   python -m launch.train --config=configs/folder.py --config.data.source=folder:PATH --workdir=runs/mine
 
-Images are cropped at the centre and resized to 64x64; `--config.data.height` and `.width` choose
-another size. They are RGB unless all files are gray; `--config.data.channels` chooses 1 (gray) or 3
-(RGB). Sub-folders are read, too, transparent pixels are blended with white, and the first frame of an
-animation is used; `launch.prepare_data` reports all such cases. `--config.data.options.skip_corrupt`
-leaves unreadable files out, and `--config.data.labels` gives the model the sub-folder of each image as
-its class. Variants: `low_rank` (the default) and `diagonal`, which differ in the family alone.
+Images are cropped at the centre and resized to 64x64; `--config.data.height` and `.width` choose another
+size. They are RGB unless all files are gray; `--config.data.channels` chooses 1 (gray) or 3 (RGB).
+Sub-folders are read too, transparent pixels are blended with white, and the first frame of an animation
+is used; `launch.prepare_data` reports all such cases. `--config.data.options.skip_corrupt` leaves
+unreadable files out, and `--config.data.labels` gives the model the sub-folder of each image as its
+class. Variants: `low_rank` (the default) and `diagonal`, which differ only in the family.
 
 On two CPU cores it trains on 42 colour images a second, 0.76 s a step: 20,000 steps take four hours,
 and `--config.train.steps=700`, which takes nine minutes, already gives faces coherent colours.
@@ -25,7 +25,7 @@ LIKELIHOODS = {
 
 
 def get_config(variant: str = 'low_rank') -> config.Config:
-  """Config of a variant, 'low_rank' or 'diagonal'."""
+  """Returns a variant, 'low_rank' or 'diagonal'."""
   variant = variant or 'low_rank'
   if variant not in LIKELIHOODS:
     raise ValueError(f'configs/folder.py has the variants low_rank and diagonal; got {variant!r}.')

@@ -1,4 +1,4 @@
-"""One low-rank distribution for all images, without a network, beside PCA of the same rank.
+"""One low-rank distribution for all images, without a network, compared with PCA of the same rank.
 
   python -m launch.train --config=configs/no_deep_learning.py --workdir=runs/no_network
   python -m launch.evaluate --workdir=runs/no_network
@@ -6,18 +6,18 @@
   python -m launch.train --config=configs/no_deep_learning.py:folder \
     --config.data.source=folder:PATH --workdir=runs/no_network_mine
 
-The parameters of the distribution are all there is to learn: the mean, 25 columns and one noise
-variance. Its optimum is known, probabilistic PCA; the evaluation measures how close the gradients
-came, and draws 100 samples of the distribution beside 100 of PCA (figure 7 of the paper).
+Only the parameters of the distribution are learnt: the mean, 25 columns and one noise variance. Its
+optimum is known, probabilistic PCA; the evaluation measures how close the gradients came, and draws 100
+samples of the distribution beside 100 of PCA (figure 7 of the paper).
 
 | variant | images | noise variance |
 |---|---|---|
 | `digits` (the default) | scikit-learn's 8x8 digits, without any download | learnt |
 | `folder` | any folder or zip file, 64x64 or as data.height and data.width say | learnt |
-| `digits_fixed` `folder_fixed` | as these | 4e-5, the paper's 1e-5 of pixels in [0, 1] |
+| `digits_fixed` `folder_fixed` | the same | 4e-5, the paper's 1e-5 of pixels in [0, 1] |
 
 Measured: -log p(x) of the run minus that of the optimum, in nats, on held-out images and on the first
-1,000 to train on. `folder` are 7,922 gray photographs of faces (`--config.data.channels=1`):
+1,000 to train on. `folder` uses 7,922 gray photographs of faces (`--config.data.channels=1`):
 
 | variant | held-out | training | on one CPU core |
 |---|---|---|---|
@@ -26,9 +26,10 @@ Measured: -log p(x) of the run minus that of the optimum, in nats, on held-out i
 | `digits_fixed` | -2.4 +- 1.9 of 17,232 | -0.9 +- 1.1 of 16,045 | 20 s |
 | `folder_fixed` | -577 +- 500 of 1,494,861 | 765 +- 578 of 1,592,579 | 45 s |
 
-Without `model.natural_gradient`, Adam with the same rate is 1.5 (`digits`) and 29.7 nats (`folder`)
-above the optimum after 600 steps. What 25 components leave of the images is no white noise: samples of
-`folder` are grainy with it, those of `folder_fixed` smooth as PCA's, at a density a million nats lower.
+Without the option `natural_gradient` of the model, Adam with the same rate is 1.5 (`digits`) and 29.7
+nats (`folder`) above the optimum after 600 steps. The residuals of 25 components are not white noise:
+samples of `folder` are grainy with them, those of `folder_fixed` smooth like PCA's, at a density a
+million nats lower.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022, section 4.5. The paper uses 10,000 images of CelebA and plain gradients.
@@ -42,7 +43,7 @@ VARIANTS = ('digits', 'folder', 'digits_fixed', 'folder_fixed')
 
 
 def get_config(variant: str = 'digits') -> config.Config:
-  """Config of a variant, 'digits' by default: see the table above."""
+  """Returns a variant, 'digits' by default: see the table above."""
   variant = variant or 'digits'
   if variant not in VARIANTS:
     raise ValueError(
@@ -64,7 +65,7 @@ def get_config(variant: str = 'digits') -> config.Config:
     ),
     likelihood=config.LikelihoodConfig('low_rank', distributions.options('low_rank', **options)),
     optim=config.OptimConfig(learning_rate=2e-2, schedule='cosine', warmup_steps=20),
-    # Validated at the end alone: the closed form is not the best of several on validation images either.
+    # Validated only at the end: the closed form is not selected on validation images either.
     train=config.TrainConfig(steps=steps, batch_size=256, validate_every=steps, checkpoint_every=300),
     eval=config.EvalConfig(importance_samples=1, chunk=1),
   )

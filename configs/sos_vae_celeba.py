@@ -5,9 +5,9 @@
   python -m launch.evaluate --workdir=runs/celeba/sos_vae --compare=runs/celeba/beta_vae
 
 Put `img_align_celeba.zip` and `list_eval_partition.txt` into a folder and add
---config.data.options.manual_dir=FOLDER. They have to be fetched by hand from
-https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.options.download cannot, for they lie
-on Google Drive.
+--config.data.options.manual_dir=FOLDER. Fetch them by hand from
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.options.download does not work for
+them, because they are on Google Drive.
 
 | variant | p(x|z) | bounds |
 |---|---|---|
@@ -15,15 +15,15 @@ on Google Drive.
 | `beta_vae` | independent pixels | KL 45 nats |
 | `unconstrained` | low rank, D learnt | KL 45 nats: the paper's Appendix A |
 
-As the paper's: the ResNet (31 million parameters), 128 latents, rank 25, eps = 1e-5 for pixels in
+As in the paper: the ResNet (31 million parameters), 128 latents, rank 25, eps = 1e-5 for pixels in
 [0, 1], here 4e-5 in [-1, 1]; the bounds (theirs on the entropy, -504750 nats in [0, 1], is 189.87 nats
 above that of eps I, 7.6 a rank); Adam at 1e-4, flips; 10,000 random images, the authors' batches of 25
-and the 100 epochs of the appendix; a few epochs of the mean alone first. Ours: 5 of these; the official
-splits, of which the 10,000 are drawn in proportion (8,035 to train on); constraints on means over the
-images that hold from above only; uniform noise of one gray level; and what
-`models/networks/resnet.py` says.
+and the 100 epochs of the appendix; a few epochs of the mean alone first. Different here: 5 of these
+epochs; the official splits, from which the 10,000 are drawn in proportion (8,035 to train on);
+constraints on means over the images, as upper bounds only; uniform noise of one gray level; and the
+differences listed in `models/networks/resnet.py`.
 
-This recipe has not been trained to its end here. The paper tells no likelihoods, but FIDs of samples:
+This recipe has not been trained to its end here. The paper reports no likelihoods, but FIDs of samples:
 104.62 (SOS-VAE) and 196.40 (beta-VAE). configs/sos_vae_folder.py says what small networks reach.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
@@ -33,38 +33,13 @@ Autoencoders", 2022, section 4.1.
 from structured_obs import config, recipes
 
 VARIANTS = recipes.SOS_VAE
-EPS = 4e-5
-RECIPE = recipes.SosVae(
-  low_rank={'rank': 25, 'noise_variance': EPS},
-  learnt_noise={'learn_diag': True, 'noise_variance': 2 * EPS, 'min_variance': EPS},
-  diagonal={'min_scale': EPS**0.5, 'initial_scale': 0.1},
-  kl_bound=45.0,
-  entropy_bound=7.6,
-)
-EPOCH = 8035 // 25  # steps
 
 
 def get_config(variant: str = 'sos_vae') -> config.Config:
-  """Config of a variant, 'sos_vae' by default: see the table above."""
+  """Returns a variant, 'sos_vae' by default: see the table above."""
   variant = recipes.choose(variant, VARIANTS, 'configs/sos_vae_celeba.py')
-  base = config.Config(
-    data=config.DataConfig(
-      source='tfds:celeb_a', height=218, width=178, channels=3, limit=10000, flip=True
-    ),
-    model=config.ModelConfig(
-      'vae',
-      {
-        'architecture': 'resnet',
-        'latents': 128,
-        'features': (64, 128, 256, 512),
-        'blocks': 2,
-        'norm': 'batch',
-      },
-    ),
-    optim=config.OptimConfig(learning_rate=1e-4, stages=(f'mean:{5 * EPOCH}',)),
-    train=config.TrainConfig(
-      steps=100 * EPOCH, batch_size=25, validate_every=EPOCH, checkpoint_every=EPOCH
-    ),
-    eval=config.EvalConfig(batch_size=8, importance_samples=100, chunk=2),
+  data = config.DataConfig(
+    source='tfds:celeb_a', height=218, width=178, channels=3, limit=10000, flip=True
   )
-  return recipes.sos_vae(base, RECIPE, variant)
+  evaluation = config.EvalConfig(batch_size=8, importance_samples=100, chunk=2)
+  return recipes.sos_vae_of_celeba(variant, data, entropy_bound=7.6, evaluation=evaluation)

@@ -6,9 +6,9 @@
   python -m launch.evaluate --workdir=runs/folder/sos_vae --compare=runs/folder/beta_vae
 
 Images are cropped at the centre and resized to 64x64; `--config.data.height` and `.width` choose another
-size. They are RGB unless all files are gray; `--config.data.channels` chooses 1 (gray) or 3 (RGB). Any
-source will do, as npz:PATH or tfds:NAME, and one with labels may give the model each image's class:
---config.data.labels.
+size. They are RGB unless all files are gray; `--config.data.channels` chooses 1 (gray) or 3 (RGB). Other
+sources work too, such as npz:PATH or tfds:NAME; a source with labels can give the model each image's
+class: --config.data.labels.
 
 | variant | p(x|z) | bounds |
 |---|---|---|
@@ -17,17 +17,17 @@ source will do, as npz:PATH or tfds:NAME, and one with labels may give the model
 | `fixed_noise` | low rank, the paper's D = eps I | KL 45 nats, entropy 5.46 nats a rank |
 | `unconstrained` | as `fixed_noise`, but D is learnt | KL 45 nats |
 
-`fixed_noise` is the paper's model, whose samples have no visible noise, and whose density is bad by
-construction: what rank 25 leaves over is far larger than eps I. So `sos_vae` learns the noise of each
-pixel; its bound on the entropy is above that of the noise, whatever this is. `unconstrained` is the
-appendix's run.
+`fixed_noise` is the paper's model, whose samples have no visible noise, and whose density is poor by
+construction: the residual of rank 25 is far larger than eps I. `sos_vae` therefore learns the noise of
+each pixel; its bound applies to the entropy above that of the noise. `unconstrained` is the run of the
+appendix.
 
 On 64x64 gray photographs of faces (7,922 to train on; 160 test images) and two cores that were shared,
 the two variants above took 45 minutes: negative IWAE-100 of -2996.6 (`sos_vae`) and -2330.7
 (`beta_vae`), a paired difference of 665.9 +- 19.7 nats. The KL ends at 44.8 nats, the entropy at 36.1.
 
-`--config.model.options.architecture=resnet --config.model.options.norm=batch` takes the paper's kind of
-network; its width, depth and latents are in configs/sos_vae_celeba.py.
+`--config.model.options.architecture=resnet --config.model.options.norm=batch` is the paper's network;
+its width, depth and latents are in configs/sos_vae_celeba.py.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
 Autoencoders", 2022. The network is a small one, not the paper's.
@@ -48,7 +48,7 @@ RECIPE = recipes.SosVae(
 
 
 def get_config(variant: str = 'sos_vae') -> config.Config:
-  """Config of a variant, 'sos_vae' by default: see the table above."""
+  """Returns a variant, 'sos_vae' by default: see the table above."""
   variant = recipes.choose(variant, VARIANTS, 'configs/sos_vae_folder.py')
   base = config.Config(
     data=config.DataConfig(source='folder:', height=64, width=64, flip=True),

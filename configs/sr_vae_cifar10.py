@@ -6,14 +6,14 @@
   python -m launch.sample --workdir=runs/sr_vae
   python -m launch.super_resolve --workdir=runs/sr_vae --num_images=0
 
-The official archive is read from `data.options.manual_dir`, or add --config.data.options.download;
-other copies of the images go by --config.data.source=npz:PATH. configs/vae_cifar10.py is the baseline
-in one level.
+The official archive is read from --config.data.options.manual_dir=FOLDER, or downloaded with
+--config.data.options.download; --config.data.source=npz:PATH reads other copies of the images.
+configs/vae_cifar10.py is the one-level baseline.
 
 `full` has the authors' networks: 39.27 million parameters, of which 11.41 are the RealNVP prior p(u),
 3.93 q(u|y), 4.35 p(y|u), 3.03 q(z|x), 6.43 p(z|y, u) and 10.12 p(x|y, z). Their schedule is Adamax with
-2e-3, times 0.999999 a step down to 1e-4, and 2000 epochs in batches of 32: a run for a GPU, which has
-not been made here. A step of 8 images takes 2.75 s and 5.2 GiB, compilation included, on two CPU cores,
+2e-3, times 0.999999 a step down to 1e-4, and 2000 epochs in batches of 32: a run for a GPU, not made
+here. A step of 8 images takes 2.75 s and 5.2 GiB, compilation included, on two CPU cores,
 and 3.30 s and 2.7 GiB in the authors' PyTorch code (torch 2.13; medians of steps 2 to 6). The paper
 reports 3.65 bits/dim, of RE_x 5107, RE_y 1241, KL_z 619 and KL_u 819 nats.
 Flips and translations by up to 2 pixels are its augmentations; a tenth of the training images validates.
@@ -33,7 +33,7 @@ EPOCH = 45000 // 32  # steps
 
 
 def get_config(variant: str = '') -> config.Config:
-  """Config of a variant, 'full' by default."""
+  """Returns a variant, 'full' by default."""
   variant = recipes.choose(variant, VARIANTS, 'configs/sr_vae_cifar10.py')
   data = config.DataConfig(source='tfds:cifar10', height=32, width=32, channels=3, flip=True, shift=2)
   return recipes.sr_vae_of_size(variant, data, EPOCH)

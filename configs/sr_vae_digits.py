@@ -1,4 +1,4 @@
-"""srVAE on scikit-learn's 8x8 digits, which need no download: all of it, on a CPU.
+"""srVAE on scikit-learn's 8x8 digits, which need no download: the whole method on a CPU.
 
   python -m launch.train --config=configs/sr_vae_digits.py --workdir=runs/sr_digits
   python -m launch.evaluate --workdir=runs/sr_digits
@@ -6,7 +6,8 @@
   python -m launch.super_resolve --workdir=runs/sr_digits --num_images=0
 
 `sr_vae`, the default, has x of 8 x 8 pixels with 17 gray levels, y of 4 x 4, and u and z of 2 x 2. `vae`
-is the model in one level. The flow of the prior has one scale, as 2 x 2 latents can be halved no more.
+is the one-level model. The flow of the prior has one scale, because 2 x 2 latents are not halved
+further.
 
 After 1,000 steps (--config.train.steps=1000; 359 test images): 2.221 bits/dim by the ELBO and 2.164 by
 IWAE-100, and the mean of 8 draws of super-resolution is 19.30 dB from the image, where bilinear
@@ -22,7 +23,7 @@ VARIANTS = ('sr_vae', 'vae')
 
 
 def get_config(variant: str = '') -> config.Config:
-  """Config of a variant, 'sr_vae' by default."""
+  """Returns a variant, 'sr_vae' by default."""
   variant = recipes.choose(variant, VARIANTS, 'configs/sr_vae_digits.py')
   base = config.Config(
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2),

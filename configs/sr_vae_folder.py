@@ -5,9 +5,9 @@
   python -m launch.sample --workdir=runs/sr_vae
   python -m launch.super_resolve --workdir=runs/sr_vae
 
-Images are cut and resized to 32x32; --config.data.height and .width take any sizes that divide by 4, and
-for the two scales of the RealNVP prior by 8. `small` is the default; `full` has the networks of
-configs/sr_vae_cifar10.py; `vae` is the small model in one level.
+Images are cropped and resized to 32x32; --config.data.height and .width accept multiples of 4, or of 8
+for the two scales of the RealNVP prior. `small` is the default; `full` has the networks of
+configs/sr_vae_cifar10.py; `vae` is the small one-level model.
 
 Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020.
 """
@@ -18,7 +18,7 @@ VARIANTS = ('small', 'full', 'vae')
 
 
 def get_config(variant: str = '') -> config.Config:
-  """Config of a variant, 'small' by default."""
+  """Returns a variant, 'small' by default."""
   variant = recipes.choose(variant, VARIANTS, 'configs/sr_vae_folder.py')
   data = config.DataConfig(source='folder:', height=32, width=32, channels=3, flip=True)
   sizes = recipes.SR_VAE if variant == 'full' else recipes.SR_VAE_SMALL

@@ -3,10 +3,10 @@
   python -m launch.train --config=configs/sr_vae_imagenet32.py --workdir=runs/sr_vae_imagenet
   python -m launch.evaluate --workdir=runs/sr_vae_imagenet
 
-The data set as prepared by tensorflow-datasets is read, which is down-sampled by boxes.
-The paper never trained on it: its rows for ImageNet32 are a CIFAR-10 model, evaluated on another
-down-sampling of these images. Networks and optimizer are those of configs/sr_vae_cifar10.py; 100 epochs
-are a guess. It has not been trained here.
+Reads the data set as prepared by tensorflow-datasets, down-sampled by boxes. The paper did not train on
+it: its rows for ImageNet32 are a CIFAR-10 model, evaluated on another down-sampling of these images.
+Networks and optimizer are those of configs/sr_vae_cifar10.py; 100 epochs are a guess. It has not been
+trained here.
 
 Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020.
 """
@@ -18,7 +18,7 @@ EPOCH = 1281167 // 32  # steps
 
 
 def get_config(variant: str = '') -> config.Config:
-  """Config of a variant, 'full' by default."""
+  """Returns a variant, 'full' by default."""
   variant = recipes.choose(variant, VARIANTS, 'configs/sr_vae_imagenet32.py')
   data = config.DataConfig(
     source='tfds:imagenet_resized/32x32', height=32, width=32, channels=3, flip=True

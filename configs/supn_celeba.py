@@ -1,6 +1,6 @@
 """Structured uncertainty for faces: CelebA, 64x64 gray, filter size 7.
 
-First a model of the mean, then the covariance of what it leaves:
+First train a model of the mean, then the covariance of its residuals:
 
   python -m launch.train --config=configs/supn_celeba.py:vae_mean --workdir=runs/celeba/vae_mean
   python -m launch.train --config=configs/supn_celeba.py:vae --workdir=runs/celeba/vae
@@ -8,13 +8,12 @@ First a model of the mean, then the covariance of what it leaves:
   python -m launch.evaluate --workdir=runs/celeba/vae --compare=runs/celeba/vae_diagonal
   python -m launch.denoise --workdir=runs/celeba/vae --sigma=0.1 --compare=runs/celeba/dae
 
-The second command starts from the workdir of the first (`train.start_from`); encoder and mean stay as
-they are.
+The second command starts from the workdir of the first (`train.start_from`); encoder and mean are fixed.
 
 Put `img_align_celeba.zip` and `list_eval_partition.txt` into a folder and add
---config.data.options.manual_dir=FOLDER. They have to be fetched by hand from
-https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.options.download cannot, for they lie
-on Google Drive.
+--config.data.options.manual_dir=FOLDER. Fetch them by hand from
+https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html: --config.data.options.download does not work for
+them, because they are on Google Drive.
 
 | variant | what it is |
 |---|---|
@@ -24,10 +23,10 @@ on Google Drive.
 | `diagonal` | a VAE whose mean and variances are trained together: the paper's baseline |
 | `dae` | denoising autoencoder for noise 0.1 in [-1, 1]: the baseline of table 4 |
 
-Each with `_cpu` behind it is a small network for two CPU cores.
+Each has a small network for two CPU cores, with `_cpu` appended to its name.
 
-As the paper's: the data, f = 7, Adam at 1e-3, 50 epochs, covariance networks that see z alone and end in
-four convolutions. Ours, where the paper says nothing: the size of the networks (strided convolutions,
+As in the paper: the data, f = 7, Adam at 1e-3, 50 epochs, covariance networks that see only z and end in
+four convolutions. Where the paper says nothing: the size of the networks (strided convolutions,
 64 to 512 channels, 256 latents), batches of 64, a mean trained with one learnt variance, random flips.
 The large networks have not been trained here; the paper gives -log p(x|z) of -8386 +- 1339 nats for
 `vae` and -6079 +- 936 for `diagonal`. configs/supn_folder.py says what the small ones reach, and why
@@ -45,7 +44,7 @@ SMALL = {'latents': 64, 'features': (8, 24, 48, 96)}
 SMALL_COVARIANCE = {
   'features': (8, 24, 48, 96),
   'layers': 2,
-  'sees_mean': True,  # which makes up for the little that 8 channels can carry from z
+  'sees_mean': True,  # because 8 channels carry little from z
 }
 STAGED = ('vae', 'ae', 'beta5', 'vae_diagonal', 'ae_diagonal')
 VARIANTS = ('vae_mean', 'ae_mean', 'beta5_mean', *STAGED, 'diagonal', 'dae')
@@ -54,12 +53,12 @@ SMALL_STEPS = {'mean': 1800, 'covariance': 1500}
 
 
 def get_config(variant: str = 'vae') -> config.Config:
-  """Config of a variant, 'vae' by default: see the table above."""
+  """Returns a variant, 'vae' by default: see the table above."""
   variant = variant or 'vae'
   name, small = variant.removesuffix('_cpu'), variant.endswith('_cpu')
   if name not in VARIANTS:
     raise ValueError(
-      f'configs/supn_celeba.py has the variants {", ".join(VARIANTS)}, each also with _cpu behind it; '
+      f'configs/supn_celeba.py has the variants {", ".join(VARIANTS)}, each also with _cpu appended; '
       f'got {variant!r}.'
     )
   base = name.partition('_')[0]

@@ -5,8 +5,8 @@
 
 Variants: sparse factors `f5` (the default), `f3` and `f7`, `diagonal`, `dense`, every entry of the
 factor of a precision of 256 pixels, and `f5_free`, without the prior.
-34,000 examples are trained on and 1,000 choose the checkpoint; covariances are used by the evaluation
-alone, which tells KL divergences from the truth both ways beside the bounds of the family.
+34,000 examples are trained on and 1,000 choose the checkpoint; only the evaluation uses covariances;
+it reports KL divergences from the truth both ways beside the bounds of the family.
 
 On the 1,000 test examples, in nats (the paper's: truth -286, diagonal -149, network -259 with a mean
 KL(model || truth) of 113):
@@ -19,19 +19,18 @@ KL(model || truth) of 113):
   variances    -148.55 +- 1.43   139.48 +- 1.14    704.2 +- 7.6        681.3       2.36      2.35
 
 ('variances' are the true ones without covariances; 'best' is the sparse factor of highest expected
-likelihood for each image, that knows the truth.) `f5` took 6 min 40 s on two cores, the making of the
-36,000 examples included.
+likelihood for each image, given the truth.) `f5` took 6 min 40 s on two cores, including the
+generation of the 36,000 examples.
 
-What differs from the paper: all that is emitted at a pixel is one function of the means in the 5x5
-window around it and of a summary of the whole image. Training images are mirrored and turned at
-random, exact symmetries of the generator. A prior on the coefficients of each pixel's prediction, of
-standard deviation 2.5, costs a little likelihood and keeps variances from exploding, which those of the
-best sparse factors do on some images, where lines leave the window on the side that is not seen. 11
-epochs of Adam at 2e-3 with a cosine schedule, weight decay and averaged parameters, instead of 200 at
-1e-3.
+Differences from the paper: the output at a pixel is one function of the means in the 5x5 window around
+it and of a summary of the whole image. Training images are mirrored and turned at random, exact
+symmetries of the generator. A prior on the coefficients of each pixel's prediction, of standard
+deviation 2.5, costs a little likelihood and keeps variances from exploding, which those of the best
+sparse factors do on some images, where lines leave the window on the side that is not seen. 11 epochs
+of Adam at 2e-3 with a cosine schedule, weight decay and averaged parameters, instead of 200 at 1e-3.
 """
 
-from structured_obs import config, distributions
+from structured_obs import config, distributions, recipes
 
 _SCALE = {'initial_scale': 0.2}
 _PRIOR = {'prior': 'coefficients', 'prior_scale': 2.5, **_SCALE}
@@ -46,12 +45,8 @@ LIKELIHOODS = {
 
 
 def get_config(variant: str = 'f5') -> config.Config:
-  """Config of a variant: 'f5', 'f5_free', 'diagonal', 'f3', 'f7' or 'dense'."""
-  variant = variant or 'f5'
-  if variant not in LIKELIHOODS:
-    raise ValueError(
-      f'configs/supn_ellipses.py has the variants {", ".join(LIKELIHOODS)}; got {variant!r}.'
-    )
+  """Returns a variant: 'f5', 'f5_free', 'diagonal', 'f3', 'f7' or 'dense'."""
+  variant = recipes.choose(variant, LIKELIHOODS, 'configs/supn_ellipses.py')
   family, options = LIKELIHOODS[variant]
   return config.Config(
     data=config.DataConfig(source='ellipses', validation_fraction=1 / 35, flip=True, turn=True),

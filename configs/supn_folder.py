@@ -1,18 +1,18 @@
-"""Structured uncertainty for any folder, or zip file, of images, 16 to 128 pixels wide; on a CPU.
+r"""Structured uncertainty for any folder, or zip file, of images, 16 to 128 pixels wide; on a CPU.
 
-First a model of the mean, then the covariance of what it leaves, filter size 7:
+First train a model of the mean, then the covariance of its residuals, filter size 7:
 
   A=--config.data.source=folder:PATH
   python -m launch.train --config=configs/supn_folder.py:vae_mean $A --workdir=runs/folder/vae_mean
   python -m launch.train --config=configs/supn_folder.py:vae $A --workdir=runs/folder/vae
-  python -m launch.train --config=configs/supn_folder.py:vae_diagonal $A \\
+  python -m launch.train --config=configs/supn_folder.py:vae_diagonal $A \
       --workdir=runs/folder/vae_diagonal
   python -m launch.evaluate --workdir=runs/folder/vae --compare=runs/folder/vae_diagonal
   python -m launch.denoise --workdir=runs/folder/vae --sigma=0.1 --compare=runs/folder/dae
 
-The second command starts from the workdir of the first (`train.start_from`, for other places); encoder
-and mean stay as they are. Images are cut to squares at the centre, shrunk to 64x64 and made gray;
-another size stands behind a comma, 16, 32, 64 or 128, as in `vae_mean,32` and `vae,32`, and colour is
+The second command starts from the workdir of the first (`train.start_from` names another); encoder and
+mean are fixed. Images are cropped to squares at the centre, shrunk to 64x64 and made gray; another size,
+16, 32, 64 or 128, follows a comma, as in `vae_mean,32` and `vae,32`, and colour is
 --config.data.channels=3 (with --config.likelihood.options.channels=pixel, linked).
 
 | variant | what it is |
@@ -41,10 +41,10 @@ paper's projection on 1000 eigenvectors 0.88 +- 0.10 more.
 noisy image, since a bottleneck of 64 latents leaves out more than this noise adds: the best linear one
 (PCA of 3,000 faces, shrunk by the noise, scored on 1,000 others) has 15.7 with 64 components, 9.9 with
 128, 6.1 with 256 and 3.9 with 512. With 2,048 it has 2.8, and is a much stronger baseline than `dae`,
-which suits noise that is large beside what its latents leave out.
+which suits noise that is large compared with what its latents leave out.
 
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018. The networks are small ones,
-and the covariance's sees the mean beside z.
+and the covariance's sees the mean besides z.
 """
 
 from structured_obs import config, distributions
@@ -62,11 +62,11 @@ STEPS = {'mean': 1800, 'covariance': 1500}
 
 
 def get_config(variant: str = 'vae') -> config.Config:
-  """Config of a variant, 'vae' by default, and perhaps a size, as 'vae,32': see the table above."""
+  """Returns a variant, 'vae' by default, and perhaps a size, as 'vae,32': see the table above."""
   name, _, size = (variant or 'vae').partition(',')
   if name not in VARIANTS or size not in ('', *map(str, FEATURES)):
     raise ValueError(
-      f'configs/supn_folder.py has the variants {", ".join(VARIANTS)}, and behind a comma the sizes '
+      f'configs/supn_folder.py has the variants {", ".join(VARIANTS)}, and after a comma the sizes '
       f'{", ".join(map(str, FEATURES))}; got {variant!r}.'
     )
   side, base = int(size or 64), name.partition('_')[0]

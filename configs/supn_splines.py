@@ -5,8 +5,8 @@
 
 Variants: `dense` (the default), the whole Cholesky factor; `mlp`, the same from a network like the
 paper's; sparse factors `f3`, `f5`, `f7`; `diagonal`. 34,000 examples are trained on and 1,000 choose
-the checkpoint; covariances are used by the evaluation alone, which tells KL divergences from the truth
-both ways beside the bounds of each family.
+the checkpoint; only the evaluation uses covariances; it reports KL divergences from the truth both ways
+beside the bounds of each family.
 
 The default takes 1 min 45 s of one CPU core's time, data included. On the 1,000 test examples, in nats
 (the paper's: truth 18.65, diagonal 42.64, network 21.12 with a KL(model || truth) of 3.56):
@@ -20,16 +20,16 @@ The default takes 1 min 45 s of one CPU core's time, data included. On the 1,000
   f3         20.43           1.93 +- 0.06       2.15 +- 0.01        2.14         1.73
   variances  42.19          23.70 +- 0.24      71.71 +- 0.38                     3.74
 
-('variances' are the true ones without covariances; a bound is of the best factor for each example, that
-knows the truth.)
+('variances' are the true ones without covariances; a bound is that of the best factor for each
+example, given the truth.)
 
-What differs from the paper: but for `mlp`, what is emitted at a point is one function of the means
-within 12 points and of a summary of the whole signal. Half of the training signals are reversed, a
-symmetry of the generator. 11 epochs of Adam at 2e-3 with a cosine schedule, weight decay and averaged
-parameters, instead of 200 at 1e-4.
+Differences from the paper: except for `mlp`, the output at a point is one function of the means within
+12 points and of a summary of the whole signal. Half of the training signals are reversed, a symmetry of
+the generator. 11 epochs of Adam at 2e-3 with a cosine schedule, weight decay and averaged parameters,
+instead of 200 at 1e-4.
 """
 
-from structured_obs import config, distributions
+from structured_obs import config, distributions, recipes
 
 SCALE = {'initial_scale': 0.5}  # of the noise at the start
 LIKELIHOODS = {
@@ -45,12 +45,8 @@ MLP = {'network': 'mlp', 'features': (100, 100), 'norm': 'batch'}
 
 
 def get_config(variant: str = 'dense') -> config.Config:
-  """Config of a variant: 'dense', 'mlp', 'diagonal', 'f3', 'f5' or 'f7'."""
-  variant = variant or 'dense'
-  if variant not in LIKELIHOODS:
-    raise ValueError(
-      f'configs/supn_splines.py has the variants {", ".join(LIKELIHOODS)}; got {variant!r}.'
-    )
+  """Returns a variant: 'dense', 'mlp', 'diagonal', 'f3', 'f5' or 'f7'."""
+  variant = recipes.choose(variant, LIKELIHOODS, 'configs/supn_splines.py')
   family, options = LIKELIHOODS[variant]
   return config.Config(
     data=config.DataConfig(source='splines', validation_fraction=1 / 35, flip=True),

@@ -1,4 +1,4 @@
-"""Command-line programs: `python -m launch.NAME --help` says what each one does."""
+"""Command-line programs: `python -m launch.NAME --help` describes each one."""
 
 import sys
 

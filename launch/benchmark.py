@@ -1,18 +1,18 @@
-"""Measures the kernels beside what a user would pick instead, in one process.
+"""Measures kernels beside what a user would otherwise pick, in one process.
 
   python -m launch.benchmark --out=benchmark.json
   python -m launch.benchmark --suite=sparse --sizes=64,128 --filters=5,7 --batches=1,16
 
-Rounds alternate between the candidates, and ratios are those of medians. Peers that are not installed
-are skipped and named (extra `bench`). Suites besides the kernels:
+Rounds alternate between the candidates, and ratios are ratios of medians. Peers that are not installed
+(extra `bench`) are skipped, with a message. Suites besides the kernels:
 
-  families      every family from network outputs to value and gradient
-  growth        the same over H, W, f, R and M; a step at which a unit of work costs 1.5 times more than
-                at the value before is marked as a cliff
-  convolutions  the gradient by a 3x3 kernel beside XLA's
+  families      every family, from network outputs to value and gradient
+  growth        the same over H, W, f, R and M; a size is marked as a cliff if a unit of work there costs
+                1.5 times more than at the size before
+  convolutions  our gradient with respect to a 3x3 kernel beside XLA's
   training      a step of each of --recipes and its start-up, beside a plain PyTorch loop
-  robustness    the batched gradient of every operation, --calls times in a row, each operation in a
-                process of its own that ends with a traceback after --timeout
+  robustness    the batched gradient of every operation, --calls times in a row, each operation in its own
+                process, which ends with a traceback after --timeout
   accuracy      the low-rank log density in float32 beside float64, over scales and near-equal columns
 
 `--readme` measures everything in the table of docs/benchmarks.md and prints that table in Markdown.
@@ -47,23 +47,25 @@ _RECIPES = absl_flags.DEFINE_list(
   ],
   'Files in configs/, each with a variant after a colon (training).',
 )
-_FAMILIES = absl_flags.DEFINE_list('families', [], 'Of these alone (families, growth).')
-_OPERATIONS = absl_flags.DEFINE_list('operations', [], 'Of names with one of these parts (robustness).')
-_README = absl_flags.DEFINE_bool('readme', False, 'Measures and prints the table of docs/benchmarks.md.')
+_FAMILIES = absl_flags.DEFINE_list('families', [], 'Measure only these (families, growth).')
+_OPERATIONS = absl_flags.DEFINE_list(
+  'operations', [], 'Measure only names that contain one of these (robustness).'
+)
+_README = absl_flags.DEFINE_bool('readme', False, 'Measure and print the table of docs/benchmarks.md.')
 _SIZES = absl_flags.DEFINE_list('sizes', ['64'], 'Heights of square images.')
 _FILTERS = absl_flags.DEFINE_list('filters', ['5'], 'Filter sizes of the sparse factor.')
-_BATCHES = absl_flags.DEFINE_list('batches', ['16'], 'Images at once.')
+_BATCHES = absl_flags.DEFINE_list('batches', ['16'], 'Images per batch.')
 _RANKS = absl_flags.DEFINE_list('ranks', ['25'], 'Columns of the low-rank factor.')
 _REPEATS = absl_flags.DEFINE_integer('repeats', 15, 'Rounds.')
 _CALLS = absl_flags.DEFINE_integer('calls', 1000, 'Gradients of each operation (robustness).')
 _TIMEOUT = absl_flags.DEFINE_integer('timeout', 300, 'Seconds for each operation (robustness).')
-_SEEDS = absl_flags.DEFINE_integer('seeds', 3, 'Problems of each case (accuracy).')
+_SEEDS = absl_flags.DEFINE_integer('seeds', 3, 'Problems per case (accuracy).')
 _OUT = flags.define_path('out', '', 'JSON file to write.')
-_XLA_FLAG = absl_flags.DEFINE_bool('xla_flag', False, 'Lets XLA compile larger loops natively.')
+_XLA_FLAG = absl_flags.DEFINE_bool('xla_flag', False, 'Let XLA compile larger loops natively.')
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Measures what the flags name."""
+  """Measures what the flags select."""
   del arguments
   if _XLA_FLAG.value:  # read when the first computation starts
     compiled.native_loops()
@@ -89,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
   for settings in chosen:
     suites.check(settings)
   if _OUT.value and not Path(_OUT.value).resolve().parent.is_dir():
-    raise ValueError(f'The directory of --out={_OUT.value} does not exist.')
+    raise ValueError(f'--out={_OUT.value} is in a directory that does not exist; create it first.')
   recipes = _recipes() if any('training' in settings.suites for settings in chosen) else {}
   record = {'machine': suites.machine(), 'settings': [each._asdict() for each in chosen], 'tasks': []}
   for settings in chosen:
@@ -103,7 +105,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _recipes() -> dict[str, Any]:
-  """Returns the configurations that --recipes names.
+  """Returns the configurations of --recipes.
 
   Raises:
     ValueError: there is no such file in configs/, or it has no such variant.
@@ -114,7 +116,7 @@ def _recipes() -> dict[str, Any]:
     try:
       recipe = importlib.import_module(f'configs.{module}')
     except ModuleNotFoundError as error:
-      raise ValueError(f"--recipes names '{module}', but there is no configs/{module}.py.") from error
+      raise ValueError(f'--recipes={name}: there is no configs/{module}.py.') from error
     found[name] = recipe.get_config(*([variant] if variant else []))
   return found
 

@@ -1,13 +1,13 @@
-"""Trains several variants of one config file, and evaluates them together: an ablation in one command.
+"""Trains several variants of one config file and evaluates them together: an ablation in one command.
 
   A="--config=configs/blur_vae_folder.py --config.data.source=folder:PATH"
   python -m launch.compare $A --variants=l2,l1,blur_vae --workdir=runs/blur
   python -m launch.compare --config=configs/compare_digits.py --workdir=runs/digits --seeds=0,1,2
 
-Each variant is trained by `launch.train`, with the same changes of the config, in WORKDIR/VARIANT; one
-that has trained is not trained again. Their evaluation goes to WORKDIR/comparison. With --seeds all of
-this is done in WORKDIR/seed_S for each seed S. At the end there is one more table, with a row for each
-variant and the spread over seeds: WORKDIR/comparison.md.
+`launch.train` trains each variant in WORKDIR/VARIANT, with the same changes of the config; finished runs
+are not trained again. The evaluation is written to WORKDIR/comparison. With --seeds, each seed S has its
+own WORKDIR/seed_S. The last table, WORKDIR/comparison.md, has a row per variant and the spread over
+seeds.
 """
 
 import json
@@ -26,24 +26,24 @@ from structured_obs.runs import configuration
 
 _CONFIG = flags.define_config()
 _WORKDIR = flags.define_path('workdir', '', 'Directory of all runs.')
-_VARIANTS = absl_flags.DEFINE_list('variants', [], "Variants of the config file; '' for all it names.")
-_SEEDS = absl_flags.DEFINE_list('seeds', [], "Of the trainings; '' for the config's.")
+_VARIANTS = absl_flags.DEFINE_list('variants', [], "Variants of the config file; '' for all it lists.")
+_SEEDS = absl_flags.DEFINE_list('seeds', [], "Seeds of the trainings; '' for the config's.")
 _NUM_IMAGES = flags.define_integer('num_images', 0, 'Use only the first N test images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
-_FEATURES = absl_flags.DEFINE_string('features', features.FORMS[0], 'As of launch.evaluate.')
+_FEATURES = absl_flags.DEFINE_string('features', features.FORMS[0], 'See launch.evaluate.')
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Trains and evaluates what the flags name."""
+  """Trains and evaluates the variants."""
   del arguments
   if not _WORKDIR.value:
     raise ValueError('--workdir is missing; it names the directory that the runs are written to.')
   file, variants = _named()
   if not all(seed.isdecimal() for seed in _SEEDS.value) or len({*_SEEDS.value}) < len(_SEEDS.value):
-    raise ValueError('--seeds must be whole numbers, each of them once, as in --seeds=0,1,2.')
+    raise ValueError('--seeds must be whole numbers without repetition, such as --seeds=0,1,2.')
   features.check_form(_FEATURES.value)
   changes = [argument for argument in sys.argv[1:] if argument.startswith('--config.')]
-  for name in variants:  # what can be refused is, before the first one trains
+  for name in variants:  # refuse invalid ones before the first one trains
     configuration.resolve(flags.read_config(f'{file}:{name}'))
   root, reports = Path(_WORKDIR.value), []
   request = compare.Request(
@@ -71,20 +71,22 @@ def _train(file: str, workdirs: Mapping[str, Path], changes: Sequence[str]) -> N
       except interrupts.Interrupted as error:
         if error.number == signal.SIGTERM:  # Ctrl-C has reached the child as well
           child.terminate()
-        raise  # when the child has saved and ended
+        raise  # after the child has saved and ended
     if status:
       raise ValueError(f'python -m {" ".join(command)} ended with status {status}; see above.')
 
 
 def _named() -> tuple[str, list[str]]:
-  """The config file, and which of its variants to compare."""
+  """Returns the config file, and the variants to compare."""
   given = next(argument for argument in sys.argv if argument.lstrip('-').startswith('config='))
   file, colon, variant = given.partition('=')[2].partition(':')
   if colon:
-    raise ValueError(f'--config={file}:{variant} has a variant; name all of them in --variants.')
+    raise ValueError(
+      f'--config={file}:{variant} has a variant; list all variants in --variants instead.'
+    )
   variants = _VARIANTS.value or [*runpy.run_path(file).get('VARIANTS', ())]
   if not variants or len({*variants}) < len(variants):
-    raise ValueError('--variants must name variants of the config file, each of them once.')
+    raise ValueError('--variants must list variants of the config file, without repetition.')
   return file, variants
 
 

@@ -1,53 +1,44 @@
-"""Scales the principal components of a predicted distribution, one row of images each.
+"""Scales the principal components of a predicted distribution, one row of images per component.
 
   python -m launch.components --workdir=runs/faces --subject=test:3
   python -m launch.components --workdir=runs/faces --subject=prior:0 --components=25
 
-One sample is drawn and stays as it is, but for one component, whose share in it is multiplied by
--5 to 5. A second picture shows the components alone: the mean and -5 to 5 standard deviations of each.
-With --nopixel_noise the sample of a low-rank family is of its factor alone.
+Draws one sample and multiplies its share of one component by -5 to 5, leaving the rest of it unchanged.
+A second figure shows the components alone: the mean and -5 to 5 standard deviations of each. With
+--nopixel_noise, the sample of a low-rank family comes from its factor only.
 
 Writes SUBJECT.png, SUBJECT_alone.png and SUBJECT.npz into WORKDIR/components, or --output.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from launch import flags
+from launch import common_flags, flags
 from structured_obs import plotting
 from structured_obs.applications import components
 from structured_obs.applications import subject as subjects
-from structured_obs.runs import restore
 
-_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
-_CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
+_RUN = common_flags.Run(seed='Seed of the sample.', output=True)
 _SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
-_COMPONENTS = flags.define_integer('components', 0, 'How many; 0 for 10, or all.', 0)
-_PIXEL_NOISE = absl_flags.DEFINE_bool('pixel_noise', True, 'Whether a low-rank sample has any.')
-_SEED = flags.define_integer('seed', 0, 'Of the sample.', 0)
-_OUTPUT = flags.define_path('output', '', 'Directory to write to.')
+_COMPONENTS = flags.define_integer('components', 0, 'Components to draw; 0 for 10, or all.', 0)
+_PIXEL_NOISE = absl_flags.DEFINE_bool('pixel_noise', True, 'Whether a low-rank sample has pixel noise.')
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Draws what the flags describe."""
+  """Draws the components that the flags select."""
   del arguments
-  if not _WORKDIR.value:
-    raise ValueError('--workdir is missing; it names the directory of the run to look at.')
   wanted = subjects.parse(_SUBJECT.value)
-  trained, prepared = restore.load(_WORKDIR.value, _CHECKPOINT.value)
+  trained, prepared = _RUN.open()
   family = trained.model.family
   components.check(family, trained.model.image, _COMPONENTS.value)
   subject = subjects.find(trained, prepared, wanted)
   count = _COMPONENTS.value or components.default_count(subject.params, trained.model.image)
-  key = jax.random.key(_SEED.value)
-  sample = components.draw(key, family, subject.params, _PIXEL_NOISE.value)
+  sample = components.draw(_RUN.key, family, subject.params, _PIXEL_NOISE.value)
   found = components.scale(family, subject.params, sample, count)
 
-  output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'components')
+  output = _RUN.directory('components')
   about = f'{subject.name} of {trained.name}, step {trained.step}'
   headings = [f'{factor:g}' for factor in components.FACTORS]
   labels = [f'{i + 1}' for i in range(count)]
@@ -60,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
   plotting.image_grid(
     output / f'{subject.name}_alone.png',
     np.asarray(found.alone), labels, headings,
-    f'{about}: the mean and so many standard deviations (column) of one component (row: number, size)',
+    f"{about}: the mean plus multiples (column) of the component's deviation (row: number, size)",
   )  # fmt: skip
   arrays = {name: np.asarray(array) for name, array in found._asdict().items()}
   arrays['factors'] = np.asarray(components.FACTORS)

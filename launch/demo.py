@@ -2,9 +2,9 @@
 
   python -m launch.demo
 
-Both are of configs/digits.py: the same network on the same 8x8 digits, another distribution of the
-pixels. Prints one table over the test images, and writes it with pictures and the scores of every
-image into --workdir. Run again, it resumes where it stopped and trains nothing twice.
+Both use configs/digits.py: the same network and the same 8x8 digits, but different distributions of the
+pixels. Prints one table over the test images, and writes it with figures and scores per image into
+--workdir. Run again, it resumes where it stopped and trains nothing twice.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _train(variant: str, workdir: str) -> bool:
-  """Trains a variant to its end; False after a signal to stop."""
+  """Trains a variant to its end; returns False after a signal to stop."""
   config = digits.get_config(variant)
   if _STEPS.value:
     config.train.steps = _STEPS.value

@@ -1,63 +1,56 @@
-"""Edits pixels of a predicted image by hand, and lets the rest follow by its covariance.
+"""Sets pixels of a predicted image, and updates the others by its covariance.
 
   python -m launch.edit --workdir=runs/faces --subject=test:3 --rectangle=10,20,3,3,0.5/-0.2/-0.6
   python -m launch.edit --workdir=runs/faces --rectangle=4,6,3,3,-0.5,0.1 --rectangle=9,9,2,2,0
   python -m launch.edit --workdir=runs/faces --edit_image=new.png --edit_mask=where.png --deviation=0.1
 
-A rectangle is row,column,height,width,value or red/green/blue, and perhaps a deviation; pixels are
-counted from 0 and values go from -1, black, to 1. Or an edit is a pair of files: the values, and a mask
-that is bright where they count. With a deviation above 0 an edit is soft: values seen through noise of
-this standard deviation. Edits are made in turn, rectangles first, and all of them hold.
+A rectangle is row,column,height,width,value or red/green/blue, and optionally a deviation. Pixels are
+counted from 0; values range from -1, black, to 1. An edit can also be two files: the values, and a mask
+that is bright where they apply. A deviation above 0 makes an edit soft: values observed with noise of
+this standard deviation. Edits are applied in turn, rectangles first, and all of them hold at the end.
 
-Writes SUBJECT.png, every step, and SUBJECT.npz into WORKDIR/editing, or --output, and warns where the
-edits are implausible under the predicted distribution.
+Writes SUBJECT.png, which shows every step, and SUBJECT.npz into WORKDIR/editing, or --output. Edits that
+are implausible under the predicted distribution trigger a warning.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from launch import flags
+from launch import common_flags, flags
 from structured_obs import plotting
 from structured_obs.applications import edit, edit_history, edit_input
 from structured_obs.applications import subject as subjects
-from structured_obs.runs import restore
 
-_WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
-_CHECKPOINT = absl_flags.DEFINE_string('checkpoint', 'best', "'best', 'latest' or a step.")
+_RUN = common_flags.Run(seed='Seed of the samples.', output=True)
 _SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
 _RECTANGLE = absl_flags.DEFINE_multi_string('rectangle', [], edit_input.FORM)
 _IMAGE = flags.define_multi_path('edit_image', 'File with the values of an edit.')
 _MASK = flags.define_multi_path('edit_mask', 'File with the mask of an edit.')
-_DEVIATION = flags.define_float('deviation', 0.0, 'Of edits that are files; 0 sets exactly.', 0)
+_DEVIATION = flags.define_float(
+  'deviation', 0.0, 'Standard deviation of edits from files; 0 for exact ones.', 0
+)
 _SAMPLES = flags.define_integer('samples', 3, 'Samples after each edit.', 0)
-_SEED = flags.define_integer('seed', 0, 'Of the samples.', 0)
-_OUTPUT = flags.define_path('output', '', 'Directory to write to.')
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Makes the edits that the flags describe."""
+  """Makes the edits of the flags and draws them."""
   del arguments
-  if not _WORKDIR.value:
-    raise ValueError('--workdir is missing; it names the directory of the run to edit with.')
   if not _RECTANGLE.value and not _IMAGE.value:
-    raise ValueError('There is nothing to edit; give --rectangle, or --edit_image and --edit_mask.')
+    raise ValueError('There is nothing to edit; add --rectangle, or --edit_image and --edit_mask.')
   if len(_IMAGE.value) != len(_MASK.value):
-    raise ValueError('Every --edit_image needs its --edit_mask.')
+    raise ValueError('Every --edit_image needs an --edit_mask; give as many of both.')
   rectangles = [edit_input.parse_rectangle(text) for text in _RECTANGLE.value]
   files = [edit_input.read_files(*pair) for pair in zip(_IMAGE.value, _MASK.value, strict=True)]
   wanted = subjects.parse(_SUBJECT.value)
-  trained, prepared = restore.load(_WORKDIR.value, _CHECKPOINT.value)
+  trained, prepared = _RUN.open()
   edits = [edit_input.of_rectangle(one, trained.model.image) for one in rectangles]
   edits += [edit_input.of_files(one, subjects.target(trained), _DEVIATION.value) for one in files]
   subject = subjects.find(trained, prepared, wanted)
-  key = jax.random.key(_SEED.value)
-  history = edit_history.run(trained.model.family, subject.params, edits, key, _SAMPLES.value)
+  history = edit_history.run(trained.model.family, subject.params, edits, _RUN.key, _SAMPLES.value)
 
-  output = Path(_OUTPUT.value or Path(_WORKDIR.value) / 'editing')
+  output = _RUN.directory('editing')
   rows, headings = edit_history.rows(history)
   title = f'Edits of {subject.name}: {trained.name}, step {trained.step}'
   plotting.image_rows(output / f'{subject.name}.png', rows, headings, title)

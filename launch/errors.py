@@ -1,4 +1,4 @@
-"""What a program says of an exception: one message, and whether the user or the program is at fault."""
+"""Messages for exceptions, which separate mistakes of the user from faults of the program."""
 
 import linecache
 import re
@@ -14,11 +14,11 @@ _MEMORY = re.compile('RESOURCE_EXHAUSTED|out of memory', re.IGNORECASE)
 
 
 def message(error: BaseException) -> str:
-  """Returns what to print of an exception that `main` has raised.
+  """Returns what to print about an exception from `main`.
 
-  What this project raises is meant for the user and is its own message, and so are errors of the
-  operating system and of missing packages. Anything else comes from within a library, or is a fault of
-  the program: the message says so, with the step, the type and the line of this project that it passed.
+  Exceptions that this project raises carry a message for the user, and so do those of the operating
+  system and of missing packages. Others come from within a library or are a fault of the program: the
+  message says so, and names the step, the type and the line of this project.
   """
   if _meant(error):
     return as_typed(str(error))
@@ -26,21 +26,21 @@ def message(error: BaseException) -> str:
   reason = next((line for line in str(error).splitlines() if line.strip()), '')
   if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
     return (
-      f'{step}out of memory ({reason or type(error).__name__}). Fewer images at a time need less: lower '
+      f'{step}out of memory ({reason or type(error).__name__}). Process fewer images at a time: lower '
       '--config.train.batch_size or raise --config.train.accumulate in training, and lower '
       '--config.eval.batch_size or --config.eval.chunk in evaluations.'
     )
   return (
-    f'{step}{type(error).__name__}: {reason} ({_place(error)}). This may be a fault of the program; the '
-    'same command with --debug shows the traceback.'
+    f'{step}{type(error).__name__}: {reason} ({_place(error)}). This may be a fault of the program; run '
+    'the same command with --debug to see the traceback.'
   )
 
 
 def as_typed(text: str) -> str:
-  """Returns a message with fields as they are typed for this program.
+  """Returns a message with fields written as this program's flags.
 
-  Without a `--config` flag, --config.data.source is the flag --data_source where there is one, and else
-  the field data.source of the run's configuration.
+  In a program without `--config`, --config.data.source becomes the flag --data_source if there is one,
+  and otherwise the field data.source of the run's configuration.
   """
   if 'config' in flags.FLAGS:
     return text
@@ -53,7 +53,7 @@ def as_typed(text: str) -> str:
 
 
 def _meant(error: BaseException) -> bool:
-  """Whether an exception was raised for the user."""
+  """Returns whether an exception was raised for the user."""
   if isinstance(error, OSError | ImportError):
     return True
   frames = traceback.extract_tb(error.__traceback__)
@@ -68,7 +68,7 @@ def _own(filename: str) -> bool:
 
 
 def _place(error: BaseException) -> str:
-  """Returns the innermost line of this project that an exception passed."""
+  """Returns the innermost line of this project in the traceback."""
   frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _own(frame.filename)]
   if not frames:
     return 'outside of this project'

@@ -1,13 +1,12 @@
-"""What all launch scripts share: the `--config` flag, and mistakes answered with one line.
+"""Defines and parses flags for all launch programs, and reports mistakes in one line.
 
 `--config=configs/digits.py:low_rank` reads a config file, with a variant after the colon, and
-`--config.optim.learning_rate=3e-4` changes one of its fields, checked against the field's type.
-Tuples are given as
-`--config.model.options.features='(32, 64)'`. What is chosen there, such as a kind of model, brings its
-own options.  In paths `~` is the user's directory.
+`--config.optim.learning_rate=3e-4` changes one of its fields, checked against the field's type. Tuples
+are written as `--config.model.options.features='(32, 64)'`. A choice, such as a kind of model, has its
+own options. In paths, `~` is the user's directory.
 
-Every script keeps its compiled programs in the user's cache folder, so that a second start does not wait
-for them: `--compile_cache=PATH` names another folder, and `--nocompile_cache` switches this off.
+Every program keeps its compiled programs in the user's cache folder, so that its next start is faster:
+`--compile_cache=PATH` names another folder, and `--nocompile_cache` switches this off.
 """
 
 import dataclasses
@@ -38,80 +37,82 @@ flags.DEFINE_flag(
     'Whether to keep compiled programs, or the folder to keep them in.', boolean=True,
   )
 )  # fmt: skip
-flags.disclaim_key_flags()  # `--help` lists what the functions below define with their script's flags
+flags.disclaim_key_flags()  # `--help` lists flags defined below with the script that defines them
 
 
 def define_config() -> flags.FlagHolder[Any]:
   """Defines the required flag `--config`; its value is the config that the file returns."""
-  holder = config_flags.DEFINE_config_file(_CONFIG, None, 'Config file, as configs/NAME.py:VARIANT')
+  holder = config_flags.DEFINE_config_file(_CONFIG, None, 'Config file, as configs/NAME.py:VARIANT.')
   flag = flags.FLAGS[_CONFIG]
   flag.parser = cast(Any, parsers.ConfigParser(flag.parser, _CONFIG, sys.argv))
   flags.register_validator(
     _CONFIG,
     lambda config: config is not None,
-    message='a config file is needed, such as --config=configs/digits.py.',
+    message='a config file is required, such as --config=configs/digits.py.',
   )
   return holder
 
 
 def define_path(name: str, default: str, doc: str) -> flags.FlagHolder[str]:
-  """Defines a flag whose value is a path on this machine."""
+  """Defines a flag for a path on this machine."""
   return flags.DEFINE(parsers.PathParser(name), name, default, doc)
 
 
 def define_paths(name: str, doc: str) -> flags.FlagHolder[list[str]]:
-  """Defines a flag whose value is a list of paths between commas, by default none."""
+  """Defines a flag for a comma-separated list of paths, empty by default."""
   serializer = flags.CsvListSerializer(',')
   return flags.DEFINE(parsers.PathsParser(name), name, [], doc, serializer=serializer)
 
 
 def define_multi_path(name: str, doc: str) -> flags.FlagHolder[list[str]]:
-  """Defines a flag whose value is a path, and that can be given several times."""
+  """Defines a flag for a path that may be given several times."""
   return flags.DEFINE_multi(parsers.PathParser(name), flags.ArgumentSerializer(), name, [], doc)
 
 
 def define_integer(name: str, default: int | None, doc: str, lower: int = 0) -> flags.FlagHolder[Any]:
-  """Defines a flag whose value is a whole number of 32 bits, at least `lower`."""
+  """Defines a flag for a 32-bit whole number of at least `lower`."""
   return flags.DEFINE_integer(name, default, doc, lower, option_values.LARGEST_INT)
 
 
 def define_float(
   name: str, default: float, doc: str, lower: float | None = None
 ) -> flags.FlagHolder[float]:
-  """Defines a flag whose value is a finite number, at least `lower`."""
+  """Defines a flag for a finite number of at least `lower`."""
   return flags.DEFINE(parsers.FiniteParser(name, lower), name, default, doc)
 
 
 def whole_numbers(flag: flags.FlagHolder[list[str]]) -> tuple[int, ...]:
-  """Returns the numbers of a flag that is a list.
+  """Returns the numbers in a list flag.
 
   Raises:
-    ValueError: if one of them is not a whole number.
+    ValueError: an entry is not a whole number.
   """
   try:
     return tuple(int(text) for text in flag.value)
   except ValueError:
     given = ','.join(flag.value)
-    raise ValueError(f"--{flag.name} takes whole numbers between commas, but is '{given}'.") from None
+    raise ValueError(
+      f'--{flag.name}={given} is invalid; it takes whole numbers separated by commas.'
+    ) from None
 
 
 def inherited() -> list[str]:
-  """Returns the flags of this module that a script hands on to another one that it starts."""
+  """Returns the flags of this module that a script passes on to a script it starts."""
   return [f'--{_CACHE}={flags.FLAGS[_CACHE].value}'] if flags.FLAGS[_CACHE].present else []
 
 
 def run(main: Callable[[Sequence[str]], Any], plain: bool = False) -> None:
   """Parses the command line, runs `main` and exits.
 
-  A mistake on the command line is answered with one line, and exit status 2. An error that `main` raises
-  is answered with its message and exit status 1 (see `errors.message`); with `--debug`, with its
-  traceback. Ctrl-C is answered with one line and exit status 130, SIGTERM with 143.
+  A mistake on the command line prints one line and exits with status 2. An error in `main` prints its
+  message, or its traceback with `--debug`, and exits with status 1 (see `errors.message`). Ctrl-C prints
+  one line and exits with status 130, SIGTERM with 143.
 
   Args:
-    main: what to run, given the command line without flags.
-    plain: whether to leave jax as it is, so that no compiled programs are kept.
+    main: receives the command line without flags.
+    plain: whether to leave jax unconfigured, so that compiled programs are not kept.
   """
-  for stream in (sys.stdout, sys.stderr):  # a name that they cannot show is written with escapes
+  for stream in (sys.stdout, sys.stderr):  # characters outside their encoding are escaped
     cast(Any, stream).reconfigure(errors='backslashreplace')
 
   def prepared(arguments: Sequence[str]) -> Any:
@@ -123,7 +124,7 @@ def run(main: Callable[[Sequence[str]], Any], plain: bool = False) -> None:
 
 
 def _compile_once() -> None:
-  """Sets up what jax does with compiled programs, as the flags say."""
+  """Configures jax's cache of compiled programs by the flags."""
   where = flags.FLAGS[_CACHE].value
   if where in ('false', ''):
     jax.config.update('jax_enable_compilation_cache', False)
@@ -132,9 +133,9 @@ def _compile_once() -> None:
 
 
 def _guarded(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> Any:
-  """Runs `main`; prints one message in place of the traceback of an error or an interrupt."""
+  """Runs `main`; prints one message instead of the traceback of an error or an interrupt."""
   if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells 70 lines about every checkpoint
+    logging.set_verbosity(logging.WARNING)  # Orbax logs 70 lines about every checkpoint
   try:
     with interrupts.raised():
       return main(arguments)
@@ -154,19 +155,19 @@ def _guarded(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> 
 
 
 def _end(status: int) -> NoReturn:
-  """Ends the process without waiting for its threads, or for other processes of a run."""
+  """Ends the process without waiting for its threads or for other processes of a run."""
   sys.stdout.flush()
   os._exit(status)
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
-  """Parses the command line, or prints what is wrong with it and exits with status 2."""
+  """Parses the command line; prints what is wrong with it and exits with status 2."""
   try:
     config = _load(arguments) if _CONFIG in flags.FLAGS else None
     _check_names(arguments, config)
     rest = _parse_values(arguments, config)
     if rest[1:]:
-      raise Mistake(f'{rest[1]!r} is not a flag; flags are given as --name=value.')
+      raise Mistake(f'{rest[1]!r} is not a flag; write flags as --name=value.')
     if config is not None:
       _check_fields(flags.FLAGS[_CONFIG].value)
     return rest
@@ -177,7 +178,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
 
 
 def _load(arguments: Sequence[str]) -> Any:
-  """Returns the config that `--config` names, without overrides; None without that flag."""
+  """Returns the config of `--config`, without overrides; None without that flag."""
   given = [
     i
     for i, argument in enumerate(arguments)
@@ -188,22 +189,25 @@ def _load(arguments: Sequence[str]) -> Any:
   path = _value(arguments, given[0])
   file = path.partition(':')[0]
   if not os.path.isfile(file):
-    raise Mistake(f'--config={path} names the file {file!r}, which does not exist.')
+    raise Mistake(f'--config={path}: the file {file!r} does not exist.')
   config = read_config(path)
   gone = cast(Any, flags.FLAGS[_CONFIG].parser).gone
   if gone:
-    print(f'Left out, as the config file has it of another choice: {", ".join(gone)}.', file=sys.stderr)
+    print(
+      f'Ignored, as the config file has it for another choice: {", ".join(gone)}.',
+      file=sys.stderr,
+    )
   return config
 
 
 def read_config(path: str) -> Any:
-  """Returns the config that a file has for 'FILE:VARIANT', without overrides.
+  """Returns the config of 'FILE:VARIANT', without overrides.
 
   Raises:
-    ValueError: if the file cannot be read, or has no such variant.
+    ValueError: the file cannot be read, or has no such variant.
   """
   before = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)  # what is wrong is said here
+  logging.set_verbosity(logging.ERROR)  # errors are reported here
   try:
     config = flags.FLAGS[_CONFIG].parser.parse(path)
   except (Exception, SystemExit) as error:  # a file may call sys.exit
@@ -220,20 +224,20 @@ def read_config(path: str) -> Any:
 
 
 def _check_names(arguments: Sequence[str], config: Any) -> None:
-  """Looks every `--config.a.b` up in the config."""
+  """Checks that every `--config.a.b` names a field of the config."""
   for argument in arguments if config is not None else ():
     name = argument.lstrip('-').partition('=')[0].removeprefix('no')
     if argument.startswith('-') and name.startswith(f'{_CONFIG}.'):
       node = _look_up(config, name, arguments)
       if dataclasses.is_dataclass(node) or isinstance(node, dict):
         raise Mistake(
-          f'--{name} is a group: give one of its fields, '
+          f'--{name} is a group of fields; set one of '
           f'{", ".join(f"--{name}.{field}" for field in _fields(node))}.'
         )
 
 
 def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
-  """Parses the flags; a value of the wrong type is told with the type it must have."""
+  """Parses the flags; the message for a value of the wrong type names the right one."""
   try:
     return flags.FLAGS(arguments)
   except flags.IllegalFlagValueError as error:
@@ -242,7 +246,7 @@ def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
       raise
     value = str(error)[named.end() :].partition(': ')[0]
     wanted = type(_look_up(config, named[1], arguments)).__name__
-    raise Mistake(f'--{named[1]} must be of type {wanted}, but is {value!r}.') from error
+    raise Mistake(f'--{named[1]}={value} is invalid; it must be of type {wanted}.') from error
 
 
 def _value(arguments: Sequence[str], index: int) -> str:
@@ -259,7 +263,7 @@ def _fields(node: Any) -> list[str]:
 
 
 def _look_up(config: Any, name: str, arguments: Sequence[str]) -> Any:
-  """Follows a dotted name through the config; tells the nearest names of an unknown one."""
+  """Returns the value at a dotted name in the config; errors suggest known names."""
   node, seen = config, _CONFIG
   for part in name.split('.')[1:]:
     known = _fields(node)
@@ -277,7 +281,7 @@ def _look_up(config: Any, name: str, arguments: Sequence[str]) -> Any:
 
 
 def _check_fields(config: Any) -> None:
-  """Checks all fields, also those that the config file has set, by type and range."""
+  """Checks types and ranges of all fields, including those set by the config file."""
   try:
     configuration.filled(config)
   except ValueError as error:

@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM, at any moment of a program: one line, and exit status 130 or 143.
+"""Handles Ctrl-C and SIGTERM at any moment of a program: one line, and exit status 130 or 143.
 
-While a program is imported they end it at once. While its `main` runs they raise `Interrupted`, so that
-what is half done is put in order. Where a library does not return for seconds, as when it compiles, a
-thread ends the process in its place; a kill at any moment is harmless. Training takes Ctrl-C and SIGTERM
-over for its loop (`structured_obs.train.signals`), which saves first.
+While a program is being imported, a signal ends it at once. While `main` runs, it raises `Interrupted`,
+so that unfinished work is cleaned up. If a library does not return for seconds, as during compilation,
+a thread ends the process instead; a kill at any moment is harmless. During training, the loop handles
+both signals (`structured_obs.train.signals`) and saves first.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PATIENCE = 3.0  # seconds that Python has to raise the exception
-AGAIN = 'the same command resumes, or starts again.'
+PATIENCE = 3.0  # seconds until Python must have raised the exception
+AGAIN = 'the same command resumes, or restarts.'
 
 
 class Interrupted(KeyboardInterrupt):
@@ -28,23 +28,23 @@ class Interrupted(KeyboardInterrupt):
 
 
 def end_at_once() -> None:
-  """Lets Ctrl-C and SIGTERM end the process with one line, from now on."""
+  """Makes Ctrl-C and SIGTERM end the process with one line, from now on."""
   for number in SIGNALS:
     signal.signal(number, _end)
 
 
 def sentence(number: int, step: str = '') -> str:
-  """Returns what is said of a signal, with the step that it interrupted."""
+  """Returns the message for a signal, with the step that it interrupted."""
   name = 'Interrupted' if number == signal.SIGINT else 'Ended by SIGTERM'
   return f'{name}{f" {step}" if step else ""}; {AGAIN}'
 
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-  """Raises `Interrupted` at a signal for as long as it lasts.
+  """Raises `Interrupted` at a signal within the block.
 
-  A second signal ends the process at once, and so does the first one after three seconds in which Python
-  did not come to run its handler.
+  A second signal ends the process at once. So does the first if Python has not run its handler within
+  three seconds.
   """
   seen = threading.Event()
 
@@ -70,12 +70,12 @@ def raised() -> Iterator[None]:
 
 
 def _watch(arrived: socket.socket, handler: object, seen: threading.Event) -> None:
-  """Ends the process if Python does not get to run its handler of a signal.
+  """Ends the process if Python does not run its handler of a signal.
 
   Args:
-    arrived: gives a byte for each signal, at once; closed when there is nothing more to watch.
-    handler: the one that raises an exception. Another one, of a training's loop, has its time, unless
-      Ctrl-C comes a second time before it could run.
+    arrived: receives a byte at once for each signal; closed when there is nothing more to watch.
+    handler: the handler that raises. Another handler, that of a training's loop, has unlimited time,
+      unless a second Ctrl-C arrives before it could run.
     seen: set by `handler`.
   """
   asked: list[int] = []

@@ -1,4 +1,4 @@
-"""What the values of flags may be, beyond what absl checks: paths on this machine, finite numbers."""
+"""Parsers of flags that absl lacks: paths on this machine, finite numbers, and configs."""
 
 import ast
 import math
@@ -17,7 +17,7 @@ class Mistake(ValueError):
 
 
 class PathParser(flags.ArgumentParser[str]):
-  """Writes `~` out, and refuses addresses on other machines."""
+  """Expands `~`, and refuses paths on other machines."""
 
   def __init__(self, name: str):
     super().__init__()
@@ -46,12 +46,12 @@ class FiniteParser(flags.FloatParser):
     """Returns the number."""
     value = super().convert(argument)
     if not math.isfinite(value):
-      raise Mistake(f'--{self._name} must be a finite number, but is {argument}.')
+      raise Mistake(f'--{self._name}={argument} is invalid; it must be a finite number.')
     return value
 
 
 class PathsParser(flags.ListParser):
-  """A list of paths between commas."""
+  """A comma-separated list of paths."""
 
   def __init__(self, name: str):
     super().__init__()
@@ -63,17 +63,17 @@ class PathsParser(flags.ListParser):
 
 
 class ConfigParser:
-  """Parses 'FILE:VARIANT' to the config that the values on the command line are read into."""
+  """Parses 'FILE:VARIANT' to the config that the flags of its fields change."""
 
   def __init__(self, inner: Any, name: str, arguments: Sequence[str]):
     self._inner, self._name, self._arguments = inner, name, arguments
-    self.gone: list[str] = []  # options that the file has for a choice that is not the typed one
+    self.gone: list[str] = []  # options of the file that belong to a choice other than the typed one
 
   def __getattr__(self, name: str) -> Any:
     return getattr(self._inner, name)
 
   def parse(self, path: str) -> Any:
-    """Returns what get_config returns, with every option of what is chosen, or typed, written out."""
+    """Returns the config from get_config, with the options of every choice, made or typed, filled in."""
     config = self._inner.parse(path)
     if isinstance(config, Config):
       config, self.gone = configuration.expanded(config, typed(self._arguments, self._name))
@@ -81,7 +81,7 @@ class ConfigParser:
 
 
 def typed(arguments: Sequence[str], name: str) -> dict[str, str]:
-  """Returns the texts of all flags --NAME.FIELD, by the field."""
+  """Returns the texts of all flags --NAME.FIELD, by field."""
   found = {}
   for index, argument in enumerate(arguments):
     flag, equals, value = argument.lstrip('-').partition('=')
@@ -92,7 +92,7 @@ def typed(arguments: Sequence[str], name: str) -> dict[str, str]:
 
 
 def literal(text: str) -> Any:
-  """Returns the value that a text stands for in Python; else the text itself."""
+  """Returns the Python value that a text stands for, or the text itself."""
   try:
     return ast.literal_eval(text)
   except (ValueError, SyntaxError):

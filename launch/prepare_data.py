@@ -1,11 +1,11 @@
-"""Ingests a config's images, without training: once, into one array that every later run reuses.
+"""Prepares the images of a config without training: stores them as one array that all runs share.
 
   python -m launch.prepare_data --config=configs/digits.py
   python -m launch.prepare_data --config=configs/folder.py --config.data.source=folder:~/faces \
       --config.data.height=64 --config.data.width=64
 
-Prints how many images there are, their shape, where they lie and their SHA-256. `--verify` reads an
-array that was prepared before and compares its SHA-256. Nothing is downloaded unless
+Prints the number of images, their shape, where they are stored and their SHA-256. `--verify` reads an
+array that was prepared before and compares its SHA-256. Nothing is downloaded without
 --config.data.options.download.
 """
 
@@ -21,7 +21,7 @@ _VERIFY = absl_flags.DEFINE_bool('verify', False, 'Read the array back and compa
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Prepares the images and says what there is."""
+  """Prepares the images and describes them."""
   del arguments
   prepared = prepare.prepare(_CONFIG.value.data, print, _VERIFY.value)
   spec = prepared.spec

@@ -1,13 +1,13 @@
-"""Trains a model, or goes on training it: the same command resumes what it began.
+"""Trains a model, or resumes its training: repeat the same command to resume.
 
   python -m launch.train --config=configs/digits.py:low_rank --workdir=runs/low_rank
   python -m launch.train --config=configs/digits.py:low_rank --dry_run
 
-While it trains, Ctrl-C and SIGTERM save and exit with status 0, and a second Ctrl-C aborts; before and
-after they end it with one line, and status 130 or 143. On several hosts, start the same command on each
-of them with --coordinator_address, --num_processes and its own --process_id, or with --distributed=auto
-where jax knows the cluster; all of them must see the same workdir. They compare their configurations,
-code, data and, at each checkpoint, states.
+During training, Ctrl-C and SIGTERM save and exit with status 0, and a second Ctrl-C aborts. Before and
+after it they exit with one line and status 130 or 143. On several hosts, start the same command on each
+with --coordinator_address, --num_processes and its own --process_id, or with --distributed=auto if jax
+knows the cluster; all hosts must see the same workdir. They compare their configurations, code, data
+and, at each checkpoint, states.
 """
 
 import shlex
@@ -25,11 +25,11 @@ _WORKDIR = flags.define_path('workdir', '', 'Directory of the run.')
 _DRY_RUN = absl_flags.DEFINE_bool('dry_run', False, 'Describe the compiled step; write nothing.')
 _TENSORBOARD = absl_flags.DEFINE_bool('tensorboard', False, 'Also write TensorBoard event files.')
 _ALLOW = absl_flags.DEFINE_bool(
-  'allow_config_change', False, 'Go on although the configuration or the data are not the same.'
+  'allow_config_change', False, 'Continue although the configuration or the data have changed.'
 )
 _ALLOW_OLDER = absl_flags.DEFINE_bool(
   'allow_older_checkpoint', False,
-  'Resume although damaged checkpoints then cost more than an hour of training.',
+  'Resume although damaged checkpoints lose more than an hour of training.',
 )  # fmt: skip
 _DISTRIBUTED = absl_flags.DEFINE_enum(
   'distributed', 'off', ['off', 'auto'], "'auto' reads the cluster's environment."

@@ -1,12 +1,12 @@
-"""Compiled programs kept on disk, so that a machine compiles a program once; options of XLA.
+"""Keeps compiled programs on disk, so that a machine compiles each once, and sets options of XLA.
 
   from structured_obs import compiled
   compiled.keep()
 
-The launch scripts do it. Programs go to a folder of their own for each version of jaxlib and each kind
-of CPU, since a home folder may be shared by machines whose programs do not run on each other. Only the
-user can write to it, as its programs are run. Entries that cannot be read are removed and compiled
-again. Where nothing can be written, one warning says so, and programs are compiled as without a cache.
+The launch scripts do this. Each version of jaxlib and each kind of CPU has its own folder, because
+machines that share a home folder may not run each other's programs. Only the user can write to it,
+since its programs are executed. Unreadable entries are removed and compiled again. If the folder is not
+writable, one warning says so, and programs are compiled without a cache.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-ENVIRONMENT = 'JAX_COMPILATION_CACHE_DIR'  # of jax: whoever sets it has chosen where programs are kept
+ENVIRONMENT = 'JAX_COMPILATION_CACHE_DIR'  # jax's own variable; if set, jax decides the folder
 MOST = 2 * 2**30  # bytes of all programs together
 FREE = 64 * 2**20  # bytes that must be free on the disk
 
@@ -40,10 +40,11 @@ _FAILURE = re.compile(
 def native_loops() -> None:
   """Lets XLA compile larger loops into native code on CPUs, unless XLA_FLAGS sets such options itself.
 
-  For programs that do little but sample from `sparse_precision`: its triangular solves take two thirds
+  Useful for programs that mainly sample from `sparse_precision`: its triangular solves take two thirds
   of the time. Convolutions and matrix products in a loop then lose their fast routines: a training step
   of configs/folder.py took 7.7 s of processor time instead of 0.9
   (`python -m launch.benchmark --suite=training --recipes=folder --repeats=5 --xla_flag`).
+
   Call it before jax computes anything: XLA reads the environment variable XLA_FLAGS once.
   """
   given = os.environ.get('XLA_FLAGS', '')
@@ -60,15 +61,15 @@ def default_folder() -> Path:
 
 
 def keep(folder: str | Path | None = None, most: int = MOST) -> Path | None:
-  """Keeps every program that is compiled from now on, and takes from there those that were before.
+  """Stores all programs compiled from now on, and reuses those stored before.
 
   Args:
-    folder: where to; by default that of the environment variable JAX_COMPILATION_CACHE_DIR, which is
+    folder: where to store them; by default the environment variable JAX_COMPILATION_CACHE_DIR, which is
       then left to jax and its own settings, or else `default_folder()`.
-    most: bytes of all programs; above it, those that were not used for longest are removed.
+    most: bytes of all programs; beyond it, the least recently used are removed.
 
   Returns:
-    The folder of this machine's programs; None if it cannot be written.
+    The folder of this machine's programs; None if it is not writable.
   """
   if folder is None and os.environ.get(ENVIRONMENT):
     place = Path(os.environ[ENVIRONMENT])
@@ -91,18 +92,18 @@ def keep(folder: str | Path | None = None, most: int = MOST) -> Path | None:
 
 
 def machine() -> str:
-  """Returns a digest of the kind of CPU, and of what it can do: programs run where it is the same."""
+  """Returns a digest of the CPU's kind and features; programs run on machines with the same digest."""
   try:
     about = repr(sorted({*_CPU.findall(Path('/proc/cpuinfo').read_text(encoding='utf-8'))}))
-  except OSError:  # another system than Linux: the name of the machine is part of this
+  except OSError:  # not Linux: the machine's name is part of the digest instead
     about = repr(platform.uname())
   return hashlib.sha256(f'{platform.machine()} {about}'.encode()).hexdigest()[:12]
 
 
 def limit(root: Path, most: int) -> None:
-  """Removes the programs of all versions that were not used for longest, until `most` bytes are left.
+  """Removes the least recently used programs of all versions, down to `most` bytes.
 
-  It leaves a quarter of that free, so that it is not needed again at once, and files of others alone.
+  It frees another quarter, so that it is not needed again soon, and leaves other files alone.
   """
   found = []
   for path in root.glob('jaxlib-*/**/*'):
@@ -123,31 +124,32 @@ def limit(root: Path, most: int) -> None:
 
 
 def _check_writable(place: Path) -> None:
-  """Raises an OSError if a file cannot be written there, or the disk is almost full."""
+  """Raises an OSError if the place is not writable, or the disk is almost full."""
   with tempfile.TemporaryFile(dir=place) as file:
     file.write(b'x')
   free = shutil.disk_usage(place).free
   if free < FREE:
-    raise OSError(f'the disk has {free / 2**20:.0f} MiB left')
+    raise OSError(f'the disk has only {free / 2**20:.0f} MiB left')
 
 
 def _warn(place: Path | str, reason: str) -> None:
   print(
     f'Warning: compiled programs are not kept in {place}: {reason}. Every start compiles them again. '
-    'Launch scripts keep them elsewhere with --compile_cache=PATH; --nocompile_cache ends this warning.',
+    'Launch scripts keep them elsewhere with --compile_cache=PATH; --nocompile_cache silences this '
+    'warning.',
     file=sys.stderr,
   )
 
 
 def _hear_failures(place: Path) -> None:
-  """Removes programs that jax warns it cannot read; of those it cannot write, it reports the first."""
+  """Removes programs that jax warns it cannot read; reports the first that it cannot write."""
   show, told = warnings.showwarning, set()
 
   def answer(message: Warning | str, *about: Any, **more: Any) -> None:
     failure = _FAILURE.match(str(message))
     if failure is None:
       show(message, *about, **more)
-    elif failure[1] == 'reading':  # half written, when a process was killed or the disk was full
+    elif failure[1] == 'reading':  # half-written, after a kill or on a full disk
       for path in place.glob(f'{failure[2]}-*-cache'):
         path.unlink(missing_ok=True)
     elif not told:

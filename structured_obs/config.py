@@ -1,10 +1,10 @@
-"""Typed configuration of a run: what `configs/*.py` return and what a workdir's checkpoint remembers.
+"""Typed configuration of a run: returned by `configs/*.py`, and stored in every checkpoint.
 
-Every field has a type, a default and a unit, and its range in its annotation. A launch script changes
-single fields from the command line (`--config.optim.learning_rate=3e-4`), type-checked. What a kind of
-model, a source, a schedule, ... has of its own stands in the `options` beside its name, by the names in
-its own record. Pixels live in [-1, 1] everywhere behind the data pipeline, so every scale-dependent
-option (a noise variance, a smallest standard deviation) is given in those units: 1e-5 of a [0, 1] image
+Every field has a type, a default, a unit and, in its annotation, a range. Launch scripts change single
+fields from the command line (`--config.optim.learning_rate=3e-4`), type-checked. Options of a choice,
+such as a kind of model, a source or a schedule, are in the `options` beside its name, as its own record
+names them. Behind the data pipeline, pixels are in [-1, 1] everywhere, and so are the units of every
+option that depends on scale (a noise variance, a smallest standard deviation): 1e-5 of a [0, 1] image
 is 4e-5 here.
 """
 
@@ -27,11 +27,11 @@ from structured_obs.option_values import (
 
 @section
 class DataConfig:
-  """Which images, how they are cut to one size, and how they reach the device."""
+  """Which images to use, how they are cropped to one size, and how they reach the device."""
 
   # 'digits', 'photos', 'splines', 'ellipses', 'folder:PATH', 'npz:PATH', 'nifti:PATH' or 'tfds:NAME'
   source: str = 'digits'
-  options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the source, if it has any
+  options: dict[str, Any] = dataclasses.field(default_factory=dict)  # options of the source
   height: CountOrNone = 0  # pixels; 0 keeps the source's height
   width: CountOrNone = 0  # pixels; 0 keeps the source's width
   # 1 gray, 3 RGB; 0: RGB if any image is colour, otherwise gray
@@ -41,26 +41,26 @@ class DataConfig:
   crop: str = 'center'
   crop_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of 'random': crops, a number
   resample: str = 'area'  # 'area' (anti-aliased box), 'bilinear', 'bicubic', 'lanczos', 'nearest'
-  limit: CountOrNone = 0  # ingest at most this many images; 0 takes all
-  validation_fraction: Share = 0.1  # of the training images, where the source has no such split
-  test_fraction: Share = 0.1  # of all images, where the source has no such split
+  limit: CountOrNone = 0  # use at most this many images; 0 for all
+  validation_fraction: Share = 0.1  # of the training images, if the source has no such split
+  test_fraction: Share = 0.1  # of all images, if the source has no such split
   split_seed: CountOrNone = 0  # seed of the fixed random split
-  cache_dir: Annotated[str, Path()] = ''  # prepared arrays; '' means ~/.cache/structured_obs
-  flip: bool = False  # random horizontal flips while training
-  turn: bool = False  # random turns by right angles while training; with flip, all 8 symmetries
-  shift: CountOrNone = 0  # random translations while training, at most these pixels, edges repeated
+  cache_dir: Annotated[str, Path()] = ''  # prepared arrays; '' for ~/.cache/structured_obs
+  flip: bool = False  # random horizontal flips in training
+  turn: bool = False  # random rotations by right angles in training; with flip, all 8 symmetries
+  shift: CountOrNone = 0  # largest random translation in training, in pixels; edges are repeated
   labels: bool = False  # give the model each image's class: the source's labels, or sub-folders
   residency: str = 'auto'  # 'device', 'host' (memory-mapped) or 'auto' by the device's memory
 
 
 @section
 class ModelConfig:
-  """Which kind of model, and its options."""
+  """The kind of model, and its options."""
 
-  # 'vae'; 'ae', an autoencoder, with one latent for an image and no KL; 'covariance', a network from the
-  # known mean of an image to its covariance, where the data come with means; 'distribution', one for
-  # all images, without a network; or 'sr_vae', a VAE in two levels, of a small image and of the rest.
-  # 'classifier' is no model of images: it learns their classes, for features that they are compared in.
+  # 'vae'; 'ae', an autoencoder: one latent per image and no KL; 'covariance', a network from the known
+  # mean of an image to its covariance, for data with means; 'distribution', one for all images, without
+  # a network; 'sr_vae', a VAE in two levels, a small image and the rest; or 'classifier', which models
+  # labels, not images: its features serve FID and KID.
   kind: str = 'vae'
   options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -77,24 +77,23 @@ class LikelihoodConfig:
 class ObjectiveConfig:
   """What is maximised."""
 
-  # Weight of KL(q(z|x) || p(z)) in the training loss, where latents have a prior; evaluations use 1.
+  # Weight of KL(q(z|x) || p(z)) in the training loss, for latents with a prior; evaluations use 1.
   beta: NotNegative = 1.0
   dequantize: bool = True  # add uniform noise of one gray level's width to the images
-  # Constraints on means over the images, held by multipliers that are learnt along, each with a bound, a
-  # damping and a rate. 'kl', nats: KL(q(z|x) || p(z)) is at most its bound. 'entropy', nats per rank:
-  # the entropy of p(x|z) above that of its pixel noise is at most that for each column of a low-rank
-  # factor.
+  # Constraints on means over the images, held by learnt multipliers, each with a bound, a damping and a
+  # rate. 'kl', in nats: an upper bound on KL(q(z|x) || p(z)). 'entropy', in nats per rank: an upper
+  # bound, for each column of a low-rank factor, on the entropy of p(x|z) minus that of its pixel noise.
   constraints: dict[str, Any] = dataclasses.field(default_factory=dict)
-  # What the loss has in the place of -log p(x|z), by its name in `objectives.reconstruction`, such as
-  # 'l1'; '' is the density itself, and what is evaluated is always that.
+  # The loss that replaces -log p(x|z), by its name in `objectives.reconstruction`, such as 'l1'; '' for
+  # the density itself. Evaluations always use the density.
   reconstruction: str = ''
   reconstruction_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-  white_steps: CountOrNone = 0  # first so many that take the pixels to be independent, of one variance
+  white_steps: CountOrNone = 0  # first steps, in which the pixels are independent, of one variance
 
 
 @section
 class OptimConfig:
-  """Adam or Adamax, its schedule and its stages."""
+  """The optimizer, its schedule and its stages."""
 
   learning_rate: Positive = 1e-3
   # 'adam', or 'adamax', which divides by the largest recent gradient of each number.
@@ -104,12 +103,12 @@ class OptimConfig:
   # the warm-up, down to its `min_learning_rate`).
   schedule: str = 'constant'
   schedule_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-  weight_decay: NotNegative = 0.0  # decoupled (AdamW, and so for 'adamax'), on kernels only
+  weight_decay: NotNegative = 0.0  # decoupled (AdamW; for 'adamax' too), on kernels only
   clip_norm: NotNegative = 0.0  # clip the gradient's global norm to this; 0 does not clip
-  ema_decay: Share = 0.0  # of the exponential moving average of the parameters; 0 keeps none
-  # 'WHAT:STEPS' one after the other, WHAT being 'mean' (the other heads, or the covariance's decoder,
+  ema_decay: Share = 0.0  # of the exponential moving average of the parameters; 0 for none
+  # 'WHAT:STEPS' stages in turn, where WHAT is 'mean' (the other heads, or the covariance's decoder,
   # wait), 'covariance' (only these learn), 'all_but_mean' (only the mean's head, or decoder, waits) or
-  # 'all'. After the last one, everything learns. Empty: everything from the start.
+  # 'all'. After the last stage, everything learns. Empty: everything from the start.
   stages: tuple[str, ...] = ()
 
 
@@ -119,8 +118,8 @@ class TrainConfig:
 
   steps: Count = 1000
   batch_size: Count = 64  # images per step, over all devices and hosts
-  # Parts that a device's images of a step are cut into, one after the other: the same step, in memory
-  # for one part. On CPUs convolutions are many times slower in parts.
+  # Parts of a device's images in a step, processed in turn: the same step, with the memory of one part.
+  # On CPUs, convolutions are many times slower in parts.
   accumulate: Count = 1
   # 'float32', or 'bfloat16' for the products inside networks; parameters, gradients, the networks'
   # outputs, likelihoods and sums are float32 either way.
@@ -131,10 +130,10 @@ class TrainConfig:
   log_every: Count = 50  # steps
   validate_every: Count = 200  # steps
   checkpoint_every: Count = 200  # steps
-  keep: Count = 2  # latest checkpoints kept, beside the best
+  keep: Count = 2  # latest checkpoints to keep, besides the best
   patience: CountOrNone = 0  # validations without improvement before stopping early; 0 never stops early
-  max_nonfinite: Count = 10  # skipped steps in a row before the run stops
-  # Workdir of a run whose best parameters are taken over by name; '' takes none.
+  max_nonfinite: Count = 10  # consecutive skipped steps before the run stops
+  # Workdir of a run whose best parameters are taken over by name; '' for none.
   start_from: Annotated[str, Path()] = ''
 
 
@@ -145,8 +144,8 @@ class EvalConfig:
   batch_size: Count = 64  # images at a time
   importance_samples: Count = 500  # K of IWAE
   chunk: Count = 50  # importance samples evaluated at once; bounds the memory
-  # A covariance in which a pixel has more than this many times the largest variance it can have given
-  # its neighbours is reported: it explodes where they lead it. Validation looks at a few images.
+  # An image is reported if one of its pixels has more than this many times the largest variance possible
+  # given its neighbours: its covariance explodes. Validation looks at a few images.
   inflation_threshold: NotNegative = 1e3
 
 

@@ -1,7 +1,7 @@
-"""Options that belong to what they are of: a family, a kind of model, a source brings its own record.
+"""Options that depend on a choice: a family, a kind of model or a source brings its own record.
 
-A record is a NamedTuple, a dataclass or a constructor whose fields are annotated as in `option_values`;
-or several of these side by side, as a tuple; or None, where there are no options.
+A record is a NamedTuple, a dataclass or a constructor with fields annotated as in `option_values`; or a
+tuple of several; or None, for no options.
 
 >>> from typing import Annotated
 >>> from structured_obs.option_values import Range
@@ -14,7 +14,7 @@ or several of these side by side, as a tuple; or None, where there are no option
 Traceback (most recent call last):
 ValueError: --config.model.options.rnak=3: there is no such option of --config.model.kind='vae'; did ...
 
-An option may choose what has options of its own, a `OneOf`: those of an architecture or a prior, say.
+An option may itself be a choice with options, a `OneOf`, such as an architecture or a prior.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ Record = Any  # a class or function with annotated fields, a tuple of such, or N
 
 
 class OneOf(NamedTuple):
-  """A name that chooses what has options of its own.
+  """A choice by name, with options of its own.
 
-  These stand in the option called `options`, or where that is '' beside the name itself; what one of the
-  records has is then an option only where that one is chosen.
+  They are in the option called `options`, or if that is '' beside the name itself. Options of one
+  choice are invalid with another.
   """
 
   records: Mapping[str, Record]
@@ -42,24 +42,24 @@ class OneOf(NamedTuple):
 
   @property
   def known(self) -> tuple[str, ...]:
-    """What its value may be; () where more stands behind a name."""
+    """The allowed values; () if a name may be followed by more."""
     return () if self.ends else tuple(self.records)
 
 
 class Group(NamedTuple):
-  """A dict of options, all of which have their defaults where one of them is given; {} for none."""
+  """A dict of options; if one is given the others have their defaults. {} for none."""
 
   record: Record
 
 
 class Groups(NamedTuple):
-  """A dict of groups, each by one of these names."""
+  """A dict of groups by these names."""
 
   records: Mapping[str, Record]
 
 
 def options_of(record: Record) -> dict[str, Option]:
-  """Returns every option of a record by its name, whatever is chosen."""
+  """Returns every option of a record by its name, for all choices."""
   if record is None:
     return {}
   if isinstance(record, tuple):
@@ -75,7 +75,7 @@ def options_of(record: Record) -> dict[str, Option]:
 
 
 def possible(record: Record) -> set[str]:
-  """Returns the names of all options that a record has, or can have for what is chosen in it."""
+  """Returns the names of all options that a record has for any of its choices."""
   found = options_of(record)
   rules = [option.rule(OneOf) for option in found.values()]
   beside = [inner for rule in rules if rule and not rule.options for inner in rule.records.values()]
@@ -85,16 +85,16 @@ def possible(record: Record) -> set[str]:
 def available(
   record: Record, given: Mapping[str, Any], where: Where, strict: bool = True
 ) -> dict[str, Option]:
-  """Returns the options of a record that there are for the names which these values choose.
+  """Returns the options of a record for the choices in `given`.
 
   Args:
     record: of the options.
     given: values by name.
-    where: how messages call them.
-    strict: refuse what is an option of another choice.
+    where: how messages refer to them.
+    strict: whether to refuse options of another choice.
 
   Raises:
-    ValueError: there is no such choice.
+    ValueError: a choice is unknown.
   """
   found = options_of(record)
   for name, option in list(found.items()):
@@ -113,17 +113,17 @@ def available(
 
 
 def fill(record: Record, given: Mapping[str, Any], where: Where, rules: Any = None) -> dict[str, Any]:
-  """Returns every option of a record with its value: the default, or what is given.
+  """Returns every option of a record with its value: the given one, or the default.
 
   Args:
     record: of the options.
-    given: by their names.
-    where: how messages call them.
+    given: values by name.
+    where: how messages refer to them.
     rules: further rules by the names of options, which the record itself cannot know.
 
   Raises:
-    TypeError: a value is of another type, in the library.
-    ValueError: there is no option of a name, with the nearest one; or a value cannot be.
+    TypeError: a value has another type, in the library.
+    ValueError: an option is unknown (the message has the nearest name), or a value is invalid.
   """
   known = available(record, given, where)
   known = {name: _ruled(name, option, rules) for name, option in known.items()}
@@ -142,11 +142,11 @@ def fill(record: Record, given: Mapping[str, Any], where: Where, rules: Any = No
 
 
 def _check_meaning(found: Mapping[str, Any], name: str, option: Option, where: Where) -> None:
-  """Raises a ValueError if an option is set that means nothing beside another one."""
+  """Raises a ValueError if an option is set that has no effect beside another one."""
   rule, before = option.rule(When), f'{where.flag}.' if where.flag else ''
   if rule and found[rule.other] not in rule.values and found[name] != option.default:
     raise ValueError(
-      f'{before}{name}={shown(found[name])} means nothing with {before}{rule.other}='
+      f'{before}{name}={shown(found[name])} has no effect with {before}{rule.other}='
       f'{found[rule.other]!r}; leave it {option.default!r}.'
     )
 
@@ -156,7 +156,7 @@ def _default(option: Option) -> Any:
 
 
 def _fill_nested(found: dict[str, Any], name: str, option: Option, where: Where) -> None:
-  """Fills what an option has of options, in place."""
+  """Fills the options of an option in place."""
   flag = f'{where.flag}.{name}' if where.flag else name
   one, group, groups = option.rule(OneOf), option.rule(Group), option.rule(Groups)
   if one and one.options:
@@ -170,7 +170,7 @@ def _fill_nested(found: dict[str, Any], name: str, option: Option, where: Where)
       if key not in groups.records:
         refuse(Where(flag, flag), key, value, groups.records)
       if type(value) is not dict:
-        raise ValueError(f'{flag}.{key} must be {KINDS[dict][1]}, but is {shown(value)}.')
+        raise ValueError(f'{flag}.{key}={shown(value)} is invalid; it must be {KINDS[dict][1]}.')
       place = Where(f'{flag}.{key}', f'{flag}.{key}')
       found[name] = {**found[name], key: fill(groups.records[key], value, place)}
 
@@ -180,17 +180,17 @@ def expand(
 ) -> tuple[dict[str, Any], list[str]]:
   """Returns every option with the value it has before the command line's values are read.
 
-  A choice that is typed is made here, so that its own options are there to be typed too; and so is a
-  group, one of whose options is typed. Nothing else is checked: see `fill`.
+  Typed choices are made here, so that their own options exist and can be typed too, as are groups of
+  which one option is typed. Nothing else is checked; see `fill`.
 
   Args:
     record: of the options.
-    given: by their names.
+    given: values by name.
     typed: texts by names as typed, 'prior' or 'prior_options.scales'.
-    rules: as of `fill`.
+    rules: as in `fill`.
 
   Returns:
-    The options; and the names of those that were given to another choice than the typed one, and go.
+    The options, and the names of given options that belong to a choice other than the typed one.
   """
   given, gone = dict(given), []
   every = {name: _ruled(name, option, rules) for name, option in options_of(record).items()}
@@ -213,7 +213,7 @@ def expand(
 def _expand_nested(
   found: dict[str, Any], name: str, option: Option, typed: Mapping[str, str]
 ) -> list[str]:
-  """Expands what an option has of options, in place; returns what goes."""
+  """Expands the options of an option in place; returns the names that are dropped."""
   one, group, groups, gone = option.rule(OneOf), option.rule(Group), option.rule(Groups), []
   below = lambda key: {  # noqa: E731
     text.removeprefix(f'{key}.'): value for text, value in typed.items() if text.startswith(f'{key}.')
@@ -231,7 +231,7 @@ def _expand_nested(
 
 
 def _as_typed(option: Option, value: Any) -> Any:
-  """Returns a value of the type that its flag will have."""
+  """Returns a value in the type of its flag."""
   return float(value) if option.kind is float and type(value) is int else value
 
 
@@ -245,7 +245,7 @@ def chosen_name(rule: OneOf, value: str) -> str:
 
 
 def refuse(where: Where, name: str, value: Any, known: Iterable[str]) -> NoReturn:
-  """Raises the ValueError of an option that there is not, with the nearest name, or all of them."""
+  """Raises the ValueError of an unknown option, with the nearest name, or all of them."""
   listed, before = sorted(known), f'{where.flag}.' if where.flag else ''
   near = names.nearest(name, listed)
   every = f'there are {", ".join(listed)}.' if listed else 'it has none.'

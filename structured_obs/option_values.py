@@ -1,7 +1,7 @@
-"""Values of options, each checked by the type and the rule in its annotation.
+"""Values of options, checked by the type and the rule in their annotations.
 
-An option is an int, a float, a bool, a str, a tuple of one of these, or a dict. Where not every value of
-the type will do, `Annotated` adds a `Range`, a `Choice` or a `Path`:
+An option is an int, a float, a bool, a str, a tuple of one of these, or a dict. If not every value of
+the type is valid, `Annotated` adds a `Range`, a `Choice` or a `Path`:
 
 >>> @checked('low_rank')
 ... def family(rank: Annotated[int, Range(0, 4096)] = 25):
@@ -10,7 +10,7 @@ the type will do, `Annotated` adds a `Range`, a `Choice` or a `Path`:
 Traceback (most recent call last):
 TypeError: The option rank of low_rank must be a whole number from 0 to 4096; got 1.5.
 
-Rules between two options, such as the order of scales, stay with what they are of.
+Rules between two options, such as the order of scales, belong to their owner.
 """
 
 import dataclasses
@@ -33,21 +33,21 @@ T = TypeVar('T')
 LARGEST_INT = 2**31 - 1  # steps, seeds and sizes are 32-bit integers on the devices
 LARGEST, SMALLEST = (float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny))
 NOTHING: Mapping[str, Any] = types.MappingProxyType({})  # default of a group
-SHOWN = 60  # characters of a value that messages show
+SHOWN = 60  # characters of a value in messages
 
 
 class Range(NamedTuple):
-  """Numbers from `least` to `most`, both included unless it says otherwise."""
+  """Numbers from `least` to `most`, both included by default."""
 
   least: float = -math.inf
   most: float = math.inf
-  odd: bool = False  # of whole numbers, the odd ones alone
-  above: bool = False  # `least` itself is none of them
-  below: bool = False  # `most` itself is none of them
+  odd: bool = False  # odd whole numbers only
+  above: bool = False  # excludes `least` itself
+  below: bool = False  # excludes `most` itself
 
 
 class Choice(NamedTuple):
-  """What an option may be."""
+  """The allowed values of an option."""
 
   known: tuple[Any, ...]
 
@@ -57,11 +57,11 @@ class Path(NamedTuple):
 
 
 class Filled(NamedTuple):
-  """A tuple that is not empty; beside the rule of its entries."""
+  """A tuple that is not empty; in addition to the rule of its entries."""
 
 
 class When(NamedTuple):
-  """An option that means nothing, and keeps its default, unless another one has one of these values."""
+  """An option that has no effect, and keeps its default, unless another has one of these values."""
 
   other: str
   values: tuple[Any, ...] = (True,)
@@ -75,18 +75,18 @@ class Option(NamedTuple):
   default: Any
 
   def rule(self, kind: type[R]) -> R | None:
-    """The rule of this kind, if it has one."""
+    """Returns the rule of this kind, or None."""
     return next((rule for rule in self.rules if isinstance(rule, kind)), None)
 
 
 class Where(NamedTuple):
-  """How messages call an option."""
+  """How messages refer to an option."""
 
-  flag: str = ''  # before its name, as typed, such as '--config.model.options'; '' in the library
-  owner: str = ''  # what it is of, such as "--config.model.kind='vae'" or 'low_rank'
+  flag: str = ''  # prefix of its name as typed, such as '--config.model.options'; '' in the library
+  owner: str = ''  # its owner, such as "--config.model.kind='vae'" or 'low_rank'
 
 
-# Standard deviations and variances that float32 holds together with their squares and reciprocals.
+# Standard deviations and variances that float32 can represent together with squares and reciprocals.
 Scale = Annotated[float, Range(1e-15, 1e15)]
 Variance = Annotated[float, Range(1e-30, 1e30)]
 Positive = Annotated[float, Range(0, above=True)]
@@ -107,7 +107,7 @@ KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
 
 @typing.dataclass_transform(field_specifiers=(dataclasses.field,))
 def section(cls: type[T]) -> type[T]:
-  """Decorates a section of a configuration: a dataclass whose annotations hold its fields' rules."""
+  """Decorates a section of a configuration: a dataclass whose annotations have its fields' rules."""
   made = dataclasses.dataclass(cls)
   for field in dataclasses.fields(made):  # type: ignore[arg-type]
     field.type = option_of(field.type).kind  # what the flag parser reads
@@ -115,10 +115,10 @@ def section(cls: type[T]) -> type[T]:
 
 
 def checked(owner: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-  """Decorates a constructor, whose options are then checked by their annotations on every call.
+  """Decorates a constructor so that its options are checked by their annotations on every call.
 
   Raises:
-    TypeError, ValueError: by the constructor; the message names the option and what it is of.
+    TypeError, ValueError: by the constructor; the message names the option and its owner.
   """
 
   def decorate(constructor: Callable[P, R]) -> Callable[P, R]:
@@ -136,10 +136,15 @@ def checked(owner: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def check(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-  """Checks values by the annotations of their names; passes over what has none of an option.
+  """Checks values by the annotations of their names; ignores annotations that are not of options.
+
+  Args:
+    owner: of the options, in messages.
+    hints: annotations by name.
+    values: by name.
 
   Raises:
-    TypeError: a value is of another type. A bool is no number; a whole number is one for a float.
+    TypeError: a value has another type. A bool is not a number; a whole number is valid for a float.
     ValueError: a value is not finite, out of its range or not among its choices.
   """
   for name, value in values.items():
@@ -149,10 +154,16 @@ def check(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> No
 
 
 def checked_value(where: Where, name: str, option: Option, value: Any) -> Any:
-  """Returns a value as an option has it, where a list is a tuple, and a whole number one for a float.
+  """Returns a value as an option stores it: a tuple for a list, a float for a whole number.
+
+  Args:
+    where: how messages refer to the option.
+    name: of the option.
+    option: its type and rules.
+    value: to check.
 
   Raises:
-    TypeError, ValueError: the value cannot be; in a configuration both are a ValueError.
+    TypeError, ValueError: the value is invalid; in a configuration both are a ValueError.
   """
   title = f'{where.flag}.{name}' if where.flag else f'The option {name} of {where.owner}'
   kind, item = base_of(option)
@@ -179,13 +190,13 @@ def checked_value(where: Where, name: str, option: Option, value: Any) -> Any:
 
 
 def option_of(hint: Any, default: Any = None) -> Option:
-  """Returns what an annotation and a default say of an option."""
+  """Returns the option that an annotation and a default describe."""
   kind, *rules = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
   return Option(kind, tuple(rules), default)
 
 
 def base_of(option: Option) -> tuple[type, type | None]:
-  """Returns the type of a value, and that of its entries where it is a tuple."""
+  """Returns the type of a value, and that of its entries if it is a tuple."""
   if typing.get_origin(option.kind) is tuple:
     return tuple, typing.get_args(option.kind)[0]
   kind = typing.get_origin(option.kind) or option.kind
@@ -193,12 +204,12 @@ def base_of(option: Option) -> tuple[type, type | None]:
 
 
 def choices(option: Option) -> tuple[Any, ...]:
-  """Returns the values that an option is one of; () where it is not so restricted."""
+  """Returns the allowed values of an option; () if it has no such list."""
   return next((rule.known for rule in option.rules if hasattr(rule, 'known')), ())
 
 
 def shown(value: Any) -> str:
-  """Returns a value as Python writes it, at most 60 characters, with its type."""
+  """Returns a value as Python writes it, cut to 60 characters."""
   if type(value) is int and abs(value) > LARGEST_INT:
     return f'of {value.bit_length()} bits'
   text = repr(value)
@@ -206,7 +217,7 @@ def shown(value: Any) -> str:
 
 
 def wanted_of(option: Option) -> str:
-  """Returns in words what an option must be."""
+  """Returns a description of the allowed values."""
   kind, item = base_of(option)
   known = choices(option)
   words = 'one of ' + ', '.join(map(repr, known)) if known else KINDS[item or kind][1]
@@ -226,14 +237,14 @@ def wanted_of(option: Option) -> str:
 
 
 def _is(value: Any, kind: type, plain: bool) -> bool:
-  """Whether a value is of a kind; a whole number is also a number, True and False are none."""
-  if plain:  # of a configuration, which JSON must give back
+  """Returns whether a value has a type; whole numbers count as numbers, True and False do not."""
+  if plain:  # in a configuration, which must survive JSON
     return type(value) is kind or (kind is float and type(value) is int)
   return isinstance(value, KINDS[kind][0]) and (kind is bool or not isinstance(value, bool))
 
 
 def _fits(option: Option, value: Any, plain: bool) -> bool:
-  """Whether a value, or an entry of a tuple, is in the range or among the choices of its option."""
+  """Returns whether a value, or an entry of a tuple, is in the option's range or among its choices."""
   known = choices(option)
   if known:
     return value in known

@@ -1,4 +1,4 @@
-"""JSON as the standard has it: a number that is not finite is null, and arrays are lists."""
+"""Writes JSON as the standard defines it: numbers that are not finite are null, and arrays are lists."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def strict(value: Any) -> Any:
-  """Returns the value with every float that JSON cannot express as None, and arrays as lists."""
+  """Returns the value with floats that JSON cannot express as None, and arrays as lists."""
   if isinstance(value, Mapping):
     return {str(key): strict(item) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
@@ -20,5 +20,5 @@ def strict(value: Any) -> Any:
 
 
 def text(value: Any, indent: int | None = 2) -> str:
-  """Returns strict JSON text that ends a line; on one line where indent is None."""
+  """Returns strict JSON text with a final newline; on one line if `indent` is None."""
   return json.dumps(strict(value), indent=indent, allow_nan=False) + '\n'

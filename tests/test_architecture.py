@@ -16,6 +16,12 @@ MAX_FILE_LINES = 300
 LONG_FILE_LINES = 400  # of a file whose first line says why it is one: LONG and a sentence
 LONG = '# One file of more than 300 lines: '
 MAX_FUNCTION_LINES = 50
+MAX_POSITIONAL = 6  # parameters; the rest of a function's are taken by keyword only
+MANY_POSITIONAL = {  # constructors whose options are nearly always given by name
+  'structured_obs/distributions/circulant.py family',
+  'structured_obs/distributions/scaled.py circulant_family',
+  'structured_obs/distributions/sparse_precision.py family',
+}
 
 OPTIONS = {'names', 'option_values', 'option_records'}
 CORE = {'linalg', 'distributions', 'objectives', 'models'}
@@ -227,6 +233,20 @@ def test_functions_are_short():
         lines = (node.end_lineno or node.lineno) - node.lineno + 1 - _docstring_lines(node)
         if lines > MAX_FUNCTION_LINES:
           long.append(f'{path.relative_to(ROOT)}:{node.lineno} {node.name}: {lines} lines')
+  assert not long
+
+
+def test_functions_take_few_arguments_by_position():
+  """Beyond six, a call without names cannot be read."""
+  long = []
+  for path in _files('structured_obs', 'launch', 'configs'):
+    for node in ast.walk(_parse(path)):
+      if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        names = [each.arg for each in (*node.args.posonlyargs, *node.args.args)]
+        count = len([name for name in names if name not in ('self', 'cls')])
+        where = f'{path.relative_to(ROOT).as_posix()} {node.name}'
+        if count > MAX_POSITIONAL and where not in MANY_POSITIONAL:
+          long.append(f'{where}: {count}')
   assert not long
 
 

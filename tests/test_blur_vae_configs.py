@@ -24,7 +24,7 @@ def test_every_variant_can_be_built(variant: str):
   fixed = not recipes.BLUR_VAE[variant].generated
   assert ('kernel_generator' in params) != fixed
   assert set(params['decoder']['heads']) == {'mean'}
-  fit = experiment.fit_of(config)
+  fit = experiment.fit_of(configuration.resolve(config))
   assert (fit.boundary is None) == fixed
   assert (fit.reconstruction is None) == (variant in ('l2', 'blur_vae', 'wiener', 'inverse_eps'))
 

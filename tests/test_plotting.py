@@ -70,7 +70,7 @@ def test_values_that_are_not_finite_or_all_zero_can_be_shown(tmp_path: Path, cha
 
 @pytest.mark.parametrize('shape', [(2, 4, 4), (2, 4, 4, 2), (0, 4, 4, 1)])
 def test_what_is_not_a_row_of_images_is_named(tmp_path: Path, shape: tuple[int, ...]):
-  with pytest.raises(ValueError, match="row 'mine' must hold images"):
+  with pytest.raises(ValueError, match="row 'mine' must have images"):
     plotting.image_rows(tmp_path / 'x.png', [plotting.Row('mine', np.zeros(shape))])
   with pytest.raises(ValueError, match='at least one row'):
     plotting.image_rows(tmp_path / 'x.png', [])

@@ -1,1 +1,1 @@
-"""What a trained model is good for, beyond its likelihood."""
+"""Uses of a trained model's distributions: edit, denoise, interpolate, super-resolve."""

@@ -1,17 +1,17 @@
-"""Scaling the principal components of a predicted distribution: sliders for what varies together.
+"""Scales the principal components of a predicted distribution: sliders for what varies together.
 
-With v the k-th eigenvector of the covariance, l its variance and r the residual of one sample, which
-stays as it is, a factor a gives the image
+Let v be the k-th eigenvector of the covariance, l its variance, and r the residual of one sample, which
+stays unchanged. A factor a gives the image
 
   mean + r + (a - 1) <v, r> v,
 
-for a = 1 the sample and for a = 0 the sample without this component. Where the sample happens to have
-little of a component its factor does little, so there is also mean + a sqrt(l) v: the component
-alone, in standard deviations.
+the sample itself for a = 1, and the sample without this component for a = 0. If the sample happens to
+have little of a component, its factor has little effect; the image mean + a sqrt(l) v therefore shows
+the component alone, in standard deviations.
 
 For a low-rank covariance P P^T + eps I the paper scales the k-th singular value of P = U S V^T in
-mean + P w + sqrt(eps) u. The eigenvectors are the columns of U, and the images are the same but for
-(a - 1) sqrt(eps) <v, u> v, as here the pixel noise along v is scaled too.
+mean + P w + sqrt(eps) u. The eigenvectors are the columns of U, and the images differ only by
+(a - 1) sqrt(eps) <v, u> v, because here the pixel noise along v is scaled too.
 
 Letters: K components; A factors; H W C image height, width, channels.
 
@@ -33,7 +33,7 @@ Array = jax.Array
 
 FACTORS: tuple[float, ...] = tuple(np.arange(-5, 5.25, 0.5).tolist())  # the paper's
 SHOWN = 10  # the paper's number of components in figure 5
-WORST_RESIDUAL = 1e-2  # of an eigenvector, above which it may be a mixture of several
+WORST_RESIDUAL = 1e-2  # of an eigenvector; above it, it may be a mixture of several
 
 
 class Scaled(NamedTuple):
@@ -47,21 +47,36 @@ class Scaled(NamedTuple):
 
 
 def check(family: Family, image: base.ImageShape, count: int) -> None:
-  """Raises ValueError unless images of a Gaussian family have so many components."""
+  """Raises a ValueError unless a Gaussian family has `count` components for images of this shape.
+
+  Args:
+    family: of p(x|z).
+    image: shape of the images.
+    count: number of components.
+  """
   if family.gaussian is None:
-    raise ValueError('Components need a Gaussian family, which is one with a covariance.')
+    raise ValueError('Components need a Gaussian family; this model has none.')
   if not 0 <= count <= image.size:
-    raise ValueError(f'There are {image.size} components, as many as pixels; {count} were asked for.')
+    raise ValueError(
+      f'--components={count} is out of range: an image of this size has {image.size} components.'
+    )
 
 
 def default_count(params: object, image: base.ImageShape) -> int:
-  """Number of components worth looking at: `SHOWN`, or as many as there are."""
+  """Returns the number of components to show: `SHOWN`, or all if there are fewer."""
   rank = params.cov_factor.shape[-1] if isinstance(params, low_rank.LowRank) else SHOWN
   return max(1, min(SHOWN, rank, image.size))
 
 
 def draw(key: Array, family: Family[P], params: P, pixel_noise: bool = True) -> Array:
-  """Sample to scale the components of, [H, W, C]; of a low-rank family perhaps without pixel noise."""
+  """Returns a sample to scale the components of, [H, W, C].
+
+  Args:
+    key: of the sample.
+    family: a Gaussian family.
+    params: of one image.
+    pixel_noise: whether a sample of a low-rank family has pixel noise.
+  """
   if pixel_noise or not isinstance(params, low_rank.LowRank):
     return family.sample(key, params)
   noise = low_rank.noise(key, params)
@@ -72,7 +87,7 @@ def draw(key: Array, family: Family[P], params: P, pixel_noise: bool = True) -> 
 def scale(
   family: Family[P], params: P, sample: Array, count: int, factors: tuple[float, ...] = FACTORS
 ) -> Scaled:
-  """Images with one of the leading components scaled.
+  """Returns images with one of the leading components scaled.
 
   Args:
     family: a Gaussian family.
@@ -100,18 +115,18 @@ def scale(
 
 
 def warning(scaled: Scaled) -> str:
-  """A sentence where eigenvectors did not converge; else nothing."""
+  """Returns a sentence if eigenvectors did not converge, otherwise ''."""
   wrong = [i + 1 for i, error in enumerate(np.asarray(scaled.residual)) if not error < WORST_RESIDUAL]
   if not wrong:
     return ''
   return (
     f'Components {", ".join(map(str, wrong))} did not converge: their relative residuals reach '
-    f'{np.max(np.asarray(scaled.residual)):.2g}, so each may be a mixture of neighbouring ones.'
+    f'{np.max(np.asarray(scaled.residual)):.2g}, so each may be a mixture of neighbouring components.'
   )
 
 
 def _along(start: Array, amounts: Array, vectors: Array) -> Array:
-  """An image [H, W, C] and, added to it, each vector [K, H, W, C] in amounts [K, A]."""
+  """Returns an image [H, W, C] plus each vector [K, H, W, C] in amounts [K, A]."""
   return start[None, None] + amounts[:, :, None, None, None] * vectors[:, None]
 
 
@@ -120,7 +135,7 @@ def _dot(vectors: Array, image: Array) -> Array:
 
 
 def _sign(vectors: Array) -> Array:
-  """1 or -1 for each vector, [K, 1, 1, 1], which makes its largest entry positive."""
+  """Returns 1 or -1 for each vector, [K, 1, 1, 1], so that its largest entry becomes positive."""
   flat = vectors.reshape(vectors.shape[0], -1)
   largest = jnp.take_along_axis(flat, jnp.argmax(jnp.abs(flat), axis=1)[:, None], axis=1)
   return jnp.where(largest < 0, -1, 1).astype(vectors.dtype)[:, :, None, None]

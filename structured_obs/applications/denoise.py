@@ -1,14 +1,14 @@
-"""Removing white noise from an image with a model's distribution p(x|z).
+"""Removes white noise from an image with a model's distribution p(x|z).
 
-The noisy image y = x + noise is encoded, and p(x|z) at the mean of q(z|y) is taken for the prior of x.
-Of that Gaussian N(mu, cov) and noise of variance s^2 the best guess is the posterior mean
+The noisy image y = x + noise is encoded, and p(x|z) at the mean of q(z|y) serves as the prior of x. For
+this Gaussian N(mu, cov) and noise of variance s^2 the best estimate is the posterior mean
 
   mu + cov (cov + s^2 I)^-1 (y - mu),
 
-which comes with a variance for every pixel. The paper projects y - mu on the k leading eigenvectors
-of cov instead, which keeps all noise in their span and drops all of the image outside: in expectation
-it is never better. As y is not what the encoder was trained on, the guess may be encoded in turn, which
-gives a z of a cleaner image; each such refinement costs another posterior mean.
+which has a variance for every pixel. The paper instead projects y - mu on the k leading eigenvectors of
+cov, which keeps all noise in their span and drops everything outside; in expectation it is never better.
+The encoder was not trained on noisy images, so the estimate can be encoded again to get z from a cleaner
+image; each such refinement costs another posterior mean.
 
 Letters: N images; H W C image height, width, channels; D = H W C; k eigenvectors.
 
@@ -33,19 +33,25 @@ class Denoised(NamedTuple):
   """Denoised images."""
 
   mean: np.ndarray  # [N, H, W, C]
-  variance: np.ndarray | None  # [N, H, W, C]  of each pixel given the noisy image, where it is known
-  reconstruction: np.ndarray  # [N, H, W, C]  mean of p(x|z), without what the noisy image adds
+  variance: np.ndarray | None  # [N, H, W, C]  of each pixel given the noisy image; None if unknown
+  reconstruction: np.ndarray  # [N, H, W, C]  mean of p(x|z), before conditioning on the noisy image
 
 
 class Projected(NamedTuple):
   """Noisy images projected on leading eigenvectors."""
 
   mean: np.ndarray  # [N, H, W, C]
-  errors: np.ndarray | None  # [N, k]  squared error per pixel by the number of eigenvectors, from 1
+  errors: np.ndarray | None  # [N, k]  squared error per pixel with 1, 2, .. k eigenvectors
 
 
 def add_noise(key: Array, images: Array, scale: float) -> Array:
-  """Add normal noise of this standard deviation to images [N, H, W, C], one key folded for each."""
+  """Adds white noise to images.
+
+  Args:
+    key: folded with each image's index.
+    images: [N, H, W, C].
+    scale: standard deviation of the noise.
+  """
 
   def one(index: Array, image: Array) -> Array:
     noise = jax.random.normal(jax.random.fold_in(key, index), image.shape, image.dtype)
@@ -55,11 +61,11 @@ def add_noise(key: Array, images: Array, scale: float) -> Array:
 
 
 def posterior_mean(bound: Bound, noisy: Array, scale: float, refinements: int = 0) -> Denoised:
-  """Denoise images by the posterior mean under p(x|z).
+  """Denoises images by the posterior mean under p(x|z).
 
   Args:
     bound: a model of a Gaussian family.
-    noisy: [N, H, W, C], floats in the model's units, pixels in [-1, 1] but for the noise.
+    noisy: [N, H, W, C], floats in the model's units, pixels in [-1, 1] plus noise.
     scale: standard deviation of the noise, in the same units.
     refinements: how often the result is encoded again, instead of the noisy image.
 
@@ -77,13 +83,13 @@ def posterior_mean(bound: Bound, noisy: Array, scale: float, refinements: int = 
 
 
 def projection(bound: Bound, noisy: Array, components: int, clean: Array | None = None) -> Projected:
-  """Denoise images by projecting their residuals on leading eigenvectors of p(x|z)'s covariance.
+  """Denoises images by projecting their residuals on leading eigenvectors of p(x|z)'s covariance.
 
   Args:
     bound: a model of a Gaussian family.
     noisy: [N, H, W, C].
-    components: k, how many eigenvectors.
-    clean: [N, H, W, C]; where given, the errors of every smaller k are found too.
+    components: k, the number of eigenvectors.
+    clean: [N, H, W, C]; if given, the errors for every smaller k are computed too.
 
   Raises:
     ValueError: unless 1 <= components <= D, and as `gaussian.principal_components`.
@@ -98,22 +104,23 @@ def projection(bound: Bound, noisy: Array, components: int, clean: Array | None 
 
 
 def reconstruct(bound: Bound, noisy: Array) -> np.ndarray:
-  """Mean of p(x|z) at the encoding of each image, [N, H, W, C]: all a denoising autoencoder does."""
+  """Returns means of p(x|z) at each image's encoding, [N, H, W, C], as denoising autoencoders do."""
   return np.stack([jax.device_get(_reconstruct(bound, image)) for image in noisy])
 
 
 def paper_components(num_dims: int) -> int:
-  """The paper's 1000 eigenvectors of 64x64 pixels, in proportion for D of another number."""
+  """Returns the paper's 1000 eigenvectors for 64x64 pixels, in proportion to D."""
   return max(1, round(num_dims * 1000 / 4096))
 
 
 def check(family: Family, scale: float = 1.0) -> None:
-  """Raises ValueError unless the family is Gaussian and the noise has a positive scale."""
+  """Raises a ValueError unless the family is Gaussian and the noise has a positive scale."""
   if family.gaussian is None:
-    raise ValueError('Denoising needs a Gaussian family, which the model does not have.')
+    raise ValueError('Denoising needs a Gaussian family; this model has none.')
   if not 0 < scale < float('inf'):
     raise ValueError(
-      f'The standard deviation of the noise must be positive, of pixels in [-1, 1]; got {scale}.'
+      f'--sigma={scale} is out of range: the standard deviation of the noise, of pixels in [-1, 1], '
+      'must be positive.'
     )
 
 
@@ -121,7 +128,7 @@ def check(family: Family, scale: float = 1.0) -> None:
 def _posterior(
   refinements: int, bound: Bound, noisy: Array, scale: Array | float
 ) -> tuple[Array, Array | None, Array]:
-  """The fields of `Denoised` for one image."""
+  """Returns the fields of `Denoised` for one image."""
   seen = noisy
   for _ in range(refinements):
     seen, _ = _given(bound, seen, noisy, scale)[0]
@@ -132,7 +139,7 @@ def _posterior(
 def _given(
   bound: Bound, seen: Array, noisy: Array, scale: Array | float
 ) -> tuple[tuple[Array, Array | None], Params]:
-  """Posterior mean and variance with z from the image that is seen, and p(x|z)'s parameters."""
+  """Returns posterior mean and variance with z from the image `seen`, and p(x|z)'s parameters."""
   params = _params(bound, seen)
   return gaussian.posterior_mean(bound.model.family, params, noisy, jnp.square(scale)), params
 
@@ -145,7 +152,7 @@ def _params(bound: Bound, image: Array) -> Params:
 def _project(
   components: int, bound: Bound, noisy: Array, clean: Array | None
 ) -> tuple[Array, Array | None]:
-  """The fields of `Projected` for one image."""
+  """Returns the fields of `Projected` for one image."""
   family, params = bound.model.family, _params(bound, noisy)
   mean = family.mean(params)
   found = gaussian.principal_components(family, params, components)
@@ -154,7 +161,7 @@ def _project(
   projected = mean + _product(vectors.T, kept).reshape(mean.shape)
   if clean is None:
     return projected, None
-  # |x - mean|^2, less what each eigenvector has of it, plus the noise in that direction.
+  # |x - mean|^2, minus each eigenvector's share of it, plus the noise in that direction.
   true = _product(vectors, clean - mean)
   gain = jnp.cumsum(jnp.square(kept - true) - jnp.square(true))
   return projected, (jnp.sum(jnp.square(clean - mean)) + gain) / mean.size

@@ -1,7 +1,6 @@
-"""A comparison of ways to denoise, on a test split or on the user's images.
+"""Compares ways to denoise, on a test split or on the user's images.
 
-What one run makes of noisy images by each method of `denoise`, what others make of them, and all of it
-written as pictures, arrays and a table.
+Denoises images by each method of `denoise` and by other runs, and writes figures, arrays and a table.
 
 Letters: N images; H W C image height, width, channels.
 """
@@ -24,41 +23,42 @@ Array = jax.Array
 
 POSTERIOR = 'posterior mean'
 DEVIATION = 'its standard deviation'
-SHOWN = 8  # images in the picture
+SHOWN = 8  # images in the figure
 
 
 class Settings(NamedTuple):
   """What to compare."""
 
   sigma: float  # standard deviation of the noise, of pixels in [-1, 1]
-  refinements: int = 0  # how often a guess is encoded again, in a method of its own
-  project: bool = True  # on leading eigenvectors, as the paper does
-  components: int = 0  # of the projection; 0: the paper's 1000 for 64x64, in proportion
+  refinements: int = 0  # how often an estimate is encoded again, as a separate method
+  project: bool = True  # include the paper's projection on leading eigenvectors
+  components: int = 0  # of the projection; 0 for the paper's 1000 at 64x64, in proportion
   seed: int = 0  # of the noise
 
 
 def check(trained: Trained, settings: Settings) -> None:
-  """Raises ValueError if a run cannot denoise, or a setting is invalid."""
+  """Raises a ValueError if a run does not support denoising, or a setting is invalid."""
   denoise.check(trained.model.family, settings.sigma)
   if trained.spec.condition:
     raise ValueError(
-      f'{trained.workdir} is of a model that is given more than an image, such as its class, to which '
-      'no noise may be added; denoise with a run that sees images alone.'
+      f'The model of {trained.workdir} is given more than an image, such as its class, to which '
+      'noise does not apply; denoise with a run that sees images only.'
     )
 
 
 def methods(
   trained: Trained, noisy: Array, settings: Settings, validation: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-  """What a run makes of noisy images [N, H, W, C], by the method's name.
+  """Returns a run's denoised images [N, H, W, C] by the method's name.
 
-  Among them, as `DEVIATION`, the posterior standard deviation, where it is known.
+  The entry `DEVIATION` is the posterior standard deviation, if it is known.
 
   Args:
     trained: with a Gaussian family.
     noisy: in the model's units.
     settings: what to compute.
-    validation: uint8 [M, H, W, C], to find the best number of components on; none leaves that out.
+    validation: uint8 [M, H, W, C], to find the best number of components; without images that is left
+      out.
   """
   bound, sigma = trained.bound, settings.sigma
   first = denoise.posterior_mean(bound, noisy, sigma)
@@ -79,15 +79,24 @@ def methods(
 
 
 def other(run: Trained, first: Trained, noisy: Array, settings: Settings) -> np.ndarray:
-  """What another run makes of the noisy images of the first, [N, H, W, C].
+  """Returns another run's denoised images [N, H, W, C], for the noisy images of the first run.
 
-  By its plain reconstruction where it was trained for that (model.input_noise), else by its posterior
-  mean. Raises ValueError where it is of images of another shape.
+  It uses the reconstruction if the run was trained to denoise (its option input_noise), otherwise the
+  posterior mean.
+
+  Args:
+    run: to denoise with.
+    first: the run that the images belong to.
+    noisy: in the model's units.
+    settings: what to compute.
+
+  Raises:
+    ValueError: the runs have images of different shapes.
   """
   if run.model.image != first.model.image:
     raise ValueError(
-      f'{run.workdir} is of images of {tuple(run.model.image)}, but {first.workdir} of '
-      f'{tuple(first.model.image)}.'
+      f'{run.workdir} has images of {tuple(run.model.image)}, but {first.workdir} has '
+      f'{tuple(first.model.image)}; compare runs on images of one shape.'
     )
   if run.config.model.options.get('input_noise'):
     return denoise.reconstruct(run.bound, noisy)
@@ -101,10 +110,17 @@ def write(
   clean: np.ndarray | None,
   settings: Settings,
 ) -> str:
-  """Writes denoising.png and images.npz, and with clean images report.md and scores.json.
+  """Writes denoising.png and images.npz, and with clean images also report.md and scores.json.
+
+  Args:
+    output: directory to write to.
+    trained: the run that the report is about.
+    found: images [N, H, W, C] by the method's name; see `methods`.
+    clean: [N, H, W, C]; None if unknown.
+    settings: of the comparison.
 
   Returns:
-    What to tell: the table of scores, where there is one, and where everything is.
+    Text to print: the table of scores, if there is one, and where the files are.
   """
   images = {name: array for name, array in found.items() if name != DEVIATION}
   rows = [] if clean is None else [plotting.Row('original', clean[:SHOWN])]
@@ -121,8 +137,8 @@ def write(
   table, scores = comparison(images, clean, POSTERIOR)
   about = (
     f'`{trained.workdir}` (step {trained.step}), noise of standard deviation {settings.sigma:g} added '
-    'to pixels in [-1, 1]; ± is the standard error over images, of a difference that of the '
-    'differences image by image.'
+    'to pixels in [-1, 1]; ± is the standard error over images, and for a difference that of the '
+    'differences per image.'
   )
   tree: dict[str, Any] = {
     'sigma': settings.sigma, 'images': len(clean), 'seed': settings.seed, 'methods': scores
@@ -132,7 +148,7 @@ def write(
 
 
 def _best_components(trained: Trained, images: np.ndarray, settings: Settings) -> int:
-  """How many eigenvectors give the least error on validation images with noise of their own."""
+  """Returns the number of eigenvectors with the smallest error on noisy validation images."""
   clean = pixels.to_unit(images, trained.spec.levels)
   noisy = denoise.add_noise(jax.random.key(settings.seed + 1), clean, settings.sigma)
   size = trained.model.image.size
@@ -150,15 +166,15 @@ def _best_components(trained: Trained, images: np.ndarray, settings: Settings) -
 def comparison(
   methods: Mapping[str, np.ndarray], true: np.ndarray, against: str
 ) -> tuple[str, dict[str, Any]]:
-  """Compares restored images with the true ones: a Markdown table, and the same for JSON.
+  """Compares restored images with the true ones, as a Markdown table and for JSON.
 
   Args:
-    methods: by the method's name, its images [N, H, W, C], pixels in [-1, 1].
+    methods: images [N, H, W, C] by the method's name, pixels in [-1, 1].
     true: [N, H, W, C].
     against: the method that the others are compared with, image by image.
 
   Returns:
-    The table, with mean and standard error, sentences about images that are exact or not finite, and
+    The table, with mean and standard error and sentences about images that are exact or not finite; and
     nested dictionaries of summaries.
   """
   errors = {name: image_errors.mean_squared_error(images, true) for name, images in methods.items()}
@@ -180,7 +196,14 @@ def comparison(
 
 
 def write_scores(directory: Path, table: str, tree: Mapping[str, Any], about: str) -> Path:
-  """Writes report.md and scores.json; returns the path of the report."""
+  """Writes report.md and scores.json; returns the path of the report.
+
+  Args:
+    directory: to write to.
+    table: in Markdown.
+    tree: the same for JSON.
+    about: a paragraph above the table.
+  """
   directory.mkdir(parents=True, exist_ok=True)
   (directory / 'scores.json').write_text(strict_json.text(tree))
   path = directory / 'report.md'

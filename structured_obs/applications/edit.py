@@ -1,20 +1,19 @@
-"""Editing an image by hand: set some pixels, and the rest follows by the predicted covariance.
+"""Edits an image by hand: sets some pixels and conditions the others on them by the covariance.
 
-Edits are made one after the other; a later one overwrites an earlier one at the pixels that they
-share, and all of them hold. An edit is hard, its pixels then are exactly what they were set to, or
-soft: seen through independent noise of a standard deviation, which leaves them as likely a compromise
-as the rest. Both are one problem, pixels seen with a noise of variance 0, above 0, or infinite where
-nothing was edited.
+Edits are applied in turn. A later one replaces an earlier one at pixels they share, and all of them hold
+at the end. A hard edit sets its pixels exactly. A soft edit observes its values through independent
+noise of a standard deviation, so its pixels become a compromise. Both are one problem: pixels observed
+with a noise variance of 0, above 0, or infinite where nothing was edited.
 
-The result is as plausible as the edits are: a hard patch of one colour, say, may be many standard
-deviations from anything that the distribution knows, and the rest of the image is then bent to it.
+The result is only as plausible as the edits. A hard patch of one colour, for example, may be many
+standard deviations from anything the distribution knows, and then distorts the rest of the image.
 `Edited.implausibility` measures that.
 
 Letters: H W C image height, width, channels; R rank; E edited numbers.
 
 Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
-Autoencoders", 2022, equations 6 and 7, figure 6. The matrix of the edited pixels' size, which the
-authors' code inverts, is never formed.
+Autoencoders", 2022, equations 6 and 7, figure 6. The matrix over the edited pixels, which the authors'
+code inverts, is never formed.
 """
 
 import functools
@@ -30,48 +29,48 @@ from structured_obs.distributions.base import Family, P
 
 Array = jax.Array
 
-IMPLAUSIBLE = 9.0  # three standard deviations in each direction, on the root mean square
+IMPLAUSIBLE = 9.0  # three standard deviations per direction, as a root mean square
 
 
 class Edit(NamedTuple):
-  """Some pixels and what they are to be."""
+  """Pixels to set and their values."""
 
-  value: Array  # [H, W, C]  read where the mask is true
+  value: Array  # [H, W, C]  used where the mask is true
   mask: Array  # [H, W, C]  bool
-  deviation: Array | float = 0.0  # []  of the value's noise, in units of the data; 0: exactly
+  deviation: Array | float = 0.0  # []  of the value's noise, in units of the data; 0 for exact
 
 
 class Edited(NamedTuple):
-  """Distribution of an image after edits. A pytree; NaN everywhere where an edit is not finite.
+  """The distribution of an image after edits. A pytree; NaN everywhere if an edit is not finite.
 
-  `implausibility` is about 1 for edits such as the distribution itself would make. Of a low-rank
-  family it is |m|^2 / min(R, E), m the mean of the factor's noise given the edits; of all
-  others r^T cov^-1 r / E, r the shift of the mean.
+  `implausibility` is about 1 for edits that the distribution itself would make. For a low-rank family
+  it is |m|^2 / min(R, E), with m the mean of the factor's noise given the edits; for all others r^T
+  cov^-1 r / E, with r the shift of the mean.
   """
 
   mean: Array  # [H, W, C]
-  deviation: Array | None  # [H, W, C]  standard deviations; None where the family knows none
+  deviation: Array | None  # [H, W, C]  standard deviations; None if the family has none
   implausibility: Array  # []
   sample: Callable[[Array], Array]  # key -> [H, W, C]
 
 
 class Merged(NamedTuple):
-  """What several edits come to."""
+  """The combination of several edits."""
 
   value: Array  # [H, W, C]  0 where nothing was edited
   noise_variance: Array  # [H, W, C]  0 where a pixel is set exactly, infinite where it is not edited
 
 
 def merge(edits: Sequence[Edit], image: tuple[int, ...]) -> Merged:
-  """One value and one noise variance for each pixel, of the last edit that has it.
+  """Returns one value and one noise variance per pixel, from the last edit that covers it.
 
   Args:
     edits: in order.
     image: H, W, C.
 
   Raises:
-    TypeError, ValueError: shapes do not match, a mask is not boolean, or a deviation that is known
-      now is negative or not finite; one that is traced gives NaN instead.
+    TypeError, ValueError: shapes do not match, a mask is not boolean, or a deviation is negative or not
+      finite. A traced deviation that is invalid gives NaN instead.
   """
   if not edits:
     raise ValueError('There must be at least one edit.')
@@ -92,10 +91,10 @@ def merge(edits: Sequence[Edit], image: tuple[int, ...]) -> Merged:
 
 
 def apply(family: Family[P], params: P, edits: Sequence[Edit]) -> Edited:
-  """Distribution of an image after edits.
+  """Returns the distribution of an image after edits.
 
-  Where every deviation is the Python number 0 it is `gaussian.condition`; else `gaussian.posterior_mean`
-  with a noise variance for each pixel, and samples by Matheron's rule.
+  If every deviation is the Python number 0 it is `gaussian.condition`; otherwise
+  `gaussian.posterior_mean` with a noise variance per pixel, and samples by Matheron's rule.
 
   Args:
     family: a Gaussian family.
@@ -112,7 +111,7 @@ def apply(family: Family[P], params: P, edits: Sequence[Edit]) -> Edited:
 
 
 def warning(implausibility: Array | float) -> str:
-  """A sentence where edits are implausible, above `IMPLAUSIBLE`, or not finite; else nothing."""
+  """Returns a sentence if edits are implausible, above `IMPLAUSIBLE`, or not finite; otherwise ''."""
   value = float(implausibility)
   if value < IMPLAUSIBLE:
     return ''
@@ -120,28 +119,28 @@ def warning(implausibility: Array | float) -> str:
     return 'The edited image is not finite: an edit, or the predicted distribution, is not.'
   return (
     f'The edits are implausible under the predicted distribution: they are {math.sqrt(value):.1f} '
-    'standard deviations away in each direction, where about 1 is usual, so the rest of the image may '
-    'look like nothing real; give the edits a deviation, or fewer pixels or closer values.'
+    'standard deviations away per direction, where about 1 is usual, so the rest of the image may look '
+    'unreal; add a deviation to the edits, or use fewer pixels or closer values.'
   )
 
 
 def check(family: Family) -> None:
-  """Raises ValueError unless the family is Gaussian."""
+  """Raises a ValueError unless the family is Gaussian."""
   if family.gaussian is None:
-    raise ValueError('Editing needs a Gaussian family, which has conditional distributions.')
+    raise ValueError('Editing needs a Gaussian family; this model has none.')
 
 
 def check_deviation(deviation: Array | float) -> None:
-  """Raises ValueError for a Python number that is negative or not finite."""
+  """Raises a ValueError for a Python number that is negative or not finite."""
   if isinstance(deviation, float | int) and not 0 <= deviation < math.inf:
     raise ValueError(
-      'The deviation of an edit must be a standard deviation, 0 (set exactly) or more, and finite; '
-      f'got {deviation}.'
+      f'The deviation {deviation} of an edit is invalid; it must be a finite standard deviation of at '
+      'least 0 (exact).'
     )
 
 
 class _Given(NamedTuple):
-  """What samples are drawn from."""
+  """The inputs of samples."""
 
   params: Any
   merged: Merged
@@ -168,13 +167,13 @@ def _soft(family: Family, params: Any, merged: Merged) -> Edited:
 
 def _edited(family: Family, given: _Given, variance: Array | None) -> Edited:
   edited = given.merged.noise_variance != jnp.inf
-  # An iteration that was given NaN may end at once, with what it began with.
+  # An iteration that was given NaN may end at once, with its initial values.
   valid = jnp.all(jnp.isfinite(jnp.where(edited, given.merged.value, 0)))
   valid &= jnp.all(given.merged.noise_variance >= 0)
   given = given._replace(mean=jnp.where(valid, given.mean, jnp.nan))
   deviation = None
   if variance is not None:
-    # A NaN stays one.
+    # NaN stays NaN.
     deviation = jnp.where(valid, jnp.sqrt(jnp.where(variance < 0, 0, variance)), jnp.nan)
   sample = jax.tree_util.Partial(functools.partial(_sample, family), given)
   return Edited(given.mean, deviation, _implausibility(family, given, edited), sample)
@@ -195,7 +194,7 @@ def _sample(family: Family, given: _Given, key: Array) -> Array:
   if given.conditional is not None:
     # 0 mean is NaN where the mean is.
     return given.conditional.sample(key) + 0 * given.mean
-  # Matheron's rule: move a sample of the image, seen through noise of its own, onto the edits.
+  # Matheron's rule: moves a sample of the image, observed with noise of its own, onto the edits.
   image_key, noise_key = jax.random.split(key)
   variance = given.merged.noise_variance
   drawn = family.sample(image_key, given.params)

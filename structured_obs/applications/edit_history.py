@@ -1,4 +1,4 @@
-"""A sequence of edits, with the distribution after each, and the picture of it.
+"""Applies a sequence of edits, with the distribution after each, and draws them.
 
 Letters: E edits; S samples; H W C image height, width, channels.
 """
@@ -20,10 +20,10 @@ Array = jax.Array
 
 
 class History(NamedTuple):
-  """The distribution as it was predicted, and after each edit and those before it."""
+  """The predicted distribution, and the distributions after each of the edits in turn."""
 
   means: np.ndarray  # [E + 1, H, W, C]
-  deviations: np.ndarray | None  # [E + 1, H, W, C]; None where the family knows none
+  deviations: np.ndarray | None  # [E + 1, H, W, C]; None if the family has none
   samples: np.ndarray  # [E + 1, S, H, W, C]
   touched: np.ndarray  # [E, H, W, C]  the mean before each edit, with its pixels set
   masks: np.ndarray  # [E, H, W, C]  bool, of each edit
@@ -33,13 +33,13 @@ class History(NamedTuple):
 def run(
   family: Family, params: Any, edits: Sequence[edit.Edit], key: Array, samples: int = 3
 ) -> History:
-  """Makes edits one after the other.
+  """Applies edits in turn.
 
   Args:
     family: a Gaussian family.
     params: of one image.
     edits: E of them, in order.
-    key: of the samples; one noise for each sample, whatever the edits.
+    key: of the samples; each sample keeps its noise for all edits.
     samples: S.
 
   Raises:
@@ -70,9 +70,9 @@ def run(
 
 
 def rows(history: History) -> tuple[list[plotting.Row], list[str]]:
-  """Rows and headings of the paper's figure 6: the image, an edit, the image after it, the next edit.
+  """Returns rows and headings of the paper's figure 6: the image, an edit, the image after it, ...
 
-  Below are the change that each edit made, standard deviations, and samples.
+  Below them are the change by each edit, standard deviations, and samples.
   """
   count = len(history.touched)
   at_edits, after = tuple(range(1, 2 * count, 2)), history.means[1:]
@@ -94,19 +94,19 @@ def rows(history: History) -> tuple[list[plotting.Row], list[str]]:
 
 
 def arrays(history: History) -> dict[str, np.ndarray]:
-  """Arrays by name, for np.savez."""
+  """Returns arrays by name, for np.savez."""
   return {name: array for name, array in history._asdict().items() if array is not None}
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _predicted(family: Family, params: Any, keys: Array) -> tuple[Array, Array, Array]:
-  """Mean, variance and a sample for each key, before any edit."""
+  """Returns mean, variance and one sample per key, before any edit."""
   samples = jax.lax.map(lambda key: family.sample(key, params), keys)
   return family.mean(params), gaussian.variance(family, params), samples
 
 
 def _between(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-  """E + 1 images and E between them, as one array [2 E + 1, H, W, C]."""
+  """Returns E + 1 images and the E between them, as one array [2 E + 1, H, W, C]."""
   found = np.empty((len(outer) + len(inner), *outer.shape[1:]), outer.dtype)
   found[::2], found[1::2] = outer, inner
   return found

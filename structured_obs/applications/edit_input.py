@@ -1,4 +1,4 @@
-"""Edits as a user gives them: rectangles in words, and pairs of image files.
+"""Parses a user's edits: rectangles as text, and pairs of image files.
 
 Values are in the model's units, pixels in [-1, 1] from black to white.
 """
@@ -14,7 +14,7 @@ from structured_obs.applications import edit
 from structured_obs.data import decode, pixels
 from structured_obs.distributions.base import ImageShape
 
-FORM = 'row,column,height,width,value or red/green/blue, and perhaps a deviation, as 4,6,3,3,-0.5,0.1'
+FORM = 'row,column,height,width,value or red/green/blue, optionally a deviation: 4,6,3,3,-0.5,0.1'
 _LEVELS = 256  # of an image file
 
 
@@ -30,27 +30,27 @@ class Rectangle(NamedTuple):
 
 
 def parse_rectangle(text: str) -> Rectangle:
-  """Rectangle from its description, 'row,column,height,width,value[/green/blue][,deviation]'.
+  """Parses a rectangle, 'row,column,height,width,value[/green/blue][,deviation]'.
 
   Raises:
-    ValueError: it is of another form, empty, or has a negative number where none can be.
+    ValueError: the text has another form, or the rectangle is empty or has an invalid negative number.
   """
   parts = [part.strip() for part in text.split(',')]
   if len(parts) not in (5, 6) or not all(part.isdecimal() for part in parts[:4]):
-    raise ValueError(f'A rectangle must be {FORM}; got {text!r}.')
+    raise ValueError(f'--rectangle={text} is invalid; it must be {FORM}.')
   row, column, height, width = map(int, parts[:4])
   value = tuple(_number(part, text) for part in parts[4].split('/'))
   found = Rectangle(row, column, height, width, value, *(_number(part, text) for part in parts[5:]))
   if len(value) not in (1, 3):
-    raise ValueError(f'A rectangle needs one value or red/green/blue; got {text!r}.')
+    raise ValueError(f'--rectangle={text} is invalid; it needs one value or red/green/blue.')
   if not height or not width:
-    raise ValueError(f'A rectangle must be at least one pixel high and wide; got {text!r}.')
+    raise ValueError(f'--rectangle={text} is invalid; it must be at least one pixel high and wide.')
   edit.check_deviation(found.deviation)
   return found
 
 
 def of_rectangle(rectangle: Rectangle, image: ImageShape) -> edit.Edit:
-  """Edit of images of this shape.
+  """Returns the edit of a rectangle, for images of this shape.
 
   Raises:
     ValueError: the rectangle is not inside, or has more values than the image has channels.
@@ -63,8 +63,8 @@ def of_rectangle(rectangle: Rectangle, image: ImageShape) -> edit.Edit:
     )
   if len(value) not in (1, image.channels):
     raise ValueError(
-      f'A rectangle in an image of {image.channels} channel(s) needs as many values, or one for all; '
-      f'got {len(value)}.'
+      f'A rectangle has {len(value)} values, but the image has {image.channels} channel(s); give one '
+      'value, or one per channel.'
     )
   mask = np.zeros(image, bool)
   mask[row : row + height, column : column + width] = True
@@ -73,33 +73,33 @@ def of_rectangle(rectangle: Rectangle, image: ImageShape) -> edit.Edit:
 
 
 class Painted(NamedTuple):
-  """Files of an edit, as they were read."""
+  """The files of an edit, as read."""
 
   value: np.ndarray  # uint8 [h, w, 1 or 3]
-  mask: np.ndarray  # uint8 [h, w, 1 or 3], bright where the values count
+  mask: np.ndarray  # uint8 [h, w, 1 or 3], bright where the values apply
 
 
 def read_files(image_path: str, mask_path: str) -> Painted:
   """Reads the values of an edit and its mask.
 
   Raises:
-    ValueError, OSError: a file is not there or cannot be read, or the two differ in size.
+    ValueError, OSError: a file is missing or unreadable, or the two differ in size.
   """
   value, mask = read_image(image_path), read_image(mask_path)
   if value.shape[:2] != mask.shape[:2]:
     raise ValueError(
-      f'{image_path} and its mask {mask_path} must be of one size; they have {value.shape[:2]} and '
+      f'{image_path} and its mask {mask_path} must have the same size; they have {value.shape[:2]} and '
       f'{mask.shape[:2]} pixels.'
     )
   return Painted(value, mask)
 
 
 def of_files(painted: Painted, to: decode.Target, deviation: float = 0.0) -> edit.Edit:
-  """Edit of images as large as the model's.
+  """Returns the edit of two files, for images of the model's size.
 
   Args:
-    painted: the files; mask pixels brighter than middle gray count.
-    to: how images are cut and resized to the model's; the mask without blurring it.
+    painted: the files; mask pixels brighter than middle gray apply.
+    to: how images are cropped and resized to the model's; the mask is not blurred.
     deviation: of the edit.
 
   Raises:
@@ -109,13 +109,13 @@ def of_files(painted: Painted, to: decode.Target, deviation: float = 0.0) -> edi
   value = decode.fit(painted.value, to)
   mask = decode.fit(painted.mask, to._replace(channels=1, resample='nearest')) >= _LEVELS // 2
   if not mask.any():
-    raise ValueError('The mask of an edit has no bright pixel where the image is used.')
+    raise ValueError('The --edit_mask has no bright pixel in the part of the image that is used.')
   values = pixels.to_unit(jnp.asarray(value), _LEVELS)
   return edit.Edit(values, jnp.asarray(np.broadcast_to(mask, values.shape)), deviation)
 
 
 def read_image(path: str) -> np.ndarray:
-  """Pixels of an image file, uint8 [H, W, 1 or 3].
+  """Returns the pixels of an image file, uint8 [H, W, 1 or 3].
 
   Raises:
     FileNotFoundError, UnreadableImage: naming the file.
@@ -131,5 +131,5 @@ def _number(part: str, text: str) -> float:
   except ValueError:
     number = math.nan
   if not math.isfinite(number):
-    raise ValueError(f'A rectangle must be {FORM}; {part!r} in {text!r} is not a number.')
+    raise ValueError(f'--rectangle={text} is invalid: {part!r} is not a number; it must be {FORM}.')
   return number

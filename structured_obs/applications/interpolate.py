@@ -1,13 +1,13 @@
-"""Ways between samples of one predicted distribution, whose noise moves; and between images' latents.
+"""Interpolates between samples of one predicted distribution (in noise) and between images (in latents).
 
-A sample is an affine function of white noise. Between two noises a and b there are two ways:
+A sample is an affine function of white noise. There are two paths between noises a and b:
 
   slerp     (sin((1 - t) w) a + sin(t w) b) / sin w,  w the angle between a and b
   gaussian  cos(pi t / 2) a + sin(pi t / 2) b
 
 The first is the paper's, with the angle between a / |a| and b / |b|, which its equation misprints. It
-keeps the length of vectors that are equally long, but what it makes of independent normal a and b is not
-normal. The second is, at every t: all along the way the image is a sample.
+keeps the length of vectors of equal length, but for independent normal a and b its points are not
+normal. The points of the second are, at every t: every image on the path is a sample.
 
 Letters: n size of a noise; T steps; H W C image height, width, channels.
 
@@ -29,16 +29,16 @@ from structured_obs.distributions.base import Family, P
 from structured_obs.models.base import Bound, Latents
 
 Array = jax.Array
-Path = Callable[[Array, Array, Array | float], Array]  # (a, b, t) -> the way's point at t
+Path = Callable[[Array, Array, Array | float], Array]  # (a, b, t) -> the point at t
 
-_NEARLY_LINEAR = 1e-6  # 1 - |cos w|, below which a and b are taken to lie on one line
+_NEARLY_LINEAR = 1e-6  # 1 - |cos w| below which a and b count as lying on one line
 
 
 def slerp(a: Array, b: Array, t: Array | float) -> Array:
-  """Spherical linear interpolation. [n], exactly a at t = 0 and b at t = 1.
+  """Returns the spherical linear interpolation, exactly a at t = 0 and b at t = 1. [n].
 
-  Where the vectors are parallel, opposite or zero there is no one plane to turn in, and the way is
-  the straight one. Finite, as are its derivatives, for all finite vectors.
+  If the vectors are parallel, opposite or zero they span no plane, and the path is straight. Values and
+  derivatives are finite for all finite vectors.
 
   Args:
     a: [n], any n.
@@ -49,7 +49,7 @@ def slerp(a: Array, b: Array, t: Array | float) -> Array:
   """
   t = jnp.asarray(t, a.dtype)
   cosine = jnp.sum(_unit(a) * _unit(b))
-  # A zero vector has no direction; NaN must not pass for one.
+  # A zero vector has no direction; NaN must not count as one.
   flat = (jnp.abs(cosine) > 1 - _NEARLY_LINEAR) | ~jnp.any(a != 0) | ~jnp.any(b != 0)
   angle = jnp.arccos(jnp.where(flat, 0, cosine))
   first = jnp.where(flat, 1 - t, jnp.sin((1 - t) * angle) / jnp.sin(angle))
@@ -58,7 +58,7 @@ def slerp(a: Array, b: Array, t: Array | float) -> Array:
 
 
 def gaussian_path(a: Array, b: Array, t: Array | float) -> Array:
-  """Point of the quarter of an ellipse from a to b, standard normal if both are. [n].
+  """Returns a point of the quarter of an ellipse from a to b, standard normal if both are. [n].
 
   Args:
     a: [n], any n.
@@ -66,12 +66,18 @@ def gaussian_path(a: Array, b: Array, t: Array | float) -> Array:
     t: [], from 0 to 1.
   """
   t = jnp.asarray(t, a.dtype)
-  # The sine of the rest of the angle, in the place of a cosine, vanishes exactly at the end.
+  # The sine of the remaining angle, unlike the cosine, vanishes exactly at the end.
   return jnp.sin((1 - t) * (math.pi / 2)) * a + jnp.sin(t * (math.pi / 2)) * b
 
 
 def straight(a: Array, b: Array, t: Array | float) -> Array:
-  """The point of the straight way, (1 - t) a + t b. [n], any n."""
+  """Returns the point (1 - t) a + t b of the straight path. [n], any n.
+
+  Args:
+    a: [n].
+    b: [n].
+    t: [], from 0 to 1.
+  """
   t = jnp.asarray(t, a.dtype)
   return (1 - t) * a + t * b
 
@@ -80,10 +86,18 @@ PATHS: dict[str, Path] = {'slerp': slerp, 'gaussian': gaussian_path, 'straight':
 
 
 def corners(key: Array, family: Family[P], params: P, pixel_noise: bool = True) -> Any:
-  """White noise of four samples, as `grid` takes it: each leaf with a leading 4.
+  """Returns the white noise of four samples in the form of `grid`: each leaf with a leading 4.
 
-  Of a low-rank family they share the pixel noise, or have none. Raises ValueError unless the family is
-  Gaussian.
+  Samples of a low-rank family share the pixel noise, or have none.
+
+  Args:
+    key: of the noise.
+    family: a Gaussian family.
+    params: of one image.
+    pixel_noise: whether samples of a low-rank family have pixel noise.
+
+  Raises:
+    ValueError: the family is not Gaussian.
   """
   draw = _gaussian(family).noise
   drawn = jax.vmap(lambda key: draw(key, params))(jax.random.split(key, 4))
@@ -94,11 +108,11 @@ def corners(key: Array, family: Family[P], params: P, pixel_noise: bool = True) 
 
 
 def grid(family: Family[P], params: P, noises: Any, steps: int, path: Path = slerp) -> Array:
-  """Images on a grid between four samples of one distribution. [T, T, H, W, C].
+  """Returns images on a grid between four samples of one distribution. [T, T, H, W, C].
 
-  The ways down the left and the right edge are made first, and each row is a way between them. Of a
-  low-rank family the noise of the factor moves, and the pixel noise is that of the first corner; of
-  every other family all noise moves, as one vector.
+  The left and the right edge are interpolated first, then each row between them. For a low-rank family
+  the noise of the factor changes, and the pixel noise is that of the first corner; for every other
+  family all noise changes, as one vector.
 
   Args:
     family: a Gaussian family.
@@ -106,7 +120,7 @@ def grid(family: Family[P], params: P, noises: Any, steps: int, path: Path = sle
     noises: of the corners top left, top right, bottom left and bottom right, as the family's
       `noise` but each leaf with a leading 4; see `corners`.
     steps: T.
-    path: the way between two noises.
+    path: between two noises.
 
   Raises:
     ValueError: the family is not Gaussian, there are fewer than two steps or not four corners.
@@ -128,25 +142,32 @@ def grid(family: Family[P], params: P, noises: Any, steps: int, path: Path = sle
 
 
 class Way(NamedTuple):
-  """How to go from sample to sample."""
+  """How to interpolate between samples."""
 
   steps: int = 9  # T
   path: str = 'slerp'  # of `PATHS`
-  pixel_noise: bool = True  # whether images of a low-rank family have any
+  pixel_noise: bool = True  # whether samples of a low-rank family have pixel noise
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def draw(family: Family[P], way: Way, params: P, key: Array) -> Array:
-  """The grid between four new samples. [T, T, H, W, C]."""
+  """Returns the grid between four new samples. [T, T, H, W, C].
+
+  Args:
+    family: a Gaussian family.
+    way: steps, path and noise.
+    params: of one image.
+    key: of the samples.
+  """
   noises = corners(key, family, params, way.pixel_noise)
   return grid(family, params, noises, way.steps, PATHS[way.path])
 
 
 def between_images(bound: Bound, ends: Array, steps: int, path: str) -> Array:
-  """What a model decodes on a grid between the latents of four images. [T, T, H, W, C].
+  """Returns what a model decodes on a grid between the latents of four images. [T, T, H, W, C].
 
-  It is the mode of p(x|z) for a mixture, else the mean. Where a model has several latents, each goes
-  its own way.
+  It is the mode of p(x|z) for a mixture, otherwise the mean. If a model has several latents, each
+  follows its own path.
 
   Args:
     bound: a model with latents.
@@ -158,7 +179,7 @@ def between_images(bound: Bound, ends: Array, steps: int, path: str) -> Array:
     ValueError: the model has no latents, there are fewer than two steps or not four images.
   """
   if not bound.model.traits.has_latents:
-    raise ValueError('This model has no latents to go between; leave --images away.')
+    raise ValueError('This model has no latents to interpolate; omit --images.')
   if steps < 2 or len(ends) != 4:
     raise ValueError(f'A grid needs at least 2 steps and 4 images; got {steps} and {len(ends)}.')
   latents = jax.jit(Bound.infer)(bound, None, ends)
@@ -169,13 +190,13 @@ def between_images(bound: Bound, ends: Array, steps: int, path: str) -> Array:
 
 @jax.jit
 def _row(bound: Bound, z: Latents) -> Array:
-  """Images at latents [T, ...]. [T, H, W, C]."""
+  """Returns images at latents [T, ...]. [T, H, W, C]."""
   family = bound.model.family
   return jax.vmap(family.mean if family.mode is None else family.mode)(bound.decode(z))
 
 
 def _latent_grid(steps: int, path: Path, ends: Array) -> Array:
-  """Latents [T, T, ...] between four [4, ...]."""
+  """Returns latents [T, T, ...] between four [4, ...]."""
   flat = ends.reshape(4, -1)
   t = jnp.linspace(0, 1, steps, dtype=ends.dtype)
   along = jax.vmap(path, in_axes=(None, None, 0))
@@ -185,12 +206,12 @@ def _latent_grid(steps: int, path: Path, ends: Array) -> Array:
 
 
 def check(family: Family) -> None:
-  """Raises ValueError unless the family is Gaussian."""
+  """Raises a ValueError unless the family is Gaussian."""
   _gaussian(family)
 
 
 def _moving(noises: Any) -> tuple[Array, Callable[[Array], Any]]:
-  """What moves of the corners' noise, [4, n], and the whole noise as a function of it [n]."""
+  """Returns the changing noise of the corners, [4, n], and the whole noise as a function of it [n]."""
   if isinstance(noises, low_rank.Noise) and noises.factor.shape[-1]:
     return noises.factor, functools.partial(_with_factor, noises.diag[0])
   first = jax.tree.map(lambda leaf: leaf[0], noises)
@@ -202,7 +223,7 @@ def _with_factor(diag: Array, factor: Array) -> low_rank.Noise:
 
 
 def _unit(v: Array) -> Array:
-  """Vector of length 1 and this direction; zero for zero, with a derivative of zero."""
+  """Returns the vector of length 1 in this direction; zero for zero, with a derivative of zero."""
   # Entries of at most 1 can be squared whatever the vector's size.
   scale = jnp.max(jnp.abs(v))
   some = scale > 0
@@ -212,5 +233,5 @@ def _unit(v: Array) -> Array:
 
 def _gaussian(family: Family[P]) -> base.Gaussian[P]:
   if family.gaussian is None:
-    raise ValueError('Interpolation needs a Gaussian family, which is one with white noise.')
+    raise ValueError('Interpolation needs a Gaussian family; this model has none.')
   return family.gaussian

@@ -1,9 +1,9 @@
-"""Large images for small ones, by a model of two levels, and how close they come to the true ones.
+"""Enlarges small images with a two-level model, and measures the errors.
 
-Given y, a model draws u ~ q(u|y), z ~ p(z|y, u) and x ~ p(x|y, z). One such x is a guess at the details,
-and a guess has about twice the squared error of the mean of all guesses; so beside it stands the mean of
-p(x|y, z) averaged over several draws of u and z, an estimate of E[x|y]. Nothing forces x to be
-consistent: how far d(x) is from y, in gray levels, is told of every method; see `consistency`.
+Given y, a model draws u ~ q(u|y), z ~ p(z|y, u) and x ~ p(x|y, z). One such x guesses the details, and
+has about twice the squared error of the mean of all of them. It is therefore shown beside the mean of
+p(x|y, z) over several draws of u and z, an estimate of E[x|y]. Nothing forces x to be consistent: for
+every method the report has the distance of d(x) from y, in gray levels; see `consistency`.
 
 Letters: N images; S draws; H W C image height, width, channels; h w c those of y.
 
@@ -32,10 +32,10 @@ from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 
-BASELINES = {'bilinear': 'bilinear', 'bicubic': 'cubic'}  # names for people, of `jax.image`
-AGAINST = 'bilinear'  # what the others are compared with
+BASELINES = {'bilinear': 'bilinear', 'bicubic': 'cubic'}  # our names and those of `jax.image`
+AGAINST = 'bilinear'  # the method that the others are compared with
 MEAN = 'mean of draws'
-SHOWN = 8  # images in the picture
+SHOWN = 8  # images in the figure
 
 
 class Settings(NamedTuple):
@@ -52,35 +52,40 @@ class Resolved(NamedTuple):
 
   y: np.ndarray  # [N, h, w, c]
   samples: np.ndarray  # [S, N, H, W, C]  of p(x|y, z), or its modes; u and z drawn anew for each
-  methods: dict[str, np.ndarray]  # [N, H, W, C] each: what is compared, the first sample included
+  methods: dict[str, np.ndarray]  # [N, H, W, C] each, by name, including the first sample
   consistency: dict[str, np.ndarray]  # [N] each: mean |d(x) - y|, in gray levels
 
 
 def check(model: Model) -> None:
-  """Raise ValueError unless a model has two levels."""
+  """Raises a ValueError unless a model has two levels."""
   if not model.traits.two_levels:
     raise ValueError(
-      "Super-resolution needs a model of two levels, --config.model.kind 'sr_vae'; this one has no "
+      "Super-resolution needs a model with two levels, --config.model.kind=sr_vae; this one has no "
       "small image between its latents and its images."
     )
 
 
 def compress(trained: Trained, x: np.ndarray) -> np.ndarray:
-  """Small images [N, h, w, c] of large ones [N, H, W, C]."""
+  """Returns small images [N, h, w, c] of large ones [N, H, W, C]."""
   return np.asarray(trained.compress(jnp.asarray(x)))
 
 
 def resolve(trained: Trained, y: np.ndarray, settings: Settings) -> Resolved:
-  """Everything that is compared, for small images [N, h, w, c] on the grid of levels.
+  """Enlarges small images by the model and by the baselines.
+
+  Args:
+    trained: a two-level model.
+    y: [N, h, w, c], on the grid of gray levels.
+    settings: what to draw.
 
   Raises:
-    ValueError: the model has one level only, there is nothing to draw, or no such sample mode.
+    ValueError: the model has one level, there is nothing to draw, or the sample mode is unknown.
   """
   check(trained.model)
   if settings.samples < 1 or not len(y):
     raise ValueError(
-      'There must be a small image and at least one draw of a large one; got '
-      f'{len(y)} and samples={settings.samples}.'
+      'There must be a small image and at least one draw (--samples); got '
+      f'{len(y)} images and --samples={settings.samples}.'
     )
   model = intermediate_images.by_mode(trained.model, settings.sample_mode)
   bound = Bound(model, trained.variables)
@@ -88,7 +93,7 @@ def resolve(trained: Trained, y: np.ndarray, settings: Settings) -> Resolved:
   for first in range(0, len(y), settings.batch_size):
     rows = jnp.asarray(y[first : first + settings.batch_size])
     indices = jnp.arange(first, first + len(rows), dtype=jnp.int32)
-    # One draw after the other: XLA is slow at convolutions inside a loop of its own on CPUs.
+    # One draw after the other: on CPUs, XLA is slow at convolutions inside its own loops.
     drawn = [
       jax.device_get(_draw(bound, key, indices, jnp.int32(sample), rows))
       for sample in range(settings.samples)
@@ -106,29 +111,29 @@ def resolve(trained: Trained, y: np.ndarray, settings: Settings) -> Resolved:
 
 
 def of_any_size(trained: Trained, small: ImageShape) -> Trained:
-  """The same networks for small images of another height and width, which all of them can be given.
+  """Returns the same networks for small images of another height and width.
 
   Raises:
-    ValueError: small images of this size are too few for the latents' reduction, or have other channels.
+    ValueError: the images are too small for the reduction to latents, or have other channels.
   """
   check(trained.model)
   model = trained.model
   own = _compressed(model)
   if small.channels != own.channels:
     raise ValueError(
-      f'Small images of {own.channels} channel(s) are needed; these have {small.channels}.'
+      f'The model needs small images of {own.channels} channel(s); these have {small.channels}.'
     )
   rows, columns = model.image.height // own.height, model.image.width // own.width
   image = ImageShape(small.height * rows, small.width * columns, model.image.channels)
-  # The prior has no part in it, and a learnt one may not be for latents of this size.
+  # The prior is not used, and a learnt one may not fit latents of this size.
   return trained._replace(model=model.clone(image=image, prior=latent_priors.STANDARD, prior_options={}))
 
 
 def read_small(trained: Trained, paths: Sequence[str]) -> np.ndarray:
-  """Image files as they are, as small images [N, h, w, c] in [-1, 1]; all must have one size.
+  """Reads image files as small images [N, h, w, c] in [-1, 1], without resizing.
 
   Raises:
-    ValueError: they differ in size.
+    ValueError: their sizes differ.
   """
   channels = _compressed(trained.model).channels
   target = decode.Target(0, 0, channels, 'none', 'area')
@@ -136,23 +141,23 @@ def read_small(trained: Trained, paths: Sequence[str]) -> np.ndarray:
   sizes = {image.shape for image in images}
   if len(sizes) > 1:
     raise ValueError(
-      f'Small images must be of one size; these have the sizes {", ".join(map(str, sorted(sizes)))}.'
+      f'With --small all --files must have one size; these have {", ".join(map(str, sorted(sizes)))}.'
     )
   return on_grid(trained, np.stack(images))
 
 
 def on_grid(trained: Trained, images: np.ndarray) -> np.ndarray:
-  """Images of files, [N, H, W, C] uint8, in [-1, 1] on the gray levels that the model knows."""
+  """Returns images of files, [N, H, W, C] uint8, in [-1, 1] on the model's gray levels."""
   return np.asarray(base.round_to_levels(pixels.to_unit(images, 256), trained.spec.levels))
 
 
 def table(found: Resolved, truth: np.ndarray | None) -> tuple[str, dict[str, Any]]:
-  """Markdown of PSNR, its difference from bilinear and consistency, and the same for JSON.
+  """Returns PSNR, its difference from bilinear, and consistency, as Markdown and for JSON.
 
   Sentences below the table say which images are exact or not finite.
 
   Args:
-    found: what to compare.
+    found: the methods to compare.
     truth: [N, H, W, C] in [-1, 1]; None leaves out what needs it.
   """
   ratios = (
@@ -178,7 +183,14 @@ def table(found: Resolved, truth: np.ndarray | None) -> tuple[str, dict[str, Any
 
 
 def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -> str:
-  """Writes super_resolution.png, images.npz, report.md and scores.json; returns what to tell."""
+  """Writes super_resolution.png, images.npz, report.md and scores.json; returns text to print.
+
+  Args:
+    output: directory to write to.
+    title: of the report.
+    found: the methods to compare.
+    truth: [N, H, W, C] in [-1, 1], or None.
+  """
   text, tree = table(found, truth)
   rows = [plotting.Row('y', found.y[:SHOWN])]
   rows += [plotting.Row(name, found.methods[name][:SHOWN]) for name in BASELINES]
@@ -196,8 +208,8 @@ def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -
   np.savez_compressed(output / 'images.npz', **arrays)
   (output / 'scores.json').write_text(strict_json.text(tree))
   about = (
-    'PSNR is of each image, the peak from black to white; ± is the standard error over images, that of '
-    'a difference of the differences image by image. d(x) is the large image made small again.'
+    'PSNR is per image, the peak from black to white; ± is the standard error over images, and for a '
+    'difference that of the differences per image. d(x) is the large image shrunk again.'
   )
   (output / 'report.md').write_text(f'# Super-resolution: {title}\n\n{text}\n\n{about}\n')
   return f'{text}\nwritten to {output}: super_resolution.png, images.npz, report.md, scores.json'
@@ -205,7 +217,7 @@ def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -
 
 @jax.jit
 def _draw(bound: Bound, key: Array, indices: Array, sample: Array, y: Array) -> tuple[Array, Array]:
-  """One sample for each y, by its index, and the mean of its p(x|y, z). [B, H, W, C] each."""
+  """Returns one sample per y, by its index, and the mean of its p(x|y, z). [B, H, W, C] each."""
 
   def keys_of(index: Array) -> Array:
     return jax.random.split(jax.random.fold_in(jax.random.fold_in(key, index), sample))
@@ -217,6 +229,6 @@ def _draw(bound: Bound, key: Array, indices: Array, sample: Array, y: Array) -> 
 
 
 def _compressed(model: Model) -> ImageShape:
-  """Shape of a model's small images."""
+  """Returns the shape of a model's small images."""
   shape = jax.eval_shape(Bound(model, {}).compress, jnp.zeros((1, *model.image)))
   return ImageShape(*shape.shape[1:])

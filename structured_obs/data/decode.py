@@ -1,11 +1,10 @@
 # One file of more than 300 lines: one decoder of all image formats and their errors.
-"""From a file's bytes to one uint8 array, and from there to the size a run asks for.
+"""Decodes image files to uint8 arrays, and fits them to the size of a run.
 
-`decode` turns an image by its EXIF orientation, blends transparent pixels with a white background, looks
-palettes up and scales 16-bit gray to 8 bits. Of a file with several frames or pages it reads the first.
-`fit` makes the image gray or RGB, crops and resizes it with Pillow's filters, all of which average over
-the pixels they drop (anti-aliasing), except 'nearest', and round once along each axis. Enlarging is
-allowed.
+`decode` applies the EXIF orientation, blends transparent pixels with white, resolves palettes and scales
+16-bit gray to 8 bits. It reads the first frame or page of a file. `fit` makes an image gray or RGB, and
+crops and resizes it with Pillow's filters. All but 'nearest' average over the pixels they drop
+(anti-aliasing), and round once per axis. Enlarging is allowed.
 """
 
 import contextlib
@@ -33,15 +32,15 @@ FILTERS = {
 
 
 class RandomCrops(NamedTuple):
-  """Of the windows that are drawn once for every image."""
+  """Options of windows that are drawn once per image."""
 
-  crops: Count = 1  # windows of each image
+  crops: Count = 1  # windows per image
 
 
 CROPS: dict[str, Record] = {'center': None, 'none': None, 'random': RandomCrops}
-# Formats by Pillow's names. All others stay out: some start other programs, as EPS does Ghostscript.
+# Formats by Pillow's names. Others are refused: some start other programs, as EPS starts Ghostscript.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'DIB', 'GIF', 'TIFF')
-# Larger images are refused: a small file can claim any size. The number is Pillow's.
+# Larger images are refused, because a small file can claim any size. The limit is Pillow's.
 MAX_PIXELS = 89_478_485
 _UPRIGHT = {
   2: 'FLIP_LEFT_RIGHT',
@@ -53,9 +52,9 @@ _UPRIGHT = {
   8: 'ROTATE_90',
 }  # by EXIF orientation
 _ORIENTATION = 0x112  # the tag's number
-# Pillow warns of metadata that nothing here uses; what makes an image unreadable, it raises.
+# Pillow warns about metadata that is not used here; it raises for unreadable images.
 _QUIET = ('ignore', None, Warning, re.compile(r'PIL\.'), 0)
-_WITH_ALPHA = ('LA', 'La', 'PA', 'RGBA', 'RGBa', 'P')  # Pillow's modes; a palette may have it
+_WITH_ALPHA = ('LA', 'La', 'PA', 'RGBA', 'RGBa', 'P')  # Pillow's modes; a palette may have alpha
 
 
 class UnreadableImage(ValueError):
@@ -64,15 +63,15 @@ class UnreadableImage(ValueError):
 
 @contextlib.contextmanager
 def reading(what: str, step: str = 'read', advice: str = '') -> Iterator[None]:
-  """Turns any error of a foreign decoder into an UnreadableImage that names the file and the step.
+  """Turns any error of a decoder into an UnreadableImage that names the file and the step.
 
-  Damaged files make decoders raise nearly everything, so everything is caught, except what says nothing
+  Damaged files make decoders raise almost any error, so all are caught except those that say nothing
   about the file: a missing package (ImportError), too little memory (MemoryError) and interrupts.
 
   Args:
-    what: the thing that is read, with its path, such as 'Volume /data/a.nii'.
+    what: the object that is read, with its path, such as 'Volume /data/a.nii'.
     step: the step that may fail, as a participle: 'read', 'opened', 'unpacked'.
-    advice: a sentence that says what to do, where that is not said elsewhere.
+    advice: a sentence about the fix, if the error does not contain it.
   """
   try:
     yield
@@ -84,19 +83,19 @@ def reading(what: str, step: str = 'read', advice: str = '') -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-  """Returns the message of an error in one short line, with its type where that alone says little."""
+  """Returns an error's message in one short line, with its type if the message alone says little."""
   message = printable(' '.join(str(getattr(error, 'strerror', None) or error).split()))[:300]
   kind = type(error).__name__
   if not message:
     return kind
-  return message if ' ' in message else f'{kind}: {message}'  # as of a KeyError
+  return message if ' ' in message else f'{kind}: {message}'  # as for a KeyError
 
 
 def printable(text: str) -> str:
-  """Returns a text as one line that any UTF-8 stream takes.
+  """Returns a text as one line that any UTF-8 stream accepts.
 
-  Escapes control characters and line breaks, which names of files may hold, and the bytes of names that
-  are not UTF-8.
+  Escapes control characters and line breaks, which file names may contain, and bytes of names that are
+  not UTF-8.
   """
   if text.isprintable():
     return text
@@ -104,20 +103,20 @@ def printable(text: str) -> str:
 
 
 def _breaks(character: str) -> bool:
-  """Tells whether a character is none to print in a line."""
+  """Returns whether a character is not printable within a line."""
   category = unicodedata.category(character)
   return category[0] == 'C' or category in ('Zl', 'Zp')
 
 
 class Decoded(NamedTuple):
-  """One image file."""
+  """A decoded image file."""
 
   pixels: np.ndarray  # uint8 [H, W, 1] for gray images, [H, W, 3] for all others
   facts: tuple[str, ...]  # keys of `notes.FACTS`
 
 
 class Target(NamedTuple):
-  """What `fit` makes of an image."""
+  """The target of `fit`."""
 
   height: int  # pixels; 0 keeps the image's own
   width: int  # pixels; 0 keeps the image's own
@@ -127,21 +126,20 @@ class Target(NamedTuple):
 
 
 def check(config: DataConfig) -> None:
-  """Checks what is about two fields of the section `data`.
+  """Checks fields of the section `data` against each other.
 
   Raises:
-    ValueError: naming the fields, what they are and what they may be.
+    ValueError: naming the fields, their values and what is allowed.
   """
   if config.crop == 'random' and not (config.height and config.width):
     raise ValueError(
-      "--config.data.crop is 'random', which needs the size of the windows: set "
-      "--config.data.height and --config.data.width, such as --config.data.height=32 "
-      "--config.data.width=32."
+      "--config.data.crop=random needs the size of the windows: set --config.data.height and "
+      "--config.data.width, such as --config.data.height=32 --config.data.width=32."
     )
   if config.turn and config.height and config.width and config.height != config.width:
     raise ValueError(
-      f'--config.data.turn is of square images, but --config.data.height is {config.height} and '
-      f'--config.data.width is {config.width}.'
+      f'--config.data.turn needs square images, but --config.data.height={config.height} and '
+      f'--config.data.width={config.width} differ.'
     )
 
 
@@ -162,12 +160,12 @@ def pillow() -> Any:
 
 
 def missing(package: str, extra: str = 'data') -> ImportError:
-  """Returns the error that says how to get a package of an extra."""
+  """Returns the error that says how to install a package of an extra."""
   return ImportError(f"This source of images needs {package}: pip install 'structured_obs[{extra}]'.")
 
 
 def decode(file: BinaryIO | str, name: str) -> np.ndarray:
-  """Returns the pixels of one image file, as `read` does."""
+  """Returns the pixels of one image file; see `read`."""
   return read(file, name).pixels
 
 
@@ -176,10 +174,10 @@ def read(file: BinaryIO | str, name: str) -> Decoded:
 
   Args:
     file: path or open binary file.
-    name: what an error calls it.
+    name: of the file in messages.
 
   Raises:
-    UnreadableImage: where the file is damaged, truncated or no image in one of FORMATS, or has more than
+    UnreadableImage: the file is damaged, truncated, not an image in one of FORMATS, or has more than
       MAX_PIXELS pixels.
   """
   image_module = pillow()
@@ -189,24 +187,25 @@ def read(file: BinaryIO | str, name: str) -> Decoded:
     try:
       opened = image_module.open(file, formats=FORMATS)
     except image_module.UnidentifiedImageError as error:
-      raise ValueError('it is damaged, or none of PNG, JPEG, WebP, BMP, GIF and TIFF') from error
+      raise ValueError('it is damaged, or not one of PNG, JPEG, WebP, BMP, GIF and TIFF') from error
     with opened:
       if not opened.width * opened.height:
         raise ValueError('it has no pixels')
       if opened.width * opened.height > MAX_PIXELS:
         raise ValueError(
-          f'it has {opened.width} x {opened.height} pixels, which is more than {MAX_PIXELS:,}; shrink it'
+          f'it has {opened.width} x {opened.height} pixels, more than the limit of {MAX_PIXELS:,}; '
+          'shrink it'
         )
       return _decoded(opened)
 
 
 def _check_regular(path: str) -> None:
-  """Raises an error unless a path is that of a regular file: a named pipe would be waited for."""
+  """Raises an error unless a path is a regular file: reading a named pipe would block."""
   try:
     mode = os.stat(path).st_mode
   except OSError as error:
     if os.path.islink(path):
-      raise ValueError('it is a link that leads nowhere') from error
+      raise ValueError('it is a broken link') from error
     raise
   if not stat.S_ISREG(mode):
     raise ValueError('it is not a regular file')
@@ -228,7 +227,7 @@ def _decoded(opened: Any) -> Decoded:
 
 
 def _orientation(opened: Any) -> Any:
-  """Returns the EXIF orientation, or None; metadata may be damaged where pixels are whole."""
+  """Returns the EXIF orientation, or None; metadata may be damaged while pixels are intact."""
   try:
     return opened.getexif().get(_ORIENTATION)
   except Exception:
@@ -236,15 +235,15 @@ def _orientation(opened: Any) -> Any:
 
 
 def _has_more_frames(opened: Any) -> bool:
-  """Tells whether an image is animated or has pages; not of JPEG's second views of one scene."""
+  """Returns whether an image has more frames or pages, not counting a JPEG's second views of a scene."""
   try:
     return opened.format != 'MPO' and bool(getattr(opened, 'is_animated', False))
-  except Exception:  # in the second frame, which nothing here needs
+  except Exception:  # in the second frame, which is not needed here
     return True
 
 
 def _pixels(image: Any) -> tuple[np.ndarray, bool]:
-  """Returns uint8 [H, W], or [H, W, 3], and whether some of it was transparent."""
+  """Returns uint8 [H, W] or [H, W, 3], and whether any pixel was transparent."""
   if image.mode.startswith('I'):
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
@@ -270,17 +269,17 @@ def _on_white(colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, bool]
 
 
 def fit(image: np.ndarray, to: Target) -> np.ndarray:
-  """Converts, crops and resizes one image. Of random windows, it takes the centred one.
+  """Converts, crops and resizes one image; in place of random windows it takes the centred one.
 
   Args:
-    image: uint8 [H, W, 1 or 3]; or of real numbers, which has the size it has.
-    to: the size, the channels, the crop and the filter.
+    image: uint8 [H, W, 1 or 3]; or real numbers, which keep their size.
+    to: the size, channels, crop and filter.
 
   Returns:
     uint8 [to.height or H, to.width or W, to.channels or C]. Gray is 0.299 R + 0.587 G + 0.114 B.
 
   Raises:
-    ValueError: where an image of real numbers would have to change.
+    ValueError: an image of real numbers would have to change.
   """
   rows, columns, channels = image.shape
   height, width, wanted = to.height or rows, to.width or columns, to.channels or channels
@@ -288,8 +287,8 @@ def fit(image: np.ndarray, to: Target) -> np.ndarray:
     return image
   if image.dtype != np.uint8:
     raise ValueError(
-      f'These images are of {rows} x {columns} real numbers, which --config.data.height, '
-      '--config.data.width and --config.data.channels cannot change; leave them 0.'
+      f'These images have {rows} x {columns} real numbers, whose size is fixed; leave '
+      '--config.data.height, --config.data.width and --config.data.channels at 0.'
     )
   image_module = pillow()
   picture = image_module.fromarray(image[..., 0] if channels == 1 else image)

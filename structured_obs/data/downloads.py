@@ -1,4 +1,4 @@
-"""Downloads of published files, which are kept only if their SHA-256 is the published one."""
+"""Downloads published files, and keeps them only if their SHA-256 is the published one."""
 
 import hashlib
 import http.client
@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import urllib.request
 
-_TIMEOUT = 60  # seconds that the server may be silent
+_TIMEOUT = 60  # seconds of silence from the server
 
 
 def sha256(path: str) -> str:
@@ -17,16 +17,16 @@ def sha256(path: str) -> str:
 
 
 def fetch(url: str, path: str, published: str) -> None:
-  """Downloads one file, verifies it, and only then moves it to its place.
+  """Downloads one file, verifies it, and only then moves it into place.
 
   Args:
-    url: where the file is published.
-    path: where it goes, in a folder that exists.
+    url: of the published file.
+    path: where to store it, in an existing folder.
     published: its SHA-256, in hexadecimal.
 
   Raises:
-    ConnectionError: where the download fails, or the disk is full.
-    ValueError: where the file is not the published one, with both digests.
+    ConnectionError: the download failed, or the disk is full.
+    ValueError: the file is not the published one; the message has both digests.
   """
   folder, name = os.path.split(path)
   with tempfile.TemporaryDirectory(dir=folder, prefix=f'{name}.partial-') as partial:
@@ -37,14 +37,14 @@ def fetch(url: str, path: str, published: str) -> None:
     except (OSError, http.client.HTTPException) as error:
       raise ConnectionError(
         f'The download of {url} to {path} failed: '
-        f'{str(error) or type(error).__name__}. Start again later, or get {name} by '
+        f'{str(error) or type(error).__name__}. Try again later, or get {name} by '
         'hand and put it into the folder --config.data.options.manual_dir=PATH.'
       ) from error
     found = sha256(received)
     if found != published:
       raise ValueError(
         f'The download of {url} is not the published file: the SHA-256 of {name} is '
-        f'{found}, but the published one is {published}. It was not kept. Start again '
+        f'{found}, but should be {published}. It was not kept. Try again '
         'later, or get it by hand and put it into the folder '
         '--config.data.options.manual_dir=PATH.'
       )

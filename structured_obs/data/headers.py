@@ -1,4 +1,4 @@
-"""Checks of what the header of a file declares, made before any memory is allocated for it."""
+"""Checks what a file's header declares before any memory is allocated for it."""
 
 import gzip
 import math
@@ -12,10 +12,10 @@ _PIECE = 1 << 20  # bytes read at once
 
 
 def size(shape: Iterable[int], dtype: np.dtype[Any] | type) -> int:
-  """Returns how many bytes an array of this shape and type has.
+  """Returns the number of bytes of an array of this shape and type.
 
   Raises:
-    ValueError: where an axis has a negative size, or the array is larger than this machine's memory.
+    ValueError: an axis has a negative size, or the array is larger than this machine's memory.
   """
   lengths = [int(length) for length in shape]
   total = math.prod(lengths) * np.dtype(dtype).itemsize
@@ -23,24 +23,24 @@ def size(shape: Iterable[int], dtype: np.dtype[Any] | type) -> int:
   if min(lengths, default=0) < 0 or total > memory:
     raise ValueError(
       f'its header declares the shape {" x ".join(map(str, lengths))}, which is invalid '
-      f'or more than the {memory >> 20:,} MiB of memory of this machine'
+      f'or exceeds the {memory >> 20:,} MiB of memory of this machine'
     )
   return total
 
 
 def compare(declared: int, held: int, padding: int = 0) -> None:
-  """Compares what a header declares with what the file holds.
+  """Compares what a header declares with what the file contains.
 
   Args:
     declared: bytes according to the header.
     held: bytes in the file.
-    padding: how many bytes more the file may hold.
+    padding: number of further bytes that the file may have.
 
   Raises:
-    ValueError: where they differ.
+    ValueError: they differ.
   """
   if not declared <= held <= declared + padding:
-    raise ValueError(f'its header declares {declared:,} bytes, but it holds {held:,}')
+    raise ValueError(f'its header declares {declared:,} bytes, but it has {held:,}')
 
 
 def unpacked(path: str) -> int:

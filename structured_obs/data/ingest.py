@@ -1,12 +1,12 @@
-"""Decoding, cropping and resizing every image of a source, once, into one array on disk.
+"""Decodes, crops and resizes every image of a source, once, into one array on disk.
 
-Memory stays bounded: an image is written as soon as it has its final size, and only a few are in
-flight. Threads decode at once, for Pillow lets go of the interpreter while it works; the order of
-the rows does not depend on them.
+Memory is bounded: an image is written as soon as it has its final size, and only a few are in flight.
+Threads decode in parallel, because Pillow releases the interpreter lock; the order of the rows does not
+depend on them.
 
-Where no number of channels is asked for, gray images among colour ones become RGB; a colour image that
-comes after gray ones makes the array start again, once. Where an image cannot be read, all others are
-still tried, so that one error names them all.
+If the number of channels is not set, gray images among colour ones become RGB; a colour image after gray
+ones restarts the array, once. If an image is unreadable, all others are still tried, so that one error
+names them all.
 """
 
 import contextlib
@@ -24,57 +24,57 @@ from structured_obs.data import crops, decode, labels, notes
 from structured_obs.data.sources import base
 
 Progress = Callable[[str], None]
-_EVERY = 5.0  # seconds between two lines of progress
+_EVERY = 5.0  # seconds between two progress messages
 _IN_FLIGHT = 4  # images decoded ahead, per thread
-_NAMED = 10  # at most so many corrupt images are named
+_NAMED = 10  # corrupt images that a message names
 _DIGEST = 16  # bytes of the digest of one image
 _PIECE = 1 << 22  # bytes read at once for a checksum
-_EXAMPLE = 64  # pixels: the largest size that an error suggests
+_EXAMPLE = 64  # pixels: the largest size that a message suggests
 
 T = TypeVar('T')
 
 
 class Written(NamedTuple):
-  """What `write` wrote."""
+  """The result of `write`."""
 
   shape: tuple[int, int, int]  # H, W, C of every image
-  rows: np.ndarray  # [M] which row of the job each row of the array is
+  rows: np.ndarray  # [M] the job's row for each row of the array
   labels: list[int | None]  # [M]
   digests: list[bytes]  # [M] of the image's own pixels
   sha256: str  # of the pixels in order, without the file's header
   skipped: int  # number of corrupt images left out
   skipped_names: list[str]  # the first of them
-  seen: notes.Seen  # what a user may want to know of single images
+  seen: notes.Seen  # facts about single images that a user should know
 
 
 class Job(NamedTuple):
   """What to ingest, and how."""
 
   records: base.Records
-  indices: Sequence[int]  # which images, in which order
+  indices: Sequence[int]  # the images, in order
   target: decode.Target
-  skip_corrupt: bool = False  # leave corrupt images out, instead of an error
-  labels: bool = False  # put each image's class behind it
-  progress: Progress | None = None  # is given a line of text now and then
-  crops: int = 1  # random windows of each image, one after the other, where the target has such
+  skip_corrupt: bool = False  # leave corrupt images out instead of raising an error
+  labels: bool = False  # store each image's class behind it
+  progress: Progress | None = None  # callback for progress messages
+  crops: int = 1  # random windows per image, one after the other, if the target has random crops
   seed: int = 0  # of the random windows
 
   @property
   def rows(self) -> int:
-    """How many images there will be, if none is corrupt."""
+    """Number of images, if none is corrupt."""
     return len(self.indices) * self.crops
 
   def image(self, row: int) -> int:
-    """Which image of the source a row is."""
+    """Returns the index of a row's image in the source."""
     return self.indices[row // self.crops]
 
   def name(self, row: int) -> str:
-    """What an error calls the image of a row."""
+    """Returns the name of a row's image in messages."""
     return self.records.describe(self.image(row))
 
 
 class _Fitted(NamedTuple):
-  """One image of its final size."""
+  """One image at its final size."""
 
   image: np.ndarray  # [H, W, C]
   label: int | None
@@ -82,9 +82,9 @@ class _Fitted(NamedTuple):
 
 
 class _Unreadable(NamedTuple):
-  """One image that cannot be read."""
+  """One unreadable image."""
 
-  reason: str  # a sentence without a full stop, which names the image
+  reason: str  # a sentence without a full stop that names the image
   error: Exception
 
 
@@ -93,18 +93,18 @@ class _ColourAfterGrayError(Exception):
 
 
 def write(path: str, job: Job) -> Written:
-  """Writes the images of a job as one .npy file, [M, H, W, C] of the type that its source has.
+  """Writes the images of a job as one .npy file, [M, H, W, C] of the source's type.
 
   Raises:
-    OSError: where the file cannot be written.
+    OSError: the file cannot be written.
     UnreadableImage: naming the corrupt images, unless they are skipped.
-    ValueError: where two images differ in size, and no size to bring them to is given.
+    ValueError: two images differ in size, and no common size is set.
   """
   try:
     written = _write(path, job)
   except _ColourAfterGrayError:
     if job.progress:
-      job.progress('a colour image follows gray ones: starting again in RGB')
+      job.progress('a colour image follows gray ones: restarting in RGB')
     return _write(path, job._replace(target=job.target._replace(channels=3)))
   if job.target.channels or written.shape[-1] - job.labels != 3:
     written.seen['gray'].clear()  # none has become RGB, or all were to
@@ -112,7 +112,7 @@ def write(path: str, job: Job) -> Written:
 
 
 def _write(path: str, job: Job) -> Written:
-  """Writes the images of a job with the channels it asks for, or those of the first image."""
+  """Writes the images of a job with its channels, or those of the first image."""
   shape, dtype, first, rows, found, digests, corrupt = None, None, None, [], [], [], []
   sha256, seen = hashlib.sha256(), notes.seen()
   with contextlib.closing(_in_order(job)) as loaded, open(path, 'wb') as file:
@@ -143,7 +143,7 @@ def _write(path: str, job: Job) -> Written:
       raise unreadable([reason for _, reason in corrupt], f'{len(job.indices):,} images') from first
     if shape is None or dtype is None:
       raise ValueError(
-        f'None of {len(job.indices):,} images can be read; the first is '
+        f'None of {len(job.indices):,} images is readable; the first is '
         f'{job.name(corrupt[0][0])}. {corrupt[0][1]}.'
       ) from first
     file.seek(0)
@@ -162,7 +162,7 @@ def _write(path: str, job: Job) -> Written:
 
 
 def _load(job: Job, row: int) -> _Fitted | _Unreadable:
-  """Reads one image and brings it to its size."""
+  """Reads one image and fits it to its size."""
   index, to = job.image(row), job.target
   try:
     with decode.reading(f'Image {job.name(row)}'):
@@ -180,16 +180,16 @@ def _load(job: Job, row: int) -> _Fitted | _Unreadable:
 
 
 def _alike(job: Job, image: np.ndarray, shape: tuple[int, ...], pair: tuple[int, int]) -> np.ndarray:
-  """Gives an image the shape of the first one, where only their channels differ.
+  """Returns an image in the shape of the first one, if only their channels differ.
 
   Args:
-    job: the job of both.
+    job: of both.
     image: [H, W, C].
     shape: of the first image.
     pair: rows of the first image and this one.
 
   Raises:
-    ValueError: where height or width differ.
+    ValueError: height or width differ.
   """
   if image.shape[:2] != shape[:2]:
     raise ValueError(_mixed(job, shape, image.shape, pair))
@@ -199,7 +199,7 @@ def _alike(job: Job, image: np.ndarray, shape: tuple[int, ...], pair: tuple[int,
 
 
 def _mixed(job: Job, one: tuple[int, ...], other: tuple[int, ...], pair: tuple[int, int]) -> str:
-  """Says that two images differ in size, and which of height and width to set."""
+  """Returns a message that two images differ in size, and whether to set height, width or both."""
   images = ', but '.join(
     f'{job.name(row)} is {" x ".join(map(str, shape))}'
     for row, shape in zip(pair, (one, other), strict=True)
@@ -211,17 +211,17 @@ def _mixed(job: Job, one: tuple[int, ...], other: tuple[int, ...], pair: tuple[i
   ]
   flags = ' '.join(f'--config.data.{name}={value}' for name, value in open_axes)
   return (
-    f'Images differ in size (height x width x channels): {images}. Bring all of them to one size, '
+    f'Images differ in size (height x width x channels): {images}. Resize all of them to one size, '
     f'such as by {flags}.'
   )
 
 
 def unreadable(reasons: list[str], total: str) -> decode.UnreadableImage:
-  """Returns the error that names the first images that cannot be read, and counts all.
+  """Returns the error that names the first unreadable images, and counts all.
 
   Args:
-    reasons: one sentence without a full stop for each, which names it.
-    total: how many there are of what, such as '20 images'.
+    reasons: one sentence per image, without a full stop, that names it.
+    total: number and kind of all images, such as '20 images'.
   """
   advice = 'or set --config.data.options.skip_corrupt=True to leave such images out.'
   if len(reasons) == 1:
@@ -257,7 +257,7 @@ def _in_order(job: Job) -> Generator[_Fitted | _Unreadable, None, None]:
 
 
 def _told(items: Iterable[T], job: Job) -> Iterator[T]:
-  """Passes items on, with a line of progress now and then."""
+  """Yields the items, with a progress message now and then."""
   last = time.monotonic()
   for done, item in enumerate(items):
     if job.progress and time.monotonic() - last > _EVERY:

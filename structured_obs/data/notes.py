@@ -1,4 +1,4 @@
-"""What a user should know of the images of an ingest: one sentence for each fact, with a count.
+"""Collects what a user should know about ingested images: one sentence per fact, with a count.
 
 Facts are collected by the image's index while images are read, and become sentences at the end. They are
 reported once, and stay in the `spec.json` of the prepared images.
@@ -15,19 +15,19 @@ FACTS = {
   'repeated': 'Validation and test images with the same pixels as an image of an earlier split',
 }
 
-Seen = dict[str, set[int]]  # by fact: the indices of the images
+Seen = dict[str, set[int]]  # indices of images by fact
 
 
 def seen() -> Seen:
-  """Returns a record of all facts, each of no image so far; threads may add to its sets at once."""
+  """Returns an empty record of all facts; threads may add to its sets concurrently."""
   return {fact: set() for fact in FACTS}
 
 
 def of_images(facts: Mapping[str, Collection[int]], describe: Callable[[int], str]) -> list[str]:
-  """Returns one sentence for every fact of some image.
+  """Returns one sentence per fact that holds for some image.
 
   Args:
-    facts: by key of FACTS, the indices of the images.
+    facts: indices of images, by key of FACTS.
     describe: index -> name of the image.
   """
   return [
@@ -36,5 +36,5 @@ def of_images(facts: Mapping[str, Collection[int]], describe: Callable[[int], st
 
 
 def counted(what: str, count: int, example: str) -> str:
-  """Returns one sentence that counts and names an example."""
+  """Returns one sentence with a count and an example."""
   return f'{what}: {count:,}, such as {example}.' if count > 1 else f'{what}: 1, {example}.'

@@ -1,13 +1,13 @@
-"""A folder of the cache, made once, whoever asks for it first and however many do at once.
+"""Creates a folder of the cache exactly once, however many processes ask for it at the same time.
 
-A folder is made beside its final place, under a unique name, and renamed when it is complete. Whoever
-makes it holds a lock, so that other threads, processes and containers wait. Where the file system
-has no locks, several may make it, and the first to finish wins.
+A folder is created beside its final place, under a unique name, and renamed when it is complete. Its
+creator holds a lock, so that other threads, processes and containers wait. If the file system has no
+locks, several may create it, and the first to finish wins.
 
 A lock is the kernel's, so it ends with its process. Names of incomplete folders therefore begin with the
-kernel's identity: who holds the lock may remove what others of the same kernel left, for they are gone.
-Process numbers and host names would not do, for containers share them. What another machine left is
-removed when nothing in it has changed for a day.
+kernel's identity: the holder of the lock may remove what other processes of the same kernel left,
+because they have ended. Process numbers and host names do not suffice, because containers share them.
+Folders of another machine are removed when nothing in them has changed for a day.
 """
 
 import contextlib
@@ -28,15 +28,15 @@ _HERE: dict[str, threading.Lock] = {}  # by path: network file systems may lock 
 
 
 def make(path: str, fill: Callable[[str], None], say: Callable[[str], None] | None = None) -> None:
-  """Makes a folder, unless it is there.
+  """Creates a folder, unless it exists.
 
   Args:
     path: of the folder.
-    fill: is given an empty folder, and writes its content.
-    say: is given a line of text before a wait for others that make the same folder.
+    fill: receives an empty folder, and writes its content.
+    say: receives a message before waiting for another process that creates the same folder.
 
   Raises:
-    OSError: where nothing can be written there, saying what to do.
+    OSError: nothing can be written there; the message has the fix.
   """
   if os.path.isdir(path):
     return
@@ -58,11 +58,11 @@ def make(path: str, fill: Callable[[str], None], say: Callable[[str], None] | No
 
 @contextlib.contextmanager
 def storing(folder: str) -> Iterator[None]:
-  """Says of errors while writing into a folder of the cache what was being written, and what to do."""
+  """Adds to errors of writing into the cache what was being written, and the fix."""
   try:
     yield
   except OSError as error:
-    if error.errno == errno.EPIPE:  # of whoever reads the progress
+    if error.errno == errno.EPIPE:  # from the reader of progress messages
       raise
     kinds = (FileExistsError, NotADirectoryError)
     reason = 'it is not a folder' if isinstance(error, kinds) else error.strerror or str(error)
@@ -70,8 +70,8 @@ def storing(folder: str) -> Iterator[None]:
     advice = 'Free space, or name' if error.errno in (errno.ENOSPC, errno.EDQUOT) else 'Name'
     raise OSError(
       f'The prepared images cannot be written to {shown}: {reason}. Nothing incomplete is '
-      f'left there. {advice} another folder by --config.data.cache_dir=PATH, and start the '
-      'same command again.'
+      f'left there. {advice} another folder by --config.data.cache_dir=PATH, and repeat the '
+      'command.'
     ) from error
 
 
@@ -90,14 +90,14 @@ def _locked(path: str, say: Callable[[str], None]) -> Iterator[bool]:
     finally:
       if file is not None:
         with contextlib.suppress(OSError):
-          os.remove(f'{path}.lock')  # by whoever holds it alone; `_lock_file` copes with that
+          os.remove(f'{path}.lock')  # only its holder removes it; `_lock_file` handles that
         os.close(file)
   finally:
     here.release()
 
 
 def _lock_file(path: str, before_waiting: Callable[[], None]) -> int | None:
-  """Opens and locks a file, which may be removed by the one who held it before; None if impossible."""
+  """Opens and locks a file that its last holder may have removed; returns None without locks."""
   while True:
     try:
       file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -122,7 +122,7 @@ def _lock_file(path: str, before_waiting: Callable[[], None]) -> int | None:
 
 
 def _kernel() -> str:
-  """Returns what tells this running kernel, which all containers on a machine share, from others."""
+  """Returns the identity of the running kernel, which all containers on a machine share."""
   try:
     with open('/proc/sys/kernel/random/boot_id', encoding='ascii') as file:
       return file.read().strip().replace('-', '')
@@ -131,7 +131,7 @@ def _kernel() -> str:
 
 
 def _remove_abandoned(path: str, alone: bool) -> None:
-  """Removes what interrupted runs left; those of this kernel at once, where no other can be at it."""
+  """Removes what interrupted runs left; folders of this kernel at once if no other run is active."""
   for partial in glob.glob(f'{glob.escape(path)}.*.partial'):
     ours = partial.removeprefix(f'{path}.').partition('.')[0] == _kernel()
     if (alone and ours) or time.time() - _changed(partial) > _ABANDONED:
@@ -139,7 +139,7 @@ def _remove_abandoned(path: str, alone: bool) -> None:
 
 
 def _changed(folder: str) -> float:
-  """Returns when a folder or a file in it last changed; never, where it is gone already."""
+  """Returns when a folder or a file in it last changed; 0 if it is gone."""
   times = [0.0]
   for path in (folder, *glob.glob(os.path.join(glob.escape(folder), '*'))):
     with contextlib.suppress(OSError):
@@ -148,7 +148,7 @@ def _changed(folder: str) -> float:
 
 
 def _publish(partial: str, path: str) -> None:
-  """Moves a finished folder to its place, unless another process was faster."""
+  """Moves a finished folder into place, unless another process was faster."""
   try:
     os.rename(partial, path)
   except OSError:

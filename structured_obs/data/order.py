@@ -1,17 +1,17 @@
-"""Random orders that do not change: not with the platform, and not with NumPy's version.
+"""Random orders that depend neither on the platform nor on NumPy's version.
 
-NumPy guarantees the raw stream of a bit generator and of a SeedSequence for ever, but not what
-`Generator.permutation` makes of it. Sorting raw 64-bit draws is therefore the whole method; two
-equal draws (a chance of 3e-8 among a million) keep their order.
+NumPy guarantees the raw stream of a bit generator and of a SeedSequence, but not the result of
+`Generator.permutation`. The method is therefore to sort raw 64-bit draws; two equal draws (probability
+3e-8 among a million) keep their order.
 """
 
 import numpy as np
 
 
 def draws(count: int, *seed: int) -> np.ndarray:
-  """Returns [count] uint64 raw draws of PCG64, seeded by these non-negative integers."""
+  """Returns [count] uint64 raw draws of PCG64, seeded by non-negative integers."""
   if any(part < 0 for part in seed):
-    raise ValueError(f'A seed must not be negative, but {seed} was given.')
+    raise ValueError(f'A seed must not be negative; got {seed}.')
   return np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
 
 

@@ -1,8 +1,8 @@
-"""Which images a step trains on, and how they get to it.
+"""Decides which images a step trains on, and prefetches them.
 
-The order is a pure function of the seed and the step, so a run's position in its data is the step
+The order is a pure function of the seed and the step, so the position of a run in its data is the step
 itself: it resumes exactly, on any number of processes. Position p = step * batch + i of the endless
-stream of images is image `order.permutation(N, seed, p // N)[p % N]`: every epoch is a fresh
+stream of images is image `order.permutation(N, seed, p // N)[p % N]`. Every epoch is a fresh
 permutation, drawn without replacement, and a batch may straddle two epochs.
 """
 
@@ -21,12 +21,12 @@ from structured_obs.data import order
 
 T = TypeVar('T')
 RESIDENCIES = ('auto', 'device', 'host')  # where training images lie
-_POLL = 0.1  # seconds until a producer that waits looks whether it should stop
+_POLL = 0.1  # seconds between a waiting producer's checks whether to stop
 
 
 @functools.lru_cache(maxsize=4)
 def _epoch(length: int, seed: int, epoch: int) -> np.ndarray:
-  """Returns one epoch's permutation; the last few are kept, as a million images take long."""
+  """Returns one epoch's permutation; caches the last few, because a million images take long."""
   permutation = order.permutation(length, seed, epoch).astype(np.int32)
   permutation.flags.writeable = False
   return permutation
@@ -35,7 +35,7 @@ def _epoch(length: int, seed: int, epoch: int) -> np.ndarray:
 def batch_indices(
   seed: int, step: int, num_examples: int, global_batch: int, process: int = 0, processes: int = 1
 ) -> np.ndarray:
-  """Returns which images one process needs at a step.
+  """Returns the images that one process needs at a step.
 
   Args:
     seed: of the order.
@@ -46,25 +46,24 @@ def batch_indices(
     processes: how many there are.
 
   Returns:
-    [global_batch / processes] int32, indices below N. The slices of all processes, put together, do
-    not depend on how many there are.
+    [global_batch / processes] int32, indices below N. The slices of all processes together do not depend
+    on their number.
 
   Raises:
-    ValueError: where the batch is empty or does not divide by the processes, or there are no
-      images.
+    ValueError: the batch is empty or does not divide by the processes, or there are no images.
   """
   if num_examples < 1:
     raise ValueError(
-      f'There are no images to make a batch of: num_examples must be at least 1, but is {num_examples}.'
+      f'There are no images to make a batch of: num_examples must be at least 1; got {num_examples}.'
     )
   if global_batch < 1 or global_batch % processes:
     raise ValueError(
-      f'The batch size must be a positive multiple of the {processes} processes, but is {global_batch}.'
+      f'The batch size must be a positive multiple of the {processes} processes; got {global_batch}.'
     )
   if not 0 <= process < processes:
-    raise ValueError(f'process must lie between 0 and {processes - 1}, but is {process}.')
+    raise ValueError(f'process must be from 0 to {processes - 1}; got {process}.')
   if step < 0:
-    raise ValueError(f'step must not be negative, but is {step}.')
+    raise ValueError(f'step must not be negative; got {step}.')
   size = global_batch // processes
   position = step * global_batch + process * size + np.arange(size)
   epoch, offset = np.divmod(position, num_examples)
@@ -83,20 +82,19 @@ def gather(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
 def prefetch(
   make_batch: Callable[[int], T], start: int, stop: int | None = None, depth: int = 2
 ) -> Generator[T, None, None]:
-  """Yields make_batch(start), make_batch(start + 1), ... in order, made ahead of time by a thread.
+  """Yields make_batch(start), make_batch(start + 1), ... in order, computed ahead by a thread.
 
-  An exception of `make_batch` is raised where its batch would have come. Closing the iterator (a
-  `for` loop that is left does so when the iterator is collected, `contextlib.closing` at once) ends
-  the thread.
+  An exception of `make_batch` is raised in place of its batch. Closing the iterator ends the thread
+  (`contextlib.closing` does so at once, leaving a `for` loop when the iterator is collected).
 
   Args:
     make_batch: step -> batch.
     start: first step.
     stop: the step before which to end; None never ends.
-    depth: at most so many batches wait.
+    depth: largest number of waiting batches.
   """
   if depth < 1:
-    raise ValueError(f'depth must be at least 1, but is {depth}.')
+    raise ValueError(f'depth must be at least 1; got {depth}.')
   return _prefetch(make_batch, start, stop, depth)
 
 
@@ -135,7 +133,7 @@ def _produce(
   while succeeded and not closed.is_set() and (stop is None or step < stop):
     try:
       item = True, make_batch(step)
-    except BaseException as error:  # raised again where the batch would have come
+    except BaseException as error:  # raised again in place of the batch
       item = False, error
     succeeded = item[0]
     while not closed.is_set():
@@ -148,25 +146,31 @@ def _produce(
 
 
 def fits_on_device(num_bytes: int, device: Any) -> bool:
-  """Tells whether an array may stay on a device: where it takes less than a quarter of its memory.
+  """Returns whether an array may stay on a device: if it takes less than a quarter of its memory.
 
   Args:
     num_bytes: size of the array.
-    device: a jax.Device; of a CPU the memory is this machine's, of others what JAX may use.
+    device: a jax.Device; a CPU has this machine's memory, others what JAX may use.
   """
   memory = device_memory(device)
   return memory is not None and num_bytes < memory / 4
 
 
 def device_memory(device: Any) -> int | None:
-  """Returns the bytes that JAX may use of a device, of a CPU those of this machine; None if unknown."""
+  """Returns the bytes JAX may use on a device, on a CPU this machine's memory; None if unknown."""
   if device.platform == 'cpu':
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   return (device.memory_stats() or {}).get('bytes_limit')
 
 
 def global_batch(config: TrainConfig, images: np.ndarray, step: int) -> np.ndarray:
-  """Returns the whole batch of a step on the host, [B, H, W, C] uint8, of all processes."""
+  """Returns the whole batch of a step on the host, over all processes, [B, H, W, C] uint8.
+
+  Args:
+    config: batch size and seed.
+    images: [N, H, W, C] uint8, the training split.
+    step: 0, 1, ...
+  """
   count = jax.process_count()
   rows = [
     batch_indices(config.seed, step, len(images), config.batch_size, process, count)

@@ -1,13 +1,12 @@
-"""Images made ready for training: one uint8 array, made once, and the record of how it was made.
+"""Prepares images for training: one array, written once, and a record of how it was made.
 
-`prepare` puts under the cache folder, in a folder named by a fingerprint of everything that
-determines the result: `images.npy` (uint8 [N, H, W, C], the training images, then validation, then
-test), `labels.npy` where the source has labels, and `spec.json`. It is written beside its final place
-and renamed at the end, so that an interrupted run leaves nothing half done; of several runs at once
-one ingests, and the others wait for it.
+`prepare` writes into the cache folder, under a fingerprint of everything that determines the result:
+`images.npy` (uint8 [N, H, W, C], the training images, then validation, then test), `labels.npy` if the
+source has labels, and `spec.json`. It writes beside the final place and renames at the end, so that an
+interrupted run leaves no incomplete data. Of several runs at once, one ingests and the others wait.
 
-A source of real numbers makes the array float32. Where a source tells more about an image, such as
-its mean, that condition lies in channels behind the image's own, and travels with it everywhere.
+A source of real numbers has a float32 array. If a source knows more about an image, such as its mean,
+this condition is stored in channels behind the image's own, and stays with it everywhere.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from structured_obs.config import DataConfig
 from structured_obs.data import decode, ingest, labels, notes, once, sources, splits
 from structured_obs.data.sources import base
 
-_CODE = 2  # raise it whenever the same source and configuration would give other pixels or splits
+_CODE = 2  # raise it when the same source and configuration would give other pixels or splits
 _RELEVANT = (
   'height',
   'width',
@@ -38,7 +37,7 @@ _RELEVANT = (
 
 
 class DataSpec(NamedTuple):
-  """What a prepared set of images is; `spec.json` holds these fields."""
+  """A description of prepared images; `spec.json` has these fields."""
 
   height: int
   width: int
@@ -48,7 +47,7 @@ class DataSpec(NamedTuple):
   source: str  # as configured, paths made absolute
   version: str  # of the source
   fingerprint: str  # names the cache folder; a digest of the configuration and the source's files
-  sha256: str  # of the pixels: equal where two machines hold the same images
+  sha256: str  # of the pixels: equal if two machines have the same images
   split_rule: str  # in words
   crop: str
   resample: str
@@ -57,48 +56,48 @@ class DataSpec(NamedTuple):
   skipped_names: list[str]  # the first of them
   libraries: dict[str, str]  # versions that decoded the images
   crops: int = 1  # random windows of each image of the source
-  condition: int = 0  # channels that are stored behind the image's own, for the model to be given
-  # With data.labels, that channel is the class: how many training images have class 0, 1, ...
+  condition: int = 0  # channels stored behind the image's own, which the model is given
+  # With data.labels, that channel is the class: the number of training images of class 0, 1, ...
   class_counts: tuple[int, ...] | list[int] = ()
-  class_names: tuple[str, ...] | list[str] = ()  # of class 0, 1, ..., where classes have names
-  notes: tuple[str, ...] | list[str] = ()  # sentences on what a user may want to know of the images
+  class_names: tuple[str, ...] | list[str] = ()  # of class 0, 1, ..., if classes have names
+  notes: tuple[str, ...] | list[str] = ()  # sentences about the images that a user should know
   checksum: str = ''  # SHA-256 of the labels and of all other fields; '' in older folders
 
   @property
   def stored(self) -> tuple[int, int, int]:
-    """Height, width and channels of what is stored of one image."""
+    """Height, width and channels of a stored image."""
     return self.height, self.width, self.channels + self.condition
 
   @property
   def dtype(self) -> np.dtype[Any]:
-    """Type of what is stored."""
+    """The type of stored pixels."""
     return np.dtype(np.uint8 if self.levels else np.float32)
 
 
 class Prepared(NamedTuple):
-  """Images ready for training: memory-mapped, so that opening them costs nothing."""
+  """Prepared images: memory-mapped, so that opening them costs nothing."""
 
   spec: DataSpec
   images: dict[str, np.ndarray]  # by split: [N, *spec.stored] of spec.dtype
-  labels: dict[str, np.ndarray | None]  # by split: int32 [N], None where the source has none
+  labels: dict[str, np.ndarray | None]  # by split: int32 [N], None if the source has none
   path: str  # the cache folder
 
 
 def prepare(
   config: DataConfig, progress: ingest.Progress | None = None, verify: bool = False
 ) -> Prepared:
-  """Opens the images that a configuration describes; ingests them the first time.
+  """Opens the images of a configuration; ingests them the first time.
 
   Args:
     config: the source, the size and the split.
-    progress: is given a line of text now and then while images are ingested.
-    verify: also compare the SHA-256 of a cached array, which reads all of it.
+    progress: callback for progress messages while images are ingested.
+    verify: whether to compare the SHA-256 of a cached array, which reads all of it.
 
   Raises:
-    FileNotFoundError: where the source is not there, saying what to put where.
-    ImportError: where the source needs a package of the `data` or the `medical` extra.
+    FileNotFoundError: the source is missing; the message says what to put where.
+    ImportError: the source needs a package of the `data` or the `medical` extra.
     UnreadableImage: naming a corrupt image, unless the source's `skip_corrupt`.
-    ValueError: for a wrong configuration, images of mixed sizes, or a damaged cache.
+    ValueError: the configuration is wrong, images have mixed sizes, or the cache is damaged.
   """
   config = sources.resolve(config)
   source = sources.find(config)
@@ -112,12 +111,12 @@ def prepare(
 
 
 def crops_of(config: DataConfig) -> int:
-  """Returns how many windows of each image there are."""
+  """Returns the number of windows per image."""
   return config.crop_options.get('crops', 1)
 
 
 def _fingerprint(config: DataConfig, source: base.Source) -> str:
-  """Digests everything that determines the prepared images."""
+  """Returns a digest of everything that determines the prepared images."""
   fields = dataclasses.asdict(config)
   fields['skip_corrupt'] = config.options.get('skip_corrupt', False)
   relevant = _RELEVANT + (('labels',) if config.labels else ())
@@ -166,12 +165,12 @@ def _ingest(
 
 
 def _check_kept(wanted: np.ndarray, kept: np.ndarray) -> None:
-  """Raises a ValueError where a split had images, [3], but has none that can be read, [3]."""
+  """Raises a ValueError if a split had images, [3], but has no readable ones, [3]."""
   for name, before, after in zip(splits.SPLITS, wanted, kept, strict=True):
     if before and not after:
       raise ValueError(
-        f'None of the {before:,} images of the {name} split can be read. Replace them or '
-        'split in another way, such as by --config.data.split_seed=1.'
+        f'None of the {before:,} images of the {name} split is readable. Replace them or '
+        'split differently, such as by --config.data.split_seed=1.'
       )
 
 
@@ -182,7 +181,7 @@ def _spec(
   written: ingest.Written,
   kept: tuple[np.ndarray, np.ndarray],
 ) -> DataSpec:
-  """Describes what was written; `kept` are the number in the source and the split of each image, [M]."""
+  """Describes the written images; `kept` has each image's number in the source and its split, [M]."""
   images, split = kept
   known = None if None in written.labels else np.array(written.labels, np.int32)
   condition = records.condition + config.labels
@@ -221,7 +220,7 @@ def _spec(
 
 
 def _checksum(spec: DataSpec, known: np.ndarray | None) -> str:
-  """Digests the labels, int32 [N] or None, and all fields but the checksum, to notice a changed byte."""
+  """Returns a digest of the labels, int32 [N] or None, and of all fields but the checksum."""
   fields = spec._replace(checksum='')._asdict()
   return base.digest([fields, None if known is None else known.tolist()])
 
@@ -238,7 +237,7 @@ def load(path: str, verify: bool = False) -> Prepared:
   """Opens a folder that `prepare` has written.
 
   Raises:
-    ValueError: where it was altered or truncated since.
+    ValueError: it was altered or truncated since.
   """
   try:
     with open(os.path.join(path, 'spec.json'), encoding='utf-8') as file:
@@ -247,7 +246,7 @@ def load(path: str, verify: bool = False) -> Prepared:
     known = np.load(os.path.join(path, 'labels.npy')) if spec.has_labels else None
     expected = (sum(spec.counts[name] for name in splits.SPLITS), *spec.stored)
     intact = spec.checksum in ('', _checksum(spec, known))
-  except Exception as error:  # NumPy and damaged JSON raise nearly everything
+  except Exception as error:  # NumPy and damaged JSON raise almost any error
     raise ValueError(_damaged(path, str(error) or type(error).__name__)) from error
   if not intact:
     raise ValueError(_damaged(path, 'the checksum of spec.json and labels.npy is wrong'))
@@ -260,12 +259,12 @@ def load(path: str, verify: bool = False) -> Prepared:
       )
     )
   if verify and ingest.pixels_sha256(os.path.join(path, 'images.npy')) != spec.sha256:
-    raise ValueError(_damaged(path, "the pixels' SHA-256 is not the one in spec.json"))
+    raise ValueError(_damaged(path, "the pixels' SHA-256 differs from that in spec.json"))
   return Prepared(spec, _by_split(images, spec), _by_split(known, spec), path)
 
 
 def _damaged(path: str, reason: str) -> str:
-  """Says that a cache folder is damaged, and what to do."""
+  """Returns a message that a cache folder is damaged, with the fix."""
   return (
     f'The prepared images in {path} were altered after they were written: {reason}. Delete '
     'that folder; the next run prepares it again.'
@@ -273,7 +272,7 @@ def _damaged(path: str, reason: str) -> str:
 
 
 def _by_split(array: np.ndarray | None, spec: DataSpec) -> dict[str, Any]:
-  """Cuts [N, ...] into the splits, one after the other."""
+  """Cuts [N, ...] into the splits, in order."""
   ends = np.cumsum([spec.counts[name] for name in splits.SPLITS])
   return {
     name: None if array is None else array[end - spec.counts[name] : end]

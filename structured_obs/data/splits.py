@@ -1,4 +1,4 @@
-"""Which image belongs to the training, validation and test images: fixed, and stated in words."""
+"""Assigns images to the training, validation and test splits, and describes the rule in words."""
 
 import numpy as np
 
@@ -14,32 +14,31 @@ _TRAIN, _VALIDATION, _TEST = range(3)
 def assign(
   count: int, official: np.ndarray | None, config: DataConfig, groups: np.ndarray | None = None
 ) -> np.ndarray:
-  """Gives every image of a source its split.
+  """Assigns every image of a source to a split.
 
-  A split that the source has is kept as it is. A missing test split is drawn from the training
-  images, `test_fraction` of all; then a missing validation split, `validation_fraction` of what is
-  left to train on; at least one image each. Where images come in groups, such as the slices of one
-  subject, whole groups are drawn, and the fractions are of their number. `limit` leaves images out
-  at random, in proportion to the splits, each of which keeps at least one image.
+  Splits of the source are kept. A missing test split is drawn from the training images, `test_fraction`
+  of all; then a missing validation split, `validation_fraction` of the remaining training images; at
+  least one image each. If images come in groups, such as the slices of one subject, whole groups are
+  drawn, and the fractions are of their number. `limit` leaves images out at random, in proportion to
+  the splits, each of which keeps at least one image.
 
   Args:
     count: number N of images.
-    official: [N] index into SPLITS of each image, or None where the source has no splits.
+    official: [N] index into SPLITS of each image, or None if the source has no splits.
     config: the fractions, the limit and the seed.
-    groups: [N] number of each image's group, all of 0, 1, ...; None where images stand alone. Not
-      together with `official`.
+    groups: [N] number of each image's group, all of 0, 1, ...; None for ungrouped images. Not together
+      with `official`.
 
   Returns:
-    [N] int8 index into SPLITS, LEFT_OUT where `limit` leaves the image out.
+    [N] int8 index into SPLITS, LEFT_OUT for images that `limit` leaves out.
 
   Raises:
-    ValueError: where the limit is below one image for each split, or nothing is left
-      to train on.
+    ValueError: the limit is below one image per split, or nothing is left to train on.
   """
   units = count if groups is None else int(np.max(groups)) + 1
   split = np.zeros(units, np.int8) if official is None else official.astype(np.int8)
   if units and not np.any(split == _TRAIN):
-    raise ValueError(f'The source has {units:,} images, but none of them is in its split to train on.')
+    raise ValueError(f'The source has {units:,} images, but none of them is in its training split.')
   if not np.any(split == _TEST):
     split = _draw(split, _TEST, config.test_fraction * units, config.split_seed)
   if not np.any(split == _VALIDATION):
@@ -48,7 +47,7 @@ def assign(
   if not np.any(split == _TRAIN):
     what = 'images' if groups is None else 'subjects'
     raise ValueError(
-      f'There are too few {what}, {units}, to train on any: give more, or set '
+      f'There are too few {what}, {units}, to train on any: add more, or set '
       '--config.data.validation_fraction=0 --config.data.test_fraction=0.'
     )
   return _limited(split if groups is None else split[groups], config.limit, config.split_seed)
@@ -84,12 +83,12 @@ def apportion(sizes: list[int], limit: int) -> list[int]:
     limit: how many to keep, fewer than there are.
 
   Raises:
-    ValueError: where the limit is less than one image for each split that has any.
+    ValueError: the limit is less than one image per split that has any.
   """
   least = sum(size > 0 for size in sizes)
   if limit < least:
     raise ValueError(
-      f'--config.data.limit={limit} is fewer than one image for each split; set '
+      f'--config.data.limit={limit} is less than one image per split; set '
       f'at least --config.data.limit={least}, or 0 for all images.'
     )
   total = sum(sizes)
@@ -104,7 +103,7 @@ def apportion(sizes: list[int], limit: int) -> list[int]:
 
 
 def repeated(split: np.ndarray, digests: list[bytes]) -> list[int]:
-  """Finds the images whose pixels also occur in an earlier split: training, validation, test.
+  """Returns the images whose pixels also occur in an earlier split: training, validation, test.
 
   Args:
     split: [N] index into SPLITS of each image, not decreasing.
@@ -122,7 +121,7 @@ def repeated(split: np.ndarray, digests: list[bytes]) -> list[int]:
 
 
 def rule(official: np.ndarray | None, config: DataConfig, grouped: bool = False) -> str:
-  """Says in words how `assign` split the images."""
+  """Describes in words how `assign` split the images."""
   kept = [] if official is None else [name for k, name in enumerate(SPLITS) if k in official]
   words = [f'{", ".join(kept)} as the source has them'] if kept else []
   seeded = f'by a permutation of seed {config.split_seed}'

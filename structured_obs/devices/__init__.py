@@ -1,1 +1,1 @@
-"""Devices and hosts: the mesh, how a step is mapped over it, the keys of images, and many processes."""
+"""Devices and hosts: the mesh, the mapping of steps over it, keys of images, and many processes."""

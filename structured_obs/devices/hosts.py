@@ -1,6 +1,6 @@
-"""Many hosts: how processes find each other, that they are alike, and who writes.
+"""Runs on several hosts: processes find each other, compare what must be equal, and share the work.
 
-Every process runs the same program on the same data and sees the same steps; only process 0 writes
+Every process runs the same program on the same data and takes the same steps; only process 0 writes
 files and prints. Checkpoints of several processes need a workdir that all of them see.
 """
 
@@ -20,13 +20,13 @@ import structured_obs
 from structured_obs.devices import peers, rendezvous
 
 SHOWN = 3  # differences that a message lists
-# In errors of collective operations, of which another process is the cause.
+# In errors of collective operations that another process caused.
 _COLLECTIVE = re.compile('gloo|nccl|collective|coordination|unavailable|deadline_exceeded', re.I)
 _joined: list[peers.Peers] = []  # at most one
 
 
 class Cluster(NamedTuple):
-  """How to start: all three fields for hand-made clusters, `auto` for those jax recognises."""
+  """How to start: three fields for a cluster by hand, or `auto` for one that jax recognises."""
 
   coordinator_address: str | None = None  # 'host:port' of process 0
   num_processes: int | None = None
@@ -35,16 +35,16 @@ class Cluster(NamedTuple):
 
 
 class PeerLostError(RuntimeError):
-  """Another process of the run has ended, so that this one cannot go on."""
+  """Another process of the run has ended, so this one cannot continue."""
 
 
 def check(cluster: Cluster) -> None:
-  """Raises a ValueError if some but not all of the addresses are given, or both they and `auto`."""
+  """Raises a ValueError if only some of the addresses are given, or both they and `auto`."""
   given = [field is not None for field in cluster[:3]]
   if cluster.auto and any(given):
     raise ValueError(
-      '--distributed=auto reads the address from the cluster, so --coordinator_address, '
-      '--num_processes and --process_id must be left out.'
+      '--distributed=auto reads the addresses from the cluster; omit --coordinator_address, '
+      '--num_processes and --process_id.'
     )
   if any(given) and not all(given):
     raise ValueError(
@@ -57,18 +57,18 @@ def check(cluster: Cluster) -> None:
 
 @contextlib.contextmanager
 def joined(cluster: Cluster, say: Callable[[str], None]) -> Iterator[None]:
-  """Joins the other processes for as long as it lasts; does nothing for a run of one process.
+  """Joins the other processes of a run until the end of the block; does nothing for a single process.
 
-  Enter it before any jax work. With addresses, processes that do not come, or end early, are noticed
-  here; with `auto` that is left to jax.
+  Enter it before any jax work. With addresses, processes that do not arrive or end early are detected
+  here; with `auto` jax does that.
 
   Args:
     cluster: how to start.
-    say: is given a line if other processes take long to come.
+    say: receives a line if the other processes take long to arrive.
 
   Raises:
-    ValueError: if the cluster is invalid or incomplete; see `check` and `rendezvous.meet`.
-    PeerLostError: if another process has ended while this one waited for it.
+    ValueError: the cluster is invalid or incomplete; see `check` and `rendezvous.meet`.
+    PeerLostError: another process ended while this one waited for it.
   """
   check(cluster)
   if cluster.auto:
@@ -88,32 +88,32 @@ def joined(cluster: Cluster, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def leave() -> None:
-  """Tells the other processes that this one ends early; to be called after its message is printed."""
+  """Tells the other processes that this one ends early; call it after printing the message."""
   if _joined:
     _joined[0].leave()
 
 
 def _lost(error: Exception) -> str:
-  """Returns why a collective operation failed, in a sentence."""
+  """Returns a sentence that says why a collective operation failed."""
   if _joined and _joined[0].lost.wait(5.0):
     _joined[0].last_word.acquire()
     return _joined[0].sentence
   return (
-    'An operation of all processes failed, as one of them ended or the network broke: '
-    f'{str(error).splitlines()[0]}. Start all processes again with the same commands: they resume from '
+    'An operation of all processes failed because one of them ended or the network broke: '
+    f'{str(error).splitlines()[0]}. Restart all processes with the same commands; they resume from '
     'the newest checkpoint.'
   )
 
 
 def agree(what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
-  """Compares facts of all processes, each of which must call it; does nothing in a run of one process.
+  """Compares facts between all processes; does nothing for a single process. Every process must call it.
 
   Args:
     what: names the facts in the message, as a plural.
     facts: returns them, JSON values by name.
 
   Raises:
-    ValueError: in every process, naming which ones differ from process 0, and in what.
+    ValueError: in every process, naming the facts that differ from process 0.
   """
   if jax.process_count() == 1:
     return
@@ -138,7 +138,7 @@ def agree(what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
 
 
 def _differences(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
-  """Returns 'name is X, not Y' for each fact that another process has otherwise than process 0."""
+  """Returns 'name is X, not Y' for each fact of another process that differs from process 0."""
   return [
     f'{name} is {other.get(name)!r}, not {first.get(name)!r}'
     for name in {**first, **other}
@@ -147,7 +147,7 @@ def _differences(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def source_digest() -> str:
-  """Returns the first 16 digits of a SHA-256 of this package's source files, in hexadecimal."""
+  """Returns the first 16 hexadecimal digits of the SHA-256 of this package's source files."""
   root = Path(structured_obs.__file__).parent
   digest = hashlib.sha256()
   for path in sorted(root.rglob('*.py')):
@@ -156,7 +156,7 @@ def source_digest() -> str:
 
 
 def primary() -> bool:
-  """Whether this process writes files and prints."""
+  """Returns whether this process writes files and prints."""
   return jax.process_index() == 0
 
 
@@ -167,9 +167,9 @@ def barrier(name: str) -> None:
 
 
 def preempted(step: int) -> bool:
-  """Whether all processes agreed to stop after this step, one of them having received SIGTERM.
+  """Returns whether all processes agreed to stop after this step because one received SIGTERM.
 
-  Every process must call it once for each step.
+  Every process must call it once per step.
   """
   if _joined:
     _joined[0].step = step

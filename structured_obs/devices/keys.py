@@ -1,4 +1,4 @@
-"""Keys per image: noise depends on an image's place in the global batch, on no layout of devices."""
+"""Random keys per image, which depend on its place in the global batch, not on the layout of devices."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,15 @@ Array = jax.Array
 
 
 def step_keys(key: Array, step: Array | int, count: int, axis_name: str | None) -> tuple[Array, Array]:
-  """Returns the keys of this device's images at this step: ([B] for the data, [B] for the model).
+  """Returns the keys of this device's images at this step: [B] for the data, [B] for the model.
 
-  They depend on the image's position in the global batch, so on no layout of devices or hosts.
+  They depend on an image's position in the global batch, and so on no layout of devices or hosts.
+
+  Args:
+    key: of the run.
+    step: number of the step.
+    count: B, images of this device.
+    axis_name: the mapped axis over devices; None for one device without mapping.
   """
   first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
   positions = first + jnp.arange(count, dtype=jnp.int32)
@@ -17,7 +23,7 @@ def step_keys(key: Array, step: Array | int, count: int, axis_name: str | None) 
 
 
 def numbered_keys(key: Array, count: int) -> Array:
-  """Returns one key for each of the images 0, 1, .. of a picture. [count]."""
+  """Returns one key per image 0, 1, .. of a figure. [count]."""
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count, dtype=jnp.int32))
 
 

@@ -1,6 +1,6 @@
-"""Maps the per-device step over devices and hosts.
+"""Maps the step of one device over devices and hosts.
 
-State, key and metrics are replicated; the batch is one global array cut along its first axis. Both
+State, key and metrics are replicated; the batch is one global array, sharded along its first axis. Both
 mappings have the signature `(state, key, batch) -> (state, metrics)` and donate the state.
 """
 
@@ -25,7 +25,7 @@ def shard(step: TrainStep, mesh: Mesh) -> TrainStep:
 
 
 def pmap(step: TrainStep, mesh: Mesh) -> TrainStep:
-  """Maps a step with axis_name='batch' by `jax.pmap`, on one host; arrays as those of `shard`."""
+  """Maps a step with axis_name='batch' by `jax.pmap`, on one host; arrays are laid out as by `shard`."""
   mapped = jax.pmap(
     step,
     axis_name=AXIS,

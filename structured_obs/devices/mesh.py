@@ -1,4 +1,4 @@
-"""The mesh of devices, and how arrays are laid out on it: replicated, or cut along their first axis."""
+"""The mesh of devices, and layouts of arrays on it: replicated, or sharded along their first axis."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,27 +13,28 @@ AXIS = 'batch'
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-  """Returns the mesh of one axis, 'batch', over these devices; by default over all of all hosts."""
+  """Returns a mesh with one axis, 'batch', over these devices; by default all devices of all hosts."""
   devices = jax.devices() if devices is None else list(devices)
   auto = (jax.sharding.AxisType.Auto,)
   return jax.make_mesh((len(devices),), (AXIS,), axis_types=auto, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Sharding of what every device holds whole."""
+  """Returns the sharding of arrays that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def split(mesh: Mesh) -> NamedSharding:
-  """Sharding of what is cut along its first axis."""
+  """Returns the sharding of arrays that are split along their first axis."""
   return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-  """Returns the tree with every leaf whole on every device of the mesh, in buffers of its own.
+  """Returns the tree with every leaf replicated over the mesh, in buffers of its own.
 
-  The copy matters: `jax.device_put` may return the caller's own buffer, which the donation of the
-  state would then delete.
+  The copy matters: `jax.device_put` may return the caller's own buffer, and the donation of the state
+    would
+  then delete it.
   """
   sharding = replicated(mesh)
 

@@ -1,9 +1,9 @@
-"""How the processes of a run on several hosts meet, before jax starts.
+"""Lets the processes of a run on several hosts meet before jax starts.
 
-jax ends a process with a dump of its internals if others do not come in time, if two have the same
-number, or if the port is in use. So the processes meet here first: process 0 listens on the
-coordinator's port, the others connect to it and say who they are, and jax starts when all are there.
-The connections stay open, for `peers`.
+jax ends a process with a dump of its internals if others arrive late, if two have the same number, or if
+the port is in use. The processes therefore meet here first: process 0 listens on the coordinator's port,
+the others connect to it and identify themselves, and jax starts when all have arrived. The connections
+stay open, for `peers`.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 
 from structured_obs.devices import peers
 
-WAIT = 300.0  # seconds that a process waits for the others to come
-SAY = 10.0  # seconds after which it says whom it waits for
+WAIT = 300.0  # seconds that a process waits for the others
+SAY = 10.0  # seconds after which it reports whom it waits for
 GREETING = 'structured_obs'
 Say = Callable[[str], None]
 
@@ -24,36 +24,36 @@ def parse_address(text: str) -> tuple[str, int]:
   """Returns host and port of 'host:port'.
 
   Raises:
-    ValueError: if it is not of that form.
+    ValueError: the text has another form.
   """
   host, colon, port = text.rpartition(':')
   if not (colon and host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
     raise ValueError(
-      f"--coordinator_address is '{text}', which is not of the form HOST:PORT with a port from 1 to "
+      f"--coordinator_address={text} is invalid; it must have the form HOST:PORT with a port from 1 to "
       '65535, such as 10.0.0.1:1234.'
     )
   return host.strip('[]'), int(port)
 
 
 def meet(address: str, count: int, number: int, say: Say, wait: float = WAIT) -> peers.Peers:
-  """Waits until all processes of a run are there.
+  """Waits until all processes of a run have arrived.
 
   Args:
-    address: 'host:port' of process 0; the port is free again when this returns.
+    address: 'host:port' of process 0; the port is free again on return.
     count: number of processes.
     number: of this process.
-    say: is given a line if it takes long.
+    say: receives a line if it takes long.
     wait: seconds.
 
   Raises:
-    ValueError: if the address or the numbers are invalid, the port is in use, two processes have the
-      same number, or some do not come in time.
+    ValueError: the address or the numbers are invalid, the port is in use, two processes have the same
+      number, or some arrive too late.
   """
   host, port = parse_address(address)
   if count < 1 or not 0 <= number < count:
     raise ValueError(
-      f'--process_id is {number} and --num_processes is {count}, but processes are numbered from 0 to '
-      'one less than their number.'
+      f'--process_id={number} is out of range: with --num_processes={count}, it must be from 0 to '
+      f'{count - 1}.'
     )
   end = time.monotonic() + wait
   if number == 0:
@@ -62,7 +62,7 @@ def meet(address: str, count: int, number: int, say: Say, wait: float = WAIT) ->
 
 
 def _gather(address: str, port: int, count: int, say: Say, end: float) -> dict[int, socket.socket]:
-  """Process 0: returns a connection to each of the others, or tells them why there is no run."""
+  """Process 0: returns a connection to each of the others, or tells them why the run cannot start."""
   came: dict[int, socket.socket] = {}
   remind = time.monotonic() + SAY
   with _listen(address, port) as listener:
@@ -70,7 +70,9 @@ def _gather(address: str, port: int, count: int, say: Say, end: float) -> dict[i
       missing = _listed(number for number in range(1, count) if number not in came)
       now = time.monotonic()
       if now > end:
-        _refuse(came, f'{missing} of {count} did not come to {address}; start all of them at one time.')
+        _refuse(
+          came, f'{missing} of {count} did not arrive at {address}; start all of them at one time.'
+        )
       if now > remind:
         say(f'Waiting for {missing} of {count} at {address}.')
         remind = end
@@ -81,20 +83,20 @@ def _gather(address: str, port: int, count: int, say: Say, end: float) -> dict[i
       for number in [number for number, one in came.items() if _gone(one)]:
         came.pop(number).close()
   for connection in came.values():
-    with contextlib.suppress(OSError):  # it has just ended, which is noticed later
+    with contextlib.suppress(OSError):  # it has just ended, which is detected later
       connection.sendall(b'start\n')
   return came
 
 
 def _admit(came: dict[int, socket.socket], connection: socket.socket, count: int) -> None:
-  """Adds who has connected; ends the run before it begins if its numbers are not those of the others."""
+  """Adds a new connection; ends the run if its numbers contradict those of the others."""
   connection.settimeout(5.0)
   try:
     words = next(peers.lines(connection), '').split()
   except TimeoutError:
     words = []
   if len(words) != 3 or words[0] != GREETING or not (words[1] + words[2]).isdecimal():
-    connection.close()  # not of this program
+    connection.close()  # not from this program
     return
   connection.settimeout(None)
   number, number_of_all = int(words[1]), int(words[2])
@@ -108,7 +110,7 @@ def _admit(came: dict[int, socket.socket], connection: socket.socket, count: int
   if number in came and not _gone(came[number]):
     _refuse(
       everyone,
-      f'Two processes were started with --process_id={number}; give each one its own, from 0 to '
+      f'Two processes were started with --process_id={number}; give each its own, from 0 to '
       f'{count - 1}.',
     )
   if number in came:
@@ -117,7 +119,7 @@ def _admit(came: dict[int, socket.socket], connection: socket.socket, count: int
 
 
 def _join(address: str, target: tuple[str, int], who: str, say: Say, end: float) -> socket.socket:
-  """Another process: returns the connection to process 0 when all are there."""
+  """Other processes: returns the connection to process 0 once all have arrived."""
   remind, last = time.monotonic() + SAY, 'it has not answered'
   while time.monotonic() < end:
     if time.monotonic() > remind:
@@ -140,7 +142,7 @@ def _join(address: str, target: tuple[str, int], who: str, say: Say, end: float)
       raise ValueError(answer.removeprefix('refused '))
     if answer:
       raise ValueError(
-        f'What listens at --coordinator_address={address} is not process 0 of this run; choose another '
+        f'The program at --coordinator_address={address} is not process 0 of this run; choose another '
         'port, the same for all processes.'
       )
     time.sleep(0.2)
@@ -166,7 +168,7 @@ def _listen(address: str, port: int) -> socket.socket:
 
 
 def _kept(connection: socket.socket) -> socket.socket:
-  """Makes the operating system notice within a minute that the other machine cannot be reached."""
+  """Makes the operating system detect within a minute that the other machine is unreachable."""
   connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
   for option, value in (('TCP_KEEPIDLE', 20), ('TCP_KEEPINTVL', 10), ('TCP_KEEPCNT', 4)):
     if hasattr(socket, option):
@@ -175,7 +177,7 @@ def _kept(connection: socket.socket) -> socket.socket:
 
 
 def _gone(connection: socket.socket) -> bool:
-  """Whether the other side has closed a connection."""
+  """Returns whether the other side has closed a connection."""
   try:
     return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b''
   except BlockingIOError:
@@ -185,7 +187,7 @@ def _gone(connection: socket.socket) -> bool:
 
 
 def _refuse(came: dict[int, socket.socket], sentence: str) -> None:
-  """Tells all who came why there is no run, and raises it."""
+  """Tells all connected processes why the run cannot start, and raises that."""
   for connection in came.values():
     with contextlib.suppress(OSError):
       connection.sendall(f'refused {sentence}\n'.encode())

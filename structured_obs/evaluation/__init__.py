@@ -1,1 +1,1 @@
-"""How good a trained model is: knows models and variables, nothing of how they were trained."""
+"""Evaluation of trained models: scores, reports and figures, independent of how they were trained."""

@@ -1,4 +1,4 @@
-"""How often a classifier is right: its scores on a split, and the report of its training.
+"""Scores a classifier on a split, and reports its training.
 
 Letters: N images.
 """
@@ -19,7 +19,7 @@ Scores = dict[str, np.ndarray]  # [N] each: 'accuracy', 0 or 1, and 'log_prob' o
 
 
 def scores(trained: Trained, images: np.ndarray, where: passes.Where = passes.HERE) -> Scores:
-  """Scores of images [N, H, W, C + 1], as stored with their class."""
+  """Returns scores of images [N, H, W, C + 1], stored with their class."""
   size = trained.config.eval.batch_size
   job = passes.Pass(_score, trained.model, trained.spec.levels, batch_size=size)
   return passes.over_images(job, trained.variables, images, jax.random.key(0), where)
@@ -28,17 +28,17 @@ def scores(trained: Trained, images: np.ndarray, where: passes.Where = passes.HE
 def _score(job: passes.Pass, variables: Variables, keys: Array, x: Array) -> dict[str, Array]:
   terms = job.bound(variables).terms(keys, x)
   log_p = terms.log_p['y']
-  # The largest of scores that are NaN is none of them.
+  # If scores are NaN, none of them is the largest.
   accuracy = jnp.where(jnp.isfinite(log_p), terms.stats['accuracy'], jnp.nan)
   return {'accuracy': accuracy, 'log_prob': log_p}
 
 
 def write_report(trained: Trained, images: Mapping[str, np.ndarray]) -> Path:
-  """Writes `report.md` into the workdir of a run that ended; returns the path.
+  """Writes `report.md` into the workdir of a finished run; returns the path.
 
   Args:
     trained: the best checkpoint of the run.
-    images: of the splits; 'validation' and 'test' are scored where they hold any.
+    images: of the splits; 'validation' and 'test' are scored if they have any.
   """
   lines, bad = [['split', 'images', 'accuracy', '-log p(class given image), nats']], []
   for split in ('validation', 'test'):
@@ -54,7 +54,7 @@ def write_report(trained: Trained, images: Mapping[str, np.ndarray]) -> Path:
     f'{len(trained.spec.class_counts)} classes.',
     tables.markdown_table(lines),
     *bad,
-    '## What next',
+    '## Next steps',
     f'```sh\npython -m launch.evaluate --workdir=RUN --features=classifier:{trained.workdir}\n```',
   ]
   path = Path(trained.workdir) / 'report.md'

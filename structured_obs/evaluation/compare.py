@@ -1,4 +1,4 @@
-"""Runs that have trained, evaluated on the same images and compared: one table, one report."""
+"""Evaluates trained runs on the same images and compares them, in one table and one report."""
 
 import dataclasses
 import shutil
@@ -25,25 +25,25 @@ class Request(NamedTuple):
   """What to evaluate, and how."""
 
   split: str = 'test'
-  checkpoint: str = 'best'  # see `experiment.restore`
-  num_images: int = 0  # the first so many; 0 for all
+  checkpoint: str = 'best'  # see `restore.restore`
+  num_images: int = 0  # use only the first N images; 0 for all
   samples: int = 0  # of the importance-weighted bound; 0 for the first run's configuration
   seed: int = 0  # of the dequantisation and the latents
-  # Network that images are compared in: a name of one of these forms, or of `features.of_user`.
+  # Network whose features compare images: a name of one of these forms, or an extractor of `of_user`.
   features: str | Extractor = featuress.FORMS[0]
-  data: str = ''  # source of other images than the models were trained on, as data.source; '' of those
+  data: str = ''  # source of images other than the runs' own, as data.source; '' for their own
 
 
 DEFAULT = Request()
-UNFINISHED = '.partial'  # in the directory of a report: what an interrupted evaluation has done
-ALL = 'all'  # of data that are not split, on which nothing is trained
+UNFINISHED = '.partial'  # in the directory of a report: work of an interrupted evaluation
+ALL = 'all'  # the split of other data that are not split
 
 
 class Compared(NamedTuple):
-  """What was found."""
+  """The result of an evaluation."""
 
-  text: str  # the table, what its numbers are, and the sections behind it
-  report: Path  # Markdown; figures, scores as JSON and by image lie beside it
+  text: str  # the table, an explanation of its numbers, and the sections
+  report: Path  # Markdown; figures, and scores as JSON and per image, are beside it
 
 
 def evaluate(
@@ -52,21 +52,21 @@ def evaluate(
   request: Request = DEFAULT,
   say: Callable[[str], None] = lambda line: None,
 ) -> Compared:
-  """Evaluate runs, differences being from the first one, and write the report.
+  """Evaluates runs, with differences from the first one, and writes the report.
 
-  An evaluation that was interrupted goes on where it was when it is asked for again: see
-  `evaluation.resume`. On several hosts it begins anew.
+  An interrupted evaluation resumes where it stopped when called again, see `evaluation.resume`. On
+  several hosts it restarts.
 
   Args:
-    workdirs: of the runs, by the names that they have in tables.
-    directory: that the report is written to.
-    request: which images and how many samples.
-    say: is given lines of text when the evaluation starts.
+    workdirs: of the runs, by their names in tables.
+    directory: of the report.
+    request: images and number of samples.
+    say: callback for progress messages.
 
   Raises:
-    FileNotFoundError: there is no run, no checkpoint or no data.
-    ValueError: the runs were not trained on the same data, other data do not fit them, or there is no
-      such network of features.
+    FileNotFoundError: a run, a checkpoint or the data are missing.
+    ValueError: the runs were trained on different data, other data do not suit them, or the network of
+      features is unknown.
   """
   opened = [restore.load(path, request.checkpoint, name) for name, path in workdirs.items()]
   models, own = [trained for trained, _ in opened], opened[0][1]
@@ -82,7 +82,7 @@ def evaluate(
   say(f'Evaluating {", ".join(workdirs)} on {len(images)} images of the {split} split{source}.')
   unfinished = Path(directory) / UNFINISHED
   if unfinished.is_dir():
-    say(f'Going on with what an interrupted evaluation has kept in {unfinished}, where it is of use.')
+    say(f'Resuming the interrupted evaluation in {unfinished}, as far as its work still applies.')
   where = passes.Where(mesh.make_mesh(), unfinished)
   found = _scored(models, images, request, where)
   further = sections.make(
@@ -113,7 +113,7 @@ def evaluate(
 def _scored(
   models: Sequence[Trained], images: np.ndarray, request: Request, where: passes.Where
 ) -> list[Result]:
-  """Scores of all models, with the settings of the first one."""
+  """Returns scores of all models, with the settings of the first one."""
   settings = results.settings_of(models[0].config, models[0].spec, request.samples)
   return [
     results.evaluate(
@@ -128,34 +128,36 @@ def _scored(
 
 
 def other_data(trained: Trained, source: str, split: str) -> tuple[Prepared, str]:
-  """Opens images that a model was not trained on, cut to its size as its own data were.
+  """Opens images that a model was not trained on, cropped to its size as its own data were.
 
   Args:
     trained: the model.
     source: as `data.source` of a configuration.
-    split: of the images that are asked for.
+    split: of the images.
 
   Returns:
-    The images, and their split: 'all', which are then in 'train', where the source has no splits.
+    The images, and their split: 'all', stored under 'train', if the source has no splits.
 
   Raises:
     FileNotFoundError, ImportError: as `prepare.prepare`.
-    ValueError: the images have another shape or other levels than the model's, or not this split.
+    ValueError: the images differ from the model's in shape or gray levels, or lack this split.
   """
   config, spec = trained.config.data, trained.spec
   whole = sources.instead(config, source)
   whole = dataclasses.replace(whole, limit=0, validation_fraction=0.0, test_fraction=0.0)
-  if spec.channels == 3:  # a folder of gray images alone would otherwise stay gray
+  if spec.channels == 3:  # a folder of gray images only would otherwise stay gray
     whole = dataclasses.replace(whole, channels=3)
   found = prepare.prepare(whole)
   if _told(found.spec) != _told(spec):
     raise ValueError(
-      f'{source} has images of {_told(found.spec)}, but {trained.workdir} was trained on images of '
-      f'{_told(spec)}: other images must be like these.'
+      f'--data_source={source} has images of {_told(found.spec)}, but {trained.workdir} was trained on '
+      f'images of {_told(spec)}; use images of the same kind.'
     )
   known = [name for name, count in found.spec.counts.items() if count]
   if split not in known and known != ['train']:
-    raise ValueError(f'{source} has no {split} images; its splits are {", ".join(known)}.')
+    raise ValueError(
+      f'--data_source={source} has no {split} images; use --split with one of {", ".join(known)}.'
+    )
   return found, split if known != ['train'] else ALL
 
 

@@ -1,4 +1,4 @@
-"""One table of several models, a row each, over runs of several seeds: from their evaluation.json.
+"""Builds one table of several models, one row each, over seeds, from their evaluation.json.
 
 Letters: S seeds.
 """
@@ -12,16 +12,16 @@ from structured_obs.evaluation import tables
 
 
 class Column(NamedTuple):
-  """One number of every model."""
+  """One number per model."""
 
   label: str
-  path: tuple[str, ...]  # of keys in evaluation.json, where {model} and {first} are filled in
+  path: tuple[str, ...]  # keys in evaluation.json; {model} and {first} are filled in
   decimals: int = 3
   factor: float = 1.0
 
 
 class Table(NamedTuple):
-  """Columns that are read together."""
+  """Columns that are shown together."""
 
   heading: str
   columns: Sequence[Column]
@@ -56,20 +56,20 @@ IMAGES = Table('Images', (
   Column('coverage by samples', (*DISTANCES, '{model} new samples', 'coverage')),
 ))  # fmt: skip
 TABLES = (LIKELIHOOD, COVARIANCE, IMAGES)
-_MISSING = object()  # what a model does not have; null is a number that is not finite
+_MISSING = object()  # a number that a model does not have; null is one that is not finite
 
 
 def text(trees: Sequence[Mapping[str, Any]]) -> str:
-  """Markdown of all tables, with a row for every model.
+  """Returns all tables as Markdown, with a row per model.
 
   Args:
     trees: evaluation.json of each of S seeds, with the same models.
 
   Raises:
-    ValueError: there is none, or the models differ.
+    ValueError: there are none, or their models differ.
   """
   if not trees or any([*tree['models']] != [*trees[0]['models']] for tree in trees):
-    raise ValueError('A table over seeds needs one evaluation or more, each of the same models.')
+    raise ValueError('A table over seeds needs at least one evaluation, all of the same models.')
   names, features = [*trees[0]['models']], trees[0].get('image_quality', {})
   parts = []
   for table in TABLES:
@@ -90,7 +90,7 @@ def text(trees: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(trees: Sequence[Mapping[str, Any]], column: Column, model: str, first: str) -> str:
-  """Mean and spread as text; '' where a model has no such number."""
+  """Returns mean and spread as text; '' if a model has no such number."""
   path = [key.format(model=model, first=first) for key in column.path]
   found = [_look_up(tree, path) for tree in trees]
   if any(one is _MISSING for one in found):
@@ -116,6 +116,6 @@ def _look_up(tree: Any, path: Sequence[str]) -> Any:
 
 
 def _number(found: Any, key: str = 'mean') -> float:
-  """That of a summary, or a number itself; strict JSON has null for what is not finite."""
+  """Returns a summary's number, or a number itself; NaN for null, JSON's value that is not finite."""
   value = found[key] if isinstance(found, Mapping) else found
   return math.nan if value is None else float(value)

@@ -1,8 +1,8 @@
-"""Values that are not finite: which images they belong to, as a sentence for a report.
+"""Reports values that are not finite: a sentence that names the images they belong to.
 
-One value that is NaN or infinite makes every mean over images NaN: no image is left out silently, and
-no infinite mean stands for the others. The sentence names how many images are concerned and the first
-of them, so that the cause can be looked for.
+One NaN or infinite value makes every mean over images NaN. No image is left out silently, and no
+infinite mean hides the others. The sentence says how many images are affected and names the first of
+them, to help find the cause.
 
 Letters: N images.
 """
@@ -15,19 +15,19 @@ NAMED = 5  # images whose indices a sentence names
 
 
 def of_images(values: np.ndarray) -> np.ndarray:
-  """Returns for each image whether all of its values [N, ...] are finite. [N] bool."""
+  """Returns whether all values [N, ...] of each image are finite. [N] bool."""
   return np.logical_and.reduce(np.isfinite(values), axis=tuple(range(1, values.ndim)))
 
 
 def sentences(values: Mapping[str, np.ndarray], images: str = 'images') -> str:
-  """Returns what there is to say about values that are not finite; '' where all are finite.
+  """Returns sentences about values that are not finite; '' if all are finite.
 
   Args:
-    values: by what they are, such as 'low_rank: negative ELBO', [N, ...] each.
-    images: what the N rows are.
+    values: [N, ...] each, by name, such as 'low_rank: negative ELBO'.
+    images: name of the N rows.
 
   Returns:
-    A sentence for every set of images; what is not finite for the same images shares one.
+    One sentence per set of images; values that are not finite for the same images share one.
   """
   together: dict[tuple[int, tuple[int, ...]], list[str]] = {}
   for name, rows in values.items():
@@ -35,7 +35,7 @@ def sentences(values: Mapping[str, np.ndarray], images: str = 'images') -> str:
     if len(bad):
       together.setdefault((len(rows), tuple(bad.tolist())), []).append(name)
   return ' '.join(
-    f'Not finite for {len(bad)} of {count} {images} ({_named(bad)}), so that the result is NaN: '
+    f'Not finite for {len(bad)} of {count} {images} ({_named(bad)}), so the result is NaN: '
     f'{"; ".join(names)}.'
     for (count, bad), names in together.items()
   )

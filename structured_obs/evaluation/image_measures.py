@@ -1,12 +1,12 @@
-"""What is measured of a model's images, all in one pass: their quality, and their features.
+"""Measures a model's images in one pass: their quality and their features.
 
-Every evaluated image is reconstructed once, as the mean of p(x|z) at the mean of q(z|x), and one new
-image is drawn beside it: z ~ p(z), the mean of p(x|z) there, and a sample. All are clipped to [-1, 1],
-as in a picture. What is wanted of them is found where they are, and the images of the first few alone
-leave the device. Of a model without an encoder, or of images that are no levels, nothing is measured.
+Every evaluated image is reconstructed once, as the mean of p(x|z) at the mean of q(z|x). Beside it one
+new image is drawn: z ~ p(z), the mean of p(x|z) there, and a sample. All are clipped to [-1, 1], as in
+a figure. Measures are computed on the device, and only the first few images leave it. Models without an
+encoder, and images without gray levels, are not measured.
 
-Letters: N images; L of them, at most 10,000, whose features are found; M of them, at most 128, that are
-kept; H W C image height, width, channels; F features.
+Letters: N images; L of them, at most 10,000, whose features are computed; M of them, at most 128, that
+are kept; H W C image height, width, channels; F features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,32 +33,32 @@ KINDS = ('reconstructions', 'new means', 'new samples')
 
 
 class Measured(NamedTuple):
-  """What was found of one model, or of the original images."""
+  """Measures of one model, or of the original images."""
 
   scores: Mapping[str, np.ndarray]  # [N] float64, by name, of reconstructions; or of originals
   features: Mapping[str, np.ndarray]  # [L, F] by kind of images, or of ORIGINAL and OTHERS
-  images: Mapping[str, np.ndarray]  # the first [M, H, W, C] of each kind; of originals 2 M
+  images: Mapping[str, np.ndarray]  # the first [M, H, W, C] of each kind; 2 M of originals
 
 
 class Originals(NamedTuple):
   """Images of the data, as stored."""
 
   images: np.ndarray  # [N, H, W, C], those that are evaluated
-  others: np.ndarray  # [.., H, W, C], of another split; as many are what a perfect model would draw
+  others: np.ndarray  # [.., H, W, C], of another split: stand in for a perfect model's samples
 
 
 class Wanted(NamedTuple):
-  """What is to be found of a batch; hashable."""
+  """What to measure of a batch; hashable."""
 
   extractor: extractors.Extractor  # without its weights
-  channels: int  # of an image, without what a model is given about it
+  channels: int  # of an image, without those that a model is given about it
   features: bool = True
   originals: bool = False  # whether the images themselves are measured too
-  others: int = 0  # last channels of the input that hold other images, to be measured too
+  others: int = 0  # last channels of the input, which hold other images to measure too
 
 
 def applies(trained: Trained) -> bool:
-  """Whether a model has reconstructions of images of levels, with room for a Laplacian."""
+  """Returns whether a model reconstructs images of gray levels that are large enough for a Laplacian."""
   known = trained.model.traits.has_latents and trained.spec.levels > 0
   return known and min(trained.model.image[:2]) >= 3
 
@@ -70,11 +70,11 @@ def of_models(
   seed: int = 0,
   where: passes.Where = passes.HERE,
 ) -> dict[str, Measured]:
-  """What was found by the models' names, after that of the originals; {} if there is none to tell of.
+  """Returns measures by the models' names, after those of the originals; {} if there are none.
 
   Args:
     models: of the same images.
-    originals: what they are compared with.
+    originals: the images to compare with.
     extractor: of the features.
     seed: of the new images, and of the choice among other originals.
     where: devices to run on.
@@ -100,9 +100,9 @@ def _of_model(
   seed: int,
   where: passes.Where,
 ) -> tuple[Measured, Measured | None]:
-  """What was found of one model, and of the originals, if they are given: one compiled program.
+  """Returns measures of one model, and of the originals if given, from one compiled program.
 
-  The first M images are measured, the others up to L, and the rest, of which less is wanted.
+  The first M images are measured fully, those up to L for their features, and the rest for scores alone.
   """
   weights, key = {'model': trained.variables, 'features': extractor.weights}, jax.random.key(seed)
   batch_size, channels = trained.config.eval.batch_size, trained.model.image.channels
@@ -124,7 +124,8 @@ def _of_model(
     levels, keep = trained.spec.levels, _everything if last <= KEPT else _without_images
     job = passes.Pass(_measure, trained.model, levels, batch_size=batch_size, options=wanted)
     of_part = jax.random.fold_in(key, first)
-    found.append(passes.over_images(job, weights, part, of_part, where, keep, min(len(images), KEPT)))
+    least = min(len(images), KEPT)
+    found.append(passes.over_images(job, weights, part, of_part, where, keep=keep, least=least))
   own = Measured(**{field: _joined([part[field] for part in found]) for field in Measured._fields})
   if originals is None:
     return own, None
@@ -142,13 +143,13 @@ def _without_images(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  order = (ORIGINAL, OTHERS, *KINDS)  # jit returns names in the alphabet's order
+  order = (ORIGINAL, OTHERS, *KINDS)  # jit returns names in alphabetical order
   names = sorted(parts[0], key=lambda name: order.index(name) if name in order else 0)
   return {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
 
 
 def _measure(job: passes.Pass, weights: Any, keys: Array, x: Array) -> dict[str, dict[str, Any]]:
-  """What is wanted of a model's images, for a batch x [B, H, W, C] of the evaluated ones."""
+  """Returns the wanted measures for a batch x [B, H, W, C] of the evaluated images."""
   wanted, model, bound = job.options, job.model, job.bound(weights['model'])
   x, others = x[..., : x.shape[-1] - wanted.others], x[..., x.shape[-1] - wanted.others :]
   extractor, true = wanted.extractor, x[..., : wanted.channels]
@@ -174,14 +175,14 @@ def _measure(job: passes.Pass, weights: Any, keys: Array, x: Array) -> dict[str,
 
 
 def _features(wanted: Wanted, weights: Any, images: dict[str, Array]) -> dict[str, Array]:
-  """Features by kind of images, where they are wanted."""
+  """Returns features by kind of images, if they are wanted."""
   if not wanted.features:
     return {}
   return {kind: extractors.rows(wanted.extractor, weights['features'], x) for kind, x in images.items()}
 
 
 def generate(bound: Bound, keys: Array) -> tuple[Array, Array]:
-  """Means of new images and samples of them, clipped, [B, H, W, C] each, by the keys [B]."""
+  """Returns means of new images and samples of them, clipped, [B, H, W, C] each, for the keys [B]."""
   pairs = jax.vmap(jax.random.split)(keys)
   family, params = bound.model.family, bound.generate(pairs[:, 0])
   mean, sample = jax.vmap(family.mean)(params), jax.vmap(family.sample)(pairs[:, 1], params)
@@ -189,5 +190,5 @@ def generate(bound: Bound, keys: Array) -> tuple[Array, Array]:
 
 
 def clipped(images: Array) -> Array:
-  """Returns images as in a picture, with pixels in [-1, 1]; an infinite pixel is NaN, and not white."""
+  """Returns images with pixels clipped to [-1, 1]; an infinite pixel becomes NaN, not white."""
   return jnp.where(jnp.isfinite(images), jnp.clip(images, -1, 1), jnp.nan)

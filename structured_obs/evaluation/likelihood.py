@@ -1,6 +1,6 @@
-"""Likelihoods of a whole split of images, per image and exact: padded rows never reach a mean.
+"""Scores a whole split by likelihoods, exactly and per image: padded rows never enter a mean.
 
-A score depends on neither the batch size, the chunk nor the devices: see `passes`.
+A score does not depend on the batch size, the chunk or the devices; see `passes`.
 
 Letters: N images of the split; B images at a time; K importance samples.
 """
@@ -27,30 +27,32 @@ Array = jax.Array
 
 
 class Settings(NamedTuple):
-  """How a split is scored."""
+  """How to score a split."""
 
   levels: int  # gray levels of the images; also the width of the dequantisation noise. 0: real numbers
   importance_samples: int = 500  # K
   chunk: int = 50  # importance samples at once; with the batch it bounds the memory
   batch_size: int = 64  # images at a time over all devices, rounded up to a multiple of them
-  dequantize: bool = True  # add uniform noise of one level's width, one draw an image
+  dequantize: bool = True  # add uniform noise of one level's width, one draw per image
 
 
 class Scores(NamedTuple):
-  """Scores of every image, [N] float64 each. Log densities are of pixels in [-1, 1], in nats."""
+  """Scores per image, [N] float64 each. Log densities are of pixels in [-1, 1], in nats."""
 
   elbo: np.ndarray  # mean over K samples of log p(x|z), minus the KL: minus the sum of the parts
-  kl: np.ndarray  # KL(q(z|x) || p(z)) of all latents, in closed form where the model has one
+  kl: np.ndarray  # KL(q(z|x) || p(z)) of all latents, in closed form if the model has one
   log_prob: np.ndarray  # log p(x|z) at the posterior's mean
-  iwae: np.ndarray  # of K samples, the same as the ELBO's
-  mahalanobis: np.ndarray  # squared distance per dimension, q / D; NaN where there is no Gaussian
+  iwae: np.ndarray  # with the K samples of the ELBO
+  mahalanobis: (
+    np.ndarray
+  )  # squared distance per dimension, q / D; NaN for families that are not Gaussian
   iwae_error: np.ndarray  # standard error of `iwae`, over the K samples; NaN for K = 1
-  effective_samples: np.ndarray  # of the K: between 1 and K, where all weights are equal
-  # What minus the ELBO is the sum of: 'RE_x' is -log p(x|..) of what is observed, 'KL_z' of a latent.
+  effective_samples: np.ndarray  # of the K: from 1 to K, which equal weights reach
+  # Parts that sum to minus the ELBO: 'RE_x' is -log p(x|..) of an observed variable, 'KL_z' of a latent.
   parts: Mapping[str, np.ndarray] = MappingProxyType({})
 
   def by_name(self) -> dict[str, np.ndarray]:
-    """The arrays [N], without the parts."""
+    """Returns the arrays [N], without the parts."""
     return {name: values for name, values in self._asdict().items() if name != 'parts'}
 
 
@@ -71,28 +73,28 @@ def split_scores(
 ) -> Scores:
   """Scores every image of a split.
 
-  A log density of an image is a large number, of which float32 keeps few decimals: what is averaged
-  over the samples are differences from the first sample, put together with it in float64.
+  An image's log density is a large number, of which float32 keeps few decimals. Differences from the
+  first sample are therefore averaged over the samples, and added to it in float64.
 
   Args:
-    bound: the model; its variables are on one device or replicated on those of the mesh.
+    bound: the model; its variables are on one device or replicated over the mesh.
     images: [N, H, W, C] uint8 levels, or real numbers, as stored.
-    key: of the evaluation; take the same one for models that are to be compared.
+    key: of the evaluation; use the same one for models to be compared.
     settings: how to score.
     where: devices to run on, and the directory to keep unfinished work in.
 
   Raises:
-    ValueError: if there is no image, or a setting is not positive.
+    ValueError: there are no images, or a setting is not positive.
   """
   counts = settings.importance_samples, settings.chunk, settings.batch_size
   for name, count in zip(('importance_samples', 'chunk', 'batch_size'), counts, strict=True):
     if count < 1:
-      raise ValueError(f'{name} must be positive, but is {count}.')
+      raise ValueError(f'{name}={count} is out of range; it must be positive.')
   if not len(images):
-    raise ValueError('images must hold at least one image to score; this split is empty.')
+    raise ValueError('This split has no images to score; choose another.')
   found = passes.over_images(_pass(_score, bound.model, settings), bound.variables, images, key, where)
   observed = {f'RE_{name}': -(a + found['offset'][name]) for name, a in found['anchor'].items()}
-  # jit returns names in the alphabet's order; z comes before what it is drawn from, u.
+  # jit returns names in alphabetical order; z comes before u, from which it is drawn.
   latent = {f'KL_{name}': found['kl'][name] for name in sorted(found['kl'], reverse=True)}
   nothing = np.zeros(len(images))
   return Scores(
@@ -112,14 +114,24 @@ def split_elbo(
   images: np.ndarray,
   key: Array,
   levels: int,
+  *,
   batch_size: int = 64,
   mesh: Mesh | None = None,
   dequantize: bool = True,
 ) -> np.ndarray:
-  """Returns a one-sample ELBO of every image, [N] float64, nats of a density of pixels in [-1, 1].
+  """Returns a one-sample ELBO per image, [N] float64, in nats of a density of pixels in [-1, 1].
 
-  The quick score of a validation: see `split_scores` for the arguments. On several hosts every
-  process passes the same images and gets the whole answer.
+  The quick score of a validation. On several hosts every process passes the same images and gets the
+  whole result.
+
+  Args:
+    bound: the model; its variables are on one device or replicated over the mesh.
+    images: [N, H, W, C] uint8 levels, or real numbers, as stored.
+    key: of the evaluation.
+    levels: gray levels of the images; 0 for real numbers.
+    batch_size: images at a time over all devices.
+    mesh: devices to run on; None for the first local device.
+    dequantize: whether to add uniform noise of one level's width.
   """
   settings = Settings(levels, batch_size=batch_size, dequantize=dequantize)
   scored = _pass(_one_sample_elbo, bound.model, settings)
@@ -131,7 +143,7 @@ def split_elbo(
 def summarize(values: np.ndarray) -> Summary:
   """Returns the mean of the values [N] and its standard error.
 
-  Both are NaN if any value is NaN or infinite; `finite.sentences` says which one it is.
+  Both are NaN if any value is NaN or infinite; `finite.sentences` says which.
   """
   values = np.asarray(values, np.float64)
   if not (values.size and np.isfinite(values).all()):
@@ -141,22 +153,22 @@ def summarize(values: np.ndarray) -> Summary:
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> Summary:
-  """Mean over images of first - second and its standard error, both [N] and of the same images.
+  """Returns the mean of first - second, both [N] and of the same images, and its standard error.
 
   Raises:
-    ValueError: if the two are not of the same images.
+    ValueError: the arrays differ in shape.
   """
   if first.shape != second.shape:
     raise ValueError(
       'A paired difference needs scores of the same images; got arrays of shape '
       f'{first.shape} and {second.shape}.'
     )
-  with np.errstate(invalid='ignore'):  # of two infinite values: NaN
+  with np.errstate(invalid='ignore'):  # the difference of two infinite values is NaN
     return summarize(first - second)
 
 
 def _pass(measure: Callable[..., Any], model: Model, settings: Settings) -> Pass:
-  """The pass over images with `measure`, which finds the settings as its options."""
+  """Returns the pass over images with `measure`, which gets the settings as its options."""
   return Pass(
     measure, model, settings.levels, settings.dequantize, settings.batch_size, options=settings
   )
@@ -167,7 +179,7 @@ def _one_sample_elbo(job: Pass, variables: Variables, keys: Array, x: Array) -> 
 
 
 def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, Any]:
-  """Scores of one batch, [B] each: 'offset' and 'iwae' relative to 'anchor', see `split_scores`."""
+  """Scores one batch, [B] each: 'offset' and 'iwae' relative to 'anchor', see `split_scores`."""
 
   def draw(sample: Array) -> Terms:
     sample_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, sample)
@@ -186,7 +198,7 @@ def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, 
   weights = sum_terms(offset) + of_latents
   family = job.model.family
   params = job.bound(variables).reconstruct(None, x)
-  x = x[..., : job.model.image.channels]  # behind them, what a model may be given about an image
+  x = x[..., : job.model.image.channels]  # further channels hold what a model is given about an image
   distance = jnp.full_like(weights[0], math.nan)
   if family.gaussian is not None:
     distance = jax.vmap(functools.partial(gaussian.mahalanobis, family))(params, x)
@@ -202,7 +214,7 @@ def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, 
 
 
 def _split_terms(terms: Terms) -> tuple[Terms, Terms]:
-  """Parts the terms into those of what is observed and those of the latents."""
+  """Splits the terms into those of observed variables and those of latents."""
   observed = {name: term for name, term in terms.log_p.items() if name not in terms.log_q}
   latent = {name: terms.log_p[name] for name in terms.log_q}
   return Terms(observed, {}, {}), Terms(latent, terms.log_q, terms.stats)

@@ -1,8 +1,8 @@
-"""Passes over a split: something measured of every image, in bounded memory, over all devices.
+"""Passes over a split: measure something of every image, in bounded memory, over all devices.
 
-An image's noise follows from the key and the image's index in its split, and the rows that fill the
-last batch up are dropped. So what is found depends on neither the batch size nor the devices, and two
-models see the same dequantised images: their difference is a paired one.
+An image's noise follows from the key and the image's index in its split, and the rows that pad the last
+batch are dropped. Results therefore do not depend on the batch size or the devices, and two models see
+the same dequantised images: their difference is paired.
 
 Letters: N images of the split; B images at a time.
 """
@@ -27,15 +27,15 @@ AXIS = 'batch'
 
 
 class Pass(NamedTuple):
-  """What a batch is measured with; hashable, so that it can be static under jit."""
+  """What to measure of a batch; hashable, so that it can be static under jit."""
 
   # (pass, weights, keys [B], x [B, H, W, C] in [-1, 1]) -> pytree of arrays [B, ...]
   measure: Callable[..., Any]
   model: Model
   levels: int  # gray levels of the images; also the width of the dequantisation noise. 0: real numbers
-  dequantize: bool = False  # add uniform noise of one level's width, one draw an image
+  dequantize: bool = False  # add uniform noise of one level's width, one draw per image
   batch_size: int = 64  # images at a time over all devices, rounded up to a multiple of them
-  options: Any = None  # whatever else `measure` wants, hashable
+  options: Any = None  # anything else that `measure` needs, hashable
 
   def bound(self, variables: Any) -> Bound:
     """Returns the model with its variables, inside `measure`."""
@@ -43,11 +43,11 @@ class Pass(NamedTuple):
 
 
 class Where(NamedTuple):
-  """Where passes run, and where what they have done is kept."""
+  """Where passes run, and where their unfinished work is kept."""
 
   # Devices to spread a batch over, along the axis 'batch'; None for the first local device.
   mesh: Mesh | None = None
-  # Directory of unfinished work, see `unfinished`; None keeps nothing.
+  # Directory of unfinished work, see `resume`; None keeps nothing.
   keep: Path | None = None
 
 
@@ -60,30 +60,30 @@ def over_images(
   images: np.ndarray,
   key: Array,
   where: Where = HERE,
+  *,
   keep: Callable[[Any], Any] = lambda found: found,
   least: int = 1,
 ) -> Any:
   """Measures every image of a split.
 
-  With `where.keep`, what a long pass has done is saved now and then, and found there by the same pass
-  later: one that was interrupted resumes, also with another batch size, and one that has ended is not
-  done again. On several hosts nothing is kept, and an evaluation begins anew.
+  With `where.keep`, a long pass saves its work now and then, and the same pass finds it later: an
+  interrupted one resumes, also with another batch size, and a finished one is not repeated. On several
+  hosts nothing is kept, and an evaluation restarts.
 
   Args:
     measured: what to measure, and of which model.
-    weights: the model's variables, or a pytree with them and with whatever else `measured.measure`
-      wants, on one device or replicated on those of the mesh.
+    weights: the model's variables, or a pytree with them and anything else that `measured.measure`
+      needs, on one device or replicated over the mesh.
     images: [N, H, W, C] uint8 levels, or real numbers, as stored; N >= 1.
-    key: of the evaluation; take the same one for models that are to be compared.
+    key: of the evaluation; use the same one for models to be compared.
     where: devices to run on, and the directory to keep unfinished work in.
-    keep: returns what is wanted of the pytree that `measured.measure` returns; the rest never leaves the
-      devices.
-    least: images that a batch has room for even if there are fewer, so that passes over few and over
-      many images share one compiled program; `measured.batch_size` still limits it.
+    keep: selects from the pytree that `measured.measure` returns; the rest never leaves the devices.
+    least: smallest room of a batch, so that passes over few and over many images share one compiled
+      program; `measured.batch_size` still limits it.
 
   Returns:
-    What `keep` returns, with arrays [N, ...] float64. On several hosts every
-    process passes the same images and gets the whole answer.
+    The result of `keep`, with arrays [N, ...] float64. On several hosts every process passes the same
+    images and gets the whole result.
   """
   mesh = where.mesh or _first_device()
   count, size = len(images), mesh.size
@@ -99,11 +99,11 @@ def over_images(
   begun = saved = time.monotonic()
   for first in range(done, count, batch_size):
     rows = np.arange(first, first + batch_size, dtype=np.int32)
-    # The last batch is filled up with the last image, and its surplus rows are dropped.
+    # The last batch is padded with the last image, and its surplus rows are dropped.
     batch = _spread(np.asarray(images[np.minimum(rows, count - 1)]), mesh)
     found = _measure_batch(measured, mesh, weights, key, _spread(rows, mesh), batch)
     parts.append(jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(keep(found))))
-    # A pass that has ended is kept as a whole, unless it was short.
+    # A finished pass is kept as a whole, unless it was short.
     since = begun if first + batch_size >= count else saved
     if time.monotonic() - since >= resume.SECONDS:
       resume.save(work, parts)
@@ -115,17 +115,17 @@ def over_images(
 def _measure_batch(
   measured: Pass, mesh: Mesh, weights: Any, key: Array, rows: Array, batch: Array
 ) -> Any:
-  """Measures one batch, replicated. Jitted at module level: compiled once for one pass."""
+  """Measures one batch, replicated. Jitted at module level: compiled once per pass."""
   local = functools.partial(_measure_local, measured)
   whole, cut = PartitionSpec(), PartitionSpec(AXIS)
   specs = {'in_specs': (whole, whole, cut, cut), 'out_specs': cut}
-  # Devices tell each other nothing; jax's check of that refuses custom_linear_solve, a conditional's.
+  # Devices exchange nothing; jax's check of that refuses custom_linear_solve, which conditionals use.
   mapped = jax.shard_map(local, mesh=mesh, **specs, check_vma=False)
   return jax.lax.with_sharding_constraint(mapped(weights, key, rows, batch), NamedSharding(mesh, whole))
 
 
 def _measure_local(measured: Pass, weights: Any, key: Array, rows: Array, batch: Array) -> Any:
-  """Measures the images [B, H, W, C] of a batch, as stored, which are in these rows [B] of the split."""
+  """Measures stored images [B, H, W, C] of a batch, which are rows [B] of the split."""
   levels = measured.levels
   data_keys, model_keys = keys.image_keys(key, rows)
   x = jax.vmap(lambda image: pixels.to_unit(image, levels))(batch)
@@ -141,6 +141,6 @@ def _first_device() -> Mesh:
 
 
 def _spread(rows: np.ndarray, mesh: Mesh) -> Array:
-  """Cuts a batch that every process holds over the devices of the mesh."""
+  """Spreads a batch that every process holds over the devices of the mesh."""
   sharding = NamedSharding(mesh, PartitionSpec(AXIS))
   return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])

@@ -1,4 +1,4 @@
-"""Reports: Markdown and figures about one run after its training, or about an evaluation."""
+"""Writes reports in Markdown with figures, about a finished training or an evaluation."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,21 +21,21 @@ from structured_obs.runs.trained import Trained
 Images = Mapping[str, np.ndarray]  # split -> uint8 [N, H, W, C]
 
 SCORED = 1000  # images of a split that the report of a training scores at most
-SHOWN = 8  # images in a row of a picture
-EIGEN_SIZE = 16384  # largest D of which the report of a training shows principal components
+SHOWN = 8  # images in a row of a figure
+EIGEN_SIZE = 16384  # largest D for which the report of a training shows principal components
 
 
 def write_report(
   trained: Trained, images: Images, records: Sequence[Mapping[str, Any]], command: str
 ) -> Path:
-  """Writes `report.md` and its figures into the workdir of a run that ended.
+  """Writes `report.md` and its figures into the workdir of a finished run.
 
-  Scores are quick ones, of one sample of z an image and at most the first 1000 images of a split,
-  so that a report costs little beside its training; it names the command for the full ones.
+  Scores are quick: one sample of z per image, and at most the first 1000 images of a split, so that the
+  report is cheap compared with its training. It names the command for full scores.
 
   Args:
     trained: the best checkpoint of the run.
-    images: of the splits; 'validation' and 'test' are scored where they hold any.
+    images: of the splits; 'validation' and 'test' are scored if they have any.
     records: of metrics.jsonl.
     command: that started the run, and resumes it.
 
@@ -74,11 +74,11 @@ def write_evaluation(
   """Writes evaluation.json, per_image.npz, report.md and its figures.
 
   Args:
-    directory: to write to; it is made.
-    found: results on the same images, the first one compared with the others.
+    directory: to write to; created if missing.
+    found: results on the same images; the others are compared with the first.
     images: [N, H, W, C] uint8, those that were scored.
-    about: what else to put into the JSON: the split, the seed.
-    sections: what else was found out, of `sections.make`.
+    about: further entries of the JSON, such as the split and the seed.
+    sections: of `sections.make`.
 
   Returns:
     The path of the report.
@@ -113,13 +113,13 @@ def write_evaluation(
 def comparison_picture(
   path: str | Path, models: Sequence[Trained], images: np.ndarray, samples: int = 2, seed: int = 0
 ) -> Path:
-  """Draws originals and, for each model, their means and samples of p(x|z) at the posterior's mean.
+  """Draws originals and, for each model, means and samples of p(x|z) at the posterior's mean.
 
   Args:
     path: of the PNG file.
     models: of the same images.
     images: [N, H, W, C] uint8; the first 8 are shown.
-    samples: rows of samples a model.
+    samples: rows of samples per model.
     seed: of the samples.
   """
   x = pixels.to_unit(images[:SHOWN], models[0].spec.levels)
@@ -134,9 +134,9 @@ def comparison_picture(
 
 
 def _picture(trained: Trained, images: np.ndarray | None, name: str) -> Path | None:
-  """Draws views of the prior, or of reconstructions where there are images."""
+  """Draws views of the prior, or of reconstructions if there are images."""
   model, path = trained.model, Path(trained.workdir) / 'figures' / name
-  # Components of larger images take long: launch.sample draws them when asked to.
+  # Components of larger images take long; launch.sample draws them on request.
   components = min(3, model.image.size) if model.image.size <= EIGEN_SIZE else 0
   request = views.Request(views.center(model), components=components)
   key = jax.random.key(0)
@@ -163,7 +163,7 @@ def _scores(trained: Trained, images: Images) -> str:
 
 
 def _stability(trained: Trained, images: Images) -> str:
-  """What is known of the covariance's stability; '' for a family in which it cannot explode."""
+  """Returns text on the stability of the covariance; '' for families whose covariance cannot explode."""
   shown = images['validation'] if len(images['validation']) else images['test']
   threshold = trained.config.eval.inflation_threshold
   found = variance_inflation.variance_inflation(trained.bound, shown, trained.spec.levels)
@@ -179,7 +179,7 @@ def _stability(trained: Trained, images: Images) -> str:
 def _commands(trained: Trained, command: str) -> str:
   return '\n'.join(
     [
-      '## What next',
+      '## Next steps',
       '```sh',
       f'{command}  # resumes the training',
       f'python -m launch.evaluate --workdir={trained.workdir}',

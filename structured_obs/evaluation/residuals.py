@@ -1,12 +1,12 @@
-"""What is measured of residuals x - mean of p(x|z), z the mean of q(z|x): one compiled program for all.
+"""Measures residuals x - mean of p(x|z), z the mean of q(z|x), with one compiled program.
 
   checks     of predicted distributions, see `predictive_checks`; the slow part
   lags       products of pixels at each lag, of residuals and of whitened ones, see `autocorrelation`
-  distance   squared Mahalanobis distance per dimension, which a recalibration is made of
+  distance   squared Mahalanobis distance per dimension, for recalibrations
 
-Each pass wants one of them, on images of its own; the others cost a little time or none. Where images
-are so large that checks are made of fewer of them at a time, they have a program of their own. Residuals
-are of the dequantised images, as likelihoods are. Lags and distances are of Gaussian families alone.
+Each pass needs one of them, on its own images; the others cost little time or none. If images are so
+large that checks process fewer of them at a time, they have a program of their own. Residuals use the
+dequantised images, as likelihoods do. Lags and distances are of Gaussian families only.
 
 Letters: N images; B images at a time; D pixels times channels of one; L lags.
 """
@@ -32,13 +32,13 @@ from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 
-BATCH = 16  # B at most, of checks and of a program that can do all;
-LARGE = 32  # of lags and distances alone
+BATCH = 16  # largest B of checks, and of a program that does everything
+LARGE = 32  # largest B of lags and distances alone
 MATRICES = 2**26  # limit on entries of the dense [D, D] matrices that checks may need
 
 
 class Can(NamedTuple):
-  """What a program can find; hashable."""
+  """What a program can measure; hashable."""
 
   checks: bool
   residuals: bool
@@ -47,12 +47,12 @@ class Can(NamedTuple):
 def checks(
   found: Sequence[Result], images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
 ) -> dict[str, Checks]:
-  """Checks of predicted distributions by the models' names.
+  """Returns checks of predicted distributions by the models' names.
 
   Args:
     found: results on these images.
     images: [N, H, W, C] as stored; the first few are measured, fewer the larger they are.
-    seed: of the samples, and of the noise, which is the likelihoods' for their seed.
+    seed: of the samples; the noise is that of the likelihoods with this seed.
     where: devices to run on, and the directory to keep unfinished work in.
   """
   made = {}
@@ -66,7 +66,7 @@ def checks(
 def whitenesses(
   models: Sequence[Trained], images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
 ) -> dict[str, Whiteness]:
-  """Whiteness by the names of the Gaussian models, after that of the first one's residuals.
+  """Returns whiteness by the names of the Gaussian models, after that of the first one's residuals.
 
   Args:
     models: of the same images.
@@ -87,11 +87,11 @@ def whitenesses(
 def recalibrations(
   found: Sequence[Result], images: np.ndarray, where: passes.Where = passes.HERE
 ) -> dict[str, Recalibration]:
-  """Recalibrations by the models' names; of those that are Gaussian.
+  """Returns recalibrations by the names of the Gaussian models.
 
   Args:
     found: results on one split.
-    images: of another split, on which the temperatures are found; without any there are none.
+    images: of another split, on which the temperatures are fitted; without images there are none.
     where: devices to run on, and the directory to keep unfinished work in.
   """
   made = {}
@@ -103,7 +103,7 @@ def recalibrations(
 
 
 def _measured(part: str, trained: Trained, images: np.ndarray, seed: int, where: passes.Where) -> Any:
-  """One part of what `_measure` finds, of all images."""
+  """Returns one part of the results of `_measure`, for all images."""
   batch = max(1, min(BATCH, MATRICES // trained.model.image.size**2))
   can = Can(True, trained.model.family.gaussian is not None)
   if batch < BATCH:
@@ -114,11 +114,11 @@ def _measured(part: str, trained: Trained, images: np.ndarray, seed: int, where:
   )  # fmt: skip
   weights = {'model': trained.variables, 'checks': np.asarray(part == 'checks')}
   keep = operator.itemgetter(part)
-  return passes.over_images(job, weights, images, jax.random.key(seed), where, keep)
+  return passes.over_images(job, weights, images, jax.random.key(seed), where, keep=keep)
 
 
 def _measure(job: passes.Pass, weights: Mapping[str, Any], keys: Array, x: Array) -> dict[str, Any]:
-  """What the program can find of a batch x [B, H, W, C]; checks are 0 unless `weights` ask for them."""
+  """Measures a batch x [B, H, W, C]; checks are 0 unless `weights` ask for them."""
   model, can, made = job.model, job.options, {}
   params = job.bound(weights['model']).reconstruct(None, x)
   x = x[..., : model.image.channels]

@@ -1,4 +1,4 @@
-"""Trained models evaluated on one split: what was found, as a table for people and as strict JSON.
+"""Scores of trained models on one split, as a table for people and as strict JSON.
 
 Letters: N images; D = H W C.
 """
@@ -40,9 +40,9 @@ class _Quantity(NamedTuple):
   label: str  # in tables
   values: Callable[[Result], np.ndarray]  # [N]
   decimals: int
-  of_prior: bool = False  # whether it needs a prior of z, which an autoencoder does not have
-  of_gaussian: bool = False  # whether it needs a covariance
-  is_density: bool = False  # nats, which of a density and of a probability are not the same thing
+  of_prior: bool = False  # needs a prior of z, which an autoencoder lacks
+  of_gaussian: bool = False  # needs a covariance
+  is_density: bool = False  # nats, not comparable between densities and probabilities
 
 
 def evaluate(
@@ -52,14 +52,22 @@ def evaluate(
   where: passes.Where = passes.HERE,
   seed: int = 0,
 ) -> Result:
-  """Scores uint8 images [N, H, W, C]. One seed gives every model the same dequantised images."""
+  """Scores images with the same dequantisation for every model.
+
+  Args:
+    trained: the model.
+    images: uint8 [N, H, W, C].
+    settings: how to score.
+    where: devices to run on.
+    seed: one seed gives every model the same dequantised images.
+  """
   key = jax.random.key(seed)
   scores = likelihood.split_scores(trained.bound, images, key, settings, where)
   return Result(trained, settings, scores)
 
 
 def settings_of(config: Config, spec: DataSpec, samples: int = 0) -> likelihood.Settings:
-  """The settings that a run's configuration asks for, or with another number of samples."""
+  """Returns the settings of a run's configuration, optionally with another number of samples."""
   return likelihood.Settings(
     levels=spec.levels,
     importance_samples=samples or config.eval.importance_samples,
@@ -70,7 +78,7 @@ def settings_of(config: Config, spec: DataSpec, samples: int = 0) -> likelihood.
 
 
 def check_comparable(first: Trained, others: Sequence[Trained]) -> None:
-  """Raises ValueError unless all were trained on the same data, dequantised alike.
+  """Raises a ValueError unless all models were trained on the same data, dequantised alike.
 
   A probability of levels is comparable with a density of dequantised images: both bound a code length.
   """
@@ -78,13 +86,13 @@ def check_comparable(first: Trained, others: Sequence[Trained]) -> None:
     if first.spec.sha256 != other.spec.sha256:
       raise ValueError(
         f'{other.workdir} was trained on other images than {first.workdir} ({_images(other)}, '
-        f'{_images(first)}; by their SHA-256), so their likelihoods cannot be compared.'
+        f'{_images(first)}; by their SHA-256), so their likelihoods are not comparable.'
       )
     coded = {one.config.objective.dequantize or opened.is_discrete(one) for one in (first, other)}
     if len(coded) > 1:
       raise ValueError(
         f'{other.workdir} and {first.workdir} differ in --config.objective.dequantize, so their '
-        'likelihoods are not of the same thing.'
+        'likelihoods are not comparable.'
       )
 
 
@@ -93,11 +101,11 @@ def _images(trained: Trained) -> str:
 
 
 def comparison_table(results: Sequence[Result]) -> str:
-  """Table of all scores with standard errors, and of paired differences from the first result.
+  """Returns all scores with standard errors, and paired differences from the first result.
 
-  A Markdown table with aligned columns. Of bounds and densities, smaller is better; the last two rows
-  are 1 for a perfect model, and there if there is a Gaussian one. Between a density and a probability of
-  levels, differences are of bits alone. Sentences below name the images whose scores are not finite.
+  A Markdown table with aligned columns. For bounds and densities, smaller is better; the last two rows
+  are 1 for a perfect model, and appear if there is a Gaussian one. Differences between a density and a
+  probability of levels are shown in bits only. Sentences below name images whose scores are not finite.
   """
   first, *others = results
   header = [f'mean over {len(first.scores.elbo)} images', *(r.trained.name for r in results)]
@@ -121,7 +129,7 @@ def comparison_table(results: Sequence[Result]) -> str:
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
-  """Everything in the table as nested dictionaries; differences are from the first result."""
+  """Returns everything in the table as nested dictionaries; differences are from the first result."""
   first, *others = results
   quantities, levels = _quantities(results), first.settings.levels
   width = pixels.bin_width(levels) if levels else None
@@ -141,7 +149,7 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def per_image(results: Sequence[Result]) -> dict[str, np.ndarray]:
-  """Arrays [N] by 'NAME/SCORE', for np.savez."""
+  """Returns arrays [N] by 'NAME/SCORE', for np.savez."""
   return {
     f'{result.trained.name}/{score}': values
     for result in results
@@ -185,7 +193,7 @@ def _has(result: Result, quantity: _Quantity) -> bool:
 
 
 def _comparable(first: Result, other: Result, quantity: _Quantity) -> bool:
-  """Whether both have a quantity, and mean the same by it."""
+  """Returns whether both have a quantity with the same meaning."""
   alike = opened.is_discrete(first.trained) == opened.is_discrete(other.trained)
   return _has(first, quantity) and _has(other, quantity) and (alike or not quantity.is_density)
 
@@ -210,19 +218,19 @@ def _latent_quantities(results: Sequence[Result]) -> list[_Quantity]:
     _Quantity(
       'negative_elbo_bits_per_dim', 'negative ELBO, bits/dim', lambda r: bits(r, r.scores.elbo), 4
     ),
-    *(importance if samples > 1 else ()),  # of one sample it is the ELBO with more noise
+    *(importance if samples > 1 else ()),  # with one sample it is the ELBO with more noise
     _Quantity('kl_nats', f'KL of {latents}, nats', lambda r: r.scores.kl, 2),
   ]
 
 
 def bits(result: Result, log_prob: np.ndarray) -> np.ndarray:
-  """Bits per dimension [N] of log densities, or of log probabilities of images of levels, in nats."""
+  """Returns bits per dimension [N] of log densities, or of log probabilities of gray levels, in nats."""
   width = 1.0 if opened.is_discrete(result.trained) else pixels.bin_width(result.settings.levels)
   return np.asarray(bounds.bits_per_dim(log_prob, result.num_dims, width))  # type: ignore[arg-type]
 
 
 def _calibration(result: Result) -> calibration.Calibration | None:
-  """Calibration of a Gaussian; None of any other."""
+  """Returns the calibration of a Gaussian; None for other families."""
   if result.trained.model.family.gaussian is None:
     return None
   return calibration.calibration(result.scores.mahalanobis, result.num_dims)

@@ -1,9 +1,9 @@
-"""Work of long passes over images, on disk, so that an interrupted pass resumes where it stopped.
+"""Keeps the work of long passes over images on disk, so that an interrupted pass resumes.
 
-A file's name holds a digest of everything that the numbers depend on: the traced program, with what
-the model and the options put into it, the variables, the key, the images, the versions and the kind of
-device. So the work of another model, or of a changed one, is never taken for a pass's own. A changed
-batch size is no change, as numbers do not depend on it.
+A file's name contains a digest of everything that the numbers depend on: the traced program with the
+model and its options, the variables, the key, the images, the versions and the kind of device. A pass
+therefore never uses the work of another model or of a changed one. The batch size does not count,
+because numbers do not depend on it.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SECONDS = 30.0  # between two saves of a pass; one that takes less is not kept at all
+SECONDS = 30.0  # between two saves of a pass; a shorter pass is not kept at all
 
 
 class Work(NamedTuple):
-  """A pass over images, and where it is kept."""
+  """A pass over images, and where its work is kept."""
 
   directory: Path | None  # it need not exist; None keeps nothing
   name: str  # of what is measured
   num_images: int  # N
-  identity: Callable[[], tuple[str, Any]]  # digest, and structure of what is measured; slow once
+  identity: Callable[[], tuple[str, Any]]  # digest, and structure of the result; slow at first
 
 
 def work(
@@ -40,7 +40,7 @@ def work(
   Args:
     directory: to keep it in; None keeps nothing.
     name: of what is measured.
-    program: measures images, and returns a pytree of arrays that have them as their first axis.
+    program: measures images, and returns a pytree of arrays with the images as first axis.
     one: arguments of `program` for one image, each an array, a key or a pytree of arrays.
     images: [N, ...], as stored: all of them.
   """
@@ -48,11 +48,11 @@ def work(
 
 
 def load(kept: Work) -> tuple[list[Any], int]:
-  """Finds what was done before.
+  """Loads earlier work.
 
   Returns:
-    The pytree of the first n images, in a list, and n; [] and 0 where there is none that can be read,
-    or where several processes would have to agree on it.
+    The pytree of the first n images, in a list, and n; [] and 0 if there is none that is readable, or if
+    several processes would have to agree on it.
   """
   directory = _directory(kept)
   if directory is None or not any(directory.glob(f'{kept.name}-*.npz')):
@@ -62,15 +62,15 @@ def load(kept: Work) -> tuple[list[Any], int]:
     with (directory / f'{kept.name}-{digest}.npz').open('rb') as file, np.load(file) as arrays:
       leaves = [arrays[str(i)] for i in range(len(arrays.files))]
     return [jax.tree.unflatten(structure, leaves)], len(leaves[0])
-  except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # it is not there, or was damaged
+  except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # missing or damaged
     return [], 0
 
 
 def save(kept: Work, parts: Sequence[Any]) -> None:
-  """Keeps what was measured, in order and from the first image on: at once or not at all.
+  """Keeps measurements, in order and from the first image on, atomically.
 
   Raises:
-    OSError: naming the path, where it cannot be written; what was kept before stays.
+    OSError: the file could not be written, with its path; earlier work stays.
   """
   directory = _directory(kept)
   if directory is None:
@@ -81,7 +81,7 @@ def save(kept: Work, parts: Sequence[Any]) -> None:
   try:
     with temporary.open('wb') as file:
       np.savez(file, **{str(i): leaf for i, leaf in enumerate(jax.tree.leaves(whole))})
-  except OSError as error:  # of a full disk, without its path
+  except OSError as error:  # a full disk's error has no path
     temporary.unlink(missing_ok=True)
     raise OSError(error.errno, error.strerror, str(temporary)) from error
   os.replace(temporary, directory / f'{kept.name}-{kept.identity()[0]}.npz')
@@ -94,7 +94,7 @@ def _directory(kept: Work) -> Path | None:
 def _identity(program: Callable[..., Any], one: Sequence[Any], images: np.ndarray) -> tuple[str, Any]:
   jaxpr, shapes = jax.make_jaxpr(program, return_shape=True)(*one)
   versions = [importlib.metadata.version(name) for name in ('jax', 'jaxlib')]
-  # Functions are printed with their addresses, which another process has elsewhere.
+  # Functions are printed with their addresses, which differ between processes.
   text = re.sub(r'0x[0-9a-f]+', '', str(jaxpr))
   sha = hashlib.sha256('\n'.join([text, *versions, jax.devices()[0].device_kind]).encode())
   for leaf in jax.tree.leaves((jaxpr.consts, one, images)):

@@ -1,4 +1,4 @@
-"""Tables for people, and their cells."""
+"""Markdown tables and their cells."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from structured_obs.evaluation import likelihood
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-  """Markdown of a header and rows of cells, with columns aligned: names left, numbers right."""
+  """Returns a header and rows of cells as Markdown, with aligned columns: names left, numbers right."""
   widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
   def text(line: Sequence[str]) -> str:
@@ -31,7 +31,12 @@ def paragraphs(*parts: str) -> str:
 def cell(summary: likelihood.Summary | None, decimals: int, factor: float = 1.0) -> str:
   """Returns a mean and its standard error, times a factor, as text.
 
-  It is 'nan' for a mean that is NaN, and '' for None, what a model does not have.
+  It is 'nan' for a mean that is NaN, and '' for None, which a model does not have.
+
+  Args:
+    summary: mean and standard error, or None.
+    decimals: of both.
+    factor: of both.
   """
   if summary is None:
     return ''
@@ -39,21 +44,40 @@ def cell(summary: likelihood.Summary | None, decimals: int, factor: float = 1.0)
 
 
 def mean_cell(values: np.ndarray | None, decimals: int, factor: float = 1.0) -> str:
-  """Returns `cell` of the mean of values [N]."""
+  """Returns `cell` of the mean of values [N]; '' for None.
+
+  Args:
+    values: [N], or None.
+    decimals: of the mean and its standard error.
+    factor: of both.
+  """
   return cell(None if values is None else likelihood.summarize(values), decimals, factor)
 
 
 def difference_cell(
   first: np.ndarray | None, second: np.ndarray | None, decimals: int, factor: float = 1.0
 ) -> str:
-  """Returns `cell` of the mean of first - second, values [N] of the same images; '' if one is None."""
+  """Returns `cell` of the mean of first - second, values [N] of the same images; '' if one is None.
+
+  Args:
+    first: [N], or None.
+    second: [N], or None.
+    decimals: of the mean and its standard error.
+    factor: of both.
+  """
   if first is None or second is None:
     return ''
   return cell(likelihood.paired_difference(first, second), decimals, factor)
 
 
 def spread_cell(mean: float, spread: float, decimals: int) -> str:
-  """Returns a number and its spread as text; 'nan' for a number that is NaN."""
+  """Returns a number and its spread as text; 'nan' for a number that is NaN.
+
+  Args:
+    mean: the number.
+    spread: its spread.
+    decimals: of both.
+  """
   if math.isnan(mean):
     return 'nan'
   return f'{round(mean, decimals) + 0:.{decimals}f} ± {spread:.{decimals}f}'  # never -0.00

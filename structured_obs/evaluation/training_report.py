@@ -1,4 +1,4 @@
-"""The report of a run that has trained, written into its workdir."""
+"""Writes the report of a finished training into its workdir."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from structured_obs.runs import workdir as workdirs
 def write(workdir: str | Path) -> Path | None:
   """Writes the report of a training into its workdir; see `evaluation.report.write_report`.
 
-  It is of the best checkpoint, or where that is missing or damaged of the latest. Of several hosts
-  all call it, since they read a checkpoint together; process 0 writes, on its first device, and gets
-  the path.
+  It describes the best checkpoint, or the latest if that is missing or damaged. On several hosts every
+  process must call it, because they read a checkpoint together; process 0 writes, on its first device,
+  and gets the path.
 
   Raises:
-    FileNotFoundError, ValueError: as `load`, but for classifiers.
+    FileNotFoundError, ValueError: as `load`, except for classifiers.
   """
   best = checkpoint.steps_in(Path(workdir) / checkpoint.BEST)
   try:
@@ -24,7 +24,7 @@ def write(workdir: str | Path) -> Path | None:
   except checkpoint.DamagedError as error:
     if not best:
       raise
-    metrics_file.warn(f'{error}\nThe report is of the latest checkpoint.')
+    metrics_file.warn(f'{error}\nThe report describes the latest checkpoint.')
     trained, prepared = restore.reopen(workdir, 'latest')
   if not hosts.primary():
     return None

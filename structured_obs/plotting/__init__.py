@@ -1,4 +1,4 @@
-"""Every figure, as a function from arrays to a PNG file. The only package that imports matplotlib.
+"""Figures: functions from arrays to PNG files. The only package that imports matplotlib.
 
 Figures are drawn without a display and without global state, whatever backend is configured.
 """

@@ -1,4 +1,4 @@
-"""Curves: training, signals and quantiles."""
+"""Draws curves: training, signals and quantiles."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ def training_curves(path: str | Path, records: Sequence[Mapping[str, Any]]) -> P
   """Draws the ELBO of training and validation, and the KL, against the step.
 
   Args:
-    path: of the PNG file; its directory is made.
-    records: of metrics.jsonl. A number that was not finite is None there, and a gap here.
+    path: of the PNG file; its directory is created.
+    records: of metrics.jsonl. A number that was not finite is None and leaves a gap.
 
   Returns:
-    The path; None, without a file, where there is nothing to draw.
+    The path; None, without a file, if there is nothing to draw.
   """
   training = _series(records, 'train', 'elbo')
   validation = _series(records, 'validation', 'elbo')
@@ -28,7 +28,7 @@ def training_curves(path: str | Path, records: Sequence[Mapping[str, Any]]) -> P
   left, right = figure.subplots(1, 2)
   left.plot(*training, color=figures.COLORS[0], lw=1, label='training batches')
   left.plot(*validation, color=figures.COLORS[1], lw=1, marker='o', ms=2.5, label='validation')
-  # The first steps are worse by orders of magnitude: leave them out of the scale.
+  # The first steps are worse by orders of magnitude; the scale leaves them out.
   steady = np.concatenate([values[len(values) // 10 :] for _, values in (training, validation)])
   low, high = np.percentile(steady, (2, 100))
   margin = 0.06 * (high - low) + 1e-3
@@ -46,10 +46,10 @@ def training_curves(path: str | Path, records: Sequence[Mapping[str, Any]]) -> P
 
 
 def signals(path: str | Path, curves: Mapping[str, np.ndarray]) -> Path:
-  """Draws signals of several kinds over each other, one panel for each example.
+  """Draws signals of several kinds over each other, one panel per example.
 
   Args:
-    path: of the PNG file; its directory is made.
+    path: of the PNG file; its directory is created.
     curves: by name, [n, points] each: one curve in each of n panels. The first kind is dashed.
   """
   count = len(next(iter(curves.values())))
@@ -71,26 +71,26 @@ def signals(path: str | Path, curves: Mapping[str, np.ndarray]) -> Path:
 
 
 def quantile_quantile(path: str | Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Path:
-  """Draws found against expected quantiles of squared Mahalanobis distances per dimension.
+  """Draws observed against expected quantiles of squared Mahalanobis distances per dimension.
 
   Args:
-    path: of the PNG file; its directory is made.
-    curves: by the model's name, the expected and the found quantiles, see
+    path: of the PNG file; its directory is created.
+    curves: by the model's name, expected and observed quantiles; see
       `evaluation.metrics.calibration.quantiles`.
   """
-  legend = 0.1 + 0.15 * (1 + len(curves))  # inches, below the axes: beside the points is no safe place
+  legend = 0.1 + 0.15 * (1 + len(curves))  # inches, below the axes: beside the points it could hide some
   figure = figures.make((3.6, 3.4 + legend))
   axes = figure.subplots()
   finite = [value[np.isfinite(value)] for pair in curves.values() for value in pair]
   values = np.concatenate([value for value in finite if value.size] or [np.array([0.5, 1.5])])
-  # A few images may be ten times as far as any other: on a scale of factors all can be seen.
+  # A few images may be ten times as far as any other; a logarithmic scale shows all of them.
   low, high = max(values.min(), 1e-3) / 1.1, max(values.max(), 1e-3) * 1.1
-  axes.plot([low, high], [low, high], color='#999999', lw=0.8, ls='--', label='as the model says')
+  axes.plot([low, high], [low, high], color='#999999', lw=0.8, ls='--', label='calibrated model')
   for i, (name, (expected, found)) in enumerate(curves.items()):
     color = figures.COLORS[i % len(figures.COLORS)]
     axes.plot(expected, found, color=color, ls='', marker='o', ms=2, label=name)
   axes.set(xscale='log', yscale='log', xlim=(low, high), ylim=(low, high))
-  axes.set(xlabel='expected under the model', ylabel='found on the images')
+  axes.set(xlabel='expected under the model', ylabel='observed on the images')
   axes.set_title('squared Mahalanobis distance / D', fontsize=8, color=figures.INK)
   ticks = _ticks(low, high)
   for axis in (axes.xaxis, axes.yaxis):
@@ -103,16 +103,16 @@ def quantile_quantile(path: str | Path, curves: Mapping[str, tuple[np.ndarray, n
 
 
 def uniformity(path: str | Path, histograms: Mapping[str, np.ndarray]) -> Path:
-  """Draws histograms of numbers in [0, 1] that should be uniformly distributed, as densities.
+  """Draws densities of numbers in [0, 1] that should be uniformly distributed, as histograms.
 
   Args:
-    path: of the PNG file; its directory is made.
+    path: of the PNG file; its directory is created.
     histograms: by the model's name, fractions [bins] of the numbers in equal bins.
   """
   legend = 0.1 + 0.15 * (1 + len(histograms))  # inches, below the axes
   figure = figures.make((3.6, 2.4 + legend))
   axes = figure.subplots()
-  axes.plot([0, 1], [1, 1], color='#999999', lw=0.8, ls='--', label='as the model says')
+  axes.plot([0, 1], [1, 1], color='#999999', lw=0.8, ls='--', label='calibrated model')
   for i, (name, fractions) in enumerate(histograms.items()):
     edges, density = np.linspace(0, 1, len(fractions) + 1), fractions * len(fractions)
     color = figures.COLORS[i % len(figures.COLORS)]
@@ -127,7 +127,7 @@ def uniformity(path: str | Path, histograms: Mapping[str, np.ndarray]) -> Path:
 
 
 def _series(records: Sequence[Mapping[str, Any]], kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-  """Steps and values of one metric, where it is a number."""
+  """Returns steps and values of one metric, where it is a number."""
   found = [
     (record['step'], record[name])
     for record in records
@@ -138,7 +138,7 @@ def _series(records: Sequence[Mapping[str, Any]], kind: str, name: str) -> tuple
 
 
 def _ticks(low: float, high: float) -> list[float]:
-  """A few round numbers between the two, each about the same factor from the next."""
+  """Returns a few round numbers between the two, about equally spaced on a logarithmic scale."""
   steps = (1, 2, 5) if high / low > 4 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
   decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
   ticks = [step * 10.0**decade for decade in decades for step in steps]

@@ -1,4 +1,4 @@
-"""A figure without a display and without global state, whatever backend is configured."""
+"""Creates and saves figures without a display and without global state."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ COLORS = ('#1f6fb4', '#d1495b', '#3a8f5c', '#8a5fb0', '#c98a1b', '#4b4b4b')
 
 
 def make(size: tuple[float, float]) -> Any:
-  """Figure of this width and height in inches."""
+  """Returns a figure of this width and height in inches."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
@@ -19,7 +19,7 @@ def make(size: tuple[float, float]) -> Any:
 
 
 def inches(figure: Any) -> Any:
-  """Axes over a whole figure without anything of their own, in inches from its lower left corner."""
+  """Returns empty axes over a whole figure, in inches from its lower left corner."""
   axes = figure.add_axes((0, 0, 1, 1))
   axes.set_axis_off()
   width, height = figure.get_size_inches()
@@ -28,7 +28,7 @@ def inches(figure: Any) -> Any:
 
 
 def save(figure: Any, path: str | Path) -> Path:
-  """Writes a PNG file, with its directory, and returns its path."""
+  """Writes a PNG file, creates its directory, and returns its path."""
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(path, format='png', dpi=DPI)

@@ -1,4 +1,4 @@
-"""Dense grids of many images, each of their pixels a whole number of the picture's.
+"""Draws dense grids of many images, each pixel a whole number of dots.
 
 Letters: A rows and B columns of the grid; H W C image height, width, channels.
 """
@@ -20,20 +20,20 @@ def image_grid(
   columns: Sequence[str] = (),
   title: str = '',
 ) -> Path:
-  """Draws a grid of images, close to each other.
+  """Draws a grid of adjacent images.
 
   Args:
-    path: of the PNG file; its directory is made.
+    path: of the PNG file; its directory is created.
     images: [A, B, H, W, C], C = 1 or 3, pixels in [-1, 1]; values outside are clipped.
-    rows: a short label for each row, or none.
-    columns: a short heading for each column, or none.
+    rows: a short label per row, or none.
+    columns: a short heading per column, or none.
     title: above everything, or none.
 
   Returns:
     The path.
 
   Raises:
-    ValueError: if the images are of another shape.
+    ValueError: the images have another shape.
   """
   if images.ndim != 5 or images.shape[-1] not in (1, 3) or 0 in images.shape:
     raise ValueError(
@@ -61,13 +61,13 @@ def image_grid(
 
 
 def _scale(shape: tuple[int, ...]) -> int:
-  """Dots for each pixel: large where there are few and small images."""
+  """Returns dots per pixel: many for few and small images."""
   wanted = min(max(1500 / max(shape[:2]), 64), 160)
   return max(1, round(wanted / max(shape[2:4])))
 
 
 def _mosaic(images: np.ndarray, scale: int) -> np.ndarray:
-  """All images with white gaps, float64 [dots, dots, 3] from 0 to 1; black where they are NaN."""
+  """Returns all images with white gaps, float64 [dots, dots, 3] from 0 to 1; NaN is black."""
   count, across, height, width, _ = images.shape
   unit = np.nan_to_num(np.clip((np.asarray(images, np.float64) + 1) / 2, 0, 1))
   unit = unit.repeat(scale, axis=2).repeat(scale, axis=3)

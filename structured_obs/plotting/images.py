@@ -1,4 +1,4 @@
-"""Rows of images with labels.
+"""Draws rows of images with labels.
 
 Letters: n images in a row; H W C image height, width, channels.
 """
@@ -13,11 +13,11 @@ from structured_obs.plotting import figure as figures
 
 
 class Row(NamedTuple):
-  """One row of a picture: images and how to show them.
+  """One row of a figure: images and how to show them.
 
-  Signed values are shown from blue over white to red for one channel; for three, gray stands for 0.
-  Sizes, such as standard deviations, go from black to yellow, the mean over the channels. Both are
-  scaled to the row's largest value, which is added to the label.
+  Signed values range from blue over white to red for one channel; for three, gray is 0. Sizes, such as
+  standard deviations, range from black to yellow, averaged over the channels. Both are scaled to the
+  row's largest value, which is added to the label.
   """
 
   label: str
@@ -25,8 +25,8 @@ class Row(NamedTuple):
   kind: str = 'pixels'  # 'pixels' in [-1, 1], clipped; 'signed' about 0; 'size' from 0
   mark: tuple[int, int] | None = None  # row and column of a pixel to mark
   limit: float | None = None  # value of the strongest colour instead of the row's largest
-  outline: np.ndarray | None = None  # [n, H, W] bool: pixels to draw a line around
-  empty: tuple[int, ...] = ()  # places in the row that are left empty
+  outline: np.ndarray | None = None  # [n, H, W] bool: pixels to outline
+  empty: tuple[int, ...] = ()  # positions in the row that are left empty
 
 
 def image_rows(
@@ -35,16 +35,16 @@ def image_rows(
   """Draws rows of images, each with its label at the left. Rows may differ in length.
 
   Args:
-    path: of the PNG file; its directory is made.
+    path: of the PNG file; its directory is created.
     rows: from the top.
-    columns: a short heading for each column, or none.
+    columns: a short heading per column, or none.
     title: above everything, or none.
 
   Returns:
     The path.
 
   Raises:
-    ValueError: if there are no rows, or a row is not of images with 1 or 3 channels.
+    ValueError: there are no rows, or a row has no images with 1 or 3 channels.
   """
   if not rows:
     raise ValueError('image_rows needs at least one row.')
@@ -62,7 +62,7 @@ def image_rows(
   top = 0.08 + 0.3 * bool(title) + 0.2 * bool(columns)
   size = max(left + count * width, 0.09 * len(title)) + 0.08, top + sum(heights) + 0.05
   figure = figures.make(size)
-  axes = figures.inches(figure)  # one for all images: axes take longer to make than an image to draw
+  axes = figures.inches(figure)  # one for all images, because axes are slower to make than an image
   if title:
     figure.text(0.1 / size[0], 1 - 0.1 / size[1], title, va='top', fontsize=9, color=figures.INK)
   bottom = size[1] - top
@@ -84,7 +84,7 @@ def image_rows(
 def _check_row(row: Row) -> None:
   if row.images.ndim != 4 or row.images.shape[-1] not in (1, 3) or 0 in row.images.shape:
     raise ValueError(
-      f'The row {row.label!r} must hold images of shape (n, height, width, 1 or 3), at least one; '
+      f'The row {row.label!r} must have images of shape (n, height, width, 1 or 3), at least one; '
       f'got {row.images.shape}.'
     )
   if row.outline is not None and row.outline.shape != row.images.shape[:-1]:
@@ -97,7 +97,7 @@ def _check_row(row: Row) -> None:
 
 
 def _panel(height: int, width: int) -> tuple[float, float]:
-  """Height and width of one image in inches: small ones enlarged, flat or narrow ones visible."""
+  """Returns height and width of one image in inches; enlarges small ones, keeps flat ones visible."""
   longest = 0.8 if max(height, width) <= 64 else 1.3
   scale = longest / max(height, width)
   return max(height * scale, 0.1), max(width * scale, 0.1)
@@ -117,7 +117,7 @@ def _label(row: Row) -> str:
 
 
 class _Place(NamedTuple):
-  """Where an image is in a figure, in inches."""
+  """The place of an image in a figure, in inches."""
 
   left: float
   bottom: float
@@ -129,7 +129,7 @@ class _Place(NamedTuple):
     return self.left, self.left + self.width, self.bottom, self.bottom + self.height
 
   def of(self, pixels: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Turns (column, row) pairs [..., 2] of an image [H, W], a pixel's middle being whole, to inches."""
+    """Converts (column, row) pairs [..., 2] of an image [H, W], integer at pixel centres, to inches."""
     across, down = np.moveaxis((np.asarray(pixels, float) + 0.5) / shape[1::-1], -1, 0)
     return np.stack([self.left + across * self.width, self.bottom + (1 - down) * self.height], -1)
 
@@ -162,7 +162,7 @@ def _draw(axes: Any, row: Row, index: int, place: _Place) -> None:
 
 
 def _edges(mask: np.ndarray) -> np.ndarray:
-  """Sides of pixels [H, W] at which a mask ends, as lines between two (column, row). [n, 2, 2]."""
+  """Returns sides of pixels [H, W] where a mask ends, as lines between two (column, row). [n, 2, 2]."""
   padded = np.pad(mask, 1)
   across = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1])  # between a row and the one above
   along = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1])

@@ -1,1 +1,1 @@
-"""What a run is: from a configuration to an experiment, and from a workdir back to a trained model."""
+"""A run: from a configuration to an experiment, and from a workdir back to a trained model."""

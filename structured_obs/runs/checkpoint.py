@@ -1,10 +1,11 @@
-"""Checkpoints: the state and what it belongs to, so written that a kill at any moment is harmless.
+"""Writes and reads checkpoints; a kill at any moment leaves no half-written one.
 
-The one module that knows Orbax. A directory holds one checkpoint per step, in a directory named by the
-step. Orbax writes it under another name and renames it last, so a kill leaves no half of one under that
-name. Every checkpoint carries metadata (JSON) with a checksum, and the shape, dtype and CRC-32 of each
-array, all compared after reading: a checkpoint reads back as it was written, or a DamagedError says why
-not. A damaged checkpoint is never deleted: it is renamed where a new one of its step needs the name.
+The only module that uses Orbax. A directory holds one checkpoint per step, in a subdirectory named by
+the step. Orbax writes under a temporary name and renames at the end, so an interrupted save is never
+visible under the final name. Each checkpoint carries metadata (JSON) with a checksum of itself and the
+shape, dtype and CRC-32 of each array. `load` compares all of them: a checkpoint reads back as it was
+written, or a DamagedError says what differs. A damaged checkpoint is never deleted, only renamed when
+its step is saved again.
 """
 
 import contextlib
@@ -28,8 +29,8 @@ from structured_obs.runs.state import TrainState
 
 Json = dict[str, Any]
 CHECKPOINTS = 'checkpoints'  # in a workdir: the latest ones
-BEST = 'best'  # in a workdir: the one of the best validation ELBO
-FLAGS = {'latest': CHECKPOINTS, 'best': BEST}  # what --checkpoint calls them
+BEST = 'best'  # in a workdir: the one with the best validation ELBO
+FLAGS = {'latest': CHECKPOINTS, 'best': BEST}  # values of --checkpoint
 PyTree = Any
 Value = TypeVar('Value')
 SHOWN = 3  # differences that a message lists
@@ -45,17 +46,17 @@ class DamagedError(ValueError):
 
 
 class NonFiniteStateError(ValueError):
-  """A state that is not saved, as some of its numbers are NaN or infinite."""
+  """A state that is not saved because it has NaN or infinite numbers."""
 
 
 def clean(directory: Path) -> None:
-  """Removes checkpoints that a kill left half written; for the one process that writes."""
+  """Removes half-written checkpoints; call it only in the process that writes."""
   for path in Path(directory).glob(f'*{TEMPORARY}*'):
     shutil.rmtree(path, ignore_errors=True)
 
 
 def entries(directory: Path) -> list[int]:
-  """Returns the steps of all checkpoints in a directory, complete or not, ascending."""
+  """Returns the steps of all checkpoints in a directory, complete or not, in ascending order."""
   if not Path(directory).is_dir():
     return []
   names = [path.name for path in Path(directory).iterdir()]
@@ -63,28 +64,28 @@ def entries(directory: Path) -> list[int]:
 
 
 def steps_in(directory: Path) -> list[int]:
-  """Returns the steps of the complete checkpoints in a directory, ascending; [] without one.
+  """Returns the steps of the complete checkpoints in a directory, in ascending order.
 
-  A checkpoint that lacks one of its parts, as an empty directory does, is not complete. One that has
-  them can still be damaged, which `load` notices.
+  A checkpoint is complete when none of its parts is missing. It can still be damaged; `load` detects
+  that.
   """
   return [step for step in entries(directory) if not _lacks(Path(directory) / str(step))]
 
 
 def save(directory: Path, state: TrainState, metadata: Json, keep: int) -> None:
-  """Writes the state under its step, and returns when it is on disk.
+  """Writes the state under its step, and returns once it is on disk.
 
-  If the same state was saved before, and is whole, nothing is written. Every process of a run calls it.
+  Writes nothing if the same state is already saved and undamaged. Every process of a run must call it.
 
   Args:
     directory: of the checkpoints; created if missing.
     state: replicated over all devices.
     metadata: JSON about the state.
-    keep: how many checkpoints stay in the directory: this one and the latest others.
+    keep: number of checkpoints that stay in the directory, this one included; older ones are removed.
 
   Raises:
-    NonFiniteStateError: if a number of the state is NaN or infinite; nothing is written.
-    OSError: if writing fails, with `errno` and path; the checkpoints there are as they were.
+    NonFiniteStateError: the state has NaN or infinite numbers; nothing is written.
+    OSError: writing failed, with `errno` and path; existing checkpoints are unchanged.
   """
   step = int(jax.device_get(state.step))
   arrays = _local(state)
@@ -105,16 +106,16 @@ def save(directory: Path, state: TrainState, metadata: Json, keep: int) -> None:
 
 
 def move_aside(directory: Path, step: int, reason: str = 'damaged') -> Path:
-  """Renames a checkpoint to 'REASON-STEP', so that it is neither read nor in the way.
+  """Renames a checkpoint to 'REASON-STEP', so that it is not read and its name is free.
 
-  Every process of a run calls it; process 0 renames.
+  Every process of a run must call it; process 0 renames.
 
   Returns:
     The new path.
   """
   names = [f'{reason}-{step}', *(f'{reason}-{step}-{number}' for number in range(2, 1000))]
   target = next(path for path in map(Path(directory).joinpath, names) if not os.path.lexists(path))
-  hosts.barrier(f'{target} is free')  # nobody looks after the first has renamed
+  hosts.barrier(f'{target} is free')  # every process has chosen the name before the first renames
   if hosts.primary():
     os.rename(Path(directory) / str(step), target)
   hosts.barrier(f'{target} is taken')
@@ -125,7 +126,7 @@ def read_metadata(directory: Path, step: int) -> Json:
   """Returns the metadata given to `save`, with the arrays' shapes and checksums.
 
   Raises:
-    DamagedError: if they do not read back as they were written.
+    DamagedError: the metadata do not read back as they were written.
   """
   path = Path(directory) / str(step)
   lacks = _lacks(path)
@@ -142,7 +143,7 @@ def read_metadata(directory: Path, step: int) -> Json:
 
 
 def load(directory: Path, step: int, like: TrainState) -> TrainState:
-  """Returns the state saved at `step`, laid out as `like`.
+  """Returns the state saved at `step`, sharded like `like`.
 
   Args:
     directory: of the checkpoints.
@@ -150,19 +151,19 @@ def load(directory: Path, step: int, like: TrainState) -> TrainState:
     like: a state, or its shapes with shardings.
 
   Raises:
-    DamagedError: if the checkpoint does not read back as it was written.
-    ValueError: if its arrays differ from `like` in name, shape or dtype.
+    DamagedError: the checkpoint does not read back as it was written.
+    ValueError: its arrays differ from `like` in name, shape or dtype.
   """
   path = Path(directory).absolute() / str(step)
   about = read_metadata(directory, step)
   with quiet.orbax():
     stored = about.get('arrays') or _reading(path, lambda: describe(ocp.metadata(str(path)).metadata))
     if stored.keys() != about['crc32'].keys():
-      raise _damaged(path, 'the names of its arrays are not those of the checksums')
+      raise _damaged(path, 'the names of its arrays differ from those of its checksums')
     misfit = differences(stored, describe(like))
     if misfit:
       raise ValueError(
-        f"{_where(path)} does not fit the configuration's model and optimizer:\n{summary(misfit)}"
+        f"{_where(path)} does not match the configuration's model and optimizer:\n{summary(misfit)}"
       )
     state = _reading(path, lambda: ocp.load(str(path), jax.tree.map(_abstract, like)))
   lines = differences(describe(like), describe(state))
@@ -173,7 +174,7 @@ def load(directory: Path, step: int, like: TrainState) -> TrainState:
 
 
 def describe(tree: PyTree) -> dict[str, str]:
-  """Returns dtype and shape of each leaf by its path, alike for a record and for its metadata."""
+  """Returns dtype and shape of each leaf by its path, for arrays and for Orbax's metadata of them."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {_name(path): f'{np.dtype(leaf.dtype)}{list(leaf.shape)}' for path, leaf in leaves}
 
@@ -184,12 +185,12 @@ def digests(tree: PyTree) -> dict[str, int]:
 
 
 def checksum(about: Json) -> int:
-  """Returns the CRC-32 of JSON, whatever the order of its keys and its layout."""
+  """Returns the CRC-32 of JSON, independent of layout and order of keys."""
   return zlib.crc32(json.dumps(about, sort_keys=True).encode())
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-  """Returns 'name: old -> new' for every entry that differs, in the order of `new`."""
+  """Returns 'name: old -> new' for each entry that differs, in the order of `new`."""
   absent = object()
   lines = []
   for name in {**new, **old}:
@@ -207,7 +208,7 @@ def summary(lines: list[str]) -> str:
 
 
 def _why_replace(directory: Path, state: TrainState, about: Json) -> str:
-  """Returns why the checkpoint of this step does not stay; '' if it is this state and whole."""
+  """Returns why to overwrite the checkpoint of this step; '' if it holds this state undamaged."""
   step = int(jax.device_get(state.step))
   try:
     load(directory, step, state)
@@ -228,16 +229,16 @@ def _check_finite(step: int, arrays: dict[str, np.ndarray]) -> None:
   if wrong:
     more = f' and {len(wrong) - 1} more' if wrong[1:] else ''
     raise NonFiniteStateError(
-      f'The state after step {step} has numbers that are NaN or infinite, in {wrong[0]}{more}.'
+      f'The state after step {step} has NaN or infinite numbers, in {wrong[0]}{more}.'
     )
 
 
 def _lacks(path: Path) -> str:
-  """Returns which part of a checkpoint is missing; '' for none."""
+  """Returns which part of a checkpoint is missing; '' if none is."""
   if not path.is_dir():
     return 'it is not a directory'
   missing = [part for part in PARTS if not (path / part).is_file() or not (path / part).stat().st_size]
-  return f'it is not complete, without {missing[0]}' if missing else ''
+  return f'it is incomplete: {missing[0]} is missing' if missing else ''
 
 
 def _reading(path: Path, read: Callable[[], Value]) -> Value:

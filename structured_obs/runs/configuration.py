@@ -1,4 +1,4 @@
-"""A configuration: checked and filled in, compared with the one a run began with, and stored."""
+"""Checks and completes a configuration, compares it with the one a run began with, and stores it."""
 
 import dataclasses
 import functools
@@ -14,10 +14,10 @@ from structured_obs.option_records import Groups, OneOf, fill, refuse
 from structured_obs.option_values import Choice, Where, shown
 from structured_obs.runs import checks, old_layout, optimizers, schedule
 
-VERSION = 2  # of the stored layout; 1 had the options of all kinds of model, sources, ... side by side
+VERSION = 2  # of the stored layout; version 1 had the options of all choices side by side
 
-# What belongs to what is chosen in a section, and stands in the options beside it. `data` has its own in
-# `data.sources`.
+# Options of a choice within a section, stored in the options beside its name. `data` has its own rules
+# in `data.sources`.
 RULES: dict[str, dict[str, Any]] = {
   'model': {'kind': OneOf({name: kind.options for name, kind in models.KINDS.items()}, 'options')},
   'likelihood': {'family': OneOf(distributions.FAMILIES, 'options')},
@@ -30,7 +30,7 @@ RULES: dict[str, dict[str, Any]] = {
   'eval': {},
 }
 
-# What may change when a run goes on: nothing of it moves a parameter by more than round-off.
+# Fields that may change when a run resumes: they move parameters by no more than round-off.
 FREE = (
   'data.cache_dir',
   'data.options.manual_dir',
@@ -50,10 +50,10 @@ FREE = (
 
 
 def resolve(config: Config) -> Config:
-  """Returns the configuration, checked, with every option of whatever it chooses written out.
+  """Returns the configuration, checked, with every option of its choices filled in.
 
   Raises:
-    ValueError: naming the field that cannot be, as it is typed.
+    ValueError: naming the invalid field as typed.
   """
   resolved = filled(config)
   checks.check(resolved, flatten(resolved), _defaults())
@@ -61,10 +61,10 @@ def resolve(config: Config) -> Config:
 
 
 def filled(config: Config) -> Config:
-  """Returns the configuration with every option written out, each section checked by itself.
+  """Returns the configuration with every option filled in, each section checked by itself.
 
   Raises:
-    ValueError: naming the field that cannot be.
+    ValueError: naming the invalid field.
   """
   parts = {name: _filled(name, part) for name, part in _sections(config)}
   made = Config(**parts)
@@ -86,14 +86,14 @@ def _filled(name: str, part: Any) -> Any:
 
 
 def expanded(config: Config, typed: dict[str, str]) -> tuple[Config, list[str]]:
-  """Returns the configuration that typed values are read into: see `option_records.expand`.
+  """Returns the configuration that typed values are read into; see `option_records.expand`.
 
   Args:
     config: of a config file.
     typed: texts by the names of fields, such as 'model.options.latents'.
 
   Returns:
-    The configuration, and the names of options that the file has for a choice that is not the typed one.
+    The configuration, and the names of options that the file has for a choice other than the typed one.
   """
   parts, gone = {}, []
   for name, part in _sections(config):
@@ -107,11 +107,11 @@ def expanded(config: Config, typed: dict[str, str]) -> tuple[Config, list[str]]:
 
 
 def _sections(config: Config) -> Iterator[tuple[str, Any]]:
-  """Yields name and value of each section, if they are what they must be."""
+  """Yields name and value of each section, after checking their types."""
   if not isinstance(config, Config):
     raise ValueError(
-      'A configuration must be a structured_obs.config.Config, which get_config of a config file '
-      f'returns, but this is {shown(config)}, of type {type(config).__name__}.'
+      'A configuration must be a structured_obs.config.Config, as get_config of a config file '
+      f'returns; got {shown(config)}, of type {type(config).__name__}.'
     )
   known = {section.name: section.default_factory for section in dataclasses.fields(Config)}
   for name, part in vars(config).items():
@@ -125,27 +125,27 @@ def _sections(config: Config) -> Iterator[tuple[str, Any]]:
 
 @functools.cache
 def _defaults() -> dict[str, Any]:
-  """The fields of a configuration that nothing was changed in."""
+  """Returns the fields of a configuration with nothing changed."""
   return flatten(filled(Config()))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-  """Returns the configuration as nested dictionaries, as JSON gives them back, with a version."""
+  """Returns the configuration as nested dictionaries, as read back from JSON, with a version."""
   plain = dataclasses.asdict(config, dict_factory=lambda items: {k: _plain(v) for k, v in items})
   return {'version': VERSION, **plain}
 
 
 def from_dict(tree: dict[str, Any]) -> Config:
-  """Inverse of `to_dict`, also of older layouts; a field that is not there has its default.
+  """Inverse of `to_dict`, also for older layouts; missing fields have their defaults.
 
   Raises:
-    ValueError: if there is a field that Config does not have, or a newer version has written it.
+    ValueError: there is a field that Config lacks, or a newer version wrote the configuration.
   """
   version = tree.get('version', 1)
   if version not in (1, VERSION):
     raise ValueError(
-      f'The stored configuration is of version {version}, but this program reads up to {VERSION}; take '
-      'the newer structured_obs that has written it.'
+      f'The stored configuration has version {version}, but this program reads up to {VERSION}; use '
+      'the newer structured_obs that wrote it.'
     )
   if version == 1:
     tree = old_layout.translate(tree)
@@ -184,7 +184,7 @@ def _flat(prefix: str, tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def binding(config: Config) -> dict[str, Any]:
   """Returns the fields that a run must keep from its first step to its last.
 
-  The number of steps is among them only where the learning rate depends on it.
+  The number of steps is one of them only if the learning rate depends on it.
   """
   free = FREE + (() if config.optim.schedule == 'cosine' else ('train.steps',))
   return {

@@ -1,4 +1,4 @@
-"""From a configuration to everything a run is made of, once."""
+"""Builds everything a run consists of from its configuration."""
 
 import functools
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ COMPUTE = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}  # dtypes of a netw
 
 
 class Experiment(NamedTuple):
-  """What a configuration stands for. Build it once: a second model would be compiled again."""
+  """A configuration's objects. Build them once: a second model would be compiled again."""
 
   config: Config
   spec: DataSpec
@@ -36,10 +36,10 @@ class Experiment(NamedTuple):
 
 
 def build(config: Config, spec: DataSpec) -> Experiment:
-  """Makes family, model, objective and optimizer of a run.
+  """Builds the family, model, objective and optimizer of a run.
 
   Raises:
-    ValueError: naming the field of the configuration that cannot be.
+    ValueError: naming the invalid field of the configuration.
   """
   config = configuration.resolve(config)
   family = distributions.family(config.likelihood.family, **config.likelihood.options)
@@ -69,7 +69,7 @@ def build(config: Config, spec: DataSpec) -> Experiment:
 
 
 def _setting(config: Config) -> Setting:
-  """What a model depends on beside its own options."""
+  """Returns what a model depends on besides its own options."""
   stages = schedules.parse_stages(config.optim.stages)
   learning = schedules.ever_learning(stages, config.train.steps)
   return Setting(
@@ -81,7 +81,7 @@ def _setting(config: Config) -> Setting:
 
 
 def constraints_of(config: Config) -> dict[str, constraints.Constraint]:
-  """Returns the constraints that a configuration asks for, by the name of the statistic."""
+  """Returns the constraints of a configuration, by the name of the statistic."""
   held = {}
   for name, options in config.objective.constraints.items():
     statistic, per, _ = constraints.CONSTRAINTS[name]
@@ -91,13 +91,13 @@ def constraints_of(config: Config) -> dict[str, constraints.Constraint]:
 
 
 def _rates(config: Config) -> dict[str, float]:
-  """Returns the rates of the multipliers, by the name of the statistic."""
+  """Returns the multipliers' rates, by the name of the statistic."""
   chosen = config.objective.constraints
   return {constraints.CONSTRAINTS[name].statistic: one['rate'] for name, one in chosen.items()}
 
 
 def fit_of(config: Config) -> alternating.Fit:
-  """Returns what the loss of a configuration has in the place of log p(x|z)."""
+  """Returns the loss of a configuration that replaces log p(x|z)."""
   objective, options = config.objective, config.objective.reconstruction_options
   loss: Any = None
   if objective.reconstruction == reconstruction.PAPER_LOSS:
@@ -116,10 +116,9 @@ def fit_of(config: Config) -> alternating.Fit:
 
 
 def check_batch_size(model: Model, config: Config) -> None:
-  """Raises a ValueError if the first batch is of one image and the initialisation depends on it."""
+  """Raises a ValueError if the initialisation needs a first batch of at least two images."""
   if model.traits.data_dependent and config.train.batch_size < 2:
     raise ValueError(
-      f'--config.train.batch_size is {config.train.batch_size}, but the initialisation of this model '
-      'gives every layer the mean and the deviation of its outputs on the first batch: it must be at '
-      'least 2.'
+      f'--config.train.batch_size={config.train.batch_size} is too small: this model initialises every '
+      'layer from the mean and standard deviation of its outputs on the first batch; use at least 2.'
     )

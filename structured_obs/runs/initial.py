@@ -1,4 +1,4 @@
-"""The first state of a run: compiled for one run, and checked where it depends on data."""
+"""Initialises a run: its first state, compiled quickly, and checked where it depends on data."""
 
 import functools
 from collections.abc import Callable
@@ -23,15 +23,16 @@ from structured_obs.runs.experiment import Experiment
 Array = jax.Array
 Preprocess = Callable[[Array, Array], Array]  # (keys [B], uint8 [B, H, W, C]) -> [B, H, W, C]
 
-# Options of XLA for the CPU that leave optimizations out.
+# XLA options for the CPU that skip optimizations.
 QUICK = {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False}
 
 
 def run_once(function: Callable[..., Any], *arguments: Any) -> Any:
-  """Returns `function(*arguments)`, compiled quickly, as a program that runs once.
+  """Returns `function(*arguments)`, compiled quickly because it runs only once.
 
-  XLA compiles the initialisation of configs/digits.py for a CPU in 0.7 s of processor time, with all
-  optimizations in 4.9 s. The random numbers are the same, but for round-off in what is made of them.
+  For configs/digits.py on a CPU, XLA compiles the initialisation in 0.7 s of processor time, instead of
+  4.9 s with all optimizations. Random numbers are the same; values computed from them agree up to
+  round-off.
   """
   if jax.default_backend() != 'cpu':
     return jax.jit(function)(*arguments)
@@ -42,10 +43,10 @@ def run_once(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def check_finite(params: Any, from_data: bool) -> None:
-  """Raises a ValueError if the first batch left numbers that are not finite.
+  """Raises a ValueError if the initialisation left numbers that are not finite.
 
   Args:
-    params: what was initialised.
+    params: the initialised parameters.
     from_data: whether there was a first batch.
   """
   if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(params))):
@@ -53,15 +54,15 @@ def check_finite(params: Any, from_data: bool) -> None:
   raise ValueError(
     'The initialisation of this model depends on the first batch of training images, but '
     + (
-      'these are all the same, so that there is a layer whose outputs do not vary.'
+      'these are all the same, so the outputs of some layer do not vary.'
       if from_data
-      else 'init_state was given none: give it the images of the training split.'
+      else 'init_state was given none; pass the images of the training split.'
     )
   )
 
 
 def run_keys(experiment: Experiment) -> tuple[Array, Array, Array]:
-  """Returns the keys of a run: of the initialisation, of the training and of the validation."""
+  """Returns the keys of the initialisation, the training and the validation."""
   initial, training, validation = jax.random.split(jax.random.key(experiment.config.train.seed), 3)
   return initial, training, validation
 
@@ -71,17 +72,17 @@ def init_state(
 ) -> states.TrainState:
   """Returns the state before the first step, on the default device.
 
-  Where the initialisation depends on data it is that of the run's first batch, with the noise of the
-  first step, all of it on one device of each process: so it is the same for any number of devices.
+  An initialisation that depends on data uses the run's first batch, with the noise of the first step, on
+  one device of each process. It is therefore the same for any number of devices.
 
   Args:
     experiment: of `build`.
     key: of the initialisation.
-    images: [N, H, W, C], the training split, as stored; needed if the initialisation depends on data.
+    images: [N, H, W, C], the training split as stored; required if the initialisation depends on data.
 
   Raises:
-    ValueError: the initialisation depends on data, and there are none, or the first batch's images are
-      all the same.
+    ValueError: the initialisation depends on data, and there are none, or all images of the first batch
+      are the same.
   """
   dependent, first = experiment.model.traits.data_dependent, None
   if dependent and images is not None:
@@ -107,7 +108,7 @@ def _init(experiment: Experiment, key: Array, batch: Array | None) -> states.Tra
 
 
 def make_preprocess(config: Config, spec: DataSpec) -> Preprocess:
-  """Returns `(keys [B], stored images [B, ...]) -> float32 of their shape`: what a step does first.
+  """Returns the first part of a step, `(keys [B], stored images [B, ...]) -> float32 of their shape`.
 
   It augments as configured, scales to [-1, 1] and dequantises.
   """
@@ -125,11 +126,11 @@ def make_preprocess(config: Config, spec: DataSpec) -> Preprocess:
 
 
 def state_shapes(experiment: Experiment) -> states.TrainState:
-  """Returns the shapes of the state; computes nothing."""
+  """Returns the shapes of the state, without computing it."""
   return jax.eval_shape(lambda key: _init(experiment, key, None), jax.random.key(0))
 
 
 def abstract_state(experiment: Experiment, mesh: Mesh) -> states.TrainState:
-  """Returns the shapes of the state with the sharding it has in a run over the mesh."""
+  """Returns the shapes of the state, with the sharding of a run over the mesh."""
   of_leaf = functools.partial(jax.ShapeDtypeStruct, sharding=meshes.replicated(mesh))
   return jax.tree.map(lambda leaf: of_leaf(leaf.shape, leaf.dtype), state_shapes(experiment))

@@ -1,7 +1,7 @@
-"""An exclusive lock on a workdir: two trainings in one directory would ruin each other's files.
+"""Locks a workdir, so that two trainings never write into the same directory.
 
-The lock is the kernel's (flock) on WORKDIR/lock, so it ends with the process that holds it, however that
-ends; the file says who that is, for the sentence that a second training gets.
+The lock is the kernel's (flock) on WORKDIR/lock, so it ends with the process that holds it, even if that
+is killed. The file names that process for the message of a second training.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ BUSY = (errno.EAGAIN, errno.EACCES)
 
 
 def check(workdir: Path) -> None:
-  """Raises a ValueError if another training holds the lock of a workdir; writes nothing."""
+  """Raises a ValueError if another training holds the workdir's lock; writes nothing."""
   with contextlib.suppress(OSError), (workdir / FILE).open('rb') as file:
     if not _flock(file.fileno(), fcntl.LOCK_SH):
       raise ValueError(_sentence(workdir))
@@ -27,21 +27,21 @@ def check(workdir: Path) -> None:
 
 @contextlib.contextmanager
 def held(workdir: Path, say: Callable[[str], None]) -> Iterator[None]:
-  """Holds the lock of a workdir, which is made if missing, until the end of the block.
+  """Holds the lock of a workdir until the end of the block.
 
   Args:
-    workdir: of the run.
-    say: receives a warning where the file system has no locks.
+    workdir: of the run; created if missing.
+    say: receives a warning if the file system has no locks.
 
   Raises:
-    ValueError: if another training holds it.
+    ValueError: another training holds the lock.
   """
   path = workdir / FILE
   workdir.mkdir(parents=True, exist_ok=True)
   descriptor = _acquire(path, say)
   try:
     about = {'process': os.getpid(), 'host': socket.gethostname(), 'since': _now()}
-    with contextlib.suppress(OSError):  # of a full disk: the lock holds without its text
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
       os.truncate(descriptor, 0)
       os.write(descriptor, json.dumps(about).encode())
     yield
@@ -52,7 +52,7 @@ def held(workdir: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _acquire(path: Path, say: Callable[[str], None]) -> int:
-  """Returns the descriptor of a locked file that is at this path."""
+  """Returns the descriptor of a locked file at this path."""
   while True:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -60,8 +60,8 @@ def _acquire(path: Path, say: Callable[[str], None]) -> int:
         raise ValueError(_sentence(path.parent))
     except OSError as error:
       say(
-        f'Warning: the file system of {path.parent} has no locks ({error.strerror}), so nothing '
-        'prevents a second training there; make sure that only one runs.'
+        f'Warning: the file system of {path.parent} has no locks ({error.strerror}), so a second '
+        'training there would not be noticed; make sure that only one runs.'
       )
       return descriptor
     except ValueError:
@@ -73,7 +73,7 @@ def _acquire(path: Path, say: Callable[[str], None]) -> int:
 
 
 def _flock(descriptor: int, kind: int) -> bool:
-  """Whether the lock was free; raises an OSError where the file system has none."""
+  """Returns whether the lock was free; raises an OSError if the file system has no locks."""
   try:
     fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
   except OSError as error:
@@ -84,7 +84,7 @@ def _flock(descriptor: int, kind: int) -> bool:
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-  """Whether an open file is still the one at a path."""
+  """Returns whether an open file is still the one at a path."""
   try:
     return os.path.samestat(os.fstat(descriptor), path.stat())
   except OSError:
@@ -100,8 +100,8 @@ def _sentence(workdir: Path) -> str:
     about = json.loads((workdir / FILE).read_bytes())
     who = f'process {about["process"]} on host {about["host"]}, since {about["since"]}'
   except (OSError, ValueError, TypeError, KeyError):  # not written yet, or damaged
-    who = 'which has only begun'
+    who = 'which has just started'
   return (
-    f'Another training ({who}) is running in {workdir}. Wait for its end, stop it, or choose another '
+    f'Another training ({who}) is running in {workdir}. Wait until it ends, stop it, or choose another '
     '--workdir.'
   )

@@ -1,7 +1,7 @@
-"""metrics.jsonl of a run: read, cut short, and files replaced at once or not at all.
+"""Reads and truncates metrics.jsonl of a run, and replaces files atomically.
 
-One JSON object a line: {"step": .., "kind": "train" or "validation", name: number, ..}. The lines
-are strict JSON, in which a number that is not finite is null.
+Each line is a JSON object {"step": .., "kind": "train" or "validation", name: number, ..}. The JSON is
+strict: a number that is not finite is null.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ FILE = 'metrics.jsonl'
 
 @functools.cache
 def warn(text: str) -> None:
-  """Prints a warning on stderr, once."""
+  """Prints a warning on stderr."""
   print(f'Warning: {text}', file=sys.stderr, flush=True)
 
 
 def replace(path: Path, text: str) -> None:
-  """Writes a file at once or not at all.
+  """Replaces a file atomically.
 
   Raises:
-    OSError: with the path, if it cannot be written; the old file is as it was.
+    OSError: the file could not be written, with its path; the old file is unchanged.
   """
   temporary = path.with_name(f'{path.name}.tmp')
   with naming(path):
@@ -41,9 +41,9 @@ def replace(path: Path, text: str) -> None:
 
 
 def read(workdir: Path) -> list[dict[str, Any]]:
-  """Returns the records of a run, in order; a last line that was cut short is left out.
+  """Returns the records of a run, in order; ignores an incomplete last line.
 
-  Other lines that are no records are left out with a warning.
+  Other invalid lines are skipped with a warning.
   """
   path = Path(workdir) / FILE
   lines = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
@@ -52,15 +52,15 @@ def read(workdir: Path) -> list[dict[str, Any]]:
     try:
       records.append(_parse(line))
     except (ValueError, RecursionError) as error:
-      bad.append(f'line {number} of {path} is no record ({error}) and is left out')
+      bad.append(f'line {number} of {path} is not a record ({error}) and is skipped')
   if bad:
-    more = f', and {len(bad) - 1} other lines are as well' if bad[1:] else ''
+    more = f', as are {len(bad) - 1} other lines' if bad[1:] else ''
     warn(f'{bad[0]}{more}.')
   return records
 
 
 def truncate(workdir: Path, step: int) -> None:
-  """Removes the records after `step`, which a resumed run writes again."""
+  """Removes the records after `step`; a resumed run writes them again."""
   kept = [record for record in read(workdir) if record['step'] <= step]
   text = ''.join(strict_json.text(record, indent=None) for record in kept)
   path = Path(workdir) / FILE
@@ -69,7 +69,7 @@ def truncate(workdir: Path, step: int) -> None:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-  """Returns a record; raises a ValueError that says why a line is none."""
+  """Returns a record; raises a ValueError that says why a line is not one."""
   record = strict_json.strict(json.loads(line.decode()))
   if not isinstance(record, dict):
     raise ValueError('not a JSON object')
@@ -87,7 +87,7 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-  """Gives an error of the file system the path that it is about."""
+  """Adds the path to an error of the file system."""
   try:
     yield
   except OSError as error:

@@ -1,6 +1,6 @@
-"""Stored configurations of version 1, in which the options of everything stood side by side.
+"""Translates stored configurations of version 1, where all options stood side by side.
 
-Whatever they said that meant nothing, such as the window of a VAE, is left out.
+Options that had no effect, such as the window of a VAE, are dropped.
 """
 
 from typing import Any
@@ -15,13 +15,13 @@ Tree = dict[str, Any]
 
 
 def translate(tree: Tree) -> Tree:
-  """Returns the sections of a stored configuration of version 1 in today's layout.
+  """Returns the sections of a version 1 configuration in the current layout.
 
   Raises:
-    ValueError: if a section has a field that this version never had.
+    ValueError: a section has a field that version 1 never had.
   """
   if not all(isinstance(values, dict) for values in tree.values()):
-    return tree  # refused by whoever reads it
+    return tree  # the reader of the current layout refuses it
   found = {section: dict(values) for section, values in tree.items()}
   kernel = _kernel(found)
   model = found.get('model', {})
@@ -43,7 +43,7 @@ def translate(tree: Tree) -> Tree:
 
 
 def _drop(tree: Tree, path: list[str]) -> None:
-  """Removes what stands at a path, if anything does."""
+  """Removes the value at a path, if there is one."""
   if not path:
     return tree.clear()
   for name in path[:-1]:
@@ -53,7 +53,7 @@ def _drop(tree: Tree, path: list[str]) -> None:
 
 
 def _kernel(found: Tree) -> Tree:
-  """Takes out what belongs to a network of kernels; {} without one."""
+  """Removes and returns the options of a network of kernels; {} without one."""
   objective, optim = found.get('objective', {}), found.get('optim', {})
   boundary = objective.pop('kernel_boundary', 'circular')
   rate = optim.pop('kernel_learning_rate', 0.0)
@@ -116,7 +116,7 @@ def _optim(optim: Tree) -> Tree:
 
 
 def _known(record: option_records.Record, given: Tree) -> Tree:
-  """Returns those of the options that a record has, for what they choose."""
+  """Returns the given options that a record has for its choice."""
   every = option_records.possible(record)
   chosen = {name: value for name, value in given.items() if name in every}
   found = option_records.available(record, chosen, Where('--config', '--config'), strict=False)

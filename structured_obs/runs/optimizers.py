@@ -1,9 +1,9 @@
-"""The optimizer: Adam or Adamax by stages on the network; on the multipliers, whatever they need.
+"""Optimizers: Adam or Adamax on the network, in stages, and another update for the multipliers.
 
-One `optax.partition` splits the network from the multipliers, and from a network of blur kernels,
-which has moments and a learning rate of its own; another one inside it splits the network by the
-head's name, so that a stage can train the mean's head before the covariance's. A
-part that waits receives no update, and its moments do not move either.
+One `optax.partition` separates the network, the multipliers, and a network of blur kernels, which has
+moments and a learning rate of its own. A second one inside it splits the network by the heads' names, so
+that a stage can train the mean's head before the covariance's. Parameters that wait receive no update,
+and their moments do not change.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from structured_obs.config import OptimConfig
 from structured_obs.runs import schedule
 
 PyTree = Any
-HEADS = ['decoder', 'heads']  # where a network keeps the heads of its outputs
-COVARIANCE = 'covariance_decoder'  # where it keeps those of the covariance, if by themselves
-KERNEL = 'kernel_generator'  # a network that learns by itself
+HEADS = ['decoder', 'heads']  # path of the heads of a network's outputs
+COVARIANCE = 'covariance_decoder'  # a separate decoder of the covariance
+KERNEL = 'kernel_generator'  # a network with an optimizer to itself
 OPTIMIZERS = {'adam': optax.scale_by_adam, 'adamax': optax.scale_by_adamax}
 
 
@@ -33,14 +33,14 @@ def make_optimizer(
   Args:
     config: learning rate, schedule, clipping, decay and stages.
     steps: of the whole run; the cosine schedule ends there.
-    multipliers: transforms the multipliers' gradients; None keeps them as they are.
-    kernel: learning rate of a network of the blur kernel, which has an optimizer to itself, 0 for the
-      same; None where the model has no such network.
+    multipliers: transforms the multipliers' gradients; None leaves them unchanged.
+    kernel: learning rate of a network of blur kernels, which has its own optimizer; 0 for the same rate
+      as the rest, None if the model has no such network.
   """
   stages = schedule.parse_stages(config.stages)
   transforms = []
   if config.clip_norm > 0:
-    # Waiting heads have gradients too; they must not count towards the norm that is clipped.
+    # Waiting heads have gradients too; they must not count in the norm that is clipped.
     transforms += [_by_stage(optax.identity(), stages)] if stages else []
     transforms += [optax.clip_by_global_norm(config.clip_norm)]
   transforms += [_by_stage(_scaled(config), stages) if stages else _scaled(config)]
@@ -58,17 +58,17 @@ def make_optimizer(
 
 
 def _parts(params: PyTree) -> PyTree:
-  """Returns which optimizer each network has, and which the multipliers have."""
+  """Labels networks and multipliers with their optimizers."""
   model = {name: 'kernel' if name == KERNEL else 'model' for name in params['model']}
   return {'model': model, 'multipliers': 'multipliers'}
 
 
 def label_of(path: tuple[Any, ...], separate: bool = False) -> str:
-  """Returns the label of the parameter at a path ('model', ..): by the head's name, or 'rest'.
+  """Returns the label of the parameter at a path ('model', ..): by its head's name, or 'rest'.
 
   Args:
     path: of the parameter.
-    separate: whether the covariance has a decoder of its own; the other one is then the mean's.
+    separate: whether the covariance has its own decoder; the other decoder is then the mean's.
   """
   keys = [getattr(entry, 'key', '') for entry in path]
   if separate and keys[:2] == ['model', COVARIANCE]:
@@ -81,7 +81,7 @@ def label_of(path: tuple[Any, ...], separate: bool = False) -> str:
 
 
 def labels(params: PyTree) -> PyTree:
-  """Returns the tree of labels of {'model': the network's parameters}."""
+  """Returns the labels of the tree {'model': the network's parameters}."""
   separate = COVARIANCE in params['model']
   return jax.tree_util.tree_map_with_path(lambda path, _: label_of(path, separate), params)
 
@@ -89,7 +89,7 @@ def labels(params: PyTree) -> PyTree:
 def _with_standard_promotion(
   inner: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-  """Lets optax mix integers and floats, as it does, where the caller forbids that (strict mode)."""
+  """Lets optax mix integers and floats where the caller's strict mode refuses that."""
 
   def update(updates: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
     with jax.numpy_dtype_promotion('standard'):
@@ -99,7 +99,7 @@ def _with_standard_promotion(
 
 
 def _scaled(config: OptimConfig) -> optax.GradientTransformation:
-  """The step before its learning rate: decay is added to it, so that no moment knows of the decay."""
+  """Returns the update without its learning rate; decay is added after the moments, which exclude it."""
   scale = OPTIMIZERS[config.optimizer]()
   if config.weight_decay == 0:
     return scale
@@ -113,7 +113,7 @@ def _kernels(params: PyTree) -> PyTree:
 
 
 def _condition(stages: tuple[schedule.Stage, ...], label: str) -> Any:
-  """The condition as optax declares it, whose step might be any number."""
+  """Returns the condition in the type that optax declares, where a step may be any number."""
   learns = schedule.learns(stages, label)
   return lambda step, **_: learns(step)
 

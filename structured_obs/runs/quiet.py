@@ -1,7 +1,7 @@
-"""Silence around Orbax, whose threads and coroutines report errors that are raised as well.
+"""Silences Orbax, whose threads and coroutines also log the errors that are raised.
 
-An error that is raised is answered with one sentence. What Orbax's threads log of it before, and what
-its unfinished reads report later, would bury that sentence.
+A raised error is shown as one sentence. Log lines of Orbax's threads before it, and late reports of
+unfinished reads, would hide that sentence.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def orbax() -> Iterator[None]:
-  """Drops what Orbax logs inside; and from now on what its threads and coroutines report too late."""
+  """Drops Orbax's log lines inside the block, and late reports of its threads from now on."""
   _drop_late_reports()
   logger = logging.getLogger('absl')
   level = logger.level
@@ -29,7 +29,7 @@ def orbax() -> Iterator[None]:
 
 @functools.cache
 def _drop_late_reports() -> None:
-  """Drops reports of Orbax's threads, and about coroutines, which nothing else has, from now on."""
+  """Drops reports of Orbax's threads and of coroutines, which only Orbax uses, from now on."""
   warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
   for name, text in (('asyncio', 'never retrieved'), ('absl', '_SignalingThread')):
     logging.getLogger(name).addFilter(lambda record, text=text: text not in record.getMessage())

@@ -1,4 +1,4 @@
-"""From a workdir back to a model: a checkpoint restored, and the run opened with its data."""
+"""Opens a workdir: restores a checkpoint into a trained model, with the data of the run."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,37 +23,37 @@ def load(workdir: str | Path, which: str | int = 'best', name: str = '') -> tupl
   Args:
     workdir: of the run.
     which: checkpoint, see `restore`.
-    name: of the model in tables and pictures; '' takes the workdir's last part.
+    name: of the model in tables and figures; '' for the last part of the workdir.
 
   Returns:
-    The model, on the first local device, and the data that it was trained on.
+    The model, on the first local device, and the data it was trained on.
 
   Raises:
-    FileNotFoundError: if there is no run, no such checkpoint or no data.
-    ValueError: if the checkpoint is damaged, the data are no longer those of the training, or the run is
-      of a classifier.
+    FileNotFoundError: there is no run, no such checkpoint or no data.
+    ValueError: the checkpoint is damaged, the data have changed since the training, or the run trained a
+      classifier.
   """
   trained, prepared = reopen(workdir, which, name)
   if trained.model.traits.classifies:
     raise ValueError(
-      f'{workdir} is of a classifier, which is no distribution of images: its accuracy is in '
-      f'{Path(workdir) / "report.md"}, and evaluations of other runs compare images in its features by '
+      f'{workdir} is the run of a classifier, which does not model images. Its accuracy is in '
+      f'{Path(workdir) / "report.md"}; evaluations of other runs use its features by '
       f'--features=classifier:{workdir}.'
     )
   return trained, prepared
 
 
 def reopen(workdir: str | Path, which: str | int = 'best', name: str = '') -> tuple[Trained, Prepared]:
-  """Opens a run of any kind of model, also of a classifier; see `load`."""
+  """Opens a run of any kind of model, including classifiers; see `load`."""
   workdirs.read(Path(workdir))
   restored = restore(workdir, which)
   experiment = restored.experiment
   prepared = prepare.prepare(experiment.config.data)
   if prepared.spec.sha256 != experiment.spec.sha256:
     raise ValueError(
-      f'The images of {experiment.spec.source} are no longer those that {workdir} was trained on: '
-      f'their SHA-256 was {experiment.spec.sha256[:16]} and is '
-      f'{prepared.spec.sha256[:16]}. Put the original images back, or train again.'
+      f'The images of {experiment.spec.source} have changed since {workdir} was trained: '
+      f'their SHA-256 was {experiment.spec.sha256[:16]} and is now '
+      f'{prepared.spec.sha256[:16]}. Restore the original images, or train again.'
     )
   trained = Trained(
     name=name or Path(workdir).resolve().name,
@@ -82,15 +82,15 @@ class Restored(NamedTuple):
 
 
 def restore(workdir: str | Path, which: str | int = 'best') -> Restored:
-  """Returns a model of a run, on the first local device.
+  """Returns the model of a run, on the first local device.
 
   Args:
     workdir: of the run.
     which: 'best' by validation ELBO, 'latest', or the step of a checkpoint that is still kept.
 
   Raises:
-    FileNotFoundError: if there is no such checkpoint.
-    ValueError: if the checkpoint does not fit its own configuration, or is damaged.
+    FileNotFoundError: there is no such checkpoint.
+    ValueError: the checkpoint is damaged, or does not match its own configuration.
   """
   directory, step = locate(Path(workdir), which)
   try:
@@ -105,7 +105,7 @@ def restore(workdir: str | Path, which: str | int = 'best') -> Restored:
 
 
 def locate(workdir: Path, which: str | int) -> tuple[Path, int]:
-  """Returns the directory and the step of a checkpoint: see `restore`."""
+  """Returns the directory and the step of a checkpoint; see `restore`."""
   found = {name: checkpoint.steps_in(workdir / name) for name in checkpoint.FLAGS.values()}
   for name, steps_there in found.items():
     if steps_there and checkpoint.FLAGS.get(str(which)) == name:
@@ -114,16 +114,15 @@ def locate(workdir: Path, which: str | int) -> tuple[Path, int]:
       return workdir / name, int(which)
   if not any(found.values()):
     raise FileNotFoundError(
-      f"{workdir} has no checkpoint '{which}' nor any other; go on with its training until it has "
-      'saved one.'
+      f"{workdir} has no checkpoint '{which}' nor any other; continue its training until one is saved."
     )
   raise FileNotFoundError(f"{workdir} has no checkpoint '{which}'; it {_choice(workdir)}")
 
 
 def _choice(workdir: Path, but: str = '') -> str:
-  """Returns which checkpoints there are, and the flags, but for one, that name them."""
+  """Returns which checkpoints there are, and the flags that select them, except for one."""
   found = {flag: checkpoint.steps_in(workdir / name) for flag, name in checkpoint.FLAGS.items()}
   flags = [f'--checkpoint={flag}' for flag, there in found.items() if there and flag != but]
   flags.append('--checkpoint=STEP')
   there = f'has the steps {found["latest"]}, and best {found["best"]}'
-  return f'{there}; restore one by {" or ".join(flags)}.'
+  return f'{there}; select one by {" or ".join(flags)}.'

@@ -1,4 +1,4 @@
-"""Learning rate and stages: what is learnt when, as functions of the number of updates made."""
+"""Learning rates and stages, as functions of the number of updates made."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ LEARNERS = {
 
 
 class Course(NamedTuple):
-  """What a schedule depends on beside the updates made and its own options."""
+  """What a schedule depends on besides the updates made and its own options."""
 
   learning_rate: float
   warmup: int  # updates
@@ -33,7 +33,7 @@ class Course(NamedTuple):
 
 
 class Form(NamedTuple):
-  """How a schedule goes on from the warm-up's factor of the learning rate."""
+  """A schedule after the warm-up, as a factor of the learning rate."""
 
   options: Record
   factor: Callable[[Array, Array, Course, Mapping[str, Any]], Array]  # (factor, done, ..) -> factor
@@ -42,7 +42,7 @@ class Form(NamedTuple):
 class Exponential(NamedTuple):
   """Options of 'exponential'."""
 
-  decay: Annotated[float, Range(0, 1, above=True, below=True)] = 1.0  # factor a step; has to be given
+  decay: Annotated[float, Range(0, 1, above=True, below=True)] = 1.0  # factor per step; required
   min_learning_rate: NotNegative = 0.0
 
 
@@ -58,7 +58,7 @@ def _cosine(factor: Array, done: Array, course: Course, options: Mapping[str, An
 
 
 def _exponential(factor: Array, done: Array, course: Course, options: Mapping[str, Any]) -> Array:
-  # The logarithm is taken here: in float32, 0.999999 itself would be off by 1 % of what it decays.
+  # The logarithm is computed here: in float32, 0.999999 itself has an error of 1 % of what it decays.
   exponent = math.log(options['decay']) * jnp.maximum(done - course.warmup, 0.0)
   return factor * jnp.maximum(jnp.exp(exponent), options['min_learning_rate'] / course.learning_rate)
 
@@ -72,7 +72,7 @@ RULE = OneOf({name: form.options for name, form in SCHEDULES.items()}, 'schedule
 
 
 class Stage(NamedTuple):
-  """`steps` updates of which only the parameters labelled `learners` take part."""
+  """`steps` updates in which only the parameters labelled `learners` are trained."""
 
   learners: tuple[str, ...]  # of LABELS
   steps: int
@@ -81,9 +81,9 @@ class Stage(NamedTuple):
 def learning_rate(config: OptimConfig, steps: int) -> Schedule:
   """Returns the learning rate as a function of the updates made: linear warm-up, then the schedule.
 
-  The rate of the first update is learning_rate / warmup_steps, not 0, and with 'cosine' that of the
-  update after the last one is 0. With 'exponential' it is learning_rate decay^n, n updates after the
-  warm-up, and at least min_learning_rate from there on.
+  The rate of the first update is learning_rate / warmup_steps, not 0. With 'cosine' the rate reaches 0
+  one update after the last. With 'exponential' it is learning_rate decay^n, n updates after the warm-up,
+  and never below min_learning_rate.
   """
   filled = fill(OptimConfig, vars(config), Where('--config.optim'), {'schedule': RULE})
   form, options = SCHEDULES[config.schedule], filled['schedule_options']
@@ -98,10 +98,10 @@ def learning_rate(config: OptimConfig, steps: int) -> Schedule:
 
 
 def parse_stages(stages: tuple[str, ...]) -> tuple[Stage, ...]:
-  """Reads 'WHAT:STEPS' strings, such as 'mean:200'.
+  """Parses 'WHAT:STEPS' strings, such as 'mean:200'.
 
   Raises:
-    ValueError: if one is not of that form, names no known part, or lasts no step.
+    ValueError: a string has another form, names an unknown part, or its number of steps is not positive.
   """
   return tuple(_parse_stage(stage) for stage in stages)
 
@@ -111,15 +111,15 @@ def _parse_stage(stage: str) -> Stage:
   number = steps.strip()
   if not (colon and number.isdecimal() and len(number) < 10 and int(number)):
     raise ValueError(
-      f"--config.optim.stages has the entry '{stage}', which is not of the form 'WHAT:STEPS' with a "
-      "positive number of steps, such as 'mean:200'."
+      f"--config.optim.stages has the invalid entry '{stage}'; entries have the form 'WHAT:STEPS' with "
+      "a positive number of steps, such as 'mean:200'."
     )
   names.check('optim.stages', what, LEARNERS)
   return Stage(LEARNERS[what], int(number))
 
 
 def ever_learning(stages: tuple[Stage, ...], steps: int) -> set[str]:
-  """Returns the labels of what learns at any time in a run of so many steps."""
+  """Returns the labels of the parameters that are trained at any time in a run of `steps` steps."""
   found, end = set(), 0
   for stage in stages:
     found |= set(stage.learners) if end < steps else set()
@@ -128,7 +128,7 @@ def ever_learning(stages: tuple[Stage, ...], steps: int) -> set[str]:
 
 
 def learns(stages: tuple[Stage, ...], label: str) -> Callable[[Array], Array]:
-  """Returns `updates made -> whether the parameters of this label learn`, [] int32 -> [] bool."""
+  """Returns `updates made -> whether parameters of this label are trained`, [] int32 -> [] bool."""
 
   def active(count: Array) -> Array:
     on, end = jnp.zeros_like(count, dtype=bool), 0

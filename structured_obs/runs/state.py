@@ -1,4 +1,4 @@
-"""TrainState: everything a run carries from one step to the next, and so all a checkpoint holds."""
+"""TrainState: everything that passes from one step to the next, and everything a checkpoint holds."""
 
 from typing import Any, NamedTuple
 
@@ -11,14 +11,14 @@ PyTree = Any
 
 
 class TrainState(NamedTuple):
-  """What one step hands to the next. The data order and the noise follow from `step` alone."""
+  """State between two steps. The order of the data and the noise follow from `step` alone."""
 
   step: Array  # [] int32  updates tried so far
   params: dict[str, PyTree]  # {'model': the network's, 'multipliers': the constraints'}
   model_state: dict[str, PyTree]  # mutable collections, such as {'batch_stats': ..}; {} without any
   opt_state: PyTree
   ema: PyTree | None  # moving average of params['model']; None where none is kept
-  skipped: Array  # [] int32  non-finite steps in a row, up to now
+  skipped: Array  # [] int32  consecutive non-finite steps up to now
 
 
 def create(
@@ -30,8 +30,7 @@ def create(
   """Returns the state before the first step.
 
   Args:
-    variables: what the model's `init` returned; its 'params' are trained, its other collections are
-      carried along.
+    variables: result of the model's `init`; 'params' are trained, other collections are carried along.
     optimizer: of the tree {'model', 'multipliers'}.
     keep_ema: whether to keep a moving average of the model's parameters.
     multipliers: initial multipliers by the constraint's name.
@@ -42,13 +41,13 @@ def create(
     params=params,
     model_state={name: tree for name, tree in variables.items() if name != 'params'},
     opt_state=optimizer.init(params),
-    # A copy: the state is donated to the step, and one buffer cannot be donated twice.
+    # A copy, because the state is donated to the step, and a buffer can be donated only once.
     ema=jax.tree.map(jnp.copy, variables['params']) if keep_ema else None,
     skipped=jnp.zeros((), jnp.int32),
   )
 
 
 def evaluation_variables(state: TrainState) -> dict[str, PyTree]:
-  """Returns the variables to evaluate a model with: the averaged parameters where they are kept."""
+  """Returns the variables for evaluation: averaged parameters where they are kept."""
   params = state.params['model'] if state.ema is None else state.ema
   return {'params': params, **state.model_state}

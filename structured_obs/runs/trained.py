@@ -1,4 +1,4 @@
-"""A trained model: what it was trained on, and what it can do, compiled.
+"""Trained models: variables, data and compiled functions of a run.
 
 Letters: N images; H W C image height, width, channels; h w c those of a small image; k size of a blur
 kernel; F features.
@@ -19,11 +19,12 @@ Array = jax.Array
 
 
 class Trained(NamedTuple):
-  """A trained model and what it was trained on.
+  """A trained model with its variables and the description of its data.
 
-  Its functions take batches, and compile once for a model and the shapes of the arguments; the variables
-  are an argument of the program. They raise a ValueError where the model cannot do what is asked; what
-  it can do is in `model.traits`. Larger programs are traced with `bound`, which has the same functions.
+  Its functions take batches. They compile once per model and shapes of the arguments; the variables are
+  an argument of the program. They raise a ValueError for what the model does not support;
+  `model.traits` says what it supports. Larger programs are traced with `bound`, which has the same
+  functions.
   """
 
   name: str  # in tables
@@ -40,32 +41,32 @@ class Trained(NamedTuple):
     return Bound(self.model, self.variables)
 
   def terms(self, x: Array, keys: Array) -> Terms:
-    """Returns the terms of images [N, H, W, C] in [-1, 1], with one key for each."""
+    """Returns the terms of images [N, H, W, C] in [-1, 1], with one key per image."""
     return _compiled(Bound.terms, self.bound, keys, x)
 
   def reconstruct(self, x: Array, keys: Array | None = None) -> Params:
     """Returns p(x|..) for images [N, H, W, C] in [-1, 1]: parameters of the model's family.
 
     Args:
-      x: behind its channels, what the model is given about an image.
-      keys: [N], of the latents; None takes the mean of their posterior.
+      x: images; further channels hold what the model is given about them.
+      keys: [N], to draw the latents; None uses the posterior mean.
     """
     return _compiled(Bound.reconstruct, self.bound, keys, x)
 
   def generate(self, keys: Array, labels: Array | None = None) -> Params:
-    """Returns p(x|..) of new images, one for each of the keys [N], perhaps of these classes [N]."""
+    """Returns p(x|..) of new images, one per key [N]; `labels` [N] are their classes, if given."""
     return _compiled(Bound.generate, self.bound, keys, labels)
 
   def infer(self, x: Array, keys: Array | None = None) -> Latents:
-    """Returns latents of images [N, H, W, C]: drawn from their posterior, without keys its mean."""
+    """Returns latents of images [N, H, W, C]: posterior samples, or without keys the posterior mean."""
     return _compiled(Bound.infer, self.bound, keys, x)
 
   def decode(self, z: Latents) -> Params:
-    """Returns p(x|z) at N latents as `infer` returns them."""
+    """Returns p(x|z) at N latents, in the form that `infer` returns."""
     return _compiled(Bound.decode, self.bound, z)
 
   def blur_kernels(self, x: Array, keys: Array | None = None) -> Array:
-    """Returns blur kernels [N, k, k], or [N, k, k, C], of the covariances for images [N, H, W, C]."""
+    """Returns the covariances' blur kernels [N, k, k] or [N, k, k, C] for images [N, H, W, C]."""
     return _compiled(Bound.blur_kernels, self.bound, keys, x)
 
   def compress(self, x: Array) -> Array:
@@ -73,15 +74,15 @@ class Trained(NamedTuple):
     return _compiled(Bound.compress, self.bound, x)
 
   def super_resolve(self, y: Array, keys: Array | None = None) -> Params:
-    """Returns p(x|y, ..) of small images [N, h, w, c], with drawn latents, without keys their means."""
+    """Returns p(x|y, ..) of small images [N, h, w, c]: latents drawn, or without keys their means."""
     return _compiled(Bound.super_resolve, self.bound, keys, y)
 
   def regenerate(self, x: Array, keys: Array) -> Params:
-    """Returns p(x|..) of images generated from what the first level knows of images [N, H, W, C]."""
+    """Returns p(x|..) of images generated from the first level's posterior of images [N, H, W, C]."""
     return _compiled(Bound.regenerate, self.bound, keys, x)
 
   def embed(self, x: Array) -> Array:
-    """Returns features [N, F] of images [N, H, W, C], of a classifier."""
+    """Returns a classifier's features [N, F] of images [N, H, W, C]."""
     return _compiled(Bound.embed, self.bound, x)
 
 

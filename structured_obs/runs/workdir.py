@@ -1,8 +1,8 @@
-"""The directory of a run: opened, or refused, before anything long starts.
+"""The directory of a run: opens it, or refuses it before anything expensive starts.
 
-`run.json` is written first and says what the run is: its resolved configuration, the data, versions
-and the command. What it says is what a later start is compared with. Every checkpoint says the same, so
-that a run.json that is lost or damaged is read from the newest of them.
+`run.json` is written first. It holds the resolved configuration, the data, versions and the command,
+and a later start is compared with it. Every checkpoint holds the same, so that a lost or damaged
+run.json is read from the newest checkpoint.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from structured_obs.data.prepare import DataSpec
 from structured_obs.runs import checkpoint, configuration, lock, metrics_file
 
 FILE = 'run.json'
-OWN = (lock.FILE, f'{FILE}.tmp')  # what a run that was killed as it began may leave
+OWN = (lock.FILE, f'{FILE}.tmp')  # left by a run that was killed while starting
 ENTRIES: dict[str, type] = {'config': dict, 'data': dict, 'versions': dict, 'command': str}
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 Json = dict[str, Any]
 
 
 def describe(config: Config, spec: DataSpec, command: str) -> Json:
-  """Returns what run.json holds."""
+  """Returns the contents of run.json."""
   return {
     'config': configuration.to_dict(config),
     'data': json.loads(json.dumps(spec._asdict())),
@@ -38,44 +38,32 @@ def describe(config: Config, spec: DataSpec, command: str) -> Json:
 
 
 def versions() -> dict[str, str]:
-  """Returns the versions of Python, of this package and of what it computes with."""
+  """Returns the versions of Python, of this package and of its numerical dependencies."""
   found = {'python': platform.python_version(), 'structured_obs': structured_obs.__version__}
   return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def check(workdir: Path, config: Config, allow_change: bool) -> None:
-  """Compares the configuration of a run about to start with what the workdir holds.
+def check(workdir: Path, config: Config, allow_change: bool, locked: bool = False) -> None:
+  """Compares the configuration of a run about to start with the run in the workdir.
 
   Args:
     workdir: of the run; it need not exist.
     config: resolved.
-    allow_change: go on with another configuration.
+    allow_change: accept another configuration.
+    locked: whether this process holds the lock of the workdir.
 
   Raises:
-    ValueError: if the workdir holds other files, a run of another configuration, or one that is running.
+    ValueError: the workdir holds other files, a run of another configuration, or one that is running.
   """
   if workdir.exists() and not workdir.is_dir():
-    raise ValueError(f'The workdir {workdir} is a file; it must be a directory or not exist.')
-  lock.check(workdir)
-  check_config(workdir, config, allow_change)
-
-
-def check_config(workdir: Path, config: Config, allow_change: bool) -> None:
-  """Does the same but for the lock, for the process that holds it.
-
-  Args:
-    workdir: of the run; it need not exist.
-    config: resolved.
-    allow_change: go on with another configuration.
-
-  Raises:
-    ValueError: if the workdir holds other files, or a run of another configuration.
-  """
+    raise ValueError(f'--workdir={workdir} is a file; name a directory, which need not exist.')
+  if not locked:
+    lock.check(workdir)
   run = find(workdir)
   if run is None:
     if workdir.is_dir() and any(path.name not in OWN for path in workdir.iterdir()):
       raise ValueError(
-        f'The workdir {workdir} holds files but no {FILE}, so it is not of a run; choose a '
+        f'--workdir={workdir} holds files but no {FILE}, so it is not the directory of a run; choose a '
         'directory that is empty or does not exist.'
       )
     return
@@ -83,47 +71,52 @@ def check_config(workdir: Path, config: Config, allow_change: bool) -> None:
   lines = checkpoint.differences(old, configuration.binding(config))
   if lines and not allow_change:
     raise ValueError(
-      f'The workdir {workdir} holds a run of another configuration:\n{checkpoint.summary(lines)}\n'
-      'Choose another --workdir, or go on with the new configuration by --allow_config_change.'
+      f'--workdir={workdir} holds a run of another configuration:\n{checkpoint.summary(lines)}\n'
+      'Choose another --workdir, or continue with the new configuration by --allow_config_change.'
     )
 
 
 def check_data(workdir: Path, spec: DataSpec, allow_change: bool) -> None:
-  """Compares the data in the same way, which first have to be there.
+  """Compares the data of a run about to start with those of the run in the workdir.
+
+  Args:
+    workdir: of the run; it need not exist.
+    spec: of the prepared data.
+    allow_change: accept other data.
 
   Raises:
-    ValueError: if the workdir holds a run on other data, unless `allow_change`.
+    ValueError: the workdir holds a run on other data.
   """
   run = None if allow_change else find(workdir)
   if run is None:
     return
-  # Of the pixels themselves: the fingerprint also changes when the same files have moved.
+  # Compares the pixels: the fingerprint also changes when the same files have moved.
   old, new = run['data']['sha256'], spec.sha256
   if old != new:
     raise ValueError(
-      f'The workdir {workdir} holds a run on other data:\n  data.sha256: {old} -> {new}\n'
-      'Choose another --workdir, or go on with the new data by --allow_config_change.'
+      f'--workdir={workdir} holds a run on other data:\n  data.sha256: {old} -> {new}\n'
+      'Choose another --workdir, or continue with the new data by --allow_config_change.'
     )
 
 
 def read(workdir: Path) -> Json:
-  """Returns what `find` returns.
+  """Returns run.json; see `find`.
 
   Raises:
-    FileNotFoundError: if the directory holds no run.
+    FileNotFoundError: the directory holds no run.
     ValueError: as `find`.
   """
   run = find(workdir)
   if run is None:
-    raise FileNotFoundError(f'There is no run in {workdir}: it has no {FILE}.')
+    raise FileNotFoundError(f'There is no run in {workdir}: {FILE} is missing.')
   return run
 
 
 def find(workdir: Path) -> Json | None:
-  """Returns run.json, or what the newest checkpoint says instead; None if there is neither.
+  """Returns run.json, or the newest checkpoint's copy of it; None if there is neither.
 
   Raises:
-    ValueError: if the file is damaged and there is no checkpoint to read it from.
+    ValueError: the file is damaged and there is no checkpoint to read it from.
   """
   path = workdir / FILE
   try:
@@ -137,7 +130,7 @@ def find(workdir: Path) -> Json | None:
       about = checkpoint.read_metadata(directory, step)
       if all(isinstance(about.get(name), kind) for name, kind in ENTRIES.items()):
         metrics_file.warn(
-          f'{trouble or f"{path} is missing"}; what it said is read from the checkpoint of step {step} '
+          f'{trouble or f"{path} is missing"}; its contents are read from the checkpoint of step {step} '
           f'in {directory}.'
         )
         return {name: about[name] for name in ENTRIES}
@@ -150,9 +143,9 @@ def find(workdir: Path) -> Json | None:
 
 
 def candidates(workdir: Path) -> list[tuple[Path, int]]:
-  """Returns directory and step of all checkpoints of a run, whole or not, the newest first.
+  """Returns directory and step of all checkpoints of a run, complete or not, newest first.
 
-  A step that is there twice is first that of the latest checkpoints, then that of the best.
+  If a step is there twice, the one of the latest checkpoints comes before the best.
   """
   directories = [workdir / name for name in (checkpoint.CHECKPOINTS, checkpoint.BEST)]
   found = [(directory, step) for directory in directories for step in checkpoint.entries(directory)]
@@ -160,7 +153,7 @@ def candidates(workdir: Path) -> list[tuple[Path, int]]:
 
 
 def write(workdir: Path, run: Json) -> None:
-  """Writes run.json at once or not at all."""
+  """Replaces run.json atomically."""
   workdir.mkdir(parents=True, exist_ok=True)
   text = json.dumps({**run, checkpoint.CHECKSUM: checkpoint.checksum(run)}, indent=2) + '\n'
   metrics_file.replace(workdir / FILE, text)
@@ -172,16 +165,16 @@ def explained(workdir: Path, command: str) -> Iterator[None]:
 
   Args:
     workdir: of the run.
-    command: what the user typed.
+    command: as the user typed it.
   """
   try:
     yield
   except OSError as error:
-    if error.errno is None:  # a sentence of this program
+    if error.errno is None:  # a message of this program
       raise
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     saved = [entry for entry in candidates(workdir) if entry[1] in checkpoint.steps_in(entry[0])]
-    safe = 'There was no checkpoint yet, so that the same command starts again'
+    safe = 'There was no checkpoint yet; the same command starts again'
     if saved:
       directory, step = saved[0]
       safe = f'The checkpoint of step {step} in {directory} is safe; the same command resumes from it'
@@ -193,15 +186,15 @@ def explained(workdir: Path, command: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watched(workdir: Path) -> Iterator[Callable[[int], None]]:
-  """Yields a function of the step that raises an OSError if the directory is no longer there."""
-  descriptor = os.open(workdir, os.O_RDONLY)  # open, so that no new directory gets its number
+  """Yields a function of the step that raises an OSError if the directory is gone."""
+  descriptor = os.open(workdir, os.O_RDONLY)  # kept open, so that no new directory gets its number
 
   def check(step: int) -> None:
     if not lock.is_at(descriptor, workdir):
       raise OSError(
         f'The workdir {workdir} was deleted, moved or replaced while its training ran. The training '
-        f'stops after step {step} and writes nothing more; with the directory back in its place, the '
-        'same command resumes from the last checkpoint in it.'
+        f'stops after step {step} and writes nothing more. Put the directory back, and the same command '
+        'resumes from the last checkpoint in it.'
       )
 
   try:
@@ -214,12 +207,12 @@ def _parse(content: bytes) -> Json:
   """Returns the entries of run.json; raises a ValueError or TypeError that says what is wrong."""
   run = json.loads(content)
   if not isinstance(run, dict):
-    raise ValueError('it holds no JSON object')
+    raise ValueError('it is not a JSON object')
   if run.pop(checkpoint.CHECKSUM, None) not in (None, checkpoint.checksum(run)):
     raise ValueError('its checksum differs')
   for name, kind in ENTRIES.items():
     if not isinstance(run.get(name), kind):
-      raise ValueError(f"it has no '{name}', or of another type")
+      raise ValueError(f"'{name}' is missing, or of another type")
   configuration.from_dict(run['config'])
   DataSpec(**run['data'])
   return {name: run[name] for name in ENTRIES}

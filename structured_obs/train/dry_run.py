@@ -1,4 +1,4 @@
-"""What a run would do, from its compiled step, without taking one and without writing anything."""
+"""Describes a run from its compiled step, without training and without writing files."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 
 def report(experiment: Experiment) -> str:
-  """Compiles the step and returns a text: data, parameters, shapes, memory, operations and what fits."""
+  """Compiles the step and describes data, parameters, shapes, memory and operations of the run."""
   mesh = meshes.make_mesh()
   state = initial.abstract_state(experiment, mesh)
   compiled = memory.compile_step(experiment, mesh)
@@ -35,7 +35,7 @@ def report(experiment: Experiment) -> str:
 
 
 def count_by_module(params: Any) -> dict[str, int]:
-  """Returns the number of parameters by module, two levels deep, heads one by one."""
+  """Returns the number of parameters by module, two levels deep; heads are listed one by one."""
   counts: dict[str, int] = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     keys = [jax.tree_util.keystr((entry,), simple=True) for entry in path]
@@ -59,10 +59,10 @@ def _cost_lines(compiled: Any, images: int, accumulate: int) -> list[str]:
   if needs is not None:
     temporary, peak = needs.temp_size_in_bytes / MIB, (memory.peak(compiled) or 0) / MIB
     lines += [
-      f'memory      {peak:.1f} MiB a device: {peak - temporary:.1f} state and batch, {temporary:.1f} '
+      f'memory      {peak:.1f} MiB per device: {peak - temporary:.1f} state and batch, {temporary:.1f} '
       'temporaries'
     ]
-  if 'flops' in cost and accumulate == 1:  # of a loop, XLA counts one turn
+  if 'flops' in cost and accumulate == 1:  # XLA counts one iteration of a loop
     flops = cost['flops']
-    lines += [f'operations  {flops:.3g} a step and device, {flops / images:.3g} an image']
+    lines += [f'operations  {flops:.3g} per step and device, {flops / images:.3g} per image']
   return lines

@@ -1,7 +1,7 @@
-"""Brings the batch of a step to the devices: a pure function of the step, however it travels.
+"""Brings the batch of each step to the devices. The batch depends on the step alone.
 
-Either the whole training array lies on every device and a step's batch is gathered there by its
-indices, or a thread reads the rows from the memory map on the host and sends them some steps ahead.
+Either every device holds the whole training array and gathers its batch by index, or a thread reads the
+rows from the memory map on the host and sends them a few steps ahead.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ from structured_obs.devices import mesh as meshes
 
 Array = jax.Array
 
-AHEAD = 2  # batches on their way while one is in use
+AHEAD = 2  # batches sent ahead of the one in use
 
 
 def stream(
   images: np.ndarray, config: TrainConfig, residency: str, mesh: Mesh
 ) -> Callable[[int, int], Generator[Array]]:
-  """Returns `(first, end) -> the batches of the steps first .. end - 1`, cut over the mesh.
+  """Returns `(first, end) -> batches of the steps first .. end - 1`, sharded over the mesh.
 
   Args:
     images: [N, H, W, C] uint8, the training split.
@@ -45,9 +45,9 @@ def stream(
 
 
 def resident(num_bytes: int, residency: str, mesh: Mesh) -> bool:
-  """Whether training images of so many bytes lie on every device.
+  """Returns whether every device holds the training images, of `num_bytes` bytes.
 
-  With 'auto' they do where those of this process can hold them; devices of a CPU share one memory.
+  With 'auto' it does if the devices of this process have the memory; devices of a CPU share one memory.
   """
   local = mesh.local_devices
   copies = len(local) if local[0].platform == 'cpu' else 1

@@ -1,9 +1,8 @@
 # One file of more than 300 lines: the loop is one object, whose parts share its state.
-"""The training loop: dispatches steps, watches them, validates, saves, and can be stopped anywhere.
+"""The training loop: dispatches steps, watches them, validates, saves, and stops at any step.
 
-At any moment at most `steps_in_flight` steps are on the devices; only the metrics of finished steps
-are fetched. A checkpoint is the whole truth: what follows from it is bitwise what would have
-followed without it.
+At most `steps_in_flight` steps run on the devices at once, and only the metrics of finished steps are
+fetched. A checkpoint is complete: a resumed run continues bitwise as the original would have.
 """
 
 import collections
@@ -43,7 +42,7 @@ class Standing(NamedTuple):
   best_step: int = 0
   waited: int = 0  # validations since the best one
   skipped: int = 0  # updates dropped since the first step
-  nonfinite: int = 0  # validations without a result, as an image's ELBO was not finite
+  nonfinite: int = 0  # validations without a result, because an image's ELBO was not finite
 
 
 class Outcome(NamedTuple):
@@ -56,13 +55,13 @@ class Outcome(NamedTuple):
 
 
 class Run(NamedTuple):
-  """What does not change while a run lasts."""
+  """The constant parts of a run."""
 
   experiment: Experiment
   prepared: Prepared
   mesh: Mesh
   workdir: Path
-  about: dict[str, Any]  # what run.json says
+  about: dict[str, Any]  # contents of run.json
   latest: Path  # directory of the latest checkpoints
   best: Path  # directory of the best one
   recorder: metrics.Recorder
@@ -70,7 +69,7 @@ class Run(NamedTuple):
 
 
 class NonFiniteError(ValueError):
-  """The loss or its gradient stayed infinite or NaN, or the state became so."""
+  """The loss, its gradient or the state stayed infinite or NaN."""
 
 
 def train(
@@ -81,21 +80,21 @@ def train(
   tensorboard: bool = False,
   allow_older: bool = False,
 ) -> Outcome:
-  """Trains from the workdir's newest whole checkpoint, or from the start, to the end or a signal.
+  """Trains from the workdir's newest undamaged checkpoint, or from the start, to the end or a signal.
 
   Args:
     experiment: of `experiment.build`.
     prepared: the data.
-    workdir: exists and holds this run or nothing; see `workdir.check`.
-    about: goes into every checkpoint's metadata.
+    workdir: exists, and holds this run or nothing; see `workdir.check`.
+    about: metadata of every checkpoint.
     tensorboard: whether to write event files.
     allow_older: whether damaged checkpoints may cost more than an hour of training.
 
   Raises:
-    NonFiniteError: after train.max_nonfinite steps in a row that are not finite, or if the state that is
-      to be saved is not finite.
-    ValueError: if the newest checkpoint does not fit, or is damaged and nothing replaces it.
-    OSError: if a file cannot be written, or the workdir is no longer there.
+    NonFiniteError: train.max_nonfinite consecutive steps were not finite, or the state to be saved is
+      not.
+    ValueError: the newest checkpoint does not match the model, or all checkpoints are damaged.
+    OSError: a file could not be written, or the workdir is gone.
   """
   config = experiment.config.train
   if hosts.primary() and not (workdir / workdirs.FILE).exists():
@@ -114,7 +113,7 @@ def train(
 
 
 def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
-  """Returns where to start: the newest whole checkpoint, or a fresh state."""
+  """Returns where to start: the newest undamaged checkpoint, or a fresh state."""
   if hosts.primary():
     checkpoint.clean(run.latest)
     checkpoint.clean(run.best)
@@ -127,11 +126,11 @@ def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
     if found.directory != run.latest:
       checkpoint.save(run.latest, state, found.metadata, config.keep)
     if standing.best_step == found.step:
-      # A kill between the two saves of a new best one left only the first; saving is idempotent.
+      # A kill between the two saves of a new best state left only the first; saving is idempotent.
       checkpoint.save(run.best, state, found.metadata, keep=1)
   else:
     if metrics_file.read(run.workdir):
-      run.recorder.say('There are records but no checkpoint; the training starts again at step 0.')
+      run.recorder.say('There are records but no checkpoint; the training restarts at step 0.')
     key, _, _ = initial.run_keys(run.experiment)
     state = initial.init_state(run.experiment, key, run.prepared.images['train'])
     if config.start_from:
@@ -140,7 +139,7 @@ def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
     state = meshes.replicate(state, run.mesh)
     standing = Standing()
   if hosts.primary():
-    workdirs.write(run.workdir, run.about)  # only now, as a refused checkpoint must change nothing
+    workdirs.write(run.workdir, run.about)  # only now: a refused checkpoint must not change files
   run.recorder.resume(found.step if found else 0)
   if found:
     run.recorder.say(f'Resumed from step {found.step}.')
@@ -148,7 +147,7 @@ def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
 
 
 class _Loop:
-  """One run's moving parts: state, standing, and the steps in flight."""
+  """The changing parts of a run: state, standing, and the steps in flight."""
 
   def __init__(self, run: Run, state: TrainState, standing: Standing):
     _, train_key, validation_key = initial.run_keys(run.experiment)
@@ -163,7 +162,7 @@ class _Loop:
     self.validation_key = meshes.replicate(validation_key, run.mesh)
 
   def drive(self, stopper: Stopper) -> Outcome:
-    """Trains until the last step, the end of patience, or a signal."""
+    """Trains until the last step, until patience ends, or until a signal."""
     config = self.run.experiment.config
     update = steps.make_step(self.run.experiment, self.run.mesh)
     batches = feed.stream(
@@ -186,7 +185,7 @@ class _Loop:
     return self._outcome('finished')
 
   def _visit(self, stop: bool) -> None:
-    """Validates and saves where it is time to."""
+    """Validates and saves at the steps where either is due."""
     config = self.run.experiment.config.train
     last = self.step == config.steps
     validate = last or self.step % config.validate_every == 0
@@ -231,9 +230,9 @@ class _Loop:
       images,
       self.validation_key,
       spec.levels,
-      experiment.config.eval.batch_size,
-      self.run.mesh,
-      experiment.config.objective.dequantize,
+      batch_size=experiment.config.eval.batch_size,
+      mesh=self.run.mesh,
+      dequantize=experiment.config.objective.dequantize,
     )
     if not elbo.size:
       return False
@@ -254,7 +253,7 @@ class _Loop:
     return improved
 
   def _summarize(self, elbo: np.ndarray) -> dict[str, float]:
-    """Returns mean and standard error; with NaN or infinite values both are NaN, and the run says so."""
+    """Returns mean and standard error; both are NaN, with a warning, if any value is not finite."""
     wrong = np.flatnonzero(~np.isfinite(elbo))
     if not wrong.size:
       value, standard_error, _ = likelihood.summarize(elbo)
@@ -262,13 +261,13 @@ class _Loop:
     self.standing = self.standing._replace(nonfinite=self.standing.nonfinite + 1)
     self.run.recorder.say(
       f'Warning: the ELBO of {wrong.size} of {elbo.size} validation images is NaN or infinite at step '
-      f'{self.step}; the first is image {wrong[0]} of the split, with {elbo[wrong[0]]}. Without a mean '
-      'this validation counts as no improvement.'
+      f'{self.step}; the first is image {wrong[0]} of the split, with {elbo[wrong[0]]}. This validation '
+      'has no mean and counts as no improvement.'
     )
     return {'elbo': math.nan, 'standard_error': math.nan, 'nonfinite_images': float(wrong.size)}
 
   def _save(self, improved: bool) -> None:
-    """Saves the state; the latest first, so that the best is never ahead of what a resume knows."""
+    """Saves the state, latest before best, so that the best is never newer than where a run resumes."""
     self.run.check_there(self.step)
     what = f'The states after step {self.step}, which are not saved,'
     hosts.agree(what, lambda: checkpoint.digests(self.state))
@@ -279,9 +278,9 @@ class _Loop:
         checkpoint.save(self.run.best, self.state, metadata, keep=1)
     except checkpoint.NonFiniteStateError as error:
       raise NonFiniteError(
-        f'{error} It is not saved; those of the steps {checkpoint.steps_in(self.run.latest)} are. A '
-        'smaller --config.optim.learning_rate or a --config.optim.clip_norm, with '
-        '--allow_config_change, can train on from the last of them.'
+        f'{error} It is not saved; the checkpoints of steps {checkpoint.steps_in(self.run.latest)} are. '
+        'Continue from the last of them with a smaller --config.optim.learning_rate or a '
+        '--config.optim.clip_norm, and --allow_config_change.'
       ) from error
 
   def _out_of_patience(self) -> bool:
@@ -290,9 +289,9 @@ class _Loop:
 
   def _give_up(self, step: int) -> None:
     config = self.run.experiment.config.train
-    sentence = 'The loss or its gradient stayed non-finite; process 0 says more.'
+    sentence = 'The loss or its gradient stayed non-finite; process 0 reports details.'
     if hosts.primary():
-      # The updates since were dropped, so these are the parameters that the step began with.
+      # Updates since then were dropped, so the step began with these parameters.
       state = self.state._replace(step=np.int32(step - 1))
       batch = pipeline.global_batch(config, self.run.prepared.images['train'], step - 1)
       sentence = nonfinite.explain(self.run.experiment, state, self.key, batch, self.run.workdir)

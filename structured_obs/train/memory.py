@@ -1,8 +1,8 @@
-"""Whether a step fits the memory of a device, and how far to cut its batch where it does not.
+"""Estimates whether a step fits a device's memory, and which `train.accumulate` would make it fit.
 
-An estimate before anything runs: what the compiled step says it needs, the training images where they
-lie on the device, and the batches on their way. What it leaves out is what a runtime takes for itself
-and for compiling, so that a step that fits by a few percent may not.
+The estimate needs no run: memory of the compiled step, training images on the device, and batches on
+their way. It leaves out what the runtime and the compiler take, so a step that fits by a few percent may
+still fail.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ GIB = 1 << 30
 
 
 def compile_step(experiment: Experiment, mesh: Mesh) -> Any:
-  """Returns the compiled step over the mesh; pmap compiles the same program, but cannot be looked at."""
+  """Returns the step compiled over the mesh; pmap runs the same program but cannot be inspected."""
   config = experiment.config
   train = dataclasses.replace(config.train, mapping='shard_map')
   experiment = experiment._replace(config=dataclasses.replace(config, train=train))
@@ -36,7 +36,7 @@ def compile_step(experiment: Experiment, mesh: Mesh) -> Any:
 
 
 def peak(compiled: Any) -> int | None:
-  """Returns the bytes that a compiled program holds at most at once on a device; None if unsaid."""
+  """Returns the peak bytes of a compiled program on one device; None if the backend reports none."""
   memory = compiled.memory_analysis()
   if memory is None:
     return None
@@ -45,7 +45,7 @@ def peak(compiled: Any) -> int | None:
 
 
 def waiting(experiment: Experiment, mesh: Mesh) -> int:
-  """Returns the bytes of images on a device beside those of the step: all of them, or those ahead."""
+  """Returns the bytes of images on a device besides those of the step: all, or the batches ahead."""
   config, spec = experiment.config, experiment.spec
   image = math.prod(spec.stored) * spec.dtype.itemsize
   if feed.resident(image * spec.counts['train'], config.data.residency, mesh):
@@ -54,7 +54,7 @@ def waiting(experiment: Experiment, mesh: Mesh) -> int:
 
 
 def available(mesh: Mesh) -> int | None:
-  """Returns the bytes that each device may hold: several devices of a CPU share one memory."""
+  """Returns the bytes available to each device; devices of a CPU share one memory."""
   local = mesh.local_devices
   memory = pipeline.device_memory(local[0])
   sharing = len(local) if _on_cpu(mesh) else 1
@@ -62,26 +62,25 @@ def available(mesh: Mesh) -> int | None:
 
 
 def verdict(experiment: Experiment, compiled: Any, mesh: Mesh) -> str:
-  """Returns whether the compiled step fits a device, and else which `train.accumulate` would.
+  """Returns whether the compiled step fits a device, and otherwise which `train.accumulate` would.
 
-  Steps for more parts are compiled only where the memory of a part's share, and of what does not
-  shrink, leaves a chance.
+  Compiles steps with more parts only where they could fit, given the memory that does not shrink.
   """
   limit, needed = available(mesh), peak(compiled)
   if needed is None:
-    return 'unknown: this backend does not say what a compiled step needs'
+    return 'unknown: this backend does not report the memory of a compiled step'
   images = waiting(experiment, mesh)
   needed += images
   if limit is None:
-    return f'needs about {_gib(needed)} a device, whose memory is not known'
+    return f'needs about {_gib(needed)} per device, whose memory is unknown'
   if needed <= limit:
-    return f'fits: needs about {_gib(needed)} of {_gib(limit)} a device'
-  said = f'does not fit: needs about {_gib(needed)} of {_gib(limit)} a device'
+    return f'fits: needs about {_gib(needed)} of {_gib(limit)} per device'
+  said = f'does not fit: needs about {_gib(needed)} of {_gib(limit)} per device'
   coupled = checks.coupling(experiment.config)
   if coupled:
     return (
-      f'{said}; {coupled} allows no --config.train.accumulate, so --config.train.batch_size must be '
-      'smaller'
+      f'{said}; --config.train.accumulate is not available with {coupled}, so use a smaller '
+      '--config.train.batch_size'
     )
   temporary = compiled.memory_analysis().temp_size_in_bytes
   given = experiment.config.train.accumulate
@@ -91,13 +90,13 @@ def verdict(experiment: Experiment, compiled: Any, mesh: Mesh) -> str:
       continue
     found = (peak(compile_step(cut(experiment, parts), mesh)) or 0) + images
     if found <= limit:
-      slow = ' (many times slower where there are convolutions)' if _on_cpu(mesh) else ''
+      slow = ' (many times slower for models with convolutions)' if _on_cpu(mesh) else ''
       return f'{said}; --config.train.accumulate={parts} would need {_gib(found)}{slow}'
-  return f'{said}, and no --config.train.accumulate makes it fit: model or images are too large'
+  return f'{said}, and no --config.train.accumulate makes it fit: the model or the images are too large'
 
 
 def _doublings(given: int, images: int) -> list[int]:
-  """Numbers of parts above the given one, each twice the last, that divide a device's images."""
+  """Returns numbers of parts, each twice the previous one, that divide a device's images."""
   counts, parts = [], 2 * given
   while parts <= images:
     counts += [parts] if images % parts == 0 else []
@@ -106,7 +105,7 @@ def _doublings(given: int, images: int) -> list[int]:
 
 
 def cut(experiment: Experiment, parts: int) -> Experiment:
-  """Returns the same run with the images of a device in so many parts."""
+  """Returns the same run with a device's images cut into `parts` parts."""
   train = dataclasses.replace(experiment.config.train, accumulate=parts)
   return experiment._replace(config=dataclasses.replace(experiment.config, train=train))
 

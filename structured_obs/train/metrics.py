@@ -1,7 +1,7 @@
-"""What a run tells: metrics.jsonl, TensorBoard events, and progress on the terminal.
+"""Reports a run: metrics.jsonl, TensorBoard events, and progress on the terminal.
 
-One JSON object a line: {"step": .., "kind": "train" or "validation", name: number, ..}. The lines
-are strict JSON, in which a number that is not finite is null.
+Each line of metrics.jsonl is a JSON object {"step": .., "kind": "train" or "validation", name: number,
+..}. The JSON is strict: a number that is not finite is null.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ FIRST = ('loss',)  # metrics to show before the others
 
 
 def check_tensorboard() -> None:
-  """Raises an ImportError that names the extra if tensorboardX is missing."""
+  """Raises an ImportError that names the extra if tensorboardX is not installed."""
   if importlib.util.find_spec('tensorboardX') is None:
     raise ImportError(
-      "--tensorboard writes event files with tensorboardX, which is not installed; pip install "
-      "'structured_obs[log]' brings it."
+      "--tensorboard needs tensorboardX, which is not installed; install it by "
+      "pip install 'structured_obs[log]'."
     )
 
 
 class Meter:
-  """Averages the metrics of finished steps, over those that are finite, and measures the speed."""
+  """Averages the finite metrics of finished steps, and measures the speed."""
 
   def __init__(self, batch_size: int):
     self._batch_size = batch_size
@@ -50,7 +50,7 @@ class Meter:
       self._timed += 1
 
   def read(self) -> dict[str, float]:
-    """Returns the means since the last call, and images per second of all devices together."""
+    """Returns the means since the last call, and images per second over all devices."""
     fetched = jax.device_get(self._told)
     now = time.perf_counter()
     seconds = self._seconds + now - (now if self._since is None else self._since)
@@ -63,7 +63,7 @@ class Meter:
 
   @contextlib.contextmanager
   def pause(self) -> Iterator[None]:
-    """Leaves what happens inside out of the speed."""
+    """Excludes the time inside the block from the speed."""
     begun = time.perf_counter()
     yield
     if self._since is not None:
@@ -76,7 +76,7 @@ def _finite_mean(values: list[float]) -> float:
 
 
 def _shown(name: str, values: Mapping[str, float]) -> bool:
-  """Whether a line on the terminal has room for it: not the sampled terms of latents, not norms."""
+  """Returns whether the terminal shows a metric: sampled latent terms and norms are left out."""
   kind, _, term = name.partition('/')
   sampled = kind in ('log_p', 'log_q') and f'log_q/{term}' in values
   quiet = name in ('param_norm', 'learning_rate') or (name == 'skipped' and not values[name])
@@ -84,10 +84,10 @@ def _shown(name: str, values: Mapping[str, float]) -> bool:
 
 
 class Recorder:
-  """Writes records to metrics.jsonl and, if asked, TensorBoard, and shows them. A context manager.
+  """Writes records to metrics.jsonl and optionally to TensorBoard, and shows them.
 
-  On a terminal a rich progress bar stays at the bottom; elsewhere each record is one plain line.
-  `active=False` makes it silent: the processes other than 0 of a run on many hosts.
+  A context manager. On a terminal a rich progress bar stays at the bottom; elsewhere each record is one
+  plain line. `active=False` silences it, for processes other than 0 of a run on several hosts.
   """
 
   def __init__(self, workdir: Path, steps: int, tensorboard: bool = False, active: bool = True):
@@ -119,11 +119,11 @@ class Recorder:
     self._bar.stop()
     for output in (self._file, self._events):
       if output is not None:
-        with contextlib.suppress(OSError):  # of a full disk: only what TensorBoard has not seen
+        with contextlib.suppress(OSError):  # a full disk loses only what TensorBoard has not read
           output.close()
 
   def resume(self, step: int) -> None:
-    """Goes on from `step`: forgets the records after it, and moves the bar."""
+    """Resumes at `step`: removes the records after it, and moves the bar."""
     self._began = None
     if self._active:
       metrics_file.truncate(self._workdir, step)
@@ -136,13 +136,13 @@ class Recorder:
       self._events = tensorboardX.SummaryWriter(
         str(self._workdir / 'tensorboard'),
         purge_step=step or None,
-        max_queue=0,  # no limit: its thread ends when the disk is full, and nobody would empty it
+        max_queue=0,  # unlimited: the writer's thread ends when the disk is full and stops emptying it
       )
     self._bar.reset(self._task, completed=step)
 
   def advance(self, step: int) -> None:
     """Moves the progress bar."""
-    self._began = self._began or (step, time.perf_counter())  # the first step compiles: not counted
+    self._began = self._began or (step, time.perf_counter())  # excludes the first step, which compiles
     self._bar.update(self._task, completed=step)
 
   def record(self, step: int, kind: str, values: Mapping[str, float]) -> None:
@@ -160,7 +160,7 @@ class Recorder:
     self._show(step, kind, values)
 
   def say(self, text: str) -> None:
-    """Prints one message, above the progress bar where there is one."""
+    """Prints one message, above the progress bar if there is one."""
     if self._active:
       self._console.print(text, markup=False)
 

@@ -1,4 +1,4 @@
-"""What to do about a loss that stays infinite or NaN: find where it starts, keep the evidence."""
+"""Diagnoses a loss that stays infinite or NaN: finds the first bad term and saves the evidence."""
 
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ def explain(
 
   Args:
     experiment: of the run.
-    state: that the step began with.
+    state: with which the step began.
     key: of the run.
     batch: the whole batch of that step, [B, H, W, C] uint8.
-    workdir: the files go to its directory 'nonfinite'.
+    workdir: the files are written to its directory 'nonfinite'.
   """
   number = int(state.step)
   state, key = jax.tree.map(_local, (state, key))
@@ -39,11 +39,11 @@ def explain(
     kept = f'are in {save(workdir, number, state, batch)}'
   except OSError as error:  # a full disk must not hide why the run stops
     kept = f'could not be written: {error}'
-  what = f"the first non-finite term is '{term}'" if term else 'run again, every term is finite'
+  what = f"the first non-finite term is '{term}'" if term else 'repeated, all terms are finite'
   return (
-    f'The loss or its gradient was not finite in {experiment.config.train.max_nonfinite} steps in a row '
-    f'(--config.train.max_nonfinite), the last of them step {number + 1}: {what}. The batch and the '
-    f'parameters {kept}.'
+    f'The loss or its gradient was not finite in {experiment.config.train.max_nonfinite} consecutive '
+    f'steps (--config.train.max_nonfinite), the last of them step {number + 1}: {what}. The batch and '
+    f'the parameters {kept}.'
   )
 
 
@@ -97,7 +97,7 @@ def make_examination(experiment: Experiment) -> Any:
 
 
 def save(workdir: Path, number: int, state: TrainState, batch: np.ndarray) -> Path:
-  """Writes batch, parameters and model state into one .npz and returns its path."""
+  """Saves batch, parameters and model state as one .npz file and returns its path."""
   directory = Path(workdir) / DIRECTORY
   directory.mkdir(parents=True, exist_ok=True)
   path = directory / f'step_{number:08d}.npz'

@@ -1,7 +1,7 @@
-"""Where a run resumes: at its newest checkpoint that is whole.
+"""Finds the checkpoint to resume from: the newest that is not damaged.
 
-A damaged one is passed over with a sentence and keeps its files under another name. Where that loses
-more than an hour of training, a flag has to allow it.
+Damaged ones are skipped with a message and renamed. If that loses more than an hour of training, a flag
+must allow it.
 """
 
 import statistics
@@ -17,11 +17,11 @@ from structured_obs.runs import checkpoint, metrics_file
 from structured_obs.runs import workdir as workdirs
 from structured_obs.runs.state import TrainState
 
-HOUR = 3600.0  # seconds of training that are given up without asking
+HOUR = 3600.0  # seconds of training that may be lost without a flag
 
 
 class Found(NamedTuple):
-  """A checkpoint that is whole."""
+  """An undamaged checkpoint."""
 
   directory: Path
   step: int
@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
 
 class _Damaged(NamedTuple):
-  """A checkpoint that is not."""
+  """A damaged checkpoint."""
 
   directory: Path
   step: int
@@ -40,19 +40,19 @@ class _Damaged(NamedTuple):
 def newest(
   workdir: Path, like: TrainState, batch_size: int, allow_older: bool, say: Callable[[str], None]
 ) -> Found | None:
-  """Returns the newest checkpoint that is whole; None if there are none.
+  """Returns the newest undamaged checkpoint; None if there are no checkpoints.
 
-  Every process of a run calls it. The damaged ones that are newer are moved aside.
+  Every process of a run must call it. Newer, damaged checkpoints are moved aside.
 
   Args:
     workdir: of the run.
     like: shapes of the state, with shardings.
     batch_size: of the run.
     allow_older: whether more than an hour of training may be lost.
-    say: receives a sentence for each damaged checkpoint.
+    say: receives a message for each damaged checkpoint.
 
   Raises:
-    ValueError: if every checkpoint is damaged, too much would be lost, or one does not fit `like`.
+    ValueError: every checkpoint is damaged, too much would be lost, or one does not match `like`.
   """
   damaged: list[_Damaged] = []
   found = None
@@ -73,9 +73,9 @@ def newest(
 def lost_seconds(
   workdir: Path, damaged: tuple[Path, int], whole: tuple[Path, int], batch_size: int
 ) -> float:
-  """Returns the time that the training between two checkpoints took.
+  """Returns the seconds of training between two checkpoints.
 
-  It follows from the recorded speed, or without any records from the age of the directories.
+  They follow from the recorded speed, or without records from the age of the directories.
 
   Args:
     workdir: of the run.
@@ -97,18 +97,20 @@ def lost_seconds(
 
 
 def _try(directory: Path, step: int, like: TrainState) -> Found | _Damaged:
-  """Loads a checkpoint; it is damaged if any process of the run finds that."""
+  """Loads a checkpoint; it counts as damaged if any process of the run finds it so."""
   found, complaint = None, ''
   try:
     metadata = checkpoint.read_metadata(directory, step)
     if not isinstance(metadata.get('standing'), dict):
-      raise checkpoint.DamagedError(f'The checkpoint of step {step} in {directory} is of no training.')
+      raise checkpoint.DamagedError(
+        f'The checkpoint of step {step} in {directory} is not from training.'
+      )
     found = Found(directory, step, checkpoint.load(directory, step, like), metadata)
   except checkpoint.DamagedError as error:
     complaint = str(error)
   if jax.process_count() > 1:
     everywhere = multihost_utils.process_allgather(np.asarray(found is not None))
-    complaint = complaint or f'Another process says that the checkpoint of step {step} is damaged.'
+    complaint = complaint or f'Another process reports that the checkpoint of step {step} is damaged.'
     found = found if np.all(everywhere) else None
   return found or _Damaged(directory, step, complaint)
 
@@ -120,12 +122,12 @@ def _check(
   complaint = damaged[0].complaint
   if found is None:
     raise ValueError(
-      f'{complaint}\nNo other checkpoint in {workdir} is whole. Choose another --workdir to train from '
-      'the start.'
+      f'{complaint}\nAll other checkpoints in {workdir} are damaged too. Choose another --workdir to '
+      'train from the start.'
     )
   lost = lost_seconds(workdir, damaged[0][:2], found[:2], batch_size)
   if lost > HOUR and not allow_older:
     raise ValueError(
-      f'{complaint}\nThe newest one that is whole is of step {found.step}, about {lost / HOUR:.1f} '
-      'hours of training before; --allow_older_checkpoint resumes from it, and keeps the damaged one.'
+      f'{complaint}\nThe newest undamaged one is of step {found.step}, about {lost / HOUR:.1f} '
+      'hours of training earlier; --allow_older_checkpoint resumes from it and keeps the damaged one.'
     )

@@ -1,4 +1,4 @@
-"""A run from its configuration to its last line: what can be refused is, before anything starts."""
+"""Runs a training from its configuration to its last line; refuses what it can before it starts."""
 
 import contextlib
 import functools
@@ -19,37 +19,42 @@ from structured_obs.runs import experiment as experiments
 from structured_obs.runs import workdir as workdirs
 from structured_obs.train import dry_run, loop, metrics, start
 
-# Options of jax that change numbers, and fields of the data that say which images they are.
+# Options of jax that change numbers, and fields of the data that identify the images.
 NUMERICS = ('jax_enable_x64', 'jax_default_matmul_precision', 'jax_default_prng_impl')
 SAME_DATA = ('sha256', 'counts', 'height', 'width', 'channels', 'levels', 'condition', 'class_counts')
 
-_say = functools.partial(print, flush=True)  # a log that is a file shows each line at once
+_say = functools.partial(print, flush=True)  # a log file shows each line at once
 
 
 class Options(NamedTuple):
-  """How to run, as opposed to what."""
+  """How to run, as opposed to what to run."""
 
   workdir: str = ''
-  command: str = ''  # what the user typed; printed to resume the run
-  dry_run: bool = False  # say what would be done, write nothing
+  command: str = ''  # as typed; printed to resume the run
+  dry_run: bool = False  # describe the run, write nothing
   tensorboard: bool = False  # write event files
-  allow_config_change: bool = False  # go on although the configuration or the data changed
+  allow_config_change: bool = False  # continue although the configuration or the data changed
   allow_older_checkpoint: bool = False  # resume although that loses more than an hour of training
   cluster: hosts.Cluster = hosts.Cluster()
 
 
 def run(config: Config, options: Options, say: Callable[[str], None] = _say) -> loop.Outcome | None:
-  """Trains, or goes on training, what `config` describes in `options.workdir`.
+  """Trains what `config` describes in `options.workdir`, or resumes its training.
+
+  Args:
+    config: of the run.
+    options: how to run it.
+    say: receives lines of progress.
 
   Returns:
     How the run ended; None after a dry run.
 
   Raises:
-    ValueError: for anything in the configuration, the workdir or the data that cannot be.
-    FileNotFoundError: if the data are not where they should be.
-    ImportError: naming the extra that is missing.
-    loop.NonFiniteError: if the loss stays infinite or NaN.
-    distributed.PeerLostError: if another process of the run has ended.
+    ValueError: the configuration, the workdir or the data are invalid.
+    FileNotFoundError: the data are missing.
+    ImportError: an extra is missing; the message names it.
+    loop.NonFiniteError: the loss stayed infinite or NaN.
+    hosts.PeerLostError: another process of the run ended.
   """
   config = configuration.resolve(config)
   if not options.workdir and not options.dry_run:
@@ -70,7 +75,7 @@ def run(config: Config, options: Options, say: Callable[[str], None] = _say) -> 
 def _run(
   config: Config, options: Options, workdir: Path, say: Callable[[str], None]
 ) -> loop.Outcome | None:
-  """Runs what has been checked without the data."""
+  """Runs a configuration that was checked without the data."""
   with during('preparing the data'):
     prepared = _prepare(config, say)
   hosts.agree('The data', lambda: _data_facts(prepared.spec))
@@ -91,8 +96,8 @@ def _run(
     stack.enter_context(workdirs.explained(workdir, options.command))
     if hosts.primary():
       stack.enter_context(lock.held(workdir, say))
-      # Another training may have begun and ended since the first look.
-      workdirs.check_config(workdir, config, _may_change(options))
+      # Another training may have started and ended since the first check.
+      workdirs.check(workdir, config, _may_change(options), locked=True)
       workdirs.check_data(workdir, prepared.spec, _may_change(options))
     with during('training'):
       outcome = loop.train(
@@ -108,7 +113,7 @@ def _run(
 
 
 def _may_change(options: Options) -> bool:
-  """Whether other fields or data are allowed: without a checkpoint nothing is lost by them."""
+  """Returns whether other fields or data are allowed: they cost nothing without a checkpoint."""
   directories = [Path(options.workdir) / name for name in (checkpoint.CHECKPOINTS, checkpoint.BEST)]
   saved = any('tmp' not in path.name for directory in directories for path in directory.glob('*'))
   return options.allow_config_change or not saved
@@ -116,7 +121,7 @@ def _may_change(options: Options) -> bool:
 
 @contextlib.contextmanager
 def during(step: str) -> Iterator[None]:
-  """Notes on an exception, also an interrupt, what was being done when it was raised."""
+  """Notes on an exception, including interrupts, what was being done when it was raised."""
   try:
     yield
   except BaseException as error:
@@ -125,7 +130,7 @@ def during(step: str) -> Iterator[None]:
 
 
 def _facts(config: Config, options: Options) -> dict[str, Any]:
-  """Returns what must be the same in all processes, but for the data."""
+  """Returns what must be the same in all processes, except for the data."""
   fields = {
     f'--config.{name}': value
     for name, value in configuration.flatten(config).items()
@@ -145,12 +150,12 @@ def _facts(config: Config, options: Options) -> dict[str, Any]:
 
 
 def _data_facts(spec: prepare.DataSpec) -> dict[str, Any]:
-  """Returns what the images are, wherever they lie."""
+  """Returns what identifies the images, wherever they are stored."""
   return {name: value for name, value in spec._asdict().items() if name in SAME_DATA}
 
 
 def _check_shapes(experiment: experiments.Experiment) -> None:
-  """Raises what the model, or the augmentation, has against images of this size; computes nothing."""
+  """Raises the errors of the model or the augmentation for this image size; computes nothing."""
   initial.abstract_state(experiment, mesh.make_mesh())
   images = jax.ShapeDtypeStruct((1, *experiment.spec.stored), experiment.spec.dtype)
   preprocess = initial.make_preprocess(experiment.config, experiment.spec)
@@ -158,7 +163,7 @@ def _check_shapes(experiment: experiments.Experiment) -> None:
 
 
 def farewell(outcome: loop.Outcome, config: Config, options: Options) -> str:
-  """Returns how the run ended and the commands that come next."""
+  """Returns how the run ended, and the commands that come next."""
   ended = {
     'finished': f'Finished: {outcome.step} of {config.train.steps} steps.',
     'stopped': f'Stopped and saved after step {outcome.step} of {config.train.steps}.',
@@ -191,7 +196,7 @@ def farewell(outcome: loop.Outcome, config: Config, options: Options) -> str:
 
 
 def _prepare(config: Config, say: Callable[[str], None]) -> prepare.Prepared:
-  """Opens the data; on several hosts process 0 ingests first, so that the others find it done."""
+  """Opens the data; on several hosts process 0 ingests first, and the others find the result."""
   if not hosts.primary():
     hosts.barrier('prepared')
     return prepare.prepare(config.data)

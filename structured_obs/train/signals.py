@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a run after the step in flight; a second Ctrl-C ends it at once."""
+"""Ends a run after the step in flight on SIGTERM or Ctrl-C, and at once on a second Ctrl-C."""
 
 import os
 import signal
@@ -13,10 +13,10 @@ STOPPING = 'Stopping after the step in flight; press Ctrl-C again to abort at on
 
 
 class Stopper:
-  """Remembers that the run was asked to stop. A context manager that owns the signal handlers.
+  """Records requests to stop. A context manager that owns the signal handlers.
 
-  With several processes SIGTERM belongs to jax, which makes all of them agree on the step to stop
-  after; Ctrl-C is passed on to it.
+  With several processes, SIGTERM belongs to jax, which makes all of them agree on the step to stop
+  after; Ctrl-C is forwarded to it.
   """
 
   def __init__(self) -> None:
@@ -34,14 +34,14 @@ class Stopper:
       signal.signal(number, handler)  # type: ignore[arg-type]
 
   def requested(self, step: int) -> bool:
-    """Whether to stop after this step. To be called once for every step, by every process."""
+    """Returns whether to stop after this step. Every process must call it once per step."""
     return hosts.preempted(step) if jax.process_count() > 1 else self._asked
 
   def _ask(self, number: int, frame: FrameType | None) -> None:
     del frame
     self._asked = True
     if number == signal.SIGINT:
-      os.write(2, STOPPING.encode())  # the one kind of output that is safe in a handler
+      os.write(2, STOPPING.encode())  # the only output that is safe in a handler
       signal.signal(signal.SIGINT, signal.SIG_DFL)
       if jax.process_count() > 1:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""Starting from another run: its parameters by name, and the scale of the errors it leaves.
+"""Starts a run from another: takes over parameters by name, and measures the residuals' scale.
 
-A covariance network begins where a model of the mean ended: encoder and mean are taken over, what the
-other run does not have is new, and the new covariance is white at the size of the residuals.
+A covariance network starts from a model of the mean: it takes over encoder and mean; parameters that the
+other run lacks are new, and the new covariance is white at the scale of the residuals.
 """
 
 import math
@@ -24,36 +24,36 @@ from structured_obs.runs import state as states
 from structured_obs.runs.experiment import Experiment
 
 PyTree = Any
-MEASURED = 512  # training images whose residuals give the scale
+MEASURED = 512  # training images that determine the scale
 BATCH = 64
 
 
 class Taken(NamedTuple):
-  """What a run began with."""
+  """The start of a run."""
 
   state: states.TrainState
   said: str  # one line about it
 
 
 def source(config: Config) -> Path:
-  """Returns the workdir that `train.start_from` names."""
+  """Returns the workdir of `train.start_from`."""
   return Path(names.local_path('--config.train.start_from', config.train.start_from))
 
 
 def take_over(experiment: Experiment, state: states.TrainState, images: np.ndarray) -> Taken:
-  """Takes over what the run of `train.start_from` has of the same name.
+  """Takes over the parameters of the run in `train.start_from`, by name.
 
-  Where the covariance is new and the model has a learnt scale, that is set so that the white
-  distribution it starts with has the root mean square of the residuals.
+  If the covariance is new and the model has a learnt scale, the scale is set so that the initial white
+  distribution has the root mean square of the residuals.
 
   Args:
     experiment: about to start.
-    state: of its first step.
-    images: uint8 [N, H, W, C] to train on; the first 512 are measured.
+    state: before its first step.
+    images: uint8 [N, H, W, C], the training split; the first 512 are measured.
 
   Raises:
-    FileNotFoundError: if there is no such run, or no checkpoint in it.
-    ValueError: if a network of the same name has another size, or no name is the same.
+    FileNotFoundError: there is no such run, or it has no checkpoint.
+    ValueError: a network of the same name has another size, or no names match.
   """
   workdir = str(source(experiment.config))
   old = jax.device_get(restore.restore(workdir).variables)
@@ -66,7 +66,7 @@ def take_over(experiment: Experiment, state: states.TrainState, images: np.ndarr
     merged['params']['log_scale'] = jnp.asarray(
       math.log(scale / _white_scale(experiment)) / observation.RATE, jnp.float32
     )
-    said += f', and begin white at the residuals of {scale:.4g}'
+    said += f', and start white at the scale of the residuals, {scale:.4g}'
   params = {**state.params, 'model': merged['params']}
   new = state._replace(
     params=params,
@@ -77,12 +77,17 @@ def take_over(experiment: Experiment, state: states.TrainState, images: np.ndarr
 
 
 def merge(new: PyTree, old: PyTree, source: str) -> tuple[PyTree, list[str], list[str]]:
-  """Returns `new` with what `old` has of it, the paths taken over, and those that are new.
+  """Returns `new` with the leaves of `old` by name, the paths taken over, and the new paths.
 
-  Heads and a decoder of the covariance are new where their sizes differ.
+  Heads and a decoder of the covariance stay new if their sizes differ.
+
+  Args:
+    new: parameters of the run about to start.
+    old: parameters of the other run.
+    source: name of the other run in messages.
 
   Raises:
-    ValueError: if anything else has another size, or nothing has the same name.
+    ValueError: any other leaf differs in size, or no names match.
   """
   known = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(old)}
   taken, fresh = [], []
@@ -95,20 +100,20 @@ def merge(new: PyTree, old: PyTree, source: str) -> tuple[PyTree, list[str], lis
       return jnp.asarray(found, leaf.dtype)
     if found is not None and not _of_covariance(name):
       raise ValueError(
-        f'--config.train.start_from names {source}, whose {name} has the shape {found.shape}, but here '
-        f'it has {leaf.shape}: the networks must have the same size.'
+        f'--config.train.start_from={source}: its {name} has the shape {found.shape}, but here '
+        f'it has {leaf.shape}; use networks of the same size.'
       )
     fresh.append(name)
     return leaf
 
   merged = jax.tree_util.tree_map_with_path(choose, new)
   if not taken:
-    raise ValueError(f'--config.train.start_from names {source}, which has no parameter of this model.')
+    raise ValueError(f'--config.train.start_from={source} has no parameter of this model.')
   return merged, taken, fresh
 
 
 def residual_scale(experiment: Experiment, variables: PyTree, images: np.ndarray) -> float:
-  """Root mean square of x - mean over the first images, at the mean of q(z|x)."""
+  """Returns the root mean square of x - mean over the first images, at the mean of q(z|x)."""
   family, spec = experiment.family, experiment.spec
 
   @jax.jit
@@ -127,7 +132,7 @@ def residual_scale(experiment: Experiment, variables: PyTree, images: np.ndarray
 
 
 def _white_scale(experiment: Experiment) -> float:
-  """Standard deviation of a pixel under the family's parameters of outputs 0, for any image."""
+  """Returns the standard deviation of a pixel when the network's outputs are 0, for any image."""
   family, image = experiment.family, ImageShape(1, 1, experiment.image.channels)
   outputs = {name: jnp.zeros(shape) for name, shape in family.outputs(image).items()}
   variance = gaussian.variance(family, family.from_outputs(outputs))

@@ -1,18 +1,17 @@
 """One update, as one device sees it.
 
-The function that `make_train_step` returns is the same for a single device, for `jax.shard_map` and
-for `jax.pmap`. Under `shard_map` with its check of varying types, the gradient of a device's own
-loss with respect to replicated parameters comes out already summed over the devices, and the usual
-`pmean(grads)` then leaves that sum, a factor of the device count too large, without an error.
-Casting the parameters to varying ones first makes the gradient the device's own under either
-mapping, and one `pmean` then makes it the global batch's.
+The function that `make_train_step` returns is the same for a single device, `jax.shard_map` and
+`jax.pmap`. Under `shard_map` with its check of varying types, the gradient with respect to replicated
+parameters is already summed over the devices. The usual `pmean(grads)` then leaves that sum, too large
+by the number of devices, without an error. Casting the parameters to varying ones first makes the
+gradient the device's own under either mapping, and one `pmean` gives that of the global batch.
 
-A device's images may be cut into parts that follow one another, for gradients of a large batch in the
-memory of a small one. Every image keeps its position in the global batch, and so its keys, and the
-parts are of one size, so that the mean of their means is the mean: the update is the same but for
-round-off, unless the loss of an image depends on the others (batch norm, a constraint on a mean), which
-`checks.check` refuses. On CPUs it is for memory alone: XLA leaves convolutions in a loop to slow code
-there, and a step of a small VAE, 64 images of 32 x 32 x 3, took 45 s in 4 parts and 1.9 s whole.
+A device's images can be cut into parts that are processed in turn, to fit a large batch into little
+memory. Every image keeps its position in the global batch, and with it its keys. The parts have equal
+sizes, so the mean of their means is the mean: the update is the same up to round-off, unless the loss of
+an image depends on the others (batch norm, a constraint on a mean), which `checks.check` refuses. On
+CPUs parts only save memory: XLA uses slow code for convolutions in a loop there. A step of a small VAE,
+64 images of 32 x 32 x 3, took 45 s in 4 parts and 1.9 s in one.
 
 Letters: B images of one device in one step.
 """
@@ -46,24 +45,26 @@ def make_train_step(
   objective: Callable[..., tuple[Array, Metrics]],
   optimizer: optax.GradientTransformation,
   preprocess: Preprocess,
+  *,
   axis_name: str | None = None,
   ema_decay: float = 0.0,
   accumulate: int = 1,
 ) -> TrainStep:
-  """Returns the update `(state, key, batch) -> (state, metrics)`, pure and free of host calls.
+  """Returns the update `(state, key, batch) -> (state, metrics)`, pure and without host calls.
 
-  `batch` is uint8 [B, H, W, C], this device's share of the global batch, and `key` that of the run.
-  Where the loss or the gradient is not finite the update is dropped: parameters, model state,
-  optimizer state and moving average stay as they were, and only the counters move.
+  `batch` is uint8 [B, H, W, C], this device's share of the global batch, and `key` that of the run. An
+  update whose loss or gradient is not finite is dropped: parameters, model state, optimizer state and
+    moving
+  average stay unchanged, and only the counters advance.
 
   Args:
-    model: that is trained.
-    objective: (terms, multipliers, step) -> (loss [], metrics), a mean over the images it sees.
+    model: to train.
+    objective: (terms, multipliers, step) -> (loss [], metrics), a mean over its images.
     optimizer: of the tree {'model', 'multipliers'}.
-    preprocess: makes the model's images of the stored ones.
-    axis_name: the mapped axis over devices; None for one device without any mapping.
-    ema_decay: of the moving average, where the state keeps one.
-    accumulate: parts of a device's images that follow one another.
+    preprocess: turns stored images into the model's.
+    axis_name: the mapped axis over devices; None for one device without mapping.
+    ema_decay: of the moving average, if the state keeps one.
+    accumulate: number of parts that a device's images are cut into.
   """
   gradient = make_gradient(model, objective, preprocess, axis_name, accumulate)
 
@@ -103,8 +104,16 @@ def make_gradient(
 ) -> Callable[[TrainState, Array, Array], Gradient]:
   """Returns `(state, key, batch) -> (loss, metrics, model_state, grads)` of one device's images.
 
-  Raises (the function that is returned, when traced):
-    ValueError: B does not divide by `accumulate`, or the model keeps statistics of batches.
+  Args:
+    model: to train.
+    objective: (terms, multipliers, step) -> (loss [], metrics), a mean over its images.
+    preprocess: turns stored images into the model's.
+    axis_name: the mapped axis over devices; None for one device without mapping.
+    accumulate: number of parts that a device's images are cut into.
+
+  Raises:
+    ValueError: by the returned function, when traced: `accumulate` does not divide B, or the model keeps
+      statistics of batches.
   """
 
   def of_part(state: TrainState, params: PyTree, part: Part) -> Gradient:
@@ -126,7 +135,7 @@ def make_gradient(
     if accumulate == 1:
       return of_part(state, params, whole)
     if jax.tree.leaves(state.model_state):
-      raise ValueError('accumulate must be 1 for a model that keeps statistics of whole batches.')
+      raise ValueError('accumulate must be 1 for a model that keeps batch statistics.')
     compiled = jax.jit(of_part)  # traced once, for its shapes and for the scan
     mean = _mean_over_parts(lambda part: compiled(state, params, part), whole, accumulate, axis_name)
     return mean[0], mean[1], state.model_state, mean[3]
@@ -137,10 +146,10 @@ def make_gradient(
 def _mean_over_parts(
   function: Callable[[Part], PyTree], whole: Part, count: int, axis_name: str | None
 ) -> PyTree:
-  """Returns the mean of `function(part)` over so many equal parts of the images, one at a time."""
+  """Returns the mean of `function(part)` over `count` equal parts of the images, one at a time."""
   size = whole[2].shape[0]
   if size % count:
-    raise ValueError(f'accumulate must divide the {size} images of a device, but is {count}.')
+    raise ValueError(f'accumulate must divide the {size} images of a device; got {count}.')
   parts = jax.tree.map(lambda a: a.reshape(count, size // count, *a.shape[1:]), whole)
   shapes = jax.eval_shape(function, jax.tree.map(lambda a: a[0], parts))
   zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -163,7 +172,7 @@ def _mean_over(axis_name: str | None, tree: PyTree) -> PyTree:
 
 
 def _average(state: TrainState, params: PyTree, decay: float) -> PyTree | None:
-  """Moving average whose decay starts near 0, so that the initial parameters are soon forgotten."""
+  """Returns the moving average; its decay starts near 0, to forget the initial parameters soon."""
   if state.ema is None:
     return None
   count = state.step.astype(jnp.float32)
@@ -172,7 +181,7 @@ def _average(state: TrainState, params: PyTree, decay: float) -> PyTree | None:
 
 
 def make_step(experiment: Experiment, mesh: Mesh) -> TrainStep:
-  """Returns the compiled-on-first-use step over the mesh, by the configured mapping."""
+  """Returns the step over the mesh by the configured mapping; it compiles at its first call."""
   config = experiment.config
   update = make_train_step(
     experiment.model,

@@ -193,5 +193,5 @@ def test_a_grid_between_latents_has_the_images_of_its_corners():
     assert np.mean(np.abs(np.asarray(grid[i, j] - modes[number])) > 1e-6) < 0.01  # but for round-off
   with pytest.raises(ValueError, match='at least 2 steps and 4 images'):
     interpolate.between_images(bound, made.x[:3], 3, 'slerp')
-  with pytest.raises(ValueError, match='no latents to go between'):
+  with pytest.raises(ValueError, match='no latents to interpolate'):
     interpolate.between_images(Bound(stub.StubVAE(12), {}), made.x, 3, 'slerp')

@@ -71,14 +71,14 @@ def test_files_may_be_small_images_of_any_size(tmp_path: Path):
   found = super_resolve.resolve(other, y, super_resolve.Settings(samples=1))
   assert found.samples.shape == (1, 2, 12, 8, 3)
   Image.fromarray(levels[0, :4]).save(paths[1])
-  with pytest.raises(ValueError, match='must be of one size'):
+  with pytest.raises(ValueError, match='must have one size'):
     super_resolve.read_small(trained(), paths)
 
 
 def test_what_cannot_be_is_refused():
-  with pytest.raises(ValueError, match='needs a model of two levels'):
+  with pytest.raises(ValueError, match='needs a model with two levels'):
     super_resolve.check(stub.StubVAE(12))
   with pytest.raises(ValueError, match='at least one draw'):
     super_resolve.resolve(trained(), images()[:0], super_resolve.Settings())
-  with pytest.raises(ValueError, match='Small images of 3 channel'):
+  with pytest.raises(ValueError, match='small images of 3 channel'):
     super_resolve.of_any_size(trained(), ImageShape(4, 4, 1))

@@ -265,4 +265,6 @@ def test_command_writes_json(tmp_path):
 def test_a_wrong_flag_gives_one_sentence():
   done = _launch('--sizes=big')
   assert done.returncode == 1
-  assert done.stderr.strip() == "error: --sizes takes whole numbers between commas, but is 'big'."
+  assert (
+    done.stderr.strip() == "error: --sizes=big is invalid; it takes whole numbers separated by commas."
+  )

@@ -59,12 +59,12 @@ def test_damage_anywhere_in_an_archive_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
   ('shape', 'content', 'words'),
   [
-    ((0x803, 2, 28, 28), bytes(2 * 784 - 1), 'declares 1,568 bytes, but it holds 1,567'),
-    ((0x803, 2, 28, 28), bytes(2 * 784 + 1), 'declares 1,568 bytes, but it holds 1,569'),
-    ((0x803, 2**32 - 1, 28, 28), bytes(99), 'declares 3,367,254,359,280 bytes, but it holds 99'),
-    ((0x803, 2, 32, 32), bytes(2048), 'no idx file of unsigned bytes, N x 28 x 28'),
-    ((0x801, 2, 28, 28), bytes(2 * 784), 'no idx file'),
-    ((0xD03, 2, 28, 28), bytes(8 * 784), 'no idx file'),
+    ((0x803, 2, 28, 28), bytes(2 * 784 - 1), 'declares 1,568 bytes, but it has 1,567'),
+    ((0x803, 2, 28, 28), bytes(2 * 784 + 1), 'declares 1,568 bytes, but it has 1,569'),
+    ((0x803, 2**32 - 1, 28, 28), bytes(99), 'declares 3,367,254,359,280 bytes, but it has 99'),
+    ((0x803, 2, 32, 32), bytes(2048), 'not an idx file of unsigned bytes, N x 28 x 28'),
+    ((0x801, 2, 28, 28), bytes(2 * 784), 'not an idx file'),
+    ((0xD03, 2, 28, 28), bytes(8 * 784), 'not an idx file'),
   ],
 )
 def test_headers_of_mnist_are_checked(tmp_path, shape, content, words):
@@ -180,7 +180,7 @@ def test_missing_and_repeated_files_of_a_tar_are_named(tmp_path):
     ({}, 'it lacks data_batch_1.bin'),
     (batches, 'it lacks test_batch.bin'),
     ({'train': rows, 'test': rows}, 'it lacks data_batch_1.bin'),
-    ({**batches, 'copy/data_batch_1.bin': rows}, 'it holds 2 files data_batch_1.bin'),
+    ({**batches, 'copy/data_batch_1.bin': rows}, 'it has 2 files data_batch_1.bin'),
     ({**batches, 'data_batch_3.bin': rows[1:]}, 'reshape'),
   ):
     _tar(tmp_path, files, name)

@@ -81,7 +81,7 @@ def test_a_single_image_is_cut_in_the_middle():
     ({'crop': 'random', 'height': 3}, r'set --config.data\.height and --config.data\.width'),
     ({'crops': 2}, r"crop_options\.crops=2: there is no such option of --config\.data\.crop='center'"),
     ({'crop': 'random', 'height': 3, 'width': 3, 'crops': 0}, r'crops must be .* at least 1, but is 0'),
-    ({'crop': 'random', 'height': 9, 'width': 3}, r'9 x 3 pixels, out of larger .* is 8 x 8'),
+    ({'crop': 'random', 'height': 9, 'width': 3}, r'9 x 3 pixels, but .* is only 8 x 8'),
   ],
 )
 def test_what_cannot_be_cut_is_refused(tmp_path, fields, message):
@@ -91,5 +91,5 @@ def test_what_cannot_be_cut_is_refused(tmp_path, fields, message):
 
 def test_real_numbers_are_not_cut(tmp_path):
   fields = {'height': 1, 'width': 9, 'crop': 'random', 'limit': 10}
-  with pytest.raises(ValueError, match='but these are of real numbers'):
+  with pytest.raises(ValueError, match='but these are real numbers'):
     prepare.prepare(helpers.config(tmp_path, 'splines', **fields))

@@ -146,8 +146,8 @@ def test_all_unreadable_files_are_listed_at_once(tmp_path):
     _prepare(tmp_path, source)
   lines = str(caught.value).splitlines()
   assert [line.partition(' be read: ')[2] for line in lines[1:4]] == [
-    'it is a link that leads nowhere',
-    'it is a link that leads nowhere',
+    'it is a broken link',
+    'it is a broken link',
     'it is not a regular file',
   ]
   assert [os.path.basename(line.split(' cannot be read: ')[0]) for line in lines[1:11]] == [

@@ -90,13 +90,13 @@ def test_augment_depends_on_its_key_alone():
 def test_wrong_types_and_numbers_are_refused():
   with pytest.raises(TypeError, match='integer levels'):
     pixels.to_unit(jnp.zeros((2, 2)))
-  with pytest.raises(TypeError, match='must hold real numbers, but its dtype is uint8'):
+  with pytest.raises(TypeError, match='must have real numbers; its dtype is uint8'):
     pixels.to_unit(jnp.zeros((2, 2), jnp.uint8), 0)
-  with pytest.raises(ValueError, match='between 2 and 256, but is 1'):
+  with pytest.raises(ValueError, match='from 2 to 256; got 1'):
     pixels.to_unit(jnp.zeros((2, 2), jnp.uint8), 1)
   with pytest.raises(ValueError, match='shift'):
     pixels.augment(jax.random.key(0), jnp.zeros((2, 2, 1), jnp.uint8), shift=-1)
-  with pytest.raises(ValueError, match='is of square images, but these are 2 pixels high'):
+  with pytest.raises(ValueError, match='needs square images, but these are 2 pixels high'):
     pixels.augment(jax.random.key(0), jnp.zeros((2, 3, 1), jnp.uint8), turn=True)
 
 

@@ -94,9 +94,9 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
     ),
     ('--config.model.options.latent=3', 'did you mean --config.model.options.latents?'),
     ('--config.data.options.plane=axial', "of --config.data.source='npz:"),
-    ('--config.optim=3', 'is a group: give one of its fields, --config.optim.learning_rate'),
+    ('--config.optim=3', 'is a group of fields; set one of --config.optim.learning_rate'),
     ('--verfy', "Unknown command line flag 'verfy'. Did you mean:"),
-    ('verify', 'flags are given as --name=value'),
+    ('verify', 'write flags as --name=value'),
   ],
 )
 def test_a_mistake_is_answered_with_one_line(folder, flag, words):
@@ -118,14 +118,14 @@ def test_a_config_that_cannot_be_read(folder, config, words):
 def test_a_missing_config_is_asked_for():
   status, _, errors = _run(['-m', 'launch.prepare_data'])
   assert (status, len(errors)) == (2, 1)
-  assert 'a config file is needed' in errors[0]
+  assert 'a config file is required' in errors[0]
 
 
 def test_errors_of_the_library_are_one_line_unless_debugging(folder):
   flag = '--config.data.source=folder:/no/such'
   status, _, errors = _prepare(folder, flag)
   assert status == 1
-  assert errors == ['error: --config.data.source names the folder /no/such, which does not exist.']
+  assert errors == ['error: --config.data.source=folder:/no/such: this folder does not exist.']
   status, _, errors = _prepare(folder, flag, '--debug')
   assert status == 1
   assert 'Traceback' in errors[0]

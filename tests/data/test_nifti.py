@@ -192,7 +192,7 @@ def test_what_is_no_volume_of_numbers_is_refused(tmp_path):
     slices(tmp_path, tmp_path / 'x')
   colour = np.zeros(SHAPE, [('R', 'u1'), ('G', 'u1'), ('B', 'u1')])
   save(tmp_path / 'x' / 'time.nii', colour, dtype=colour.dtype)
-  with pytest.raises(ValueError, match=r'time\.nii holds .* one real number for each voxel'):
+  with pytest.raises(ValueError, match=r'time\.nii has voxels of .* one real number per voxel'):
     slices(tmp_path, tmp_path / 'x')
   save(tmp_path / 'x' / 'time.nii', noise(shape=(*SHAPE, 1)))
   assert slices(tmp_path, tmp_path / 'x').shape == (7, 11, 9)
@@ -248,7 +248,7 @@ def test_what_is_not_there_is_told(tmp_path):
     slices(tmp_path, tmp_path / 'nowhere')
   (tmp_path / 'x').mkdir()
   (tmp_path / 'x' / 'notes.txt').write_text('no volume')
-  with pytest.raises(FileNotFoundError, match=r'no volume in .*\.nii or \.nii\.gz'):
+  with pytest.raises(FileNotFoundError, match=r'no volumes in .*\.nii or \.nii\.gz'):
     slices(tmp_path, tmp_path / 'x')
   save(tmp_path / 'x' / 'a.nii', noise())
   for fields, message in (

@@ -127,8 +127,8 @@ def test_volumes_without_a_bright_slice_are_told(tmp_path):
   [
     ('/missing/*/x', FileNotFoundError, r'names the folder /missing, which does not exist'),
     ('/missing/a/b*.nii', FileNotFoundError, r'names the folder /missing, which does not exist'),
-    ('/*/x', ValueError, 'search all of this machine.*--config.data.source=nifti:PATH'),
-    ('/', ValueError, 'search all of this machine'),
+    ('/*/x', ValueError, 'search this whole machine.*--config.data.source=nifti:PATH'),
+    ('/', ValueError, 'search this whole machine'),
   ],
 )
 def test_no_pattern_searches_the_whole_machine(tmp_path, monkeypatch, path, error, words):
@@ -143,7 +143,7 @@ def test_no_pattern_searches_the_whole_machine(tmp_path, monkeypatch, path, erro
 
 def test_a_volume_is_no_folder(tmp_path):
   save(tmp_path / 'x' / 'a.nii', noise())
-  with pytest.raises(FileNotFoundError, match=r'a\.nii, which is a file; give the folder that holds'):
+  with pytest.raises(FileNotFoundError, match=r'a\.nii is a file; name the folder of'):
     slices(tmp_path, tmp_path / 'x' / 'a.nii')
 
 

@@ -68,7 +68,7 @@ def test_labels_of_undivided_images_follow_them(tmp_path):
       np.where(np.arange(20)[:, None, None] == 3, np.nan, _IMAGES[..., 0]),
       'NaN or infinity, first in image 3',
     ),
-    (_IMAGES[:, :, :, 0] > 100, 'must hold numbers'),
+    (_IMAGES[:, :, :, 0] > 100, 'must have numbers'),
     (_IMAGES[0, 0], r'must have the shape \[N, H, W\]'),
     (_IMAGES.transpose(0, 3, 1, 2).repeat(3, 1).repeat(2, 3), 'channels last'),
     (_IMAGES[:0], 'at least one pixel'),
@@ -82,7 +82,7 @@ def test_unsuitable_arrays_are_refused(tmp_path, array, words):
 
 
 def test_files_without_images_are_refused(tmp_path):
-  with pytest.raises(ValueError, match='holds the arrays a, b; it must hold'):
+  with pytest.raises(ValueError, match='has the arrays a, b; it must have'):
     _prepare(tmp_path, a=_IMAGES, b=_IMAGES)
   with pytest.raises(FileNotFoundError, match='does not exist'):
     prepare.prepare(helpers.config(tmp_path, f'npz:{tmp_path / "none.npz"}'))
@@ -118,7 +118,7 @@ def test_splits_are_found_whatever_the_case_and_the_signs(tmp_path, train, valid
   ],
 )
 def test_two_arrays_for_the_same_images_are_refused(tmp_path, keys, same):
-  with pytest.raises(ValueError, match=rf'x\.npz holds the arrays {same}, which by their names are'):
+  with pytest.raises(ValueError, match=rf'x\.npz has the arrays {same}, whose names mean'):
     _prepare(tmp_path, **dict.fromkeys(keys, _IMAGES))
 
 
@@ -131,9 +131,9 @@ def test_what_is_left_aside_is_told(tmp_path):
   assert _notes(tmp_path, image=_IMAGES, label=np.arange(20)) == []
   assert _notes(tmp_path, anything=_IMAGES, Y=np.arange(20)) == []
   notes = _notes(tmp_path, x_train=_IMAGES, x_tst=_IMAGES, x=_IMAGES)
-  assert notes == [f'{tmp_path / "x.npz"} holds arrays that are not used: x_tst, x.']
+  assert notes == [f'{tmp_path / "x.npz"} has arrays that are not used: x_tst, x.']
   notes = _notes(tmp_path, x_train=_IMAGES, y_train=np.arange(20), x_test=_IMAGES)
-  assert notes == [f'{tmp_path / "x.npz"} holds labels, but none for x_test; so none are kept.']
+  assert notes == [f'{tmp_path / "x.npz"} has labels, but none for x_test; so none are kept.']
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,8 @@ def test_labels_that_fit_keep_their_values(tmp_path, labels):
     (np.arange(20) * 1j, 'whole numbers'),
     (np.arange(19), 'one label for each of 20 images'),
     (np.eye(20), r'numpy\.argmax.*one-hot'),
-    (np.array(['cat', 'dog'] * 10), r'numpy\.unique.*makes them of names'),
-    (np.array([None, {}] * 10), 'cannot be read: it holds Python objects'),
+    (np.array(['cat', 'dog'] * 10), r'numpy\.unique.*makes them from names'),
+    (np.array([None, {}] * 10), 'cannot be read: it has Python objects'),
     (np.zeros(20, [('a', int)]), 'whole numbers'),
   ],
 )

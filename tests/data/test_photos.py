@@ -71,7 +71,7 @@ def test_size_and_channels_and_seed(tmp_path):
 
 @pytest.mark.parametrize(
   ('fields', 'words'),
-  [({'height': 301}, 'largest that do are 300 x 451'), ({'limit': 2}, 'leave none to train on')],
+  [({'height': 301}, 'height=300 --config.data.width=451'), ({'limit': 2}, 'leave none to train on')],
 )
 def test_impossible_crops_are_refused(tmp_path, fields, words):
   with pytest.raises(ValueError, match=words):

@@ -150,7 +150,7 @@ def test_corrupt_images_can_be_skipped(tmp_path):
 def test_only_corrupt_images_are_an_error(tmp_path):
   for i in range(4):
     (tmp_path / f'{i}.png').write_bytes(b'')
-  with pytest.raises(ValueError, match=r'None of 4 images can be read; the first is'):
+  with pytest.raises(ValueError, match=r'None of 4 images is readable; the first is'):
     prepare.prepare(helpers.config(tmp_path, f'folder:{tmp_path}', skip_corrupt=True))
 
 
@@ -177,7 +177,7 @@ def test_mixed_sizes_need_a_target(tmp_path):
     ('folder', ValueError, "must have the form 'folder:PATH'"),
     ('digits:3', ValueError, "must have the form 'digits'"),
     ('folder:/no/such/place', FileNotFoundError, '/no/such/place, which does not exist'),
-    ('folder:EMPTY', FileNotFoundError, 'There is no image in .*must hold files ending in .png'),
+    ('folder:EMPTY', FileNotFoundError, 'There are no images in .*must have files ending in .png'),
     ('folder:FILE', ValueError, 'neither a folder nor a zip'),
   ],
 )
@@ -194,7 +194,7 @@ def test_sources_that_are_not_there(tmp_path, source, error, words):
   ('fields', 'words'),
   [
     ({'test_fraction': 1.0}, 'data.test_fraction must be a number of at least 0 and below 1'),
-    ({'limit': 2}, 'data.limit=2 is fewer than .* at least --config.data.limit=3'),
+    ({'limit': 2}, 'data.limit=2 is less than .* at least --config.data.limit=3'),
     ({'validation_fraction': float('nan')}, 'and below 1, but is nan'),
     ({'test_fraction': -0.1}, 'and below 1, but is -0.1'),
     ({'split_seed': -1}, 'of at least 0, but is -1'),

@@ -57,7 +57,7 @@ def test_every_limit_is_divided_in_proportion():
 
 
 def test_a_limit_below_the_number_of_splits_says_the_least():
-  with pytest.raises(ValueError, match=r'--config\.data\.limit=1 is fewer .* --config\.data\.limit=2'):
+  with pytest.raises(ValueError, match=r'--config\.data\.limit=1 is less .* --config\.data\.limit=2'):
     splits.assign(40, np.repeat([0, 2], 20), DataConfig(limit=1, validation_fraction=0.0))
 
 

@@ -124,9 +124,9 @@ def test_the_test_split_is_the_same_whatever_is_left_out(tmp_path):
 
 
 def test_what_cannot_be_is_refused(tmp_path):
-  with pytest.raises(ValueError, match='leave them 0'):
+  with pytest.raises(ValueError, match='size is fixed'):
     prepare.prepare(helpers.config(tmp_path, 'splines', limit=20, height=8))
-  with pytest.raises(ValueError, match=re.escape("alone, not of 'digits'")):
+  with pytest.raises(ValueError, match=re.escape("only; got 'digits'")):
     next(synthetic.split_examples(DataConfig(), 'test'))
   with pytest.raises(ValueError, match='train, validation, test'):
     next(synthetic.split_examples(DataConfig(source='splines'), 'tset'))

@@ -113,16 +113,16 @@ def test_two_processes_are_compared_and_one_that_dies_ends_the_other(tmp_path: P
     assert 'What all have' not in text
   assert 'Process 1 of 2 ended early' in said
   assert 'after step 7 of process 0' in said
-  assert 'Start all processes again' in said
+  assert 'Restart all processes' in said
 
 
 @pytest.mark.parametrize(
   ('cluster', 'message'),
   [
     (hosts.Cluster(num_processes=2), 'needs all of --coordinator_address'),
-    (hosts.Cluster(process_id=0, auto=True), 'must be left out'),
-    (hosts.Cluster('localhost', 2, 0), 'is not of the form HOST:PORT'),
-    (hosts.Cluster('localhost:1234', 2, 2), '--process_id is 2 and --num_processes is 2'),
+    (hosts.Cluster(process_id=0, auto=True), 'omit --coordinator_address'),
+    (hosts.Cluster('localhost', 2, 0), 'must have the form HOST:PORT'),
+    (hosts.Cluster('localhost:1234', 2, 2), '--process_id=2 is out of range: with --num_processes=2'),
   ],
 )
 def test_half_an_address_is_refused(cluster: hosts.Cluster, message: str):

@@ -59,7 +59,7 @@ def test_they_meet_whoever_comes_first():
     (((0, 3), (1, 3), (1, 3)), 'Two processes were started with --process_id=1'),
     (((0, 2), (1, 3)), '--num_processes=2, but process 1 with --num_processes=3'),
     (((0, 3), (1, 2)), '--num_processes=3, but process 1 with --num_processes=2'),
-    (((2, 2),), '--process_id is 2 and --num_processes is 2'),
+    (((2, 2),), '--process_id=2 is out of range: with --num_processes=2'),
   ],
 )
 def test_wrong_numbers_are_told_to_all(processes: Any, message: str):
@@ -70,7 +70,7 @@ def test_wrong_numbers_are_told_to_all(processes: Any, message: str):
 def test_who_does_not_come_is_named_in_bounded_time(monkeypatch: pytest.MonkeyPatch):
   monkeypatch.setattr(rendezvous, 'SAY', 0.2)
   (first, second), said = meet((0, 4), (2, 4))
-  assert 'processes 1, 3 of 4 did not come to 127.0.0.1:' in first
+  assert 'processes 1, 3 of 4 did not arrive at 127.0.0.1:' in first
   assert second == first
   assert any('Waiting for process' in line for line in said)
   (alone,), _ = meet((1, 2))
@@ -124,7 +124,7 @@ def test_a_process_that_dies_ends_the_others_in_a_sentence(monkeypatch: pytest.M
   assert both.acquire(timeout=10)
   assert both.acquire(timeout=10)
   said = [line for line in ended if 'Process 1 of 3 ended early' in line]
-  assert any('after step 7 of process 0, which cannot go on' in line for line in said)
+  assert any('after step 7 of process 0, which cannot continue' in line for line in said)
   assert any('after step 7 of process 2' in line for line in said)
   assert all(line.startswith('2 error: ') and 'resume from the newest check' in line for line in said)
   assert ended.count('1') == 2
@@ -143,7 +143,7 @@ def test_a_process_that_fails_says_so(monkeypatch: pytest.MonkeyPatch):
   leaving.start()
   assert zero.lost.wait(10)
   assert leaving.is_alive()  # until process 0 ends
-  assert 'Process 1 of 2 ended with an error, which its own output names' in zero.sentence
+  assert 'Process 1 of 2 ended with an error, which its own output shows' in zero.sentence
   zero.leave()
   leaving.join(10)
   assert not leaving.is_alive()

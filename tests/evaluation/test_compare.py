@@ -48,7 +48,7 @@ def test_images_of_another_size_are_not_compared(opened, tmp_path: Path):
   trained = opened['low_rank']
   spec = trained.spec._replace(height=5, sha256='1' * 64)
   opened['low_rank'] = trained._replace(spec=spec)
-  with pytest.raises(ValueError, match=r'of 5 x 4 x 1, .* of 3 x 4 x 1; .* cannot be compared'):
+  with pytest.raises(ValueError, match=r'of 5 x 4 x 1, .* of 3 x 4 x 1; .* are not comparable'):
     compare.evaluate({'a': 'diagonal', 'b': 'low_rank'}, tmp_path / 'out')
 
 
@@ -71,7 +71,7 @@ def test_an_evaluation_goes_on_where_it_was(opened, monkeypatch, tmp_path: Path)
   monkeypatch.setattr(likelihood.passes, '_measure_batch', None)
   said = []
   compare.evaluate(workdirs, tmp_path, say=said.append)
-  assert 'Going on with' in said[1]
+  assert 'Resuming the interrupted evaluation' in said[1]
   assert not kept.exists()
   for first, second in zip(*seen, strict=True):
     for name, values in first.by_name().items():

@@ -88,7 +88,7 @@ def test_fidelity_tells_collapse_and_noise():
 
 
 def test_sets_that_do_not_fit_are_refused():
-  with pytest.raises(ValueError, match='as many features in both sets'):
+  with pytest.raises(ValueError, match='equally many features in both sets'):
     feature_distances.frechet(np.zeros((4, 3)), np.zeros((4, 2)))
   with pytest.raises(ValueError, match='at least 2 images'):
     feature_distances.kernel_distance(np.zeros((4, 3)), np.zeros((1, 3)))

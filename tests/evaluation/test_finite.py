@@ -54,7 +54,7 @@ def test_sentences_name_how_many_and_the_first():
   levels, none = np.ones((2, 2), np.uint8), np.zeros((0, 3))
   assert not finite.sentences({'good': good, 'levels': levels, 'none': none})
   assert finite.sentences({'a: ELBO': one, 'good': good, 'a: KL': one}) == (
-    'Not finite for 2 of 4 images (indices 1, 3), so that the result is NaN: a: ELBO; a: KL.'
+    'Not finite for 2 of 4 images (indices 1, 3), so the result is NaN: a: ELBO; a: KL.'
   )
   assert 'Not finite for 9 of 9 images (indices 0, 1, 2, 3, 4, ...)' in finite.sentences({'x': many})
   assert '1 of 30 faces (index 7)' in finite.sentences({'x': _with(REAL, 7, math.nan)}, 'faces')
@@ -160,7 +160,7 @@ def test_white_images_that_are_not_finite_are_not_white(bad: float, tmp_path: Pa
   assert math.isnan(one.root_mean_square)
   assert np.isnan(one.autocorrelation).all()
   found = {autocorrelation.RESIDUAL: good, 'model': one}
-  expected = 'Not finite for 1 of 3 images (index 2), so that the result is NaN: model.'
+  expected = 'Not finite for 1 of 3 images (index 2), so the result is NaN: model.'
   assert expected in whiteness.text(found)
   for some in (found, {'model': one}):
     assert whiteness.draw(tmp_path / 'whiteness.png', some).is_file()
@@ -213,8 +213,8 @@ def test_sections_on_images_name_the_one_that_is_not_finite(tmp_path: Path):
   distances = sample_quality.of_measured(measured, extractor)
   assert distances is not None
   text, tree = sample_quality.text(distances), sample_quality.as_json(distances)
-  assert 'Not finite for 1 of 30 images (index 7), so that the result is NaN: model: features' in text
-  assert 'no Frechet distance' not in text
+  assert 'Not finite for 1 of 30 images (index 7), so the result is NaN: model: features' in text
+  assert 'The Frechet distance needs' not in text
   strict = json.loads(strict_json.text(tree))['distances']
   assert strict['model new samples']['frechet'] is None
   assert strict['model new samples']['kid'] is None
@@ -251,7 +251,7 @@ def test_kernels_that_are_not_finite(tmp_path: Path):
     kernel_development.Moment(1, good, images),
     kernel_development.Moment(2, _with(good, 1, math.nan), images),
   ]
-  expected = 'Not finite for 1 of 2 images (index 1), so that the result is NaN: step 2'
+  expected = 'Not finite for 1 of 2 images (index 1), so the result is NaN: step 2'
   assert expected in kernel_development.table(moments)
   assert kernel_development.draw(tmp_path / 'kernels.png', moments, images).is_file()
 

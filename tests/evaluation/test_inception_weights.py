@@ -55,7 +55,7 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path):
     'pt_inception-2015-12-05-6726825d.pth',
     'https://github.com/mseitzer/pytorch-fid/releases',
     'python -c "import numpy, torch',
-    "'random_conv' and 'classifier:WORKDIR' need no file",
+    "--features=random_conv and --features=classifier:WORKDIR need no file",
   ):
     assert part in str(caught.value)
 
@@ -83,5 +83,5 @@ def test_the_first_bad_array_is_named(
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes):
   path = tmp_path / 'weights.npz'
   path.write_bytes(content)
-  with pytest.raises(ValueError, match=r'must be an npz of arrays, as `python -c'):
+  with pytest.raises(ValueError, match=r'must be an npz of arrays, made by `python -c'):
     inception_weights.extractor(str(path))

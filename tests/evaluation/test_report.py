@@ -141,7 +141,7 @@ def test_probabilities_and_densities_are_compared_in_bits_alone():
   text = explanation.text([FIRST, other])
   assert 'discrete: probabilities of images of 17 gray levels' in text
   assert 'Uniform noise of that width' in text
-  assert 'are not compared' in text
+  assert 'in bits/dim, not in nats' in text
   alone = results.comparison_table([other])
   assert 'Mahalanobis' not in alone
   assert 'Mahalanobis' not in explanation.text([other])
@@ -158,7 +158,7 @@ def test_explanation_tells_levels_and_noise():
   assert '17 gray levels is 0.125 wide' in text
   assert 'Uniform noise of that width' in text
   plain = FIRST._replace(settings=FIRST.settings._replace(dequantize=False))
-  assert 'no bound on a code length' in explanation.text([plain])
+  assert 'do not bound a code length' in explanation.text([plain])
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf])

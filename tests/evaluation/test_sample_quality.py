@@ -55,7 +55,7 @@ def test_an_extractor_of_ones_own():
   x = np.random.default_rng(0).normal(size=(4, 2, 2, 1))
   np.testing.assert_allclose(extractors.extract(extractor, x), x.reshape(4, 4), rtol=1e-6)
   assert extractor.fingerprint != extractors.of_user(lambda x: x, 'pixels').fingerprint
-  with pytest.raises(ValueError, match="'sums' must give one row of features an image"):
+  with pytest.raises(ValueError, match="'sums' must return one row of features per image"):
     extractors.extract(extractors.of_user(jnp.sum, 'sums'), x)
 
 
@@ -81,5 +81,5 @@ def test_the_section_of_a_model():
   few = found_in(extractors.random_conv(IMAGE), 6)
   assert few is not None
   assert few.distances['diagonal', 'new means'].frechet is None
-  assert 'no Frechet distance of 6 images' in sample_quality.text(few)
+  assert 'needs more images than features; there are 6' in sample_quality.text(few)
   assert found_in(extractor, 5) is None

@@ -102,12 +102,12 @@ def test_views_of_a_model(model: Bound):
 @pytest.mark.parametrize(
   ('request_', 'message'),
   [
-    (REQUEST._replace(pixel=(3, 0, 0)), 'pixel must be'),
-    (REQUEST._replace(pixel=(0, 0, -1)), 'pixel must be'),
-    (REQUEST._replace(temperature=0.0), 'temperature must be positive'),
-    (REQUEST._replace(labels=(1,)), 'labels are of a label-conditional model'),
-    (REQUEST._replace(components=13), 'components must be from 0 to the number of pixels, 12'),
-    (REQUEST._replace(samples=-1), 'samples >= 0'),
+    (REQUEST._replace(pixel=(3, 0, 0)), 'pixel=3,0,0 is outside'),
+    (REQUEST._replace(pixel=(0, 0, -1)), 'pixel=0,0,-1 is outside'),
+    (REQUEST._replace(temperature=0.0), 'temperature=0.0 is out of range'),
+    (REQUEST._replace(labels=(1,)), 'labels applies to label-conditional models'),
+    (REQUEST._replace(components=13), 'is out of range; it must be from 0 to 12'),
+    (REQUEST._replace(samples=-1), '--samples of at least 0'),
   ],
 )
 def test_requests_that_cannot_be(model, request_: views.Request, message: str):
@@ -120,5 +120,5 @@ def test_pixels_as_text(model: Bound):
   assert views.parse_pixel(['0', '3'], model.model) == (0, 3, 0)
   assert views.parse_pixel(['0', '3', '2'], model.model) == (0, 3, 2)
   for text in (['1'], ['a', 'b'], ['1', '2', '3', '4'], ['-1', '0']):
-    with pytest.raises(ValueError, match='pixel must be a row, a column'):
+    with pytest.raises(ValueError, match='it must be a row, a column'):
       views.parse_pixel(text, model.model)

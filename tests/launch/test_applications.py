@@ -71,9 +71,9 @@ def test_edit_by_rectangles_and_files(demo: conftest.Demo, tmp_path: Path):
   ('script', 'flags', 'message'),
   [
     ('interpolate', ('--subject=test:x',), 'must be test:INDEX, prior:SEED'),
-    ('components', ('--components=65',), 'There are 64 components'),
+    ('components', ('--components=65',), 'has 64 components'),
     ('edit', ('--rectangle=7,0,2,1,0',), 'does not lie in the image of 8 x 8'),
-    ('edit', ('--edit_image=a.png',), 'needs its --edit_mask'),
+    ('edit', ('--edit_image=a.png',), 'needs an --edit_mask'),
     ('edit', (), 'nothing to edit'),
   ],
 )

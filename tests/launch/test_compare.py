@@ -67,8 +67,8 @@ def test_kernels_are_drawn_at_every_checkpoint(compared: Path):
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (('--workdir=x',), '--variants must name variants of the config file, each of them once.'),
-    (('--workdir=x', '--variants=l2,l2'), 'each of them once'),
+    (('--workdir=x',), '--variants must list variants of the config file, without repetition.'),
+    (('--workdir=x', '--variants=l2,l2'), 'without repetition'),
     (('--variants=l2',), '--workdir is missing'),
     (('--workdir=x', '--variants=l2', '--seeds=1,1'), '--seeds must be whole numbers'),
     (('--workdir=x', '--variants=l2', '--seeds=one'), '--seeds must be whole numbers'),

@@ -49,7 +49,7 @@ def test_mistakes_are_one_line(demo: conftest.Demo):
   for flags, message in (
     ((), '--workdir is missing'),
     ((workdir, '--noisy'), 'name them with --files'),
-    ((workdir, '--sigma=0'), 'must be positive, of pixels in'),
+    ((workdir, '--sigma=0'), 'of pixels in [-1, 1], must be positive'),
   ):
     done = conftest.launch('denoise', *flags)
     assert (done.status, len(done.errors)) == (1, 1)

@@ -37,7 +37,7 @@ def test_what_is_meant_for_the_user_is_its_own_message():
   error = raised('testing', lambda: names.check('model.kind', 'vea', ['vae']))
   # As it is typed where a program with --config has been imported in this process.
   said = errors.message(error).removeprefix('--config.')
-  assert said.startswith("model.kind is 'vea', but must be one of 'vae'.")
+  assert said.startswith("model.kind='vea' is unknown; it must be one of 'vae'.")
   error = raised('testing', lambda: Path('/no/such/file').read_bytes())
   assert errors.message(error) == "[Errno 2] No such file or directory: '/no/such/file'"
 
@@ -56,7 +56,7 @@ def test_an_unexpected_error_names_step_type_and_place(cause, message: str):
   said = errors.message(raised('preparing the data', cause))
   assert said.startswith(f'while preparing the data: {message}')
   assert '(outside of this project)' in said
-  assert '--debug shows the traceback' in said
+  assert '--debug to see the traceback' in said
   assert len(said.splitlines()) == 1
 
 
@@ -96,9 +96,9 @@ def test_paths_are_written_out_and_addresses_refused(monkeypatch: pytest.MonkeyP
   assert many.parse('~/a,b') == [f'{tmp_path}/a', 'b']
   assert many.parse('') == []
   for text in ('gs://bucket/run', 's3://b/r', 'hdfs://host/run', 'https://host/x', 'GS://b', 'gs:/b'):
-    with pytest.raises(ValueError, match=r'--workdir is .* but only local paths'):
+    with pytest.raises(ValueError, match=r'--workdir=.* only local paths'):
       one.parse(text)
-    with pytest.raises(ValueError, match=r'--compare is .* but only local paths'):
+    with pytest.raises(ValueError, match=r'--compare=.* only local paths'):
       many.parse(f'runs/a,{text}')
 
 
@@ -145,7 +145,7 @@ flags.run(main)
 @pytest.mark.parametrize(
   ('number', 'words', 'message'),
   [
-    (signal.SIGINT, ['imports'], 'Interrupted; the same command resumes, or starts again.'),
+    (signal.SIGINT, ['imports'], 'Interrupted; the same command resumes, or restarts.'),
     (signal.SIGTERM, [], 'Ended by SIGTERM while preparing the data; the same command'),
   ],
 )

@@ -32,11 +32,11 @@ def _error(demo: conftest.Demo, *flags: str) -> str:
 
 
 def test_pixel_outside(demo: conftest.Demo):
-  assert 'inside an image of shape (8, 8, 1)' in _error(demo, '--pixel=8,0')
+  assert 'outside the image of shape (8, 8, 1)' in _error(demo, '--pixel=8,0')
 
 
 def test_temperature_of_zero(demo: conftest.Demo):
-  assert 'temperature must be positive' in _error(demo, '--temperature=0')
+  assert 'temperature=0.0 is out of range' in _error(demo, '--temperature=0')
 
 
 def test_more_components_than_pixels(demo: conftest.Demo):

@@ -9,7 +9,7 @@ from tests.launch import conftest
   ('flags', 'message'),
   [
     ((), '--workdir is missing'),
-    (('--workdir=x', '--small'), '--small is about image files'),
+    (('--workdir=x', '--small'), '--small applies to image files'),
   ],
 )
 def test_mistakes_are_one_line(flags: tuple[str, ...], message: str):
@@ -21,4 +21,4 @@ def test_mistakes_are_one_line(flags: tuple[str, ...], message: str):
 def test_a_model_of_one_level_is_refused(demo: conftest.Demo):
   done = conftest.launch('super_resolve', f'--workdir={demo.workdir / "diagonal"}')
   assert (done.status, len(done.errors)) == (1, 1), done.errors
-  assert 'needs a model of two levels' in done.errors[0]
+  assert 'needs a model with two levels' in done.errors[0]

@@ -35,7 +35,7 @@ def test_training_and_evaluation(tmp_path: Path, name: str, limit: int, figures:
   done = conftest.launch('evaluate', f'--workdir={workdir}')
   assert done.status == 0, done.errors
   assert 'KL(row ‖ truth)' in done.output
-  assert 'bits' not in done.output.replace('and so no bits', '')
+  assert 'bits' not in done.output.replace('and hence no bits', '')
   assert 'nats / value' in done.output
   tree = json.loads((workdir / 'evaluation' / 'evaluation.json').read_text())
   assert tree['images'] == round(limit / 36)
@@ -78,7 +78,7 @@ def test_models_and_data_must_go_together():
     experiment.build(config, spec)
   config = supn_splines.get_config()
   config.objective.dequantize = True
-  with pytest.raises(ValueError, match='there is no level whose width'):
+  with pytest.raises(ValueError, match='real numbers without gray levels'):
     experiment.build(config, spec)
 
 

@@ -50,7 +50,7 @@ def test_the_latest_are_kept_and_a_step_is_saved_once(tmp_path: Path):
 
 def test_another_shape_is_refused_in_a_few_lines(tmp_path: Path):
   save(tmp_path, make_state(width=3))
-  with pytest.raises(ValueError, match='does not fit') as error:
+  with pytest.raises(ValueError, match='does not match') as error:
     checkpoint.load(tmp_path, 7, make_state(width=4))
   lines = str(error.value).splitlines()
   assert lines[1] == "  params/model/dense/kernel: 'float32[2, 3]' -> 'float32[2, 4]'"

@@ -92,7 +92,7 @@ def test_an_empty_or_half_copied_directory_is_not_complete(left: tuple[str, ...]
       shutil.rmtree(path) if path.is_dir() else path.unlink()
   assert checkpoint.steps_in(copied) == []
   assert checkpoint.entries(copied) == [STEP]
-  with pytest.raises(checkpoint.DamagedError, match='it is not complete, without '):
+  with pytest.raises(checkpoint.DamagedError, match='it is incomplete: '):
     checkpoint.read_metadata(copied, STEP)
 
 

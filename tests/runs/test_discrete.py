@@ -47,12 +47,12 @@ def _changed(config: Config, section: str, **fields: Any) -> Config:
 @pytest.mark.parametrize(
   ('section', 'fields', 'message'),
   [
-    ('objective', {'dequantize': True}, r'objective\.dequantize must be False'),
+    ('objective', {'dequantize': True}, r'objective\.dequantize=True is invalid'),
     ('likelihood', {'options': {'levels': 256}}, r'set --config.likelihood\.options\.levels=17\.'),
-    ('model', {'options': {'scale': 'learned'}}, r'model\.options\.scale tells the mean'),
-    ('model', {'options': {'covariance': {'layers': 1}}}, r'options\.covariance tells the mean'),
-    ('model', {'options': {'scale': 'optimal'}}, r'model\.options\.scale tells the mean'),
-    ('optim', {'stages': ('mean:2',)}, r'optim\.stages tells the mean'),
+    ('model', {'options': {'scale': 'learned'}}, r'model\.options\.scale separates the mean'),
+    ('model', {'options': {'covariance': {'layers': 1}}}, r'options\.covariance separates the mean'),
+    ('model', {'options': {'scale': 'optimal'}}, r'model\.options\.scale separates the mean'),
+    ('optim', {'stages': ('mean:2',)}, r'optim\.stages separates the mean'),
   ],
 )
 def test_what_it_cannot_do_is_refused_in_a_sentence(config, section, fields, message):
@@ -63,7 +63,7 @@ def test_what_it_cannot_do_is_refused_in_a_sentence(config, section, fields, mes
 
 def test_real_numbers_are_refused(config: Config):
   spec = prepare.prepare(config.data).spec
-  with pytest.raises(ValueError, match='real numbers, which it cannot be of'):
+  with pytest.raises(ValueError, match='real numbers; use a density'):
     experiment.build(config, spec._replace(levels=0))
 
 
@@ -116,7 +116,7 @@ def test_other_data_of_another_kind_are_refused(trained: Path, tmp_path: Path, a
   path = tmp_path / 'images.npz'
   np.savez(path, image=array)
   model, _ = restore.load(trained)
-  with pytest.raises(ValueError, match=f'{message} .* other images must be like these'):
+  with pytest.raises(ValueError, match=f'{message} .* use images of the same kind'):
     compare.other_data(model, f'npz:{path}', 'test')
 
 
@@ -125,7 +125,7 @@ def test_other_data_without_the_split_are_refused(trained: Path, tmp_path: Path)
   np.savez(path, train=np.zeros((5, 8, 8), np.uint8), validation=np.ones((2, 8, 8), np.uint8))
   model, _ = restore.load(trained)
   model = model._replace(spec=model.spec._replace(levels=256))
-  with pytest.raises(ValueError, match='has no test images; its splits are train, validation'):
+  with pytest.raises(ValueError, match='has no test images; use --split with one of train, validation'):
     compare.other_data(model, f'npz:{path}', 'test')
   found, split = compare.other_data(model, f'npz:{path}', 'validation')
   assert (split, len(found.images[split])) == ('validation', 2)

@@ -83,7 +83,7 @@ def test_shapes_need_no_images_and_numbers_do():
 
 def test_one_image_a_batch_is_refused_by_the_field_s_name():
   made = make(batch_size=1)
-  with pytest.raises(ValueError, match=r'train\.batch_size is 1.*at least 2'):
+  with pytest.raises(ValueError, match=r'train\.batch_size=1.*at least 2'):
     experiments.check_batch_size(made.model, made.config)
   experiments.check_batch_size(stub.StubVAE(12), made.config)
 

@@ -56,7 +56,7 @@ def test_what_the_file_holds_does_not_matter(content: bytes, tmp_path: Path):
   lock.check(tmp_path)
   with (tmp_path / lock.FILE).open('rb') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
-    with pytest.raises(ValueError, match='which has only begun'):
+    with pytest.raises(ValueError, match='which has just started'):
       lock.check(tmp_path)
   with lock.held(tmp_path, print):
     pass

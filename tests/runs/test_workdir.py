@@ -76,7 +76,7 @@ def test_without_a_good_one_the_newest_good_checkpoint_says_what_it_said(
     (warning,) = capsys.readouterr().err.splitlines()
     assert 'run.json is ' in warning
     assert warning.endswith(
-      f'what it said is read from the checkpoint of step 2 in {saved / checkpoint.CHECKPOINTS}.'
+      f'its contents are read from the checkpoint of step 2 in {saved / checkpoint.CHECKPOINTS}.'
     )
     (saved / workdir.FILE).touch()
 

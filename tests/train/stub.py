@@ -163,7 +163,7 @@ def take_steps(
   axis = None if mapping == 'single' else meshes.AXIS
   model = StubVAE(size=12, norm=norm, axis_name=axis)
   optimizer = optax.sgd(0.01)
-  update = step.make_train_step(model, objective, optimizer, preprocess, axis, **options)
+  update = step.make_train_step(model, objective, optimizer, preprocess, axis_name=axis, **options)
   keys = jax.random.split(jax.random.key(1), 8)
   variables: Any = model.init(jax.random.key(0), keys, jnp.zeros((8, 3, 4, 1), jnp.float32))
   train_state = state.create(variables, optimizer, keep_ema='ema_decay' in options)

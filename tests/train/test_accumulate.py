@@ -62,9 +62,9 @@ def test_every_image_has_the_noise_of_its_place():
 
 
 def test_a_device_cuts_its_images_evenly_and_carries_no_statistics():
-  with pytest.raises(ValueError, match='must divide the 16 images of a device, but is 3'):
+  with pytest.raises(ValueError, match='must divide the 16 images of a device; got 3'):
     run('single', 3)
-  with pytest.raises(ValueError, match='must be 1 for a model that keeps statistics'):
+  with pytest.raises(ValueError, match='must be 1 for a model that keeps batch'):
     run('single', 2, norm=True)
 
 
@@ -86,7 +86,7 @@ def test_what_couples_a_batch_is_refused(section: str, fields: dict[str, Any], n
   setattr(config, section, dataclasses.replace(getattr(config, section), **fields))
   configuration.resolve(config)
   config.train.accumulate = 4
-  with pytest.raises(ValueError, match=f'accumulate must be 1 with {named}.*at once, but is 4'):
+  with pytest.raises(ValueError, match=f'accumulate=4 is invalid with {named}.*at once'):
     configuration.resolve(config)
 
 

@@ -148,7 +148,7 @@ def test_what_does_not_go_together_is_refused(section: str, change: dict[str, An
 def test_the_papers_loss_needs_a_kernel():
   config = make_config(reconstruction='paper_loss')
   config.model.options['kernel'] = {}
-  with pytest.raises(ValueError, match="'paper_loss' learns no kernel"):
+  with pytest.raises(ValueError, match='paper_loss does not learn a kernel'):
     configuration.resolve(config)
   config.likelihood.options['gaussian_variance'] = 2.0
   assert configuration.resolve(config).likelihood.options['gaussian_variance'] == 2.0

@@ -58,7 +58,7 @@ def test_the_report_tells_the_accuracy(workdir: Path):
 
 
 def test_a_classifier_is_not_evaluated_as_a_model_of_images(workdir: Path):
-  with pytest.raises(ValueError, match=r'its accuracy is in .*report\.md'):
+  with pytest.raises(ValueError, match=r'Its accuracy is in .*report\.md'):
     restore.load(workdir)
 
 
@@ -86,7 +86,7 @@ def test_other_runs_are_refused(workdir: Path, tmp_path: Path):
   run = workdirs.read(tmp_path)
   run['config']['model']['kind'] = 'vae'
   workdirs.write(tmp_path, run)
-  with pytest.raises(ValueError, match=r"of model\.kind 'vae', but .* a classifier"):
+  with pytest.raises(ValueError, match=r"model\.kind='vae'; name the run of a classifier"):
     features.find(f'classifier:{tmp_path}', IMAGE)
 
 
@@ -106,8 +106,8 @@ def test_random_features_need_nothing():
   ('section', 'field', 'value', 'said'),
   [
     ('data', 'labels', False, 'data.labels must be True'),
-    ('likelihood', 'family', 'low_rank', 'likelihood.family=.* means nothing to'),
-    ('optim', 'stages', ('mean:2',), 'optim.stages=.* means nothing to'),
+    ('likelihood', 'family', 'low_rank', 'likelihood.family=.* has no effect with'),
+    ('optim', 'stages', ('mean:2',), 'optim.stages=.* has no effect with'),
   ],
 )
 def test_what_a_classifier_has_not_is_refused(section: str, field: str, value: object, said: str):

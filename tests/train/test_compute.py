@@ -111,7 +111,7 @@ def test_a_run_learns_and_resumes(tmp_path: Path):
 def test_what_has_no_network_computes_in_float32():
   config = Config()
   config.model.kind, config.train.compute = 'distribution', 'bfloat16'
-  with pytest.raises(ValueError, match=r"nothing to .*kind='distribution'; leave it 'float32'"):
+  with pytest.raises(ValueError, match=r"no effect with .*kind='distribution'; leave it 'float32'"):
     configuration.resolve(config)
   config.train.compute = 'bfloat'
   with pytest.raises(ValueError, match="Did you mean 'bfloat16'"):

@@ -77,9 +77,9 @@ def test_a_signal_saves_and_the_next_start_goes_on(
 ):  # fmt: skip
   split_elbo = loop.likelihood.split_elbo
 
-  def interrupt(*arguments: Any) -> np.ndarray:
+  def interrupt(*arguments: Any, **options: Any) -> np.ndarray:
     os.kill(os.getpid(), number)
-    return split_elbo(*arguments)
+    return split_elbo(*arguments, **options)
 
   before = signal.getsignal(number)
   with monkeypatch.context() as patch:

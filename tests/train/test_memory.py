@@ -41,7 +41,7 @@ def test_a_step_that_fits_compiles_no_other(compiled: Any, monkeypatch: pytest.M
   monkeypatch.setattr(memory, 'compile_step', None)
   assert memory.verdict(*compiled).startswith('fits: needs about ')
   limit(monkeypatch, None)
-  assert 'whose memory is not known' in memory.verdict(*compiled)
+  assert 'whose memory is unknown' in memory.verdict(*compiled)
   limit(monkeypatch, 1.0)
   assert 'no --config.train.accumulate makes it fit' in memory.verdict(*compiled)
   built = compiled[0]

@@ -69,7 +69,7 @@ def test_a_bad_line_is_left_out_with_one_warning(
   for _ in range(2):
     assert [line['step'] for line in metrics_file.read(tmp_path)] == [2, 4]
   (warning,) = capsys.readouterr().err.splitlines()
-  assert warning.startswith(f'Warning: line 2 of {path} is no record (')
+  assert warning.startswith(f'Warning: line 2 of {path} is not a record (')
   assert warning.endswith('and is left out, and 1 other lines are as well.')
   record(tmp_path, 6, resume=4)
   assert [line['step'] for line in metrics_file.read(tmp_path)] == [2, 4, 6]

@@ -103,7 +103,9 @@ def test_without_a_whole_checkpoint_nothing_starts_and_nothing_is_lost(copied: P
   for path in copied.glob('*/[0-9]*'):
     damage(path)
   before = sorted(copied.rglob('*'))
-  with pytest.raises(ValueError, match=r'(?s)step 12 .* is damaged.*No other checkpoint .* is whole'):
+  with pytest.raises(
+    ValueError, match=r'(?s)step 12 .* is damaged.*All other checkpoints .* are damaged too'
+  ):
     train(stub.make_config(), copied)
   assert sorted(copied.rglob('*')) == before
 
@@ -135,7 +137,7 @@ def test_a_state_that_became_infinite_ends_the_run_before_it_is_saved(
     return call
 
   monkeypatch.setattr(steps, 'make_step', poisoned)
-  with pytest.raises(loop.NonFiniteError, match=r'not saved; those of the steps \[4\] are'):
+  with pytest.raises(loop.NonFiniteError, match=r'not saved; the checkpoints of steps \[4\] are'):
     train(stub.make_config(), tmp_path)
   assert checkpoint.steps_in(tmp_path / checkpoint.CHECKPOINTS) == [4]
 

@@ -87,7 +87,7 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
         'optim__schedule': 'exponential',
         'optim__schedule_options': {'decay': 0.9, 'min_learning_rate': 0.1},
       },
-      'min_learning_rate must be at most 0.001, the rate that decays, but is 0.1',
+      'min_learning_rate=0.1 is out of range: it must be at most 0.001',
     ),
     ({'train__compute': 'float16'}, "train.compute must .* 'float16'"),
     ({'train__accumulate': 3}, '4 devices of 1 process, 3 parts each .*; 12 or 24 would'),
@@ -96,7 +96,7 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({'model__options': {'features': ()}}, 'options.features must be a tuple, not empty'),
     ({'train__batch_size': 18}, 'does not divide by the 4 devices of 1 process; 16 or 20 would'),
     ({'train__batch_size': 4000}, 'the training split has only 1455 images'),
-    ({'data__turn': True, 'data__width': 6}, 'data.turn is of square images, .* 8 pixels'),
+    ({'data__turn': True, 'data__width': 6}, 'data.turn needs square images, .* 8 pixels'),
   ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(
@@ -244,12 +244,12 @@ def test_a_damaged_best_checkpoint_is_said_with_what_else_there_is(
   with pytest.raises(checkpoint.DamagedError) as error:
     restore.restore(directory)
   assert f'The checkpoint of step {step} in {directory / checkpoint.BEST} is damaged' in str(error.value)
-  choice = f'best [{step}]; restore one by --checkpoint=latest or --checkpoint=STEP.'
+  choice = f'best [{step}; select one by --checkpoint=latest or --checkpoint=STEP.'
   assert choice in str(error.value)
   assert restore.restore(directory, 'latest').step == 4
   assert restore.restore(directory, step).step == step  # that of the latest checkpoints
   training_report.write(directory)
-  assert 'The report is of the latest checkpoint.' in capsys.readouterr().err
+  assert 'The report describes the latest checkpoint.' in capsys.readouterr().err
   assert 'step 4' in (directory / 'report.md').read_text()
 
 

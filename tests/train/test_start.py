@@ -57,7 +57,7 @@ def test_a_covariance_is_learnt_on_the_mean_of_another_run(config, mean, tmp_pat
   config = with_covariance(config, mean)
   outcome = run.run(config, run.Options(str(tmp_path / 'run')), lambda text: None)
   assert outcome is not None
-  assert 'begin white at the residuals of' in capsys.readouterr().out
+  assert 'start white at the scale of the residuals' in capsys.readouterr().out
   old = restore.restore(mean).variables['params']
   new = restore.restore(tmp_path / 'run').variables['params']
   for name in ('encoder', 'decoder'):

@@ -1,8 +1,8 @@
-"""Where images come from: `data.source` by name, with nothing read before it is asked for.
+"""Sources of images by the name in `data.source`; nothing is read before it is needed.
 
-`find(config)` looks a source up (a folder is listed, no image is opened) and identifies it;
-`Source.open` then gives random access to its images. A source is one module here, with a `KIND`, and one
-line in SOURCES.
+`find(config)` looks a source up (it lists a folder, but opens no image) and identifies it; `Source.open`
+then gives random access to its images. A source is one module here, with a `KIND`, and one line in
+SOURCES.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from structured_obs.data.sources.base import Kind, Source
 from structured_obs.option_records import OneOf, fill, possible
 from structured_obs.option_values import Choice, Where
 
-SOURCES = {  # by the module that has it, which is imported where it is asked for
+SOURCES = {  # by the module that has it, which is imported when needed
   'digits': 'digits',
   'photos': 'photos',
   'folder': 'folder',
@@ -34,11 +34,11 @@ def kind_of(name: str) -> Kind:
 
 
 def parse(source: str) -> tuple[str, str]:
-  """Returns the name of a source and what stands behind its colon.
+  """Returns the name of a source and the argument after its colon.
 
   Raises:
-    ValueError: for an unknown name (the nearest one is suggested), or a missing or needless
-      argument.
+    ValueError: the name is unknown (the message suggests the nearest), or an argument is missing or
+      superfluous.
   """
   name, colon, argument = source.partition(':')
   spelled = {name: f'{name}:{kind_of(name).argument}'.rstrip(':') for name in SOURCES}
@@ -46,15 +46,17 @@ def parse(source: str) -> tuple[str, str]:
     near = names.nearest(name, SOURCES)
     hint = f'; did you mean {spelled[near]!r}?' if near else '.'
     raise ValueError(
-      f'--config.data.source is {source!r}, which is none of {", ".join(spelled.values())}{hint}'
+      f'--config.data.source={source} is unknown; it must be one of {", ".join(spelled.values())}{hint}'
     )
   if bool(argument) != bool(kind_of(name).argument) or (colon and not argument):
-    raise ValueError(f'--config.data.source is {source!r}, but must have the form {spelled[name]!r}.')
+    raise ValueError(
+      f'--config.data.source={source} is incomplete; it must have the form {spelled[name]!r}.'
+    )
   return name, argument
 
 
 def rules() -> dict[str, Any]:
-  """Returns what the fields of the section `data` may be, and whose options stand beside them."""
+  """Returns the allowed values of the fields of the section `data`, and their records of options."""
   return {
     'source': OneOf({name: kind_of(name).options for name in SOURCES}, 'options', ends=':'),
     'crop': OneOf(decode.CROPS, 'crop_options'),
@@ -64,10 +66,10 @@ def rules() -> dict[str, Any]:
 
 
 def resolve(config: DataConfig) -> DataConfig:
-  """Returns the section `data`, checked, with every option of source and crop written out.
+  """Returns the section `data`, checked, with every option of source and crop filled in.
 
   Raises:
-    ValueError: naming the field that cannot be, as it is typed.
+    ValueError: naming the invalid field as typed.
   """
   if isinstance(config.source, str):
     if config.source.partition(':')[0] not in SOURCES and '://' not in config.source:
@@ -80,18 +82,18 @@ def resolve(config: DataConfig) -> DataConfig:
 
 
 def instead(config: DataConfig, source: str) -> DataConfig:
-  """Returns the section with another source, which keeps those options that it has as well."""
+  """Returns the section with another source, and those of its options that this source has too."""
   options = possible(kind_of(parse(source)[0]).options)
   kept = {name: value for name, value in config.options.items() if name in options}
   return dataclasses.replace(config, source=source, options=kept)
 
 
 def find(config: DataConfig) -> Source:
-  """Finds the source that `config.source` names.
+  """Finds the source of a resolved section `data`.
 
   Raises:
     ValueError: as `resolve`.
-    FileNotFoundError: where there is nothing at a path, saying what to put there.
+    FileNotFoundError: a path does not exist; the message says what to put there.
   """
   name, argument = parse(config.source)
   return kind_of(name).find(resolve(config), argument)

@@ -1,4 +1,4 @@
-"""What every source of images gives: random access, and an identity that changes with the images."""
+"""The interface of a source of images: random access, and an identity that changes with the images."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from structured_obs.config import DataConfig
 from structured_obs.data import decode
 from structured_obs.option_records import Record
 
-# uint8 [H, W, C], C 1 or 3, or float32 [H, W, C + condition]; and a label, where there are labels.
+# uint8 [H, W, C], C 1 or 3, or float32 [H, W, C + condition]; and a label, if there are labels.
 Example = tuple[np.ndarray, int | None]
 
 
@@ -22,21 +22,21 @@ class Records(NamedTuple):
 
   size: int  # N
   load: Callable[[int], Example]
-  describe: Callable[[int], str]  # index -> what an error calls the image
+  describe: Callable[[int], str]  # index -> name of the image in messages
   version: str  # of what the images are read from
   levels: int = 256  # pixels are 0 .. levels - 1; 0 for real numbers
-  splits: np.ndarray | None = None  # [N] index into splits.SPLITS, where the source has splits
-  threads: int = 1  # how many threads may call `load` at once with profit
+  splits: np.ndarray | None = None  # [N] index into splits.SPLITS, if the source has splits
+  threads: int = 1  # number of threads that speed up `load`
   condition: int = 0  # channels behind an image's own that a model is given, such as a known mean
-  groups: np.ndarray | None = None  # [N] 0, 1, ...: images that no split may divide, as of a subject
-  # Sentences on what the source noticed, asked for once after the last `load`: what a user would want to
-  # know of these images, such as files that were passed over.
+  groups: np.ndarray | None = None  # [N] 0, 1, ...: images that stay in one split, such as a subject's
+  # Sentences about the images that a user should know, such as skipped files; called once, after the
+  # last `load`.
   notes: Callable[[], list[str]] = list
-  class_names: tuple[str, ...] = ()  # of label 0, 1, ..., where the classes have names
+  class_names: tuple[str, ...] = ()  # of label 0, 1, ..., if the classes have names
 
 
 class Source(NamedTuple):
-  """A source that has been found, but not read."""
+  """A source that was found, but not read."""
 
   name: str  # as in the configuration, paths made absolute
   identity: str  # changes when the images do: a digest of names, sizes and times
@@ -44,11 +44,11 @@ class Source(NamedTuple):
 
 
 class Kind(NamedTuple):
-  """One kind of source, as it stands behind --config.data.source."""
+  """One kind of source, as named in --config.data.source."""
 
   find: Callable[[DataConfig, str], Source]  # (resolved section `data`, argument) -> what is found
   options: Record = None  # of --config.data.options
-  argument: str = ''  # what is typed behind its name and a colon, such as 'PATH'
+  argument: str = ''  # what follows its name and a colon, such as 'PATH'
 
 
 class Files(NamedTuple):
@@ -58,14 +58,14 @@ class Files(NamedTuple):
 
 
 def digest(content: Any) -> str:
-  """Returns the SHA-256, in hexadecimal, of anything JSON can hold."""
+  """Returns the SHA-256, in hexadecimal, of anything JSON can express."""
   return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def stamp(path: str) -> tuple[int, int]:
-  """Returns the size in bytes and the modification time in ns of a file, to notice changes.
+  """Returns a file's size in bytes and modification time in ns, to detect changes.
 
-  Of a file that cannot be looked at, such as a link that leads nowhere, both are 0: reading it says why.
+  Both are 0 for a file that cannot be inspected, such as a broken link: reading it reports why.
   """
   try:
     status = os.stat(path)

@@ -1,8 +1,8 @@
-"""`folder:PATH`: every PNG, JPEG, WebP, BMP, GIF and TIFF file under a folder, or inside a zip archive.
+"""`folder:PATH`: every PNG, JPEG, WebP, BMP, GIF and TIFF file in a folder or a zip archive.
 
-Images are ordered by their name relative to the folder, so a copy of the folder elsewhere gives the
-same order and the same splits. Hidden files are passed over, and so are files of other kinds, which are
-counted. With `data.labels` the class of an image is the sub-folder that it lies in.
+Images are ordered by their name relative to the folder, so a copy of the folder elsewhere gives the same
+order and the same splits. Hidden files are skipped, and so are files of other kinds, which are counted.
+With `data.labels` the class of an image is its sub-folder.
 """
 
 import collections
@@ -19,7 +19,7 @@ from structured_obs.data.sources import base, tree
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter's lock
 MAX_MEMBER = 1 << 30  # bytes of one file of a zip archive, unpacked
-_KINDS = 5  # kinds of other files that are named, at most
+_KINDS = 5  # kinds of other files that a message names
 
 
 class _Listing(NamedTuple):
@@ -27,7 +27,7 @@ class _Listing(NamedTuple):
 
   names: list[str]  # relative, with forward slashes
   content: list[object]  # changes when the images do
-  open: Callable[[], Callable[[int], decode.Decoded]]  # gives what reads an image by its index
+  open: Callable[[], Callable[[int], decode.Decoded]]  # returns a reader of an image by its index
   notes: list[str]
   kind: str
 
@@ -36,12 +36,12 @@ def find(config: DataConfig, path: str) -> base.Source:
   """Lists the images of a folder or a zip archive, without opening them.
 
   Args:
-    config: says whether images need labels, and how many channels are wanted.
+    config: whether images need labels, and the number of channels.
     path: of the folder or the archive.
 
   Raises:
-    FileNotFoundError: where there is nothing at `path`, or no image in it.
-    ValueError: where `path` is a file, but no zip archive, or images need labels and have none.
+    FileNotFoundError: there is nothing at `path`, or it has no images.
+    ValueError: `path` is a file but not a zip archive, or images need labels and have none.
   """
   path = os.path.abspath(os.path.expanduser(path))
   shown = decode.printable(path)
@@ -51,17 +51,17 @@ def find(config: DataConfig, path: str) -> base.Source:
     listing = _archive(path)
   elif os.path.exists(path):
     raise ValueError(
-      f'--config.data.source names {shown}, which is neither a folder nor a zip archive, '
+      f'--config.data.source=folder:{shown} is neither a folder nor a zip archive, '
       'or is a damaged archive.'
     )
   else:
-    raise FileNotFoundError(f'--config.data.source names the folder {shown}, which does not exist.')
+    raise FileNotFoundError(f'--config.data.source=folder:{shown}: this folder does not exist.')
   if not listing.names:
     raise FileNotFoundError(
       ' '.join(
         [
-          f'There is no image in {shown}: '
-          f'it must hold files ending in {", ".join(EXTENSIONS)}, directly '
+          f'There are no images in {shown}: '
+          f'it must have files ending in {", ".join(EXTENSIONS)}, directly '
           'or in folders below.',
           *listing.notes,
         ]
@@ -118,13 +118,13 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> dec
     if member.flag_bits & 1:
       raise ValueError('it is encrypted')
     if member.file_size > MAX_MEMBER:
-      raise ValueError(f'it has {member.file_size:,} bytes, which is more than {MAX_MEMBER:,}')
+      raise ValueError(f'it has {member.file_size:,} bytes, more than the limit of {MAX_MEMBER:,}')
     content = archive.read(member)
   return decode.read(io.BytesIO(content), name)
 
 
 def _inside(listing: _Listing) -> list[str]:
-  """Returns the names below the one folder that many archives hold everything in, if there is such."""
+  """Returns the names below the single top folder that many archives have, if there is one."""
   first = {name.partition('/')[0] for name in listing.names}
   deep = all(name.count('/') > 1 for name in listing.names)
   if listing.kind == 'folder' or len(first) > 1 or not deep:
@@ -133,7 +133,7 @@ def _inside(listing: _Listing) -> list[str]:
 
 
 def _is_image(name: str) -> bool:
-  """Tells whether a file has the name of an image."""
+  """Returns whether a file has the name of an image."""
   return name.lower().endswith(EXTENSIONS)
 
 
@@ -148,7 +148,7 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 
 def _passed_over(names: Iterable[str]) -> list[str]:
-  """Returns a sentence that counts the files that are no images by their kind, or none."""
+  """Returns a sentence that counts other files by their kind, if there are any."""
   kinds = collections.Counter(
     os.path.splitext(name)[1].lower() or 'without an ending' for name in names if not _is_image(name)
   )
@@ -162,7 +162,7 @@ def _passed_over(names: Iterable[str]) -> list[str]:
 
 
 def _open(listing: _Listing, classes: labels.Classes | None, keep_gray: bool) -> base.Records:
-  """Gives random access to the images of a folder or a zip archive."""
+  """Returns random access to the images of a folder or a zip archive."""
   read, seen, channels = listing.open(), notes.seen(), set()
 
   def load(index: int) -> base.Example:

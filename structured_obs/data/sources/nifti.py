@@ -1,18 +1,18 @@
 """`nifti:PATH`: slices of all volumes (.nii, .nii.gz) in a folder and the folders below it.
 
-Where masks or other contrasts lie there too, PATH may end in a pattern of the names, whose first part
-holds a '*', '?' or '[': of `nifti:~/hcp/*/T1w*.nii.gz` the folder is ~/hcp. A star stands for slashes as
-well.
+If masks or other contrasts are there too, PATH may end in a pattern of names, which begins at the first
+part with a '*', '?' or '[': for `nifti:~/hcp/*/T1w*.nii.gz` the folder is ~/hcp. A star matches slashes
+too.
 
-A volume is turned to the closest canonical axes, without interpolation, and cut along its voxels:
-'axial' slices have the front at the top, 'coronal' and 'sagittal' ones the head, and the subject's
-left, or in sagittal ones the back, is at the left. Voxels become gray levels, whatever their unit: 0 and
-below is black, as is what is no finite number, and 99.5 % of the positive voxels of a volume lie below
-white. Slices that show too little are left out.
+A volume is turned to the closest canonical axes, without interpolation, and cut along its voxels.
+'axial' slices have the front at the top, 'coronal' and 'sagittal' ones the head; the subject's left, or
+in sagittal ones the back, is at the left. Voxels become gray levels, whatever their unit: 0 and below
+is black, NaN and infinity become black, and 99.5 % of a volume's positive voxels are below white.
+Slices that show too little are left out.
 
-Slices of one subject are never divided between the training, validation and test images. A subject
-is a folder directly below PATH with all that is in it; a file directly in PATH is one of its own. So
-where several files of a subject lie flat in PATH, they must be moved to a folder for each subject.
+Slices of one subject are always in one of the training, validation and test splits. A subject is a
+folder directly below PATH with everything in it; a file directly in PATH is a subject of its own. If
+several files of a subject are directly in PATH, move them to a folder per subject.
 """
 
 import fnmatch
@@ -31,23 +31,23 @@ from structured_obs.option_values import Choice, Range
 EXTENSIONS = ('.nii', '.nii.gz')
 PLANES = ('axial', 'coronal', 'sagittal')
 WHITE = 99.5  # percentile of a volume's positive voxels that becomes white
-_SCALING = 2  # raise it whenever the same volume would get other gray levels
-_PADDING = 4096  # bytes that a file may have behind its voxels; more, and its header is wrong
+_SCALING = 2  # raise it when the same volume would get other gray levels
+_PADDING = 4096  # bytes that a file may have after its voxels; with more, its header is wrong
 
 
 class Options(NamedTuple):
-  """Which slices of a volume are images."""
+  """Which slices of a volume become images."""
 
   plane: Annotated[str, Choice(PLANES)] = 'axial'
-  min_foreground: Annotated[float, Range(0, 1)] = 0.1  # fraction of the pixels that is not near black
+  min_foreground: Annotated[float, Range(0, 1)] = 0.1  # least fraction of pixels that are not near black
 
 
 def find(config: DataConfig, path: str) -> bases.Source:
-  """Lists the volumes in a folder, or those whose names fit a pattern, without opening them.
+  """Lists the volumes in a folder, or those whose names match a pattern, without opening them.
 
   Raises:
-    FileNotFoundError: where there is no folder at `path`, or no such volume in it.
-    ValueError: where the path names all of the machine.
+    FileNotFoundError: there is no folder at `path`, or it has no such volumes.
+    ValueError: the path covers the whole machine.
   """
   base, pattern = _divided(os.path.abspath(os.path.expanduser(path)))
   found = tree.walk(base)
@@ -57,9 +57,9 @@ def find(config: DataConfig, path: str) -> bases.Source:
     if name.lower().endswith(EXTENSIONS) and fnmatch.fnmatchcase(name, pattern)
   )
   if not names:
-    fitting = '' if pattern == '*' else f' whose names below it fit {pattern!r}'
+    fitting = '' if pattern == '*' else f' whose names below it match {pattern!r}'
     raise FileNotFoundError(
-      f'There is no volume in {decode.printable(base)}{fitting}: it must hold '
+      f'There are no volumes in {decode.printable(base)}{fitting}: it must have '
       f'files ending in {" or ".join(EXTENSIONS)}, directly or in folders below.'
     )
   content = [(name, bases.stamp(os.path.join(base, name))) for name in names]
@@ -70,11 +70,11 @@ def find(config: DataConfig, path: str) -> bases.Source:
 
 
 def _divided(path: str) -> tuple[str, str]:
-  """Divides a path into a folder and a pattern of names below it, '*' where the path has none.
+  """Splits a path into a folder and a pattern of names below it, '*' if the path has none.
 
   Raises:
-    FileNotFoundError: where the folder is not there.
-    ValueError: where the folder is all of the machine.
+    FileNotFoundError: the folder does not exist.
+    ValueError: the folder is the whole machine.
   """
   base, parts = path, []
   while not os.path.isdir(base):
@@ -84,31 +84,30 @@ def _divided(path: str) -> tuple[str, str]:
     named = os.path.join(base, parts[0])
     wrong = 'is a file' if os.path.exists(named) else 'does not exist'
     raise FileNotFoundError(
-      f'--config.data.source names the folder {decode.printable(named)}, which '
-      f'{wrong}; give the folder that holds the volumes: '
-      '--config.data.source=nifti:PATH.'
+      f'--config.data.source=nifti:{decode.printable(named)} {wrong}; name the folder of the '
+      'volumes: --config.data.source=nifti:PATH.'
     )
   if base == os.path.dirname(base):
     raise ValueError(
-      f"--config.data.source is 'nifti:{path}', which would search all of this machine; "
-      'give a folder below it: --config.data.source=nifti:PATH.'
+      f'--config.data.source=nifti:{path} would search this whole machine; '
+      'name a folder below it: --config.data.source=nifti:PATH.'
     )
   return base, '/'.join(parts) or '*'
 
 
 def subject(name: str) -> str:
-  """Returns whose volume a file is, by its name relative to the source's folder."""
+  """Returns the subject of a volume, from its name relative to the source's folder."""
   top, slash, _ = name.partition('/')
   return top if slash else top[: top.lower().rindex('.nii')]
 
 
 def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str]) -> bases.Records:
-  """Gives random access to the slices that show enough; reads every volume to find them."""
+  """Returns random access to the slices that show enough; reads every volume to find them."""
   release, plane = bases.version('nibabel', 'medical'), config.options['plane']
   least = config.options['min_foreground']
   if not config.options['skip_corrupt']:
     _check(path, names)
-  # Slices of one volume follow each other, so the volume in hand is nearly always the one asked for.
+  # Slices of one volume follow each other, so the cached volume is nearly always the right one.
   read = functools.lru_cache(maxsize=1)(lambda k: _slices(os.path.join(path, names[k]), plane))
   found: list[tuple[int, int]] = []  # volume and slice
   dark: list[str] = []  # volumes without such slices
@@ -118,7 +117,7 @@ def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str
       found += [(k, int(position)) for position in np.flatnonzero(shown)]
       dark += [] if shown.any() else [names[k]]
     except decode.UnreadableImage:
-      found.append((k, 0))  # fails again when it is asked for, where corrupt images are dealt with
+      found.append((k, 0))  # fails again when loaded, where corrupt images are handled
   if not found:
     raise ValueError(
       f'No {plane} slice in {decode.printable(path)} has a fraction of '
@@ -145,10 +144,10 @@ def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str
 
 
 def _check(path: str, names: list[str]) -> None:
-  """Checks all headers before any voxel is read, which may take long.
+  """Checks all headers before reading any voxels, which may take long.
 
   Raises:
-    UnreadableImage: naming the volumes whose headers are refused.
+    UnreadableImage: naming the volumes with invalid headers.
   """
   errors = []
   for name in names:
@@ -164,24 +163,24 @@ def _load(path: str) -> Any:
   """Opens a volume: reads and checks its header, but not its voxels.
 
   Raises:
-    UnreadableImage: where the file is damaged, or not one volume of real numbers in three dimensions.
+    UnreadableImage: the file is damaged, or not one three-dimensional volume of real numbers.
   """
   import nibabel
 
   shown = decode.printable(path)
   with decode.reading(f'Volume {path}'):
     if not os.path.isfile(path):
-      raise ValueError('it is not a regular file, or a link that leads nowhere')
+      raise ValueError('it is not a regular file, or a broken link')
     image: Any = nibabel.load(path)
     shape, dtype = image.shape, image.get_data_dtype()
     if len(shape) < 3 or min(shape) < 1 or any(size != 1 for size in shape[3:]):
       raise decode.UnreadableImage(
-        f'Volume {shown} has the shape {" x ".join(map(str, shape))}, but must be one volume in '
-        'three dimensions, none of them empty; save one of its volumes, or their mean, instead'
+        f'Volume {shown} has the shape {" x ".join(map(str, shape))}, but must be one non-empty volume '
+        'in three dimensions; save one of its volumes, or their mean, instead'
       )
     if dtype.kind not in 'iuf':
       raise decode.UnreadableImage(
-        f'Volume {shown} holds {dtype}, but must hold one real number for each voxel'
+        f'Volume {shown} has voxels of {dtype}, but must have one real number per voxel'
       )
     declared = _declared(image)
     if not _packed(path):
@@ -190,17 +189,17 @@ def _load(path: str) -> Any:
 
 
 def _packed(path: str) -> bool:
-  """Returns whether a file is compressed, so that its size follows only from reading it."""
+  """Returns whether a file is compressed, so that only reading it reveals its size."""
   return path.lower().endswith('.gz')
 
 
 def _declared(image: Any) -> int:
-  """Returns the size of a file in bytes by its header, behind which voxels lie that fit into memory."""
+  """Returns a file's size in bytes by its header, after checking that its voxels fit memory."""
   headers.size(image.shape, np.float64)
   first = image.header.single_vox_offset if image.header.is_single else 0
   if image.dataobj.offset < first:
     raise ValueError(
-      f'by its header voxels begin at byte {image.dataobj.offset}, inside of the header '
+      f'by its header voxels begin at byte {image.dataobj.offset}, inside the header '
       f'itself, which ends at byte {first}'
     )
   return image.dataobj.offset + headers.size(image.shape, image.get_data_dtype())
@@ -210,18 +209,18 @@ def _slices(path: str, plane: str) -> np.ndarray:
   """Reads the slices of a volume, uint8 [S, H, W, 1].
 
   Raises:
-    UnreadableImage: where the file is damaged, truncated or no volume.
+    UnreadableImage: the file is damaged, truncated or not a volume.
   """
   from nibabel import orientations
 
   image = _load(path)
   with decode.reading(f'Volume {path}'):
-    if _packed(path):  # to its end, where its checksum is: nibabel stops before
+    if _packed(path):  # reads to the end, where the checksum is: nibabel stops before it
       headers.compare(_declared(image), headers.unpacked(path), _PADDING)
     wide = np.promote_types(image.get_data_dtype(), np.float64)
     with np.errstate(over='raise', invalid='ignore'):  # no finite voxel may become infinite
       voxels = np.asarray(image.dataobj, wide).reshape(image.shape[:3])
-      # Now from left, back and below to right, front and above.
+      # Now ordered from left, back and below to right, front and above.
       voxels = orientations.apply_orientation(voxels, orientations.io_orientation(image.affine))
     if not np.isfinite(voxels).any():
       raise ValueError('none of its voxels is a finite number')
@@ -237,7 +236,7 @@ def _cut(levels: np.ndarray, plane: str) -> np.ndarray:
 
 
 def _gray(voxels: np.ndarray) -> np.ndarray:
-  """Scales voxels to gray levels, uint8 of the same shape; what is no finite number is black."""
+  """Scales voxels to gray levels, uint8 of the same shape; NaN and infinity become black."""
   voxels = np.where(np.isfinite(voxels), voxels, 0)
   positive = voxels[voxels > 0]
   if not positive.size:

@@ -1,8 +1,8 @@
-"""`photos`: random crops of the photographs that the scikit-image wheel brings along; no download.
+"""`photos`: random crops of the photographs in the scikit-image wheel; no download.
 
-Seven colour photographs, split by photograph: no crop of a validation or test image shares its
-scene with a training image (of the motorcycle's two views only one is used). A crop is a window
-once, twice or four times the wanted size, shrunk to it; which window depends on `split_seed` alone.
+Seven colour photographs, split by photograph: no crop of a validation or test image shares its scene
+with a training image (only one of the motorcycle's two views is used). A crop is a window of once,
+twice or four times the target size, shrunk to it; the windows depend on `split_seed` alone.
 """
 
 import functools
@@ -21,17 +21,17 @@ PHOTOGRAPHS = (  # by split: training, validation, test
   ('chelsea.png',),
   ('coffee.png',),
 )
-CROPS = 10_000  # where `limit` is 0
-SIZE = 32  # where `height` or `width` is 0
-FACTORS = (1, 2, 4)  # size of the window a crop is shrunk from, in crops; where it fits
+CROPS = 10_000  # if `limit` is 0
+SIZE = 32  # if `height` or `width` is 0
+FACTORS = (1, 2, 4)  # sizes of the windows that crops are shrunk from, in crops; as far as they fit
 
 
 def find(config: DataConfig, argument: str) -> base.Source:
   """Finds the photographs in the installed scikit-image; `argument` is ''.
 
   Raises:
-    ImportError: where scikit-image is not installed.
-    FileNotFoundError: where this scikit-image lacks a photograph.
+    ImportError: scikit-image is not installed.
+    FileNotFoundError: this scikit-image lacks a photograph.
   """
   del argument
   spec = importlib.util.find_spec('skimage')
@@ -42,16 +42,16 @@ def find(config: DataConfig, argument: str) -> base.Source:
   absent = [name for name in names if not os.path.exists(os.path.join(folder, name))]
   if absent:
     raise FileNotFoundError(
-      f"The installed scikit-image does not bring {', '.join(absent)} in "
+      f"The installed scikit-image lacks {', '.join(absent)} in "
       f"{folder}; install another version of it for "
-      "--config.data.source='photos'."
+      "--config.data.source=photos."
     )
   content = [(name, os.path.getsize(os.path.join(folder, name))) for name in names]
   return base.Source('photos', base.digest(content), lambda: _open(config, folder, names))
 
 
 class _Crops(NamedTuple):
-  """Where N crops lie."""
+  """The windows of N crops."""
 
   split: np.ndarray  # [N] index into splits.SPLITS
   photograph: np.ndarray  # [N] index into the names
@@ -60,7 +60,7 @@ class _Crops(NamedTuple):
 
 
 def _crops(config: DataConfig, folder: str, names: list[str]) -> _Crops:
-  """Chooses the crops of all splits."""
+  """Draws the crops of all splits."""
   total = config.limit or CROPS
   held_out = [
     max(1, round(fraction * total)) if fraction else 0
@@ -75,8 +75,8 @@ def _crops(config: DataConfig, folder: str, names: list[str]) -> _Crops:
   sizes = np.array([_photograph(folder, name).shape[:2] for name in names])
   if np.any(size > sizes):
     raise ValueError(
-      f'Crops of {size[0]} x {size[1]} pixels do not fit into the photographs; the '
-      f'largest that do are {sizes[:, 0].min()} x {sizes[:, 1].min()}.'
+      f'Crops of {size[0]} x {size[1]} pixels are larger than the photographs; use at most '
+      f'--config.data.height={sizes[:, 0].min()} --config.data.width={sizes[:, 1].min()}.'
     )
   parts, first = [], 0
   for split, count in enumerate([total - sum(held_out), *held_out]):
@@ -93,12 +93,12 @@ def _crops(config: DataConfig, folder: str, names: list[str]) -> _Crops:
 
 @functools.cache
 def _photograph(folder: str, name: str) -> np.ndarray:
-  """Returns one whole photograph, uint8 [H, W, 3]; the seven take 7 MB, so they are kept."""
+  """Returns one whole photograph, uint8 [H, W, 3]; cached, because the seven take only 7 MB."""
   return decode.decode(os.path.join(folder, name), name)
 
 
 def _open(config: DataConfig, folder: str, names: list[str]) -> base.Records:
-  """Gives random access to the crops."""
+  """Returns random access to the crops."""
   height, width = config.height or SIZE, config.width or SIZE
   to = decode.target(config)._replace(height=height, width=width)
   crops = _crops(config, folder, names)

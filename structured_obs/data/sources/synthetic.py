@@ -1,13 +1,13 @@
-"""Images of which the true mean and covariance are known: splines and ellipses.
+"""Synthetic images whose true mean and covariance are known: splines and ellipses.
 
-An example is a pure function of a seed and its number: a mean is drawn, a covariance follows from what
-was drawn, and the image is one sample of N(mean, covariance). A model is trained on images and means;
-the covariances are for judging it.
+An example is a pure function of a seed and its number: a mean is drawn, the covariance follows from it,
+and the image is one sample of N(mean, covariance). Models train on images and means; the covariances
+are for evaluation.
 
-The generators of the paper were never published. These have its description and sizes, and the
-constants it leaves open are such that the rows of its Tables 1 and 2 that need no network, the truth
-and the best independent pixels, nearly come out. In expectation over the 1,000 test examples, with
-all constants in the log densities, as `launch.evaluate` tells them:
+The generators of the paper were never published. These follow its description and sizes. The constants
+that it leaves open are chosen so that the rows of its Tables 1 and 2 that need no network, the truth and
+the best independent pixels, nearly agree. In expectation over the 1,000 test examples, with all
+constants in the log densities, as `launch.evaluate` reports them:
 
                                             splines               ellipses
                                          paper     here        paper      here
@@ -30,7 +30,7 @@ from structured_obs.config import DataConfig
 from structured_obs.data import order, splits
 from structured_obs.data.sources import base
 
-TRAIN, TEST = 35_000, 1_000  # examples as a source; a validation split is drawn from the first
+TRAIN, TEST = 35_000, 1_000  # examples of the source; a validation split is drawn from the first
 SEED = 0  # of the examples as a source
 
 _POINTS = 50  # of a spline
@@ -47,7 +47,7 @@ class Example(NamedTuple):
 
 
 def spline(seed: int, index: int) -> Example:
-  """A smooth signal of 50 points, [1, 50, 1], with noise that is rough where the signal is high.
+  """Returns a smooth signal of 50 points, [1, 50, 1], with noise that is rough where it is high.
 
   The mean is tanh of a natural cubic spline through 7 evenly spaced knots of N(0, 0.8^2). The noise
   has the standard deviation s_i = 0.56 exp(0.8 mean_i), and the correlation is 0.89 of Gibbs' kernel
@@ -70,17 +70,17 @@ def spline(seed: int, index: int) -> Example:
 
 
 def ellipse(seed: int, index: int) -> Example:
-  """A bright ellipse, [16, 16, 1], with noise of lines along its longer axis, strongest inside it.
+  """Returns a bright ellipse, [16, 16, 1], with noise along its longer axis, strongest inside it.
 
-  The centre is uniform in [5, 10]^2 pixels, the half axes a and b are the larger and the smaller of
-  two, uniform in [3, 6.5] and in [1.5, 4], and the angle of the larger is uniform in [0, pi). That it is
-  the larger makes the covariance a function of the mean, as it is in the paper. With u and v a
-  pixel's coordinates along the two axes, from the centre,
+  The centre is uniform in [5, 10]^2 pixels. The half axes a and b are the larger and the smaller of two
+  numbers, uniform in [3, 6.5] and in [1.5, 4], and the angle of the larger is uniform in [0, pi).
+  Ordering them makes the covariance a function of the mean, as in the paper. With u and v a pixel's
+  coordinates along the two axes, from the centre,
 
     mask = 1 / (1 + exp(-3.5 (1 - sqrt((u / a)^2 + (v / b)^2)))),  mean = 1.6 mask - 0.8,
     cov_ij = 0.477^2 m_i m_j exp(-(u_i - u_j)^2 / (2 12^2) - (v_i - v_j)^2 / (2 0.4^2)) + 0.0572^2 d_ij
 
-  with m = 0.137 + 0.863 mask. Ellipses that are mirrored or turned by a right angle are as likely.
+  with m = 0.137 + 0.863 mask. Mirrored ellipses, and those turned by a right angle, are equally likely.
   """
   row, column, first, second, angle = _uniform(5, seed, index, 0)
   rows, columns = np.mgrid[:_SIDE, :_SIDE] - 5 * (1 + np.array([row, column]))[:, None, None]
@@ -107,14 +107,14 @@ def find(config: DataConfig, argument: str) -> base.Source:
 
 
 def split_examples(config: DataConfig, split: str) -> Iterator[Example]:
-  """Makes the examples of a split anew, in the order of the prepared images, with their covariances.
+  """Yields the examples of a split, in the order of the prepared images, with their covariances.
 
   Raises:
-    ValueError: if the configuration's source is not synthetic, or there is no such split.
+    ValueError: the configuration's source is not synthetic, or there is no such split.
   """
   if config.source not in GENERATORS:
     raise ValueError(
-      f'The truth is known of the sources {" and ".join(GENERATORS)} alone, not of {config.source!r}.'
+      f'The truth is known for the sources {" and ".join(GENERATORS)} only; got {config.source!r}.'
     )
   if split not in splits.SPLITS:
     raise ValueError(f'split must be one of {", ".join(splits.SPLITS)}; got {split!r}.')
@@ -137,22 +137,22 @@ def _records(name: str) -> base.Records:
 
 
 def _official() -> np.ndarray:
-  """Index into `splits.SPLITS` of every example. [N]."""
+  """Returns the index into `splits.SPLITS` of every example. [N]."""
   return np.repeat([splits.SPLITS.index('train'), splits.SPLITS.index('test')], (TRAIN, TEST))
 
 
 def _example(
   mean: np.ndarray, covariance: np.ndarray, noise: np.ndarray, image: tuple[int, int, int]
 ) -> Example:
-  """Draws the image that white noise stands for."""
+  """Returns the image for given white noise."""
   x = mean + _cholesky(covariance) @ noise
   return Example(x.reshape(image), mean.reshape(image), covariance)
 
 
 def _cholesky(matrix: np.ndarray, block: int = 16) -> np.ndarray:
-  """Lower Cholesky factor [D, D], by products too small for BLAS to hand to threads.
+  """Returns the lower Cholesky factor [D, D], by products too small for BLAS to use threads.
 
-  NumPy's own takes ten times as long for these sizes where its threads have to share the cores.
+  NumPy's own takes ten times as long at these sizes when its threads share the cores.
   """
   factor = np.zeros_like(matrix)
   for k in range(0, len(matrix), block):
@@ -165,7 +165,7 @@ def _cholesky(matrix: np.ndarray, block: int = 16) -> np.ndarray:
 
 @functools.cache
 def _spline_basis() -> np.ndarray:
-  """Natural cubic splines through the knots, each through a 1 and zeros. [points, knots]."""
+  """Returns natural cubic splines through the knots, one 1 and zeros each. [points, knots]."""
   # With spacing 1, second derivatives m (0 at both ends) satisfy m_{i-1} + 4 m_i + m_{i+1} = 6 times
   # the second difference of the values.
   inner = _KNOTS - 2
@@ -181,12 +181,12 @@ def _spline_basis() -> np.ndarray:
 
 
 def _uniform(count: int, *seed: int) -> np.ndarray:
-  """Numbers in [0, 1), the same on every machine. [count]."""
+  """Returns numbers in [0, 1), the same on every machine. [count]."""
   return (order.draws(count, *seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _normal(count: int, *seed: int) -> np.ndarray:
-  """Standard normal numbers, by the method of Box and Muller. [count]."""
+  """Returns standard normal numbers, by the method of Box and Muller. [count]."""
   pairs = _uniform(2 * count, *seed).reshape(2, count)
   return np.sqrt(-2 * np.log1p(-pairs[0])) * np.cos(2 * math.pi * pairs[1])
 

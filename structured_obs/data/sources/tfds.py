@@ -1,10 +1,10 @@
-"""`tfds:NAME`: data sets of tensorflow_datasets, without TensorFlow, from what is on this machine.
+"""`tfds:NAME`: data sets of tensorflow_datasets on this machine, read without TensorFlow.
 
-Two kinds of local data are looked for, in this order: the official archives of mnist, cifar10 and
-celeb_a in `manual_dir` (written once as array_record, beside the cache); and any data set that was
-prepared with `file_format='array_record'` in tensorflow_datasets' own folder. NAME may say more:
-'mnist:3.0.1' picks a version, 'downsampled_imagenet/64x64' a configuration. Only `download=True`
-uses the network.
+Local data are searched in this order: the official archives of mnist, cifar10 and celeb_a in
+`manual_dir` (written once as array_record, beside the cache); then any data set prepared with
+`file_format='array_record'` in tensorflow_datasets' own folder. NAME may be more specific:
+'mnist:3.0.1' selects a version, 'downsampled_imagenet/64x64' a configuration. Only `download=True` uses
+the network.
 """
 
 import io
@@ -21,16 +21,16 @@ from structured_obs.data.splits import SPLITS
 from structured_obs.option_values import Path
 
 _AGAIN = (
-  "Delete that folder and prepare the data again with file_format='array_record'; from official "
-  'archives this happens by itself.'
+  "Delete that folder and prepare the data again with file_format='array_record'; official archives "
+  'are prepared automatically.'
 )
 
 
 class Options(NamedTuple):
   """Where a data set may come from."""
 
-  manual_dir: Annotated[str, Path()] = ''  # official archives; '' is tensorflow_datasets' own place
-  download: bool = False  # whether it may be downloaded
+  manual_dir: Annotated[str, Path()] = ''  # official archives; '' for tensorflow_datasets' own place
+  download: bool = False  # whether to download it if needed
 
 
 def _library() -> Any:
@@ -43,19 +43,19 @@ def _library() -> Any:
 
 
 def _data_dir() -> str:
-  """Returns where tensorflow_datasets keeps prepared data."""
+  """Returns the folder where tensorflow_datasets keeps prepared data."""
   place = os.environ.get('TFDS_DATA_DIR') or os.path.join('~', 'tensorflow_datasets')
   return os.path.abspath(os.path.expanduser(place))
 
 
 def _manual_dir(config: DataConfig) -> str:
-  """Returns where the user keeps official archives."""
+  """Returns the folder where the user keeps official archives."""
   place = config.options['manual_dir'] or os.path.join(_data_dir(), 'downloads', 'manual')
   return os.path.abspath(os.path.expanduser(place))
 
 
 def _own_dir(config: DataConfig) -> str:
-  """Returns where this project's builders write array_record files."""
+  """Returns the folder where this project's builders write array_record files."""
   cache = config.cache_dir or os.path.join('~', '.cache', 'structured_obs')
   return os.path.join(os.path.abspath(os.path.expanduser(cache)), 'tensorflow_datasets')
 
@@ -64,16 +64,16 @@ def find(config: DataConfig, name: str) -> base.Source:
   """Finds a data set on this machine.
 
   Raises:
-    ConnectionError: where a download is asked for and fails.
-    FileNotFoundError: where it is not here and may not be downloaded; says what to put where.
-    ImportError: where a download is asked for and tensorflow_datasets is not installed.
-    ValueError: where `name` is no name, or a downloaded file is not the published one.
+    ConnectionError: a requested download failed.
+    FileNotFoundError: it is missing and may not be downloaded; the message says what to put where.
+    ImportError: a download is requested and tensorflow_datasets is not installed.
+    ValueError: `name` is invalid, or a downloaded file is not the published one.
   """
   parts = name.split('/')
   if os.path.isabs(name) or not all(parts) or parts[0][0] == '~' or {'.', '..'} & set(parts):
     raise ValueError(
-      f"--config.data.source is 'tfds:{name}', but must name a data set, such as "
-      "'tfds:mnist', 'tfds:mnist:3.0.1' or 'tfds:downsampled_imagenet/64x64', and no "
+      f"--config.data.source=tfds:{name} is invalid; it must name a data set, such as "
+      "'tfds:mnist', 'tfds:mnist:3.0.1' or 'tfds:downsampled_imagenet/64x64', not a "
       'folder; the environment variable TFDS_DATA_DIR names the folder of prepared data.'
     )
   local = _find_local(config, name)
@@ -102,7 +102,7 @@ def _find_local(config: DataConfig, name: str) -> base.Source | None:
 
 
 def _from_archives(config: DataConfig, name: str, folder: str, identity: str) -> base.Source:
-  """Describes a data set of which `folder` holds the official archives."""
+  """Describes a data set with official archives in `folder`."""
   place = os.path.join(_own_dir(config), identity[:16])
   return base.Source(f'tfds:{name}', identity, lambda: _open_archives(name, folder, place))
 
@@ -111,7 +111,7 @@ def _prepared(name: str) -> str | None:
   """Returns the folder of a prepared data set's newest (or the named) version, or None.
 
   Raises:
-    ValueError: where the data set has several configurations and `name` picks none.
+    ValueError: the data set has several configurations and `name` selects none.
   """
   path, _, wanted = name.partition(':')
   root = os.path.join(_data_dir(), path)
@@ -130,7 +130,7 @@ def _release(folder: str) -> list[int]:
 
 
 def _advice(config: DataConfig, name: str) -> str:
-  """Says what was looked for, and what to do."""
+  """Returns what was looked for, and what to do."""
   place = os.path.join(_data_dir(), name.partition(':')[0])
   sentence = f'tfds:{name} is not on this machine: {place} holds no prepared data'
   archive = tfds_archives.ARCHIVES.get(name)
@@ -148,8 +148,8 @@ def _advice(config: DataConfig, name: str) -> str:
     place, allow = f'by hand from {archive.homepage}', ''
     if config.options['download']:
       sentence = (
-        f'--config.data.options.download=True has no effect on tfds:{name}, for its archives lie on '
-        f'Google Drive, which asks a person; and {sentence}'
+        f'--config.data.options.download=True has no effect on tfds:{name}, because its archives are on '
+        f'Google Drive, which needs a person; and {sentence}'
       )
   return (
     f'{sentence}, and {manual} lacks {absent}. Get them {place} and put them there, or name '
@@ -169,7 +169,7 @@ def _download(config: DataConfig, name: str) -> None:
     except ImportError as error:  # most of its builders import TensorFlow, and some more
       raise ImportError(
         f'tensorflow_datasets cannot prepare {name} here: {error}. Install what it '
-        'asks for, or prepare the data on another machine.'
+        'needs, or prepare the data on another machine.'
       ) from error
   elif archive.url:
     from structured_obs.data.sources import tfds_builders
@@ -192,7 +192,7 @@ def _open_archives(name: str, folder: str, place: str) -> base.Records:
 
 
 def _open(prepared: str, remarks: Sequence[str] = ()) -> base.Records:
-  """Gives random access to prepared array_record files, on which there may be remarks."""
+  """Returns random access to prepared array_record files; `remarks` are added to its notes."""
   tfds = _library()
   decode.pillow()
   with decode.reading(f'Prepared data in {prepared}', 'opened', _AGAIN):
@@ -208,7 +208,7 @@ def _open(prepared: str, remarks: Sequence[str] = ()) -> base.Records:
     raise ValueError(
       f'{prepared} has the splits {", ".join(builder.info.splits)}, but none of {", ".join(SPLITS)}.'
     )
-  # Decoded here: the library would decode with OpenCV where that is installed, to other pixels.
+  # Decoded here: the library would decode with OpenCV if that is installed, to other pixels.
   undecoded = {key: tfds.decode.SkipDecoding()}
   with decode.reading(f'Prepared data in {prepared}', 'opened', _AGAIN):
     parts = [builder.as_data_source(split=name, decoders=undecoded) for name in names]
@@ -217,25 +217,25 @@ def _open(prepared: str, remarks: Sequence[str] = ()) -> base.Records:
 
 
 def _image_feature(tfds: Any, features: Any, prepared: str) -> str:
-  """Returns the name of the one feature that is an image."""
+  """Returns the name of the only image feature."""
   named = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
   images = {key: feature for key, feature in named.items() if isinstance(feature, tfds.features.Image)}
   if 'image' not in images and len(images) != 1:
     raise ValueError(
-      f"{prepared} has the features {', '.join(named) or 'none'}; it must have one image "
+      f"{prepared} has the features {', '.join(named) or 'none'}; it must have exactly one image "
       "among them, or one named 'image'."
     )
   key = 'image' if 'image' in images else next(iter(images))
   if np.dtype(images[key].np_dtype).kind != 'u':
     raise ValueError(
       f'{prepared} has images of {np.dtype(images[key].np_dtype)}, but must have images '
-      'of uint8 or uint16; prepare it again with such.'
+      'of uint8 or uint16; prepare it again with one of these.'
     )
   return key
 
 
 class _Prepared(NamedTuple):
-  """A data set that is open."""
+  """An open data set."""
 
   folder: str
   version: str
@@ -281,13 +281,13 @@ def _records(opened: _Prepared, remarks: list[str]) -> base.Records:
 
 
 def _unused(splits: Iterable[str], prepared: str) -> list[str]:
-  """Names the splits that are neither for training nor for validation nor for testing."""
+  """Returns a sentence about splits that are not for training, validation or test."""
   unused = ', '.join(name for name in splits if name not in SPLITS)
   return [f'{prepared} has splits that are not used: {unused}.'] if unused else []
 
 
 def _label(example: Any, name: str) -> int | None:
-  """Returns the label of an example, or None where it has no whole number as such."""
+  """Returns the label of an example, or None if it has no whole number as label."""
   label = np.asarray(example.get('label', ''))
   if label.ndim or label.dtype.kind not in 'iu':
     return None

@@ -1,8 +1,8 @@
-"""Readers of the archives that mnist, cifar10 and celeb_a are published as; no TensorFlow.
+"""Readers of the archives in which mnist, cifar10 and celeb_a are published; no TensorFlow.
 
-Each reader yields (image, label) in the archive's own order: the image a uint8 array [H, W, C], or
-for celeb_a the bytes of the JPEG file; the label an integer, or None. Damaged and foreign archives raise
-an UnreadableImage that names the file; headers are checked before memory is allocated.
+Each reader yields (image, label) in the archive's own order. The image is a uint8 array [H, W, C], or
+for celeb_a the bytes of the JPEG file; the label is an integer, or None. Damaged and foreign archives
+raise an UnreadableImage that names the file; headers are checked before memory is allocated.
 """
 
 import contextlib
@@ -37,19 +37,19 @@ class Archive(NamedTuple):
   splits: tuple[str, ...]  # the official ones
   read: Callable[[str, str], Iterator[Example]]  # (folder, split) -> examples
   shape: tuple[int, int, int]  # H, W, C
-  classes: int  # number of labels; 0 where there are none
-  url: str  # where the files can be downloaded from, or '' where only by hand
+  classes: int  # number of labels; 0 if there are none
+  url: str  # of the files, or '' if they must be fetched by hand
   homepage: str
 
 
 def find(archive: Archive, folder: str) -> tuple[str, ...]:
-  """Returns the first complete set of files that `folder` holds, or () where there is none."""
+  """Returns the first complete set of files in `folder`, or () if there is none."""
   lacking = absent(archive, folder)
   return next((files for files, lack in zip(archive.files, lacking, strict=True) if not lack), ())
 
 
 def absent(archive: Archive, folder: str) -> list[list[str]]:
-  """Returns which files of each alternative `folder` does not hold."""
+  """Returns which files of each alternative are missing in `folder`."""
   return [
     [file for file in files if not os.path.isfile(os.path.join(folder, file))] for files in archive.files
   ]
@@ -78,13 +78,13 @@ def _official(path: str, name: str) -> contextlib.AbstractContextManager[None]:
 
 
 def _only(members: Iterable[tuple[str, T]], names: Iterable[str]) -> dict[str, T]:
-  """Returns the files with these names, whatever their folder; each must exist exactly once."""
+  """Returns the files with these names, in any folder; each must exist exactly once."""
   found = {name: [] for name in names}
   for path, member in members:
     found.get(path.rsplit('/', 1)[-1], []).append(member)
   for name, those in found.items():
     if len(those) != 1:
-      raise ValueError(f'it holds {len(those)} files {name}' if those else f'it lacks {name}')
+      raise ValueError(f'it has {len(those)} files {name}' if those else f'it lacks {name}')
   return {name: those[0] for name, those in found.items()}
 
 
@@ -93,12 +93,12 @@ def _checked(labels: Any, number: int, name: str) -> list[int]:
   found, classes = np.asarray(labels), ARCHIVES[name].classes
   if found.shape != (number,) or found.dtype.kind not in 'iu':
     raise ValueError(
-      f'{number} images need as many whole labels, but its labels are {found.dtype} of '
+      f'{number} images need as many whole numbers as labels, but its labels are {found.dtype} of '
       f'shape {found.shape}'
     )
   if number and not 0 <= found.min() <= found.max() < classes:
     raise ValueError(
-      f'its labels lie in [{found.min()}, {found.max()}], but must lie in [0, {classes - 1}]'
+      f'its labels range from {found.min()} to {found.max()}, but must be from 0 to {classes - 1}'
     )
   return found.tolist()
 
@@ -109,7 +109,7 @@ def _idx(path: str, shape: tuple[int, ...]) -> np.ndarray:
   with gzip.open(path) as file:
     magic, number, *found = head.unpack(file.read(head.size).ljust(head.size, b'\0'))
     if (magic, *found) != (0x801 + len(shape), *shape):
-      raise ValueError(f'it is no idx file of unsigned bytes, {" x ".join(map(str, ("N", *shape)))}')
+      raise ValueError(f'it is not an idx file of unsigned bytes, {" x ".join(map(str, ("N", *shape)))}')
     content = file.read(_LARGEST)
   headers.compare(number * math.prod(shape), len(content))
   return np.frombuffer(content, np.uint8).reshape(number, *shape)
@@ -125,10 +125,10 @@ def _mnist(folder: str, split: str) -> Iterator[Example]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-  """Unpickles NumPy arrays and plain containers only: a pickle may otherwise run any code."""
+  """Unpickles NumPy arrays and plain containers only: other pickles may run any code."""
 
   def find_class(self, module_name: str, global_name: str) -> Any:
-    # Arrays are created empty; the state that follows holds their type, shape and bytes.
+    # Arrays are created empty; the state that follows has their type, shape and bytes.
     allowed = {
       '_reconstruct': lambda *_: np.empty(0, np.uint8),
       'ndarray': object,
@@ -150,13 +150,13 @@ def _cifar_batch(name: str, content: bytes) -> tuple[np.ndarray, Any]:
     'PUT' in code.name and int(index or 0) > len(content)
     for code, index, _ in pickletools.genops(content)
   ):
-    raise ValueError(f'{name} numbers more objects than it holds')
+    raise ValueError(f'{name} numbers more objects than it has')
   batch = _ArrayUnpickler(io.BytesIO(content), encoding='bytes').load()
   if not isinstance(batch, dict) or not {b'data', b'labels'} <= batch.keys():
-    raise ValueError(f"{name} holds no 'data' and 'labels'")
+    raise ValueError(f"{name} has no 'data' and 'labels'")
   pixels = batch[b'data']
   if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
-    raise ValueError(f'the pixels of {name} are no uint8 array of shape [N, 3072]')
+    raise ValueError(f'the pixels of {name} are not a uint8 array of shape [N, 3072]')
   return pixels, batch[b'labels']
 
 
@@ -202,7 +202,7 @@ def _celeb_a(folder: str, split: str) -> Iterator[Example]:
 
 
 def _jpeg(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-  """Returns the content of a JPEG file, or b'' where it is damaged.
+  """Returns the content of a JPEG file, or b'' if it is damaged.
 
   Decoding b'' fails later, so a damaged image is reported or skipped like one in a folder.
   """

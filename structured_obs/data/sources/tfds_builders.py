@@ -1,9 +1,9 @@
 """tensorflow_datasets builders of mnist, cifar10 and celeb_a that need no TensorFlow.
 
 The library's own builders of these three import TensorFlow. These read the published archives with
-`archives`, keep their order, and write array_record files, which `tfds.data_source` reads back.
-They are classes because that is the library's interface. They are not registered:
-`tfds.builder('mnist')` stays the library's own.
+`archives`, keep their order, and write array_record files, which `tfds.data_source` reads back. They are
+classes because that is the library's interface. They are not registered: `tfds.builder('mnist')` remains
+the library's own.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Writes one of `archives.ARCHIVES` as array_record."""
 
   VERSION = tfds.core.Version('3.0.1')
-  MANUAL_DOWNLOAD_INSTRUCTIONS = 'The official archives, under the names they are published with.'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = 'The official archives, under their published names.'
   archive: ClassVar[tfds_archives.Archive]
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -50,7 +50,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     if index < 0:
       files = ' and '.join(tfds_archives.find(self.archive, folder))
       raise decode.UnreadableImage(
-        f'{files} in {folder} hold no image for the {split} split; put the published files there.'
+        f'{files} in {folder} have no images for the {split} split; put the published files there.'
       )
 
 
@@ -84,30 +84,35 @@ BUILDERS: dict[str, type[ArchiveBuilder]] = {'mnist': Mnist, 'cifar10': Cifar10,
 
 
 def build(name: str, folder: str, data_dir: str) -> str:
-  """Writes the archives in `folder` as array_record under `data_dir`, and returns where they lie.
+  """Writes the archives in `folder` as array_record under `data_dir`, and returns their folder.
+
+  Args:
+    name: of the data set.
+    folder: of the archives.
+    data_dir: to write to.
 
   Raises:
-    ValueError: where an archive is damaged, naming it.
+    ValueError: an archive is damaged; the message names it.
   """
   tfds.disable_progress_bar()
   builder = BUILDERS[name](data_dir=data_dir, file_format='array_record')
   if not os.path.isdir(builder.data_dir):
     settings = tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False)
     try:
-      with contextlib.redirect_stdout(io.StringIO()):  # it would speak of downloading
+      with contextlib.redirect_stdout(io.StringIO()):  # it would print about downloading
         builder.download_and_prepare(download_config=settings)
     except OSError:
-      if not os.path.isdir(builder.data_dir):  # else another process wrote the same in the meantime
+      if not os.path.isdir(builder.data_dir):  # otherwise another process has written the same
         raise
   return builder.data_dir
 
 
 def download(name: str, folder: str) -> None:
-  """Fetches the official archives that `folder` lacks, under the names they are published with.
+  """Fetches the official archives that `folder` lacks, under their published names.
 
   Raises:
-    ConnectionError: where a download fails.
-    ValueError: where a file is not the published one.
+    ConnectionError: a download failed.
+    ValueError: a file is not the published one.
   """
   archive = tfds_archives.ARCHIVES[name]
   for file in archive.files[0]:

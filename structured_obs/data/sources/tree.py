@@ -1,8 +1,8 @@
-"""All files below a folder, links to other folders included.
+"""Lists all files below a folder, including linked folders.
 
-Links to folders are followed, after all folders that lie there themselves. No folder is read twice, and
-no link to a folder that holds it is followed: so circles end, and a link to a folder beside it changes
-nothing.
+Links to folders are followed after all folders that are there themselves. No folder is read twice, and
+no link to a folder that contains it is followed. Cycles therefore end, and a link to a neighbouring
+folder changes nothing.
 """
 
 import heapq
@@ -13,14 +13,14 @@ from structured_obs.data import decode, notes
 
 
 class Tree(NamedTuple):
-  """What lies below a folder."""
+  """The contents of a folder."""
 
   names: list[str]  # of all files but hidden ones, relative, with forward slashes
-  notes: list[str]  # sentences on what was not read
+  notes: list[str]  # sentences about what was not read
 
 
 def hidden(name: str) -> bool:
-  """Tells whether a relative name is of a hidden file or folder, or of macOS's resource forks."""
+  """Returns whether a relative name is that of a hidden file or folder, or of macOS's resource forks."""
   return any(part.startswith(('.', '__MACOSX')) for part in tidy(name).split('/'))
 
 
@@ -30,7 +30,7 @@ def tidy(name: str) -> str:
 
 
 def walk(path: str) -> Tree:
-  """Lists the files below a folder, in no order. Links that lead nowhere are listed as files."""
+  """Lists the files below a folder, unordered. Broken links are listed as files."""
   names, closed, again = [], [], []
   folders, links, visited = [''], [], set()
   while folders or links:
@@ -59,18 +59,18 @@ def walk(path: str) -> Tree:
   return Tree(
     names,
     [
-      *_counted('Folders that may not be opened, and are passed over', closed),
-      *_counted('Links to folders that are read anyway or hold the link', again),
+      *_counted('Folders that may not be opened, and are skipped', closed),
+      *_counted('Links to folders that are read anyway or contain the link', again),
     ],
   )
 
 
 def _holds(real: str, link: str) -> bool:
-  """Tells whether a link lies in or below the folder, given by its real path, that it leads to."""
+  """Returns whether a link lies in or below the folder, given by its real path, that it leads to."""
   place = os.path.realpath(os.path.dirname(link))
   return os.path.commonpath([real, place]) == real
 
 
 def _counted(what: str, names: list[str]) -> list[str]:
-  """Returns a sentence that counts folders, or none."""
+  """Returns a sentence that counts folders, if there are any."""
   return [notes.counted(what, len(names), decode.printable(min(names) or 'itself'))] if names else []

@@ -1,6 +1,6 @@
-"""Feature networks by the name that a command line gives; among them a classifier that a run trained.
+"""Feature networks by name, as given on the command line, including a classifier that a run trained.
 
-A network of one's own is made one by `of_user`; `extract` finds the features of images.
+`of_user` makes an extractor of a user's network; `extract` returns the features of images.
 """
 
 import functools
@@ -36,10 +36,10 @@ TRAIN = 'python -m launch.train --config=configs/classifier.py'
 
 
 def find(name: str, image: ImageShape) -> Extractor:
-  """The extractor of a name of the forms FORMS, for images of this shape.
+  """Returns the extractor of a name of one of FORMS, for images of this shape.
 
   Raises:
-    FileNotFoundError: there is no such run, no checkpoint in it, or no such file.
+    FileNotFoundError: there is no such run, checkpoint or file.
     ValueError: the name is unknown, or the run is not of a classifier of such images.
   """
   check_form(name)
@@ -51,33 +51,33 @@ def find(name: str, image: ImageShape) -> Extractor:
 
 
 def check_form(name: str) -> None:
-  """Raises ValueError unless a name is of one of FORMS."""
+  """Raises a ValueError unless a name has one of the FORMS."""
   kind, colon, path = name.partition(':')
   if not (name in FORMS[::2] or (kind in (CLASSIFIER, 'inception') and colon and path)):
-    raise ValueError(f"--features is '{name}', but must be one of {', '.join(FORMS)}.")
+    raise ValueError(f"--features='{name}' is unknown; it must be one of {', '.join(FORMS)}.")
 
 
 def of_classifier(workdir: str, image: ImageShape) -> Extractor:
-  """Features before the last layer of a classifier, of its best checkpoint; its layers are the maps.
+  """Returns a classifier's features before its last layer, at its best checkpoint; its layers are maps.
 
   Raises:
-    FileNotFoundError: there is no run, or no checkpoint in it.
+    FileNotFoundError: there is no run, or it has no checkpoint.
     ValueError: the run is of another kind of model, or of images of another shape.
   """
   data = workdirs.read(Path(workdir))
   kind = data['config']['model']['kind']
   if kind != CLASSIFIER:
     raise ValueError(
-      f"--features=classifier:{workdir} names a run of model.kind '{kind}', but must name a run of a "
-      f"classifier; train one by {TRAIN}."
+      f"--features=classifier:{workdir} names a run with --config.model.kind='{kind}'; name the run of "
+      f"a classifier, trained by {TRAIN}."
     )
   seen = ImageShape(*(data['data'][name] for name in ('height', 'width', 'channels')))
   if seen != image:
     raise ValueError(
-      f'--features=classifier:{workdir} is of images of {_told(seen)}, but those to be evaluated are of '
-      f'{_told(image)}; train a classifier on images like these.'
+      f'--features=classifier:{workdir} has images of {_told(seen)}, but the evaluated images have '
+      f'{_told(image)}; train a classifier on images of the same shape.'
     )
-  best = checkpoint.steps_in(Path(workdir) / checkpoint.BEST)  # there is none without validation
+  best = checkpoint.steps_in(Path(workdir) / checkpoint.BEST)  # empty without validation
   restored = restore.restore(workdir, 'best' if best else 'latest')
   variables = jax.device_get(restored.variables)
   apply, maps = (

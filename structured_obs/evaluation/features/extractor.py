@@ -1,7 +1,8 @@
-"""Features of images in which they are compared: by a name, with a fingerprint of the weights.
+"""Feature networks that compare images, each with a name and a fingerprint of its weights.
 
-A distance of features means nothing without the network that they are of. Every extractor has a name and
-a fingerprint, the beginning of the SHA-256 of its weights, which reports show beside every number.
+A distance between features is meaningless without their network. Every extractor therefore has a name
+and a fingerprint, the beginning of the SHA-256 of its weights, and reports show both beside every
+number.
 
 Letters: N images; B of them at a time; H W C image height, width, channels; F features; h w c height,
 width and channels of a layer.
@@ -22,31 +23,31 @@ from structured_obs.objectives import perceptual
 Array = jax.Array
 
 WIDTHS = (16, 32, 32)  # features of the random convolutions, each halving the image
-SLOPE = 0.2  # of leaky rectifiers, where negative
+SLOPE = 0.2  # of leaky rectifiers below 0
 
 
 class Extractor(NamedTuple):
-  """A network that images are compared in; build it once, as jit compiles anew for another one."""
+  """A network whose features compare images; build it once, because jit recompiles for a new one."""
 
   name: str
   fingerprint: str  # of its weights
   apply: Callable[[Any, Array], Array]  # (weights, images [B, H, W, C] in [-1, 1]) -> [B, F]
-  # (weights, images) -> [B, h, w, c] of its layers; None: it has none to tell.
+  # (weights, images) -> [B, h, w, c] of its layers; None if it does not return layers.
   maps: Callable[[Any, Array], tuple[Array, ...]] | None = None
   weights: Any = ()  # pytree of NumPy arrays
 
   def __repr__(self) -> str:
-    """Returns what reports show beside a number, and all that it depends on."""
+    """Returns what reports show beside a number, and all that the number depends on."""
     return f'{self.name} ({self.fingerprint})'
 
   @property
   def static(self) -> 'Extractor':
-    """It without its weights: hashable, so that it can be static under jit."""
+    """The extractor without its weights: hashable, so that it can be static under jit."""
     return self._replace(weights=())
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:
-  """First 12 hexadecimal digits of the SHA-256 of arrays, as float32."""
+  """Returns the first 12 hexadecimal digits of the SHA-256 of arrays, as float32."""
   digest = hashlib.sha256()
   for array in arrays:
     digest.update(np.ascontiguousarray(array, np.float32).tobytes())
@@ -55,12 +56,12 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
 
 @functools.lru_cache
 def random_conv(image: ImageShape) -> Extractor:
-  """Convolutions of random weights, which need no file and are the same on every machine.
+  """Returns convolutions with random weights, which need no file and are the same on every machine.
 
-  Three layers of 3x3 with strides of 2 and leaky rectifiers; the features are the means over the image
-  of the first two layers, and those over its quarters of the last: textures at three scales, and where
-  they are. They know no objects and hardly see white noise: its standard deviation must be about 0.2, of
-  pixels in [-1, 1], before a kernel distance is a tenth of that of a slight blur of 8x8 digits.
+  Three layers of 3x3 with strides of 2 and leaky rectifiers. The features are means of the first two
+  layers over the image, and of the last over its quarters: textures at three scales, and where they
+  are. They do not recognise objects and hardly see white noise: its standard deviation must be about
+  0.2, of pixels in [-1, 1], before a kernel distance is a tenth of that of a slight blur of 8x8 digits.
   """
   rng = np.random.default_rng(0)
   sizes = (image.channels, *WIDTHS)
@@ -88,7 +89,7 @@ def _random_conv(kernels: tuple[Array, ...], images: Array) -> Array:
 
 
 def _quarters(y: Array) -> Array:
-  """Means over the four quarters of [B, h, w, c]; both halves of an odd number have the middle one."""
+  """Returns means over the quarters of [B, h, w, c]; for an odd size, both halves include the middle."""
   (_, height, width, _), parts = y.shape, []
   for rows in (slice(0, -(-height // 2)), slice(height // 2, None)):
     for columns in (slice(0, -(-width // 2)), slice(width // 2, None)):
@@ -102,13 +103,13 @@ def of_user(
   weights: Iterable[np.ndarray] = (),
   maps: Callable[[Array], tuple[Array, ...]] | None = None,
 ) -> Extractor:
-  """Returns an extractor of a network of one's own, as `compare.Request.features` takes it.
+  """Returns an extractor with a user's network, for `compare.Request.features`.
 
   Args:
     apply: images [B, H, W, C] in [-1, 1] -> features [B, F]; it is compiled.
     name: shown beside every number.
     weights: arrays that identify it.
-    maps: images -> features [B, h, w, c] of its layers, where it has any.
+    maps: images -> features [B, h, w, c] of its layers, if available.
   """
   layers = None if maps is None else functools.partial(_of_images, maps)
   return Extractor(name, fingerprint(weights), functools.partial(_of_images, apply), layers)
@@ -120,26 +121,37 @@ def _of_images(function: Callable[[Array], Any], weights: Any, images: Array) ->
 
 
 def rows(extractor: Extractor, weights: Any, images: Array) -> Array:
-  """Features [B, F] of images [B, H, W, C]; for use under jit.
+  """Returns features [B, F] of images [B, H, W, C]; for use under jit.
+
+  Args:
+    extractor: of the features.
+    weights: of the extractor.
+    images: in [-1, 1].
 
   Raises:
-    ValueError: the extractor does not give a row of numbers an image.
+    ValueError: the extractor does not return one row of numbers per image.
   """
   found = extractor.apply(weights, images)
   if found.ndim != 2 or len(found) != len(images):
     raise ValueError(
-      f"The extractor '{extractor.name}' must give one row of features an image, [{len(images)}, F]; "
-      f'it gave {found.shape}.'
+      f"The extractor '{extractor.name}' must return one row of features per image, [{len(images)}, F]; "
+      f'it returned {found.shape}.'
     )
   return found
 
 
 def perceptual_distance(extractor: Extractor, weights: Any, first: Array, second: Array) -> Array:
-  """Distance of images [B, H, W, C] from others in the features of every layer. [B]; under jit.
+  """Returns distances between images [B, H, W, C] in the features of every layer. [B]; under jit.
 
-  The features of a pixel are scaled to unit length; their squared differences are summed over the
-  channels and averaged over the pixels and over the layers. All channels weigh the same: the distance
-  is uncalibrated, as it has not learnt from people what looks alike.
+  The features of a pixel are scaled to unit length. Their squared differences are summed over channels
+  and averaged over pixels and layers. All channels have equal weight: the distance is uncalibrated,
+  because it has not learnt people's judgements.
+
+  Args:
+    extractor: with maps.
+    weights: of the extractor.
+    first: [B, H, W, C] in [-1, 1].
+    second: the same shape.
 
   Reference: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
   2018, equation 1, with weights of 1.
@@ -150,10 +162,15 @@ def perceptual_distance(extractor: Extractor, weights: Any, first: Array, second
 
 
 def extract(extractor: Extractor, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-  """Returns the features [N, F] float64 of images [N, H, W, C] in [-1, 1], so many at a time.
+  """Returns the features [N, F] float64 of images [N, H, W, C] in [-1, 1].
+
+  Args:
+    extractor: of the features.
+    images: [N, H, W, C].
+    batch_size: images at a time.
 
   Raises:
-    ValueError: the extractor does not give a row of numbers an image.
+    ValueError: the extractor does not return one row of numbers per image.
   """
   images = np.asarray(images, np.float32)
   starts = range(0, len(images), batch_size)

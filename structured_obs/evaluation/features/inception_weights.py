@@ -1,9 +1,8 @@
-"""The network of the Frechet inception distance as an extractor of features, with weights from a file.
+"""The network of the Frechet inception distance as an extractor, with weights from a file.
 
-The weights are not ours to pass on, and nothing is downloaded: a user converts the file that the
-pytorch-fid project publishes, once, to an npz of the same names and arrays. Without it there are other
-extractors. The fingerprint is of the arrays that the network uses, so that it does not depend on how
-the file was written.
+We may not distribute the weights, and download nothing: the user converts the file that the pytorch-fid
+project publishes, once, to an npz with the same names and arrays. Other extractors work without it. The
+fingerprint covers the arrays that the network uses, so it does not depend on how the file was written.
 """
 
 import os
@@ -29,15 +28,18 @@ CONVERT = (
 
 
 def extractor(path: str = '') -> extractors.Extractor:
-  """Inception-v3 of 2015 with the weights in an npz; '' means ~/.cache/structured_obs/inception_fid.npz.
+  """Returns the Inception-v3 of 2015 with weights from an npz file.
 
-  Images have 1 or 3 channels and any size; they are seen at 299 x 299 pixels. The maps are those after
-  the first and the second pooling, before the auxiliary classifier and at the end.
+  Images have 1 or 3 channels and any size; they are resized to 299 x 299 pixels. The maps are those
+  after the first and the second pooling, before the auxiliary classifier and at the end.
+
+  Args:
+    path: of the file; '' for ~/.cache/structured_obs/inception_fid.npz.
 
   Raises:
     FileNotFoundError: the file is missing; the message says where to get it and which extractors need
       no file.
-    ValueError: it is no npz, or an array is missing or has another shape.
+    ValueError: it is not an npz, or an array is missing or has another shape.
   """
   path = os.path.abspath(os.path.expanduser(path or DEFAULT_PATH))
   state = _read(path)
@@ -50,12 +52,12 @@ def extractor(path: str = '') -> extractors.Extractor:
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
-  """The arrays of a file that the network uses, by their names in torch's state dict, as float32."""
+  """Returns the arrays that the network uses, by their names in torch's state dict, as float32."""
   if not os.path.isfile(path):
     raise FileNotFoundError(
-      f"The extractor 'inception' needs its weights in the file {path}, which is not there: "
+      f"The extractor 'inception' reads its weights from {path}, which does not exist: "
       f'get {PUBLISHED} from {SOURCE}, convert it with `{CONVERT}`, and move the result to {path}. '
-      "The extractors 'random_conv' and 'classifier:WORKDIR' need no file."
+      "--features=random_conv and --features=classifier:WORKDIR need no file."
     )
   try:
     with open(path, 'rb') as file, np.load(file) as stored:
@@ -64,7 +66,7 @@ def _read(path: str) -> dict[str, np.ndarray]:
   except NO_NPZ as error:
     raise ValueError(
       "The weights of the extractor 'inception' must be an npz of arrays, "
-      f'as `{CONVERT}` makes it; {path} is none.'
+      f'made by `{CONVERT}`; {path} is not one.'
     ) from error
 
 

@@ -1,4 +1,4 @@
-"""How the blur kernels of a few images change over training, as in Figure 2 of the paper.
+"""Shows how the blur kernels of a few images change over training, as in Figure 2 of the paper.
 
 Letters: N images; T checkpoints; k size of a kernel; H W C image height, width, channels.
 
@@ -22,15 +22,15 @@ class Moment(NamedTuple):
   """Kernels and reconstructions at one checkpoint."""
 
   step: int
-  kernels: np.ndarray  # [N, k, k]; of kernels by channel their mean
+  kernels: np.ndarray  # [N, k, k]; kernels by channel are averaged
   means: np.ndarray  # [N, H, W, C]
 
 
 def at(trained: Trained, images: np.ndarray) -> Moment:
-  """Kernels at the means of q(z|x) of images [N, H, W, C] as stored, and the means of p(x|z).
+  """Returns kernels at the means of q(z|x) of stored images [N, H, W, C], and the means of p(x|z).
 
   Raises:
-    ValueError: the model's covariances are not made of a blur kernel.
+    ValueError: the model's covariances have no blur kernel.
   """
   x = pixels.to_unit(images, trained.spec.levels)
   found = np.asarray(trained.blur_kernels(x))
@@ -39,18 +39,18 @@ def at(trained: Trained, images: np.ndarray) -> Moment:
 
 
 def reconstruct(trained: Trained, images: np.ndarray) -> np.ndarray:
-  """Means of p(x|z) at the means of q(z|x) of images as stored. [N, H, W, C]."""
+  """Returns means of p(x|z) at the means of q(z|x) of stored images. [N, H, W, C]."""
   params = trained.reconstruct(pixels.to_unit(images, trained.spec.levels))
   return np.asarray(jax.vmap(trained.model.family.mean)(params))
 
 
 def width(kernels: np.ndarray) -> np.ndarray:
-  """Root mean square distance of the taps of kernels [..., k, k] from their centre of mass, pixels.
+  """Returns the root mean square distance of a kernel's taps from their centroid, in pixels.
 
-  Taps count by their magnitude; a kernel of a single tap has width 0.
+  Kernels are [..., k, k]. Taps are weighted by their magnitude; a single tap has width 0.
   """
   weight = np.abs(np.asarray(kernels, np.float64))
-  with np.errstate(invalid='ignore'):  # of a kernel that is 0 or not finite: NaN
+  with np.errstate(invalid='ignore'):  # a kernel that is 0 or not finite gives NaN
     weight = weight / weight.sum(axis=(-2, -1), keepdims=True)
   rows, columns = np.mgrid[: kernels.shape[-2], : kernels.shape[-1]]
   centred = [axis - (weight * axis).sum(axis=(-2, -1), keepdims=True) for axis in (rows, columns)]
@@ -58,12 +58,12 @@ def width(kernels: np.ndarray) -> np.ndarray:
 
 
 def table(moments: Sequence[Moment]) -> str:
-  """Markdown: width of the kernels, and how much they differ between images, by step."""
+  """Returns the width of the kernels and how much they differ between images, by step, as Markdown."""
   rows = [['step', 'width of kernels, pixels', 'its sd over images', 'central tap', 'taps differ by']]
   for moment in moments:
     widths, kernels = width(moment.kernels), moment.kernels
     middle = kernels[:, kernels.shape[1] // 2, kernels.shape[2] // 2]
-    # Distance of two images' kernels over the size of one.
+    # Distance between two images' kernels, relative to the size of one.
     spread = np.sqrt(np.sum(np.var(kernels, axis=0)) / np.sum(np.mean(kernels**2, axis=0)))
     cells = (f'{widths.mean():.3f}', f'{widths.std():.3f}', f'{middle.mean():.3f}', f'{spread:.3f}')
     rows.append([str(moment.step), *cells])
@@ -72,7 +72,7 @@ def table(moments: Sequence[Moment]) -> str:
 
 
 def draw(path: Path, moments: Sequence[Moment], images: np.ndarray) -> Path:
-  """Draw images [N, H, W, C] in [-1, 1], and below each its kernel and its mean at every checkpoint."""
+  """Draws images [N, H, W, C] in [-1, 1], and below them kernels and means at every checkpoint."""
   rows = [plotting.Row('image', images)]
   for moment in moments:
     limit = float(np.max(moment.kernels, where=np.isfinite(moment.kernels), initial=0))

@@ -1,10 +1,10 @@
-"""What a structured p(x|z) adds to a mean, in the pictures of the paper that proposed it.
+"""Figures that show what a structured p(x|z) adds to a mean, as in the paper that proposed it.
 
-Reconstructions and images from the prior with one residual sample, a way through the latent space along
-which the noise stays the same, and maps of standard deviations and of correlations with one pixel beside
-those of other models.
+Reconstructions and images from the prior with one residual sample, a path through the latent space with
+fixed noise, and maps of standard deviations and of correlations with one pixel, beside those of other
+models.
 
-Letters: N images; T steps of a way; H W C image height, width, channels.
+Letters: N images; T steps of a path; H W C image height, width, channels.
 
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, figures 7 to 10.
 """
@@ -30,27 +30,31 @@ Array = jax.Array
 
 SHOWN = 8  # images in a row
 STEPS = 8  # T
-WAYS = 2  # of which each starts at another image
+WAYS = 2  # paths, each starting at another image
 
 
 class Drawn(NamedTuple):
-  """A distribution's mean and one sample of what is around it."""
+  """A distribution's mean and one sample around it."""
 
   mean: np.ndarray  # [N, H, W, C]
   residual: np.ndarray  # [N, H, W, C]  sample - mean
 
 
 def draw(family: Family, params: Any, keys: Array) -> Drawn:
-  """Mean and one residual of N distributions, from parameters with a leading N and keys [N].
+  """Returns mean and one residual of N distributions, from parameters with a leading N and keys [N].
 
-  Equal keys give equal noise, of which a Gaussian family makes residuals as different as the
-  covariances are.
+  Equal keys give equal noise: residuals of Gaussian families then differ only as their covariances do.
+
+  Args:
+    family: of the distributions.
+    params: with a leading N.
+    keys: [N].
   """
   return Drawn(*jax.device_get(_draw(family, params, keys)))
 
 
 def interpolation(trained: Trained, ends: Array, key: Array, steps: int = STEPS) -> Drawn:
-  """Distributions along the straight way between two images' latents, with one noise. [T, H, W, C].
+  """Returns distributions on the straight path between two images' latents, of one noise. [T, H, W, C].
 
   Args:
     trained: a model with latents.
@@ -66,11 +70,11 @@ def interpolation(trained: Trained, ends: Array, key: Array, steps: int = STEPS)
 def write(
   directory: Path, models: Sequence[Trained], images: np.ndarray, seed: int = 0
 ) -> dict[str, Path]:
-  """Draws every picture that the models allow, and returns the paths by title.
+  """Draws every figure that the models allow, and returns the paths by title.
 
   Args:
     directory: to write to.
-    models: of the same images; the way through the latent space and the prior are of the first.
+    models: of the same images; the path through the latent space and the prior use the first.
     images: [N, H, W, C] of a split; the first 8 are shown.
     seed: of the samples.
   """
@@ -100,6 +104,12 @@ def write(
 def sample_grid(path: Path, models: Sequence[Trained], size: int, seed: int = 0) -> Path:
   """Draws size x size samples of each model, means and noise from their priors, side by side.
 
+  Args:
+    path: of the PNG file.
+    models: with priors, of images of one size.
+    size: rows and columns.
+    seed: of the samples.
+
   Reference: Langley et al., "Structured Uncertainty in the Observation Space of Variational
   Autoencoders", 2022, figure 3.
 
@@ -110,8 +120,8 @@ def sample_grid(path: Path, models: Sequence[Trained], size: int, seed: int = 0)
   for trained in models:
     if not trained.model.traits.has_prior or trained.model.image != models[0].model.image:
       raise ValueError(
-        f'{trained.workdir} cannot be in one grid of samples with {models[0].workdir}: all need a prior '
-        f'and images of {tuple(models[0].model.image)}.'
+        f'A grid of samples of {models[0].workdir} and {trained.workdir} is not possible: all models '
+        f'need a prior and images of {tuple(models[0].model.image)}; omit the other from --compare.'
       )
     latent_keys, keys = (
       numbered_keys(key, size * size) for key in jax.random.split(jax.random.key(seed))
@@ -145,7 +155,7 @@ def _prior(path: Path, models: Sequence[Trained], key: Array) -> Path:
 
 
 def _deviations(path: Path, models: Sequence[Trained], x: Array, key: Array) -> Path:
-  """Standard deviations of all models on one scale, each with a residual sample."""
+  """Draws standard deviations of all models on one scale, each with a residual sample."""
   rows, found = [plotting.Row('original', _shown(models[0], x))], []
   for trained in models:
     params = trained.reconstruct(x)
@@ -160,7 +170,7 @@ def _deviations(path: Path, models: Sequence[Trained], x: Array, key: Array) -> 
 
 
 def _correlations(path: Path, models: Sequence[Trained], x: Array) -> Path:
-  """Correlations that the models predict with the pixel in the middle, in its channel."""
+  """Draws correlations that the models predict with the central pixel, in its channel."""
   pixel = row, column, channel = views.center(models[0].model)
   rows = [plotting.Row('original', _shown(models[0], x), mark=(row, column))]
   for trained in models:
@@ -189,13 +199,13 @@ def _rows(name: str, drawn: Drawn) -> list[plotting.Row]:
 
 
 def _way(steps: int, ends: Array) -> Array:
-  """The straight way [T, ...] between two latents [2, ...]."""
+  """Returns the straight path [T, ...] between two latents [2, ...]."""
   weight = jnp.linspace(0, 1, steps, dtype=ends.dtype).reshape(-1, *[1] * (ends.ndim - 1))
   return (1 - weight) * ends[:1] + weight * ends[1:]
 
 
 def _shown(trained: Trained, x: Array) -> np.ndarray:
-  """Images without what a model may be given behind their channels."""
+  """Returns images without the further channels that a model is given."""
   return np.asarray(x)[..., : trained.model.image.channels]
 
 

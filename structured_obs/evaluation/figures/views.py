@@ -1,4 +1,4 @@
-"""What a model's distributions look like: means, samples, spreads, correlations and components.
+"""Views of a model's distributions: means, samples, spreads, correlations and components.
 
 Letters: N distributions; S samples of each; k principal components; H W C image height, width and
 channels.
@@ -32,15 +32,15 @@ PICTURES = {  # file and heading, by what was viewed
 class Request(NamedTuple):
   """What to compute for each distribution; hashable, so that it can be static under jit."""
 
-  pixel: tuple[int, int, int]  # row, column, channel that correlations are taken with
+  pixel: tuple[int, int, int]  # row, column and channel of the reference of correlations
   samples: int = 3  # S
-  temperature: float = 1.0  # standard deviations are multiplied by it
-  components: int = 5  # k; 0 computes none
-  labels: tuple[int, ...] = ()  # classes of new images, in turn; () leaves them to the model
+  temperature: float = 1.0  # factor of the standard deviations
+  components: int = 5  # k; 0 for none
+  labels: tuple[int, ...] = ()  # classes of new images, in turn; () lets the model choose
 
 
 class Views(NamedTuple):
-  """Arrays to look at. What only a Gaussian has is None for other families."""
+  """Arrays to show. Those that only a Gaussian has are None for other families."""
 
   mean: np.ndarray  # [N, H, W, C]
   samples: np.ndarray  # [S, N, H, W, C]
@@ -48,15 +48,21 @@ class Views(NamedTuple):
   correlation: np.ndarray | None  # [N, H, W, C], of every pixel with the chosen one
   component_variances: np.ndarray | None  # [k, N], largest first
   components: np.ndarray | None  # [k, N, H, W, C], orthonormal; largest entry positive
-  # [N, h, w, c] each: images that a model of several levels drew or saw on the way, by name.
+  # [N, h, w, c] each, by name: images that a model of several levels drew or saw on the way.
   stages: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def of_prior(bound: Bound, num: int, key: Array, request: Request) -> Views:
-  """Views of p(x|z) for `num` latents drawn from the prior.
+  """Returns views of p(x|z) for `num` latents drawn from the prior.
+
+  Args:
+    bound: the model.
+    num: N.
+    key: of the latents and the samples.
+    request: what to compute.
 
   Raises:
-    ValueError: if a number in the request is out of range.
+    ValueError: a number in the request is out of range.
   """
   _check(bound.model, num, request)
   latent_key, sample_key = jax.random.split(key)
@@ -66,7 +72,7 @@ def of_prior(bound: Bound, num: int, key: Array, request: Request) -> Views:
 
 
 def of_reconstructions(bound: Bound, x: Array, key: Array, request: Request) -> Views:
-  """Views of p(x|z) at the mean of the posterior of each image.
+  """Returns views of p(x|z) at the mean of each image's posterior.
 
   Args:
     bound: the model.
@@ -75,16 +81,25 @@ def of_reconstructions(bound: Bound, x: Array, key: Array, request: Request) -> 
     request: what to compute.
 
   Raises:
-    ValueError: if a number in the request is out of range.
+    ValueError: a number in the request is out of range.
   """
   _check(bound.model, len(x), request)
   return _drawn(bound, Bound.reconstruct, (None, x), numbered_keys(key, len(x)), request)
 
 
 def of_regenerations(bound: Bound, x: Array, key: Array, request: Request) -> Views | None:
-  """Views of images that a model of two levels generates from what the first level knows of each image.
+  """Returns views of images that a two-level model generates from the first level of each image.
 
-  Arguments and errors as of `of_reconstructions`. None for a model that has no such operation.
+  Returns None for a model without this operation.
+
+  Args:
+    bound: the model.
+    x: [N, H, W, C], floats in [-1, 1].
+    key: of the samples.
+    request: what to compute.
+
+  Raises:
+    ValueError: a number in the request is out of range.
   """
   if not bound.model.traits.two_levels:
     return None
@@ -95,7 +110,14 @@ def of_regenerations(bound: Bound, x: Array, key: Array, request: Request) -> Vi
 
 
 def draw(family: Family, params: Any, keys: Array, request: Request) -> Views:
-  """Views of N distributions of a family, from parameters with a leading N and keys [N]."""
+  """Returns views of N distributions of a family.
+
+  Args:
+    family: of the distributions.
+    params: with a leading N.
+    keys: [N].
+    request: what to compute.
+  """
   views = Views(*jax.device_get(_draw(family, request, params, keys)))
   if views.components is None:
     return views
@@ -106,7 +128,13 @@ def draw(family: Family, params: Any, keys: Array, request: Request) -> Views:
 
 
 def rows(views: Views, request: Request, originals: np.ndarray | None = None) -> list[plotting.Row]:
-  """Rows of a picture, one for each view; `originals` [N, H, W, C] in [-1, 1] come first."""
+  """Returns the rows of a figure, one per view.
+
+  Args:
+    views: to show.
+    request: of the views.
+    originals: [N, H, W, C] in [-1, 1], shown first.
+  """
   found = [] if originals is None else [plotting.Row('original', originals)]
   found += [plotting.Row(name, images) for name, images in views.stages.items()]
   found.append(plotting.Row('mean', views.mean))
@@ -135,14 +163,14 @@ def write(
   originals: np.ndarray,
   title: str,
 ) -> dict[str, np.ndarray]:
-  """Draws one picture for each of the views, and returns all arrays by 'NAME_VIEW'.
+  """Draws one figure for each of the views, and returns all arrays by 'NAME_VIEW'.
 
   Args:
     directory: to write to.
-    found: by a name of `PICTURES`; what is None is left out.
-    request: that the views are of.
-    originals: [N, H, W, C] in [-1, 1], what all but the prior's views are of.
-    title: that ends every picture's.
+    found: by a name of `PICTURES`; entries of None are skipped.
+    request: of the views.
+    originals: [N, H, W, C] in [-1, 1], the images behind all views but the prior's.
+    title: end of every figure's title.
   """
   arrays = {'original': originals}
   for name, one in found.items():
@@ -155,42 +183,42 @@ def write(
 
 
 def observed(model: Model, x: Array) -> np.ndarray:
-  """The images themselves, [N, H, W, C], without what a model is given about them."""
+  """Returns the images [N, H, W, C] without the further channels that a model is given."""
   return np.asarray(x[..., : model.image.channels])
 
 
 def named(views: Views, prefix: str) -> dict[str, np.ndarray]:
-  """Arrays by 'PREFIX_VIEW', for np.savez."""
+  """Returns arrays by 'PREFIX_VIEW', for np.savez."""
   found = {**views._replace(stages=None)._asdict(), **views.stages}
   return {f'{prefix}_{name}': array for name, array in found.items() if array is not None}
 
 
 def parse_pixel(text: Sequence[str], model: Model) -> tuple[int, int, int]:
-  """Pixel from its row, column and (if not the first) channel as text; without any, the middle one.
+  """Parses a pixel's row, column and optional channel; without any, returns the central pixel.
 
   Raises:
-    ValueError: unless there are two or three whole numbers. That they lie inside is checked later.
+    ValueError: unless there are two or three whole numbers. Whether they lie inside is checked later.
   """
   if not text:
     return center(model)
   if len(text) not in (2, 3) or not all(part.strip().isdecimal() for part in text):
     raise ValueError(
-      'pixel must be a row, a column and perhaps a channel, counted from 0, such as 4,4 or 4,4,0; '
-      f'got {",".join(text)!r}.'
+      f'--pixel={",".join(text)} is invalid; it must be a row, a column and optionally a channel, '
+      'counted from 0, such as --pixel=4,4 or --pixel=4,4,0.'
     )
   row, column, channel = [*map(int, text), 0][:3]
   return row, column, channel
 
 
 def center(model: Model) -> tuple[int, int, int]:
-  """Row, column and channel of the pixel in the middle."""
+  """Returns row, column and channel of the central pixel."""
   return model.image.height // 2, model.image.width // 2, 0
 
 
 def _drawn(
   bound: Bound, method: Callable[..., Any], arguments: Sequence[Any], keys: Array, request: Request
 ) -> Views:
-  """Views of the distributions that a method of `Bound` returns, and of what it shows."""
+  """Returns views of the distributions that a method of `Bound` returns, and of intermediate images."""
   params, shown = _watched(method, bound, *arguments)
   return draw(bound.model.family, params, keys, request)._replace(stages=jax.device_get(shown))
 
@@ -202,7 +230,7 @@ def _watched(method: Callable[..., Any], bound: Bound, *arguments: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _draw(family: Family, request: Request, params: Any, keys: Array) -> tuple[Any, ...]:
-  """The fields of `Views`, on the device."""
+  """Returns the fields of `Views`, on the device."""
   if request.temperature != 1:
     params = jax.vmap(lambda p: gaussian.temper(family, p, request.temperature))(params)
 
@@ -226,28 +254,29 @@ def _draw(family: Family, request: Request, params: Any, keys: Array) -> tuple[A
 def _check(model: Model, num: int, request: Request) -> None:
   if num < 1 or request.samples < 0:
     raise ValueError(
-      f'There must be an image to look at, and samples >= 0; got {num} and {request.samples}.'
+      f'There must be at least one image (--num), and --samples of at least 0; got {num} and '
+      f'{request.samples}.'
     )
   if not request.temperature > 0:
-    raise ValueError(f'temperature must be positive, but is {request.temperature}.')
+    raise ValueError(f'--temperature={request.temperature} is out of range; it must be positive.')
   if request.temperature != 1 and model.family.gaussian is None:
-    raise ValueError('A temperature other than 1 needs a Gaussian family, which this one is not.')
+    raise ValueError('--temperature applies to Gaussian families; this model has none.')
   shape = tuple(model.image)
   if len(request.pixel) != 3 or not all(
     0 <= at < size for at, size in zip(request.pixel, shape, strict=True)
   ):
     raise ValueError(
-      'pixel must be a row, a column and a channel inside an image of shape '
-      f'{shape}, counted from 0; got {request.pixel}.'
+      f'--pixel={",".join(map(str, request.pixel))} is outside the image of shape '
+      f'{shape}; it is a row, a column and a channel, counted from 0.'
     )
   number = classes_of(model)
   if request.labels and not all(0 <= label < number for label in request.labels):
     raise ValueError(
-      f'labels must be classes of the model, from 0 to {number - 1}; got {request.labels}.'
+      f'--labels={",".join(map(str, request.labels))} is invalid: classes are from 0 to {number - 1}.'
       if number
-      else f'labels are of a label-conditional model, which this one is not; got {request.labels}.'
+      else '--labels applies to label-conditional models; this model is not one.'
     )
   if not 0 <= request.components <= model.image.size:
     raise ValueError(
-      f'components must be from 0 to the number of pixels, {model.image.size}; got {request.components}.'
+      f'--components={request.components} is out of range; it must be from 0 to {model.image.size}.'
     )

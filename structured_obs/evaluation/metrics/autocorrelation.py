@@ -1,8 +1,8 @@
-"""How white residuals are once a model has whitened them: correlations of neighbours that it missed.
+"""Measures how white residuals are after a model whitened them: correlations of neighbours it missed.
 
-If x is of the distribution that a model predicts, the pixels of its white image are independent, and
-the autocorrelation of that image is 1 at no distance and 0 at any other. What a covariance does not
-know stays behind as correlation between neighbours: all of it for independent pixels.
+If x follows the predicted distribution, the pixels of its white image are independent, and the image's
+autocorrelation is 1 at lag 0 and 0 at every other lag. Whatever a covariance misses remains as
+correlation between neighbours; for independent pixels, all of it.
 
 Letters: N images; H W C image height, width, channels; K largest lag; L = 2 K + 1.
 """
@@ -36,7 +36,7 @@ class Whiteness(NamedTuple):
 
 
 def autocorrelation(images: Array, lag: int = LAG) -> Array:
-  """Sums of products of pixels of [N, H, W, C] at each lag, the means over the pairs. [L, L].
+  """Returns mean products of pixels of [N, H, W, C] at each lag, over all pairs. [L, L].
 
   Lags as long as the image have no pairs and are NaN.
   """
@@ -56,7 +56,7 @@ def autocorrelation(images: Array, lag: int = LAG) -> Array:
 
 
 def lags(family: Family, params: Any, x: Array) -> tuple[Array, Array]:
-  """Mean products by lag of the residual of x [H, W, C], and of its white image. [L, L] each."""
+  """Returns mean products by lag of the residual of x [H, W, C], and of its white image. [L, L] each."""
   both = jnp.stack([x - family.mean(params), gaussian.white_image(family, params, x)])
   residual, white = jax.vmap(lambda image: autocorrelation(image[None]))(both)
   return residual, white

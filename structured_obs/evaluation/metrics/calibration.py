@@ -1,9 +1,9 @@
-"""Whether a model's covariance is as large as its errors, seen in squared Mahalanobis distances.
+"""Checks whether a model's covariance is as large as its errors, by squared Mahalanobis distances.
 
-Under a Gaussian of D dimensions the distance q of an image from the mean is chi-square with D
-degrees of freedom: q / D is 1 on average, with a standard deviation of sqrt(2 / D). The mean alone
-says little, as every family that can scale its covariance learns to get it right; the spread and
-the quantiles say whether the correlations are.
+Under a Gaussian of D dimensions the distance q of an image from the mean is chi-square with D degrees of
+freedom: q / D is 1 on average, with a standard deviation of sqrt(2 / D). The mean alone says little,
+because every family that can scale its covariance learns to match it. The spread and the quantiles show
+whether the correlations are right.
 
 Letters: N images; D = H W C.
 """
@@ -16,22 +16,22 @@ import numpy as np
 
 
 class Calibration(NamedTuple):
-  """Calibration of a model on a split. All three are 1 for a perfect model."""
+  """Calibration of a model on a split. A perfect model has 1 for all three."""
 
   mean: float  # mean(q) / D: above 1 for a covariance that is too small
-  spread: float  # sd(q) / sqrt(2 D): above 1 where errors vary more than the model knows
-  temperature: float  # sqrt(mean(q) / D): scaling the covariance by its square is most likely
+  spread: float  # sd(q) / sqrt(2 D): above 1 if errors vary more than the model predicts
+  temperature: float  # sqrt(mean(q) / D): the factor of standard deviations with the largest likelihood
 
 
 def calibration(mahalanobis: np.ndarray, num_dims: int) -> Calibration:
-  """Calibration from the squared Mahalanobis distances per dimension q / D of a split.
+  """Returns the calibration from squared Mahalanobis distances per dimension, q / D, of a split.
 
   Args:
-    mahalanobis: [N], q / D. One that is not finite makes every result NaN.
+    mahalanobis: [N], q / D. A value that is not finite makes every result NaN.
     num_dims: D.
 
   Raises:
-    ValueError: unless there is at least one image and one dimension.
+    ValueError: there is no image or no dimension.
   """
   _check(mahalanobis, num_dims)
   if not np.isfinite(mahalanobis).all():
@@ -42,18 +42,18 @@ def calibration(mahalanobis: np.ndarray, num_dims: int) -> Calibration:
 
 
 def quantiles(mahalanobis: np.ndarray, num_dims: int) -> tuple[np.ndarray, np.ndarray]:
-  """Quantiles of q / D for a quantile-quantile plot: expected under the model, and found. [N] each.
+  """Returns quantiles of q / D for a quantile-quantile plot: expected and observed. [N] each.
 
   The expected ones are the chi-square distribution's at (i + 1/2) / N by the Wilson-Hilferty
   approximation, off by 0.033 standard deviations at most for D = 16, 0.008 for 64 and 0.002 for 256
   (N = 1000).
 
   Args:
-    mahalanobis: [N], q / D. One that is not finite makes the found quantiles NaN.
+    mahalanobis: [N], q / D. A value that is not finite makes the observed quantiles NaN.
     num_dims: D.
 
   Raises:
-    ValueError: unless there is at least one image and one dimension.
+    ValueError: there is no image or no dimension.
 
   Reference: Wilson and Hilferty, "The distribution of chi-square", 1931.
   """
@@ -67,17 +67,17 @@ def quantiles(mahalanobis: np.ndarray, num_dims: int) -> tuple[np.ndarray, np.nd
 
 
 def chi_square_distance(mahalanobis: np.ndarray, num_dims: int) -> float:
-  """Kolmogorov-Smirnov distance of the distribution of q from chi-square with D degrees, in [0, 1].
+  """Returns the Kolmogorov-Smirnov distance, in [0, 1], of q from chi-square with D degrees of freedom.
 
-  The chi-square distribution is that of `quantiles`. Of a perfect model and N images the distance is
+  The chi-square distribution is that of `quantiles`. For a perfect model and N images the distance is
   below 1.36 / sqrt(N) in 19 of 20 cases.
 
   Args:
-    mahalanobis: [N], q / D. One that is not finite makes the result NaN.
+    mahalanobis: [N], q / D. A value that is not finite makes the result NaN.
     num_dims: D.
 
   Raises:
-    ValueError: unless there is at least one image and one dimension.
+    ValueError: there is no image or no dimension.
   """
   _check(mahalanobis, num_dims)
   if not np.isfinite(mahalanobis).all():
@@ -89,7 +89,7 @@ def chi_square_distance(mahalanobis: np.ndarray, num_dims: int) -> float:
 
 
 def _cube_root_variance(num_dims: int) -> float:
-  """Variance of (q / D)^(1/3), whose mean is 1 minus it, of a chi-square q by Wilson and Hilferty."""
+  """Returns the variance of (q / D)^(1/3), whose mean is 1 minus it, by Wilson and Hilferty."""
   return 2 / (9 * num_dims)
 
 

@@ -1,10 +1,10 @@
 """Distances between two sets of images by their features: Frechet, KID, precision and recall, coverage.
 
-All are of samples, in float64, and depend on how many there are: the Frechet distance is biased upwards
-by about 1 / N, the kernel distance (KID) is not, so that the two are reported together, always with N.
-Of features that are not finite in float32, every distance is NaN.
+All are sample estimates in float64 and depend on the number of images: the Frechet distance is biased
+upwards by about 1 / N, the kernel distance (KID) is unbiased. Reports therefore show both, always with
+N. If features are not finite in float32, every distance is NaN.
 
-Letters: N M images of either set; F features; k neighbours.
+Letters: N M images of the two sets; F features; k neighbours.
 
 References: Heusel et al., "GANs trained by a two time-scale update rule", 2017; Binkowski et al.,
 "Demystifying MMD GANs", 2018; Kynkaanniemi et al., "Improved precision and recall metric", 2019; Naeem
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 Features = NDArray[np.float64]  # [N, F]
 
-BLOCK = 1024  # rows of a matrix of distances that are held at once
+BLOCK = 1024  # rows of a matrix of distances in memory at once
 NEIGHBOURS = 5  # k of `fidelity`
 
 
@@ -27,29 +27,30 @@ class Kernel(NamedTuple):
   """An estimate by subsets, with its spread."""
 
   value: float  # mean over the subsets
-  deviation: float  # standard deviation over the subsets; NaN for one
+  deviation: float  # standard deviation over the subsets; NaN for one subset
 
 
 class Fidelity(NamedTuple):
   """How two sets cover each other, by balls around each image that reach its k-th neighbour."""
 
-  precision: float  # fraction of new images in a ball of the real ones
-  recall: float  # fraction of real images in a ball of the new ones
-  density: float  # number of real balls a new image is in, over k, on average; may exceed 1
-  coverage: float  # fraction of real images whose ball holds a new one
+  precision: float  # fraction of new images inside a real image's ball
+  recall: float  # fraction of real images inside a new image's ball
+  density: float  # mean number of real balls that contain a new image, over k; may exceed 1
+  coverage: float  # fraction of real images whose ball contains a new one
 
 
 def frechet(real: Features, new: Features) -> float:
-  """Frechet distance |m - m'|^2 + tr(S + S' - 2 (S S')^1/2) of two Gaussians fitted to features.
+  """Returns the Frechet distance |m - m'|^2 + tr(S + S' - 2 (S S')^1/2) of Gaussians fitted to features.
 
   The trace of the root is that of (R' S R)^1/2 with S' = R R', whose eigenvalues are real: they are the
-  squared singular values of the centred features' product, without a covariance being formed.
+  squared singular values of the centred features' product. No covariance is formed.
 
   Args:
-    real, new: [N, F] and [M, F].
+    real: [N, F].
+    new: [M, F].
 
   Raises:
-    ValueError: either set has fewer than two images, or the two differ in features.
+    ValueError: either set has fewer than two images, or they differ in features.
   """
   real, new = check(real, new, 2)
   if not _usable(real, new):
@@ -67,7 +68,7 @@ def _centred(features: Features) -> Features:
 
 
 def _reduced(centred: Features) -> Features:
-  """A factor R with R^T R as that of the rows, of no more rows than features."""
+  """Returns a factor R with the same R^T R as the rows, and at most as many rows as features."""
   if len(centred) <= centred.shape[1]:
     return centred
   return np.asarray(np.linalg.qr(centred, mode='r'))
@@ -76,16 +77,18 @@ def _reduced(centred: Features) -> Features:
 def kernel_distance(
   real: Features, new: Features, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> Kernel:
-  """Kernel inception distance: unbiased squared MMD of the cubic kernel (x.y / F + 1)^3.
+  """Returns the kernel inception distance: unbiased squared MMD of the cubic kernel (x.y / F + 1)^3.
 
   Args:
-    real, new: [N, F] and [M, F].
-    subsets: how many random subsets are averaged; one of everything where either set is no larger.
-    size: of a subset, at most the smaller set's.
+    real: [N, F].
+    new: [M, F].
+    subsets: number of random subsets to average; one of all images if either set is no larger than
+      `size`.
+    size: of a subset; at most the smaller set's.
     seed: of the subsets.
 
   Raises:
-    ValueError: either set has fewer than two images, or the two differ in features.
+    ValueError: either set has fewer than two images, or they differ in features.
   """
   real, new = check(real, new, 2)
   if not _usable(real, new):
@@ -114,16 +117,21 @@ def _squared_mmd(first: Features, second: Features) -> float:
 
 
 def fidelity(real: Features, new: Features, k: int = NEIGHBOURS) -> Fidelity:
-  """Precision, recall, density and coverage by k-nearest-neighbour balls.
+  """Returns precision, recall, density and coverage by k-nearest-neighbour balls.
+
+  Args:
+    real: [N, F].
+    new: [M, F].
+    k: neighbours.
 
   Raises:
-    ValueError: either set has no more than k images, or the two differ in features.
+    ValueError: either set has at most k images, or they differ in features.
   """
   real, new = check(real, new, k + 1)
   if not _usable(real, new):
     return Fidelity(*[math.nan] * len(Fidelity._fields))
   real_radius, new_radius = _radius(real, k), _radius(new, k)
-  inside = np.zeros(len(new), np.int64)  # real balls that each new image is in
+  inside = np.zeros(len(new), np.int64)  # number of real balls that contain each new image
   recalled = np.zeros(len(real), bool)
   covered = np.zeros(len(real), bool)
   for first in range(0, len(real), BLOCK):
@@ -142,7 +150,7 @@ def fidelity(real: Features, new: Features, k: int = NEIGHBOURS) -> Fidelity:
 
 
 def _radius(features: Features, k: int) -> NDArray[np.float64]:
-  """Squared distance from each image to its k-th neighbour in its own set. [N]."""
+  """Returns the squared distance from each image to its k-th neighbour in its own set. [N]."""
   found = [
     np.partition(_squared_distances(features[first : first + BLOCK], features), k, axis=1)[:, k]
     for first in range(0, len(features), BLOCK)
@@ -151,7 +159,7 @@ def _radius(features: Features, k: int) -> NDArray[np.float64]:
 
 
 def _squared_distances(first: Features, second: Features) -> NDArray[np.float64]:
-  """[N, M], exactly 0 at least."""
+  """Returns squared distances [N, M], at least exactly 0."""
   squares = np.sum(np.square(first), 1)[:, None] + np.sum(np.square(second), 1)[None]
   return np.maximum(squares - 2 * first @ second.T, 0)
 
@@ -164,18 +172,23 @@ def _usable(*sets: Features) -> bool:
 def check(real: Features, new: Features, least: int) -> tuple[Features, Features]:
   """Returns both sets in float64.
 
+  Args:
+    real: [N, F].
+    new: [M, F].
+    least: smallest number of images.
+
   Raises:
     ValueError: unless both have at least `least` images and the same features.
   """
   real, new = np.asarray(real, np.float64), np.asarray(new, np.float64)
   if real.ndim != 2 or new.ndim != 2 or real.shape[1] != new.shape[1]:
     raise ValueError(
-      'Features must be [images, features], of as many features in both sets; got shapes '
+      'Features must be [images, features], with equally many features in both sets; got shapes '
       f'{real.shape} and {new.shape}.'
     )
   if min(len(real), len(new)) < least:
     raise ValueError(
-      f'A distance of features needs at least {least} images in either set; got {len(real)} and '
+      f'A distance of features needs at least {least} images in each set; got {len(real)} and '
       f'{len(new)}.'
     )
   return real, new

@@ -1,4 +1,4 @@
-"""How close images come to the ones they should be: squared error, PSNR, SSIM; and how sharp they are.
+"""Errors of images against true ones (squared error, PSNR, SSIM), and sharpness of images.
 
 NumPy inputs are evaluated in float64; JAX inputs (possibly traced) in their own dtype.
 
@@ -15,8 +15,8 @@ import numpy as np
 from structured_obs.objectives import reconstruction
 
 RANGE = 2.0  # of pixels in [-1, 1]
-# PSNR of an exact image, decibels: infinite by its definition, which would make every mean infinite.
-# That of an image rounded to 256 levels is 59.
+# PSNR of an exact image, decibels. By definition it is infinite, which would make every mean infinite.
+# An image rounded to 256 levels has 59.
 EXACT = 100.0
 
 
@@ -24,10 +24,10 @@ Images = np.ndarray | jax.Array  # [N, H, W, C]
 
 
 def mean_squared_error(found: Images, true: Images) -> Any:
-  """Mean squared error of each image over its pixels and channels, [N], in squared units.
+  """Returns the mean squared error of each image over pixels and channels, [N], in squared units.
 
   Raises:
-    ValueError: if the two are not of the same shape.
+    ValueError: the arrays differ in shape.
   """
   _check_shapes(found, true)
   difference = _floats(found) - _floats(true)
@@ -35,9 +35,9 @@ def mean_squared_error(found: Images, true: Images) -> Any:
 
 
 def peak_signal_to_noise(found: Images, true: Images) -> Any:
-  """Returns the PSNR of each image, [N], decibels: 10 log10 of range^2 / MSE, the range being 2.
+  """Returns the PSNR of each image, [N], in decibels: 10 log10 of range^2 / MSE, with a range of 2.
 
-  An image that is exact, or off by less than 1e-5 of the range, has 100 dB; `exact` says how many have.
+  An exact image, or one with errors below 1e-5 of the range, has 100 dB; `exact` counts them.
   """
   error = mean_squared_error(found, true)
   least = RANGE**2 / 10 ** (EXACT / 10)
@@ -47,7 +47,7 @@ def peak_signal_to_noise(found: Images, true: Images) -> Any:
 
 
 def exact(ratios: Mapping[str, np.ndarray]) -> str:
-  """Returns a sentence about images that are exact; '' where none is.
+  """Returns a sentence about images that are exact; '' if none is.
 
   Args:
     ratios: PSNR [N] by method or model, decibels.
@@ -60,12 +60,12 @@ def exact(ratios: Mapping[str, np.ndarray]) -> str:
 
 
 def structural_similarity(found: Images, true: Images) -> Any:
-  """SSIM of each image, [N], at most 1: the mean over channels and over windows inside it.
+  """Returns the SSIM of each image, [N], at most 1: the mean over channels and over windows inside it.
 
-  See `reconstruction.structural_similarity`. It is found in float32.
+  See `reconstruction.structural_similarity`. It is computed in float32.
 
   Raises:
-    ValueError: if the two are not of the same shape.
+    ValueError: the arrays differ in shape.
   """
   _check_shapes(found, true)
   pair = [jnp.asarray(image, jnp.float32) for image in (true, found)]
@@ -74,11 +74,10 @@ def structural_similarity(found: Images, true: Images) -> Any:
 
 
 def laplacian_variance(images: Images) -> Any:
-  """Sharpness of each image: the variance of its Laplacian over the pixels inside. [N].
+  """Returns the sharpness of each image: the variance of its Laplacian over inner pixels. [N].
 
-  The Laplacian is the sum of a pixel's four neighbours less four times itself, of the mean over the
-  channels. It grows with noise as it does with edges: of images of one scene, more is not better
-  than the true image has.
+  The Laplacian is the sum of a pixel's four neighbours minus four times the pixel, of the mean over
+  channels. It grows with noise as well as with edges: more than the true image has is not better.
 
   Args:
     images: [N, H, W, C], at least 3 x 3 pixels.

@@ -1,16 +1,16 @@
-"""Whether errors are as a predicted distribution says: its marginals, its differences, its conditionals.
+"""Checks errors against a predicted distribution: its marginals, differences and conditionals.
 
-Of p(x|z), z the mean of q(z|x), and the dequantised images that likelihoods are of (of a discrete
-family, the images themselves):
+For p(x|z), z the mean of q(z|x), and the dequantised images of the likelihoods (for a discrete family,
+the images themselves):
 
   PIT       Phi((x - mean) / sd) of every pixel, uniform if marginals are right
   distance  squared Mahalanobis distance, chi-square if the covariance is right
   variogram mean over neighbours i, j of (|x_i - x_j|^p - E |X_i - X_j|^p)^2, p = 1/2: small only for
-            right correlations, which no score of marginals can see
-  hidden    -log p(right half | left half, z) for each hidden value
+            right correlations, which no score of marginals detects
+  hidden    -log p(right half | left half, z) per hidden value
 
-Distances come with the likelihoods. The others are of fewer images the larger these are, so that no
-model is too large for them; the hidden half is left out where a family has no exact conditional.
+Distances come with the likelihoods. The other checks use fewer images the larger these are, so that no
+model is too large for them. The hidden half is left out if a family has no exact conditional.
 
 Letters: T images; N of them, the first; S samples; H W C image height, width, channels; D = H W C;
 M bins.
@@ -36,7 +36,7 @@ from structured_obs.runs import trained as opened
 Array = jax.Array
 
 MOST, LEAST = 256, 8  # N lies between them,
-PIXELS = 2**18  # and N D at this, if it can
+PIXELS = 2**18  # with N D as large as this if possible
 SAMPLES = 64  # S, of the variogram
 POWER = 0.5  # p
 LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 4), (4, 0))  # rows down, columns right
@@ -46,10 +46,10 @@ HIDDEN_NATS = 'hidden_half_nats_per_value'  # instead of HIDDEN, for data withou
 
 
 class Checks(NamedTuple):
-  """What was found of one model."""
+  """Checks of one model."""
 
   result: Result  # on T images
-  scores: Mapping[str, np.ndarray]  # [N] VARIOGRAM and HIDDEN, which is left out where unknown
+  scores: Mapping[str, np.ndarray]  # [N] VARIOGRAM, and HIDDEN if it is known
   pit_by_image: np.ndarray | None  # [N, M]  fraction of pixels in each bin; None unless Gaussian
 
   @property
@@ -77,7 +77,7 @@ class Checks(NamedTuple):
 
 
 def of_scores(result: Result, scores: Mapping[str, Any]) -> Checks:
-  """Checks of one model, from what `of_image` found of each of N images."""
+  """Returns the checks of one model, from the results of `of_image` for each of N images."""
   trained, settings, kept = result.trained, result.settings, dict(scores)
   pit_by_image = kept.pop('pit', None)
   if HIDDEN in kept:
@@ -92,12 +92,19 @@ def of_scores(result: Result, scores: Mapping[str, Any]) -> Checks:
 
 
 def num_images(size: int) -> int:
-  """N for images of D values, unless there are fewer."""
+  """Returns N for images of D values, if there are as many."""
   return min(MOST, max(LEAST, PIXELS // size))
 
 
 def of_image(family: Family, key: Array, params: Any, x: Array) -> dict[str, Array]:
-  """Scores [], of the hidden half log p in nats, and 'pit' [M], of one image."""
+  """Returns scores [], of the hidden half log p in nats, and 'pit' [M], of one image.
+
+  Args:
+    family: of p(x|z).
+    key: of the samples.
+    params: of one image.
+    x: [H, W, C].
+  """
   found = {VARIOGRAM: variogram_score(family, key, params, x)}
   log_p = masked_log_prob(family, params, x, _right_half(x))
   if log_p is not None:
@@ -108,27 +115,27 @@ def of_image(family: Family, key: Array, params: Any, x: Array) -> dict[str, Arr
     pit = jax.scipy.stats.norm.cdf(z)
     bins = jnp.clip((pit * BINS).astype(jnp.int32), 0, BINS - 1).reshape(-1)
     counts = jnp.zeros(BINS, x.dtype).at[bins].add(1 / x.size)
-    # What is not finite has no bin of its own: it must not look like a pixel of some other one.
+    # Values that are not finite have no bin; they must not count in another pixel's.
     found['pit'] = jnp.where(jnp.all(jnp.isfinite(z) & jnp.isfinite(variance)), counts, jnp.nan)
   return found
 
 
 def _right_half(x: Array) -> Array:
-  """True at the pixels of an image that are hidden. [H, W, C]."""
+  """Returns True at the pixels of an image that are hidden. [H, W, C]."""
   return jnp.zeros_like(x, jnp.bool_).at[:, x.shape[1] // 2 :].set(True)
 
 
 def masked_log_prob(family: Family, params: Any, x: Array, hidden: Array) -> Array | None:
-  """Log density, or probability, of an image's hidden pixels given the others. [], nats.
+  """Returns the log density, or probability, of an image's hidden pixels given the others. [], nats.
 
   Args:
     family: Gaussian, or of independent pixels.
     params: of one image.
     x: [H, W, C].
-    hidden: [H, W, C] bool; the channels of a pixel are hidden together.
+    hidden: [H, W, C] bool; all channels of a pixel are hidden together.
 
   Returns:
-    None where the family has no exact conditional at this size.
+    The log density; None if the family has no exact conditional at this size.
   """
   if family.gaussian is not None:
     given = gaussian.condition(family, params, x, ~hidden)
@@ -139,23 +146,30 @@ def masked_log_prob(family: Family, params: Any, x: Array, hidden: Array) -> Arr
 
 
 def variogram_score(family: Family, key: Array, params: Any, x: Array) -> Array:
-  """Mean over neighbours of (|x_i - x_j|^p - E |X_i - X_j|^p)^2, the expectation by samples. []."""
+  """Returns the mean over neighbours of (|x_i - x_j|^p - E |X_i - X_j|^p)^2, by samples. [].
+
+  Args:
+    family: of p(x|z).
+    key: of the samples.
+    params: of one image.
+    x: [H, W, C].
+  """
   draws = jax.lax.map(lambda k: variogram(family.sample(k, params)), jax.random.split(key, SAMPLES))
   error = jnp.square(variogram(x) - jnp.mean(draws, axis=0))
-  # The mean of S samples has a variance of its own, which is none of the model's error.
+  # The mean of S samples has a variance of its own, which is not the model's error.
   surplus = jnp.var(draws, axis=0, ddof=1) / SAMPLES
   pairs = neighbours(x.shape).astype(x.dtype)
   return jnp.sum((error - surplus) * pairs) / jnp.sum(pairs)
 
 
 def variogram(x: Array) -> Array:
-  """|x_i - x_j|^p for the pairs at each lag, 0 where there is none. [lags, H, W, C]."""
+  """Returns |x_i - x_j|^p for the pairs at each lag, 0 without a pair. [lags, H, W, C]."""
   apart = [jnp.abs(x - jnp.roll(x, (-down, -right), (0, 1))) ** POWER for down, right in LAGS]
   return jnp.stack(apart) * neighbours(x.shape).astype(x.dtype)
 
 
 def neighbours(shape: tuple[int, ...]) -> Array:
-  """1 where a pixel has one at the lag within the image, else 0. [lags, H, W, C]."""
+  """Returns 1 for pixels with a neighbour at the lag inside the image, otherwise 0. [lags, H, W, C]."""
   height, width, channels = shape
   found = np.zeros((len(LAGS), height, width, channels), np.float32)
   for i, (down, right) in enumerate(LAGS):
@@ -164,5 +178,5 @@ def neighbours(shape: tuple[int, ...]) -> Array:
 
 
 def uniform_distance(pit: np.ndarray) -> float:
-  """Kolmogorov-Smirnov distance from the uniform distribution of fractions in equal bins [M]."""
+  """Returns the Kolmogorov-Smirnov distance of fractions in equal bins [M] from uniform."""
   return float(np.max(np.abs(np.cumsum(pit) - np.arange(1, len(pit) + 1) / len(pit))))

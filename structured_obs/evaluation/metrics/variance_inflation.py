@@ -1,8 +1,8 @@
-"""Whether a model's marginal variances explode while its likelihood looks fine.
+"""Detects marginal variances that explode although the likelihood looks fine.
 
-A model that predicts each pixel from others generated before it can be right about every step and
-still, step by step, lead itself to variances of any size: its samples are worthless then. Seen in the
-largest marginal variance over the largest variance of a pixel given its predecessors; see
+A model that predicts each pixel from those generated before it can be right at every step and still
+drift to variances of any size; its samples are then worthless. The measure is the largest marginal
+variance over the largest variance of a pixel given its predecessors; see
 `distributions.gaussian.variance_inflation`.
 
 Letters: N images.
@@ -18,11 +18,11 @@ from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import Family
 from structured_obs.models.base import Bound
 
-CHECKED = 8  # images, of which each takes a computation of exact variances
+CHECKED = 8  # images; each takes a computation of exact variances
 
 
 def variance_inflation(bound: Bound, images: np.ndarray, levels: int) -> np.ndarray | None:
-  """Inflation of p(x|z) at the posterior's mean for the first 8 images, [N], 1 or more.
+  """Returns the inflation of p(x|z) at the posterior's mean for the first 8 images, [N], at least 1.
 
   Args:
     bound: the model; its variables are on one device or replicated on several.
@@ -30,8 +30,8 @@ def variance_inflation(bound: Bound, images: np.ndarray, levels: int) -> np.ndar
     levels: gray levels of the images.
 
   Returns:
-    float64; NaN or infinite for a covariance that is not finite. None where the family generates
-    pixels in no order, or there is no image.
+    float64; NaN or infinite for a covariance that is not finite. None if the family generates pixels in
+    no order, or there are no images.
   """
   if not has_order(bound.model.family) or not len(images):
     return None
@@ -40,21 +40,21 @@ def variance_inflation(bound: Bound, images: np.ndarray, levels: int) -> np.ndar
 
 
 def has_order(family: Family) -> bool:
-  """Whether the family generates pixels one after the other."""
+  """Returns whether the family generates pixels one after the other."""
   return family.gaussian is not None and family.gaussian.innovation_variance is not None
 
 
 def warning(inflation: np.ndarray | None, threshold: float) -> str:
-  """A sentence about a covariance that explodes; '' for one that does not."""
+  """Returns a sentence about a covariance that explodes; '' for one that does not."""
   if inflation is None or bool(np.all(inflation <= threshold)):
     return ''
   count = int(np.sum(~(inflation <= threshold)))
   return (
     f"WARNING: the covariance explodes. In {count} of {len(inflation)} images {_how_far(inflation)} "
-    f"(--config.eval.inflation_threshold is {threshold:g}). Samples of this model are not images, "
-    "whatever its likelihood. A prior on the covariance "
-    "(--config.likelihood.options.prior='normal'), a smaller --config.optim.learning_rate or fewer "
-    "steps help."
+    f"(--config.eval.inflation_threshold={threshold:g}). Samples of this model are not images, "
+    "whatever its likelihood. Try a prior on the covariance "
+    "(--config.likelihood.options.prior=normal), a smaller --config.optim.learning_rate or fewer "
+    "steps."
   )
 
 

@@ -1,7 +1,7 @@
-"""The sections of an evaluation beside its table of scores, one for each thing it measures.
+"""The sections of an evaluation besides its table of scores, one per measurement.
 
-A section is made where models and data allow it. One more is a file with a function `section`, and its
-line in `SECTIONS`.
+A section is made if models and data allow it. To add one, write a file with a function `section` and add
+a line to `SECTIONS`.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,14 @@ from structured_obs.evaluation.sections.base import Evaluated, Section, extracto
 
 
 def make(evaluated: Evaluated) -> list[Section]:
-  """Every section that these models and data allow."""
+  """Returns every section that these models and data allow."""
   evaluated = _with_measures(evaluated)
   made = (section(evaluated) for section in SECTIONS)
   return [section for section in made if section is not None]
 
 
 def _with_measures(evaluated: Evaluated) -> Evaluated:
-  """With what more than one section is made of."""
+  """Adds measures that several sections use."""
   models = [result.trained for result in evaluated.found]
   others = evaluated.splits['train' if evaluated.split != 'train' else 'validation']
   originals = image_measures.Originals(evaluated.images, others)

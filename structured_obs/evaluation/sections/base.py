@@ -1,4 +1,4 @@
-"""What a section of an evaluation is made of, and what it is."""
+"""The inputs of a section of an evaluation, and its result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ Figures = dict[str, Path]  # path by title
 
 
 class Evaluated(NamedTuple):
-  """What sections are made of."""
+  """Inputs of sections."""
 
   found: Sequence[Result]  # on the same images, of a split
   split: str
@@ -23,8 +23,8 @@ class Evaluated(NamedTuple):
   splits: Mapping[str, np.ndarray]  # all images of every split of the models' own data
   seed: int = 0  # of the dequantisation
   own_data: bool = True  # whether the images are of the models' own data
-  where: passes.Where = passes.HERE  # passes over images run there
-  extractor: extractors.Extractor | None = None  # that images are compared in; None: random_conv
+  where: passes.Where = passes.HERE  # devices for passes over images
+  extractor: extractors.Extractor | None = None  # whose features compare images; None for random_conv
   measured: Mapping[str, image_measures.Measured] = MappingProxyType({})  # filled in by `make`
 
 
@@ -39,5 +39,5 @@ class Section(NamedTuple):
 
 
 def extractor_of(evaluated: Evaluated) -> extractors.Extractor:
-  """Returns the network that images are compared in."""
+  """Returns the network whose features compare images."""
   return evaluated.extractor or extractors.random_conv(evaluated.found[0].trained.model.image)

@@ -1,9 +1,9 @@
-"""What a bound consists of: the log densities of what is observed, and the KL of every latent.
+"""Parts of a bound: the log densities of observed variables, and the KL of every latent.
 
-Minus the ELBO of an image is the sum of RE_x = -log p(x|..), of every observed variable, and of
-KL_z = KL(q(z|..) || p(z|..)), of every latent, each the mean over the samples of the other latents. In
-bits per dimension all of them are divided by the dimensions of x alone, so that they add up to the
-bound; what a density loses to the width of a level is RE_x's.
+Minus the ELBO of an image is the sum of RE_x = -log p(x|..), for every observed variable, and of
+KL_z = KL(q(z|..) || p(z|..)), for every latent, each the mean over samples of the other latents. In
+bits per dimension all are divided by the dimensions of x alone, so that they add up to the bound; the
+width of a gray level belongs to RE_x.
 
 Letters: N images.
 
@@ -22,18 +22,19 @@ from structured_obs.evaluation.sections.base import Evaluated, Section
 OF_LEVELS = 'RE_x'  # the part that the width of a level belongs to
 SUM = 'sum'
 EXPLANATION = (
-  'Minus the ELBO is the sum of its parts: RE is -log p of what is observed, KL of a latent that of '
-  'its posterior from its prior. In bits/dim all are divided by the pixels times channels of x.'
+  'Minus the ELBO is the sum of its parts: RE is -log p of an observed variable, KL is the divergence '
+  "of a latent's posterior from its prior. Bits/dim divide all of them by the pixels times channels of "
+  "x."
 )
 
 
 def applies(result: Result) -> bool:
-  """Whether a model has a bound of several parts."""
+  """Returns whether a model's bound has several parts."""
   return result.trained.model.traits.has_prior and len(result.scores.parts) > 1
 
 
 def in_bits(result: Result) -> dict[str, np.ndarray]:
-  """Every part in bits per dimension, [N] each, of images of levels."""
+  """Returns every part in bits per dimension, [N] each, for images of gray levels."""
   nothing = results.bits(result, np.zeros_like(result.scores.elbo))
   return {
     name: results.bits(result, -part) - (0 if name == OF_LEVELS else nothing)
@@ -42,7 +43,7 @@ def in_bits(result: Result) -> dict[str, np.ndarray]:
 
 
 def text(found: Sequence[Result]) -> str:
-  """A Markdown section: a table with one row for each part and their sum, for models it applies to."""
+  """Returns a Markdown table with one row per part and one for their sum, for models with parts."""
   header, names = ['part of -ELBO'], {}
   for result in found:
     header += [f'{result.trained.name}, {unit}' for unit, _, _ in _columns(result)]
@@ -60,7 +61,7 @@ def text(found: Sequence[Result]) -> str:
 
 
 def as_json(found: Sequence[Result]) -> dict[str, Any]:
-  """Summaries by the model's name, the part's and the unit's."""
+  """Returns summaries by model, part and unit."""
   return {
     result.trained.name: {
       name: {
@@ -74,7 +75,7 @@ def as_json(found: Sequence[Result]) -> dict[str, Any]:
 
 
 def per_image(found: Sequence[Result]) -> dict[str, np.ndarray]:
-  """Arrays [N] in nats by 'NAME/PART', for np.savez."""
+  """Returns arrays [N] in nats by 'NAME/PART', for np.savez."""
   return {
     f'{result.trained.name}/{name}': part
     for result in found
@@ -89,7 +90,7 @@ def _columns(result: Result) -> list[tuple[str, Mapping[str, np.ndarray], int]]:
 
 
 def _row(found: Sequence[Result], name: str) -> list[str]:
-  """A part, or the sum of all, of every model in every unit; '' where it has none."""
+  """Returns a part, or the sum of all, of every model in every unit; '' if it has none."""
   cells = []
   for result in found:
     for _, parts, decimals in _columns(result):
@@ -99,7 +100,7 @@ def _row(found: Sequence[Result], name: str) -> list[str]:
 
 
 def section(evaluated: Evaluated) -> Section | None:
-  """Returns this section of an evaluation; None where models or data have no part in it."""
+  """Returns this section of an evaluation; None if models or data do not have it."""
   found = [result for result in evaluated.found if applies(result)]
   if not found:
     return None

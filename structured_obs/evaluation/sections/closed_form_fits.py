@@ -1,10 +1,10 @@
-"""A distribution fitted by gradients beside the best one there is, and beside PCA of the same rank.
+"""Compares a distribution fitted by gradients with its optimum in closed form, and with PCA.
 
-A model of kind 'distribution' of the low-rank family has an optimum in closed form, probabilistic PCA:
-with a learnt scale over all noise variances, without one at the variance it has. It is made of the
+A model of kind 'distribution' with the low-rank family has an optimum in closed form, probabilistic PCA:
+over all noise variances with a learnt scale, otherwise at the given variance. It is computed from the
 same training images, with the variance that dequantisation adds to each pixel, and scored on the same
-dequantised images. Plain PCA draws from a plane of R dimensions in the space of images and so has no
-density; its samples are shown beside the model's.
+dequantised images. Plain PCA draws from an R-dimensional plane and so has no density; its samples are
+shown beside the model's.
 
 Letters: R rank; H W C image height, width, channels.
 
@@ -29,18 +29,18 @@ from structured_obs.evaluation.sections.base import Evaluated, Figures, Section
 from structured_obs.models.distribution import Distribution
 from structured_obs.runs.trained import Trained
 
-TRAINING = 1000  # training images that are scored at most
+TRAINING = 1000  # training images to score at most
 SIDE = 10  # images along each side of a grid
 
 
 class Fit(NamedTuple):
   """One trained distribution and the optimum of its family."""
 
-  found: Result  # of the trained one, on the images that are evaluated
-  best: Result  # of the optimum, on the same
+  found: Result  # of the trained one, on the evaluated images
+  best: Result  # of the optimum, on the same images
   found_training: Result  # both on training images
   best_training: Result
-  images: probabilistic_pca.Moments  # of the training images, as they are without dequantisation
+  images: probabilistic_pca.Moments  # of the training images without dequantisation
 
   @property
   def rank(self) -> int:
@@ -49,19 +49,19 @@ class Fit(NamedTuple):
 
   @property
   def params(self) -> low_rank.LowRank:
-    """Of the trained distribution."""
+    """Parameters of the trained distribution."""
     return _params(self.found.trained)
 
 
 def of_results(
   found: Sequence[Result], scored: np.ndarray, training: np.ndarray, seed: int = 0
 ) -> list[Fit]:
-  """The optimum of every result whose family has one.
+  """Returns the optimum for every result whose family has one.
 
   Args:
     found: on the same images.
     scored: these images, [N, H, W, C] uint8.
-    training: those that the models were trained on.
+    training: the models' training images.
     seed: of the dequantisation in `found`.
   """
   known = [result for result in found if _has_optimum(result.trained)]
@@ -89,7 +89,7 @@ def of_results(
 
 
 def optimum(result: Result, images: probabilistic_pca.Moments) -> Trained:
-  """The distribution of the largest likelihood in the family of a result, as a model of its own."""
+  """Returns the maximum likelihood distribution of a result's family, as a model of its own."""
   trained, settings = result.trained, result.settings
   options, learnt = trained.config.likelihood.options, _learns_noise(trained)
   if settings.dequantize:
@@ -108,29 +108,30 @@ def optimum(result: Result, images: probabilistic_pca.Moments) -> Trained:
 
 
 def text(fits: Sequence[Fit]) -> str:
-  """Markdown: a table for each distribution, and what its numbers are."""
+  """Returns a table per distribution, and an explanation of its numbers, as Markdown."""
   parts = ['## Beside the closed form', *(_table(fit) for fit in fits), *map(_not_finite, fits)]
   parts.append(EXPLANATION)
   if any(_augmented(fit.found.trained) for fit in fits):
-    parts.append('The closed form has not seen the random flips, turns or shifts of the training.')
+    parts.append('The closed form ignores the random flips, turns and shifts of the training.')
   return tables.paragraphs(*parts)
 
 
 EXPLANATION = (
-  '-log p(x) in nats, smaller is better; ± are standard errors over images, of differences image by '
-  'image. Probabilistic PCA maximises the likelihood of the training images, dequantised, in closed '
-  'form (Tipping and Bishop, 1999); a per cent is of its own -log p(x). PCA draws mean + U diag(sd) w '
-  'with U the first principal components and w normal: it has no pixel noise and hence no density.'
+  '-log p(x) in nats, smaller is better; ± are standard errors over images, for differences those of '
+  'the differences per image. Probabilistic PCA maximises the likelihood of the training images, '
+  'dequantised, in closed form (Tipping and Bishop, 1999); per cents are of its -log p(x). PCA draws '
+  'mean + U diag(sd) w with U the first principal components and w normal: it has no pixel noise and '
+  'hence no density.'
 )
 
 
 def as_json(fits: Sequence[Fit]) -> dict[str, Any]:
-  """Summaries by the distribution's name."""
+  """Returns summaries by the distribution's name."""
   return {fit.found.trained.name: _numbers(fit) for fit in fits}
 
 
 def per_image(fits: Sequence[Fit]) -> dict[str, np.ndarray]:
-  """Log densities [N] under each optimum, for np.savez."""
+  """Returns log densities [N] under each optimum, for np.savez."""
   return {f'closed_form/{fit.found.trained.name}/log_prob': fit.best.scores.log_prob for fit in fits}
 
 
@@ -154,7 +155,7 @@ def draw(path: Path, fit: Fit, seed: int = 0) -> Path:
 
 
 def pca_samples(key: jax.Array, fit: Fit) -> np.ndarray:
-  """100 samples of PCA with R components, mean + U diag(sd) w. [100, H, W, C]."""
+  """Returns 100 samples of PCA with R components, mean + U diag(sd) w. [100, H, W, C]."""
   weights = np.asarray(jax.random.normal(key, (SIDE * SIDE, fit.rank), jnp.float32), np.float64)
   images = fit.images
   weights = weights * np.sqrt(images.variances[: fit.rank])
@@ -167,7 +168,7 @@ def _has_optimum(trained: Trained) -> bool:
 
 
 def _learns_noise(trained: Trained) -> bool:
-  """Whether the noise variance is found, not given. One for each pixel has an optimum out of reach."""
+  """Returns whether the noise variance is learnt. One per pixel has no optimum in closed form."""
   config = trained.config
   return config.model.options['scale'] == 'learned' or config.likelihood.options['learn_diag']
 
@@ -178,7 +179,7 @@ def _augmented(trained: Trained) -> bool:
 
 
 def _params(trained: Trained) -> low_rank.LowRank:
-  keys = jax.random.split(jax.random.key(0), 1)  # of nothing: it is one distribution
+  keys = jax.random.split(jax.random.key(0), 1)  # unused: there is one distribution for all images
   params = trained.bound.generate(keys)
   return jax.tree.map(lambda leaf: leaf[0], params)
 
@@ -189,7 +190,7 @@ def _grid(images: Any) -> np.ndarray:
 
 
 def _numbers(fit: Fit) -> dict[str, Any]:
-  """Everything in the table of one distribution, and the noise variances."""
+  """Returns everything in the table of one distribution, and the noise variances."""
   tree: dict[str, Any] = {}
   for name, found, best in _pairs(fit):
     difference = likelihood.paired_difference(-found.scores.log_prob, -best.scores.log_prob)
@@ -252,7 +253,7 @@ def _cell(summary: Mapping[str, Any]) -> str:
 
 
 def section(evaluated: Evaluated) -> Section | None:
-  """Returns this section of an evaluation; None where models or data have no part in it."""
+  """Returns this section of an evaluation; None if models or data do not have it."""
   fits = of_results(evaluated.found, evaluated.images, evaluated.splits['train'], evaluated.seed)
   if not fits:
     return None

@@ -1,7 +1,7 @@
 """Consistency of super-resolution models: does the large image shrink back to the small image y?
 
-Nothing forces a decoder p(x|y, z) to be consistent: an image x may come out whose own small image d(x)
-is another than y. We report the mean over pixels of |d(x) - y|, for means and samples of p(x|y, z):
+Nothing forces a decoder p(x|y, z) to be consistent: the small image d(x) of an image x may differ from
+y. We report the mean over pixels of |d(x) - y|, for means and samples of p(x|y, z):
 
   reconstruction    y = d(image), z the mean of q(z|image)
   super-resolution  y = d(image), u ~ q(u|y), z ~ p(z|y, u)
@@ -32,7 +32,13 @@ OF = ('mean', 'sample')
 
 
 def distance(model: Model, x: Array, y: Array) -> Array:
-  """Mean of |d(x) - y| of each of the images x [B, H, W, C] and y [B, h, w, c]. [B], in gray levels."""
+  """Returns the mean of |d(x) - y| for images x [B, H, W, C] and y [B, h, w, c]. [B], in gray levels.
+
+  Args:
+    model: with two levels.
+    x: in [-1, 1].
+    y: in [-1, 1].
+  """
   apart = jnp.abs(Bound(model, {}).compress(x) - y)
   return jnp.mean(apart, axis=(1, 2, 3)) * ((model.family.levels - 1) / 2)
 
@@ -40,12 +46,12 @@ def distance(model: Model, x: Array, y: Array) -> Array:
 def of_models(
   models: Sequence[Trained], images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
 ) -> dict[str, dict[str, np.ndarray]]:
-  """Distances [N] by kind and by the name of each model that draws a small image first.
+  """Returns distances [N] by kind, by the name of each model that draws a small image first.
 
   Args:
     models: of the same images.
-    images: [N, H, W, C] as stored; the first 256 are taken.
-    seed: of what is drawn.
+    images: [N, H, W, C] as stored; the first 256 are used.
+    seed: of the draws.
     where: devices to run on, and the directory to keep unfinished work in.
   """
   found = {}
@@ -58,7 +64,7 @@ def of_models(
 
 
 def _measure(job: passes.Pass, variables: Variables, keys: Array, x: Array) -> dict[str, Array]:
-  """Distances [B] by kind, 'new image, mean' and so on."""
+  """Returns distances [B] by kind, 'new image, mean' and so on."""
   model, bound, found = job.model, job.bound(variables), {}
   y = bound.compress(x)
   keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
@@ -76,7 +82,7 @@ def _measure(job: passes.Pass, variables: Variables, keys: Array, x: Array) -> d
 
 
 def text(found: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-  """A Markdown section: a table with one column for each model."""
+  """Returns a Markdown table with one column per model."""
   counts = {len(values) for scores in found.values() for values in scores.values()}
   rows = [[f'gray levels, mean over the first {max(counts)} images', *found]]
   for kind in KINDS:
@@ -90,14 +96,14 @@ def text(found: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     finite.sentences(
       {f'{name}: {label}': values for name, scores in found.items() for label, values in scores.items()}
     ),
-    'How far the large image made small again, d(x), is from the small one that it was drawn for, y: '
-    'the absolute difference, averaged over the pixels, for the mean of p(x|y, z) and for a sample. 0 '
-    'is best.',
+    'The distance of the large image shrunk again, d(x), from the small image y that it was drawn for: '
+    'the absolute difference, averaged over pixels, for the mean of p(x|y, z) and for a sample. 0 is '
+    'best.',
   )
 
 
 def as_json(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
-  """Summaries by the model's name and kind, in gray levels."""
+  """Returns summaries by model and kind, in gray levels."""
   return {
     name: {label: likelihood.summarize(values)._asdict() for label, values in scores.items()}
     for name, scores in found.items()
@@ -105,7 +111,7 @@ def as_json(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
 
 
 def per_image(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  """Arrays for np.savez, by 'NAME/consistency/KIND'."""
+  """Returns arrays for np.savez, by 'NAME/consistency/KIND'."""
   return {
     f'{name}/consistency/{label}': values
     for name, scores in found.items()
@@ -114,7 +120,7 @@ def per_image(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.nda
 
 
 def section(evaluated: Evaluated) -> Section | None:
-  """Returns this section of an evaluation; None where models or data have no part in it."""
+  """Returns this section of an evaluation; None if models or data do not have it."""
   models = [result.trained for result in evaluated.found]
   found = of_models(models, evaluated.images, evaluated.seed, evaluated.where)
   if not found:

@@ -1,9 +1,10 @@
-"""The section of an evaluation on the quality of images: table, JSON, log spectra and a grid of images.
+"""The section on the quality of images: table, JSON, log spectra and a grid of images.
 
-Everything is made of `reconstruction_quality.of_measured`: what was found, by the models' names, after
-what was found of the original images.
+Everything comes from `reconstruction_quality.of_measured`: results by the models' names, after those of
+the original images.
 
-Letters: N images; M of them, at most 128, whose spectra are found; H W C image height, width, channels.
+Letters: N images; M of them, at most 128, whose spectra are computed; H W C image height, width,
+channels.
 """
 
 from collections.abc import Mapping
@@ -45,28 +46,28 @@ LINES = (
 
 EXPLANATION = """\
 Reconstructions are the means of p(x|z) at the mean of q(z|x), clipped to [-1, 1], beside the stored
-images without noise. For PSNR and SSIM the range of pixels is 2, and larger is better; the PSNR of an
-exact image counts as 100 dB. SSIM is of 11 x 11 Gaussian windows, the mean over the channels. The
-variance of the Laplacian measures sharpness, or noise: it should be the originals'. ± is the standard
-error over images, of a difference that of the differences image by image.
+images without noise. PSNR and SSIM use a range of 2 for pixels, and larger is better; the PSNR of an
+exact image counts as 100 dB. SSIM uses 11 x 11 Gaussian windows and is averaged over channels. The
+variance of the Laplacian measures sharpness, or noise: it should equal the originals'. ± is the standard
+error over images, for a difference that of the differences per image.
 
-The spectrum is log |F| of the orthonormal Fourier transform, averaged over at most 128 images. Shown is
-its difference from the originals', averaged over frequencies, with its sign (below 0: blurred) and
-without. New images are drawn from the prior: means of p(x|z), and samples. What the originals have
-in these lines is the difference of as many other originals, which is by chance alone. ± is a jackknife
+The spectrum is log |F| of the orthonormal Fourier transform, averaged over at most 128 images. The table
+has its difference from the originals', averaged over frequencies, with its sign (below 0: blurred) and
+without. New images are drawn from the prior: means of p(x|z), and samples. The originals' entries in
+these lines compare them with as many other originals, a difference by chance alone. ± is a jackknife
 over images."""
 OF_FEATURES = """\
 The distance in features is that of LPIPS, in the layers of {}, but without weights
-learnt from people's judgements: it is uncalibrated, and comparable in these features alone. Smaller is
+learnt from people's judgements: it is uncalibrated, and comparable in these features only. Smaller is
 better."""
 
 
 def text(found: Mapping[str, Quality], extractor: extractors.Extractor) -> str:
-  """A Markdown section: the table, with paired differences from the first model, and what it is.
+  """Returns the table, with paired differences from the first model, and its explanation, as Markdown.
 
   Args:
-    found: of the models.
-    extractor: of the features that images were compared in.
+    found: results of the models.
+    extractor: whose features compared the images.
   """
   if not found:
     return ''
@@ -85,12 +86,12 @@ def text(found: Mapping[str, Quality], extractor: extractors.Extractor) -> str:
 
 
 def _scores(score: str, found: Mapping[str, Quality]) -> dict[str, np.ndarray]:
-  """One score [N] by the name of each model that has it."""
+  """Returns one score [N] by the name of each model that has it."""
   return {name: one.scores[score] for name, one in found.items() if score in one.scores}
 
 
 def _not_finite(found: Mapping[str, Quality]) -> str:
-  # The size of a spectrum's difference is one number of all images: its sign says which are bad.
+  # The absolute difference of spectra is one number for all images; its sign shows which are bad.
   absolute = {score_name('absolute', kind) for kind in KINDS}
   return finite.sentences(
     {
@@ -103,7 +104,7 @@ def _not_finite(found: Mapping[str, Quality]) -> str:
 
 
 def as_json(found: Mapping[str, Quality], extractor: extractors.Extractor) -> dict[str, Any]:
-  """Everything in the table: summaries by model, and differences from the first."""
+  """Returns everything in the table: summaries by model, and differences from the first."""
   _, first, *others = found
 
   def tell(name: str, less: str = '') -> dict[str, Any]:
@@ -120,7 +121,7 @@ def as_json(found: Mapping[str, Quality], extractor: extractors.Extractor) -> di
 
 
 def per_image(found: Mapping[str, Quality]) -> dict[str, np.ndarray]:
-  """Arrays for np.savez: the scores by 'NAME/SCORE', the mean log spectra by their name as one."""
+  """Returns arrays for np.savez: scores by 'NAME/SCORE', and the mean log spectra."""
   arrays = {}
   for name, one in found.items():
     arrays |= {f'{name}/{score}': values for score, values in one.scores.items()}
@@ -130,7 +131,7 @@ def per_image(found: Mapping[str, Quality]) -> dict[str, np.ndarray]:
 
 
 def draw_spectra(path: Path, found: Mapping[str, Quality]) -> Path:
-  """Draws the mean log spectra, frequency 0 in the middle, and each less that of the data."""
+  """Draws the mean log spectra, frequency 0 in the middle, and each minus that of the data."""
   means = {
     name: {kind: np.fft.fftshift(mean) for kind, mean in one.spectra.items()}
     for name, one in found.items()
@@ -167,7 +168,7 @@ def draw_grid(path: Path, found: Mapping[str, Quality]) -> Path:
 def _summary(
   score: str, name: str, found: Mapping[str, Quality], less: str = ''
 ) -> likelihood.Summary | None:
-  """Summary of a model's score, or of its difference from another's; None where there is none."""
+  """Returns a model's score, or its difference from another's, as a summary; None if there is none."""
   mine = found[name].scores.get(score)
   if mine is None or not less:
     return None if mine is None else likelihood.summarize(mine)
@@ -180,7 +181,7 @@ def _cell(line: _Line, name: str, found: Mapping[str, Quality], less: str = '') 
 
 
 def section(evaluated: Evaluated) -> Section | None:
-  """Returns this section of an evaluation; None where models or data have no part in it."""
+  """Returns this section of an evaluation; None if models or data do not have it."""
   found = of_measured(evaluated.measured)
   if not found:
     return None

@@ -1,4 +1,4 @@
-"""What `predictive_checks` found, for people: a section of the report, numbers and figures.
+"""The section on predicted distributions: table, JSON and figures of `predictive_checks`.
 
 Letters: N images.
 """
@@ -42,7 +42,7 @@ DISTANCES: dict[str, Callable[[Checks], float | None]] = {
 
 
 def text(found: Mapping[str, Checks]) -> str:
-  """A Markdown section, with differences from the first model."""
+  """Returns a Markdown section, with differences from the first model."""
   first, *others = found.values()
   count, total = len(first.scores[VARIOGRAM]), len(first.result.scores.mahalanobis)
   header = [f'mean over the first {count} images', *found]
@@ -62,7 +62,7 @@ def text(found: Mapping[str, Checks]) -> str:
   unknown = [name for name, one in found.items() if not {HIDDEN, HIDDEN_NATS} & {*one.scores}]
   if unknown:
     parts.append(
-      f'{", ".join(unknown)}: no exact conditional is known at this image size, so that the hidden half '
+      f'{", ".join(unknown)}: no exact conditional is known at this image size, so the hidden half '
       'is left out.'
     )
   return tables.paragraphs(*parts)
@@ -90,27 +90,27 @@ def _difference(other: Checks, first: Checks, name: str) -> str:
 
 
 EXPLANATION = (
-  'At the mean of q(z|x); smaller is better, and ± is the standard error over images, of a difference '
+  'At the mean of q(z|x); smaller is better, and ± is the standard error over images, for a difference '
   'that of the differences. The variogram score compares square roots of the differences of '
   f'neighbours, at lags up to 4, with their expectation ({SAMPLES} samples). The hidden half is scored '
-  'given the other one and z, which has seen both.'
+  'given the other half and z, which has seen both.'
 )
 
 
 def _of_gaussians(total: int) -> str:
   chance = 1.36 / total**0.5
   return (
-    'Kolmogorov-Smirnov (KS) distances are between 0 and 1, and 0 where the marginals of pixels (PIT), '
-    'or the squared Mahalanobis distances q, are distributed as the model says; of q and '
-    f'{total} images, chance alone gives up to {chance:.3f} in 19 of 20 cases. In the figures, the '
-    'dashed line is what the model says.'
+    'Kolmogorov-Smirnov (KS) distances range from 0 to 1. They are 0 if the marginals of pixels (PIT), '
+    'or the squared Mahalanobis distances q, are distributed as the model predicts; for q and '
+    f'{total} images, chance alone gives up to {chance:.3f} in 19 of 20 cases. The dashed lines in the '
+    'figures are those of a calibrated model.'
   )
 
 
 def as_json(found: Mapping[str, Checks]) -> dict[str, Any]:
   """Returns everything in the table by the model's name, without the differences.
 
-  What is left out does not apply to the model; what applies and is not finite is null.
+  Entries that do not apply to a model are left out; those that apply and are not finite are null.
   """
   return {
     name: {
@@ -130,14 +130,14 @@ def _gaussian_json(one: Checks) -> dict[str, Any]:
 
 
 def per_image(found: Mapping[str, Checks]) -> dict[str, np.ndarray]:
-  """Arrays for np.savez: the scores by 'NAME/SCORE'."""
+  """Returns arrays for np.savez: the scores by 'NAME/SCORE'."""
   return {
     f'{name}/{score}': values for name, one in found.items() for score, values in one.scores.items()
   }
 
 
 def draw(directory: Path, found: Mapping[str, Checks]) -> dict[str, Path]:
-  """Draws quantiles of q / D, and histograms of PIT, of the Gaussian models; the paths by title."""
+  """Draws quantiles of q / D, and histograms of PIT, of the Gaussian models; returns paths by title."""
   known = {name: one for name, one in found.items() if one.pit is not None}
   if not known:
     return {}
@@ -153,7 +153,7 @@ def draw(directory: Path, found: Mapping[str, Checks]) -> dict[str, Path]:
 
 
 def section(evaluated: Evaluated) -> Section | None:
-  """Returns this section of an evaluation; None where models or data have no part in it."""
+  """Returns this section of an evaluation; None if models or data do not have it."""
   found = residuals.checks(evaluated.found, evaluated.images, evaluated.seed, evaluated.where)
   return Section(
     'predicted_distributions',

@@ -1,4 +1,4 @@
-"""The section on recalibration: a temperature found on validation images and judged on the others."""
+"""The section on recalibration: a temperature fitted on validation images and judged on the others."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from structured_obs.evaluation.sections.base import Evaluated, Section
 
 
 def text(found: Mapping[str, Recalibration]) -> str:
-  """A Markdown section: a table with one row for each model."""
+  """Returns a Markdown table with one row per model."""
   if not found:
     return ''
   header = ['', 'temperature', 'q / D', 'recalibrated', 'its spread', 'recalibrated']
@@ -32,13 +32,13 @@ def text(found: Mapping[str, Recalibration]) -> str:
     tables.markdown_table(rows),
     finite.sentences(distances, 'validation images'),
     finite.sentences({f'{name}: -log p recalibrated': one.tempered for name, one in found.items()}),
-    'Standard deviations are multiplied by the temperature that is most likely on the validation '
-    'images. Pass it to `launch.sample` as --temperature.',
+    'The temperature, a factor of standard deviations, is the most likely one on the validation images. '
+    'Pass it to `launch.sample` as --temperature.',
   )
 
 
 def as_json(found: Mapping[str, Recalibration]) -> dict[str, Any]:
-  """Everything in the table by the model's name."""
+  """Returns everything in the table by the model's name."""
   return {
     name: {
       'temperature': one.temperature,
@@ -52,7 +52,7 @@ def as_json(found: Mapping[str, Recalibration]) -> dict[str, Any]:
 
 
 def section(evaluated: Evaluated) -> Section | None:
-  """Returns this section of an evaluation; None where models or data have no part in it."""
+  """Returns this section of an evaluation; None if models or data do not have it."""
   found = residuals.recalibrations(evaluated.found, evaluated.splits['validation'], evaluated.where)
   if not found:
     return None

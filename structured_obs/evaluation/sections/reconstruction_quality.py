@@ -1,11 +1,12 @@
-"""How good reconstructions are as images: PSNR, SSIM, sharpness, and the spectra of them and new ones.
+"""Quality of reconstructions as images: PSNR, SSIM, sharpness, and spectra, also of new images.
 
-A reconstruction is the mean of p(x|z) at the mean of q(z|x), clipped to [-1, 1] as in a picture. It
-is compared with the stored image, to which no noise is added. New images are means of p(x|z) at
-z ~ p(z), and samples at the same z; their spectra are compared with those of other images, the
-data's. Everything is made of what `image_measures` found.
+A reconstruction is the mean of p(x|z) at the mean of q(z|x), clipped to [-1, 1] as in a figure. It is
+compared with the stored image, without noise. New images are means of p(x|z) at z ~ p(z), and samples at
+the same z; their spectra are compared with those of other images of the data. Everything comes from
+`image_measures`.
 
-Letters: N images; M of them, at most 128, whose spectra are found; H W C image height, width, channels.
+Letters: N images; M of them, at most 128, whose spectra are computed; H W C image height, width,
+channels.
 
 Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023,
 tables 2 to 5 and figures 3 and 6.
@@ -20,11 +21,11 @@ from structured_obs.evaluation.image_measures import KINDS, ORIGINAL, Measured
 from structured_obs.evaluation.metrics import spectrum
 from structured_obs.evaluation.sections import image_measures
 
-SHOWN = 8  # images of a kind in the picture
+SHOWN = 8  # images of a kind in the figure
 
 
 class Quality(NamedTuple):
-  """What was found of one model, or of the original images."""
+  """Quality of one model's images, or of the original images."""
 
   scores: Mapping[str, np.ndarray]  # by name: [N] of images, [M] of spectra (`spectrum.Difference`)
   spectra: Mapping[str, np.ndarray]  # mean log spectrum [H, W] of each kind of images
@@ -32,15 +33,15 @@ class Quality(NamedTuple):
 
 
 def score_name(field: str, kind: str) -> str:
-  """Name of a score: how the spectra of a kind of images differ from those of the originals."""
+  """Returns the name of a score: how spectra of a kind of images differ from the originals'."""
   return f'log_spectrum_{field}_{kind.replace(" ", "_")}'
 
 
 def of_measured(measured: Mapping[str, Measured]) -> dict[str, Quality]:
-  """Quality by the models' names, after that of the originals; {} if there is none to tell of.
+  """Returns quality by the models' names, after that of the originals; {} if there are no measures.
 
-  Where there are as many originals again as spectra of them, these take the place of new images, whose
-  spectra differ by chance.
+  If there are as many further originals as spectra of the originals, they stand in for new images, with
+  spectra that differ by chance.
   """
   if not measured:
     return {}
@@ -56,7 +57,7 @@ def of_measured(measured: Mapping[str, Measured]) -> dict[str, Quality]:
 
 
 def _quality(one: Measured, spectra: Mapping[str, np.ndarray], true: np.ndarray) -> Quality:
-  """Quality by log spectra [M, H, W] of each kind, beside the originals' [M, H, W]."""
+  """Returns quality from log spectra [M, H, W] of each kind, compared with the originals' [M, H, W]."""
   scores = dict(one.scores)
   for kind, own in spectra.items():
     for field, values in spectrum.difference(own, true)._asdict().items():

@@ -1,8 +1,8 @@
-"""How far sets of images are from the data's, in the features of a network: the section of a report.
+"""Distances of sets of images from the data, in the features of a network: a section of a report.
 
-Reconstructions of the evaluated images, means of new ones and samples of them are each compared with
-the evaluated images, as many of each. What as many other originals have, from the training split, is
-what a perfect model would have: it is not 0, and depends on N.
+Reconstructions of the evaluated images, means of new ones and samples of them are compared with the
+evaluated images, in sets of equal size. As many other originals, from the training split, show what a
+perfect model would have: it is not 0, and depends on N.
 
 Letters: N images, at most 10,000; F features.
 """
@@ -20,16 +20,16 @@ from structured_obs.evaluation.sections.base import Evaluated, Section, extracto
 
 
 class Distance(NamedTuple):
-  """How far a set of images is from the evaluated ones."""
+  """Distances of a set of images from the evaluated ones."""
 
   images: int  # N of either set
-  frechet: float | None  # None for too few images: it needs more of them than features
+  frechet: float | None  # None for too few images: it needs more images than features
   kernel: feature_distances.Kernel  # KID
   fidelity: feature_distances.Fidelity
 
 
 class Found(NamedTuple):
-  """What one extractor found."""
+  """The results of one extractor."""
 
   extractor: extractors.Extractor
   distances: Mapping[tuple[str, str], Distance]  # by model and kind of images; other originals first
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 def of_measured(measured: Mapping[str, Measured], extractor: extractors.Extractor) -> Found | None:
-  """Distances of every model's images; None where there are too few images, or models without any.
+  """Returns distances of every model's images; None if there are too few images, or none generated.
 
   Args:
     measured: of `image_measures.of_models`, with this extractor.
@@ -63,7 +63,7 @@ def of_measured(measured: Mapping[str, Measured], extractor: extractors.Extracto
 
 
 def distance(real: np.ndarray, new: np.ndarray) -> Distance:
-  """Every distance of two sets of features [N, F] and [M, F]."""
+  """Returns every distance of two sets of features [N, F] and [M, F]."""
   enough = min(len(real), len(new)) > real.shape[1]
   return Distance(
     images=len(new),
@@ -74,17 +74,17 @@ def distance(real: np.ndarray, new: np.ndarray) -> Distance:
 
 
 EXPLANATION = """\
-Frechet is the Frechet distance of Gaussians fitted to the features, which grows as there are fewer
-images; KID is the unbiased squared distance of their means under a cubic kernel, times 1000, ± its
-standard deviation over subsets where there are some. Of both, smaller is better. Precision and density
-say whether images look like originals, recall and coverage whether all originals have images like them,
+Frechet is the Frechet distance of Gaussians fitted to the features, which grows with fewer images. KID
+is the unbiased squared distance of their means under a cubic kernel, times 1000; ± is its standard
+deviation over subsets, if there are several. For both, smaller is better. Precision and density say
+whether images look like originals, recall and coverage whether all originals have similar images,
 by balls that reach the fifth neighbour. Random and small networks hardly see white noise: their
-distances do not show whether samples are grainy. Numbers of other features, or of another number of
-images, cannot be compared with these."""
+distances do not show whether samples are grainy. Numbers with other features, or another number of
+images, are not comparable with these."""
 
 
 def text(found: Found) -> str:
-  """A Markdown section."""
+  """Returns a Markdown section."""
   counts = sorted({one.images for one in found.distances.values()})
   rows = [['images', 'kind', 'Frechet', '1000 KID', 'precision', 'recall', 'density', 'coverage']]
   for (name, kind), one in found.distances.items():
@@ -97,7 +97,7 @@ def text(found: Found) -> str:
   extractor = found.extractor
   heading = f'## Distances of features: {extractor}'
   few = (
-    f'There is no Frechet distance of {counts[0]} images: it needs more of them than features.'
+    f'The Frechet distance needs more images than features; there are {counts[0]} images.'
     if any(one.frechet is None for one in found.distances.values())
     else ''
   )
@@ -107,7 +107,7 @@ def text(found: Found) -> str:
 
 
 def as_json(found: Found) -> dict[str, Any]:
-  """Everything in the table."""
+  """Returns everything in the table."""
   extractor = found.extractor
   return {
     'features': extractor.name,
@@ -126,7 +126,7 @@ def as_json(found: Found) -> dict[str, Any]:
 
 
 def section(evaluated: Evaluated) -> Section | None:
-  """Returns this section of an evaluation; None where models or data have no part in it."""
+  """Returns this section of an evaluation; None if models or data do not have it."""
   found = of_measured(evaluated.measured, extractor_of(evaluated))
   if found is None:
     return None

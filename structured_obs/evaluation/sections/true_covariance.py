@@ -1,9 +1,9 @@
-"""How far predicted covariances are from the true ones, where these are known.
+"""Measures how far predicted covariances are from the true ones, for data where these are known.
 
 Each model is one row of a table, and so are three references: the truth, the best independent pixels
-(the true variances), and for each filter size among the models the best sparse factor there is for
-each image (`sparse_precision.from_covariance`), which bounds what a network of that family can reach.
-Model and truth have one mean, so that with S a covariance
+(the true variances), and for each filter size among the models the best sparse factor for each image
+(`sparse_precision.from_covariance`), which bounds what a network of that family can reach. Model and
+truth have the same mean, so that with S a covariance
 
   KL(model || truth) = 1/2 [tr(S_truth^-1 S_model) - D + log |S_truth| - log |S_model|].
 
@@ -38,7 +38,7 @@ VARIANCES = 'true variances, independent'
 
 
 class Errors(NamedTuple):
-  """One distribution's errors on every image, [N] float64 each; in nats but the last."""
+  """One distribution's errors per image, [N] float64 each; in nats except the last."""
 
   negative_log_prob: np.ndarray  # of the image
   expected: np.ndarray  # of an image, its mean over the truth
@@ -58,11 +58,11 @@ class Truth(NamedTuple):
 
 
 def judge(models: Sequence[Trained], split: str, images: np.ndarray) -> dict[str, Errors]:
-  """Errors of the references and of every model, by name; empty where the truth is not known.
+  """Returns errors of the references and of every model, by name; empty if the truth is unknown.
 
   Args:
     models: trained on the same data; Gaussian.
-    split: that the images are of.
+    split: of the images.
     images: [N, H, W, 2 C], the first of the split.
   """
   if models[0].config.data.source not in synthetic.GENERATORS:
@@ -79,7 +79,7 @@ def judge(models: Sequence[Trained], split: str, images: np.ndarray) -> dict[str
 
 
 def errors(precision: np.ndarray, truth: Truth) -> Errors:
-  """Errors of N(mean, precision^-1), precisions [B, D, D] float64. [B] each."""
+  """Returns errors of N(mean, precision^-1), for precisions [B, D, D] float64. [B] each."""
   size = precision.shape[-1]
   log_det, covariance = invert(precision)
   quadratic = np.einsum('bi,bij,bj->b', truth.residual, precision, truth.residual)
@@ -97,7 +97,7 @@ def errors(precision: np.ndarray, truth: Truth) -> Errors:
 
 
 def invert(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns log |S|, [B], and S of precisions [B, D, D]; NaN where one has no inverse."""
+  """Returns log |S|, [B], and S of precisions [B, D, D]; NaN if one has no inverse."""
   with np.errstate(invalid='ignore', over='ignore'):
     sign, log_det = np.linalg.slogdet(precision)
   known = (sign > 0) & np.isfinite(log_det)
@@ -107,15 +107,15 @@ def invert(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def precisions(family: base.Family, params: Any) -> np.ndarray:
-  """Precisions of B distributions of a Gaussian family, parameters with a leading B. [B, D, D]."""
+  """Returns precisions of B distributions of a Gaussian family, params with a leading B. [B, D, D]."""
   factors = np.asarray(_factors(family, params), np.float64)
-  with np.errstate(invalid='ignore', over='ignore'):  # of factors that are not finite
+  with np.errstate(invalid='ignore', over='ignore'):  # for factors that are not finite
     return factors @ factors.swapaxes(1, 2)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _factors(family: base.Family, params: Any) -> jax.Array:
-  """A with A A^T the precision, [B, D, .]: the whitened unit vectors as rows."""
+  """Returns A with A A^T the precision, [B, D, .]: the whitened unit vectors as rows."""
   assert family.gaussian is not None
   whiten = family.gaussian.whiten
 
@@ -129,14 +129,20 @@ def _factors(family: base.Family, params: Any) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=2)
 def best_sparse(mean: jax.Array, covariance: jax.Array, filter_size: int) -> Any:
-  """Parameters of the sparse factors of least KL(truth || .), with a leading B."""
+  """Returns parameters of the sparse factors with the least KL(truth || .), with a leading B.
+
+  Args:
+    mean: [B, H, W, C].
+    covariance: [B, D, D].
+    filter_size: of the factors.
+  """
   return jax.lax.map(
     lambda pair: sparse_precision.from_covariance(pair[0], pair[1], filter_size), (mean, covariance)
   )
 
 
 def filter_sizes(models: Sequence[Trained]) -> list[int]:
-  """Filter sizes of the models with a sparse factor, each once."""
+  """Returns the filter sizes of the models with a sparse factor, without repetition."""
   found = {
     trained.config.likelihood.options['filter_size']
     for trained in models
@@ -146,7 +152,7 @@ def filter_sizes(models: Sequence[Trained]) -> list[int]:
 
 
 def _precisions(models: Sequence[Trained], truth: Truth, images: np.ndarray) -> dict[str, np.ndarray]:
-  """Precisions [B, D, D] of the references and the models."""
+  """Returns precisions [B, D, D] of the references and the models."""
   variances = np.diagonal(truth.covariance, axis1=1, axis2=2)
   found = {TRUTH: truth.precision, VARIANCES: np.eye(variances.shape[1]) / variances[:, None]}
   mean, covariance = jnp.float32(truth.mean), jnp.float32(truth.covariance)
@@ -159,12 +165,12 @@ def _precisions(models: Sequence[Trained], truth: Truth, images: np.ndarray) -> 
 
 
 def reconstruct(trained: Trained, images: np.ndarray) -> Params:
-  """Parameters of p(x|..) for images as stored, with a leading B."""
+  """Returns parameters of p(x|..) for stored images, with a leading B."""
   return trained.reconstruct(pixels.to_unit(jnp.asarray(images), trained.spec.levels))
 
 
 def _truths(trained: Trained, split: str, images: np.ndarray) -> Iterator[Truth]:
-  """The true distributions of the images, a batch at a time."""
+  """Yields the true distributions of the images, a batch at a time."""
   examples = synthetic.split_examples(trained.config.data, split)
   channels = trained.model.image.channels
   for first in range(0, len(images), BATCH):
@@ -176,7 +182,7 @@ def _truths(trained: Trained, split: str, images: np.ndarray) -> Iterator[Truth]
 
 
 def truth_of(examples: Sequence[synthetic.Example]) -> Truth:
-  """What there is to know about a few examples."""
+  """Returns the true distributions of a few examples."""
   x, mean, covariance = (np.stack(arrays) for arrays in zip(*examples, strict=True))
   return Truth(
     mean=mean,
@@ -188,7 +194,7 @@ def truth_of(examples: Sequence[synthetic.Example]) -> Truth:
 
 
 def table(found: Mapping[str, Errors]) -> str:
-  """Markdown table: means ± standard errors over the images, and medians where tails are heavy."""
+  """Returns means ± standard errors over images, and medians for heavy tails, as a Markdown table."""
   truth = found[TRUTH]
   lines = [[
     f'over {len(truth.expected)} images', '-log p(x)', 'above the truth', 'expected -log p',
@@ -210,7 +216,7 @@ def table(found: Mapping[str, Errors]) -> str:
 
 
 def text(found: Mapping[str, Errors]) -> str:
-  """Markdown: the table and what its numbers are."""
+  """Returns the table and an explanation of its numbers, as Markdown."""
   bad = finite.sentences(
     {
       f'{name}: {quantity}': values
@@ -222,7 +228,7 @@ def text(found: Mapping[str, Errors]) -> str:
 
 
 def per_image(found: Mapping[str, Errors]) -> dict[str, np.ndarray]:
-  """Arrays [N] by 'truth_known/ROW/QUANTITY', for np.savez."""
+  """Returns arrays [N] by 'truth_known/ROW/QUANTITY', for np.savez."""
   return {
     f'truth_known/{name}/{quantity}': values
     for name, row in found.items()
@@ -231,15 +237,15 @@ def per_image(found: Mapping[str, Errors]) -> dict[str, np.ndarray]:
 
 
 EXPLANATION = (
-  'In nats, but for the Frobenius norm of the difference of a covariance and the true one. "Above the '
-  'truth" is of the differences image by image; "expected" is the mean over all images that the '
-  'true distribution could have drawn. A sparse factor is the best for each image that knows the true '
-  'covariance: a network cannot do better in KL(truth ‖ row).'
+  'In nats, except the Frobenius norm of the difference between a covariance and the true one. "Above '
+  'the truth" is the mean of the differences per image; "expected" is the mean over all images that the '
+  'true distribution could have drawn. A sparse factor is the best one for each image given the true '
+  'covariance: no network is better in KL(truth ‖ row).'
 )
 
 
 def as_json(found: Mapping[str, Errors]) -> dict[str, Any]:
-  """Summaries of every row and quantity, and of the paired differences of -log p(x) from the truth."""
+  """Returns summaries of every row and quantity, and paired differences of -log p(x) from the truth."""
   tree: dict[str, Any] = {}
   for name, row in found.items():
     summaries = {

@@ -1,4 +1,4 @@
-"""Predicted covariances beside the true ones, and samples of both, as pictures.
+"""Figures of predicted covariances beside the true ones, and samples of both.
 
 Letters: N images; H W C image height, width, channels; D = H W C.
 
@@ -25,12 +25,12 @@ SAMPLES = 2  # of each distribution
 def write(
   directory: str | Path, models: Sequence[Trained], split: str, images: np.ndarray
 ) -> dict[str, Path]:
-  """Draws the pictures of the first images of a split.
+  """Draws the figures for the first images of a split.
 
   Args:
     directory: of the PNG files.
     models: with means given and covariances known.
-    split: that the images are of.
+    split: of the images.
     images: [N, H, W, 2 C], the first of the split.
 
   Returns:
@@ -52,18 +52,18 @@ def write(
 
 
 def _covariance(trained: Trained, images: np.ndarray) -> np.ndarray:
-  """Covariances [N, D, D] that a model predicts, float64."""
+  """Returns the covariances [N, D, D] that a model predicts, float64."""
   params = true_covariance.reconstruct(trained, images)
   return true_covariance.invert(true_covariance.precisions(trained.model.family, params))[1]
 
 
 def _samples(mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-  """Samples [S, N, H, W, C] of N(mean, covariance), of the same white noise whatever these are."""
+  """Returns samples [S, N, H, W, C] of N(mean, covariance), with the same white noise for all."""
   noise = np.random.default_rng(0).normal(size=(SAMPLES, len(mean), covariance.shape[1], 1))
   known = finite.of_images(covariance)
   values, vectors = np.linalg.eigh(covariance[known])
   root = np.full(covariance.shape, np.nan)
-  # The symmetric root, so that equal noise gives images that can be compared.
+  # The symmetric root, so that equal noise gives comparable images.
   root[known] = (vectors * np.sqrt(np.maximum(values, 0))[:, None]) @ vectors.swapaxes(1, 2)
   return mean + (root @ noise).reshape(SAMPLES, *mean.shape)
 
@@ -77,7 +77,7 @@ def _matrices(path: Path, covariances: dict[str, np.ndarray]) -> Path:
 
 
 def _drawn(path: Path, mean: np.ndarray, x: np.ndarray, samples: dict[str, np.ndarray]) -> Path:
-  """Samples of every distribution: as signals, where the images are one pixel high or wide."""
+  """Draws samples of every distribution; as signals, if the images are one pixel high or wide."""
   if 1 in mean.shape[1:3]:
     flat = {'mean': mean, 'x': x} | {name: found[0] for name, found in samples.items()}
     return plotting.signals(path, {name: f.reshape(len(mean), -1) for name, f in flat.items()})
@@ -88,7 +88,7 @@ def _drawn(path: Path, mean: np.ndarray, x: np.ndarray, samples: dict[str, np.nd
 
 
 def _columns(path: Path, covariances: dict[str, np.ndarray], mean: np.ndarray) -> dict[str, Path]:
-  """Covariances of all pixels with a few, of images; of signals the matrices show them."""
+  """Draws covariances of all pixels with a few, for images; for signals the matrices show them."""
   height, width, channels = mean.shape[1:]
   if 1 in (height, width):
     return {}
@@ -105,7 +105,7 @@ def _columns(path: Path, covariances: dict[str, np.ndarray], mean: np.ndarray) -
 
 
 def section(evaluated: Evaluated) -> Section | None:
-  """Returns this section of an evaluation; None where models or data have no part in it."""
+  """Returns this section of an evaluation; None if models or data do not have it."""
   if not evaluated.own_data or not all(
     result.trained.model.family.gaussian for result in evaluated.found
   ):

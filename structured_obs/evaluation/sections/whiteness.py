@@ -1,7 +1,6 @@
 """The section on whitened residuals: correlations of neighbours that a model missed.
 
-As likelihoods are, residuals are of the dequantised images. `metrics.autocorrelation`
-defines the numbers.
+Residuals use the dequantised images, as likelihoods do. `metrics.autocorrelation` defines the numbers.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from structured_obs.evaluation.sections.base import Evaluated, Figures, Section
 
 
 def text(found: Mapping[str, Whiteness]) -> str:
-  """A Markdown section: the root mean square and the nearest lags of each."""
+  """Returns a Markdown section: the root mean square and the nearest lags of each model."""
   if not found:
     return ''
   rows = [['correlation of white pixels', 'one down', 'one right', f'all lags to {LAG}, rms']]
@@ -29,12 +28,12 @@ def text(found: Mapping[str, Whiteness]) -> str:
     '## Whitened residuals',
     tables.markdown_table(rows),
     finite.sentences({name: one.mean_square for name, one in found.items()}),
-    'All would be 0 if the residuals were as the model says; "residual itself" is not whitened.',
+    'A calibrated model has 0 everywhere; "residual itself" is not whitened.',
   )
 
 
 def as_json(found: Mapping[str, Whiteness]) -> dict[str, Any]:
-  """Root mean square and autocorrelation by name."""
+  """Returns root mean square and autocorrelation by name."""
   return {
     name: {'root_mean_square': one.root_mean_square, 'autocorrelation': one.autocorrelation.tolist()}
     for name, one in found.items()
@@ -42,7 +41,7 @@ def as_json(found: Mapping[str, Whiteness]) -> dict[str, Any]:
 
 
 def draw(path: Path, found: Mapping[str, Whiteness]) -> Path:
-  """Draws the autocorrelations on one scale, the middle left out."""
+  """Draws the autocorrelations on one scale, without lag 0."""
   shown = {name: one.autocorrelation.copy() for name, one in found.items()}
   for lags in shown.values():
     lags[lags.shape[0] // 2, lags.shape[0] // 2] = np.nan
@@ -55,7 +54,7 @@ def draw(path: Path, found: Mapping[str, Whiteness]) -> Path:
 
 
 def section(evaluated: Evaluated) -> Section | None:
-  """Returns this section of an evaluation; None where models or data have no part in it."""
+  """Returns this section of an evaluation; None if models or data do not have it."""
   models = [result.trained for result in evaluated.found]
   found = residuals.whitenesses(models, evaluated.images, evaluated.seed, evaluated.where)
   if not found:

@@ -1,0 +1,46 @@
+"""Shared parts of the files in configs/: variants of a method, and families of p(x|z)."""
+
+from structured_obs.recipes.blur import BLUR_VAE, BlurVae, BlurVaePaper, blur_vae, blur_vae_as_published
+from structured_obs.recipes.choice import choose
+from structured_obs.recipes.families import (
+  COVARIANCES,
+  Covariances,
+  covariances,
+  covariances_of_photographs,
+)
+from structured_obs.recipes.sos import SOS_VAE, SosVae, sos_vae, sos_vae_of_celeba
+from structured_obs.recipes.super_resolution import (
+  SR_VAE,
+  SR_VAE_DIGITS,
+  SR_VAE_SMALL,
+  SrVae,
+  sr_vae,
+  sr_vae_as_published,
+  sr_vae_in_minutes,
+  sr_vae_of_size,
+)
+
+__all__ = [
+  'BLUR_VAE',
+  'COVARIANCES',
+  'SOS_VAE',
+  'SR_VAE',
+  'SR_VAE_DIGITS',
+  'SR_VAE_SMALL',
+  'BlurVae',
+  'BlurVaePaper',
+  'Covariances',
+  'SosVae',
+  'SrVae',
+  'blur_vae',
+  'blur_vae_as_published',
+  'choose',
+  'covariances',
+  'covariances_of_photographs',
+  'sos_vae',
+  'sos_vae_of_celeba',
+  'sr_vae',
+  'sr_vae_as_published',
+  'sr_vae_in_minutes',
+  'sr_vae_of_size',
+]

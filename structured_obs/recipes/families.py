@@ -1,0 +1,68 @@
+"""Families of p(x|z) compared on equal terms."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from structured_obs import config, distributions
+
+# The families that configs/compare_*.py compare.
+COVARIANCES = (
+  'diagonal', 'low_rank', 'sparse_precision', 'circulant', 'scaled_circulant',
+  'discretized_logistic_mixture',
+)  # fmt: skip
+
+
+class Covariances(NamedTuple):
+  """The common parts of models that compare families of p(x|z)."""
+
+  min_scale: float  # smallest standard deviation of a pixel, in [-1, 1]
+  initial_scale: float  # standard deviation of a pixel at outputs of 0
+  rank: int = 16
+  filter_size: int = 5
+  kernel_size: int = 11
+  noise: float = 0.2  # C of the circulant families
+  components: int = 5  # of the mixture
+  levels: int = 256  # of the images
+
+
+def covariances(base: config.Config, recipe: Covariances, family: str) -> config.Config:
+  """Completes a configuration with a family of COVARIANCES and its options.
+
+  Networks, data, optimizer, steps and seed are the base's for all. The mixture models gray levels, and
+  trains without noise.
+
+  Args:
+    base: the common configuration.
+    recipe: scales and sizes of the families.
+    family: its name.
+  """
+  scales = {'min_scale': recipe.min_scale, 'initial_scale': recipe.initial_scale}
+  circulant = {'kernel_size': recipe.kernel_size, 'noise': recipe.noise, **scales}
+  chosen: dict[str, dict[str, Any]] = {
+    'diagonal': scales,
+    'low_rank': {
+      'rank': recipe.rank,
+      'learn_diag': True,
+      'min_variance': recipe.min_scale**2,
+      'noise_variance': recipe.initial_scale**2,
+    },
+    'sparse_precision': {'filter_size': recipe.filter_size, 'channels': 'pixel', **scales},
+    'circulant': circulant,
+    'scaled_circulant': circulant,
+    'discretized_logistic_mixture': {'components': recipe.components, 'levels': recipe.levels},
+  }
+  likelihood = config.LikelihoodConfig(family, distributions.options(family, **chosen[family]))
+  objective = dataclasses.replace(base.objective, dequantize='levels' not in chosen[family])
+  return dataclasses.replace(base, likelihood=likelihood, objective=objective)
+
+
+def covariances_of_photographs(data: config.DataConfig, family: str) -> config.Config:
+  """Returns a VAE of 32x32 photographs, for minutes on a CPU, with a family of COVARIANCES."""
+  base = config.Config(
+    data=data,
+    model=config.ModelConfig('vae', {'latents': 64, 'features': (16, 32, 64), 'norm': 'group'}),
+    optim=config.OptimConfig(learning_rate=1e-3, schedule='cosine', clip_norm=1e4),
+    train=config.TrainConfig(steps=1200, batch_size=32, validate_every=300, checkpoint_every=600),
+    eval=config.EvalConfig(batch_size=32, importance_samples=50, chunk=5),
+  )
+  return covariances(base, Covariances(min_scale=0.01, initial_scale=0.2), family)
