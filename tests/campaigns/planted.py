@@ -35,9 +35,11 @@ FAULTS = (
     'linalg/woodbury.py',
     'cap.log_det + quadratic)',
     'cap.log_det - quadratic)',
-    'linalg/test_woodbury.py',
+    'distributions/test_low_rank.py',
   ),
-  Fault('linalg/woodbury.py', '(1 - spread) / diag)', 'spread / diag)', 'linalg/test_woodbury.py'),
+  Fault(
+    'linalg/woodbury.py', '(1 - spread) / diag)', 'spread / diag)', 'distributions/test_low_rank.py'
+  ),
   Fault(
     'linalg/sparse_triangular.py',
     'product, rhs, there, back)',
@@ -45,7 +47,9 @@ FAULTS = (
     'linalg/test_sparse_triangular.py',
   ),
   Fault('linalg/decompositions.py', 'jnp.nan', '0.0', 'linalg/test_decompositions.py'),
-  Fault('linalg/spectral.py', 'values * counts[:, :, None]', 'values', 'linalg/test_spectral.py'),
+  Fault(
+    'linalg/spectral.py', 'values * counts[:, :, None]', 'values', 'distributions/test_circulant.py'
+  ),
   Fault('distributions/diagonal.py', '- 0.5 * base.LOG_2PI', '', 'distributions/test_primitives.py'),
   Fault(
     'distributions/dense_precision.py',
