@@ -186,7 +186,7 @@ def binding(config: Config) -> dict[str, Any]:
 
   The number of steps is among them only where the learning rate depends on it.
   """
-  free = FREE + (() if config.optim.schedule == 'cosine' else ('train.steps',))
+  free = FREE + (() if schedule.SCHEDULES[config.optim.schedule].bound else ('train.steps',))
   return {
     name: value
     for name, value in flatten(filled(config)).items()

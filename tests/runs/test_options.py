@@ -255,7 +255,7 @@ def changed(config: Config, path: str, option: Option, value: Any) -> Config:
       node[one.options] = {}
   node[name] = value
   if path == 'model.kind':
-    config.model.options = copy.deepcopy(SMALL[value])
+    config.model.options = copy.deepcopy(SMALL.get(value, {}))
   return config
 
 
@@ -346,14 +346,15 @@ def test_so_do_those_of_every_schedule(name: str):
 @pytest.mark.parametrize('name', list(sources.SOURCES))
 def test_so_do_those_of_every_source(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   """The images are others, or another error says what is missing."""
-  for file in ('a/b.nii', 'a/b.png'):
+  for file in ('a/b.nii', 'a/b.png', f'x.{name}'):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).touch()
   np.savez(tmp_path / 'x.npz', images=np.zeros((3, 4, 4), np.uint8))
   monkeypatch.setattr(tfds, '_download', lambda config, name: pytest.fail('was downloaded'))
   paths = {'folder': tmp_path, 'nifti': tmp_path, 'npz': tmp_path / 'x.npz', 'tfds': 'mnist'}
   config = Config()
-  config.data.source = f'{name}:{paths[name]}' if name in paths else name
+  argument = paths.get(name, tmp_path / f'x.{name}') if sources.kind_of(name).argument else ''
+  config.data.source = f'{name}:{argument}'.rstrip(':')
   config.data.crop, config.data.height, config.data.width = 'random', 4, 4
   first = configuration.filled(config)
   for path, option, value in every_option(first):
