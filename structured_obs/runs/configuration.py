@@ -186,10 +186,11 @@ def binding(config: Config) -> dict[str, Any]:
 
   The number of steps is among them only where the learning rate depends on it.
   """
+  config = filled(config)
   free = FREE + (() if schedule.SCHEDULES[config.optim.schedule].bound else ('train.steps',))
   return {
     name: value
-    for name, value in flatten(filled(config)).items()
+    for name, value in flatten(config).items()
     if name not in free and name.split('.')[0] not in free
   }
 
