@@ -31,7 +31,7 @@ epochs of Adam at 2e-3 with a cosine schedule, weight decay and averaged paramet
 1e-3.
 """
 
-from structured_obs import config, distributions
+from structured_obs import config, distributions, recipes
 
 _SCALE = {'initial_scale': 0.2}
 _PRIOR = {'prior': 'coefficients', 'prior_scale': 2.5, **_SCALE}
@@ -47,12 +47,7 @@ LIKELIHOODS = {
 
 def get_config(variant: str = 'f5') -> config.Config:
   """Config of a variant: 'f5', 'f5_free', 'diagonal', 'f3', 'f7' or 'dense'."""
-  variant = variant or 'f5'
-  if variant not in LIKELIHOODS:
-    raise ValueError(
-      f'configs/supn_ellipses.py has the variants {", ".join(LIKELIHOODS)}; got {variant!r}.'
-    )
-  family, options = LIKELIHOODS[variant]
+  family, options = LIKELIHOODS[recipes.choose(variant, LIKELIHOODS, 'configs/supn_ellipses.py')]
   return config.Config(
     data=config.DataConfig(source='ellipses', validation_fraction=1 / 35, flip=True, turn=True),
     model=config.ModelConfig('covariance', {'features': (64, 64, 64), 'window': 5}),
