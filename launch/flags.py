@@ -188,7 +188,11 @@ def _load(arguments: Sequence[str]) -> Any:
   path = _value(arguments, given[0])
   file = path.partition(':')[0]
   if not os.path.isfile(file):
-    raise Mistake(f'--config={path} names the file {file!r}, which does not exist.')
+    folder = os.path.dirname(file)
+    beside = os.listdir(folder or '.') if os.path.isdir(folder or '.') else []
+    near = names.nearest(os.path.basename(file), [one for one in beside if one.endswith('.py')])
+    hint = f'; did you mean {os.path.join(folder, near)}?' if near else '.'
+    raise Mistake(f'--config={path} names the file {file!r}, which does not exist{hint}')
   config = read_config(path)
   gone = cast(Any, flags.FLAGS[_CONFIG].parser).gone
   if gone:
@@ -236,9 +240,19 @@ def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
   """Parses the flags; a value of the wrong type is told with the type it must have."""
   try:
     return flags.FLAGS(arguments)
+  except flags.UnrecognizedFlagError as error:
+    known = [name for name in flags.FLAGS if not name.startswith(f'{_CONFIG}.')]
+    near = [one for one in [names.nearest(error.flagname, known)] if one]
+    near = near or (
+      [f'{_CONFIG}.{one}' for one in configuration.places(error.flagname)] if config else []
+    )
+    hint = f'; did you mean {" or ".join(f"--{one}" for one in near)}?' if near else '; see --help.'
+    raise Mistake(f'--{error.flagname} is not a flag of this script{hint}') from error
   except flags.IllegalFlagValueError as error:
     named = re.match(rf'flag --({_CONFIG}\.[\w.]+)=', str(error))
     if named is None:
+      if str(error).startswith(f'flag --{_CONFIG}=None: '):
+        raise Mistake(f'--{_CONFIG} is missing: {str(error).partition(": ")[2]}') from error
       raise
     value = str(error)[named.end() :].partition(': ')[0]
     wanted = type(_look_up(config, named[1], arguments)).__name__
@@ -267,8 +281,10 @@ def _look_up(config: Any, name: str, arguments: Sequence[str]) -> Any:
       node[part] = parsers.literal(parsers.typed(arguments, _CONFIG)[name.partition('.')[2]])
       _check_fields(config)
     if part not in known:
-      near = [one for one in [names.nearest(part, known)] if one] or sorted(known)
-      meant = ' or '.join(f'--{seen}.{one}' for one in near)
+      near = [f'{seen}.{one}' for one in [names.nearest(part, known)] if one]
+      moved = [f'{_CONFIG}.{place}' for place in configuration.places(name.partition('.')[2])]
+      near = moved or near or [f'{seen}.{one}' for one in sorted(known)]
+      meant = ' or '.join(f'--{one}' for one in near)
       hint = f'did you mean {meant}?' if near else f'--{seen} has no fields.'
       raise Mistake(f'--{name} is not a field of the config; {hint}')
     node = node[part] if isinstance(node, dict) else getattr(node, part)

@@ -106,6 +106,26 @@ def expanded(config: Config, typed: dict[str, str]) -> tuple[Config, list[str]]:
   return Config(**parts), gone
 
 
+def places(field: str) -> list[str]:
+  """Returns where a field that is not there may be meant to stand, whatever is chosen beside it.
+
+  Args:
+    field: as typed, such as 'model.latents'; of an older layout, or in another section.
+
+  Returns:
+    Fields such as 'model.options.latents': those in its own section, or else those in others.
+  """
+  if field in old_layout.RENAMED:
+    return [old_layout.RENAMED[field]]
+  section, leaf, found = field.partition('.')[0], field.rpartition('.')[2], {}
+  for part in dataclasses.fields(Config):
+    made: Any = part.default_factory
+    rules = sources.rules() if part.name == 'data' else RULES[part.name]
+    every = option_records.paths(made, f'{part.name}.', rules)
+    found[part.name] = [path for path in dict.fromkeys(every) if path.rpartition('.')[2] == leaf]
+  return found.get(section) or [path for paths in found.values() for path in paths]
+
+
 def _sections(config: Config) -> Iterator[tuple[str, Any]]:
   """Yields name and value of each section, if they are what they must be."""
   if not isinstance(config, Config):
