@@ -77,20 +77,21 @@ SMALL = Size(
   schedule='cosine',
 )
 LIKELIHOODS = {'sparse_precision': {'filter_size': 7}, 'diagonal': {}}
-VARIANTS = {
-  f'{name}{size.suffix}': (one, size) for size in (LARGE, SMALL) for name, one in recipes.SUPN.items()
+VARIANTS = recipes.SUPN
+SIZED = {
+  f'{name}{size.suffix}': (one, size) for size in (LARGE, SMALL) for name, one in VARIANTS.items()
 }
 
 
 def get_config(variant: str = 'vae') -> config.Config:
   """Config of a variant, 'vae' by default: see the table above."""
   variant = variant or 'vae'
-  if variant not in VARIANTS:
+  if variant not in SIZED:
     raise ValueError(
-      f'configs/supn_celeba.py has the variants {", ".join(recipes.SUPN)}, each also with _cpu behind '
+      f'configs/supn_celeba.py has the variants {", ".join(VARIANTS)}, each also with _cpu behind '
       f'it; got {variant!r}.'
     )
-  one, size = VARIANTS[variant]
+  one, size = SIZED[variant]
   steps = size.steps[one.stage]
   return config.Config(
     data=config.DataConfig(source='tfds:celeb_a', height=64, width=64, channels=1, flip=True),

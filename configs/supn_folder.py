@@ -56,21 +56,21 @@ FEATURES = {
   64: (8, 24, 48, 96),
   128: (8, 16, 24, 48, 96),
 }
-SUPN = {name: one for name, one in recipes.SUPN.items() if one.beta == 1}
+VARIANTS = {name: one for name, one in recipes.SUPN.items() if one.beta == 1}
 SIDES = {'': 64, **{f',{side}': side for side in FEATURES}}  # by what stands behind a variant's name
-VARIANTS = {f'{name}{end}': (one, side) for end, side in SIDES.items() for name, one in SUPN.items()}
+SIZED = {f'{name}{end}': (one, side) for end, side in SIDES.items() for name, one in VARIANTS.items()}
 STEPS = {'mean': 1800, 'covariance': 1500}
 
 
 def get_config(variant: str = 'vae') -> config.Config:
   """Config of a variant, 'vae' by default, and perhaps a size, as 'vae,32': see the table above."""
   variant = variant or 'vae'
-  if variant not in VARIANTS:
+  if variant not in SIZED:
     raise ValueError(
-      f'configs/supn_folder.py has the variants {", ".join(SUPN)}, and behind a comma the sizes '
+      f'configs/supn_folder.py has the variants {", ".join(VARIANTS)}, and behind a comma the sizes '
       f'{", ".join(map(str, FEATURES))}; got {variant!r}.'
     )
-  one, side = VARIANTS[variant]
+  one, side = SIZED[variant]
   features, steps = FEATURES[side], STEPS[one.stage]
   return config.Config(
     data=config.DataConfig(source='folder:', height=side, width=side, channels=1, flip=True),

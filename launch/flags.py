@@ -241,13 +241,7 @@ def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
   try:
     return flags.FLAGS(arguments)
   except flags.UnrecognizedFlagError as error:
-    known = [name for name in flags.FLAGS if not name.startswith(f'{_CONFIG}.')]
-    near = [one for one in [names.nearest(error.flagname, known)] if one]
-    near = near or (
-      [f'{_CONFIG}.{one}' for one in configuration.places(error.flagname)] if config else []
-    )
-    hint = f'; did you mean {" or ".join(f"--{one}" for one in near)}?' if near else '; see --help.'
-    raise Mistake(f'--{error.flagname} is not a flag of this script{hint}') from error
+    raise parsers.unknown(error.flagname, _CONFIG) from error
   except flags.IllegalFlagValueError as error:
     named = re.match(rf'flag --({_CONFIG}\.[\w.]+)=', str(error))
     if named is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from structured_obs import config, distributions
+from structured_obs import config, distributions, names
 
 SOS_VAE = ('sos_vae', 'beta_vae', 'unconstrained')
 
@@ -379,5 +379,7 @@ def choose(variant: str, variants: Iterable[str], file: str) -> str:
   variants = tuple(variants)
   variant = variant or variants[0]
   if variant not in variants:
-    raise ValueError(f'{file} has the variants {", ".join(variants)}; got {variant!r}.')
+    near = names.nearest(variant, variants)
+    hint = f'; did you mean {near!r}?' if near else '.'
+    raise ValueError(f'{file} has the variants {", ".join(variants)}; got {variant!r}{hint}')
   return variant

@@ -229,7 +229,7 @@ def _check(model: Model, num: int, request: Request) -> None:
       f'There must be an image to look at, and samples >= 0; got {num} and {request.samples}.'
     )
   if not request.temperature > 0:
-    raise ValueError(f'temperature must be positive, but is {request.temperature}.')
+    raise ValueError(f'--temperature must be positive, but is {request.temperature}.')
   if request.temperature != 1 and model.family.gaussian is None:
     raise ValueError('A temperature other than 1 needs a Gaussian family, which this one is not.')
   shape = tuple(model.image)
