@@ -95,7 +95,7 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
     ('--config.model.options.latent=3', 'did you mean --config.model.options.latents?'),
     ('--config.data.options.plane=axial', "of --config.data.source='npz:"),
     ('--config.optim=3', 'is a group: give one of its fields, --config.optim.learning_rate'),
-    ('--verfy', "Unknown command line flag 'verfy'. Did you mean:"),
+    ('--verfy', '--verfy is not a flag of this script; did you mean --verify?'),
     ('verify', 'flags are given as --name=value'),
   ],
 )
