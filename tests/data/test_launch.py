@@ -78,7 +78,7 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
   ('flag', 'words'),
   [
     ('--config.optim.lerning_rate=1', 'did you mean --config.optim.learning_rate'),
-    ('--config.optimm.clip_norm=1', 'did you mean --config.optim?'),
+    ('--config.optimm.clip_norm=1', 'did you mean --config.optim.clip_norm?'),
     ('--config.likelihood.options.rnk=1', 'did you mean --config.likelihood.options.rank?'),
     ('--noconfig.data.flp', 'did you mean --config.data.flip?'),
     ('--config.optim.learning_rate=abc', "must be of type float, but is 'abc'"),
