@@ -77,10 +77,7 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({'likelihood__family': 'low_rnk'}, "likelihood.family must .* Did you mean 'low_rank'"),
     ({'likelihood__options': {'rnak': 3}}, '--config.likelihood.options.rnak=3: there is no'),
     ({'likelihood__options': {'min_scale': -1.0}}, r'likelihood.options.min_scale must .* but is -1.0'),
-    (
-      {'model__options': {'prior_options': {'components': 3}}},
-      "prior='normal'; it is one of .*=mixture",
-    ),
+    ({'model__options': {'prior_options': {'components': 3}}}, "'normal'; it is one of .*=mixture"),
     ({'train__steps': 0}, 'train.steps must be a whole number of at least 1, but is 0'),
     ({'optim__optimizer': 'adamx'}, "optim.optimizer must .* 'adamx'.* Did you mean 'adamax'"),
     ({'optim__schedule_options': {'decay': 0.99}}, "option of --config.optim.schedule='constant'"),
