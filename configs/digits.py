@@ -22,7 +22,7 @@ Reference for the family: Langley et al., "Structured Uncertainty in the Observa
 Autoencoders", 2022. The network is a small one, not the paper's.
 """
 
-from structured_obs import config, distributions
+from structured_obs import config, distributions, recipes
 
 SMALLEST_SCALE = 0.06  # of a pixel, in [-1, 1]; the uniform noise of one gray level alone has 0.036
 
@@ -41,10 +41,7 @@ LIKELIHOODS = {
 
 def get_config(variant: str = 'low_rank') -> config.Config:
   """Returns a variant: 'low_rank', 'diagonal' or 'discretized_logistic_mixture'."""
-  variant = variant or 'low_rank'
-  if variant not in LIKELIHOODS:
-    known = ', '.join(LIKELIHOODS)
-    raise ValueError(f'configs/digits.py has the variants {known}; got {variant!r}.')
+  variant = recipes.choose(variant or 'low_rank', LIKELIHOODS, 'configs/digits.py')
   return config.Config(
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2),
     model=config.ModelConfig('vae', {'latents': 2, 'features': (32, 8)}),

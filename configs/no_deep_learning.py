@@ -35,37 +35,46 @@ Reference: Langley et al., "Structured Uncertainty in the Observation Space of V
 Autoencoders", 2022, section 4.5. The paper uses 10,000 images of CelebA and plain gradients.
 """
 
-from structured_obs import config, distributions
+import copy
+from typing import NamedTuple
+
+from structured_obs import config, distributions, recipes
 
 PAPER = 4e-5  # noise variance of 1e-5 for pixels in [0, 1]
 START = 0.03  # of a learnt one: near what 25 components leave of these images
-VARIANTS = ('digits', 'folder', 'digits_fixed', 'folder_fixed')
+
+
+class Variant(NamedTuple):
+  """Which images, and whether the noise variance is learnt."""
+
+  data: config.DataConfig
+  steps: int
+  noise_variance: float = START
+  scale: str = 'learned'
+
+
+DIGITS = config.DataConfig('digits', validation_fraction=0.125, test_fraction=0.2)
+FOLDER = config.DataConfig('folder:', height=64, width=64)
+VARIANTS = {
+  'digits': Variant(DIGITS, 1500),
+  'folder': Variant(FOLDER, 600),
+  'digits_fixed': Variant(DIGITS, 1500, PAPER, 'none'),
+  'folder_fixed': Variant(FOLDER, 600, PAPER, 'none'),
+}
 
 
 def get_config(variant: str = 'digits') -> config.Config:
   """Returns a variant, 'digits' by default: see the table above."""
-  variant = variant or 'digits'
-  if variant not in VARIANTS:
-    raise ValueError(
-      f'configs/no_deep_learning.py has the variants {", ".join(VARIANTS)}; got {variant!r}.'
-    )
-  digits, fixed = variant.startswith('digits'), variant.endswith('_fixed')
-  steps = 1500 if digits else 600
-  options = {'rank': 25, 'noise_variance': PAPER if fixed else START, 'factor_scale': 1.0}
+  one = VARIANTS[recipes.choose(variant, VARIANTS, 'configs/no_deep_learning.py')]
+  options = {'rank': 25, 'noise_variance': one.noise_variance, 'factor_scale': 1.0}
   return config.Config(
-    data=config.DataConfig(
-      source='digits' if digits else 'folder:',
-      height=0 if digits else 64,
-      width=0 if digits else 64,
-      validation_fraction=0.125 if digits else 0.1,
-      test_fraction=0.2 if digits else 0.1,
-    ),
-    model=config.ModelConfig(
-      'distribution', {'scale': 'none' if fixed else 'learned', 'natural_gradient': True}
-    ),
+    data=copy.deepcopy(one.data),
+    model=config.ModelConfig('distribution', {'scale': one.scale, 'natural_gradient': True}),
     likelihood=config.LikelihoodConfig('low_rank', distributions.options('low_rank', **options)),
     optim=config.OptimConfig(learning_rate=2e-2, schedule='cosine', warmup_steps=20),
     # Validated only at the end: the closed form is not selected on validation images either.
-    train=config.TrainConfig(steps=steps, batch_size=256, validate_every=steps, checkpoint_every=300),
+    train=config.TrainConfig(
+      steps=one.steps, batch_size=256, validate_every=one.steps, checkpoint_every=300
+    ),
     eval=config.EvalConfig(importance_samples=1, chunk=1),
   )

@@ -35,71 +35,79 @@ The large networks have not been trained here; the paper gives -log p(x|z) of -8
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, section 5.2.
 """
 
-from structured_obs import config, distributions
+from typing import Any, NamedTuple
 
-LIKELIHOODS = {'sparse_precision': {'filter_size': 7}, 'diagonal': {}}
-LARGE = {'latents': 256, 'features': (64, 128, 256, 512)}
-LARGE_COVARIANCE = {'features': (64, 128, 256, 512), 'layers': 4}
-SMALL = {'latents': 64, 'features': (8, 24, 48, 96)}
-SMALL_COVARIANCE = {
-  'features': (8, 24, 48, 96),
-  'layers': 2,
-  'sees_mean': True,  # because 8 channels carry little from z
-}
-STAGED = ('vae', 'ae', 'beta5', 'vae_diagonal', 'ae_diagonal')
-VARIANTS = ('vae_mean', 'ae_mean', 'beta5_mean', *STAGED, 'diagonal', 'dae')
+from structured_obs import config, distributions, recipes
+
+
+class Size(NamedTuple):
+  """Of the networks, and of what training them takes."""
+
+  suffix: str  # of the workdirs
+  network: dict[str, Any]
+  covariance: dict[str, Any]
+  steps: dict[str, int]  # by stage
+  often: int  # steps between validations
+  batch_size: int
+  learning_rate: float
+  schedule: str
+
+
 EPOCH = 162770 // 64  # steps
-SMALL_STEPS = {'mean': 1800, 'covariance': 1500}
+LARGE = Size(
+  '',
+  {'latents': 256, 'features': (64, 128, 256, 512)},
+  {'features': (64, 128, 256, 512), 'layers': 4},
+  {'mean': 50 * EPOCH, 'covariance': 50 * EPOCH},
+  often=EPOCH,
+  batch_size=64,
+  learning_rate=1e-3,
+  schedule='constant',
+)
+SMALL = Size(
+  '_cpu',
+  {'latents': 64, 'features': (8, 24, 48, 96)},
+  # Seeing the mean makes up for the little that 8 channels can carry from z.
+  {'features': (8, 24, 48, 96), 'layers': 2, 'sees_mean': True},
+  {'mean': 1800, 'covariance': 1500},
+  often=300,
+  batch_size=32,
+  learning_rate=2e-3,
+  schedule='cosine',
+)
+LIKELIHOODS = {'sparse_precision': {'filter_size': 7}, 'diagonal': {}}
+VARIANTS = recipes.SUPN
+SIZED = {
+  f'{name}{size.suffix}': (one, size) for size in (LARGE, SMALL) for name, one in VARIANTS.items()
+}
 
 
 def get_config(variant: str = 'vae') -> config.Config:
   """Returns a variant, 'vae' by default: see the table above."""
   variant = variant or 'vae'
-  name, small = variant.removesuffix('_cpu'), variant.endswith('_cpu')
-  if name not in VARIANTS:
+  if variant not in SIZED:
     raise ValueError(
-      f'configs/supn_celeba.py has the variants {", ".join(VARIANTS)}, each also with _cpu appended; '
-      f'got {variant!r}.'
+      f'configs/supn_celeba.py has the variants {", ".join(VARIANTS)}, each also with _cpu '
+      f'appended; got {variant!r}.'
     )
-  base = name.partition('_')[0]
-  family = 'sparse_precision' if name in ('vae', 'ae', 'beta5') else 'diagonal'
-  stage = 'covariance' if name in STAGED else 'mean'
-  steps = SMALL_STEPS[stage] if small else 50 * EPOCH
-  start = f'runs/celeba/{base}_mean{"_cpu" if small else ""}' if name in STAGED else ''
-  often = 300 if small else EPOCH
+  one, size = SIZED[variant]
+  steps = size.steps[one.stage]
   return config.Config(
     data=config.DataConfig(source='tfds:celeb_a', height=64, width=64, channels=1, flip=True),
-    model=_model(name, small),
-    likelihood=config.LikelihoodConfig(family, distributions.options(family, **LIKELIHOODS[family])),
-    objective=config.ObjectiveConfig(beta=5.0 if base == 'beta5' else 1.0),
+    model=one.model(size.network, size.covariance),
+    likelihood=config.LikelihoodConfig(
+      one.family, distributions.options(one.family, **LIKELIHOODS[one.family])
+    ),
+    objective=config.ObjectiveConfig(beta=one.beta),
     optim=config.OptimConfig(
-      learning_rate=2e-3 if small else 1e-3,
-      schedule='cosine' if small else 'constant',
-      clip_norm=1e4,
-      stages=() if name == 'diagonal' else (f'{stage}:{steps}',),
+      learning_rate=size.learning_rate, schedule=size.schedule, clip_norm=1e4, stages=one.stages(steps)
     ),
     train=config.TrainConfig(
       steps=steps,
-      batch_size=32 if small else 64,
-      validate_every=often,
-      checkpoint_every=often,
-      start_from=start,
+      batch_size=size.batch_size,
+      validate_every=size.often,
+      checkpoint_every=size.often,
+      start_from=f'runs/celeba/{one.start}{size.suffix}' if one.start else '',
     ),
     eval=config.EvalConfig(batch_size=32, chunk=5),
-  )
-
-
-def _model(name: str, small: bool) -> config.ModelConfig:
-  network = SMALL if small else LARGE
-  covariance = (SMALL_COVARIANCE if small else LARGE_COVARIANCE) if name in STAGED else {}
-  noise = {'input_noise': 0.1} if name == 'dae' else {}
-  return config.ModelConfig(
-    'ae' if name.partition('_')[0] in ('ae', 'dae') else 'vae',
-    {
-      **network,
-      'blocks': 0,
-      'scale': 'none' if name == 'diagonal' else 'learned',
-      'covariance': covariance,
-      **noise,
-    },
   )

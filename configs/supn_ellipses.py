@@ -46,8 +46,7 @@ LIKELIHOODS = {
 
 def get_config(variant: str = 'f5') -> config.Config:
   """Returns a variant: 'f5', 'f5_free', 'diagonal', 'f3', 'f7' or 'dense'."""
-  variant = recipes.choose(variant, LIKELIHOODS, 'configs/supn_ellipses.py')
-  family, options = LIKELIHOODS[variant]
+  family, options = LIKELIHOODS[recipes.choose(variant, LIKELIHOODS, 'configs/supn_ellipses.py')]
   return config.Config(
     data=config.DataConfig(source='ellipses', validation_fraction=1 / 35, flip=True, turn=True),
     model=config.ModelConfig('covariance', {'features': (64, 64, 64), 'window': 5}),

@@ -47,7 +47,7 @@ Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018. The
 and the covariance's sees the mean besides z.
 """
 
-from structured_obs import config, distributions
+from structured_obs import config, distributions, recipes
 
 LIKELIHOODS = {'sparse_precision': {'filter_size': 7}, 'diagonal': {}}
 FEATURES = {
@@ -56,54 +56,39 @@ FEATURES = {
   64: (8, 24, 48, 96),
   128: (8, 16, 24, 48, 96),
 }
-STAGED = ('vae', 'ae', 'vae_diagonal', 'ae_diagonal')
-VARIANTS = ('vae_mean', 'ae_mean', *STAGED, 'diagonal', 'dae')
+VARIANTS = {name: one for name, one in recipes.SUPN.items() if one.beta == 1}
+SIDES = {'': 64, **{f',{side}': side for side in FEATURES}}  # by what stands behind a variant's name
+SIZED = {f'{name}{end}': (one, side) for end, side in SIDES.items() for name, one in VARIANTS.items()}
 STEPS = {'mean': 1800, 'covariance': 1500}
 
 
 def get_config(variant: str = 'vae') -> config.Config:
   """Returns a variant, 'vae' by default, and perhaps a size, as 'vae,32': see the table above."""
-  name, _, size = (variant or 'vae').partition(',')
-  if name not in VARIANTS or size not in ('', *map(str, FEATURES)):
+  variant = variant or 'vae'
+  if variant not in SIZED:
     raise ValueError(
       f'configs/supn_folder.py has the variants {", ".join(VARIANTS)}, and after a comma the sizes '
       f'{", ".join(map(str, FEATURES))}; got {variant!r}.'
     )
-  side, base = int(size or 64), name.partition('_')[0]
-  family = 'sparse_precision' if name in ('vae', 'ae') else 'diagonal'
-  stage = 'covariance' if name in STAGED else 'mean'
+  one, side = SIZED[variant]
+  features, steps = FEATURES[side], STEPS[one.stage]
   return config.Config(
     data=config.DataConfig(source='folder:', height=side, width=side, channels=1, flip=True),
-    model=_model(name, FEATURES[side]),
-    likelihood=config.LikelihoodConfig(family, distributions.options(family, **LIKELIHOODS[family])),
+    model=one.model(
+      {'latents': 64, 'features': features}, {'features': features, 'layers': 2, 'sees_mean': True}
+    ),
+    likelihood=config.LikelihoodConfig(
+      one.family, distributions.options(one.family, **LIKELIHOODS[one.family])
+    ),
     optim=config.OptimConfig(
-      learning_rate=2e-3,
-      schedule='cosine',
-      clip_norm=1e4,
-      stages=() if name == 'diagonal' else (f'{stage}:{STEPS[stage]}',),
+      learning_rate=2e-3, schedule='cosine', clip_norm=1e4, stages=one.stages(steps)
     ),
     train=config.TrainConfig(
-      steps=STEPS[stage],
+      steps=steps,
       batch_size=32,
       validate_every=300,
       checkpoint_every=300,
-      start_from=f'runs/folder/{base}_mean' if name in STAGED else '',
+      start_from=f'runs/folder/{one.start}' if one.start else '',
     ),
     eval=config.EvalConfig(batch_size=32, chunk=5),
-  )
-
-
-def _model(name: str, features: tuple[int, ...]) -> config.ModelConfig:
-  covariance = {'features': features, 'layers': 2, 'sees_mean': True} if name in STAGED else {}
-  noise = {'input_noise': 0.1} if name == 'dae' else {}
-  return config.ModelConfig(
-    'ae' if name.partition('_')[0] in ('ae', 'dae') else 'vae',
-    {
-      'latents': 64,
-      'features': features,
-      'blocks': 0,
-      'scale': 'none' if name == 'diagonal' else 'learned',
-      'covariance': covariance,
-      **noise,
-    },
   )

@@ -32,25 +32,24 @@ instead of 200 at 1e-4.
 from structured_obs import config, distributions, recipes
 
 SCALE = {'initial_scale': 0.5}  # of the noise at the start
-LIKELIHOODS = {
-  'dense': ('dense_precision', SCALE),
-  'mlp': ('dense_precision', SCALE),
-  'diagonal': ('diagonal', SCALE),
-  'f3': ('sparse_precision', {'filter_size': 3, **SCALE}),
-  'f5': ('sparse_precision', {'filter_size': 5, **SCALE}),
-  'f7': ('sparse_precision', {'filter_size': 7, **SCALE}),
-}
 PATCH = {'features': (64, 64, 64), 'window': 25}
 MLP = {'network': 'mlp', 'features': (100, 100), 'norm': 'batch'}
+VARIANTS = {  # family, its options, and those of the network
+  'dense': ('dense_precision', SCALE, PATCH),
+  'mlp': ('dense_precision', SCALE, MLP),
+  'diagonal': ('diagonal', SCALE, PATCH),
+  'f3': ('sparse_precision', {'filter_size': 3, **SCALE}, PATCH),
+  'f5': ('sparse_precision', {'filter_size': 5, **SCALE}, PATCH),
+  'f7': ('sparse_precision', {'filter_size': 7, **SCALE}, PATCH),
+}
 
 
 def get_config(variant: str = 'dense') -> config.Config:
   """Returns a variant: 'dense', 'mlp', 'diagonal', 'f3', 'f5' or 'f7'."""
-  variant = recipes.choose(variant, LIKELIHOODS, 'configs/supn_splines.py')
-  family, options = LIKELIHOODS[variant]
+  family, options, network = VARIANTS[recipes.choose(variant, VARIANTS, 'configs/supn_splines.py')]
   return config.Config(
     data=config.DataConfig(source='splines', validation_fraction=1 / 35, flip=True),
-    model=config.ModelConfig('covariance', MLP if variant == 'mlp' else PATCH),
+    model=config.ModelConfig('covariance', network),
     likelihood=config.LikelihoodConfig(family, distributions.options(family, **options)),
     objective=config.ObjectiveConfig(dequantize=False),
     optim=config.OptimConfig(

@@ -11,8 +11,8 @@ Rounds alternate between the candidates, and ratios are ratios of medians. Peers
                 1.5 times more than at the size before
   convolutions  our gradient with respect to a 3x3 kernel beside XLA's
   training      a step of each of --recipes and its start-up, beside a plain PyTorch loop
-  robustness    the batched gradient of every operation, --calls times in a row, each operation in its own
-                process, which ends with a traceback after --timeout
+  robustness    the batched gradient of every operation, --calls times in a row, each operation in a
+                process of its own, which ends with a traceback after --timeout
   accuracy      the low-rank log density in float32 beside float64, over scales and near-equal columns
 
 `--readme` measures everything in the table of docs/benchmarks.md and prints that table in Markdown.

@@ -189,7 +189,11 @@ def _load(arguments: Sequence[str]) -> Any:
   path = _value(arguments, given[0])
   file = path.partition(':')[0]
   if not os.path.isfile(file):
-    raise Mistake(f'--config={path}: the file {file!r} does not exist.')
+    folder = os.path.dirname(file)
+    beside = os.listdir(folder or '.') if os.path.isdir(folder or '.') else []
+    near = names.nearest(os.path.basename(file), [one for one in beside if one.endswith('.py')])
+    hint = f'; did you mean {os.path.join(folder, near)}?' if near else '.'
+    raise Mistake(f'--config={path}: the file {file!r} does not exist{hint}')
   config = read_config(path)
   gone = cast(Any, flags.FLAGS[_CONFIG].parser).gone
   if gone:
@@ -240,9 +244,13 @@ def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
   """Parses the flags; the message for a value of the wrong type names the right one."""
   try:
     return flags.FLAGS(arguments)
+  except flags.UnrecognizedFlagError as error:
+    raise parsers.unknown(error.flagname, _CONFIG) from error
   except flags.IllegalFlagValueError as error:
     named = re.match(rf'flag --({_CONFIG}\.[\w.]+)=', str(error))
     if named is None:
+      if str(error).startswith(f'flag --{_CONFIG}=None: '):
+        raise Mistake(f'--{_CONFIG} is missing: {str(error).partition(": ")[2]}') from error
       raise
     value = str(error)[named.end() :].partition(': ')[0]
     wanted = type(_look_up(config, named[1], arguments)).__name__
@@ -271,8 +279,10 @@ def _look_up(config: Any, name: str, arguments: Sequence[str]) -> Any:
       node[part] = parsers.literal(parsers.typed(arguments, _CONFIG)[name.partition('.')[2]])
       _check_fields(config)
     if part not in known:
-      near = [one for one in [names.nearest(part, known)] if one] or sorted(known)
-      meant = ' or '.join(f'--{seen}.{one}' for one in near)
+      near = [f'{seen}.{one}' for one in [names.nearest(part, known)] if one]
+      moved = [f'{_CONFIG}.{place}' for place in configuration.places(name.partition('.')[2])]
+      near = moved or near or [f'{seen}.{one}' for one in sorted(known)]
+      meant = ' or '.join(f'--{one}' for one in near)
       hint = f'did you mean {meant}?' if near else f'--{seen} has no fields.'
       raise Mistake(f'--{name} is not a field of the config; {hint}')
     node = node[part] if isinstance(node, dict) else getattr(node, part)

@@ -80,6 +80,25 @@ class ConfigParser:
     return config
 
 
+def unknown(name: str, config: str) -> Mistake:
+  """Returns the mistake of a flag that a script does not have, with what it may be meant to be.
+
+  Args:
+    name: of the flag, without signs.
+    config: the name of the flag of a configuration, which a script may have or not.
+  """
+  said, known = f'--{name} is not a flag of this script', [*flags.FLAGS]
+  field = name.removeprefix(f'{config}.').replace('.', '_')
+  if config not in known and name.startswith(f'{config}.') and field not in known:
+    return Mistake(f'{said}, which takes the configuration of a run as it is; see --help.')
+  own = [one for one in known if not one.startswith(f'{config}.')]
+  near = [one for one in [names.nearest(field, own)] if one]
+  if not near and config in known:
+    near = [f'{config}.{place}' for place in configuration.places(name)]
+  hint = f'; did you mean {" or ".join(f"--{one}" for one in near)}?' if near else '; see --help.'
+  return Mistake(f'{said}{hint}')
+
+
 def typed(arguments: Sequence[str], name: str) -> dict[str, str]:
   """Returns the texts of all flags --NAME.FIELD, by field."""
   found = {}

@@ -20,7 +20,7 @@ An option may itself be a choice with options, a `OneOf`, such as an architectur
 import dataclasses
 import inspect
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from structured_obs import names
@@ -80,6 +80,26 @@ def possible(record: Record) -> set[str]:
   rules = [option.rule(OneOf) for option in found.values()]
   beside = [inner for rule in rules if rule and not rule.options for inner in rule.records.values()]
   return set(found).union(*(options_of(inner) for inner in beside))
+
+
+def paths(record: Record, before: str = '', rules: Any = None) -> Iterator[str]:
+  """Yields every option there can be in a record and in what it chooses, as 'prior_options.scales'.
+
+  Args:
+    record: of the options.
+    before: what stands before their names.
+    rules: as of `fill`.
+  """
+  for name, option in options_of(record).items():
+    option = _ruled(name, option, rules)
+    one, group, groups = option.rule(OneOf), option.rule(Group), option.rule(Groups)
+    yield f'{before}{name}'
+    for inner in one.records.values() if one else ():
+      yield from paths(inner, f'{before}{one.options}.' if one and one.options else before)
+    if group:
+      yield from paths(group.record, f'{before}{name}.')
+    for key, inner in groups.records.items() if groups else ():
+      yield from paths(inner, f'{before}{name}.{key}.')
 
 
 def available(
@@ -162,6 +182,14 @@ def _fill_nested(found: dict[str, Any], name: str, option: Option, where: Where)
   if one and one.options:
     place = f'{where.flag}.{one.options}' if where.flag else ''
     below = Where(place, f'{flag}={found[name]!r}' if where.flag else f'the {name} {found[name]!r}')
+    known = possible(one.records[chosen_name(one, found[name])])
+    for key, value in found[one.options].items():
+      owners = [other for other, record in one.records.items() if key in possible(record)]
+      if where.flag and key not in known and owners:
+        typed = ' or '.join(f'{flag}={owner}{one.ends}' for owner in owners)
+        raise ValueError(
+          f'{place}.{key}={value!r}: there is no such option of {below.owner}; it is one of {typed}.'
+        )
     found[one.options] = fill(one.records[chosen_name(one, found[name])], found[one.options], below)
   if group and found[name]:
     found[name] = fill(group.record, found[name], Where(flag, flag))

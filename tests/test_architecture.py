@@ -41,7 +41,7 @@ MAY_IMPORT = {
   'objectives': {'linalg', 'distributions'} | OPTIONS,
   'models': {'linalg', 'distributions', 'objectives'} | OPTIONS,
   'data': {'config'} | OPTIONS,
-  'recipes': {'config', 'distributions'},
+  'recipes': {'config', 'distributions', 'names'},
   'runs': CORE | OPTIONS | {'', 'config', 'data', 'devices', 'names', 'strict_json'},
   'evaluation': CORE | {'config', 'data', 'devices', 'names', 'plotting', 'runs', 'strict_json'},
   'applications': CORE | {'config', 'data', 'evaluation', 'plotting', 'runs', 'strict_json'},

@@ -36,17 +36,16 @@ def shapes(config: Config) -> dict[str, Any]:
   return state.params['model']
 
 
-CELEBA = [*supn_celeba.VARIANTS, *(f'{name}_cpu' for name in supn_celeba.VARIANTS)]
 FOLDER = [*supn_folder.VARIANTS, *(f'vae,{size}' for size in supn_folder.FEATURES)]
 
 
 @pytest.mark.parametrize(
   ('module', 'variant'),
-  [*((supn_celeba, name) for name in CELEBA), *((supn_folder, name) for name in FOLDER)],
+  [*((supn_celeba, name) for name in supn_celeba.SIZED), *((supn_folder, name) for name in FOLDER)],
 )
 def test_every_variant_can_be_built(module, variant: str):
   config = module.get_config(variant)
-  staged = variant.partition(',')[0].removesuffix('_cpu') in module.STAGED
+  staged = bool(module.SIZED[variant][0].start)
   assert ('covariance_decoder' in shapes(config)) == staged == bool(config.train.start_from)
   if staged:
     start = module.get_config(variant.split('_')[0].split(',')[0] + '_mean')

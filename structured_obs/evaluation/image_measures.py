@@ -155,11 +155,8 @@ def _measure(job: passes.Pass, weights: Any, keys: Array, x: Array) -> dict[str,
   extractor, true = wanted.extractor, x[..., : wanted.channels]
   params = bound.reconstruct(None, x)
   mean = clipped(jax.vmap(model.family.mean)(params))
-  scores = {
-    'psnr_db': image_errors.peak_signal_to_noise(mean, true),
-    'laplacian_variance': image_errors.laplacian_variance(mean),
-    'ssim': image_errors.structural_similarity(mean, true),
-  }
+  scores = {name: score(mean, true) for name, score in image_errors.SCORES.items()}
+  scores['laplacian_variance'] = image_errors.laplacian_variance(mean)
   if extractor.maps is not None:
     found = extractors.perceptual_distance(extractor, weights['features'], mean, true)
     scores['perceptual_distance'] = found

@@ -211,9 +211,10 @@ def check(model: SrVAE) -> None:
   grid = dense_net.latent_shape(model.image, model.latents)
   small = compression.compressed_shape(make_compression(model.family, model.options), model.image)
   latent_priors.make(model.prior, grid, model.prior_options)
-  doublings = {'x_decoder_growth': dense_net.HALVINGS, 'y_decoder_growth': _halvings(small, model.image)}
-  for name, number in doublings.items():
-    growth = getattr(model.options, name)
+  for name, growth, number in (
+    ('x_decoder_growth', model.options.x_decoder_growth, dense_net.HALVINGS),
+    ('y_decoder_growth', model.options.y_decoder_growth, _halvings(small, model.image)),
+  ):
     if growth >> max(0, number - 1) < 1:
       raise ValueError(
         f'--config.model.options.{name} must be at least {1 << (number - 1)}, since it is '

@@ -19,6 +19,7 @@ from structured_obs.recipes.super_resolution import (
   sr_vae_in_minutes,
   sr_vae_of_size,
 )
+from structured_obs.recipes.supn import SUPN, SupnVariant
 
 __all__ = [
   'BLUR_VAE',
@@ -27,11 +28,13 @@ __all__ = [
   'SR_VAE',
   'SR_VAE_DIGITS',
   'SR_VAE_SMALL',
+  'SUPN',
   'BlurVae',
   'BlurVaePaper',
   'Covariances',
   'SosVae',
   'SrVae',
+  'SupnVariant',
   'blur_vae',
   'blur_vae_as_published',
   'choose',

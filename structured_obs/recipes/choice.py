@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from structured_obs import names
+
 
 def choose(variant: str, variants: Iterable[str], file: str) -> str:
   """Returns the variant, or the first one for ''.
@@ -17,5 +19,7 @@ def choose(variant: str, variants: Iterable[str], file: str) -> str:
   variants = tuple(variants)
   variant = variant or variants[0]
   if variant not in variants:
-    raise ValueError(f'{file} has the variants {", ".join(variants)}; got {variant!r}.')
+    near = names.nearest(variant, variants)
+    hint = f'; did you mean {near!r}?' if near else '.'
+    raise ValueError(f'{file} has the variants {", ".join(variants)}; got {variant!r}{hint}')
   return variant

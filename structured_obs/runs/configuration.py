@@ -106,6 +106,26 @@ def expanded(config: Config, typed: dict[str, str]) -> tuple[Config, list[str]]:
   return Config(**parts), gone
 
 
+def places(field: str) -> list[str]:
+  """Returns where a field that is not there may be meant to stand, whatever is chosen beside it.
+
+  Args:
+    field: as typed, such as 'model.latents'; of an older layout, or in another section.
+
+  Returns:
+    Fields such as 'model.options.latents': those in its own section, or else those in others.
+  """
+  if field in old_layout.RENAMED:
+    return [old_layout.RENAMED[field]]
+  section, leaf, found = field.partition('.')[0], field.rpartition('.')[2], {}
+  for part in dataclasses.fields(Config):
+    made: Any = part.default_factory
+    rules = sources.rules() if part.name == 'data' else RULES[part.name]
+    every = option_records.paths(made, f'{part.name}.', rules)
+    found[part.name] = [path for path in dict.fromkeys(every) if path.rpartition('.')[2] == leaf]
+  return found.get(section) or [path for paths in found.values() for path in paths]
+
+
 def _sections(config: Config) -> Iterator[tuple[str, Any]]:
   """Yields name and value of each section, after checking their types."""
   if not isinstance(config, Config):
@@ -186,10 +206,11 @@ def binding(config: Config) -> dict[str, Any]:
 
   The number of steps is one of them only if the learning rate depends on it.
   """
-  free = FREE + (() if config.optim.schedule == 'cosine' else ('train.steps',))
+  config = filled(config)
+  free = FREE + (() if schedule.SCHEDULES[config.optim.schedule].bound else ('train.steps',))
   return {
     name: value
-    for name, value in flatten(filled(config)).items()
+    for name, value in flatten(config).items()
     if name not in free and name.split('.')[0] not in free
   }
 

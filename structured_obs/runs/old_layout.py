@@ -13,6 +13,22 @@ from structured_obs.runs import schedule
 
 Tree = dict[str, Any]
 
+# Fields of version 1 whose names are others today; all others that moved kept theirs.
+RENAMED = {
+  'model.learn_scale': 'model.options.scale',
+  'model.optimal_scale': 'model.options.scale',
+  'model.covariance_features': 'model.options.covariance.features',
+  'model.covariance_layers': 'model.options.covariance.layers',
+  'model.covariance_sees_mean': 'model.options.covariance.sees_mean',
+  'model.kernel_features': 'model.options.kernel.features',
+  'objective.kernel_boundary': 'model.options.kernel.boundary',
+  'optim.kernel_learning_rate': 'model.options.kernel.learning_rate',
+  'objective.kl_bound': 'objective.constraints.kl.bound',
+  'objective.entropy_bound': 'objective.constraints.entropy.bound',
+  'objective.multiplier_rate': 'objective.constraints.kl.rate',
+  'objective.reconstruction_weight': 'objective.reconstruction_options.weight',
+}
+
 
 def translate(tree: Tree) -> Tree:
   """Returns the sections of a version 1 configuration in the current layout.

@@ -37,6 +37,7 @@ class Form(NamedTuple):
 
   options: Record
   factor: Callable[[Array, Array, Course, Mapping[str, Any]], Array]  # (factor, done, ..) -> factor
+  bound: bool = False  # whether it depends on how many steps the run has, which must then stay as it is
 
 
 class Exponential(NamedTuple):
@@ -65,7 +66,7 @@ def _exponential(factor: Array, done: Array, course: Course, options: Mapping[st
 
 SCHEDULES = {
   'constant': Form(None, _constant),
-  'cosine': Form(None, _cosine),
+  'cosine': Form(None, _cosine, bound=True),
   'exponential': Form(Exponential, _exponential),
 }
 RULE = OneOf({name: form.options for name, form in SCHEDULES.items()}, 'schedule_options')

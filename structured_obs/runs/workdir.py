@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import structured_obs
+from structured_obs import names
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
 from structured_obs.runs import checkpoint, configuration, lock, metrics_file
@@ -108,7 +109,9 @@ def read(workdir: Path) -> Json:
   """
   run = find(workdir)
   if run is None:
-    raise FileNotFoundError(f'There is no run in {workdir}: {FILE} is missing.')
+    near = names.nearest(workdir.name, [path.parent.name for path in workdir.parent.glob(f'*/{FILE}')])
+    hint = f'; did you mean {workdir.parent / near}?' if near else '.'
+    raise FileNotFoundError(f'There is no run in {workdir}: {FILE} is missing{hint}')
   return run
 
 

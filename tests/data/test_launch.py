@@ -78,7 +78,7 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
   ('flag', 'words'),
   [
     ('--config.optim.lerning_rate=1', 'did you mean --config.optim.learning_rate'),
-    ('--config.optimm.clip_norm=1', 'did you mean --config.optim?'),
+    ('--config.optimm.clip_norm=1', 'did you mean --config.optim.clip_norm?'),
     ('--config.likelihood.options.rnk=1', 'did you mean --config.likelihood.options.rank?'),
     ('--noconfig.data.flp', 'did you mean --config.data.flip?'),
     ('--config.optim.learning_rate=abc', "must be of type float, but is 'abc'"),
@@ -95,7 +95,7 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
     ('--config.model.options.latent=3', 'did you mean --config.model.options.latents?'),
     ('--config.data.options.plane=axial', "of --config.data.source='npz:"),
     ('--config.optim=3', 'is a group of fields; set one of --config.optim.learning_rate'),
-    ('--verfy', "Unknown command line flag 'verfy'. Did you mean:"),
+    ('--verfy', '--verfy is not a flag of this script; did you mean --verify?'),
     ('verify', 'write flags as --name=value'),
   ],
 )

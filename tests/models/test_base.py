@@ -9,32 +9,23 @@ import pytest
 
 from structured_obs import distributions
 from structured_obs.distributions.base import ImageShape
-from structured_obs.models.autoencoder import Autoencoder
+from structured_obs.models import KINDS
 from structured_obs.models.base import Bound, Model, Traits
 from structured_obs.models.classes import Classes
-from structured_obs.models.classifier import Classifier
-from structured_obs.models.covariance_network import CovarianceNetwork
-from structured_obs.models.distribution import Distribution
-from structured_obs.models.sr_vae import SrVAE
 from structured_obs.models.vae import VAE
 from structured_obs.objectives.terms import Terms
+from structured_obs.runs import configuration, experiment
 from tests.evaluation.linear_gaussian import LinearGaussian
+from tests.runs import small
 from tests.train.stub import StubVAE
 
 IMAGE = ImageShape(4, 8, 1)
 FAMILY = distributions.family('diagonal')
-LEVELS = distributions.family('discretized_logistic_mixture', components=1)
 SMALL = {'latents': 2, 'features': (4,), 'blocks': 0}
 CLASSES = Classes((2, 1), 17)
-MODELS: dict[str, Model] = {
-  'vae': VAE(FAMILY, IMAGE, **SMALL),
+OTHERS: dict[str, Model] = {  # beside one of every kind
   'vae of blurred noise': VAE(distributions.family('circulant', kernel_size=3), IMAGE, **SMALL),
   'vae with classes': VAE(FAMILY, IMAGE, **SMALL, label_classes=CLASSES),
-  'autoencoder': Autoencoder(FAMILY, IMAGE, **SMALL),
-  'covariance network': CovarianceNetwork(FAMILY, IMAGE),
-  'distribution': Distribution(FAMILY, IMAGE),
-  'sr_vae': SrVAE(LEVELS, IMAGE, 2, prior='normal'),
-  'classifier': Classifier(FAMILY, IMAGE, features=(4,), blocks=0, label_classes=CLASSES),
   'stub': StubVAE(IMAGE.size, image=IMAGE),
   'linear': LinearGaussian(IMAGE),
 }
@@ -53,16 +44,15 @@ CALLS: dict[str, tuple[Callable[[Traits], bool], Callable[..., Any]]] = {
     lambda t: t.two_levels,
     lambda bound, x: bound.super_resolve(None, bound.compress(x)),
   ),
-  'embed': (lambda t: t.classifies, lambda bound, x: bound.embed(x[..., : IMAGE.channels])),
-  'maps': (lambda t: t.classifies, lambda bound, x: bound.maps(x[..., : IMAGE.channels])),
+  'embed': (lambda t: t.classifies, lambda bound, x: bound.embed(x[..., : bound.model.image.channels])),
+  'maps': (lambda t: t.classifies, lambda bound, x: bound.maps(x[..., : bound.model.image.channels])),
 }
 
 
-@pytest.mark.parametrize('kind', MODELS)
+@pytest.mark.parametrize('kind', [*KINDS, *OTHERS])
 def test_what_a_model_declares_is_true(kind: str):
-  model = MODELS[kind]
-  given = IMAGE.channels * (kind == 'covariance network') + (model.label_classes is not None)
-  x = jnp.zeros((3, *IMAGE[:2], IMAGE.channels + given), jnp.float32)
+  model, channels = _built(kind) if kind in KINDS else _other(kind)
+  x = jnp.zeros((3, *model.image[:2], channels), jnp.float32)
   if kind == 'linear':  # whose parameters are given
     variables: Any = {'params': {name: jnp.zeros(shape, jnp.float32) for name, shape in _linear()}}
   else:
@@ -78,6 +68,17 @@ def test_what_a_model_declares_is_true(kind: str):
       with pytest.raises(ValueError, match=f'^A model of the kind {type(model).__name__} .*[.]'):
         jax.eval_shape(call, bound, x)
       assert name == 'blur_kernels' or not hasattr(model, name), name  # of a VAE by its family
+
+
+def _built(kind: str) -> tuple[Model, int]:
+  """A small model of a kind, and the channels of what it is given."""
+  config = configuration.resolve(small.config_of(kind))
+  spec = small.spec_of(config)
+  return experiment.build(config, spec).model, spec.stored[-1]
+
+
+def _other(name: str) -> tuple[Model, int]:
+  return OTHERS[name], IMAGE.channels + (OTHERS[name].label_classes is not None)
 
 
 def _linear() -> list[tuple[str, tuple[int, ...]]]:

@@ -198,6 +198,6 @@ def test_arguments_that_cannot_be():
 
 
 def test_names():
-  assert set(reconstruction.LOSSES) == {*PLAIN, 'vgg', 'watson'}
-  with pytest.raises(ValueError, match=r"l1, ssim, .*got 'l3'"):
+  assert {*PLAIN, 'vgg', 'watson'} <= set(reconstruction.LOSSES)
+  with pytest.raises(ValueError, match=r"l2, l1, .*got 'l3'"):
     reconstruction.make('l3')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from structured_obs.config import Config
-from structured_obs.runs import configuration
+from structured_obs.runs import configuration, old_layout
 
 FIELDS = {
   f'{section.name}.{field.name}': getattr(getattr(Config(), section.name), field.name)
@@ -120,6 +120,29 @@ def test_sections_and_unknown_fields_are_named():
   absent: Any = None
   with pytest.raises(ValueError, match=r'must be a structured_obs\.config\.Config'):
     configuration.filled(absent)
+
+
+@pytest.mark.parametrize(('typed', 'meant'), [
+  ('model.latents', ['model.options.latents']), ('steps', ['train.steps']),
+  ('model.window', ['model.options.window']), ('data.plane', ['data.options.plane']),
+  ('data.crops', ['data.crop_options.crops']), ('model.scales', ['model.options.prior_options.scales']),
+  ('optim.decay', ['optim.schedule_options.decay']), ('model.nonsense', []),
+  ('objective.damping', [f'objective.constraints.{name}.damping' for name in ('kl', 'entropy')]),
+])  # fmt: skip
+def test_a_field_in_the_wrong_place_is_found(typed: str, meant: list[str]):
+  assert configuration.places(typed) == meant
+
+
+def test_what_has_another_name_today_is_somewhere():
+  for old, new in old_layout.RENAMED.items():
+    assert configuration.places(old) == [new]
+    assert new in configuration.places(new)
+
+
+def test_an_option_of_another_choice_is_said_to_be_its():
+  config = changed('model.options', {'window': 3})
+  with pytest.raises(ValueError, match=r"--config.model.kind='vae'; it is one of .*=covariance"):
+    configuration.filled(config)
 
 
 def test_paths_that_look_like_addresses_are_none():

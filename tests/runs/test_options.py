@@ -22,7 +22,6 @@ import pytest
 from structured_obs import distributions, option_records, option_values
 from structured_obs.config import Config
 from structured_obs.data import prepare, sources
-from structured_obs.data.prepare import DataSpec
 from structured_obs.data.sources import tfds
 from structured_obs.data.sources.base import Source
 from structured_obs.devices import mesh as meshes
@@ -32,53 +31,12 @@ from structured_obs.option_records import Group, Groups, OneOf
 from structured_obs.option_values import Option, Where
 from structured_obs.runs import configuration, initial, schedule
 from structured_obs.runs import experiment as experiments
+from tests.runs import small
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_OPTION = ('data.source', 'data.cache_dir')  # a place, each of which has its own test
 # Read as they are by loops and evaluations, whatever the model: each must stand in one of these folders.
 READ = {'train': ('train', 'runs', 'data', 'devices'), 'eval': ('evaluation', 'train')}
-SMALL = {  # by what the options are of: what makes a network small, and is no matter of the test
-  'vae': {'latents': 2, 'features': (4, 4)},
-  'ae': {'latents': 2, 'features': (4, 4)},
-  'covariance': {'features': (4, 4), 'window': 3, 'context': (4,)},
-  'classifier': {'features': (4, 4)},
-  'distribution': {},
-  'sr_vae': {'latents': 2},
-}
-
-
-def base(kind: str) -> Config:
-  """A small configuration of a kind of model that can be built."""
-  config = Config()
-  config.model.kind = kind
-  config.model.options = copy.deepcopy(SMALL.get(kind, {}))
-  config.train.batch_size, config.train.steps, config.optim.warmup_steps = 4, 10, 2
-  config.data.labels = False not in KINDS[kind].labels
-  if kind == 'sr_vae':
-    config.model.options |= {name: 1 for name in _names(kind) if name.endswith(('_depth', '_blocks'))}
-    config.model.options |= {name: 4 for name in _names(kind) if name.endswith('_growth')}
-    config.likelihood.family, config.objective.dequantize = 'discretized_logistic_mixture', False
-    config.likelihood.options = {'levels': 17, 'components': 2}
-  if kind in ('covariance', 'distribution'):
-    config.likelihood.family = 'low_rank'
-    config.likelihood.options = {'rank': 2, 'learn_diag': kind == 'covariance'}
-  config.objective.dequantize &= not KINDS[kind].given_mean
-  return config
-
-
-def _names(kind: str) -> set[str]:
-  return option_records.possible(KINDS[kind].options)
-
-
-def spec_of(config: Config) -> DataSpec:
-  """What the images of a configuration would be: 8 x 8, RGB, with what the model is given."""
-  given = KINDS[config.model.kind].given_mean
-  return DataSpec(
-    8, 8, 3, 0 if given else 17, {'train': 100, 'validation': 10, 'test': 10}, config.data.source,
-    '', '', '', '', '', '', config.data.labels, 0, [], {},
-    condition=3 * given + config.data.labels,
-    class_counts=(50, 30, 20) if config.data.labels else (),
-  )  # fmt: skip
 
 
 def text(function: Any, *arguments: Any) -> str:
@@ -95,7 +53,7 @@ class Built:
 
   def __init__(self, config: Config):
     self.config = configuration.resolve(config)
-    self.spec = spec_of(self.config)
+    self.spec = small.spec_of(self.config)
     self.experiment = experiments.build(self.config, self.spec)
     self._made: dict[str, Any] = {}
 
@@ -255,7 +213,7 @@ def changed(config: Config, path: str, option: Option, value: Any) -> Config:
       node[one.options] = {}
   node[name] = value
   if path == 'model.kind':
-    config.model.options = copy.deepcopy(SMALL[value])
+    config.model.options = copy.deepcopy(small.SMALL.get(value, {}))
   return config
 
 
@@ -292,12 +250,12 @@ def choices() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize('kind', list(KINDS))
 def test_every_option_counts_for_every_kind_of_model(kind: str):
-  assert ignored(base(kind)) == []
+  assert ignored(small.config_of(kind)) == []
 
 
 @pytest.mark.parametrize(('kind', 'name', 'value'), choices())
 def test_so_do_those_of_whatever_a_model_chooses(kind: str, name: str, value: str):
-  config = base(kind)
+  config = small.config_of(kind)
   config.model.options = config.model.options | {name: value}
   if value == 'realnvp' and kind == 'sr_vae':  # whose latents are of 2 x 2
     config.model.options['prior_options'] = {'scales': 1}
@@ -313,7 +271,7 @@ def test_so_do_those_of_whatever_a_model_chooses(kind: str, name: str, value: st
 
 @pytest.mark.parametrize('family', list(distributions.FAMILIES))
 def test_so_do_those_of_every_family(family: str):
-  config = base('vae')
+  config = small.config_of('vae')
   config.likelihood.family = family
   if 'levels' in distributions.options(family):
     config.objective.dequantize, config.likelihood.options = False, {'levels': 17}
@@ -325,7 +283,7 @@ def test_so_do_those_of_every_family(family: str):
 # The others have the record of 'l1'.
 @pytest.mark.parametrize('loss', ['', 'l1', reconstruction.PAPER_LOSS])
 def test_so_do_those_of_a_loss_and_of_a_network_of_kernels(loss: str):
-  config = base('vae')
+  config = small.config_of('vae')
   config.likelihood.family = 'circulant'
   config.model.options |= {'kernel': {'features': 3}, 'covariance': {'features': (4,)}}
   config.objective.reconstruction = loss
@@ -336,7 +294,7 @@ def test_so_do_those_of_a_loss_and_of_a_network_of_kernels(loss: str):
 
 @pytest.mark.parametrize('name', list(schedule.SCHEDULES))
 def test_so_do_those_of_every_schedule(name: str):
-  config = base('vae')
+  config = small.config_of('vae')
   config.optim.schedule = name
   config.optim.schedule_options = {'decay': 0.5} if name == 'exponential' else {}
   config.optim.learning_rate = 1.0
@@ -346,14 +304,15 @@ def test_so_do_those_of_every_schedule(name: str):
 @pytest.mark.parametrize('name', list(sources.SOURCES))
 def test_so_do_those_of_every_source(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   """The images are others, or another error says what is missing."""
-  for file in ('a/b.nii', 'a/b.png'):
+  for file in ('a/b.nii', 'a/b.png', f'x.{name}'):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).touch()
   np.savez(tmp_path / 'x.npz', images=np.zeros((3, 4, 4), np.uint8))
   monkeypatch.setattr(tfds, '_download', lambda config, name: pytest.fail('was downloaded'))
   paths = {'folder': tmp_path, 'nifti': tmp_path, 'npz': tmp_path / 'x.npz', 'tfds': 'mnist'}
   config = Config()
-  config.data.source = f'{name}:{paths[name]}' if name in paths else name
+  argument = paths.get(name, tmp_path / f'x.{name}') if sources.kind_of(name).argument else ''
+  config.data.source = f'{name}:{argument}'.rstrip(':')
   config.data.crop, config.data.height, config.data.width = 'random', 4, 4
   first = configuration.filled(config)
   for path, option, value in every_option(first):
@@ -387,4 +346,4 @@ def test_the_test_would_notice(monkeypatch: pytest.MonkeyPatch):
   build = KINDS['classifier'].build
   deaf = lambda options, *rest: build({**options, 'blocks': 1}, *rest)  # noqa: E731
   monkeypatch.setitem(KINDS, 'classifier', KINDS['classifier']._replace(build=deaf))
-  assert ignored(base('classifier'), 'model') == ['model.options.blocks']
+  assert ignored(small.config_of('classifier'), 'model') == ['model.options.blocks']

@@ -54,7 +54,9 @@ def check_form(name: str) -> None:
   """Raises a ValueError unless a name has one of the FORMS."""
   kind, colon, path = name.partition(':')
   if not (name in FORMS[::2] or (kind in (CLASSIFIER, 'inception') and colon and path)):
-    raise ValueError(f"--features='{name}' is unknown; it must be one of {', '.join(FORMS)}.")
+    near = names.nearest(name, FORMS)
+    hint = f'; did you mean {near!r}?' if near else '.'
+    raise ValueError(f"--features='{name}' is unknown; it must be one of {', '.join(FORMS)}{hint}")
 
 
 def of_classifier(workdir: str, image: ImageShape) -> Extractor:

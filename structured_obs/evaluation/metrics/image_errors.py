@@ -5,7 +5,7 @@ NumPy inputs are evaluated in float64; JAX inputs (possibly traced) in their own
 Letters: N images; H W C image height, width, channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -85,6 +85,13 @@ def laplacian_variance(images: Images) -> Any:
   gray = _floats(images).mean(axis=-1)
   neighbours = gray[:, :-2, 1:-1] + gray[:, 2:, 1:-1] + gray[:, 1:-1, :-2] + gray[:, 1:-1, 2:]
   return (neighbours - 4 * gray[:, 1:-1, 1:-1]).var(axis=(1, 2))
+
+
+# Of reconstructions [N, H, W, C] and the true images, by their names in evaluation.json. [N].
+SCORES: Mapping[str, Callable[[Images, Images], Any]] = {
+  'psnr_db': peak_signal_to_noise,
+  'ssim': structural_similarity,
+}
 
 
 def _floats(images: Images) -> Any:
