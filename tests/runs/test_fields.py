@@ -106,7 +106,7 @@ def test_messages_name_the_field_and_what_is_allowed(name: str, value: Any, mess
 def test_a_square_is_turned():
   config = changed('data.turn', True)
   config.data.height, config.data.width = 4, 6
-  with pytest.raises(ValueError, match=r'data\.height is 4 and --config\.data\.width is 6'):
+  with pytest.raises(ValueError, match=r'data\.height=4 and --config\.data\.width=6'):
     configuration.filled(config)
 
 
