@@ -176,7 +176,7 @@ def test_mixed_sizes_need_a_target(tmp_path):
     ('folders:/x', ValueError, "did you mean 'folder:PATH'"),
     ('folder', ValueError, "must have the form 'folder:PATH'"),
     ('digits:3', ValueError, "must have the form 'digits'"),
-    ('folder:/no/such/place', FileNotFoundError, '/no/such/place, which does not exist'),
+    ('folder:/no/such/place', FileNotFoundError, '/no/such/place: this folder does not exist'),
     ('folder:EMPTY', FileNotFoundError, 'There are no images in .*must have files ending in .png'),
     ('folder:FILE', ValueError, 'neither a folder nor a zip'),
   ],

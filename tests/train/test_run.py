@@ -66,7 +66,7 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
   [
     ({'train__mapping': 'shardmap'}, "train.mapping must .* 'shardmap'.* Did you mean 'shard_map'"),
     ({'optim__schedule': 'linear'}, "optim.schedule must be one of 'constant', .* but is 'linear'"),
-    ({'optim__stages': ('mean',)}, "optim.stages has the entry 'mean'"),
+    ({'optim__stages': ('mean',)}, "optim.stages has the invalid entry 'mean'"),
     ({'model__options': {'norm': 'bach'}}, "options.norm must .* 'bach'.* Did you mean 'batch'"),
     ({'model__kind': 'vea'}, "model.kind must .* 'vea'"),
     ({'model__options': {'covariance': {'features': (4, 0)}}}, r'covariance.features .* is \(4, 0\)'),
@@ -95,7 +95,7 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ({'optim__clip_norm': -1.0}, 'optim.clip_norm must be a number of at least 0'),
     ({'model__options': {'features': ()}}, 'options.features must be a tuple, not empty'),
     ({'train__batch_size': 18}, 'does not divide by the 4 devices of 1 process; 16 or 20 would'),
-    ({'train__batch_size': 4000}, 'the training split has only 1455 images'),
+    ({'train__batch_size': 4000}, 'the training split, which has 1455 images'),
     ({'data__turn': True, 'data__width': 6}, 'data.turn needs square images, .* 8 pixels'),
   ],
 )
@@ -121,7 +121,7 @@ def test_a_failed_start_does_not_refuse_the_corrected_command(config: Config, tm
   workdir.write(tmp_path, workdir.describe(other, spec, ''))
   (tmp_path / checkpoint.CHECKPOINTS / '4.orbax-checkpoint-tmp').mkdir(parents=True)
   corrected, options = changed(config, train__batch_size=4000), run.Options(str(tmp_path))
-  with pytest.raises(ValueError, match='the training split has only 1455 images'):
+  with pytest.raises(ValueError, match='the training split, which has 1455 images'):
     run.run(corrected, options, lambda text: None)
   (tmp_path / checkpoint.CHECKPOINTS / '4').mkdir()
   with pytest.raises(ValueError, match='holds a run of another configuration'):
@@ -244,7 +244,7 @@ def test_a_damaged_best_checkpoint_is_said_with_what_else_there_is(
   with pytest.raises(checkpoint.DamagedError) as error:
     restore.restore(directory)
   assert f'The checkpoint of step {step} in {directory / checkpoint.BEST} is damaged' in str(error.value)
-  choice = f'best [{step}; select one by --checkpoint=latest or --checkpoint=STEP.'
+  choice = f'best [{step}]; select one by --checkpoint=latest or --checkpoint=STEP.'
   assert choice in str(error.value)
   assert restore.restore(directory, 'latest').step == 4
   assert restore.restore(directory, step).step == step  # that of the latest checkpoints
