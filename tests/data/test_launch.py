@@ -81,9 +81,9 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
     ('--config.optimm.clip_norm=1', 'did you mean --config.optim.clip_norm?'),
     ('--config.likelihood.options.rnk=1', 'did you mean --config.likelihood.options.rank?'),
     ('--noconfig.data.flp', 'did you mean --config.data.flip?'),
-    ('--config.optim.learning_rate=abc', "must be of type float, but is 'abc'"),
-    ('--config.likelihood.options.rank=abc', "must be of type int, but is 'abc'"),
-    ('--config.data.flip=maybe', "must be of type bool, but is 'maybe'"),
+    ('--config.optim.learning_rate=abc', "=abc is invalid; it must be of type float"),
+    ('--config.likelihood.options.rank=abc', "=abc is invalid; it must be of type int"),
+    ('--config.data.flip=maybe', "=maybe is invalid; it must be of type bool"),
     (
       "--config.model.options.features=(1, 'a')",
       'must be a tuple, not empty, each entry a whole number',

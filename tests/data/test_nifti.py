@@ -137,7 +137,7 @@ def test_a_pattern_of_names_leaves_other_files_out(tmp_path):
   prepared = prepare.prepare(config)
   assert prepared.spec.counts == dict.fromkeys(SPLITS, 4)
   assert prepared.spec.source == config.source
-  with pytest.raises(FileNotFoundError, match=r"x\[1\] whose names below it fit 'sub-\*/T3\*'"):
+  with pytest.raises(FileNotFoundError, match=r"x\[1\] whose names below it match 'sub-\*/T3\*'"):
     slices(tmp_path, tmp_path / 'x[1]' / 'sub-*' / 'T3*')
 
 

@@ -51,7 +51,7 @@ def test_late_steps_do_not_overflow():
   [
     ((0, 0, 0, 4), 'no images'),
     ((0, 0, 10, 0), 'positive multiple'),
-    ((0, 0, 10, 4, 0, 3), 'positive multiple of the 3 processes, but is 4'),
+    ((0, 0, 10, 4, 0, 3), 'positive multiple of the 3 processes; got 4'),
     ((0, 0, 10, 4, 2, 2), 'process must be from'),
     ((0, -1, 10, 4), 'step must not be negative'),
   ],

@@ -195,12 +195,12 @@ def test_summaries_and_paired_differences():
 
 @pytest.mark.parametrize('name', ['importance_samples', 'chunk', 'batch_size'])
 def test_settings_must_be_positive(name: str):
-  with pytest.raises(ValueError, match=f'{name} must be positive'):
+  with pytest.raises(ValueError, match=f'{name}=0 is out of range; it must be positive'):
     _score(linear_gaussian.variables(IMAGE), PLAIN._replace(**{name: 0}))
 
 
 def test_an_empty_split_is_refused_or_empty():
   empty, bound = _images(0), linear_gaussian.bound(MODEL, linear_gaussian.variables(IMAGE))
-  with pytest.raises(ValueError, match='at least one image'):
+  with pytest.raises(ValueError, match='no images to score'):
     likelihood.split_scores(bound, empty, KEY, PLAIN)
   assert likelihood.split_elbo(bound, empty, KEY, LEVELS).shape == (0,)

@@ -106,7 +106,7 @@ def test_a_checkpoint_from_before_metadata_had_a_checksum_is_read(
   path.write_text(json.dumps(stored))
   assert checkpoint.read_metadata(copied, STEP)['config'] == ABOUT['config']
   jax.tree.map(np.testing.assert_array_equal, checkpoint.load(copied, STEP, saved[1]), saved[1])
-  with pytest.raises(ValueError, match='does not fit') as error:
+  with pytest.raises(ValueError, match='does not match the configuration') as error:
     checkpoint.load(copied, STEP, make_state(width=4))
   assert not isinstance(error.value, checkpoint.DamagedError)
 
