@@ -54,7 +54,7 @@ def read(workdir: Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
       bad.append(f'line {number} of {path} is not a record ({error}) and is skipped')
   if bad:
-    more = f', as are {len(bad) - 1} other lines' if bad[1:] else ''
+    more = f' (lines skipped: {len(bad)})' if bad[1:] else ''
     warn(f'{bad[0]}{more}.')
   return records
 

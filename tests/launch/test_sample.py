@@ -40,7 +40,7 @@ def test_temperature_of_zero(demo: conftest.Demo):
 
 
 def test_more_components_than_pixels(demo: conftest.Demo):
-  assert 'from 0 to the number of pixels, 64' in _error(demo, '--components=65')
+  assert '--components=65 is out of range; it must be from 0 to 64' in _error(demo, '--components=65')
 
 
 def test_no_workdir():

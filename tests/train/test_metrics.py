@@ -70,7 +70,7 @@ def test_a_bad_line_is_left_out_with_one_warning(
     assert [line['step'] for line in metrics_file.read(tmp_path)] == [2, 4]
   (warning,) = capsys.readouterr().err.splitlines()
   assert warning.startswith(f'Warning: line 2 of {path} is not a record (')
-  assert warning.endswith('and is left out, and 1 other lines are as well.')
+  assert warning.endswith('and is skipped (lines skipped: 2).')
   record(tmp_path, 6, resume=4)
   assert [line['step'] for line in metrics_file.read(tmp_path)] == [2, 4, 6]
   assert path.read_bytes().count(b'\n') == 3
