@@ -83,6 +83,6 @@ def test_what_is_of_a_network_of_kernels_moves_there(change: dict[str, Any], opt
 
 def test_a_newer_version_is_refused():
   tree = configuration.to_dict(Config()) | {'version': 99}
-  with pytest.raises(ValueError, match='of version 99, but this program reads up to 2'):
+  with pytest.raises(ValueError, match='has version 99, but this program reads up to 2'):
     configuration.from_dict(tree)
   assert old_layout.translate({'model': 3}) == {'model': 3}

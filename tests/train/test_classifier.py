@@ -76,7 +76,7 @@ def test_its_features_are_those_before_the_last_layer(workdir: Path):
 
 
 def test_other_runs_are_refused(workdir: Path, tmp_path: Path):
-  with pytest.raises(ValueError, match=r'of images of 8 x 8 x 1, but .* are of 8 x 8 x 3'):
+  with pytest.raises(ValueError, match=r'has images of 8 x 8 x 1, but .* have 8 x 8 x 3'):
     features.find(f'classifier:{workdir}', ImageShape(8, 8, 3))
   with pytest.raises(FileNotFoundError, match='There is no run in'):
     features.find(f'classifier:{tmp_path}', IMAGE)

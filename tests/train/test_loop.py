@@ -111,7 +111,7 @@ def test_the_step_needs_no_implicit_transfer(tmp_path: Path, monkeypatch: pytest
 
 def test_patience_ends_the_run_and_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   values = iter([1.0, 3.0, 2.0, 2.5, 2.0])
-  monkeypatch.setattr(loop.likelihood, 'split_elbo', lambda *arguments: np.full(3, next(values)))
+  monkeypatch.setattr(loop.likelihood, 'split_elbo', lambda *_, **__: np.full(3, next(values)))
   config = stub.make_config(steps=100, validate_every=2, checkpoint_every=2, patience=3)
   config.train.steps = 8
   config.train.patience = 0
@@ -190,7 +190,7 @@ def test_updates_that_are_not_finite_are_dropped_and_counted(tmp_path: Path):
 def test_a_run_without_finite_steps_stops_and_names_the_term(tmp_path: Path):
   prepared = stub.make_prepared(white=tuple(range(20)))
   config = stub.make_config(max_nonfinite=3)
-  with pytest.raises(loop.NonFiniteError, match=r"3 steps in a row .*'log_p/x'.*step_00000002"):
+  with pytest.raises(loop.NonFiniteError, match=r"3 consecutive steps .*'log_p/x'.*step_00000002"):
     train(config, tmp_path, prepared, stub.PoisonedVAE)
   with np.load(tmp_path / nonfinite.DIRECTORY / 'step_00000002.npz') as saved:
     batch = pipeline.global_batch(config.train, prepared.images['train'], 2)
