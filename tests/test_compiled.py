@@ -110,7 +110,7 @@ def test_a_disk_that_is_almost_full_is_left_alone(tmp_path: Path, capsys, monkey
   usage = types.SimpleNamespace(free=2**20)
   monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
   assert compiled.keep(tmp_path) is None
-  assert 'the disk has 1 MiB left' in capsys.readouterr().err
+  assert 'the disk has only 1 MiB left' in capsys.readouterr().err
 
 
 def test_programs_that_were_not_used_for_longest_go_first(tmp_path: Path):

@@ -125,8 +125,8 @@ def test_volumes_without_a_bright_slice_are_told(tmp_path):
 @pytest.mark.parametrize(
   ('path', 'error', 'words'),
   [
-    ('/missing/*/x', FileNotFoundError, r'names the folder /missing, which does not exist'),
-    ('/missing/a/b*.nii', FileNotFoundError, r'names the folder /missing, which does not exist'),
+    ('/missing/*/x', FileNotFoundError, r'nifti:/missing does not exist'),
+    ('/missing/a/b*.nii', FileNotFoundError, r'nifti:/missing does not exist'),
     ('/*/x', ValueError, 'search this whole machine.*--config.data.source=nifti:PATH'),
     ('/', ValueError, 'search this whole machine'),
   ],

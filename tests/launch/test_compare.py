@@ -73,7 +73,10 @@ def test_kernels_are_drawn_at_every_checkpoint(compared: Path):
     (('--workdir=x', '--variants=l2', '--seeds=1,1'), '--seeds must be whole numbers'),
     (('--workdir=x', '--variants=l2', '--seeds=one'), '--seeds must be whole numbers'),
     (('--workdir=x', '--variants=l2,sharp'), "got 'sharp'"),
-    (('--workdir=x', '--variants=l2', '--features=vgg'), "features is 'vgg', but must be one of"),
+    (
+      ('--workdir=x', '--variants=l2', '--features=vgg'),
+      "--features='vgg' is unknown; it must be one of",
+    ),
   ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_trains(
