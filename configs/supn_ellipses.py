@@ -34,7 +34,7 @@ from structured_obs import config, distributions, recipes
 
 _SCALE = {'initial_scale': 0.2}
 _PRIOR = {'prior': 'coefficients', 'prior_scale': 2.5, **_SCALE}
-LIKELIHOODS = {
+VARIANTS = {
   'f5': ('sparse_precision', {'filter_size': 5, **_PRIOR}),
   'f5_free': ('sparse_precision', {'filter_size': 5, **_SCALE}),
   'diagonal': ('diagonal', _SCALE),
@@ -46,7 +46,7 @@ LIKELIHOODS = {
 
 def get_config(variant: str = 'f5') -> config.Config:
   """Returns a variant: 'f5', 'f5_free', 'diagonal', 'f3', 'f7' or 'dense'."""
-  family, options = LIKELIHOODS[recipes.choose(variant, LIKELIHOODS, 'configs/supn_ellipses.py')]
+  family, options = VARIANTS[recipes.choose(variant, VARIANTS, 'configs/supn_ellipses.py')]
   return config.Config(
     data=config.DataConfig(source='ellipses', validation_fraction=1 / 35, flip=True, turn=True),
     model=config.ModelConfig('covariance', {'features': (64, 64, 64), 'window': 5}),

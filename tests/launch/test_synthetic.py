@@ -15,7 +15,7 @@ from tests.launch import conftest
 from tests.train import stub
 
 CONFIGS = {'splines': supn_splines, 'ellipses': supn_ellipses}
-VARIANTS = [(name, variant) for name, module in CONFIGS.items() for variant in module.LIKELIHOODS]
+VARIANTS = [(name, variant) for name, module in CONFIGS.items() for variant in module.VARIANTS]
 
 
 @pytest.mark.slow

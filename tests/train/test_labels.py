@@ -49,5 +49,5 @@ def test_new_images_and_pictures_of_all_kinds(opened, tmp_path):
   alone = [views.of_prior(bound, 2, key, request._replace(labels=(label,))).mean for label in (3, 7)]
   both = views.of_prior(bound, 2, key, request).mean
   np.testing.assert_allclose(both, [alone[0][0], alone[1][1]], atol=1e-6)
-  with pytest.raises(ValueError, match='classes of the model, from 0 to 9'):
+  with pytest.raises(ValueError, match='classes are from 0 to 9'):
     views.of_prior(bound, 2, key, request._replace(labels=(10,)))
