@@ -177,6 +177,7 @@ def test_what_cannot_be_is_refused():
     interpolate.check(diagonal.family()._replace(gaussian=None))
 
 
+@pytest.mark.slow
 def test_a_grid_between_latents_has_the_images_of_its_corners():
   made = test_sr_vae.make((8, 12, 3))
   bound = Bound(made.model, made.variables)

@@ -50,6 +50,7 @@ def _records(suite: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize('suite', suites.SUITES)
+@pytest.mark.slow
 def test_every_suite_runs(suite: str):
   records = _records(suite)
   assert records
@@ -176,6 +177,7 @@ def test_every_operation_of_every_family_is_there():
 @pytest.mark.parametrize(
   'name', ['low_rank posterior_mean', 'dense_precision condition', 'kl diagonal || diagonal']
 )
+@pytest.mark.slow
 def test_an_operation_survives(name: str):
   operation = robustness.operations(size=3, batch=2)[name]
   record = robustness.survive(name, operation, 2)

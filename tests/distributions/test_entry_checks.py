@@ -202,6 +202,7 @@ def _as(kind: Callable[[Any], Any], params: Any) -> Any:
 
 
 @each(CASES)
+@pytest.mark.slow
 def test_arrays_of_numpy_are_parameters(case: Case):
   family, params = cases.family_of(case), cases.random_params(case)
   x: Any = -np.ones(IMAGE, cases.default_dtype())  # a gray level of any grid
@@ -213,6 +214,7 @@ def test_arrays_of_numpy_are_parameters(case: Case):
   assert family.log_prob(_as(np.asarray, params), x) == family.log_prob(params, jnp.asarray(x))
 
 
+@pytest.mark.slow
 def test_a_number_of_python_is_a_variance():
   """The same as an array of no axes, in every operation, and in its type."""
   family, params = _low_rank()

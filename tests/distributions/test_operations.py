@@ -60,6 +60,7 @@ def test_condition(case: Case, kind: str):
 
 
 @each([case for case in ALL if case not in MAIN])
+@pytest.mark.slow
 def test_condition_of_generic_families_and_other_shapes(case: Case):
   _check_condition(case, 'random')
 
@@ -97,6 +98,7 @@ def test_chain_rule(case: Case):
 
 
 @each(WITH_GENERIC)
+@pytest.mark.slow
 def test_conditional_samples(case: Case):
   """8,192 samples, whitened by the dense conditional, within 6 standard errors of white."""
   problem, num = cases.make_problem(case), 8192

@@ -87,6 +87,7 @@ def test_the_optimum_is_tipping_and_bishops():
 
 @pytest.mark.x64
 @pytest.mark.parametrize('noise', [None, 0.05, 2.0])
+@pytest.mark.slow
 def test_no_direction_leads_up_from_the_optimum(noise: float | None):
   """The gradient is 0, but for a noise variance that is given, and every other factor is worse."""
   x = jnp.asarray(make_images())

@@ -109,6 +109,7 @@ def _points(case: Case) -> list[dict[str, Any]]:
 
 @pytest.mark.x64
 @each(CASES)
+@pytest.mark.slow
 def test_derivatives_at_special_points_are_differences(case: Case):
   for i, point in enumerate(_points(case)):
     zero = jax.tree.map(jnp.zeros_like, point)
@@ -132,6 +133,7 @@ def test_derivatives_by_the_noise_at_its_ends_are_differences(case: Case):
 
 
 @each([case for case in GAUSSIAN if 'precision' not in case.name])
+@pytest.mark.slow
 def test_unseen_pixels_of_a_noisy_image_are_not_read(case: Case):
   """Values, and first and second derivatives by all arguments in reverse mode."""
   family, point = cases.family_of(case), _points(case)[0]

@@ -127,6 +127,7 @@ def more_programs(family: Family) -> dict[str, Callable[..., Any]]:
 @pytest.mark.x64
 @pytest.mark.parametrize('within', [True, False], ids=['in the mesh', 'arrays alone'])
 @pytest.mark.parametrize('name', [*FAMILIES, 'circulant, mirrored'])
+@pytest.mark.slow
 def test_explicit_meshes_do_not_stop_tracing(name: str, within: bool):
   options = {'reflect': True} if name not in FAMILIES else {}
   family, mesh = FAMILIES[name.partition(',')[0]](**options), jax.make_mesh((BATCH,), ('data',))

@@ -46,6 +46,7 @@ def _fit(opened: tuple[Trained, Prepared], result: Result) -> Fit:
   return closed_form_fits.of_results([result], images['test'], images['train'], seed=3)[0]
 
 
+@pytest.mark.slow
 def test_the_optimum_is_of_dequantised_training_images(opened, fit: Fit):
   trained, prepared = opened
   width = pixels.bin_width(17)

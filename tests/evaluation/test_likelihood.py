@@ -162,6 +162,7 @@ def test_what_is_not_finite_stays():
 
 
 @pytest.mark.parametrize('family', sorted(distributions.FAMILIES))
+@pytest.mark.slow
 def test_scores_of_the_real_model(family: str):
   image = base.ImageShape(4, 3, 3)
   discrete = distributions.family(family).levels > 0

@@ -157,6 +157,7 @@ def test_neither_batch_nor_devices_matter(monkeypatch: pytest.MonkeyPatch):
   np.testing.assert_allclose(whole.pit, mapped.pit, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_density_and_a_probability_side_by_side(tmp_path: Any, monkeypatch: pytest.MonkeyPatch):
   monkeypatch.setattr(predictive_checks, 'SAMPLES', 3)
   images = np.random.default_rng(0).integers(0, 256, (5, *IMAGE)).astype(np.uint8)

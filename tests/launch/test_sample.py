@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.launch import conftest
 
 
+@pytest.mark.slow
 def test_sample_writes_pictures_and_arrays(demo: conftest.Demo, tmp_path: Path):
   done = conftest.launch(
     'sample', f'--workdir={demo.workdir / "low_rank"}', '--num=3', '--samples=2', '--pixel=5,2',

@@ -48,6 +48,7 @@ def test_variances(height: int, width: int, offsets: Offsets):
 
 @pytest.mark.parametrize(('height', 'width', 'offsets'), CASES)
 @pytest.mark.parametrize(('rows', 'columns'), [(0, 0), (0, 2), (1, 3), (4, 1)])
+@pytest.mark.slow
 def test_covariances(height: int, width: int, offsets: Offsets, rows: int, columns: int):
   factor = random_factor(height, width, offsets)
   actual = selected_inverse.covariances(factor, offsets, rows, columns)

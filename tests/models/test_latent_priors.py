@@ -117,6 +117,7 @@ def vae(kind, labels=False):
 
 @pytest.mark.parametrize('kind', latent_priors.PRIORS)
 @pytest.mark.parametrize('labels', [False, True])
+@pytest.mark.slow
 def test_a_vae_of_any_prior_bounds_constrains_and_generates(kind, labels):
   model, variables, keys, x = vae(kind, labels)
   assert not model.traits.data_dependent

@@ -74,6 +74,7 @@ def latents(made: Made, record: diagonal.Diagonal, index: int) -> jax.Array:
   ('shape', 'options'),
   [((8, 12, 3), {}), ((4, 8, 3), GRAY), ((8, 4, 1), {'factor': 4, 'method': 'bilinear'})],
 )
+@pytest.mark.slow
 def test_terms_are_finite_and_of_float32(shape: tuple[int, ...], options: dict[str, Any]):
   made = make(shape, **options)
   terms = apply(made, made.keys, made.x)

@@ -33,6 +33,7 @@ def make(name='low_rank', shape=(7, 9, 3), norm='none', batch=4, **options):
   ('name', 'shape'),  # the networks' sizes have nothing to do with the family
   [(name, (7, 9, 3)) for name in distributions.FAMILIES] + [('diagonal', shape) for shape in SHAPES],
 )
+@pytest.mark.slow
 def test_any_family_and_size_gives_finite_terms_in_float32(name, shape):
   model, variables, keys, x = make(name, shape)
   terms = jax.jit(model.apply)(variables, keys, x)

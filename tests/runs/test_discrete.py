@@ -78,6 +78,7 @@ def test_a_step_sees_images_on_the_grid(config: Config):
   assert np.all(np.asarray(terms.log_p['x']) < 0)
 
 
+@pytest.mark.slow
 def test_its_evaluation_has_bits_and_no_covariance(trained: Path, tmp_path: Path):
   request = compare.Request(samples=3, num_images=20)
   found = compare.evaluate({'dlm': trained}, tmp_path, request)

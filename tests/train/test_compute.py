@@ -63,6 +63,7 @@ def products(jaxpr: Any) -> list[str]:
 
 
 @pytest.mark.parametrize('name', [*ARCHITECTURES, *OTHERS])
+@pytest.mark.slow
 def test_products_are_bfloat16_and_all_else_is_float32(name: str):
   fields = OTHERS[name] if name in OTHERS else {'architecture': name} | ARCHITECTURES[name]
   exact, rough = make('float32', **fields), make('bfloat16', **fields)

@@ -37,6 +37,7 @@ def _train(config: Config, workdir: Path) -> loop.Outcome:
   return loop.train(experiment, prepared, workdir, {'config': {}, 'data': {}})
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_multipliers_of_an_uninterrupted_one(tmp_path: Path):
   whole = _train(_config(12), tmp_path / 'whole').state
   _train(_config(6), tmp_path / 'parts')

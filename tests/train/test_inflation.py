@@ -12,6 +12,7 @@ from structured_obs.train import run
 
 
 @pytest.mark.parametrize(('threshold', 'warns'), [(0.5, True), (1e9, False)])
+@pytest.mark.slow
 def test_a_run_tells_the_inflation(
   threshold: float, warns: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -53,6 +53,7 @@ def with_covariance(config: Config, mean: Path, **model: Any) -> Config:
   )
 
 
+@pytest.mark.slow
 def test_a_covariance_is_learnt_on_the_mean_of_another_run(config, mean, tmp_path, capsys):
   config = with_covariance(config, mean)
   outcome = run.run(config, run.Options(str(tmp_path / 'run')), lambda text: None)
