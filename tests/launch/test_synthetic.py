@@ -74,7 +74,7 @@ def test_models_and_data_must_go_together():
   with pytest.raises(ValueError, match=r'may be vae, ae'):
     experiment.build(config, spec._replace(condition=0))
   config.model.kind, config.model.options = 'vae', {}
-  with pytest.raises(ValueError, match='is of kind covariance'):
+  with pytest.raises(ValueError, match='may be covariance'):
     experiment.build(config, spec)
   config = supn_splines.get_config()
   config.objective.dequantize = True
