@@ -23,6 +23,7 @@ import pytest
 from absl import flags as absl_flags
 from absl.testing import flagsaver
 
+import launch
 from launch import flags
 from structured_obs.runs import configuration
 from tests import documents
@@ -127,11 +128,15 @@ def parse(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, ru
   monkeypatch.setattr(sys, 'argv', line)
   monkeypatch.delitem(sys.modules, f'launch.{script}', raising=False)
   with flagsaver.flagsaver():
-    module = importlib.import_module(f'launch.{script}')
-    rest = flags._parse(line)
-    if run:
-      module.main(rest)
-    return absl_flags.FLAGS['config'].value if 'config' in absl_flags.FLAGS else None
+    try:
+      module = importlib.import_module(f'launch.{script}')
+      rest = flags._parse(line)
+      if run:
+        module.main(rest)
+      return absl_flags.FLAGS['config'].value if 'config' in absl_flags.FLAGS else None
+    finally:  # its flags go with `flagsaver`: whoever imports it next must define them again
+      sys.modules.pop(f'launch.{script}', None)
+      vars(launch).pop(script, None)
 
 
 def _check_launch(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
