@@ -136,7 +136,7 @@ def parse(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, ru
       return absl_flags.FLAGS['config'].value if 'config' in absl_flags.FLAGS else None
     finally:  # its flags go with `flagsaver`: whoever imports it next must define them again
       sys.modules.pop(f'launch.{script}', None)
-      vars(launch).pop(script, None)
+      launch.__dict__.pop(script, None)
 
 
 def _check_launch(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
