@@ -206,13 +206,13 @@ def positive_or_nan(value: Array) -> Array:
 
 
 def checked(params: P, **shapes: tuple[Any, ...]) -> P:
-  """Returns a record of parameters as arrays of checked shapes; raises as `check_shape` does.
+  """Returns a record of parameters as arrays of checked shapes; raises as `as_arrays`, `check_shape` do.
 
   Args:
     params: with a field `mean`, the image.
     shapes: of the other fields by name; `...` stands for the shape of the mean, None for any size.
   """
-  fields: Any = as_arrays(params)
+  fields: Any = as_arrays(params, ('mean', *shapes))
   image = fields.mean.shape
   check_shape('mean', fields.mean, (None, None, None))
   for name, shape in shapes.items():
@@ -221,28 +221,64 @@ def checked(params: P, **shapes: tuple[Any, ...]) -> P:
   return fields
 
 
-def as_arrays(params: P) -> P:
+def as_arrays(params: P, fields: tuple[str, ...] | None = None) -> P:
   """Returns a record of parameters with Python numbers and NumPy arrays converted to arrays.
 
-  Numbers take the type of the first field.
+  Numbers take the type of the first field. Arrays of 16 bits become float32 (`upcast`).
+
+  Args:
+    params: of one image.
+    fields: those that the record must have; None for any.
+
+  Raises:
+    TypeError: it has other fields, as parameters of another family do.
   """
-  fields: Any = params
-  dtype = jnp.result_type(fields[0])
-  return type(fields)(*(jnp.asarray(a, dtype if isinstance(a, int | float) else None) for a in fields))
+  record: Any = params
+  if fields is not None:
+    check_fields(params, fields)
+  dtype = upcast(record[0]).dtype
+  return type(record)(
+    *(jnp.asarray(a, dtype) if isinstance(a, int | float) else upcast(a) for a in record)
+  )
 
 
-def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
+def check_fields(params: Any, fields: tuple[str, ...]) -> None:
+  """Raises TypeError unless parameters are a record with these fields, as those of a family are."""
+  known = getattr(params, '_fields', ())
+  if set(known) != set(fields):
+    of = f' with the fields {", ".join(known)}' if known else ''
+    raise TypeError(
+      f'This family needs parameters with the fields {", ".join(fields)}; got '
+      f'{type(params).__name__}{of}. Are they of another family?'
+    )
+
+
+def upcast(array: Any) -> Array:
+  """Returns floats of 16 bits or fewer as float32, and any other array as it is. Any shape."""
+  array = jnp.asarray(array)
+  low = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
+  return array.astype(jnp.float32) if low else array
+
+
+def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> Array:
   """Raises at trace time unless a floating-point array has this shape (None: any size).
+
+  This is the boundary at which low precision ends: use the array that it returns.
 
   Args:
     name: of the argument, for the message.
     array: of any type.
     shape: wanted sizes.
 
+  Returns:
+    The array, `upcast`.
+
   Raises:
-    TypeError: the array is not of a floating-point type.
+    TypeError: it is not an array, or not of a floating-point type.
     ValueError: the shape differs.
   """
+  if array is None or isinstance(array, list | tuple | str | dict):
+    raise TypeError(f'{name} must be an array; got {type(array).__name__}.')
   if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
     raise TypeError(
       f'{name} must be a floating-point array; got {jnp.result_type(array)}. '
@@ -254,8 +290,9 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
     wanted = tuple('any' if size is None else size for size in shape)
     raise ValueError(
       f'{name} must have shape {wanted}; got {got}. Functions of a distribution take one image: '
-      'map them over a batch with jax.vmap.'
+      'map them over a batch with jax.vmap, or let distributions.Distribution do so.'
     )
+  return upcast(array)
 
 
 def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
@@ -292,12 +329,14 @@ def check_count(name: str, value: int, least: int, most: int, of: str) -> None:
     raise ValueError(f'{name} must be from {least} to {of}, {most}; got {value}.')
 
 
-def check_outputs(outputs: dict[str, Array], shapes: dict[str, Shape]) -> None:
-  """Raises ValueError or TypeError unless outputs are exactly those that a family asks for."""
+def check_outputs(outputs: dict[str, Array], shapes: dict[str, Shape]) -> dict[str, Array]:
+  """Raises ValueError or TypeError unless outputs are exactly those that a family asks for.
+
+  Returns them, `upcast`.
+  """
   if set(outputs) != set(shapes):
     raise ValueError(f'from_outputs needs the outputs {sorted(shapes)}; got {sorted(outputs)}.')
-  for name, shape in shapes.items():
-    check_shape(f'The output {name!r}', outputs[name], shape)
+  return {name: check_shape(f'The output {name!r}', outputs[name], shapes[name]) for name in shapes}
 
 
 def image_of_outputs(outputs: dict[str, Array]) -> ImageShape:
@@ -319,16 +358,21 @@ def checked_noise_variance(noise_variance: Array | float, like: Array) -> Array:
 
   Infinite is allowed: at a pixel that was not observed.
   """
-  noise_variance = jnp.asarray(noise_variance, like.dtype)
+  noise_variance = _as_type_of(like, 'noise_variance', noise_variance)
   check_shape('noise_variance', noise_variance, like.shape if noise_variance.ndim else ())
   return jnp.where(jnp.all(noise_variance >= 0), noise_variance, jnp.nan)
 
 
 def checked_temperature(temperature: Array | float, like: Array) -> Array:
   """Returns the temperature in the type of an image, NaN unless it is positive and finite. []."""
-  temperature = jnp.asarray(temperature, like.dtype)
-  check_shape('temperature', temperature, ())
-  return positive_or_nan(temperature)
+  temperature = _as_type_of(like, 'temperature', temperature)
+  return positive_or_nan(check_shape('temperature', temperature, ()))
+
+
+def _as_type_of(like: Array, name: str, value: Array | float) -> Array:
+  if jnp.iscomplexobj(value):
+    raise TypeError(f'{name} must be real; got {jnp.result_type(value)}.')
+  return jnp.asarray(value, like.dtype)
 
 
 def root_mean_square(x: Array) -> Array:

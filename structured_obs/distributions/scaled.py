@@ -72,9 +72,9 @@ def family(
     if NAME not in emitted:
       raise ValueError(f'from_outputs needs the output {NAME!r}; got {sorted(emitted)}.')
     image = base.image_of_outputs(emitted)
-    base.check_shape(f'The output {NAME!r}', emitted[NAME], tuple(image))
+    log_scale = base.check_shape(f'The output {NAME!r}', emitted[NAME], tuple(image))
     params = inner.from_outputs({name: x for name, x in emitted.items() if name != NAME})
-    log_scale = base.soft_clip(emitted[NAME] + offset, *bounds)
+    log_scale = base.soft_clip(log_scale + offset, *bounds)
     return Scaled(params, log_scale - 0.5 * jnp.log(variance(params)))
 
   def mean(params: Scaled) -> Array:
@@ -137,7 +137,9 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
     return _outer(inner, params, primitives.reparameterize(params.base, noise))
 
   def divided(function: Callable[[Any, Array], Any]) -> Callable[[Scaled, Array], Any]:
-    return lambda params, residual: function(params.base, residual / _scale(inner, params, residual))
+    return lambda params, residual: function(
+      params.base, base.upcast(residual) / _scale(inner, params, residual)
+    )
 
   def log_det(params: Scaled) -> Array:
     return primitives.log_det(params.base) + 2 * jnp.sum(_log_scale(inner, params))
@@ -147,11 +149,11 @@ def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaus
 
   def covariance_matvec(params: Scaled, v: Array) -> Array:
     scale = _scale(inner, params, v)
-    return scale * primitives.covariance_matvec(params.base, scale * v)
+    return scale * primitives.covariance_matvec(params.base, scale * base.upcast(v))
 
   def precision_matvec(params: Scaled, v: Array) -> Array:
     scale = _scale(inner, params, v)
-    return primitives.precision_matvec(params.base, v / scale) / scale
+    return primitives.precision_matvec(params.base, base.upcast(v) / scale) / scale
 
   def innovation_variance(params: Scaled) -> Array:
     assert primitives.innovation_variance is not None
@@ -196,7 +198,8 @@ def _sample(inner: Family[Any], key: Array, params: Scaled) -> Array:
 
 def _condition(inner: Family[Any], params: Scaled, x: Array, observed: Array) -> base.Conditional:
   """Returns the base's conditional distribution, scaled."""
-  mean = _checked(inner, params, x).mean
+  mean = _checked(inner, params).mean
+  x = base.check_shape('x', x, mean.shape)
   base.check_mask('observed', observed, mean.shape)
   seen = jnp.where(observed, x, mean)
   given = gaussian.condition(inner, params.base, _inner(inner, params, seen), observed)
@@ -220,7 +223,8 @@ def _log_prob_unobserved(
   inner: Family[Any], given: base.Conditional, params: Scaled, _: Array, observed: Array, x: Array
 ) -> Array:
   log_scales = jnp.sum(jnp.where(observed, 0, _log_scale(inner, params)))
-  x = jnp.where(observed, _mean(inner, params), x)
+  mean = _mean(inner, params)
+  x = jnp.where(observed, mean, base.check_shape('x', x, mean.shape))
   return given.log_prob(_inner(inner, params, x)) - log_scales
 
 
@@ -228,7 +232,8 @@ def _posterior_mean(
   inner: Family[Any], params: Scaled, noisy: Array, noise_variance: Array
 ) -> tuple[Array, Array | None]:
   """Returns the base's posterior mean and variance under noise divided by the scales. [H, W, C] each."""
-  scale, mean = _scale(inner, params, noisy), _mean(inner, params)
+  scale, mean = _scale(inner, params), _mean(inner, params)
+  noisy = base.check_shape('noisy', noisy, mean.shape)
   noise_variance = base.checked_noise_variance(noise_variance, mean)
   unseen = jnp.isinf(noise_variance)
   # Infinite numbers have no part in a derivative.
@@ -247,7 +252,7 @@ def _outer(inner: Family[Any], params: Scaled, image: Array) -> Array:
 def _inner(inner: Family[Any], params: Scaled, image: Array) -> Array:
   """Returns the image of the scaled distribution as one of the base's: m + r / s. [H, W, C]."""
   mean = _mean(inner, params)
-  return mean + (image - mean) / _scale(inner, params)
+  return mean + (base.check_shape('image', image, mean.shape) - mean) / _scale(inner, params)
 
 
 def _scale(inner: Family[Any], params: Scaled, image: Array | None = None) -> Array:
@@ -267,8 +272,9 @@ def _checked(inner: Family[Any], params: Scaled, image: Array | None = None) -> 
 
   Checks their shapes, and that of an image.
   """
-  mean, log_scale = inner.mean(params.base), jnp.asarray(params.log_scale)
-  base.check_shape('log_scale', log_scale, mean.shape)
+  base.check_fields(params, Scaled._fields)
+  mean = inner.mean(params.base)
+  log_scale = base.check_shape('log_scale', params.log_scale, mean.shape)
   if image is not None:
     base.check_shape('image', image, mean.shape)
   return _Checked(mean, base.all_or_nan(log_scale))
