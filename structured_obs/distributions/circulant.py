@@ -211,6 +211,11 @@ def variance(params: Params) -> Array:
   return _diagonal(params, 1)
 
 
+def channel_covariance(params: Params) -> Array:
+  """Returns the covariance of the channels of each pixel, which are independent. [H, W, C, C]."""
+  return base.independent_channels(variance(params))
+
+
 def precision_diagonal(params: Params) -> Array:
   """Returns the diagonal of cov^-1: the reciprocal variance of a pixel given all others. [H, W, C]."""
   return _diagonal(params, -1)
@@ -296,4 +301,5 @@ GAUSSIAN: base.Gaussian[Any] = base.Gaussian(
     *_eigenvalues(params, -1), scale, ridge
   ),
   principal_components=principal_components,
+  channel_covariance=channel_covariance,
 )
