@@ -1,40 +1,45 @@
-# One file of more than 300 lines: every family needs all of these records and checks.
-"""The records that define a family, and the checks and small functions that all families share.
+"""The records that define a family, and the small functions that all families share.
+
+The checks of `checks` are also known here: a family needs this module alone.
 
 Letters, used everywhere: H W C image height, width, channels; D = H W C; R rank; B batch; S samples.
 `r` is the residual x - mean. Logarithms are natural, log densities in nats with every constant.
 """
 
-import itertools
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
 import jax
 import jax.numpy as jnp
 
+from structured_obs.distributions import checks
 from structured_obs.linalg import elementwise, products
 
 Array = jax.Array
 P = TypeVar('P')  # a family's parameters: a NamedTuple of arrays, one image
 Functions = TypeVarTuple('Functions')
-Shape = tuple[int, ...]
+
+# The checks are read as a part of this module.
+ImageShape = checks.ImageShape
+Shape = checks.Shape
+as_arrays = checks.as_arrays
+check_choice = checks.check_choice
+check_count = checks.check_count
+check_fields = checks.check_fields
+check_mask = checks.check_mask
+check_outputs = checks.check_outputs
+check_scales = checks.check_scales
+check_shape = checks.check_shape
+checked = checks.checked
+checked_noise_variance = checks.checked_noise_variance
+checked_temperature = checks.checked_temperature
+image_of_outputs = checks.image_of_outputs
+image_shape = checks.image_shape
+positive_or_nan = checks.positive_or_nan
+upcast = checks.upcast
 
 LOG_2PI = math.log(2 * math.pi)
-
-
-class ImageShape(NamedTuple):
-  """Size of one image."""
-
-  height: int
-  width: int
-  channels: int
-
-  @property
-  def size(self) -> int:
-    """D = H W C."""
-    return self.height * self.width * self.channels
 
 
 class Conditional(NamedTuple):
@@ -86,6 +91,9 @@ class Gaussian(NamedTuple, Generic[P]):
   principal_components: Callable[[P, int], PrincipalComponents] | None = None
   innovation_variance: Callable[[P], Array] | None = None  # params -> [H, W, C], given later pixels
   white_image: Callable[[P, Array], Array] | None = None  # (params, r) -> [H, W, C]; None: `whiten`
+  # params -> [H, W, C, C]: the covariance of the channels of each pixel.
+  channel_covariance: Callable[[P], Array] | None = None
+  independent: bool = False  # whether the covariance is diagonal
 
 
 def in_order(*functions: *Functions) -> tuple[*Functions]:
@@ -93,10 +101,21 @@ def in_order(*functions: *Functions) -> tuple[*Functions]:
   return functions
 
 
+class StudentT(NamedTuple, Generic[P]):
+  """A multivariate Student t: a Gaussian whose covariance is multiplied by nu / (a chi-square of nu).
+
+  Its covariance is the scale matrix times nu / (nu - 2), and infinite for nu <= 2.
+  """
+
+  scale: Gaussian[P]  # primitives of the scale matrix, in place of a covariance
+  dof: Callable[[P], Array]  # params -> [], nu, the degrees of freedom
+
+
 class Family(NamedTuple, Generic[P]):
   """One family of distributions over images, as pure functions on one image's parameters."""
 
-  outputs: Callable[[ImageShape], dict[str, Shape]]  # what a decoder must emit, by name
+  # (height, width, channels) -> what a decoder must emit, by name
+  outputs: Callable[[Shape], dict[str, Shape]]
   from_outputs: Callable[[dict[str, Array]], P]  # unconstrained outputs -> valid params
   log_prob: Callable[[P, Array], Array]  # (params, x [H, W, C]) -> [], nats
   sample: Callable[[Array, P], Array]  # (key, params) -> [H, W, C]
@@ -110,6 +129,8 @@ class Family(NamedTuple, Generic[P]):
   mode: Callable[[P], Array] | None = None
   # (params, x) -> [H, W], nats: of a family whose pixels are independent, its channels together.
   log_prob_by_pixel: Callable[[P, Array], Array] | None = None
+  student: StudentT[P] | None = None  # in place of `gaussian`, which is None then
+  shared: frozenset[str] = frozenset()  # outputs that are trained, and equal for all images
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:
@@ -137,34 +158,6 @@ def round_to_levels(x: Array, levels: int) -> Array:
   top = levels - 1
   level = jnp.clip(jnp.round((x + 1) * (top / 2)), 0, top)
   return jnp.where(level == 0, -1, jnp.where(level == top, 1, (2 * level - top) / top))
-
-
-def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-  """Raises ValueError unless an option is one of the known values.
-
-  Args:
-    name: of the option.
-    value: of the option.
-    known: allowed values.
-  """
-  if value not in known:
-    raise ValueError(f'{name} must be one of {", ".join(known)}; got {value!r}.')
-
-
-def check_scales(family: str, min_scale: float, initial_scale: float, max_scale: float) -> None:
-  """Raises ValueError unless 0 < min_scale < initial_scale < max_scale, all finite.
-
-  Args:
-    family: name, for the message.
-    min_scale: smallest scale.
-    initial_scale: scale at the start.
-    max_scale: largest scale.
-  """
-  if not 0 < min_scale < initial_scale < max_scale < math.inf:
-    raise ValueError(
-      f'{family} needs 0 < min_scale < initial_scale < max_scale; '
-      f'got {min_scale}, {initial_scale}, {max_scale}.'
-    )
 
 
 def inverse_soft_clip(value: float, low: float, high: float) -> float:
@@ -200,186 +193,20 @@ def all_or_nan(value: Array) -> Array:
   return value + jnp.sum(0 * value)
 
 
-def positive_or_nan(value: Array) -> Array:
-  """Turns every number into NaN unless all are positive and finite; keeps its derivative. Any shape."""
-  return jnp.where(jnp.all((value > 0) & (value < jnp.inf)), value, jnp.nan)
-
-
-def checked(params: P, **shapes: tuple[Any, ...]) -> P:
-  """Returns a record of parameters as arrays of checked shapes; raises as `as_arrays`, `check_shape` do.
-
-  Args:
-    params: with a field `mean`, the image.
-    shapes: of the other fields by name; `...` stands for the shape of the mean, None for any size.
-  """
-  fields: Any = as_arrays(params, ('mean', *shapes))
-  image = fields.mean.shape
-  check_shape('mean', fields.mean, (None, None, None))
-  for name, shape in shapes.items():
-    whole = (image if size is ... else (size,) for size in shape)
-    check_shape(name, getattr(fields, name), tuple(itertools.chain(*whole)))
-  return fields
-
-
-def as_arrays(params: P, fields: tuple[str, ...] | None = None) -> P:
-  """Returns a record of parameters with Python numbers and NumPy arrays converted to arrays.
-
-  Numbers take the type of the first field. Arrays of 16 bits become float32 (`upcast`).
-
-  Args:
-    params: of one image.
-    fields: those that the record must have; None for any.
-
-  Raises:
-    TypeError: it has other fields, as parameters of another family do.
-  """
-  record: Any = params
-  if fields is not None:
-    check_fields(params, fields)
-  dtype = upcast(record[0]).dtype
-  return type(record)(
-    *(jnp.asarray(a, dtype) if isinstance(a, int | float) else upcast(a) for a in record)
-  )
-
-
-def check_fields(params: Any, fields: tuple[str, ...]) -> None:
-  """Raises TypeError unless parameters are a record with these fields, as those of a family are."""
-  known = getattr(params, '_fields', ())
-  if set(known) != set(fields):
-    of = f' with the fields {", ".join(known)}' if known else ''
-    raise TypeError(
-      f'This family needs parameters with the fields {", ".join(fields)}; got '
-      f'{type(params).__name__}{of}. Are they of another family?'
-    )
-
-
-def upcast(array: Any) -> Array:
-  """Returns floats of 16 bits or fewer as float32, and any other array as it is. Any shape."""
-  array = jnp.asarray(array)
-  low = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
-  return array.astype(jnp.float32) if low else array
-
-
-def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> Array:
-  """Raises at trace time unless a floating-point array has this shape (None: any size).
-
-  This is the boundary at which low precision ends: use the array that it returns.
-
-  Args:
-    name: of the argument, for the message.
-    array: of any type.
-    shape: wanted sizes.
-
-  Returns:
-    The array, `upcast`.
-
-  Raises:
-    TypeError: it is not an array, or not of a floating-point type.
-    ValueError: the shape differs.
-  """
-  if array is None or isinstance(array, list | tuple | str | dict):
-    raise TypeError(f'{name} must be an array; got {type(array).__name__}.')
-  if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
-    raise TypeError(
-      f'{name} must be a floating-point array; got {jnp.result_type(array)}. '
-      'Scale integer images to floats first, e.g. with data.pixels.to_unit.'
-    )
-  got = jnp.shape(array)
-  fits = len(got) == len(shape) and all(w in (None, g) for g, w in zip(got, shape, strict=True))
-  if not fits:
-    wanted = tuple('any' if size is None else size for size in shape)
-    raise ValueError(
-      f'{name} must have shape {wanted}; got {got}. Functions of a distribution take one image: '
-      'map them over a batch with jax.vmap, or let distributions.Distribution do so.'
-    )
-  return upcast(array)
-
-
-def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
-  """Raises at trace time unless a mask is boolean and of this shape (TypeError, ValueError).
-
-  Args:
-    name: of the argument, for the message.
-    mask: of any type.
-    shape: wanted sizes.
-  """
-  if not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
-    raise TypeError(f'{name} must be a boolean array; got {jnp.result_type(mask)}.')
-  if jnp.shape(mask) != shape:
-    raise ValueError(f'{name} must have shape {shape}; got {jnp.shape(mask)}.')
-
-
-def check_count(name: str, value: int, least: int, most: int, of: str) -> None:
-  """Raises at trace time unless a number is whole and from `least` to `most`, described by `of`.
-
-  Args:
-    name: of the argument, for the message.
-    value: to check.
-    least: smallest allowed value.
-    most: largest allowed value.
-    of: what the largest value is, for the message.
-
-  Raises:
-    TypeError: it is not a whole number, or a bool.
-    ValueError: it is out of range.
-  """
-  if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-    raise TypeError(f'{name} must be a whole number; got {value!r}.')
-  if not least <= value <= most:
-    raise ValueError(f'{name} must be from {least} to {of}, {most}; got {value}.')
-
-
-def check_outputs(outputs: dict[str, Array], shapes: dict[str, Shape]) -> dict[str, Array]:
-  """Raises ValueError or TypeError unless outputs are exactly those that a family asks for.
-
-  Returns them, `upcast`.
-  """
-  if set(outputs) != set(shapes):
-    raise ValueError(f'from_outputs needs the outputs {sorted(shapes)}; got {sorted(outputs)}.')
-  return {name: check_shape(f'The output {name!r}', outputs[name], shapes[name]) for name in shapes}
-
-
-def image_of_outputs(outputs: dict[str, Array]) -> ImageShape:
-  """Returns the size of the image whose mean is among a decoder's outputs.
-
-  Raises:
-    ValueError, TypeError: there is no mean, or it is not an image.
-  """
-  if 'mean' not in outputs:
-    raise ValueError(f"from_outputs needs the output 'mean'; got {sorted(outputs)}.")
-  check_shape("The output 'mean'", outputs['mean'], (None, None, None))
-  return ImageShape(*jnp.shape(outputs['mean']))
-
-
-def checked_noise_variance(noise_variance: Array | float, like: Array) -> Array:
-  """Returns the variance of added noise, [] or of the shape of an image, in its type.
-
-  NaN unless all are >= 0.
-
-  Infinite is allowed: at a pixel that was not observed.
-  """
-  noise_variance = _as_type_of(like, 'noise_variance', noise_variance)
-  check_shape('noise_variance', noise_variance, like.shape if noise_variance.ndim else ())
-  return jnp.where(jnp.all(noise_variance >= 0), noise_variance, jnp.nan)
-
-
-def checked_temperature(temperature: Array | float, like: Array) -> Array:
-  """Returns the temperature in the type of an image, NaN unless it is positive and finite. []."""
-  temperature = _as_type_of(like, 'temperature', temperature)
-  return positive_or_nan(check_shape('temperature', temperature, ()))
-
-
-def _as_type_of(like: Array, name: str, value: Array | float) -> Array:
-  if jnp.iscomplexobj(value):
-    raise TypeError(f'{name} must be real; got {jnp.result_type(value)}.')
-  return jnp.asarray(value, like.dtype)
-
-
 def root_mean_square(x: Array) -> Array:
   """Returns the root of the mean square of all entries, of any scale; its derivative at 0 is 0. []."""
   unit = products.power_of_two(x)
   mean = jnp.mean(jnp.square(x / unit))
   return jnp.where(mean > 0, unit * jnp.sqrt(jnp.where(mean > 0, mean, 1)), mean)
+
+
+def independent_channels(variance: Array) -> Array:
+  """Returns the covariance of each pixel's channels where these are independent. [H, W, C, C].
+
+  Args:
+    variance: [H, W, C].
+  """
+  return variance[..., None] * jnp.eye(variance.shape[-1], dtype=variance.dtype)
 
 
 def squared_norm(tree: Any) -> Array:

@@ -90,7 +90,8 @@ def family(
   offset = base.inverse_soft_clip(math.log(initial_scale), *bounds)
   fixed = blur_kernels.gaussian(kernel_size, gaussian_variance)
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     shapes: dict[str, base.Shape] = {'mean': tuple(image)}
     if fixed is None:
       shapes['kernel'] = (kernel_size, kernel_size, *((image.channels,) if per_channel else ()))
@@ -210,6 +211,11 @@ def variance(params: Params) -> Array:
   return _diagonal(params, 1)
 
 
+def channel_covariance(params: Params) -> Array:
+  """Returns the covariance of the channels of each pixel, which are independent. [H, W, C, C]."""
+  return base.independent_channels(variance(params))
+
+
 def precision_diagonal(params: Params) -> Array:
   """Returns the diagonal of cov^-1: the reciprocal variance of a pixel given all others. [H, W, C]."""
   return _diagonal(params, -1)
@@ -299,4 +305,5 @@ GAUSSIAN: base.Gaussian[Any] = base.Gaussian(
     *_eigenvalues(params, -1), scale, ridge
   ),
   principal_components=principal_components,
+  channel_covariance=channel_covariance,
 )

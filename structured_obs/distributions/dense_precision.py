@@ -64,7 +64,8 @@ def family(
   bounds = -math.log(max_scale), -math.log(min_scale)
   offset = base.inverse_soft_clip(-math.log(initial_scale), *bounds)
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     shapes = {'mean': tuple(image), 'log_diag': tuple(image)}
     if image.size > 1:
       shapes['off_diag'] = (image.size * (image.size - 1) // 2,)
@@ -89,6 +90,7 @@ def family(
   gaussian = base.Gaussian(
     *required,
     innovation_variance=innovation_variance,
+    channel_covariance=channel_covariance,
   )
   return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
 
@@ -139,6 +141,13 @@ def variance(params: DensePrecision) -> Array:
   inverse = triangular.solve(lower, jnp.eye(lower.shape[0], dtype=lower.dtype))
   variances = jnp.sum(jnp.square(inverse), axis=0).reshape(jnp.shape(params.mean))
   return base.all_or_nan(variances)
+
+
+def channel_covariance(params: DensePrecision) -> Array:
+  """Returns the covariance of the channels of each pixel, from the whole of L^-1. [H, W, C, C]."""
+  lower, image = _lower(params), jnp.shape(params.mean)
+  inverse = triangular.solve(lower, jnp.eye(lower.shape[0], dtype=lower.dtype)).reshape(-1, *image)
+  return base.all_or_nan(products.einsum('khwc,khwd->hwcd', inverse, inverse))
 
 
 def innovation_variance(params: DensePrecision) -> Array:

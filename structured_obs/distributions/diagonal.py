@@ -48,8 +48,8 @@ def family(
   bounds = math.log(min_scale), math.log(max_scale)
   names = ('mean', 'log_scale') if learn_scale else ('mean',)
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
-    return dict.fromkeys(names, tuple(image))
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    return dict.fromkeys(names, tuple(base.image_shape(image)))
 
   def from_outputs(outputs: dict[str, Array]) -> Diagonal:
     shape = jnp.shape(outputs['mean']) if 'mean' in outputs else ()
@@ -68,6 +68,8 @@ def family(
     condition=condition,
     posterior_mean=posterior_mean,
     principal_components=principal_components,
+    channel_covariance=channel_covariance,
+    independent=True,
   )
   return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
 
@@ -123,6 +125,11 @@ def log_det(params: Diagonal) -> Array:
 def variance(params: Diagonal) -> Array:
   """Returns the marginal variances. [H, W, C]."""
   return jnp.exp(2 * _checked(params).log_scale)
+
+
+def channel_covariance(params: Diagonal) -> Array:
+  """Returns the covariance of the channels of each pixel. [H, W, C, C]."""
+  return base.independent_channels(variance(params))
 
 
 def covariance_matvec(params: Diagonal, v: Array) -> Array:

@@ -81,7 +81,8 @@ def family(
     )
   start = base.inverse_soft_clip(initial_log_scale, min_log_scale, max_log_scale)
 
-  def outputs_of(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs_of(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     plane = image.height, image.width
     each, pairs = image.channels * components, _pairs(image.channels) * components
     found = {'logits': (*plane, components), 'locs': (*plane, each), 'log_scales': (*plane, each)}

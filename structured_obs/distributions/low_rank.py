@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, gaussian, posterior
-from structured_obs.linalg import decompositions, woodbury
+from structured_obs.linalg import decompositions, products, woodbury
 from structured_obs.option_values import Range, Scale, Variance, When, checked
 
 Array = jax.Array
@@ -76,7 +76,8 @@ def family(
   # Inverse of softplus, exact for small arguments: log(exp(y) - 1) = y + log(1 - exp(-y)).
   offset = excess + math.log(-math.expm1(-excess))
 
-  def outputs_of(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs_of(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     shapes = {'mean': tuple(image), 'cov_factor': (*image, rank)}
     return shapes | ({'cov_diag': tuple(image)} if learn_diag else {})
 
@@ -97,6 +98,7 @@ def family(
     posterior_mean=posterior_mean,
     principal_components=principal_components,
     white_image=white_image,
+    channel_covariance=channel_covariance,
   )
   return base.Family(outputs_of, from_outputs, log_prob, sample, mean, gaussian)
 
@@ -174,6 +176,16 @@ def variance(params: LowRank) -> Array:
   flat = _flat(params)
   variances = jnp.sum(jnp.square(flat.factor), axis=-1) + flat.diag
   return base.all_or_nan(variances).reshape(jnp.shape(params.mean))
+
+
+def channel_covariance(params: LowRank) -> Array:
+  """Returns the covariance of the channels of each pixel. [H, W, C, C]."""
+  flat = _flat(params)
+  factor = flat.factor.reshape(jnp.shape(params.cov_factor))
+  own = base.independent_channels(
+    jnp.broadcast_to(flat.diag, params.mean.size).reshape(params.mean.shape)
+  )
+  return base.all_or_nan(products.einsum('hwcr,hwdr->hwcd', factor, factor) + own)
 
 
 def covariance_matvec(params: LowRank, v: Array) -> Array:

@@ -81,7 +81,8 @@ def family(
   bounds = -math.log(max_scale), -math.log(min_scale)
   offset = base.inverse_soft_clip(-math.log(initial_scale), *bounds)
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     shape, cross = tuple(image), links.cross_links(channels, neighbours, image.channels)
     shapes = {'off_diag': (*shape, neighbours), 'cross': (*shape, cross)}
     linked = {name: size for name, size in shapes.items() if 0 not in size}
@@ -103,6 +104,7 @@ def family(
     *required,
     regularized=regularized,
     innovation_variance=innovation_variance,
+    channel_covariance=channel_covariance,
   )
   log_prior = factor_priors.log_prior(prior, prior_scale, initial_scale)
   return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, log_prior)
@@ -152,6 +154,19 @@ def variance(params: SparsePrecision) -> Array:
   pattern, factor = links.factor(params)
   grids = jax.vmap(lambda one: selected_inverse.variances(one, pattern.offsets))(factor)
   return base.all_or_nan(links.from_grids(grids, pattern, jnp.shape(params.mean)))
+
+
+def channel_covariance(params: SparsePrecision) -> Array:
+  """Returns the covariance of the channels of each pixel, exact, by selected inversion. [H, W, C, C]."""
+  pattern, factor = links.factor(params)
+  image = height, width, channels = jnp.shape(params.mean)
+  if pattern.split:
+    return base.independent_channels(variance(params))
+  grid = jax.tree.map(lambda leaf: leaf[0], factor)
+  near = selected_inverse.covariances(grid, pattern.offsets, 0, channels - 1)
+  near = near.reshape(height, width, channels, 2 * channels - 1)
+  rows = [near[:, :, c, channels - 1 - c : 2 * channels - 1 - c] for c in range(channels)]
+  return base.all_or_nan(jnp.stack(rows, axis=2)).reshape(*image, channels)
 
 
 def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Array, Array] | None:

@@ -1,4 +1,4 @@
-"""Floats of 16 bits give float32 results in every operation of every family; nothing else changes type."""
+"""Floats of 16 bits give float32 results in every operation of every family."""
 
 import functools
 import re
