@@ -93,13 +93,13 @@ def rotation(params: Colour) -> Array:
 def _matrix(params: Colour, *_: Array) -> Array:
   """Returns A S. [C, C]."""
   turned, log_scale = _checked(params)
-  return turned * jnp.exp(log_scale)
+  return turned * jnp.exp(log_scale)[None]
 
 
 def _inverse(params: Colour) -> Array:
   """Returns (A S)^-1 = S^-1 A^T. [C, C]."""
   turned, log_scale = _checked(params)
-  return (turned * jnp.exp(-log_scale)).T
+  return (turned * jnp.exp(-log_scale)[None]).T
 
 
 def _checked(params: Colour) -> tuple[Array, Array]:
@@ -134,6 +134,7 @@ MAP: linear.Map[Colour] = linear.Map(
   transpose=lambda params, v: _multiply(_matrix(params).T, v),
   invert_transposed=lambda params, v: _multiply(_inverse(params).T, v),
   log_det=_log_det,
+  check=_log_det,
   by_pixel=_matrix,
   apply_squared=lambda params, v: _multiply(jnp.square(_matrix(params)), v),
 )

@@ -88,7 +88,9 @@ def _map() -> linear.Map[Haar]:
     squares = base.upcast(v) * jnp.square(_scale(params, v))
     return haar.inverse(squares, _levels(params), squared=True)
 
-  return linear.Map(synthesise, analyse, transposed, inverse_transposed, log_det, apply_squared=squared)
+  return linear.Map(
+    synthesise, analyse, transposed, inverse_transposed, log_det, _log_scale, apply_squared=squared
+  )
 
 
 def _levels(params: Haar) -> int:

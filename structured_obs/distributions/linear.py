@@ -45,6 +45,7 @@ class Map(NamedTuple, Generic[P]):
   transpose: Callable[[P, Array], Array]  # (params, v) -> T^T v
   invert_transposed: Callable[[P, Array], Array]  # (params, v) -> T^-T v
   log_det: Callable[[P, Array], Array]  # (params, mean [H, W, C]) -> [], log |det T|
+  check: Callable[[P, Array], Any]  # (params, mean); raises unless the map's parameters fit the image
   # (params, mean) -> T [C, C] of the channels of each pixel, or [H, W, C, C], where T maps these alone.
   by_pixel: Callable[[P, Array], Array] | None = None
   # (params, v) -> (T * T) v, with the squared entries of T.
@@ -88,7 +89,9 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     return added.parameters(inner.from_outputs(rest), own)
 
   def mean(params: P) -> Array:
-    return inner.mean(base_of(params))
+    m = inner.mean(base_of(params))
+    of.check(params, m)
+    return m
 
   def log_prob(params: P, x: Array) -> Array:
     m = mean(params)

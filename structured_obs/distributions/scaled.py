@@ -135,8 +135,11 @@ def _map(inner: Family[Any]) -> linear.Map[Scaled]:
   def multiply_squared(params: Scaled, v: Array) -> Array:
     return base.upcast(v) * jnp.square(_scale(inner, params, v))
 
+  def check(params: Scaled, _: Array) -> None:
+    _checked(inner, params)
+
   return linear.Map(
-    multiply, divide, multiply, divide, log_det, by_pixel, multiply_squared, diagonal=True
+    multiply, divide, multiply, divide, log_det, check, by_pixel, multiply_squared, diagonal=True
   )
 
 
