@@ -34,10 +34,12 @@ from structured_obs.distributions import (
   scaled,
   sparse_precision,
 )
+from structured_obs.distributions.distribution import Distribution as Distribution
 
 __all__ = [
   'FAMILIES',
   'WRAPPERS',
+  'Distribution',
   'base',
   'blur_kernels',
   'circulant',

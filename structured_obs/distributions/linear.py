@@ -103,6 +103,10 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     m = mean(params)
     return m + of.apply(params, inner.sample(key, base_of(params)) - m)
 
+  def sample_without(key: Array, params: P) -> Array:
+    m, draw = mean(params), base.sampler(inner, pixel_noise=False)
+    return m + of.apply(params, draw(key, base_of(params)) - m)
+
   def log_prior(params: P) -> Array:
     assert inner.log_prior is not None
     return inner.log_prior(base_of(params))
@@ -122,6 +126,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     if student is None
     else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(base_of(params))),
     shared=inner.shared | added.shared,
+    sample_without_pixel_noise=sample_without if inner.sample_without_pixel_noise else None,
   )
 
 
@@ -198,7 +203,27 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
     white_image=white_image,
     channel_covariance=channel_covariance,
     independent=inner.independent and of.diagonal,
+    pixel_noise=None if inner.pixel_noise is None else _pixel_noise(inner.pixel_noise, mean, of),
   )
+
+
+def _pixel_noise(
+  inner: base.PixelNoise[Any], mean: Callable[[P], Array], of: Map[P]
+) -> base.PixelNoise[P]:
+  """Returns the base's floor after the map."""
+
+  def without(params: P, noise: Any) -> Array:
+    m = mean(params)
+    return m + of.apply(params, inner.without(base_of(params), noise) - m)
+
+  def draw(params: P, white: Array) -> Array:
+    return of.apply(params, inner.draw(base_of(params), white))
+
+  def covariance_matvec(params: P, v: Array) -> Array:
+    product = inner.covariance_matvec(base_of(params), of.transpose(params, v))
+    return of.apply(params, product)
+
+  return base.PixelNoise(without, draw, covariance_matvec, inner.own)
 
 
 def _channel_covariance(inner: base.Gaussian[Any], params: P, mean: Array, of: Map[P]) -> Array:
