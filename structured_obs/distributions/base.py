@@ -23,6 +23,7 @@ Functions = TypeVarTuple('Functions')
 # The checks are read as a part of this module.
 ImageShape = checks.ImageShape
 Shape = checks.Shape
+Shared = checks.Shared
 as_arrays = checks.as_arrays
 check_choice = checks.check_choice
 check_count = checks.check_count
@@ -34,6 +35,7 @@ check_shape = checks.check_shape
 checked = checks.checked
 checked_noise_variance = checks.checked_noise_variance
 checked_temperature = checks.checked_temperature
+extended = checks.extended
 image_of_outputs = checks.image_of_outputs
 image_shape = checks.image_shape
 positive_or_nan = checks.positive_or_nan
@@ -141,7 +143,6 @@ class Family(NamedTuple, Generic[P]):
   # (params, x) -> [H, W], nats: of a family whose pixels are independent, its channels together.
   log_prob_by_pixel: Callable[[P, Array], Array] | None = None
   student: StudentT[P] | None = None  # in place of `gaussian`, which is None then
-  shared: frozenset[str] = frozenset()  # outputs that are trained, and equal for all images
   # (key, params) -> [H, W, C], without the floor of pixel noise; of a family with one but no `gaussian`.
   sample_without_pixel_noise: Callable[[Array, P], Array] | None = None
 

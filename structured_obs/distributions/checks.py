@@ -6,6 +6,7 @@ the arrays that the checks return.
 Letters: H W C image height, width, channels; D = H W C.
 """
 
+import dataclasses
 import itertools
 import math
 import numbers
@@ -17,7 +18,32 @@ import jax.numpy as jnp
 
 Array = jax.Array
 P = TypeVar('P')  # a family's parameters: a NamedTuple of arrays, one image
-Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared(Sequence[int]):
+  """Shape of an output that is one trained array, equal for all images, instead of a network's.
+
+  It is no tuple, since Flax gives every tuple in a module the plain type.
+  """
+
+  sizes: tuple[int, ...]
+
+  def __len__(self) -> int:
+    """Returns the number of axes."""
+    return len(self.sizes)
+
+  def __getitem__(self, axis: Any) -> Any:
+    """Returns the size of an axis, or a tuple of sizes for a slice."""
+    return self.sizes[axis]
+
+
+Shape = tuple[int, ...] | Shared
+
+
+def extended(shape: Shape, size: int) -> Shape:
+  """Returns the shape of an output with one more axis."""
+  return Shared((*shape, size)) if isinstance(shape, Shared) else (*shape, size)
 
 
 class ImageShape(NamedTuple):
@@ -137,7 +163,7 @@ def upcast(array: Any) -> Array:
   return array.astype(jnp.float32) if low else array
 
 
-def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> Array:
+def check_shape(name: str, array: Array, shape: Sequence[int | None]) -> Array:
   """Raises at trace time unless a floating-point array has this shape (None: any size).
 
   This is the boundary at which low precision ends: use the array that it returns.

@@ -104,7 +104,7 @@ class Distribution(Generic[P]):
     return cls(family, leading_axes.over(family.from_outputs, operand))
 
   @property
-  def batch_shape(self) -> base.Shape:
+  def batch_shape(self) -> tuple[int, ...]:
     """Shape of the leading axes of the parameters."""
     return self._operand().batch
 

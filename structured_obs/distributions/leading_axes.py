@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from structured_obs.distributions import base
 
 Array = jax.Array
-Shape = base.Shape
+Shape = tuple[int, ...]
 
 FAILURES = (TypeError, ValueError, IndexError)  # of arrays that do not belong to one image
 

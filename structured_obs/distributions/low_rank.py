@@ -159,8 +159,8 @@ def _noise_matvec(params: LowRank, v: Array) -> Array:
 
 def _of_pixels(_: Noise) -> Noise:
   """Returns which arrays are behind the noise of pixels alone."""
-  own: Any = Noise(False, True)
-  return own
+  record: Any = Noise
+  return record(factor=False, diag=True)
 
 
 def whiten(params: LowRank, residual: Array) -> woodbury.Whitened:

@@ -63,12 +63,13 @@ def family(
   sizes = [spread ** (k - (components - 1) / 2) for k in range(components)]
 
   def added(image: base.ImageShape) -> dict[str, base.Shape]:
-    return {LOGITS: (components,)} | ({OFFSETS: (*image, components)} if own_means else {})
+    found: dict[str, base.Shape] = {LOGITS: (components,)}
+    return found | ({OFFSETS: (*image, components)} if own_means else {})
 
   def outputs(image: base.Shape) -> dict[str, base.Shape]:
     image = base.image_shape(image)
     each = inner.outputs(image)
-    each = {name: shape if name == MEAN else (*shape, components) for name, shape in each.items()}
+    each = {n: s if n == MEAN else base.extended(s, components) for n, s in each.items()}
     return linear.merged(each, added(image))
 
   def from_outputs(emitted: dict[str, Array]) -> Mixture:
@@ -97,7 +98,6 @@ def family(
     functools.partial(mean, inner),
     log_prior=log_prior if inner.log_prior else None,
     mode=functools.partial(mode, inner),
-    shared=inner.shared,
   )
 
 

@@ -35,7 +35,7 @@ def _outputs(case: Case, batch: tuple[int, ...]) -> dict[str, jax.Array]:
   shapes = cases.family_of(case).outputs(case.image)
   rng = np.random.default_rng(0)
   scale = cases.OUTPUT_SCALES.get(case.name, 1.0)
-  return {name: jnp.asarray(rng.normal(scale=scale, size=batch + s)) for name, s in shapes.items()}
+  return {name: jnp.asarray(rng.normal(scale=scale, size=(*batch, *s))) for name, s in shapes.items()}
 
 
 @each(DEFAULTS)
@@ -65,7 +65,8 @@ def test_batches_are_images_one_by_one(case: Case):
 
 
 def test_every_method_has_the_leading_axes():
-  made = Distribution(family('diagonal'), diagonal.Diagonal(*jnp.zeros((2, *BATCH, *IMAGE))))
+  zeros = jnp.zeros((*BATCH, *IMAGE))
+  made = Distribution(family('diagonal'), diagonal.Diagonal(zeros, zeros))
   tempered = made.temper(jnp.asarray([0.5, 1.0, 2.0]))
   assert tempered.batch_shape == BATCH
   x = made.sample(KEY)
@@ -195,23 +196,24 @@ def test_a_distribution_is_a_pytree():
 
 
 PARAMS = _params((4,), (4,))
-MADE = Distribution(LOW_RANK, PARAMS)
-FLAT: Any = diagonal.Diagonal(jnp.zeros(IMAGE[1:]), jnp.zeros(IMAGE[1:]))
+UNTYPED: Any = Distribution
+MADE: Any = Distribution(LOW_RANK, PARAMS)
+FLAT = diagonal.Diagonal(jnp.zeros(IMAGE[1:]), jnp.zeros(IMAGE[1:]))
 X = jnp.zeros(IMAGE)
-OTHER: Any = diagonal.Diagonal(X, X)
+OTHER = diagonal.Diagonal(X, X)
 
 
 @pytest.mark.parametrize(('wrong', 'error', 'message'), [
-  (lambda: Distribution(PARAMS, LOW_RANK), TypeError, 'A family is needed'),
-  (lambda: Distribution(low_rank.family, PARAMS), TypeError, 'A family is needed'),
-  (lambda: Distribution(LOW_RANK, OTHER).mean(), TypeError, 'Are they of another family'),
-  (lambda: Distribution(LOW_RANK, X).mean(), TypeError, 'Are they of another family'),
-  (lambda: Distribution(LOW_RANK, _params((4,), (5,))).mean(), ValueError, 'axes must broadcast'),
-  (lambda: Distribution(LOW_RANK, _params(diag=(2, 3, 2))).mean(), ValueError,
+  (lambda: UNTYPED(PARAMS, LOW_RANK), TypeError, 'A family is needed'),
+  (lambda: UNTYPED(low_rank.family, PARAMS), TypeError, 'A family is needed'),
+  (lambda: UNTYPED(LOW_RANK, OTHER).mean(), TypeError, 'Are they of another family'),
+  (lambda: UNTYPED(LOW_RANK, X).mean(), TypeError, 'Are they of another family'),
+  (lambda: UNTYPED(LOW_RANK, _params((4,), (5,))).mean(), ValueError, 'axes must broadcast'),
+  (lambda: UNTYPED(LOW_RANK, _params(diag=(2, 3, 2))).mean(), ValueError,
    r'cov_diag must have shape .* cov_factor \(2, 3, 1, 2\), cov_diag \(2, 3, 2\)'),
-  (lambda: Distribution(family('diagonal'), FLAT).mean(), ValueError, 'H, W, C'),
-  (lambda: Distribution.from_outputs(LOW_RANK, {'mean': X}), ValueError, 'cov_factor'),
-  (lambda: Distribution.from_outputs(LOW_RANK, X), TypeError, 'by their names'),
+  (lambda: UNTYPED(family('diagonal'), FLAT).mean(), ValueError, 'H, W, C'),
+  (lambda: UNTYPED.from_outputs(LOW_RANK, {'mean': X}), ValueError, 'cov_factor'),
+  (lambda: UNTYPED.from_outputs(LOW_RANK, X), TypeError, 'by their names'),
   (lambda: MADE.log_prob(X[0]), ValueError, r'x must be an array of shape \(..., 2, 3, 1\)'),
   (lambda: MADE.log_prob(0.5), ValueError, 'x must be an array of shape .* got float'),
   (lambda: MADE.log_prob(jnp.zeros((3, *IMAGE))), ValueError, 'Leading axes must broadcast'),
