@@ -157,6 +157,12 @@ def check_family(family: Any) -> None:
     )
 
 
+def has_floor(family: Family[Any]) -> bool:
+  """Returns whether a family has a floor of independent pixel noise, as `sampler` needs it."""
+  floor = family.gaussian is not None and family.gaussian.pixel_noise is not None
+  return floor or family.sample_without_pixel_noise is not None
+
+
 def sampler(family: Family[P], pixel_noise: bool = True) -> Callable[[Array, P], Array]:
   """Returns a family's function (key, params) -> image [H, W, C].
 

@@ -86,6 +86,10 @@ def family(
       params = jax.vmap(temper)(params, jnp.asarray(sizes, own[LOGITS].dtype))
     return Mixture(params, own[LOGITS])
 
+  def without(key: Array, params: Mixture) -> Array:
+    smooth = inner._replace(sample=base.sampler(inner, pixel_noise=False))
+    return sample(key, smooth, params)
+
   def log_prior(params: Mixture) -> Array:
     assert inner.log_prior is not None
     return jnp.sum(jax.vmap(inner.log_prior)(params.base))
@@ -98,6 +102,7 @@ def family(
     functools.partial(mean, inner),
     log_prior=log_prior if inner.log_prior else None,
     mode=functools.partial(mode, inner),
+    sample_without_pixel_noise=without if base.has_floor(inner) else None,
   )
 
 
