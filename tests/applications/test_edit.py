@@ -232,7 +232,7 @@ def test_samples_without_pixel_noise_have_the_dense_mean_and_covariance(deviatio
   assert np.max(np.abs(drawn.mean(axis=0) - mean) / deviation) < 5 / count**0.5
   error = np.cov(drawn.T) - cov
   assert np.max(np.abs(error) / np.outer(deviation, deviation)) < 5 * 2**0.5 / count**0.5
+  other = cases.make_problem(cases.Case('dense_precision', (), (2, 2, 1)))
+  one = edit.Edit(jnp.zeros((2, 2, 1)), jnp.ones((2, 2, 1), bool))
   with pytest.raises(ValueError, match='floor of independent pixel noise'):
-    other = cases.make_problem(cases.Case('dense_precision', (), (2, 2, 1)))
-    one = edit.Edit(jnp.zeros((2, 2, 1)), jnp.ones((2, 2, 1), bool))
     edit.apply(other.family, other.params, [one], pixel_noise=False)
