@@ -74,9 +74,9 @@ def white_image(family: Family[P], params: P, x: Array) -> Array:
   """
   primitives = _gaussian(family)
   white = (primitives.white_image or primitives.whiten)(params, _residual(family, params, x))
-  if not hasattr(white, 'shape') or white.size != x.size:
+  if not hasattr(white, 'shape') or white.size != jnp.size(x):
     raise ValueError('This family does not whiten into an image: it has no `white_image`.')
-  return white.reshape(x.shape)
+  return white.reshape(jnp.shape(x))
 
 
 def entropy(family: Family[P], params: P) -> Array:
@@ -221,7 +221,7 @@ def temper(family: Family[P], params: P, temperature: Array | float) -> P:
     temperature: [], factor of all standard deviations.
   """
   temperature = base.checked_temperature(temperature, family.mean(params))
-  return _gaussian(family).temper(params, temperature)
+  return jax.tree.map(base.upcast, _gaussian(family).temper(params, temperature))
 
 
 def principal_components(family: Family[P], params: P, k: int) -> base.PrincipalComponents:
@@ -255,7 +255,7 @@ def condition(family: Family[P], params: P, x: Array, observed: Array) -> base.C
     TypeError, ValueError: a mask that is not boolean, or shapes that do not match.
   """
   mean, gaussian = family.mean(params), _gaussian(family)
-  base.check_shape('x', x, mean.shape)
+  x = base.check_shape('x', x, mean.shape)
   base.check_mask('observed', observed, mean.shape)
   if gaussian.condition is not None:
     return gaussian.condition(params, x, observed)
@@ -279,7 +279,7 @@ def posterior_mean(
     exact one at this size.
   """
   mean, gaussian = family.mean(params), _gaussian(family)
-  base.check_shape('noisy', noisy, mean.shape)
+  noisy = base.check_shape('noisy', noisy, mean.shape)
   noise_variance = base.checked_noise_variance(noise_variance, mean)
   if gaussian.posterior_mean is not None:
     closed_form = gaussian.posterior_mean(params, noisy, noise_variance)
@@ -315,8 +315,7 @@ def _gaussian(family: Family[P]) -> base.Gaussian[P]:
 
 def _residual(family: Family[P], params: P, x: Array) -> Array:
   mean = family.mean(params)
-  base.check_shape('x', x, mean.shape)
-  return x - mean
+  return base.check_shape('x', x, mean.shape) - mean
 
 
 def _one_pixel(like: Array, pixel: Sequence[int | Array]) -> Array:
