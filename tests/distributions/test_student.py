@@ -1,0 +1,341 @@
+"""Student t distributions against scipy and dense float64 algebra, and integrals over the scale."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from structured_obs.distributions import (
+  base,
+  circulant,
+  colour,
+  diagonal,
+  elliptical,
+  gaussian,
+  low_rank,
+  radial,
+  sparse_precision,
+  student,
+)
+from structured_obs.linalg import dense
+
+IMAGE = base.ImageShape(2, 3, 2)
+INNER = {
+  'diagonal': diagonal.family(),
+  'low_rank': low_rank.family(rank=3, noise_variance=0.1),
+  'sparse_precision': sparse_precision.family(filter_size=3, prior='normal'),
+  'circulant': circulant.family(),
+}
+FAMILY = {name: student.family(inner, dof='predicted') for name, inner in INNER.items()}
+EACH = pytest.mark.parametrize('name', ['diagonal', 'low_rank', 'sparse_precision'])
+
+
+class Problem(NamedTuple):
+  """A Student t with its dense scale matrix, built from the base, and an image."""
+
+  params: student.Student
+  mean: np.ndarray  # [D]
+  scale: np.ndarray  # [D, D]
+  dof: float
+  x: jax.Array  # [H, W, C]
+  observed: np.ndarray  # [H, W, C] bool
+
+
+@functools.cache
+def _problem(name: str) -> Problem:
+  rng, family = np.random.default_rng(0), FAMILY[name]
+  dtype = jnp.zeros(()).dtype
+  outputs = {
+    key: jnp.asarray(0.5 * rng.normal(size=s), dtype) for key, s in family.outputs(IMAGE).items()
+  }
+  params = family.from_outputs(outputs)
+  scale = np.asarray(gaussian.covariance(INNER[name], params.base), np.float64)
+  mean = np.asarray(family.mean(params), np.float64).ravel()
+  x = mean + np.linalg.cholesky(scale) @ (1.5 * rng.normal(size=mean.size))
+  observed = rng.random(IMAGE) < 0.5
+  return Problem(params, mean, scale, float(params.dof), jnp.asarray(x.reshape(IMAGE), dtype), observed)
+
+
+def _bound(float64: float, float32: float) -> float:
+  return float64 if jnp.zeros(()).dtype == jnp.float64 else float32
+
+
+def _check(actual: Any, expected: Any, float64: float = 1e-9, float32: float = 1e-4) -> None:
+  actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+  assert actual.size == expected.size
+  error = np.max(np.abs(np.ravel(actual) - expected.ravel()))
+  assert error <= _bound(float64, float32) * np.max(np.abs(expected)), error
+
+
+@EACH
+def test_density_entropy_and_moments(name: str):
+  family, problem = FAMILY[name], _problem(name)
+  law = stats.multivariate_t(problem.mean, problem.scale, problem.dof)
+  x = np.asarray(problem.x, np.float64).ravel()
+  _check(jax.jit(family.log_prob)(problem.params, problem.x), law.logpdf(x))
+  _check(gaussian.entropy(family, problem.params), law.entropy())
+  cov = problem.scale * problem.dof / (problem.dof - 2)
+  _check(gaussian.covariance(family, problem.params), cov)
+  _check(gaussian.variance(family, problem.params), np.diag(cov))
+  _check(gaussian.covariance_column(family, problem.params, (0, 1, 0)), cov[:, 2])
+  _check(
+    gaussian.correlation(family, problem.params, (0, 1, 0)),
+    cov[:, 2] / np.sqrt(np.diag(cov) * cov[2, 2]),
+  )
+  channels = np.reshape(cov, (6, 2, 6, 2))[np.arange(6), :, np.arange(6)]
+  _check(gaussian.channel_covariance(family, problem.params), channels)
+  _check(
+    gaussian.principal_components(family, problem.params, 2).values, np.linalg.eigvalsh(cov)[:-3:-1]
+  )
+  warm = gaussian.temper(family, problem.params, 0.5)
+  _check(gaussian.covariance(family, warm), cov / 4)
+  assert warm.dof == problem.params.dof
+
+
+@EACH
+def test_conditionals(name: str):
+  """Given what is seen: scipy's joint density over its marginal one, and moments by linear algebra."""
+  family, problem = FAMILY[name], _problem(name)
+  x, seen = np.asarray(problem.x, np.float64).ravel(), problem.observed.ravel()
+  given = jax.jit(functools.partial(gaussian.condition, family))(
+    problem.params, problem.x, jnp.asarray(problem.observed)
+  )
+  marginal = stats.multivariate_t(problem.mean[seen], problem.scale[np.ix_(seen, seen)], problem.dof)
+  joint = stats.multivariate_t(problem.mean, problem.scale, problem.dof)
+  _check(
+    jax.jit(lambda given, x: given.log_prob(x))(given, problem.x),
+    joint.logpdf(x) - marginal.logpdf(x[seen]),
+  )
+  mean, cov = dense.condition(problem.mean, problem.scale, x, problem.observed)
+  distance = dense.mahalanobis(problem.scale[np.ix_(seen, seen)], (x - problem.mean)[seen])
+  dof = problem.dof + seen.sum()
+  spread = (problem.dof + distance) / (dof - 2)
+  _check(np.asarray(given.mean).ravel()[~seen], mean)
+  _check(np.asarray(given.variance).ravel()[~seen], spread * np.diag(cov))
+  np.testing.assert_array_equal(np.asarray(given.variance).ravel()[seen], 0)
+  drawn = np.asarray(jax.vmap(given.sample)(jax.random.split(jax.random.key(0), 4000)))
+  np.testing.assert_array_equal(
+    drawn[:, problem.observed], np.asarray(problem.x)[problem.observed][None].repeat(4000, 0)
+  )
+  law = stats.multivariate_t(mean, cov * (problem.dof + distance) / dof, dof)
+  z = (drawn[:, ~problem.observed] - mean) @ np.linalg.inv(np.linalg.cholesky(law.shape)).T
+  assert stats.kstest(np.sum(z**2, axis=1) / mean.size, stats.f(mean.size, dof).cdf).pvalue > 1e-3
+
+
+def test_samples_have_the_law_of_distances():
+  family, problem = FAMILY['low_rank'], _problem('low_rank')
+  drawn = jax.vmap(lambda key: family.sample(key, problem.params))(
+    jax.random.split(jax.random.key(1), 4000)
+  )
+  distance = np.asarray(jax.vmap(functools.partial(gaussian.mahalanobis, family, problem.params))(drawn))
+  assert stats.kstest(distance / IMAGE.size, stats.f(IMAGE.size, problem.dof).cdf).pvalue > 1e-3
+  probability = np.asarray(elliptical.distance_cdf(family, problem.params, jnp.asarray(distance)))
+  assert stats.kstest(probability, 'uniform').pvalue > 1e-3
+  one = jax.vmap(functools.partial(elliptical.pixel_cdf, family, problem.params))(drawn)[:, 1, 2, 0]
+  assert stats.kstest(np.asarray(one), 'uniform').pvalue > 1e-3
+
+
+def test_posterior_mean_is_the_integral_over_scales():
+  """Against adaptive integration over log w with dense Gaussian posteriors, at noise 0 to infinity."""
+  family, problem = FAMILY['low_rank'], _problem('low_rank')
+  rng = np.random.default_rng(3)
+  noise = np.exp(rng.normal(size=IMAGE) - 1)
+  noise[0, 0], noise[1, 2, 0] = np.inf, 0
+  posterior = jax.jit(functools.partial(gaussian.posterior_mean, family))
+  mean, variance = posterior(problem.params, problem.x, jnp.asarray(noise, problem.x.dtype))
+  expected, spread = _integrated(problem, noise.ravel())
+  _check(mean, expected, 1e-8, 1e-4)
+  _check(variance, spread, 1e-7, 1e-3)
+
+
+def _integrated(problem: Problem, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns posterior mean and variance by sums over a fine grid of log w, all in float64."""
+  seen, dof = np.isfinite(noise), problem.dof
+  residual = np.asarray(problem.x, np.float64).ravel()[seen] - problem.mean[seen]
+  total, first, second = 0.0, 0.0, 0.0
+  for log_w in np.linspace(-12, 5, 3001):
+    cov = problem.scale / np.exp(log_w)
+    inside = cov[np.ix_(seen, seen)] + np.diag(noise[seen])
+    weight = np.exp(
+      dof / 2 * (log_w - np.exp(log_w))
+      + 0.5 * residual.size * np.log(2 * np.pi)
+      + dense.log_prob(np.zeros(residual.size), inside, residual)
+    )
+    gain = np.linalg.solve(inside, cov[seen]).T
+    moved = gain @ residual
+    own = np.diag(cov) - np.sum(gain * cov[:, seen], axis=1)
+    total, first = total + weight, first + weight * moved
+    second = second + weight * (own + moved**2)
+  mean = first / total
+  return problem.mean + mean, second / total - mean**2
+
+
+@pytest.mark.parametrize('dof', [0.7, 10.0, 1e6])
+@pytest.mark.parametrize('size', [1, 12, 12288])
+def test_laws_of_distance_and_pixels_are_scipys(dof: float, size: int):
+  probability = np.array([1e-4, 0.1, 0.5, 0.97])
+  expected = size * stats.f(size, dof).ppf(probability)
+  nu = jnp.asarray(dof)
+  found = radial.distance_quantile(size, nu, jnp.asarray(probability))
+  np.testing.assert_allclose(found, expected, rtol=_bound(1e-9, 1e-3))
+  found = radial.distance_cdf(size, nu, jnp.asarray(expected))
+  np.testing.assert_allclose(found, probability, atol=_bound(1e-10, 3e-5))
+  z = np.array([-1e9, -3.0, -0.1, 0.0, 2.0, np.inf])
+  np.testing.assert_allclose(
+    radial.pixel_cdf(nu, jnp.asarray(z)), stats.t(dof).cdf(z), atol=_bound(1e-12, 1e-6)
+  )
+
+
+def test_the_law_of_a_gaussians_distances():
+  """Chi-square by the same functions, at the ends as well."""
+  family, params = INNER['diagonal'], _problem('diagonal').params.base
+  probability = jnp.asarray([0.0, 1e-4, 0.5, 0.999, 1.0, jnp.nan, 1.5])
+  found = elliptical.distance_quantile(family, params, probability)
+  expected = stats.chi2(IMAGE.size).ppf(np.asarray(probability, np.float64))
+  np.testing.assert_allclose(found, expected, rtol=_bound(1e-9, 1e-4))
+  back = elliptical.distance_cdf(family, params, found)
+  np.testing.assert_allclose(back[:5], probability[:5], atol=_bound(1e-12, 1e-5))
+  assert np.isnan(back[5:]).all()
+  _check(elliptical.pixel_cdf(family, params, family.mean(params)), np.full(IMAGE.size, 0.5))
+
+
+@pytest.mark.x64
+def test_laws_have_their_derivatives():
+  nu, q = jnp.asarray(7.0), jnp.asarray(11.0)
+  law = stats.f(12, 7.0)
+  density = jax.grad(radial.distance_cdf, argnums=2)(12, nu, q)
+  assert float(density) == pytest.approx(law.pdf(11 / 12) / 12, rel=1e-9)
+  probability = jnp.asarray(law.cdf(11 / 12))
+  by_nu, by_p = jax.grad(radial.distance_quantile, argnums=(1, 2))(12, nu, probability)
+  assert float(by_p) == pytest.approx(1 / float(density), rel=1e-9)
+  step = 1e-4
+  above, below = (12 * stats.f(12, 7 + s).ppf(float(probability)) for s in (step, -step))
+  assert float(by_nu) == pytest.approx((above - below) / (2 * step), rel=1e-6)
+  slope = jax.grad(radial.pixel_cdf, argnums=1)(nu, jnp.asarray(0.3))
+  assert float(slope) == pytest.approx(stats.t(7).pdf(0.3), rel=1e-9)
+
+
+@pytest.mark.x64
+def test_derivatives_of_everything():
+  """By outputs and image, with nu among them, against differences."""
+  family, problem = FAMILY['diagonal'], _problem('diagonal')
+  observed = jnp.asarray(problem.observed)
+
+  def everything(params, x):
+    given = gaussian.condition(family, params, x, observed)
+    mean, variance = gaussian.posterior_mean(family, params, x, 0.3)
+    key = jax.random.key(0)
+    return jnp.stack([
+      family.log_prob(params, x), gaussian.entropy(family, params), given.log_prob(x),
+      jnp.sum(given.variance), jnp.sum(mean * x), jnp.sum(variance),
+      jnp.sum(family.sample(key, params)), jnp.sum(given.sample(key)),
+    ])  # fmt: skip
+
+  rng = np.random.default_rng(1)
+  point = (problem.params, problem.x)
+  direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), point)
+  found = jax.jit(lambda point: jax.jvp(lambda p: everything(*p), (point,), (direction,)))
+  moved = [jax.tree.map(lambda a, b, s=s: a + s * b, point, direction) for s in (1e-5, -1e-5)]
+  above, below = (found(one)[0] for one in moved)
+  np.testing.assert_allclose(found(point)[1], (above - below) / 2e-5, rtol=1e-6)
+  gradients = jax.jit(jax.grad(lambda *p: jnp.sum(everything(*p)), argnums=(0, 1)))(*point)
+  total = sum(jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (gradients, direction)), strict=True))
+  assert float(total) == pytest.approx(float(jnp.sum(found(point)[1])), rel=1e-9)
+
+
+def test_a_large_nu_is_the_gaussian():
+  inner, params, x = INNER['low_rank'], _problem('low_rank').params, _problem('low_rank').x
+  family, params = FAMILY['low_rank'], params._replace(dof=jnp.asarray(1e9, x.dtype))
+  _check(family.log_prob(params, x), inner.log_prob(params.base, x), 1e-6, 1e-5)
+  _check(gaussian.entropy(family, params), gaussian.entropy(inner, params.base), 1e-6, 1e-5)
+  quantile = elliptical.distance_quantile(family, params, 0.9)
+  _check(quantile, elliptical.distance_quantile(inner, params.base, 0.9), 1e-6, 1e-4)
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize('dof', [2.5, 20.0, 1e5])
+@pytest.mark.parametrize('distance', [0.1, 1.0, 30.0])
+def test_float32_is_accurate_for_large_images(dof: float, distance: float):
+  """Within a few roundings of the result, which has 1e4 nats; and its derivatives."""
+  size = 12288
+  nu, q = np.float32(dof), np.float32(distance * size)
+  a, b, zero = float(nu) / 2, size / 2, jnp.zeros(())
+  ratio = np.log1p(float(q) / float(nu))
+  expected = special.gammaln(a + b) - special.gammaln(a) - b * np.log(2 * a * np.pi) - (a + b) * ratio
+  found = jax.value_and_grad(radial.log_density, argnums=(1, 2))(size, nu, q, zero)
+  value, (by_dof, by_distance) = found
+  assert float(value) == pytest.approx(expected, abs=5e-3)
+  slope = (
+    special.digamma(a + b)
+    - special.digamma(a)
+    - b / a
+    - ratio
+    + (a + b) * 2 * float(q) / (2 * a) / (2 * a + float(q))
+  )
+  assert float(by_dof) == pytest.approx(slope / 2, rel=1e-4, abs=1e-5)
+  assert float(by_distance) == pytest.approx(-(a + b) / (2 * a + float(q)), rel=1e-6)
+  entropy = b * np.log(2 * a * np.pi) + special.gammaln(a) - special.gammaln(a + b)
+  entropy += (a + b) * (special.digamma(a + b) - special.digamma(a))
+  assert float(radial.entropy(size, nu, zero)) == pytest.approx(entropy, abs=5e-3)
+
+
+def test_degrees_of_freedom_by_outputs():
+  family = student.family(INNER['diagonal'], initial_dof=7.0)
+  shapes = family.outputs(IMAGE)
+  assert shapes[student.NAME] == () and family.shared == {student.NAME}
+  outputs = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+  assert float(family.from_outputs(outputs).dof) == pytest.approx(7)
+  for end, dof in ((-1e4, 2.5), (1e4, 1e6)):
+    found = family.from_outputs(outputs | {student.NAME: jnp.asarray(end)}).dof
+    assert float(found) == pytest.approx(dof, rel=1e-4)
+  fixed = student.family(INNER['diagonal'], dof='fixed', initial_dof=1.5, temperature=1.25)
+  assert student.NAME not in fixed.outputs(IMAGE) and not fixed.shared
+  params = fixed.from_outputs({name: outputs[name] for name in fixed.outputs(IMAGE)})
+  assert float(params.dof) == 1.5
+  primitives = elliptical.primitives(fixed)
+  _check(primitives.variance(params), np.full(IMAGE.size, (1.25 * 0.5) ** 2), 1e-12, 1e-6)
+  assert np.isinf(gaussian.variance(fixed, params)).all()
+  assert not FAMILY['diagonal'].shared
+
+
+def test_bad_values_give_nan():
+  family, problem = FAMILY['diagonal'], _problem('diagonal')
+  for dof in (0.0, -1.0, jnp.inf, jnp.nan):
+    params = problem.params._replace(dof=jnp.asarray(dof, problem.x.dtype))
+    found = (
+      family.log_prob(params, problem.x), family.sample(jax.random.key(0), params),
+      gaussian.variance(family, params), gaussian.entropy(family, params),
+      elliptical.distance_cdf(family, params, 3.0), elliptical.distance_quantile(family, params, 0.3),
+      gaussian.posterior_mean(family, params, problem.x, 0.1)[0],
+    )  # fmt: skip
+    assert all(np.isnan(one).all() for one in found)
+  with pytest.raises(ValueError, match='dof must have shape'):
+    family.log_prob(problem.params._replace(dof=jnp.ones(2)), problem.x)
+
+
+def test_what_is_refused():
+  with pytest.raises(ValueError, match='Gaussian family as its base'):
+    student.family(FAMILY['diagonal'])
+  with pytest.raises(ValueError, match='min_dof < initial_dof < max_dof'):
+    student.family(INNER['diagonal'], initial_dof=2.0)
+
+
+def test_around_and_inside_other_wrappers():
+  """A rotation of the channels of a Student t is the Student t of the rotated Gaussian."""
+  inside = colour.family(student.family(INNER['diagonal'], dof='predicted'))
+  outside = student.family(colour.family(INNER['diagonal']), dof='predicted')
+  rng, x = np.random.default_rng(0), _problem('diagonal').x
+  outputs = {name: jnp.asarray(rng.normal(size=s), x.dtype) for name, s in inside.outputs(IMAGE).items()}
+  one, other = inside.from_outputs(outputs), outside.from_outputs(outputs)
+  _check(inside.log_prob(one, x), outside.log_prob(other, x), 1e-12, 1e-5)
+  observed = jnp.asarray(_problem('diagonal').observed)
+  given, same = (
+    gaussian.condition(inside, one, x, observed),
+    gaussian.condition(outside, other, x, observed),
+  )
+  _check(given.variance, same.variance)
+  _check(given.log_prob(x), same.log_prob(x))
