@@ -187,7 +187,7 @@ def _cdf(size: int, dof: Array | None, t: Array) -> Array:
 
 
 def _integral(function: Callable[[Array], Array], end: Array) -> Array:
-  """Returns the integral of an elementwise function from 0 to each end. Of the shape of the ends, any."""
+  """Returns the integral of an elementwise function from 0 to each end. Any shape."""
   nodes, weights = (jnp.asarray(a, end.dtype) for a in (0.5 + 0.5 * NODES, 0.5 * WEIGHTS))
   values = jax.vmap(lambda node, weight: weight * function(node * end))(nodes, weights)
   return end * jnp.sum(values, axis=0)
