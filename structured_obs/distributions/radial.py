@@ -210,16 +210,20 @@ def _tail_length(size: int, dof: Array | None, t: Array, sign: Array) -> Array:
 def _log_density_of_log(size: int, dof: Array | None, t: Array) -> Array:
   """Returns the log density of t = log(q / D), which is largest at 0 and falls on both sides."""
   half = size / 2
-  below, above = jnp.expm1(jnp.minimum(t, 0)), jnp.expm1(-jnp.maximum(t, 0))
   at_half = stirling(jnp.full((), half, t.dtype))
   if dof is None:
-    fall = half * jnp.where(t < 0, t - below, t - jnp.expm1(jnp.clip(t, 0, 80)))
+    fall = half * (t - jnp.expm1(jnp.minimum(t, 80)))
     return fall + 0.5 * math.log(half / (2 * math.pi)) - at_half
   other, total = dof / 2, (dof + size) / 2
   constant = 0.5 * jnp.log(half / total * other / (2 * math.pi)) + stirling(total)
-  left = half * t - total * jnp.log1p(size / (dof + size) * below)
-  right = -other * t - total * jnp.log1p(dof / (dof + size) * above)
-  return jnp.where(t < 0, left, right) + constant - at_half - stirling(other)
+  # It is the same with nu, D and t in place of D, nu and -t: the smaller factor of t cancels less.
+  ahead = half <= other
+  less, more = jnp.where(ahead, half, other), jnp.where(ahead, other, half)
+  s = jnp.where(ahead, t, -t)
+  near = jnp.log1p(less / total * jnp.expm1(jnp.minimum(s, 5)))
+  far = jax.nn.softplus(jnp.log(less / more) + s) - jnp.log1p(less / more)
+  fall = less * s - total * jnp.where(s < 5, near, far)
+  return fall + constant - at_half - stirling(other)
 
 
 def _far(size: int, dof: Array | None, dtype: jnp.dtype) -> tuple[Array, Array]:

@@ -71,7 +71,7 @@ def family(
     raise ValueError(
       f'student needs min_dof < initial_dof < max_dof; got {min_dof}, {initial_dof}, {max_dof}.'
     )
-  added: dict[str, base.Shape] = {} if dof == 'fixed' else {NAME: ()}
+  added = linear.from_source(dof, NAME, ())
   temper = inner.gaussian.temper
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
@@ -102,7 +102,6 @@ def family(
     log_prior=log_prior if inner.log_prior else None,
     kernel=inner.kernel,
     student=base.StudentT(_scale(inner.gaussian), functools.partial(_dof, inner)),
-    shared=inner.shared | (frozenset(added) if dof == 'learned' else frozenset()),
   )
 
 
