@@ -33,6 +33,7 @@ from structured_obs.distributions import (
   mixture,
   scaled,
   sparse_precision,
+  student,
 )
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
   'options',
   'scaled',
   'sparse_precision',
+  'student',
   'wrapped',
 ]
 
@@ -75,6 +77,7 @@ WRAPPERS: dict[str, Callable[..., base.Family[Any]]] = {
   'scaled': scaled.family,
   'colour': colour.family,
   'haar': haar.family,
+  'student': student.family,
   'mixture': mixture.family,
 }
 

@@ -207,7 +207,7 @@ def independent_channels(variance: Array) -> Array:
   Args:
     variance: [H, W, C].
   """
-  return variance[..., None] * jnp.eye(variance.shape[-1], dtype=variance.dtype)
+  return jax.vmap(jax.vmap(jnp.diag))(variance)
 
 
 def squared_norm(tree: Any) -> Array:
