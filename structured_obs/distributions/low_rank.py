@@ -315,7 +315,7 @@ def _checked(params: LowRank) -> LowRank:
 
 def _factorise(flat: _Flat) -> tuple[Array, woodbury.Capacitance]:
   inverse_scale = jax.lax.rsqrt(flat.diag)
-  return inverse_scale, woodbury.capacitance(flat.factor, inverse_scale)
+  return inverse_scale, woodbury.capacitance(flat.factor, woodbury.by_scale(inverse_scale))
 
 
 def _log_density(flat: _Flat, pixels: Array) -> Array:

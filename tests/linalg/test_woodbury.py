@@ -56,7 +56,7 @@ def _exact(residual: Any, factor: Any, diag: Any) -> dict[str, Any]:
 
 
 def _evaluate(residual: jax.Array, factor: jax.Array, diag: jax.Array) -> dict[str, jax.Array]:
-  cap = woodbury.capacitance(factor, jax.lax.rsqrt(diag))
+  cap = woodbury.capacitance(factor, woodbury.by_scale(jax.lax.rsqrt(diag)))
   whitened = woodbury.whiten(cap, residual)
   return {
     'residual': whitened.residual,
@@ -131,14 +131,14 @@ def test_bad_numbers_end_in_no_number(where: int, value: float):
 def test_refinement_goes_by_the_residual():
   """An inexact factorisation costs steps, not digits; a fixed number of them would leave percents."""
   residual, factor, diag = _problem('independent and large')
-  cap = woodbury.capacitance(factor, jax.lax.rsqrt(diag))
+  cap = woodbury.capacitance(factor, woodbury.by_scale(jax.lax.rsqrt(diag)))
   whitened = woodbury.whiten(cap._replace(inner=0.8 * cap.inner), residual)
   expected = _exact(residual, factor, diag)
   _check({'residual': whitened.residual}, {'residual': expected['residual']})
 
 
 def _quadratic(residual: jax.Array, factor: jax.Array, diag: jax.Array) -> jax.Array:
-  cap = woodbury.capacitance(factor, jax.lax.rsqrt(diag))
+  cap = woodbury.capacitance(factor, woodbury.by_scale(jax.lax.rsqrt(diag)))
   rest = woodbury.whiten(cap, residual).residual
   return jnp.sum(jnp.sin(rest)) + jnp.sum(woodbury.leverage(cap)) + cap.log_det
 
