@@ -1,6 +1,7 @@
 """Accuracy of the low-rank log density and its gradients in float32.
 
-It is measured over scales and differences of the factor's columns. The reference is a singular value decomposition in float64 of the same float32 numbers.
+It is measured over scales and differences of the factor's columns. The reference is a singular value
+decomposition in float64 of the same float32 numbers.
 """
 
 import itertools

@@ -139,15 +139,18 @@ def _by_rotation(_: Array, gram: Array, factor: Array, whitening: Whitening) -> 
   """Returns the parts computed from W V, V the eigenvectors of W^T W.
 
   The columns of W V are nearly orthogonal, and the Gram matrix of such columns is accurate entry by
-  entry, however much their norms differ: its Cholesky factor exists and is accurate where that of
-  W^T W is lost in rounding.
+  entry, however much their norms differ: its Cholesky factor exists where that of W^T W is lost in
+  rounding. What rounding of V has left of their angles, a second factorisation of K C K^T corrects.
   """
   rotation = decompositions.eigh(gram)[1]
   basis = whitening(subtract_product(jnp.zeros_like(factor), factor, -rotation))
   gram = matmul(basis.T, basis)
   chol = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[0], dtype=gram.dtype))
-  log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol)))
-  return _Parts(basis, rotation, _inverse_triangular(chol), log_det)
+  inner = _inverse_triangular(chol)
+  half = matmul(basis, inner.T)
+  again = jnp.linalg.cholesky(matmul(half.T, half) + matmul(inner, inner.T))
+  log_det = 2 * (jnp.sum(jnp.log(jnp.diag(chol))) + jnp.sum(jnp.log(jnp.diag(again))))
+  return _Parts(basis, rotation, matmul(_inverse_triangular(again), inner), log_det)
 
 
 _by_cholesky_or_rotation = quick_or_careful(_by_cholesky, _by_rotation)

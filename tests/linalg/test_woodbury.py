@@ -128,6 +128,19 @@ def test_bad_numbers_end_in_no_number(where: int, value: float):
 
 
 @pytest.mark.float32
+def test_log_determinant_of_a_ladder_of_columns():
+  """Eigenvectors in float32 leave angles between the columns of such a factor; one Cholesky factor of
+  their Gram matrix is wrong by 0.007 nats here, and by 0.1 at 12,288 pixels."""
+  rng = np.random.default_rng(0)
+  steps = rng.normal(size=(4, 1000, 40)) * np.geomspace(1, 1e-8, 40)
+  factors = (30 * np.cumsum(steps, axis=-1)).astype(np.float32)
+  scale = np.float32(VARIANCE) ** -0.5
+  values = np.linalg.svd(factors.astype(np.float64) * scale, compute_uv=False)
+  found = [woodbury.capacitance(one, woodbury.by_scale(jnp.asarray(scale))).log_det for one in factors]
+  np.testing.assert_allclose(found, np.sum(np.log1p(values**2), axis=-1), rtol=0, atol=2e-3)
+
+
+@pytest.mark.float32
 def test_refinement_goes_by_the_residual():
   """An inexact factorisation costs steps, not digits; a fixed number of them would leave percents."""
   residual, factor, diag = _problem('independent and large')
