@@ -99,7 +99,6 @@ def family(
     _primitives(of),
     log_prior if inner.log_prior else None,
     inner.kernel,
-    shared=inner.shared,
   )
 
 
