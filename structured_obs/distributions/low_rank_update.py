@@ -144,7 +144,8 @@ def _whitener(mean: Callable[[Any], Array], whiten: Callable[[Any, Array], Any])
     if columns.ndim == 1:
       return one(params, images)
     if not columns.shape[1]:
-      return jnp.zeros_like(columns, shape=(*jax.eval_shape(one, params, images[..., 0]).shape, 0))
+      size = jax.eval_shape(one, params, jnp.zeros_like(columns, shape=shape)).shape
+      return jnp.zeros_like(columns, shape=(*size, 0))
     return jax.vmap(one, in_axes=(None, -1), out_axes=-1)(params, images)
 
   return white
