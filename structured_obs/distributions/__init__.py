@@ -30,6 +30,7 @@ from structured_obs.distributions import (
   linear,
   low_rank,
   low_rank_parts,
+  low_rank_update,
   mixture,
   scaled,
   sparse_precision,
@@ -53,6 +54,7 @@ __all__ = [
   'linear',
   'low_rank',
   'low_rank_parts',
+  'low_rank_update',
   'mixture',
   'options',
   'scaled',
@@ -77,6 +79,7 @@ WRAPPERS: dict[str, Callable[..., base.Family[Any]]] = {
   'scaled': scaled.family,
   'colour': colour.family,
   'haar': haar.family,
+  'low_rank_update': low_rank_update.family,
   'student': student.family,
   'mixture': mixture.family,
 }

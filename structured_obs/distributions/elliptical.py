@@ -126,5 +126,4 @@ def inflated(family: Family[P], params: P, scale: Array) -> Array:
 def residual(family: Family[P], params: P, x: Array) -> Array:
   """Returns x - mean, [H, W, C], of an image of the right shape."""
   mean = family.mean(params)
-  base.check_shape('x', x, mean.shape)
-  return x - mean
+  return base.check_shape('x', x, mean.shape) - mean
