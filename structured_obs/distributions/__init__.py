@@ -30,9 +30,11 @@ from structured_obs.distributions import (
   linear,
   low_rank,
   low_rank_parts,
+  low_rank_update,
   mixture,
   scaled,
   sparse_precision,
+  student,
 )
 from structured_obs.distributions.distribution import Distribution as Distribution
 
@@ -54,10 +56,12 @@ __all__ = [
   'linear',
   'low_rank',
   'low_rank_parts',
+  'low_rank_update',
   'mixture',
   'options',
   'scaled',
   'sparse_precision',
+  'student',
   'wrapped',
 ]
 
@@ -77,6 +81,8 @@ WRAPPERS: dict[str, Callable[..., base.Family[Any]]] = {
   'scaled': scaled.family,
   'colour': colour.family,
   'haar': haar.family,
+  'low_rank_update': low_rank_update.family,
+  'student': student.family,
   'mixture': mixture.family,
 }
 
