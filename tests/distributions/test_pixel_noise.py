@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.distributions import FAMILIES, base, circulant, colour, gaussian, mixture
+from structured_obs.distributions import (
+  FAMILIES,
+  WRAPPERS,
+  base,
+  circulant,
+  colour,
+  gaussian,
+  mixture,
+  student,
+)
 from structured_obs.distributions.base import Family
 from tests.distributions import cases
 from tests.distributions.cases import Case, each
@@ -31,15 +40,13 @@ def test_which_families_have_a_floor():
     assert _floor(circulant.family(**options)) is not None
 
 
-@each([case for case in CASES if _floor(cases.family_of(case)) is not None])
-def test_the_floor_and_the_rest_are_the_whole(case: Case):
-  """Covariances, and the sample that one key gives without the floor."""
-  problem = cases.make_problem(case)
-  family, params, floor = problem.family, problem.params, _floor(problem.family)
+def _assert_whole(family: Family[Any], params: Any, cov: Any) -> None:
+  """Compares the covariances of both parts with the whole, and samples by one key."""
+  floor, mean = _floor(family), family.mean(params)
   assert floor is not None
   assert family.gaussian is not None
   noise = family.gaussian.noise(KEY, params)
-  basis = jnp.eye(problem.size).reshape(-1, *case.image)
+  basis = jnp.eye(mean.size).reshape(-1, *mean.shape)
 
   @jax.jit
   def matrices(noise: Any) -> tuple[Any, ...]:
@@ -49,17 +56,30 @@ def test_the_floor_and_the_rest_are_the_whole(case: Case):
     return smooth, product, drawn, gaussian.sample(KEY, family, params, pixel_noise=False)
 
   smooth, product, drawn, sample = matrices(noise)
-  root = np.concatenate([np.reshape(leaf, (problem.size, -1)) for leaf in jax.tree.leaves(smooth)], -1)
-  cases.assert_close(root @ root.T + product, problem.cov, 1e-9, 1e-5)
+  root = np.concatenate([np.reshape(leaf, (mean.size, -1)) for leaf in jax.tree.leaves(smooth)], -1)
+  cases.assert_close(root @ root.T + product, cov, 1e-9, 1e-5)
   cases.assert_close(drawn.T @ drawn, product, 1e-9, 1e-5)
   assert np.linalg.eigvalsh(product).min() > 0
-  expected = floor.without(params, noise)
-  np.testing.assert_allclose(sample, expected, atol=1e-12)
   flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(noise)])
-  np.testing.assert_allclose(np.ravel(sample), problem.mean + root @ flat, atol=1e-9)
+  np.testing.assert_allclose(np.ravel(sample), np.ravel(mean) + root @ flat, atol=1e-9)
   tempered = gaussian.temper(family, params, 2.0)
   twice = floor.covariance_matvec(tempered, basis[0])
   np.testing.assert_allclose(np.ravel(twice), 4 * product[0], rtol=1e-9, atol=1e-12)
+
+
+@each([case for case in CASES if _floor(cases.family_of(case)) is not None])
+def test_the_floor_and_the_rest_are_the_whole(case: Case):
+  problem = cases.make_problem(case)
+  _assert_whole(problem.family, problem.params, problem.cov)
+
+
+@pytest.mark.parametrize('wrapper', ['colour', 'low_rank_update'])
+def test_wrappers_have_the_floor_of_their_base(wrapper: str):
+  family = WRAPPERS[wrapper](circulant.family(3))
+  rng = np.random.default_rng(0)
+  shapes = family.outputs((2, 2, 2))
+  params = family.from_outputs({n: jnp.asarray(rng.normal(size=tuple(s))) for n, s in shapes.items()})
+  _assert_whole(family, params, gaussian.covariance(family, params))
 
 
 @each([case for case in CASES if _floor(cases.family_of(case)) is None])
@@ -68,18 +88,18 @@ def test_families_without_a_floor_say_so(case: Case):
     gaussian.sample(KEY, cases.family_of(case), cases.random_params(case), pixel_noise=False)
 
 
-def test_wrappers_pass_the_floor_on():
-  image = (2, 2, 3)
-  inner = circulant.family(3)
-  for family in (colour.family(inner), mixture.family(inner)):
-    params = family.from_outputs({n: jnp.ones(s) for n, s in family.outputs(image).items()})
-    params = jax.tree.map(lambda leaf: leaf.at[...].set(jnp.nan), params)
-    assert jnp.isnan(gaussian.sample(KEY, family, params, pixel_noise=False)).all()
-  diagonal = FAMILIES['diagonal']()
-  family = colour.family(mixture.family(diagonal, spread=1.0))
-  params = family.from_outputs({n: jnp.zeros(s) for n, s in family.outputs(image).items()})
-  sample = gaussian.sample(KEY, family, params, pixel_noise=False)
-  np.testing.assert_allclose(sample, family.mean(params), atol=1e-12)
+def test_families_that_are_not_gaussian_pass_it_on():
+  """With all noise that of pixels, a sample is the mean: in a mixture, a Student t, and their maps."""
+  image, diagonal = (2, 2, 3), FAMILIES['diagonal']()
+  for inner in (mixture.family(diagonal), student.family(diagonal), FAMILIES['sparse_precision']()):
+    family = colour.family(inner)
+    params = family.from_outputs({n: jnp.zeros(tuple(s)) for n, s in family.outputs(image).items()})
+    if inner.gaussian is None:
+      sample = gaussian.sample(KEY, family, params, pixel_noise=False)
+      np.testing.assert_allclose(sample, family.mean(params), atol=1e-12)
+    else:
+      with pytest.raises(ValueError, match='floor of independent pixel noise'):
+        gaussian.sample(KEY, family, params, pixel_noise=False)
 
 
 def test_an_invalid_parameter_leaves_no_number():
