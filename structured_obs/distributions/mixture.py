@@ -57,8 +57,7 @@ def family(
     TypeError, ValueError: an option is of another type or out of range, or the base gives probabilities
       of gray levels.
   """
-  if inner.levels:
-    raise ValueError('mixture needs a density as its base; this one gives probabilities of gray levels.')
+  base.check_density('mixture', inner)
   tempered = (inner.gaussian is not None or inner.student is not None) and spread != 1
   sizes = [spread ** (k - (components - 1) / 2) for k in range(components)]
 
