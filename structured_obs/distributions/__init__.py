@@ -30,9 +30,11 @@ from structured_obs.distributions import (
   linear,
   low_rank,
   low_rank_parts,
+  low_rank_update,
   mixture,
   scaled,
   sparse_precision,
+  student,
 )
 
 __all__ = [
@@ -52,10 +54,12 @@ __all__ = [
   'linear',
   'low_rank',
   'low_rank_parts',
+  'low_rank_update',
   'mixture',
   'options',
   'scaled',
   'sparse_precision',
+  'student',
   'wrapped',
 ]
 
@@ -75,6 +79,8 @@ WRAPPERS: dict[str, Callable[..., base.Family[Any]]] = {
   'scaled': scaled.family,
   'colour': colour.family,
   'haar': haar.family,
+  'low_rank_update': low_rank_update.family,
+  'student': student.family,
   'mixture': mixture.family,
 }
 
