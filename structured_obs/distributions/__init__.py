@@ -36,10 +36,12 @@ from structured_obs.distributions import (
   sparse_precision,
   student,
 )
+from structured_obs.distributions.distribution import Distribution as Distribution
 
 __all__ = [
   'FAMILIES',
   'WRAPPERS',
+  'Distribution',
   'base',
   'blur_kernels',
   'circulant',

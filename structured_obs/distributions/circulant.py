@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a family and all its operations.
 """Blurred noise: covariances that a Fourier or a cosine basis makes diagonal (Blur-VAE).
 
 The eigenvalues are those of a blur kernel (`blur_kernels.Spectrum` has the formulas) times scale^2.
@@ -110,7 +111,10 @@ def family(
     params = from_kernel(emitted['mean'], kernel(emitted), spectrum, reflect)
     return params._replace(log_spectrum=params.log_spectrum + 2 * log_scale)
 
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, GAUSSIAN, kernel=kernel)
+  # |F|^2 + noise is white noise on top of blurred noise; taps of sum 1 have F = 1 at frequency 0.
+  has_floor = parametrization == 'regularised' and (fixed is not None or taps == 'softmax')
+  gaussian = GAUSSIAN._replace(pixel_noise=_pixel_noise(noise)) if has_floor else GAUSSIAN
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, kernel=kernel)
 
 
 def from_kernel(
@@ -287,6 +291,29 @@ def checked(params: Any) -> tuple[Any, spectral.Basis]:
   base.check_shape('log_spectrum', params.log_spectrum, (height, basis.columns(width), *own))
   log_spectrum = params.log_spectrum.reshape(height, -1, channels if own else 1)
   return params._replace(log_spectrum=log_spectrum), basis
+
+
+def _pixel_noise(level: float) -> base.PixelNoise[Any]:
+  """Returns the floor of eigenvalues scale^2 (|F|^2 + level) with F = 1 at frequency 0, at any scale."""
+
+  def parts(params: Params) -> tuple[Array, Array, spectral.Basis]:
+    values, basis = _eigenvalues(params)
+    floor = level / (1 + level) * values[:1, :1]  # [1, 1, 1 or C]
+    return jnp.maximum(values - floor, 0), base.all_or_nan(floor + 0 * jnp.sum(values)), basis
+
+  def without(params: Params, noise: Array) -> Array:
+    blurred, _, basis = parts(params)
+    none = blurred == 0  # a root has no derivative there
+    root = jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, blurred)))
+    image = mean(params)
+    noise = base.check_shape('noise', noise, image.shape)
+    return image + base.all_or_nan(spectral.multiply(basis, root, noise))
+
+  return base.PixelNoise(
+    without,
+    draw=lambda params, white: jnp.sqrt(parts(params)[1]) * white,
+    covariance_matvec=lambda params, v: parts(params)[1] * v,
+  )
 
 
 def _eigenvalues(params: Params, exponent: float = 1) -> tuple[Array, spectral.Basis]:

@@ -70,6 +70,7 @@ def family(
     principal_components=principal_components,
     channel_covariance=channel_covariance,
     independent=True,
+    pixel_noise=base.PixelNoise(_without_noise, _draw_noise, covariance_matvec),
   )
   return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
 
@@ -211,6 +212,16 @@ def principal_components(params: Diagonal, k: int) -> base.PrincipalComponents:
   values, pixels = jax.lax.top_k(variance(params).reshape(-1), k)
   vectors = jax.nn.one_hot(pixels, params.mean.size, dtype=values.dtype)
   return base.PrincipalComponents(values, vectors.reshape(k, *params.mean.shape), jnp.zeros_like(values))
+
+
+def _without_noise(params: Diagonal, _: Array) -> Array:
+  """Returns the mean: all noise is that of pixels. [H, W, C]."""
+  params = _checked(params)
+  return params.mean + 0 * params.log_scale
+
+
+def _draw_noise(params: Diagonal, white: Array) -> Array:
+  return jnp.exp(_checked(params).log_scale) * white
 
 
 def _checked(params: Diagonal) -> Diagonal:

@@ -37,18 +37,23 @@ def log_prob(family: Family[P], params: P, x: Array) -> Array:
     params: of one image.
     x: [H, W, C].
   """
+  base.check_family(family)
   return family.log_prob(params, x)
 
 
-def sample(key: Array, family: Family[P], params: P) -> Array:
+def sample(key: Array, family: Family[P], params: P, pixel_noise: bool = True) -> Array:
   """Draws one image. [H, W, C].
 
   Args:
     key: one jax.random.key.
     family: any family.
     params: of one image.
+    pixel_noise: whether with the family's floor of independent pixel noise.
+
+  Raises:
+    ValueError: without it, of a family that has no such floor.
   """
-  return family.sample(key, params)
+  return base.sampler(family, pixel_noise)(key, params)
 
 
 def mahalanobis(family: Family[P], params: P, x: Array) -> Array:

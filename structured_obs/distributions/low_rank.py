@@ -12,7 +12,7 @@ Autoencoders", 2022, equations 2 and 7, by the identities of `linalg.woodbury`.
 
 import functools
 import math
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +99,7 @@ def family(
     principal_components=principal_components,
     white_image=white_image,
     channel_covariance=channel_covariance,
+    pixel_noise=base.PixelNoise(_without_noise, _draw_noise, _noise_matvec, _of_pixels),
   )
   return base.Family(outputs_of, from_outputs, log_prob, sample, mean, gaussian)
 
@@ -139,6 +140,28 @@ def reparameterize(params: LowRank, noise: Noise) -> Array:
   factor = base.check_shape('noise.factor', noise.factor, params.cov_factor.shape[-1:])
   diag = base.check_shape('noise.diag', noise.diag, params.mean.shape)
   return _reparameterize(_flat(params), Noise(factor, diag)).reshape(diag.shape)
+
+
+def _without_noise(params: LowRank, noise: Noise) -> Array:
+  """Returns mean + P w, the image without the noise of pixels. [H, W, C]."""
+  params = _checked(params)
+  flat, w = _flat(params), base.check_shape('noise.factor', noise.factor, params.cov_factor.shape[-1:])
+  image = flat.mean + woodbury.matmul(flat.factor, w) + 0 * flat.diag
+  return base.all_or_nan(image).reshape(params.mean.shape)
+
+
+def _draw_noise(params: LowRank, white: Array) -> Array:
+  return (jnp.sqrt(_flat(params).diag) * white.reshape(-1)).reshape(white.shape)
+
+
+def _noise_matvec(params: LowRank, v: Array) -> Array:
+  return (_flat(params).diag * v.reshape(-1)).reshape(v.shape)
+
+
+def _of_pixels(_: Noise) -> Noise:
+  """Returns which arrays are behind the noise of pixels alone."""
+  record: Any = Noise
+  return record(factor=False, diag=True)
 
 
 def whiten(params: LowRank, residual: Array) -> woodbury.Whitened:

@@ -63,7 +63,8 @@ def family(
   sizes = [spread ** (k - (components - 1) / 2) for k in range(components)]
 
   def added(image: base.ImageShape) -> dict[str, base.Shape]:
-    return {LOGITS: (components,)} | ({OFFSETS: (*image, components)} if own_means else {})
+    found: dict[str, base.Shape] = {LOGITS: (components,)}
+    return found | ({OFFSETS: (*image, components)} if own_means else {})
 
   def outputs(image: base.Shape) -> dict[str, base.Shape]:
     image = base.image_shape(image)
@@ -93,10 +94,11 @@ def family(
     outputs,
     from_outputs,
     functools.partial(log_prob, inner),
-    lambda key, params: sample(key, inner, params),
+    functools.partial(_draw, inner, True),
     functools.partial(mean, inner),
     log_prior=log_prior if inner.log_prior else None,
     mode=functools.partial(mode, inner),
+    sample_without_pixel_noise=functools.partial(_draw, inner, False) if base.has_floor(inner) else None,
   )
 
 
@@ -122,17 +124,23 @@ def responsibilities(inner: Family[Any], params: Mixture, x: Array) -> Array:
   return jax.nn.softmax(_joint(inner, params, x))
 
 
-def sample(key: Array, inner: Family[Any], params: Mixture) -> Array:
+def sample(key: Array, inner: Family[Any], params: Mixture, pixel_noise: bool = True) -> Array:
   """Draws one image. [H, W, C].
 
   Args:
     key: one jax.random.key.
     inner: the base.
     params: of one image.
+    pixel_noise: whether with the base's floor of independent pixel noise.
   """
   key_component, key_image = jax.random.split(key)
   chosen = jax.random.categorical(key_component, _log_weights(params))
-  return inner.sample(key_image, _component(params, chosen)) + 0 * jnp.sum(_log_weights(params))
+  draw = base.sampler(inner, pixel_noise)
+  return draw(key_image, _component(params, chosen)) + 0 * jnp.sum(_log_weights(params))
+
+
+def _draw(inner: Family[Any], pixel_noise: bool, key: Array, params: Mixture) -> Array:
+  return sample(key, inner, params, pixel_noise)
 
 
 def mean(inner: Family[Any], params: Mixture) -> Array:

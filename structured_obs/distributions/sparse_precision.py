@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a family and all its operations.
 """Sparse precision, inv(cov) = L L^T, with L on the causal half of a neighbourhood (SUPN).
 
 Letters: H W C image height, width, channels; D = H W C; f filter size, h = f // 2; K = (f^2 - 1) / 2
