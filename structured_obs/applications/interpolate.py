@@ -1,6 +1,7 @@
 """Interpolates between samples of one predicted distribution (in noise) and between images (in latents).
 
-A sample is an affine function of white noise. There are two paths between noises a and b:
+A sample is an affine function of white noise; for a Student t, those of its typical size are. There are
+two paths between noises a and b:
 
   slerp     (sin((1 - t) w) a + sin(t w) b) / sin w,  w the angle between a and b
   gaussian  cos(pi t / 2) a + sin(pi t / 2) b
@@ -24,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from structured_obs.distributions import base, low_rank
+from structured_obs.distributions import base, elliptical, low_rank
 from structured_obs.distributions.base import Family, P
 from structured_obs.models.base import Bound, Latents
 
@@ -99,7 +100,7 @@ def corners(key: Array, family: Family[P], params: P, pixel_noise: bool = True) 
   Raises:
     ValueError: the family is not Gaussian.
   """
-  draw = _gaussian(family).noise
+  draw = _primitives(family).noise
   drawn = jax.vmap(lambda key: draw(key, params))(jax.random.split(key, 4))
   if not isinstance(drawn, low_rank.Noise):
     return drawn
@@ -125,7 +126,7 @@ def grid(family: Family[P], params: P, noises: Any, steps: int, path: Path = sle
   Raises:
     ValueError: the family is not Gaussian, there are fewer than two steps or not four corners.
   """
-  reparameterize = _gaussian(family).reparameterize
+  reparameterize = _primitives(family).reparameterize
   sizes = {leaf.shape[0] for leaf in jax.tree.leaves(noises)}
   if steps < 2 or sizes != {4}:
     raise ValueError(
@@ -206,8 +207,8 @@ def _latent_grid(steps: int, path: Path, ends: Array) -> Array:
 
 
 def check(family: Family) -> None:
-  """Raises a ValueError unless the family is Gaussian."""
-  _gaussian(family)
+  """Raises a ValueError unless the family has a covariance."""
+  _primitives(family)
 
 
 def _moving(noises: Any) -> tuple[Array, Callable[[Array], Any]]:
@@ -231,7 +232,7 @@ def _unit(v: Array) -> Array:
   return scaled * jax.lax.rsqrt(jnp.where(some, jnp.sum(jnp.square(scaled)), 1))
 
 
-def _gaussian(family: Family[P]) -> base.Gaussian[P]:
-  if family.gaussian is None:
-    raise ValueError('Interpolation needs a Gaussian family; this model has none.')
-  return family.gaussian
+def _primitives(family: Family[P]) -> base.Gaussian[P]:
+  if not elliptical.has_covariance(family):
+    raise ValueError('Interpolation needs a family with a covariance; this model has none.')
+  return elliptical.primitives(family)
