@@ -66,8 +66,8 @@ EXPLANATION = (
   'Pass it to `launch.sample` as --temperature. A Student t has one number more, its degrees of freedom '
   'nu: the smaller it is, the more images differ in the size of their residuals. Both are the most '
   'likely together; `launch.recalibrate` saves the model with them. q / D and its spread are over their '
-  'expectation, the spread of the probability of a smaller q (PIT) over that of uniform numbers, and the '
-  'Kolmogorov-Smirnov distance of q (KS) is that from its distribution: F for a Student t, otherwise '
+  'expectation, the spread of the probability of a smaller q (PIT) over that of uniform numbers, and '
+  'the Kolmogorov-Smirnov distance of q (KS) is that from its distribution: F for a Student t, otherwise '
   'chi-square.'
 )
 
