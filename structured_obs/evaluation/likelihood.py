@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from structured_obs.distributions import gaussian
+from structured_obs.distributions import elliptical, gaussian
 from structured_obs.evaluation import passes
 from structured_obs.evaluation.passes import Pass, Where
 from structured_obs.models.base import Bound, Model, Variables
@@ -43,9 +43,9 @@ class Scores(NamedTuple):
   kl: np.ndarray  # KL(q(z|x) || p(z)) of all latents, in closed form if the model has one
   log_prob: np.ndarray  # log p(x|z) at the posterior's mean
   iwae: np.ndarray  # with the K samples of the ELBO
-  mahalanobis: (
-    np.ndarray
-  )  # squared distance per dimension, q / D; NaN for families that are not Gaussian
+  # Squared distance per dimension, q / D; NaN for families that are neither Gaussian nor a Student t.
+  mahalanobis: np.ndarray
+  inverse_dof: np.ndarray  # 1 / nu of a Student t; 0 for other families
   iwae_error: np.ndarray  # standard error of `iwae`, over the K samples; NaN for K = 1
   effective_samples: np.ndarray  # of the K: from 1 to K, which equal weights reach
   # Parts that sum to minus the ELBO: 'RE_x' is -log p(x|..) of an observed variable, 'KL_z' of a latent.
@@ -103,6 +103,7 @@ def split_scores(
     log_prob=found['log_prob'],
     iwae=sum(found['anchor'].values(), start=nothing) + found['iwae'],
     mahalanobis=found['mahalanobis'],
+    inverse_dof=found['inverse_dof'],
     iwae_error=found['iwae_error'],
     effective_samples=found['effective_samples'],
     parts=observed | latent,
@@ -199,9 +200,10 @@ def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, 
   family = job.model.family
   params = job.bound(variables).reconstruct(None, x)
   x = x[..., : job.model.image.channels]  # further channels hold what a model is given about an image
-  distance = jnp.full_like(weights[0], math.nan)
-  if family.gaussian is not None:
+  distance, inverse_dof = jnp.full_like(weights[0], math.nan), jnp.zeros_like(weights[0])
+  if elliptical.has_covariance(family):
     distance = jax.vmap(functools.partial(gaussian.mahalanobis, family))(params, x)
+    inverse_dof = jax.vmap(functools.partial(elliptical.inverse_dof, family))(params)
   return {
     'anchor': anchor,
     **jax.tree.map(lambda values: jnp.mean(values, axis=0), {'offset': offset, 'kl': kl}),
@@ -210,6 +212,7 @@ def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, 
     'effective_samples': bounds.effective_samples(weights),
     'log_prob': jax.vmap(family.log_prob)(params, x),
     'mahalanobis': distance / math.prod(x.shape[1:]),
+    'inverse_dof': inverse_dof,
   }
 
 
