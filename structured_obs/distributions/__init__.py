@@ -23,13 +23,17 @@ from structured_obs.distributions import (
   dense_precision,
   diagonal,
   discretized_logistic_mixture,
+  fitting,
   gaussian,
   kl,
   low_rank,
   low_rank_parts,
+  projection,
   scaled,
   sparse_precision,
 )
+from structured_obs.distributions.fitting import fit
+from structured_obs.distributions.projection import project
 
 __all__ = [
   'FAMILIES',
@@ -40,11 +44,15 @@ __all__ = [
   'diagonal',
   'discretized_logistic_mixture',
   'family',
+  'fit',
+  'fitting',
   'gaussian',
   'kl',
   'low_rank',
   'low_rank_parts',
   'options',
+  'project',
+  'projection',
   'scaled',
   'sparse_precision',
 ]

@@ -110,6 +110,9 @@ class Family(NamedTuple, Generic[P]):
   mode: Callable[[P], Array] | None = None
   # (params, x) -> [H, W], nats: of a family whose pixels are independent, its channels together.
   log_prob_by_pixel: Callable[[P, Array], Array] | None = None
+  fit: Callable[[Any], dict[str, Any]] | None = (
+    None  # `fitting.Sample` -> the best outputs, or near them
+  )
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:

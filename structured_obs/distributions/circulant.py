@@ -12,6 +12,7 @@ Letters: H W C image height, width, channels; D = H W C; F columns of a spectrum
 Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023.
 """
 
+import functools
 import math
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, blur_kernels, posterior
+from structured_obs.distributions import base, blur_kernels, fits, posterior
 from structured_obs.linalg import spectral
 
 Array = jax.Array
@@ -109,7 +110,9 @@ def family(
     params = from_kernel(emitted['mean'], kernel(emitted), spectrum, reflect)
     return params._replace(log_spectrum=params.log_spectrum + 2 * log_scale)
 
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, GAUSSIAN, kernel=kernel)
+  family = base.Family(outputs, from_outputs, log_prob, sample, mean, GAUSSIAN, kernel=kernel)
+  basis = BASES[Reflective if reflect else Circulant]
+  return family._replace(fit=functools.partial(fits.blurred_noise, family=family, basis=basis))
 
 
 def from_kernel(

@@ -1,0 +1,113 @@
+"""Nearest members of every family."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from structured_obs import distributions
+from structured_obs.distributions import circulant, diagonal, gaussian, kl, sparse_precision
+from tests.distributions import cases
+from tests.distributions.cases import Case, each
+
+pytestmark = pytest.mark.x64  # projections run in float64 in either mode
+
+IMAGE = (2, 3, 2)
+GAUSSIAN = cases.gaussian_only([case._replace(image=IMAGE) for case in cases.main_cases()])
+SETTLED = 2e-3  # nats, where L-BFGS ends
+
+
+def _covariance(size: int = 12, seed: int = 0) -> np.ndarray:
+  rng = np.random.default_rng(seed)
+  factor = rng.normal(size=(size, size))
+  return factor @ factor.T / size + 0.1 * np.eye(size)
+
+
+@each(GAUSSIAN)
+def test_a_member_is_its_own_projection(case: Case):
+  family, params = cases.family_of(case), cases.random_params(case)
+  assert family.gaussian is not None
+  matvec = functools.partial(family.gaussian.covariance_matvec, params)
+  found = distributions.project(family, family.mean(params), matvec)
+  assert found.kl < SETTLED
+  assert found.standard_error == 0
+  np.testing.assert_allclose(found.kl, kl.kl_divergence(family, params, family, found.params), atol=1e-6)
+
+
+@each([case for case in GAUSSIAN if not case.options])
+def test_the_projection_is_nearer_than_other_members(case: Case):
+  family, covariance = cases.family_of(case), jnp.asarray(_covariance())
+  mean = jnp.full(IMAGE, 0.2)
+  found = distributions.project(family, mean, covariance)
+  dense = distributions.family('dense_precision')
+  exact = distributions.project(dense, mean, covariance)
+  assert exact.kl < 1e-9
+  divergence = functools.partial(kl.kl_divergence, dense, exact.params, family)
+  np.testing.assert_allclose(found.kl, divergence(found.params), atol=1e-6)
+  assert family.gaussian is not None
+  for temperature in (0.97, 1.03):
+    if case.name != 'low_rank':  # whose noise is fixed
+      assert divergence(family.gaussian.temper(found.params, jnp.asarray(temperature))) > found.kl
+  assert divergence(jax.tree.map(lambda leaf: leaf + 0.03, found.params)) > found.kl
+
+
+def test_closed_forms():
+  mean, covariance = jnp.full(IMAGE, 0.2), jnp.asarray(_covariance())
+  found = distributions.project(distributions.family('diagonal'), mean, covariance)
+  np.testing.assert_allclose(diagonal.variance(found.params).ravel(), np.diag(covariance), rtol=1e-9)
+  correlation = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+  np.testing.assert_allclose(found.kl, -0.5 * np.linalg.slogdet(correlation)[1], rtol=1e-9)
+  family = distributions.family('sparse_precision', filter_size=3, channels='full')
+  found = distributions.project(family, mean, covariance)
+  expected = sparse_precision.from_covariance(mean, covariance, 3, 'full')
+  for one, other in zip(found.params, expected, strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-9)
+
+
+@pytest.mark.parametrize(('name', 'option', 'values'), [
+  ('low_rank', 'rank', (0, 3)), ('sparse_precision', 'filter_size', (1, 3)), ('circulant', 'kernel_size', (1, 3)),
+])  # fmt: skip
+def test_a_larger_family_is_nearer(name: str, option: str, values: tuple[int, int]):
+  options = {'noise_variance': 0.1} if name == 'low_rank' else {}
+  smaller, larger = (
+    distributions.project(
+      distributions.family(name, **options, **{option: value}), np.zeros(IMAGE), _covariance()
+    ).kl
+    for value in values
+  )
+  assert smaller > larger + 0.01
+
+
+def test_float32_gives_float32_in_either_mode():
+  family = distributions.family('circulant', kernel_size=3)
+  params = family.from_outputs({
+    'mean': jnp.zeros((4, 4, 1), jnp.float32), 'log_scale': jnp.zeros((), jnp.float32),
+    'kernel': jnp.zeros((3, 3), jnp.float32),
+  })  # fmt: skip
+  covariance = gaussian.covariance(family, params)
+  with jax.enable_x64(False):
+    found = distributions.project(family, params.mean, covariance)
+  assert isinstance(found.params, circulant.Circulant)
+  assert {leaf.dtype for leaf in found.params} == {np.dtype(np.float32)}
+  assert found.kl < 1e-5
+
+
+def _refused(covariance: Any, message: str, name: str = 'diagonal', mean: Any = None) -> None:
+  mean = np.zeros((2, 2, 1)) if mean is None else mean
+  with pytest.raises(ValueError, match=message):
+    distributions.project(distributions.family(name), mean, covariance)
+
+
+def test_what_cannot_be_is_refused():
+  _refused(np.eye(3), r'must have shape \(4, 4\)')
+  _refused(np.full((4, 4), np.nan), 'must be finite')
+  _refused(np.triu(np.ones((4, 4))), 'must be a symmetric matrix')
+  _refused(np.ones((4, 4)), 'must be positive definite; its smallest eigenvalue')
+  _refused(lambda v: v[0], 'must be an image of shape')
+  _refused(np.eye(4), 'probabilities of gray levels', 'discretized_logistic_mixture')
+  _refused(np.eye(4), 'mean must be finite', mean=np.full((2, 2, 1), np.nan))
+  _refused(np.eye(4), 'mean must have shape', mean=np.zeros((2, 2)))
+  _refused(lambda v: v, '4096', mean=np.zeros((65, 64, 1)))
