@@ -71,6 +71,10 @@ class LikelihoodConfig:
 
   family: str = 'diagonal'
   options: dict[str, Any] = dataclasses.field(default_factory=dict)  # arguments of the family
+  # Wrappers of `structured_obs.distributions` around the family, by name, innermost first, such as
+  # ('colour', 'student'); and the options of each, by its name.
+  wrappers: tuple[str, ...] = ()
+  wrapper_options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @section

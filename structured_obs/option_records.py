@@ -1,3 +1,4 @@
+# One file of more than 300 lines: records, and the few rules by which one may choose others.
 """Options that depend on a choice: a family, a kind of model or a source brings its own record.
 
 A record is a NamedTuple, a dataclass or a constructor with fields annotated as in `option_values`; or a
@@ -58,6 +59,13 @@ class Groups(NamedTuple):
   records: Mapping[str, Record]
 
 
+class SeveralOf(NamedTuple):
+  """A tuple of choices by name, each at most once, with a dict of their options beside it, by name."""
+
+  records: Mapping[str, Record]
+  options: str  # the option that holds those of every choice
+
+
 def options_of(record: Record) -> dict[str, Option]:
   """Returns every option of a record by its name, for all choices."""
   if record is None:
@@ -70,7 +78,8 @@ def options_of(record: Record) -> dict[str, Option]:
     defaults = {field.name: getattr(made(), field.name) for field in dataclasses.fields(record)}
   else:
     parameters = inspect.signature(record).parameters
-    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    given = {name: one for name, one in parameters.items() if one.default is not one.empty}
+    defaults = {name: parameter.default for name, parameter in given.items()}
   return {name: option_of(hints[name], default) for name, default in defaults.items()}
 
 
@@ -93,7 +102,10 @@ def paths(record: Record, before: str = '', rules: Any = None) -> Iterator[str]:
   for name, option in options_of(record).items():
     option = _ruled(name, option, rules)
     one, group, groups = option.rule(OneOf), option.rule(Group), option.rule(Groups)
+    several = option.rule(SeveralOf)
     yield f'{before}{name}'
+    for key, inner in several.records.items() if several else ():
+      yield from paths(inner, f'{before}{several.options}.{key}.' if several else before)
     for inner in one.records.values() if one else ():
       yield from paths(inner, f'{before}{one.options}.' if one and one.options else before)
     if group:
@@ -191,6 +203,9 @@ def _fill_nested(found: dict[str, Any], name: str, option: Option, where: Where)
           f'{place}.{key}={value!r}: there is no such option of {below.owner}; it is one of {typed}.'
         )
     found[one.options] = fill(one.records[chosen_name(one, found[name])], found[one.options], below)
+  several = option.rule(SeveralOf)
+  if several:
+    fill_several(found, name, several, where)
   if group and found[name]:
     found[name] = fill(group.record, found[name], Where(flag, flag))
   if groups:
@@ -201,6 +216,40 @@ def _fill_nested(found: dict[str, Any], name: str, option: Option, where: Where)
         raise ValueError(f'{flag}.{key}={shown(value)} is invalid; it must be {KINDS[dict][1]}.')
       place = Where(f'{flag}.{key}', f'{flag}.{key}')
       found[name] = {**found[name], key: fill(groups.records[key], value, place)}
+
+
+def fill_several(found: dict[str, Any], name: str, rule: SeveralOf, where: Where) -> None:
+  """Fills the options of every choice in place."""
+  before = f'{where.flag}.' if where.flag else ''
+  chosen, given = chosen_names(found[name]), found[rule.options]
+  for one in chosen:
+    if one not in rule.records:
+      near = names.nearest(one, [*rule.records])
+      hint = f'did you mean {near!r}?' if near else f'there are {", ".join(rule.records)}.'
+      raise ValueError(f'{before}{name}={shown(found[name])}: there is no {one!r}; {hint}')
+    if chosen.count(one) > 1:
+      raise ValueError(f'{before}{name}={shown(found[name])} has {one!r} twice; each may be used once.')
+  for one, value in given.items():
+    flag = f'{before}{rule.options}.{one}'
+    if one not in rule.records:
+      refuse(Where(f'{before}{rule.options}', f'{before}{name}'), one, value, rule.records)
+    if one not in chosen:
+      raise ValueError(f'{flag}={shown(value)} has no effect unless {before}{name} has {one!r}.')
+    if type(value) is not dict:
+      raise ValueError(f'{flag}={shown(value)} is invalid; it must be {KINDS[dict][1]}.')
+  places = {one: f'{before}{rule.options}.{one}' for one in chosen}
+  found[name] = chosen
+  found[rule.options] = {
+    one: fill(rule.records[one], given.get(one, {}), Where(places[one], f'{before}{name}={one}'))
+    for one in chosen
+  }
+
+
+def chosen_names(value: Any) -> tuple[str, ...]:
+  """Returns the names in a tuple, or in a text such as 'a,b' or "('a', 'b')"."""
+  entries = (value,) if isinstance(value, str) else value
+  parts = [part.strip('()[]\'" ') for entry in entries for part in entry.split(',')]
+  return tuple(part for part in parts if part)
 
 
 def expand(
@@ -249,6 +298,16 @@ def _expand_nested(
   if one and one.options and isinstance(found[one.options], dict):
     chosen = one.records.get(chosen_name(one, found[name]))
     found[one.options], gone = expand(chosen, found[one.options], below(one.options))
+  several = option.rule(SeveralOf)
+  if several:
+    given, chosen = found[several.options], chosen_names(typed.get(name, found[name]))
+    gone += [f'{several.options}.{key}' for key in given if key not in chosen and name in typed]
+    kept = {key: value for key, value in given.items() if key in chosen or name not in typed}
+    known = {key: several.records[key] for key in chosen if key in several.records}
+    found[several.options] = kept | {
+      key: expand(record, kept.get(key, {}), below(f'{several.options}.{key}'))[0]
+      for key, record in known.items()
+    }
   if group and (found[name] or below(name)):
     found[name], gone = expand(group.record, found[name], below(name))
   for key, inner in groups.records.items() if groups else ():

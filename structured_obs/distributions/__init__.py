@@ -12,7 +12,7 @@
 ()
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from structured_obs import option_records, option_values
@@ -20,14 +20,18 @@ from structured_obs.distributions import (
   base,
   blur_kernels,
   circulant,
+  colour,
   dense_precision,
   diagonal,
   discretized_logistic_mixture,
   fitting,
   gaussian,
+  haar,
   kl,
+  linear,
   low_rank,
   low_rank_parts,
+  mixture,
   projection,
   scaled,
   sparse_precision,
@@ -37,9 +41,11 @@ from structured_obs.distributions.projection import project
 
 __all__ = [
   'FAMILIES',
+  'WRAPPERS',
   'base',
   'blur_kernels',
   'circulant',
+  'colour',
   'dense_precision',
   'diagonal',
   'discretized_logistic_mixture',
@@ -47,14 +53,18 @@ __all__ = [
   'fit',
   'fitting',
   'gaussian',
+  'haar',
   'kl',
+  'linear',
   'low_rank',
   'low_rank_parts',
+  'mixture',
   'options',
   'project',
   'projection',
   'scaled',
   'sparse_precision',
+  'wrapped',
 ]
 
 FAMILIES: dict[str, Callable[..., base.Family[Any]]] = {
@@ -65,6 +75,15 @@ FAMILIES: dict[str, Callable[..., base.Family[Any]]] = {
   'circulant': circulant.family,
   'scaled_circulant': scaled.circulant_family,
   'discretized_logistic_mixture': discretized_logistic_mixture.family,
+}
+
+
+# Families around any other; the first parameter of each is the family inside.
+WRAPPERS: dict[str, Callable[..., base.Family[Any]]] = {
+  'scaled': scaled.family,
+  'colour': colour.family,
+  'haar': haar.family,
+  'mixture': mixture.family,
 }
 
 
@@ -86,3 +105,30 @@ def options(name: str, **overrides: Any) -> dict[str, Any]:
 def family(name: str, **overrides: Any) -> base.Family[Any]:
   """Returns a family by its name. Build it once per program: jit tells two equal ones apart."""
   return FAMILIES[name](**options(name, **overrides))
+
+
+def wrapped(
+  inner: base.Family[Any],
+  wrappers: Sequence[str],
+  options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> base.Family[Any]:
+  """Returns a family inside wrappers, by their names, the innermost first.
+
+  `wrapped(family('diagonal'), ('colour', 'haar'), {'haar': {'levels': 2}})` is
+  `haar.family(colour.family(family('diagonal')), levels=2)`.
+
+  Args:
+    inner: the family inside.
+    wrappers: names in `WRAPPERS`.
+    options: of each wrapper by its name; those left out have their defaults.
+
+  Raises:
+    TypeError: an option is of another type.
+    ValueError: there is no such wrapper or option, a wrapper is used twice, or it can not be used here.
+  """
+  record = option_records.SeveralOf(WRAPPERS, 'options')
+  found: dict[str, Any] = {'wrappers': tuple(wrappers), 'options': dict(options or {})}
+  option_records.fill_several(found, 'wrappers', record, option_values.Where('', 'distributions'))
+  for name in found['wrappers']:
+    inner = WRAPPERS[name](inner, **found['options'][name])
+  return inner

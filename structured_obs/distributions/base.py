@@ -86,11 +86,24 @@ class Gaussian(NamedTuple, Generic[P]):
   principal_components: Callable[[P, int], PrincipalComponents] | None = None
   innovation_variance: Callable[[P], Array] | None = None  # params -> [H, W, C], given later pixels
   white_image: Callable[[P, Array], Array] | None = None  # (params, r) -> [H, W, C]; None: `whiten`
+  # params -> [H, W, C, C]: the covariance of the channels of each pixel.
+  channel_covariance: Callable[[P], Array] | None = None
+  independent: bool = False  # whether the covariance is diagonal
 
 
 def in_order(*functions: *Functions) -> tuple[*Functions]:
   """Returns the functions that every `Gaussian` begins with, as they are: its fields in their order."""
   return functions
+
+
+class StudentT(NamedTuple, Generic[P]):
+  """A multivariate Student t: a Gaussian whose covariance is multiplied by nu / (a chi-square of nu).
+
+  Its covariance is the scale matrix times nu / (nu - 2), and infinite for nu <= 2.
+  """
+
+  scale: Gaussian[P]  # primitives of the scale matrix, in place of a covariance
+  dof: Callable[[P], Array]  # params -> [], nu, the degrees of freedom
 
 
 class Family(NamedTuple, Generic[P]):
@@ -110,9 +123,10 @@ class Family(NamedTuple, Generic[P]):
   mode: Callable[[P], Array] | None = None
   # (params, x) -> [H, W], nats: of a family whose pixels are independent, its channels together.
   log_prob_by_pixel: Callable[[P, Array], Array] | None = None
-  fit: Callable[[Any], dict[str, Any]] | None = (
-    None  # `fitting.Sample` -> the best outputs, or near them
-  )
+  student: StudentT[P] | None = None  # in place of `gaussian`, which is None then
+  shared: frozenset[str] = frozenset()  # outputs that are trained, and equal for all images
+  # `fitting.Sample` -> outputs of the largest likelihood, or near it
+  fit: Callable[[Any], dict[str, Any]] | None = None
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:
@@ -339,6 +353,15 @@ def root_mean_square(x: Array) -> Array:
   unit = products.power_of_two(x)
   mean = jnp.mean(jnp.square(x / unit))
   return jnp.where(mean > 0, unit * jnp.sqrt(jnp.where(mean > 0, mean, 1)), mean)
+
+
+def independent_channels(variance: Array) -> Array:
+  """Returns the covariance of each pixel's channels where these are independent. [H, W, C, C].
+
+  Args:
+    variance: [H, W, C].
+  """
+  return variance[..., None] * jnp.eye(variance.shape[-1], dtype=variance.dtype)
 
 
 def squared_norm(tree: Any) -> Array:

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a family and all its operations.
 """Blurred noise: covariances that a Fourier or a cosine basis makes diagonal (Blur-VAE).
 
 The eigenvalues are those of a blur kernel (`blur_kernels.Spectrum` has the formulas) times scale^2.
@@ -214,6 +215,11 @@ def variance(params: Params) -> Array:
   return _diagonal(params, 1)
 
 
+def channel_covariance(params: Params) -> Array:
+  """Returns the covariance of the channels of each pixel, which are independent. [H, W, C, C]."""
+  return base.independent_channels(variance(params))
+
+
 def precision_diagonal(params: Params) -> Array:
   """Returns the diagonal of cov^-1: the reciprocal variance of a pixel given all others. [H, W, C]."""
   return _diagonal(params, -1)
@@ -299,4 +305,5 @@ GAUSSIAN: base.Gaussian[Any] = base.Gaussian(
     *_eigenvalues(params, -1), scale, ridge
   ),
   principal_components=principal_components,
+  channel_covariance=channel_covariance,
 )

@@ -90,6 +90,7 @@ def family(
   gaussian = base.Gaussian(
     *required,
     innovation_variance=innovation_variance,
+    channel_covariance=channel_covariance,
   )
   raw, bounded = parametrization == 'raw', fits.Bounded(*bounds, offset)
   fit = functools.partial(fits.dense_precision, raw=raw, log_diag=bounded)
@@ -141,6 +142,13 @@ def variance(params: DensePrecision) -> Array:
   inverse = triangular.solve(lower, jnp.eye(lower.shape[0], dtype=lower.dtype))
   variances = jnp.sum(jnp.square(inverse), axis=0).reshape(jnp.shape(params.mean))
   return base.all_or_nan(variances)
+
+
+def channel_covariance(params: DensePrecision) -> Array:
+  """Returns the covariance of the channels of each pixel, from the whole of L^-1. [H, W, C, C]."""
+  lower, image = _lower(params), jnp.shape(params.mean)
+  inverse = triangular.solve(lower, jnp.eye(lower.shape[0], dtype=lower.dtype)).reshape(-1, *image)
+  return base.all_or_nan(products.einsum('khwc,khwd->hwcd', inverse, inverse))
 
 
 def innovation_variance(params: DensePrecision) -> Array:

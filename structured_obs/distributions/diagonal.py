@@ -69,6 +69,8 @@ def family(
     condition=condition,
     posterior_mean=posterior_mean,
     principal_components=principal_components,
+    channel_covariance=channel_covariance,
+    independent=True,
   )
   bounded = fits.Bounded(*bounds, math.log(initial_scale)) if learn_scale else None
   fit = functools.partial(fits.diagonal, log_scale=bounded)
@@ -126,6 +128,11 @@ def log_det(params: Diagonal) -> Array:
 def variance(params: Diagonal) -> Array:
   """Returns the marginal variances. [H, W, C]."""
   return jnp.exp(2 * _checked(params).log_scale)
+
+
+def channel_covariance(params: Diagonal) -> Array:
+  """Returns the covariance of the channels of each pixel. [H, W, C, C]."""
+  return base.independent_channels(variance(params))
 
 
 def covariance_matvec(params: Diagonal, v: Array) -> Array:

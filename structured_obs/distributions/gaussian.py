@@ -104,6 +104,49 @@ def variance(family: Family[P], params: P) -> Array:
   return _gaussian(family).variance(params)
 
 
+def channel_covariance(family: Family[P], params: P) -> Array:
+  """Returns the covariance of the channels of every pixel, exact. [H, W, C, C].
+
+  Raises:
+    ValueError: the family is not Gaussian, or has no closed form for an image of this size.
+  """
+  return channel_covariance_of(_gaussian(family), params, family.mean(params))
+
+
+def channel_covariance_of(primitives: base.Gaussian[P], params: P, mean: Array) -> Array:
+  """Returns `channel_covariance`, given the primitives and the mean [H, W, C]. [H, W, C, C]."""
+  if primitives.channel_covariance is not None:
+    return primitives.channel_covariance(params)
+  return channel_covariance_by_columns(lambda v: primitives.covariance_matvec(params, v), mean)
+
+
+def channel_covariance_by_columns(matvec: Callable[[Array], Array], like: Array) -> Array:
+  """Returns the covariance of the channels of every pixel, from D products with the covariance.
+
+  Args:
+    matvec: product with the covariance, of images [H, W, C].
+    like: an image.
+
+  Returns:
+    [H, W, C, C].
+
+  Raises:
+    ValueError: the image has more than `posterior.MAX_DENSE_SIZE` pixels.
+  """
+  if like.size > posterior.MAX_DENSE_SIZE:
+    raise posterior.too_dense('channel_covariance', like.size, posterior.MAX_DENSE_SIZE)
+  height, width, channels = like.shape
+  basis = jnp.eye(like.size, dtype=like.dtype).reshape(height * width, channels, height, width, channels)
+
+  def pixel(place: Array, vectors: Array) -> Array:
+    columns = jax.vmap(matvec)(vectors).reshape(channels, -1, channels)
+    return columns[:, place]
+
+  places = jnp.arange(height * width, dtype=jnp.int32)
+  found = jax.lax.map(lambda pair: pixel(*pair), (places, basis))
+  return found.reshape(height, width, channels, channels)
+
+
 def variance_inflation(family: Family[P], params: P) -> Array:
   """Returns the largest marginal variance over the largest innovation variance. [], >= 1.
 

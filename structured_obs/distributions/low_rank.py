@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, fits, gaussian, posterior
-from structured_obs.linalg import decompositions, woodbury
+from structured_obs.linalg import decompositions, products, woodbury
 from structured_obs.option_values import Range, Scale, Variance, When, checked
 
 Array = jax.Array
@@ -97,6 +97,7 @@ def family(
     posterior_mean=posterior_mean,
     principal_components=principal_components,
     white_image=white_image,
+    channel_covariance=channel_covariance,
   )
   family = base.Family(outputs_of, from_outputs, log_prob, sample, mean, gaussian)
   fit = functools.partial(fits.low_rank, noise=noise_variance)
@@ -174,6 +175,16 @@ def variance(params: LowRank) -> Array:
   flat = _flat(params)
   variances = jnp.sum(jnp.square(flat.factor), axis=-1) + flat.diag
   return base.all_or_nan(variances).reshape(jnp.shape(params.mean))
+
+
+def channel_covariance(params: LowRank) -> Array:
+  """Returns the covariance of the channels of each pixel. [H, W, C, C]."""
+  flat = _flat(params)
+  factor = flat.factor.reshape(jnp.shape(params.cov_factor))
+  own = base.independent_channels(
+    jnp.broadcast_to(flat.diag, params.mean.size).reshape(params.mean.shape)
+  )
+  return base.all_or_nan(products.einsum('hwcr,hwdr->hwcd', factor, factor) + own)
 
 
 def covariance_matvec(params: LowRank, v: Array) -> Array:

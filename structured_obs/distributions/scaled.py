@@ -10,14 +10,13 @@ Letters: H W C image height, width, channels; m mean, s scales; r = x - m.
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, blur_kernels, circulant, gaussian
+from structured_obs.distributions import base, blur_kernels, circulant, gaussian, linear
 from structured_obs.option_values import Scale
 
 Array = jax.Array
@@ -66,28 +65,19 @@ def family(
   variance = inner.gaussian.variance
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
-    return inner.outputs(image) | {NAME: tuple(image)}
+    return {NAME: tuple(image)}
 
-  def from_outputs(emitted: dict[str, Array]) -> Scaled:
-    if NAME not in emitted:
-      raise ValueError(f'from_outputs needs the output {NAME!r}; got {sorted(emitted)}.')
-    image = base.image_of_outputs(emitted)
-    base.check_shape(f'The output {NAME!r}', emitted[NAME], tuple(image))
-    params = inner.from_outputs({name: x for name, x in emitted.items() if name != NAME})
-    log_scale = base.soft_clip(emitted[NAME] + offset, *bounds)
+  def parameters(params: Any, own: dict[str, Array]) -> Scaled:
+    log_scale = base.soft_clip(own[NAME] + offset, *bounds)
     return Scaled(params, log_scale - 0.5 * jnp.log(variance(params)))
 
-  def mean(params: Scaled) -> Array:
-    return _checked(inner, params).mean
-
-  def log_prior(params: Scaled) -> Array:
-    assert inner.log_prior is not None
-    return inner.log_prior(params.base)
-
-  log_prob, sample = (functools.partial(operation, inner) for operation in (_log_prob, _sample))
-  prior = log_prior if inner.log_prior else None
-  primitives = _primitives(inner, inner.gaussian)
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, primitives, prior, inner.kernel)
+  made = linear.family(inner, _map(inner), linear.Outputs(outputs, parameters))
+  assert made.gaussian is not None
+  closed_forms = {
+    'condition': functools.partial(_condition, inner),
+    'posterior_mean': functools.partial(_posterior_mean, inner),
+  }
+  return made._replace(gaussian=made.gaussian._replace(**closed_forms))
 
 
 @option_values.checked('scaled_circulant')
@@ -127,71 +117,27 @@ def circulant_family(
   return family(inner, min_scale, initial_scale, max_scale)
 
 
-def _primitives(inner: Family[Any], primitives: base.Gaussian[Any]) -> base.Gaussian[Scaled]:
-  """Returns the primitives of a scaled family, from those of its base."""
+def _map(inner: Family[Any]) -> linear.Map[Scaled]:
+  """Returns the map that multiplies each pixel by its scale."""
 
-  def noise(key: Array, params: Scaled) -> Any:
-    return primitives.noise(key, params.base)
+  def multiply(params: Scaled, v: Array) -> Array:
+    return v * _scale(inner, params, v)
 
-  def reparameterize(params: Scaled, noise: Any) -> Array:
-    return _outer(inner, params, primitives.reparameterize(params.base, noise))
+  def divide(params: Scaled, v: Array) -> Array:
+    return v / _scale(inner, params, v)
 
-  def divided(function: Callable[[Any, Array], Any]) -> Callable[[Scaled, Array], Any]:
-    return lambda params, residual: function(params.base, residual / _scale(inner, params, residual))
+  def log_det(params: Scaled, _: Array) -> Array:
+    return jnp.sum(_log_scale(inner, params))
 
-  def log_det(params: Scaled) -> Array:
-    return primitives.log_det(params.base) + 2 * jnp.sum(_log_scale(inner, params))
+  def by_pixel(params: Scaled, _: Array) -> Array:
+    return base.independent_channels(_scale(inner, params))
 
-  def variance(params: Scaled) -> Array:
-    return primitives.variance(params.base) * jnp.square(_scale(inner, params))
+  def multiply_squared(params: Scaled, v: Array) -> Array:
+    return v * jnp.square(_scale(inner, params, v))
 
-  def covariance_matvec(params: Scaled, v: Array) -> Array:
-    scale = _scale(inner, params, v)
-    return scale * primitives.covariance_matvec(params.base, scale * v)
-
-  def precision_matvec(params: Scaled, v: Array) -> Array:
-    scale = _scale(inner, params, v)
-    return primitives.precision_matvec(params.base, v / scale) / scale
-
-  def innovation_variance(params: Scaled) -> Array:
-    assert primitives.innovation_variance is not None
-    return primitives.innovation_variance(params.base) * jnp.square(_scale(inner, params))
-
-  def excess_entropy(params: Scaled) -> Array:
-    assert primitives.excess_entropy is not None
-    return primitives.excess_entropy(params.base)
-
-  whiten, temper = divided(primitives.whiten), functools.partial(_temper, inner)
-  required = base.in_order(
-    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  return linear.Map(
+    multiply, divide, multiply, divide, log_det, by_pixel, multiply_squared, diagonal=True
   )
-  return base.Gaussian(
-    *required,
-    excess_entropy=excess_entropy if primitives.excess_entropy else None,
-    condition=functools.partial(_condition, inner),
-    posterior_mean=functools.partial(_posterior_mean, inner),
-    innovation_variance=innovation_variance if primitives.innovation_variance else None,
-    white_image=divided(primitives.white_image or primitives.whiten),
-  )
-
-
-def _temper(inner: Family[Any], params: Scaled, temperature: Array) -> Scaled:
-  """Scales every standard deviation by the temperature."""
-  mean, log_scale = _checked(inner, params)
-  temperature = base.checked_temperature(temperature, mean)
-  return params._replace(log_scale=log_scale + jnp.log(temperature))
-
-
-def _log_prob(inner: Family[Any], params: Scaled, x: Array) -> Array:
-  """Returns the log density of an image. [], nats."""
-  base.check_shape('x', x, _mean(inner, params).shape)
-  log_prob = inner.log_prob(params.base, _inner(inner, params, x))
-  return base.nan_unless_finite(log_prob - jnp.sum(_log_scale(inner, params)))
-
-
-def _sample(inner: Family[Any], key: Array, params: Scaled) -> Array:
-  """Draws one image. [H, W, C]."""
-  return _outer(inner, params, inner.sample(key, params.base))
 
 
 def _condition(inner: Family[Any], params: Scaled, x: Array, observed: Array) -> base.Conditional:

@@ -104,6 +104,7 @@ def family(
     *required,
     regularized=regularized,
     innovation_variance=innovation_variance,
+    channel_covariance=channel_covariance,
   )
   log_prior = factor_priors.log_prior(prior, prior_scale, initial_scale)
   fit = functools.partial(
@@ -160,6 +161,19 @@ def variance(params: SparsePrecision) -> Array:
   pattern, factor = links.factor(params)
   grids = jax.vmap(lambda one: selected_inverse.variances(one, pattern.offsets))(factor)
   return base.all_or_nan(links.from_grids(grids, pattern, jnp.shape(params.mean)))
+
+
+def channel_covariance(params: SparsePrecision) -> Array:
+  """Returns the covariance of the channels of each pixel, exact, by selected inversion. [H, W, C, C]."""
+  pattern, factor = links.factor(params)
+  image = height, width, channels = jnp.shape(params.mean)
+  if pattern.split:
+    return base.independent_channels(variance(params))
+  grid = jax.tree.map(lambda leaf: leaf[0], factor)
+  near = selected_inverse.covariances(grid, pattern.offsets, 0, channels - 1)
+  near = near.reshape(height, width, channels, 2 * channels - 1)
+  rows = [near[:, :, c, channels - 1 - c : 2 * channels - 1 - c] for c in range(channels)]
+  return base.all_or_nan(jnp.stack(rows, axis=2)).reshape(*image, channels)
 
 
 def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Array, Array] | None:

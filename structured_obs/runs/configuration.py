@@ -10,7 +10,7 @@ from structured_obs.config import Config
 from structured_obs.data import sources
 from structured_obs.devices import mapping
 from structured_obs.objectives import constraints, reconstruction
-from structured_obs.option_records import Groups, OneOf, fill, refuse
+from structured_obs.option_records import Groups, OneOf, SeveralOf, fill, refuse
 from structured_obs.option_values import Choice, Where, shown
 from structured_obs.runs import checks, old_layout, optimizers, schedule
 
@@ -20,7 +20,10 @@ VERSION = 2  # of the stored layout; version 1 had the options of all choices si
 # in `data.sources`.
 RULES: dict[str, dict[str, Any]] = {
   'model': {'kind': OneOf({name: kind.options for name, kind in models.KINDS.items()}, 'options')},
-  'likelihood': {'family': OneOf(distributions.FAMILIES, 'options')},
+  'likelihood': {
+    'family': OneOf(distributions.FAMILIES, 'options'),
+    'wrappers': SeveralOf(distributions.WRAPPERS, 'wrapper_options'),
+  },
   'objective': {
     'constraints': Groups({name: held.options for name, held in constraints.CONSTRAINTS.items()}),
     'reconstruction': OneOf(reconstruction.RECORDS, 'reconstruction_options'),
@@ -70,10 +73,14 @@ def filled(config: Config) -> Config:
   made = Config(**parts)
   likelihood = made.likelihood
   try:
-    distributions.family(likelihood.family, **likelihood.options)
+    inner = distributions.family(likelihood.family, **likelihood.options)
   except ValueError as error:
     where = f"--config.likelihood.options of the family '{likelihood.family}'"
     raise ValueError(f'{where}: {error}') from error
+  try:
+    distributions.wrapped(inner, likelihood.wrappers, likelihood.wrapper_options)
+  except ValueError as error:
+    raise ValueError(f'--config.likelihood.wrappers={likelihood.wrappers}: {error}') from error
   schedule.parse_stages(made.optim.stages)
   return made
 

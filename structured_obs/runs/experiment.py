@@ -42,7 +42,7 @@ def build(config: Config, spec: DataSpec) -> Experiment:
     ValueError: naming the invalid field of the configuration.
   """
   config = configuration.resolve(config)
-  family = distributions.family(config.likelihood.family, **config.likelihood.options)
+  family = family_of(config)
   checks.check_data(config, family, spec)
   image = ImageShape(spec.height, spec.width, spec.channels)
   kind = KINDS[config.model.kind]
@@ -66,6 +66,13 @@ def build(config: Config, spec: DataSpec) -> Experiment:
     ),
     schedule=schedules.learning_rate(config.optim, config.train.steps),
   )
+
+
+def family_of(config: Config) -> Family:
+  """Returns the observation family of a configuration, with its wrappers."""
+  chosen = config.likelihood
+  inner = distributions.family(chosen.family, **chosen.options)
+  return distributions.wrapped(inner, chosen.wrappers, chosen.wrapper_options)
 
 
 def _setting(config: Config) -> Setting:

@@ -1,0 +1,139 @@
+"""Rotated colour channels around any density: r = A S s, with s a residual of the base.
+
+A is a rotation of the C channels of each pixel and S one scale for each rotated channel. The colours of
+photographs are nearly uncorrelated along gray, red-blue and green-magenta, so a base that takes channels
+to be independent fits them far better there than along red, green and blue. The mean is in the image's
+own channels.
+
+The axes are the orthonormal cosine basis of C channels: for three, (1, 1, 1) / sqrt 3,
+(1, 0, -1) / sqrt 2 and (1, -2, 1) / sqrt 6. A learned rotation turns them further, by one angle in each
+plane of two rotated channels: it is orthogonal whatever the angles are.
+
+Letters: H W C image height, width, channels; r = x - mean.
+"""
+
+import math
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structured_obs import option_values
+from structured_obs.distributions import base, linear
+from structured_obs.linalg.products import matmul
+from structured_obs.option_values import Range
+
+Array = jax.Array
+Family = base.Family
+
+SCALE = 'colour_log_scale'  # names of the outputs
+ANGLES = 'colour_angles'
+
+
+class Colour(NamedTuple):
+  """Parameters of a density of rotated colour channels."""
+
+  base: Any  # parameters of the base family; its mean is the mean
+  log_scale: Array  # [C]  log of S
+  angles: Array  # [C (C - 1) / 2]  radians, of the planes (0, 1), (0, 2), ..., (1, 2), ...
+
+
+@option_values.checked('colour')
+def family(
+  inner: Family[Any],
+  rotation: linear.Source = 'fixed',
+  scale: linear.Source = 'predicted',
+  max_scale: Annotated[float, Range(1, 1e15, above=True), linear.WITH_SCALE] = 1e3,
+) -> Family[Colour]:
+  """Returns the family of a base's distributions over rotated colour channels.
+
+  Args:
+    inner: the base, a family of densities.
+    rotation: A: 'fixed' at the cosine basis, 'learned' for one rotation of all images, 'predicted' for
+      each image.
+    scale: S: 'fixed' at 1, 'learned' or 'predicted'. It multiplies the base's standard deviations.
+    max_scale: largest entry of S, and the reciprocal of the smallest.
+
+  Raises:
+    TypeError, ValueError: an option is of another type or out of range, or the base is not a density.
+  """
+  sources = {SCALE: scale, ANGLES: rotation}
+
+  def shapes(channels: int) -> dict[str, base.Shape]:
+    return {SCALE: (channels,), ANGLES: (channels * (channels - 1) // 2,)}
+
+  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+    every = shapes(image.channels)
+    return {name: shape for name, shape in every.items() if sources[name] != 'fixed' and 0 not in shape}
+
+  def parameters(params: Any, own: dict[str, Array]) -> Colour:
+    mean = inner.mean(params)
+    zeros = {name: jnp.zeros_like(mean, shape=shape) for name, shape in shapes(mean.shape[-1]).items()}
+    found = zeros | own
+    log_scale = base.soft_clip(found[SCALE], -math.log(max_scale), math.log(max_scale))
+    return Colour(params, log_scale, found[ANGLES])
+
+  shared = frozenset(name for name, source in sources.items() if source == 'learned')
+  return linear.family(inner, MAP, linear.Outputs(outputs, parameters, shared))
+
+
+def axes(channels: int) -> np.ndarray:
+  """Returns the orthonormal cosine basis, one axis in each column. [C, C], float64."""
+  place, wave = np.arange(channels)[:, None] + 0.5, np.arange(channels)
+  basis = np.cos(np.pi * place * wave / channels)
+  return basis / np.linalg.norm(basis, axis=0)
+
+
+def rotation(params: Colour) -> Array:
+  """Returns A, whose column k is the direction of rotated channel k. [C, C]."""
+  return _checked(params)[0]
+
+
+def _matrix(params: Colour, *_: Array) -> Array:
+  """Returns A S. [C, C]."""
+  turned, log_scale = _checked(params)
+  return turned * jnp.exp(log_scale)
+
+
+def _inverse(params: Colour) -> Array:
+  """Returns (A S)^-1 = S^-1 A^T. [C, C]."""
+  turned, log_scale = _checked(params)
+  return (turned * jnp.exp(-log_scale)).T
+
+
+def _checked(params: Colour) -> tuple[Array, Array]:
+  """Checks the shapes; returns A and the log scales, NaN unless all are finite."""
+  log_scale, angles = jnp.asarray(params.log_scale), jnp.asarray(params.angles)
+  base.check_shape('log_scale', log_scale, (None,))
+  channels = len(log_scale)
+  base.check_shape('angles', angles, (channels * (channels - 1) // 2,))
+  bad = jnp.sum(0 * log_scale) + jnp.sum(0 * angles)
+  turned = jnp.asarray(axes(channels), log_scale.dtype) + bad
+  planes = [(i, j) for i in range(channels) for j in range(i + 1, channels)]
+  for angle, (i, j) in zip(angles, planes, strict=True):
+    cosine, sine, one, other = jnp.cos(angle), jnp.sin(angle), turned[:, i], turned[:, j]
+    turned = turned.at[:, i].set(cosine * one + sine * other).at[:, j].set(cosine * other - sine * one)
+  return turned, log_scale + bad
+
+
+def _multiply(matrix: Array, v: Array) -> Array:
+  """Returns the product of a matrix [C, C] with the channels of every pixel. [H, W, C]."""
+  base.check_shape('image', v, (None, None, len(matrix)))
+  return matmul(v, matrix.T)
+
+
+def _log_det(params: Colour, mean: Array) -> Array:
+  base.check_shape('mean', mean, (None, None, len(params.log_scale)))
+  return mean.shape[0] * mean.shape[1] * jnp.sum(_checked(params)[1])
+
+
+MAP: linear.Map[Colour] = linear.Map(
+  apply=lambda params, v: _multiply(_matrix(params), v),
+  invert=lambda params, v: _multiply(_inverse(params), v),
+  transpose=lambda params, v: _multiply(_matrix(params).T, v),
+  invert_transposed=lambda params, v: _multiply(_inverse(params).T, v),
+  log_det=_log_det,
+  by_pixel=_matrix,
+  apply_squared=lambda params, v: _multiply(jnp.square(_matrix(params)), v),
+)

@@ -1,0 +1,181 @@
+"""A mixture of a few members of one family: p(x) = sum_k w_k p_k(x).
+
+The components share what a network has in common for them: each has its own covariance, and its own mean
+if asked for, around the mean that a decoder predicts. With one mean, and components that begin as one
+covariance of several sizes, the tails are heavier than a Gaussian's; trained, the components differ in
+shape as well.
+
+A mixture has no Gaussian record: its density, samples, mean, responsibilities and marginal variances are
+exact, its entropy takes `kl.entropy_monte_carlo`.
+
+Letters: H W C image height, width, channels; K components.
+"""
+
+import functools
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from structured_obs import option_values
+from structured_obs.distributions import base, gaussian, linear
+from structured_obs.linalg import products
+from structured_obs.option_values import Range
+
+Array = jax.Array
+Family = base.Family
+
+LOGITS = 'mixture_logits'  # names of the outputs
+OFFSETS = 'mixture_offsets'
+MEAN = 'mean'
+
+
+class Mixture(NamedTuple):
+  """Parameters of a mixture."""
+
+  base: Any  # parameters of the components, each field with a leading K
+  logits: Array  # [K]  logarithms of the weights, up to a constant
+
+
+@option_values.checked('mixture')
+def family(
+  inner: Family[Any],
+  components: Annotated[int, Range(1, 64)] = 2,
+  own_means: bool = False,
+  spread: Annotated[float, Range(1, 1e6)] = 2.0,
+) -> Family[Mixture]:
+  """Returns the family of mixtures of a base's members.
+
+  Args:
+    inner: the base, any family.
+    components: K.
+    own_means: whether each component has a mean of its own, the predicted one plus an offset.
+    spread: factor between the standard deviations of one component and the next for outputs of 0, where
+      the base has a covariance; 1 makes them equal, as they are for any other base.
+
+  Raises:
+    TypeError, ValueError: an option is of another type or out of range, or the base gives probabilities
+      of gray levels.
+  """
+  if inner.levels:
+    raise ValueError('mixture needs a density as its base; this one gives probabilities of gray levels.')
+  tempered = (inner.gaussian is not None or inner.student is not None) and spread != 1
+  sizes = [spread ** (k - (components - 1) / 2) for k in range(components)]
+
+  def added(image: base.ImageShape) -> dict[str, base.Shape]:
+    return {LOGITS: (components,)} | ({OFFSETS: (*image, components)} if own_means else {})
+
+  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+    each = inner.outputs(image)
+    each = {name: shape if name == MEAN else (*shape, components) for name, shape in each.items()}
+    return linear.merged(each, added(image))
+
+  def from_outputs(emitted: dict[str, Array]) -> Mixture:
+    image = base.image_of_outputs(emitted)
+    base.check_outputs(emitted, outputs(image))
+    own, each = linear.split(emitted, added(image))
+    axes: dict[str, int | None] = dict.fromkeys(each, -1)
+    axes[MEAN] = None
+    if own_means:
+      each, axes[MEAN] = {**each, MEAN: each[MEAN][..., None] + own[OFFSETS]}, -1
+    params = jax.vmap(inner.from_outputs, (axes,), axis_size=components)(each)
+    if tempered:
+      temper = functools.partial(gaussian.temper, inner)
+      params = jax.vmap(temper)(params, jnp.asarray(sizes, own[LOGITS].dtype))
+    return Mixture(params, own[LOGITS])
+
+  def log_prior(params: Mixture) -> Array:
+    assert inner.log_prior is not None
+    return jnp.sum(jax.vmap(inner.log_prior)(params.base))
+
+  return base.Family(
+    outputs,
+    from_outputs,
+    functools.partial(log_prob, inner),
+    lambda key, params: sample(key, inner, params),
+    functools.partial(mean, inner),
+    log_prior=log_prior if inner.log_prior else None,
+    mode=functools.partial(mode, inner),
+    shared=inner.shared,
+  )
+
+
+def log_prob(inner: Family[Any], params: Mixture, x: Array) -> Array:
+  """Returns the log density of an image. [], nats.
+
+  Args:
+    inner: the base.
+    params: of one image.
+    x: [H, W, C].
+  """
+  return base.nan_unless_finite(jax.nn.logsumexp(_joint(inner, params, x)))
+
+
+def responsibilities(inner: Family[Any], params: Mixture, x: Array) -> Array:
+  """Returns the probability of each component given an image. [K].
+
+  Args:
+    inner: the base.
+    params: of one image.
+    x: [H, W, C].
+  """
+  return jax.nn.softmax(_joint(inner, params, x))
+
+
+def sample(key: Array, inner: Family[Any], params: Mixture) -> Array:
+  """Draws one image. [H, W, C].
+
+  Args:
+    key: one jax.random.key.
+    inner: the base.
+    params: of one image.
+  """
+  key_component, key_image = jax.random.split(key)
+  chosen = jax.random.categorical(key_component, _log_weights(params))
+  return inner.sample(key_image, _component(params, chosen)) + 0 * jnp.sum(_log_weights(params))
+
+
+def mean(inner: Family[Any], params: Mixture) -> Array:
+  """Returns the mean, that of the components' means. [H, W, C]."""
+  means = jax.vmap(inner.mean)(params.base)
+  return products.einsum('k,khwc->hwc', jnp.exp(_log_weights(params)), means)
+
+
+def mode(inner: Family[Any], params: Mixture) -> Array:
+  """Returns the mean of the likeliest component. [H, W, C]."""
+  return inner.mean(_component(params, jnp.argmax(_log_weights(params))))
+
+
+def variance(inner: Family[Any], params: Mixture) -> Array:
+  """Returns the marginal variances: the components' mean one and that of their means. [H, W, C].
+
+  Args:
+    inner: the base, a family with a covariance.
+    params: of one image.
+  """
+  weights = jnp.exp(_log_weights(params))[:, None, None, None]
+  own = jax.vmap(functools.partial(gaussian.variance, inner))(params.base)
+  moved = jax.vmap(inner.mean)(params.base) - mean(inner, params)
+  return jnp.sum(weights * (own + jnp.square(moved)), axis=0)
+
+
+def _joint(inner: Family[Any], params: Mixture, x: Array) -> Array:
+  """Returns log w_k + log p_k(x). [K]."""
+  return _log_weights(params) + jax.vmap(inner.log_prob, (0, None))(params.base, x)
+
+
+def _component(params: Mixture, k: Array) -> Any:
+  return jax.tree.map(lambda leaf: leaf[k], params.base)
+
+
+def _log_weights(params: Mixture) -> Array:
+  """Checks the shapes; returns the normalised log weights, NaN unless all are finite. [K]."""
+  logits = jnp.asarray(params.logits)
+  base.check_shape('logits', logits, (None,))
+  for leaf in jax.tree.leaves(params.base):
+    if jnp.shape(leaf)[:1] != logits.shape:
+      raise ValueError(
+        f'Parameters of the base must have shape ({len(logits)}, ...), a component each; '
+        f'got {jnp.shape(leaf)}.'
+      )
+  return jax.nn.log_softmax(base.all_or_nan(logits))
