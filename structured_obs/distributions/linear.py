@@ -7,13 +7,15 @@ the map's functions and of the outputs that it takes besides the base's.
 Letters: H W C image height, width, channels; D = H W C; r = x - m.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from structured_obs.distributions import base, gaussian
+from structured_obs.distributions import base, gaussian, wrapper_fits
 from structured_obs.linalg.products import matmul
 from structured_obs.option_values import Choice, When
 
@@ -60,6 +62,7 @@ class Outputs(NamedTuple, Generic[P]):
     [Any, dict[str, Array]], P
   ]  # (parameters of the base, the added outputs) -> params
   shared: frozenset[str] = frozenset()  # those that are equal for all images
+  start: Callable[[Any], dict[str, Any]] | None = None  # `fitting.Sample` -> some, from its moments
 
 
 def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
@@ -105,7 +108,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
 
   student = inner.student
   record = None if inner.gaussian is None else primitives(inner.gaussian, mean, of)
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     log_prob,
@@ -119,6 +122,16 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(params.base)),
     shared=inner.shared | added.shared,
   )
+  parts = {'inner': inner, 'invert': of.invert, 'parameters': added.parameters}
+  own = functools.partial(_start, added)
+  return made._replace(fit=functools.partial(wrapper_fits.mapped, family=made, own=own, **parts))
+
+
+def _start(added: Outputs[P], sample: Any) -> dict[str, Any]:
+  """Returns the map's own outputs for a sample: those known from its moments, and 0."""
+  known = {} if added.start is None else added.start(sample)
+  shapes = added.shapes(sample.image)
+  return {name: known.get(name, np.zeros(shape)) for name, shape in shapes.items()}
 
 
 def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]) -> base.Gaussian[P]:

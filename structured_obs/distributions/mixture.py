@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, gaussian, linear
+from structured_obs.distributions import base, gaussian, linear, wrapper_fits
 from structured_obs.linalg import products
 from structured_obs.option_values import Range
 
@@ -88,7 +88,7 @@ def family(
     assert inner.log_prior is not None
     return jnp.sum(jax.vmap(inner.log_prior)(params.base))
 
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     functools.partial(log_prob, inner),
@@ -98,6 +98,15 @@ def family(
     mode=functools.partial(mode, inner),
     shared=inner.shared,
   )
+  fit = functools.partial(
+    wrapper_fits.mixture,
+    family=made,
+    inner=inner,
+    sizes=sizes if tempered else [1.0] * components,
+    names=(LOGITS, OFFSETS if own_means else None),
+    responsibilities=functools.partial(responsibilities, inner),
+  )
+  return made._replace(fit=fit)
 
 
 def log_prob(inner: Family[Any], params: Mixture, x: Array) -> Array:

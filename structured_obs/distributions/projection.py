@@ -2,12 +2,13 @@
 
 Of all that a Gaussian member's KL depends on, the second moments of N(mean, covariance) are enough. D
 residuals have exactly these, the columns of sqrt(D) covariance^1/2, and the nearest member is the fit to
-them (`fitting`). A family that is not Gaussian is fitted to samples.
+them (`fitting`). A family that is not Gaussian is fitted to more of them, spread as a Gaussian's.
 
 Letters: H W C image height, width, channels; D = H W C.
 """
 
 import math
+import statistics
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -22,7 +23,7 @@ from structured_obs.distributions.fitting import Float64
 Array = jax.Array
 P = TypeVar('P')  # a family's parameters
 
-SAMPLES = 2048  # that a family which is not Gaussian is fitted to, and as many others to measure the KL
+SAMPLES = 2048  # at least, that a family which is not Gaussian is fitted to; and to measure its KL
 ASYMMETRY = 1e-4  # of the largest entry: more is a mistake, not rounding
 
 
@@ -64,38 +65,47 @@ def project(
   matrix = _positive_definite(_dense(covariance, centre), centre.shape)
   root = np.asarray(np.linalg.cholesky(matrix), np.float64)
   with jax.enable_x64(True):
-    where = fitting.checked_mean(centre, centre.shape)
-    seen, unseen = (_residuals(family, root, seed) for seed in (0, 1))
-    sample = fitting.Sample(where + seen.reshape(-1, *where.shape), where, max_iterations)
+    doubles = fitting.checked_mean(centre, centre.shape)
+    residuals = (_moments if family.gaussian else _spread)(root).reshape(-1, *doubles.shape)
+    sample = fitting.Sample(doubles + residuals, doubles, max_iterations)
     params = fitting.from_outputs(family, fitting.outputs(family, sample), dtype)
-  return Projection(
-    params, *_divergence(family, params, where + unseen.reshape(sample.images.shape), root)
-  )
+  return Projection(params, *_divergence(family, params, doubles, root))
 
 
-def _residuals(family: base.Family[Any], root: Float64, seed: int) -> Float64:
-  """Returns residuals with these second moments, or samples where these are not enough. [n, D]."""
+def _moments(root: Float64) -> Float64:
+  """Returns D residuals with the second moments of a covariance root root^T. [D, D]."""
+  return math.sqrt(len(root)) * root.T
+
+
+def _spread(root: Float64) -> Float64:
+  """Returns residuals with these second moments and squared distances as those of a Gaussian. [n, D].
+
+  Sets of D orthogonal directions, turned at random, each of one quantile of the distances.
+  """
+  size, rng = len(root), np.random.default_rng(0)
+  sets = max(2, -(-SAMPLES // size))
+  normal = np.asarray([statistics.NormalDist().inv_cdf((k + 0.5) / sets) for k in range(sets)])
+  share = 2 / (9 * size)  # Wilson and Hilferty's quantiles of chi-square
+  distances = np.maximum(1 - share + normal * math.sqrt(share), 0) ** 3
+  lengths = np.sqrt(size * distances / np.mean(distances))
+  turns = [np.asarray(np.linalg.qr(rng.standard_normal((size, size)))[0]) for _ in range(sets)]
+  return np.concatenate([length * turn @ root.T for length, turn in zip(lengths, turns, strict=True)])
+
+
+def _divergence(family: base.Family[P], params: P, mean: Float64, root: Float64) -> tuple[float, float]:
+  """Returns the KL from the Gaussian of this mean and covariance, and its standard error."""
+  size, log_diag = len(root), float(np.sum(np.log(np.diag(root))))
   if family.gaussian is not None:
-    return math.sqrt(len(root)) * root.T
-  noise = np.random.default_rng(seed).standard_normal((SAMPLES // 2, len(root)))
-  drawn = noise @ root.T
-  return np.concatenate([drawn, -drawn])
-
-
-def _divergence(
-  family: base.Family[P], params: P, images: Float64, root: Float64
-) -> tuple[float, float]:
-  """Returns the KL from the Gaussian that images stand for, and its standard error."""
-  log_diag = float(np.sum(np.log(np.diag(root))))
-  if family.gaussian is not None:
-    entropy = log_diag + 0.5 * len(root) * (1 + base.LOG_2PI)
+    images = mean + _moments(root).reshape(-1, *mean.shape)
+    entropy = log_diag + 0.5 * size * (1 + base.LOG_2PI)
     return max(0.0, -entropy - fitting.mean_log_prob(family, params, images)), 0.0
-  # The difference of the two log densities varies less than either.
-  residuals = (images - np.mean(images, axis=0)).reshape(len(images), -1)
-  white = np.linalg.solve(root, residuals.T)
-  own = -0.5 * (np.sum(np.square(white), axis=0) + len(root) * base.LOG_2PI) - log_diag
-  differences = own - fitting.log_probs(family, params, images)
-  pairs = differences.reshape(2, -1).mean(axis=0)  # a sample and its mirror image
+  # The difference of the two log densities varies less than either, and over an image and its mirror
+  # image less than over two.
+  noise = np.random.default_rng(1).standard_normal((SAMPLES // 2, size))
+  noise = np.concatenate([noise, -noise])
+  own = -0.5 * (np.sum(np.square(noise), axis=1) + size * base.LOG_2PI) - log_diag
+  images = mean + (noise @ root.T).reshape(-1, *mean.shape)
+  pairs = (own - fitting.log_probs(family, params, images)).reshape(2, -1).mean(axis=0)
   return float(np.mean(pairs)), float(np.std(pairs, ddof=1) / math.sqrt(len(pairs)))
 
 
