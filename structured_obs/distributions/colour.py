@@ -65,7 +65,8 @@ def family(
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
     every = shapes(image.channels)
-    return {name: shape for name, shape in every.items() if sources[name] != 'fixed' and 0 not in shape}
+    added = (linear.from_source(sources[name], name, shape) for name, shape in every.items())
+    return {name: shape for part in added for name, shape in part.items() if 0 not in shape}
 
   def parameters(params: Any, own: dict[str, Array]) -> Colour:
     mean = inner.mean(params)
@@ -80,8 +81,7 @@ def family(
     bounded = fits.Bounded(-math.log(max_scale), math.log(max_scale), 0.0)
     return {SCALE: bounded.output(log_scale - np.mean(log_scale))}
 
-  shared = frozenset(name for name, source in sources.items() if source == 'learned')
-  return linear.family(inner, MAP, linear.Outputs(outputs, parameters, shared, start))
+  return linear.family(inner, MAP, linear.Outputs(outputs, parameters, start))
 
 
 def axes(channels: int) -> np.ndarray:

@@ -127,7 +127,7 @@ def plain_outputs(family: base.Family[Any], sample: Sample) -> Outputs:
   """Returns outputs close to 0, with the mean of the sample."""
   rng = np.random.default_rng(0)
   shapes = family.outputs(sample.image)
-  found = {name: PERTURBATION * rng.standard_normal(shape) for name, shape in shapes.items()}
+  found = {name: PERTURBATION * rng.standard_normal(tuple(shape)) for name, shape in shapes.items()}
   return found | ({'mean': sample.centre()} if 'mean' in shapes else {})
 
 

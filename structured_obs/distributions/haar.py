@@ -55,7 +55,7 @@ def family(
   """
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
-    return {} if scale == 'fixed' else {NAME: (haar.BANDS * levels + 1, image.channels)}
+    return linear.from_source(scale, NAME, (haar.BANDS * levels + 1, image.channels))
 
   def parameters(params: Any, own: dict[str, Array]) -> Haar:
     mean = inner.mean(params)
@@ -67,8 +67,7 @@ def family(
     bounded = fits.Bounded(-math.log(max_scale), math.log(max_scale), 0.0)
     return {NAME: bounded.output(_log_scales(sample, levels))}
 
-  shared = frozenset({NAME} if scale == 'learned' else ())
-  return linear.family(inner, _map(), linear.Outputs(outputs, parameters, shared, start))
+  return linear.family(inner, _map(), linear.Outputs(outputs, parameters, start))
 
 
 def _log_scales(sample: fitting.Sample, levels: int) -> fitting.Float64:

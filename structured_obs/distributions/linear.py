@@ -27,6 +27,15 @@ Source = Annotated[str, Choice(('fixed', 'learned', 'predicted'))]
 WITH_SCALE = When('scale', ('learned', 'predicted'))
 
 
+def from_source(source: str, name: str, shape: base.Shape) -> dict[str, base.Shape]:
+  """Returns the output of this name and shape that a `Source` asks for, or {}."""
+  return {
+    'fixed': {},
+    'learned': {name: base.Shared(tuple(shape))},
+    'predicted': {name: shape},
+  }[source]
+
+
 class Linear(Protocol):
   """Parameters of a wrapper: those of its base, and of its map."""
 
@@ -61,7 +70,6 @@ class Outputs(NamedTuple, Generic[P]):
   parameters: Callable[
     [Any, dict[str, Array]], P
   ]  # (parameters of the base, the added outputs) -> params
-  shared: frozenset[str] = frozenset()  # those that are equal for all images
   start: Callable[[Any], dict[str, Any]] | None = None  # `fitting.Sample` -> some, from its moments
 
 
@@ -120,7 +128,6 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     student=None
     if student is None
     else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(params.base)),
-    shared=inner.shared | added.shared,
   )
   parts = {'inner': inner, 'invert': of.invert, 'parameters': added.parameters}
   own = functools.partial(_start, added)
@@ -131,7 +138,7 @@ def _start(added: Outputs[P], sample: Any) -> dict[str, Any]:
   """Returns the map's own outputs for a sample: those known from its moments, and 0."""
   known = {} if added.start is None else added.start(sample)
   shapes = added.shapes(sample.image)
-  return {name: known.get(name, np.zeros(shape)) for name, shape in shapes.items()}
+  return {name: known.get(name, np.zeros(tuple(shape))) for name, shape in shapes.items()}
 
 
 def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]) -> base.Gaussian[P]:
