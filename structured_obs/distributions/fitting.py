@@ -97,7 +97,11 @@ def mean_log_prob(family: base.Family[P], params: P, images: ArrayLike) -> float
     images: [N, H, W, C].
   """
   with jax.enable_x64(True):
-    return float(_mean_log_prob(family)(_doubles(params), _doubles(images)))
+    params, images = _doubles(params), np.asarray(images, np.float64)
+    if family.gaussian is not None:
+      mean = np.asarray(family.mean(params))
+      images = mean + compressed(images - mean)
+    return float(_mean_log_prob(family)(params, jnp.asarray(images)))
 
 
 def log_probs(family: base.Family[P], params: P, images: ArrayLike) -> Float64:

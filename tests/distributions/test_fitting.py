@@ -40,17 +40,16 @@ def _images(count: int = COUNT, image: tuple[int, int, int] = (2, 3, 2), seed: i
 
 
 @each(MAIN)
-def test_no_fit_is_worse_than_the_truth_on_its_own_samples(case: Case):
-  """From a bad start it would be: the likelihood of the truth is close to the largest."""
+def test_a_fit_grows_better_than_the_truth_on_its_own_samples(case: Case):
+  """From a bad start it would not: the likelihood of the truth is close to the largest."""
   family, params = cases.family_of(case), cases.random_params(case)
   images = _samples(family, params)
-  found = distributions.fit(family, images, max_iterations=60)
-  assert jax.tree.map(lambda a: (a.shape, a.dtype), found) == jax.tree.map(
-    lambda a: (a.shape, a.dtype), params
-  )
-  attained = fitting.mean_log_prob(family, found, images)
-  np.testing.assert_allclose(attained, np.mean(fitting.log_probs(family, found, images)), rtol=1e-9)
-  assert attained >= fitting.mean_log_prob(family, params, images)
+  fits = [distributions.fit(family, images, max_iterations=n) for n in (0, 3, 60)]
+  likelihoods = [fitting.mean_log_prob(family, found, images) for found in (*fits, params)]
+  assert likelihoods[0] <= likelihoods[1] + 1e-9 <= likelihoods[2] + 2e-9
+  assert likelihoods[2] >= likelihoods[3]
+  for one, other in zip(jax.tree.leaves(fits[2]), jax.tree.leaves(params), strict=True):
+    assert (one.shape, one.dtype) == (other.shape, other.dtype)
 
 
 @pytest.mark.parametrize(('name', 'options'), CLOSED_FORMS)
@@ -74,16 +73,14 @@ def test_closed_forms_are_optima(name: str, options: dict[str, Any]):
       np.testing.assert_allclose(leaf, 0, atol=1e-8, err_msg=key)
 
 
-@each(MAIN)
-def test_more_iterations_do_not_lower_the_likelihood(case: Case):
-  family = cases.family_of(case)
-  images = base.round_to_levels(jnp.asarray(_images(30)).clip(-1, 1), family.levels)
-  attained = [
-    fitting.mean_log_prob(family, distributions.fit(family, images, max_iterations=n), images)
-    for n in (0, 2, 20)
-  ]
-  assert np.all(np.isfinite(attained))
-  assert np.all(np.diff(attained) >= -1e-9)
+def test_the_mean_log_prob_is_the_mean():
+  """Of a Gaussian by the second moments of many images, of few as they are."""
+  family = distributions.family('diagonal')
+  for count in (30, 5):
+    images = _images(count)
+    params = distributions.fit(family, images)
+    expected = np.mean(fitting.log_probs(family, params, images))
+    np.testing.assert_allclose(fitting.mean_log_prob(family, params, images), expected, rtol=1e-12)
 
 
 def test_low_rank_is_probabilistic_pca(monkeypatch):
