@@ -74,7 +74,8 @@ def _log_scales(sample: fitting.Sample, levels: int) -> fitting.Float64:
   """Returns the log root mean square of each band in units of all of them. [3 L + 1, C]."""
   analyse = jax.vmap(lambda v: haar.forward(v, levels))
   squares = np.mean(np.square(analyse(jnp.asarray(sample.residuals()))), axis=0)
-  bands, unit = haar.bands(*squares.shape[:2], levels), np.mean(squares, axis=(0, 1))
+  height, width, _ = sample.image
+  bands, unit = haar.bands(height, width, levels), np.mean(squares, axis=(0, 1))
   found = np.tile(unit, (haar.BANDS * levels + 1, 1))  # of a band that no coefficient is in
   for band in np.unique(bands):
     found[band] = np.mean(squares[bands == band], axis=0)
