@@ -387,7 +387,8 @@ def independent_channels(variance: Array) -> Array:
   Args:
     variance: [H, W, C].
   """
-  return variance[..., None] * jnp.eye(variance.shape[-1], dtype=variance.dtype)
+  eye = jnp.eye(variance.shape[-1], dtype=variance.dtype)
+  return variance[..., None] * eye[None, None]
 
 
 def squared_norm(tree: Any) -> Array:
