@@ -35,6 +35,7 @@ from structured_obs.distributions import (
   projection,
   scaled,
   sparse_precision,
+  student,
 )
 from structured_obs.distributions.fitting import fit
 from structured_obs.distributions.projection import project
@@ -64,6 +65,7 @@ __all__ = [
   'projection',
   'scaled',
   'sparse_precision',
+  'student',
   'wrapped',
 ]
 
@@ -83,6 +85,7 @@ WRAPPERS: dict[str, Callable[..., base.Family[Any]]] = {
   'scaled': scaled.family,
   'colour': colour.family,
   'haar': haar.family,
+  'student': student.family,
   'mixture': mixture.family,
 }
 
