@@ -56,6 +56,7 @@ class Map(NamedTuple, Generic[P]):
   transpose: Callable[[P, Array], Array]  # (params, v) -> T^T v
   invert_transposed: Callable[[P, Array], Array]  # (params, v) -> T^-T v
   log_det: Callable[[P, Array], Array]  # (params, mean [H, W, C]) -> [], log |det T|
+  check: Callable[[P, Array], Any]  # (params, mean); raises unless the map's parameters fit the image
   # (params, mean) -> T [C, C] of the channels of each pixel, or [H, W, C, C], where T maps these alone.
   by_pixel: Callable[[P, Array], Array] | None = None
   # (params, v) -> (T * T) v, with the squared entries of T.
@@ -89,7 +90,8 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
       'A linear map needs a density as its base; this one gives probabilities of gray levels.'
     )
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     return merged(inner.outputs(image), added.shapes(image))
 
   def from_outputs(emitted: dict[str, Array]) -> P:
@@ -98,21 +100,23 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     return added.parameters(inner.from_outputs(rest), own)
 
   def mean(params: P) -> Array:
-    return inner.mean(params.base)
+    m = inner.mean(base_of(params))
+    of.check(params, m)
+    return m
 
   def log_prob(params: P, x: Array) -> Array:
     m = mean(params)
-    base.check_shape('x', x, m.shape)
-    density = inner.log_prob(params.base, m + of.invert(params, x - m))
+    x = base.check_shape('x', x, m.shape)
+    density = inner.log_prob(base_of(params), m + of.invert(params, x - m))
     return base.nan_unless_finite(density - of.log_det(params, m))
 
   def sample(key: Array, params: P) -> Array:
     m = mean(params)
-    return m + of.apply(params, inner.sample(key, params.base) - m)
+    return m + of.apply(params, inner.sample(key, base_of(params)) - m)
 
   def log_prior(params: P) -> Array:
     assert inner.log_prior is not None
-    return inner.log_prior(params.base)
+    return inner.log_prior(base_of(params))
 
   student = inner.student
   record = None if inner.gaussian is None else primitives(inner.gaussian, mean, of)
@@ -127,7 +131,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     kernel=inner.kernel,
     student=None
     if student is None
-    else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(params.base)),
+    else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(base_of(params))),
   )
   parts = {'inner': inner, 'invert': of.invert, 'parameters': added.parameters}
   own = functools.partial(_start, added)
@@ -141,6 +145,16 @@ def _start(added: Outputs[P], sample: Any) -> dict[str, Any]:
   return {name: known.get(name, np.zeros(tuple(shape))) for name, shape in shapes.items()}
 
 
+def base_of(params: Any) -> Any:
+  """Returns the parameters of the base; raises TypeError unless a wrapper's parameters hold them."""
+  if not hasattr(params, 'base'):
+    raise TypeError(
+      "This family needs parameters with a field 'base', those of the family inside; got "
+      f'{type(params).__name__}. Are they of another family?'
+    )
+  return params.base
+
+
 def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]) -> base.Gaussian[P]:
   """Returns the primitives of the mapped Gaussian, with covariance T R T^T.
 
@@ -151,47 +165,47 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
   """
 
   def noise(key: Array, params: P) -> Any:
-    return inner.noise(key, params.base)
+    return inner.noise(key, base_of(params))
 
   def reparameterize(params: P, noise: Any) -> Array:
     m = mean(params)
-    return m + of.apply(params, inner.reparameterize(params.base, noise) - m)
+    return m + of.apply(params, inner.reparameterize(base_of(params), noise) - m)
 
   def whiten(params: P, residual: Array) -> Any:
-    return inner.whiten(params.base, of.invert(params, residual))
+    return inner.whiten(base_of(params), of.invert(params, residual))
 
   def white_image(params: P, residual: Array) -> Array:
-    return (inner.white_image or inner.whiten)(params.base, of.invert(params, residual))
+    return (inner.white_image or inner.whiten)(base_of(params), of.invert(params, residual))
 
   def log_det(params: P) -> Array:
-    return inner.log_det(params.base) + 2 * of.log_det(params, mean(params))
+    return inner.log_det(base_of(params)) + 2 * of.log_det(params, mean(params))
 
   def covariance_matvec(params: P, v: Array) -> Array:
-    return of.apply(params, inner.covariance_matvec(params.base, of.transpose(params, v)))
+    return of.apply(params, inner.covariance_matvec(base_of(params), of.transpose(params, v)))
 
   def precision_matvec(params: P, v: Array) -> Array:
-    product = inner.precision_matvec(params.base, of.invert(params, v))
+    product = inner.precision_matvec(base_of(params), of.invert(params, v))
     return of.invert_transposed(params, product)
 
   def temper(params: Any, temperature: Array) -> Any:
-    return params._replace(base=inner.temper(params.base, temperature))
+    return params._replace(base=inner.temper(base_of(params), temperature))
 
   def excess_entropy(params: P) -> Array:
     assert inner.excess_entropy is not None
-    return inner.excess_entropy(params.base) + 0 * of.log_det(params, mean(params))
+    return inner.excess_entropy(base_of(params)) + 0 * of.log_det(params, mean(params))
 
   def channel_covariance(params: P) -> Array:
     return _channel_covariance(inner, params, mean(params), of)
 
   def variance(params: P) -> Array:
     if of.apply_squared is not None and (inner.independent or of.diagonal):
-      return of.apply_squared(params, inner.variance(params.base))
+      return of.apply_squared(params, inner.variance(base_of(params)))
     return jnp.diagonal(channel_covariance(params), axis1=-2, axis2=-1)
 
   def innovation_variance(params: P) -> Array:
     assert inner.innovation_variance is not None
     assert of.apply_squared is not None
-    return of.apply_squared(params, inner.innovation_variance(params.base))
+    return of.apply_squared(params, inner.innovation_variance(base_of(params)))
 
   local = of.by_pixel is not None and of.apply_squared is not None
   required = base.in_order(
@@ -211,11 +225,11 @@ def _channel_covariance(inner: base.Gaussian[Any], params: P, mean: Array, of: M
   """Returns the covariance of each pixel's channels. [H, W, C, C]."""
   if of.by_pixel is not None:
     matrix = of.by_pixel(params, mean)
-    inside = gaussian.channel_covariance_of(inner, params.base, mean)
+    inside = gaussian.channel_covariance_of(inner, base_of(params), mean)
     return matmul(matmul(matrix, inside), jnp.swapaxes(matrix, -1, -2))
 
   def product(v: Array) -> Array:
-    return of.apply(params, inner.covariance_matvec(params.base, of.transpose(params, v)))
+    return of.apply(params, inner.covariance_matvec(base_of(params), of.transpose(params, v)))
 
   return gaussian.channel_covariance_by_columns(product, mean)
 
@@ -242,9 +256,11 @@ def split(
   Raises:
     ValueError, TypeError: one of the wrapper's is missing, or has another shape or type.
   """
-  for name, shape in shapes.items():
+  for name in shapes:
     if name not in emitted:
       raise ValueError(f'from_outputs needs the output {name!r}; got {sorted(emitted)}.')
-    base.check_shape(f'The output {name!r}', emitted[name], shape)
-  own = {name: emitted[name] for name in shapes}
+  own = {
+    name: base.check_shape(f'The output {name!r}', emitted[name], shape)
+    for name, shape in shapes.items()
+  }
   return own, {name: value for name, value in emitted.items() if name not in shapes}

@@ -66,14 +66,15 @@ def family(
   def added(image: base.ImageShape) -> dict[str, base.Shape]:
     return {LOGITS: (components,)} | ({OFFSETS: (*image, components)} if own_means else {})
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     each = inner.outputs(image)
     each = {n: s if n == MEAN else base.extended(s, components) for n, s in each.items()}
     return linear.merged(each, added(image))
 
   def from_outputs(emitted: dict[str, Array]) -> Mixture:
     image = base.image_of_outputs(emitted)
-    base.check_outputs(emitted, outputs(image))
+    emitted = base.check_outputs(emitted, outputs(image))
     own, each = linear.split(emitted, added(image))
     axes: dict[str, int | None] = dict.fromkeys(each, -1)
     axes[MEAN] = None
@@ -142,8 +143,8 @@ def sample(key: Array, inner: Family[Any], params: Mixture) -> Array:
 
 def mean(inner: Family[Any], params: Mixture) -> Array:
   """Returns the mean, that of the components' means. [H, W, C]."""
-  means = jax.vmap(inner.mean)(params.base)
-  return products.einsum('k,khwc->hwc', jnp.exp(_log_weights(params)), means)
+  weights = jnp.exp(_log_weights(params))
+  return products.einsum('k,khwc->hwc', weights, jax.vmap(inner.mean)(params.base))
 
 
 def mode(inner: Family[Any], params: Mixture) -> Array:
@@ -181,8 +182,8 @@ def _component(params: Mixture, k: Array) -> Any:
 
 def _log_weights(params: Mixture) -> Array:
   """Checks the shapes; returns the normalised log weights, NaN unless all are finite. [K]."""
-  logits = jnp.asarray(params.logits)
-  base.check_shape('logits', logits, (None,))
+  base.check_fields(params, Mixture._fields)
+  logits = base.check_shape('logits', params.logits, (None,))
   for leaf in jax.tree.leaves(params.base):
     if jnp.shape(leaf)[:1] != logits.shape:
       raise ValueError(
