@@ -155,7 +155,7 @@ def low_rank_update(
 ) -> Outputs:
   """Returns the outputs of a base plus P P^T: fits of the base to what the columns leave open (EM).
 
-  It starts from the leading principal components.
+  It starts from the leading principal components of residuals that the base has whitened.
 
   Args:
     sample: the images.
@@ -165,15 +165,11 @@ def low_rank_update(
     factor: the name of the output of P, and the scale that multiplies it.
   """
   assert inner.gaussian is not None
-  mean, residuals, (name, unit) = sample.centre(), sample.residuals(), factor
-  flat = residuals.reshape(len(residuals), -1)
-  columns = _principal_columns(flat, rank)
-  left = flat - flat @ np.linalg.pinv(columns).T @ columns.T
-  extra = np.zeros((0, flat.shape[1]))
+  mean, flat, (name, unit) = sample.centre(), sample.residuals().reshape(len(sample.images), -1), factor
+  part = _of_residuals(inner, sample, mean, sample.residuals())
+  columns = _leading_columns(inner, fitting.from_outputs(inner, part, np.float64), sample, rank)
   found, last = Outputs(), -math.inf
   for _ in range(max(1, min(ROUNDS, sample.max_iterations))):
-    together = np.concatenate([left, extra]) * math.sqrt((len(left) + len(extra)) / len(left))
-    part = _of_residuals(inner, sample, mean, together.reshape(-1, *sample.image))
     found = part | {name: columns.reshape(*sample.image, rank) / unit}
     params = fitting.from_outputs(family, found, np.float64)
     value = fitting.mean_log_prob(family, params, sample.images) / sample.image.size
@@ -187,8 +183,11 @@ def low_rank_update(
     expected = flat @ np.asarray(weighed).T @ spread
     moments = expected.T @ expected + len(flat) * spread
     columns = flat.T @ expected @ _inverse(moments)
-    left = flat - expected @ columns.T
+    # What is left has the mean c's residuals, and the columns' share of the covariance.
     extra = math.sqrt(len(flat)) * np.asarray(np.linalg.cholesky(spread)).T @ columns.T
+    together = np.concatenate([flat - expected @ columns.T, extra])
+    together *= math.sqrt(len(together) / len(flat))
+    part = _of_residuals(inner, sample, mean, together.reshape(-1, *sample.image))
   return fitting.refine(family, found, sample)
 
 
@@ -254,12 +253,23 @@ def _k_means(flat: Float64, components: int) -> np.ndarray:
   return group
 
 
-def _principal_columns(flat: Float64, rank: int) -> Float64:
-  """Returns the leading directions, each of half its variance. [D, R]."""
-  directions = np.linalg.svd(flat, full_matrices=False)
-  known = min(rank, len(directions.S))
-  columns = directions.Vh[:known].T * directions.S[:known] * math.sqrt(0.5 / len(flat))
-  rng = np.random.default_rng(0)
-  floor = 1e-3 * math.sqrt(np.mean(flat**2)) * rng.standard_normal((flat.shape[1], rank))
-  floor[:, :known] += columns
-  return floor
+def _leading_columns(inner: Family[Any], params: Any, sample: Sample, rank: int) -> Float64:
+  """Returns what the leading principal components of whitened residuals add to their noise. [D, R]."""
+  assert inner.gaussian is not None
+  whiten = inner.gaussian.whiten
+  residuals = sample.residuals()
+  count, size = len(residuals), sample.image.size
+
+  def white(residual: Array) -> Array:
+    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(whiten(params, residual))])
+
+  whitened = np.asarray(jax.jit(lambda r: jax.lax.map(white, r))(jnp.asarray(residuals)))
+  weights, singular, _ = np.linalg.svd(whitened / math.sqrt(count), full_matrices=False)
+  variances = singular[:rank] ** 2
+  own = (np.sum(singular**2) - np.sum(variances)) / max(size - len(variances), 1)
+  share = np.sqrt(np.maximum(variances - own, 1e-6) / np.maximum(variances, 1e-6))
+  columns = residuals.reshape(count, size).T @ weights[:, : len(share)] * share / math.sqrt(count)
+  rng = np.random.default_rng(0)  # columns beyond those known
+  found = 1e-3 * math.sqrt(np.mean(residuals**2)) * rng.standard_normal((size, rank))
+  found[:, : len(share)] += columns
+  return found

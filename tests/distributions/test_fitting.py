@@ -10,12 +10,10 @@ import pytest
 
 from structured_obs import distributions
 from structured_obs.distributions import base, fitting, low_rank, probabilistic_pca
-from tests.distributions import cases
-from tests.distributions.cases import Case, each
+from tests.distributions import cases, fitted
 
 pytestmark = pytest.mark.x64  # fits run in float64 in either mode
 
-MAIN = [case._replace(image=(2, 3, 2)) for case in cases.main_cases()]
 COUNT = 60
 CLOSED_FORMS = [
   ('diagonal', {}),
@@ -32,44 +30,36 @@ def _samples(family: base.Family[Any], params: Any, count: int = COUNT) -> jax.A
   return draw(jax.random.split(jax.random.key(3), count), params)
 
 
-def _images(count: int = COUNT, image: tuple[int, int, int] = (2, 3, 2), seed: int = 0) -> np.ndarray:
-  rng = np.random.default_rng(seed)
-  size = int(np.prod(image))
-  mixing = rng.normal(size=(size, size)) / size**0.5
-  return (rng.normal(size=(count, size)) @ mixing + 0.3 * rng.normal(size=size)).reshape(-1, *image)
-
-
-@each(MAIN)
-def test_a_fit_grows_better_than_the_truth_on_its_own_samples(case: Case):
-  """From a bad start it would not: the likelihood of the truth is close to the largest."""
-  family, params = cases.family_of(case), cases.random_params(case)
+@fitted.every(gaussian=False)
+def test_a_fit_is_better_than_the_truth_on_its_own_samples(family: base.Family[Any]):
+  """From a bad start it would not be. (Of Gaussian families, projections say more.)"""
+  params = fitted.params(family)
   images = _samples(family, params)
-  fits = [distributions.fit(family, images, max_iterations=n) for n in (0, 3, 60)]
-  likelihoods = [fitting.mean_log_prob(family, found, images) for found in (*fits, params)]
-  assert likelihoods[0] <= likelihoods[1] + 1e-9 <= likelihoods[2] + 2e-9
-  assert likelihoods[2] >= likelihoods[3]
-  for one, other in zip(jax.tree.leaves(fits[2]), jax.tree.leaves(params), strict=True):
+  fits = [distributions.fit(family, images, max_iterations=n) for n in (3, 60)]
+  first, last, truth = (fitting.mean_log_prob(family, one, images) for one in (*fits, params))
+  assert last >= first - 1e-9
+  assert last >= truth
+  for one, other in zip(jax.tree.leaves(fits[1]), jax.tree.leaves(params), strict=True):
     assert (one.shape, one.dtype) == (other.shape, other.dtype)
 
 
 @pytest.mark.parametrize(('name', 'options'), CLOSED_FORMS)
 def test_closed_forms_are_optima(name: str, options: dict[str, Any]):
   """The gradient by all that is free vanishes, and so it does for a mean that is given."""
-  family, images = distributions.family(name, **options), _images()
+  family, images = distributions.family(name, **options), fitted.images(COUNT)
+
+  def likelihood(outputs):
+    params = family.from_outputs(outputs)
+    return jnp.mean(jax.vmap(family.log_prob, (None, 0))(params, jnp.asarray(images)))
+
+  gradient = jax.jit(jax.grad(likelihood))
   for mean in (None, np.full((2, 3, 2), 0.1)):
-    sample = fitting.Sample(images, mean, 0)
-    found = fitting.outputs(family, sample)
-    free = {key: jnp.asarray(value) for key, value in found.items()}
-
-    def likelihood(outputs, family=family):
-      params = family.from_outputs(outputs)
-      return jnp.mean(jax.vmap(family.log_prob, (None, 0))(params, jnp.asarray(images)))
-
-    gradient = jax.grad(likelihood)(free)
+    found = fitting.outputs(family, fitting.Sample(images, mean, 0))
+    slopes = gradient({key: jnp.asarray(value) for key, value in found.items()})
     if mean is not None:
       np.testing.assert_array_equal(found['mean'], mean)
-      del gradient['mean']
-    for key, leaf in gradient.items():
+      del slopes['mean']
+    for key, leaf in slopes.items():
       np.testing.assert_allclose(leaf, 0, atol=1e-8, err_msg=key)
 
 
@@ -77,14 +67,14 @@ def test_the_mean_log_prob_is_the_mean():
   """Of a Gaussian by the second moments of many images, of few as they are."""
   family = distributions.family('diagonal')
   for count in (30, 5):
-    images = _images(count)
+    images = fitted.images(count)
     params = distributions.fit(family, images)
     expected = np.mean(fitting.log_probs(family, params, images))
     np.testing.assert_allclose(fitting.mean_log_prob(family, params, images), expected, rtol=1e-12)
 
 
 def test_low_rank_is_probabilistic_pca(monkeypatch):
-  images = _images(100, (4, 4, 1))
+  images = fitted.images(100, (4, 4, 1))
   moments = probabilistic_pca.moments(images, 3)
   expected = probabilistic_pca.optimum(moments, 3, 0.05, jnp.float64)
   family = distributions.family('low_rank', rank=3, noise_variance=0.05)
@@ -114,7 +104,7 @@ def test_factor_analysis_finds_the_noise_of_each_pixel():
 
 def test_a_wrapper_without_a_fit_of_its_own_takes_the_way_of_all():
   family = cases.make_family('sparse_precision', ())._replace(fit=None)
-  images = _images(30, (2, 3, 1))
+  images = fitted.images(30, (2, 3, 1))
   best = distributions.fit(cases.make_family('sparse_precision', ()), images)
   found = distributions.fit(family, images)
   np.testing.assert_allclose(
@@ -123,7 +113,7 @@ def test_a_wrapper_without_a_fit_of_its_own_takes_the_way_of_all():
 
 
 def test_fixed_options_and_bounds_are_kept():
-  images = _images()
+  images = fitted.images(COUNT)
   images[:, 0, 0, 0] = 0.25  # a constant pixel
   diagonal = distributions.fit(distributions.family('diagonal', min_scale=0.01, max_scale=1.0), images)
   assert diagonal.log_scale[0, 0, 0] == pytest.approx(np.log(0.01), abs=1e-5)
@@ -134,12 +124,14 @@ def test_fixed_options_and_bounds_are_kept():
   for name in ('sparse_precision', 'dense_precision'):
     family = distributions.family(name, min_scale=0.01)
     found = distributions.fit(family, images)
+    assert family.gaussian is not None
+    assert family.gaussian.innovation_variance is not None
     assert family.gaussian.innovation_variance(found)[0, 0, 0] == pytest.approx(1e-4, rel=1e-4)
     assert np.isfinite(fitting.mean_log_prob(family, found, images))
 
 
 def test_images_of_float32_give_float32_and_residuals_have_a_mean_of_0():
-  family, images = distributions.family('diagonal'), _images().astype(np.float32)
+  family, images = distributions.family('diagonal'), fitted.images(COUNT).astype(np.float32)
   found = distributions.fit(family, images, mean=0.0)
   assert {leaf.dtype for leaf in found} == {np.dtype(np.float32)}
   np.testing.assert_array_equal(found.mean, 0)
@@ -162,10 +154,10 @@ def test_bad_input_is_refused(images: Any, mean: Any, error: type[Exception], me
 
 def test_too_few_images_and_images_off_the_grid_are_refused():
   with pytest.raises(ValueError, match='dense_precision needs at least 13 images to fit 12 pixels'):
-    distributions.fit(distributions.family('dense_precision'), _images(12))
+    distributions.fit(distributions.family('dense_precision'), fitted.images(12))
   family = distributions.family('discretized_logistic_mixture', levels=5)
   with pytest.raises(ValueError, match='on the grid of 5 gray levels'):
-    distributions.fit(family, _images())
+    distributions.fit(family, fitted.images(COUNT))
   with pytest.raises(ValueError, match='has no mean apart'):
     distributions.fit(family, np.zeros((3, 2, 2, 1)), 0.0)
   with pytest.raises(TypeError, match=re.escape('max_iterations must be a whole number')):
