@@ -145,6 +145,8 @@ class Family(NamedTuple, Generic[P]):
   student: StudentT[P] | None = None  # in place of `gaussian`, which is None then
   # (key, params) -> [H, W, C], without the floor of pixel noise; of a family with one but no `gaussian`.
   sample_without_pixel_noise: Callable[[Array, P], Array] | None = None
+  # `fitting.Sample` -> outputs of the largest likelihood, or near it
+  fit: Callable[[Any], dict[str, Any]] | None = None
 
 
 def check_family(family: Any) -> None:

@@ -16,6 +16,7 @@ Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, sec
 Decomposition".
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Annotated, NamedTuple
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import option_values
-from structured_obs.distributions import base
+from structured_obs.distributions import base, fits
 from structured_obs.linalg import products, triangular
 from structured_obs.option_values import Choice, Scale
 
@@ -92,7 +93,9 @@ def family(
     innovation_variance=innovation_variance,
     channel_covariance=channel_covariance,
   )
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
+  raw, bounded = parametrization == 'raw', fits.Bounded(*bounds, offset)
+  fit = functools.partial(fits.dense_precision, raw=raw, log_diag=bounded)
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, fit=fit)
 
 
 def log_prob(params: DensePrecision, x: Array) -> Array:

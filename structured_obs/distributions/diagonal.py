@@ -4,6 +4,7 @@ This is the distribution of almost every VAE, the baseline of every comparison, 
 The operations take any event shape, written [H, W, C] for images. Every operation costs D.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, posterior
+from structured_obs.distributions import base, fits, posterior
 from structured_obs.option_values import Scale
 
 Array = jax.Array
@@ -72,7 +73,9 @@ def family(
     independent=True,
     pixel_noise=base.PixelNoise(_without_noise, _draw_noise, covariance_matvec),
   )
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
+  bounded = fits.Bounded(*bounds, math.log(initial_scale)) if learn_scale else None
+  fit = functools.partial(fits.diagonal, log_scale=bounded)
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, fit=fit)
 
 
 def log_prob(params: Diagonal, x: Array) -> Array:

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, logistic_bins
+from structured_obs.distributions import base, fits, logistic_bins
 from structured_obs.linalg import closed_form
 from structured_obs.option_values import Range
 
@@ -102,7 +102,7 @@ def family(
     )
     return DiscretizedLogisticMixture(outputs['logits'], *parts)
 
-  return base.Family(
+  family = base.Family(
     outputs_of,
     from_outputs,
     functools.partial(log_prob, levels=levels),
@@ -112,6 +112,9 @@ def family(
     mode=functools.partial(mode, levels=levels),
     log_prob_by_pixel=functools.partial(log_prob_by_pixel, levels=levels),
   )
+  bounded = fits.Bounded(min_log_scale, max_log_scale, start)
+  fit = functools.partial(fits.logistic_mixture, family=family, log_scale=bounded)
+  return family._replace(fit=fit)
 
 
 def log_prob(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) -> Array:

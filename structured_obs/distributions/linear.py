@@ -13,8 +13,9 @@ from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from structured_obs.distributions import base, gaussian
+from structured_obs.distributions import base, gaussian, wrapper_fits
 from structured_obs.linalg.products import matmul
 from structured_obs.option_values import Choice, When
 
@@ -70,6 +71,7 @@ class Outputs(NamedTuple, Generic[P]):
   parameters: Callable[
     [Any, dict[str, Array]], P
   ]  # (parameters of the base, the added outputs) -> params
+  start: Callable[[Any], dict[str, Any]] | None = None  # `fitting.Sample` -> some, from its moments
 
 
 def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
@@ -118,7 +120,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
 
   student, without = inner.student, functools.partial(sample, pixel_noise=False)
   record = None if inner.gaussian is None else primitives(inner.gaussian, mean, of)
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     log_prob,
@@ -132,6 +134,16 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(base_of(params))),
     sample_without_pixel_noise=without if inner.sample_without_pixel_noise else None,
   )
+  parts = {'inner': inner, 'invert': of.invert, 'parameters': added.parameters}
+  own = functools.partial(_start, added)
+  return made._replace(fit=functools.partial(wrapper_fits.mapped, family=made, own=own, **parts))
+
+
+def _start(added: Outputs[P], sample: Any) -> dict[str, Any]:
+  """Returns the map's own outputs for a sample: those known from its moments, and 0."""
+  known = {} if added.start is None else added.start(sample)
+  shapes = added.shapes(sample.image)
+  return {name: known.get(name, np.zeros(tuple(shape))) for name, shape in shapes.items()}
 
 
 def base_of(params: Any) -> Any:

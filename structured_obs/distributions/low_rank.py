@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, gaussian, posterior
+from structured_obs.distributions import base, fits, gaussian, posterior
 from structured_obs.linalg import decompositions, products, woodbury
 from structured_obs.option_values import Range, Scale, Variance, When, checked
 
@@ -101,7 +101,11 @@ def family(
     channel_covariance=channel_covariance,
     pixel_noise=base.PixelNoise(_without_noise, _draw_noise, _noise_matvec, _of_pixels),
   )
-  return base.Family(outputs_of, from_outputs, log_prob, sample, mean, gaussian)
+  family = base.Family(outputs_of, from_outputs, log_prob, sample, mean, gaussian)
+  fit = functools.partial(fits.low_rank, noise=noise_variance)
+  if learn_diag:
+    fit = functools.partial(fits.factor_analysis, family=family, noise=(floor, noise_variance))
+  return family._replace(fit=functools.partial(fit, rank=rank, factor_scale=factor_scale))
 
 
 def log_prob(params: LowRank, x: Array) -> Array:

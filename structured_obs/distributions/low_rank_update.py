@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, gaussian, linear, update_conditionals
+from structured_obs.distributions import base, gaussian, linear, update_conditionals, wrapper_fits
 from structured_obs.distributions.update_conditionals import Base, Update
 from structured_obs.linalg import products, update_density, woodbury
 from structured_obs.option_values import Range, Scale
@@ -90,7 +90,7 @@ def family(
     assert inner.log_prior is not None
     return inner.log_prior(params.base)
 
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     functools.partial(_log_prob, of),
@@ -100,6 +100,9 @@ def family(
     log_prior if inner.log_prior else None,
     inner.kernel,
   )
+  factor = NAME, factor_scale
+  fit = functools.partial(wrapper_fits.low_rank_update, inner=inner, rank=rank, factor=factor)
+  return made._replace(fit=functools.partial(fit, family=made))
 
 
 def _primitives(of: Base) -> base.Gaussian[LowRankUpdate]:

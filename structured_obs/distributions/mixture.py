@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, gaussian, linear
+from structured_obs.distributions import base, gaussian, linear, wrapper_fits
 from structured_obs.linalg import products
 from structured_obs.option_values import Range
 
@@ -60,7 +60,8 @@ def family(
   if inner.levels:
     raise ValueError('mixture needs a density as its base; this one gives probabilities of gray levels.')
   tempered = (inner.gaussian is not None or inner.student is not None) and spread != 1
-  sizes = [spread ** (k - (components - 1) / 2) for k in range(components)]
+  ratio = spread if tempered else 1.0
+  sizes = [ratio ** (k - (components - 1) / 2) for k in range(components)]
 
   def added(image: base.ImageShape) -> dict[str, base.Shape]:
     found: dict[str, base.Shape] = {LOGITS: (components,)}
@@ -86,20 +87,25 @@ def family(
       params = jax.vmap(temper)(params, jnp.asarray(sizes, own[LOGITS].dtype))
     return Mixture(params, own[LOGITS])
 
-  def log_prior(params: Mixture) -> Array:
-    assert inner.log_prior is not None
-    return jnp.sum(jax.vmap(inner.log_prior)(params.base))
-
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     functools.partial(log_prob, inner),
     functools.partial(_draw, inner, True),
     functools.partial(mean, inner),
-    log_prior=log_prior if inner.log_prior else None,
+    log_prior=functools.partial(_log_prior, inner) if inner.log_prior else None,
     mode=functools.partial(mode, inner),
     sample_without_pixel_noise=functools.partial(_draw, inner, False) if base.has_floor(inner) else None,
   )
+  fit = functools.partial(
+    wrapper_fits.mixture,
+    family=made,
+    inner=inner,
+    sizes=sizes,
+    names=(LOGITS, OFFSETS if own_means else None),
+    responsibilities=functools.partial(responsibilities, inner),
+  )
+  return made._replace(fit=fit)
 
 
 def log_prob(inner: Family[Any], params: Mixture, x: Array) -> Array:
@@ -165,6 +171,12 @@ def variance(inner: Family[Any], params: Mixture) -> Array:
   own = jax.vmap(functools.partial(gaussian.variance, inner))(params.base)
   moved = jax.vmap(inner.mean)(params.base) - mean(inner, params)
   return jnp.sum(weights * (own + jnp.square(moved)), axis=0)
+
+
+def _log_prior(inner: Family[Any], params: Mixture) -> Array:
+  """Returns the log prior of all components. [], nats."""
+  assert inner.log_prior is not None
+  return jnp.sum(jax.vmap(inner.log_prior)(params.base))
 
 
 def _joint(inner: Family[Any], params: Mixture, x: Array) -> Array:

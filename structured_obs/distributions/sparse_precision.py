@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, factor_priors, links
+from structured_obs.distributions import base, factor_priors, fits, links
 from structured_obs.linalg import grid_regularized, regression, selected_inverse, sparse_triangular
 from structured_obs.option_values import Choice, Range, Scale
 
@@ -108,7 +108,14 @@ def family(
     channel_covariance=channel_covariance,
   )
   log_prior = factor_priors.log_prior(prior, prior_scale, initial_scale)
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, log_prior)
+  fit = functools.partial(
+    fits.sparse_precision,
+    filter_size=filter_size,
+    channels=channels,
+    raw=parametrization == 'raw',
+    log_diag=fits.Bounded(*bounds, offset),
+  )
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, log_prior, fit=fit)
 
 
 def log_prob(params: SparsePrecision, x: Array) -> Array:

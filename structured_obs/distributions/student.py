@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, linear, radial
+from structured_obs.distributions import base, fits, linear, radial, wrapper_fits
 from structured_obs.option_values import Range, Scale, When
 
 Array = jax.Array
@@ -93,7 +93,7 @@ def family(
     assert inner.log_prior is not None
     return inner.log_prior(params.base)
 
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     functools.partial(_log_prob, inner),
@@ -106,6 +106,12 @@ def family(
       functools.partial(_sample, inner, pixel_noise=False) if base.has_floor(inner) else None
     ),
   )
+  trained = None
+  if dof != 'fixed':
+    low, high = math.log(min_dof), math.log(max_dof)
+    trained = NAME, fits.Bounded(low, high, base.inverse_soft_clip(math.log(initial_dof), low, high))
+  fit = functools.partial(wrapper_fits.student, inner=inner, nu=initial_dof, trained=trained)
+  return made._replace(fit=functools.partial(fit, family=made, temperature=temperature))
 
 
 def _log_prob(inner: Family[Any], params: Student, x: Array) -> Array:
