@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from structured_obs.distributions import base, posterior
+from structured_obs.distributions import base, marginals, posterior
 from structured_obs.linalg import iterative
 
 Array = jax.Array
@@ -23,15 +23,21 @@ Family = base.Family
 P = TypeVar('P')  # a family's parameters, as in `base`
 
 
-def log_prob(family: Family[P], params: P, x: Array) -> Array:
-  """Returns the log density of an image. [], nats.
+def log_prob(family: Family[P], params: P, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or the exact marginal one of its pixels in a mask. [], nats.
 
   Args:
     family: any family.
     params: of one image.
-    x: [H, W, C].
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] bool, or [H, W, 1] for all channels of a pixel: the pixels that count. None for all.
+      Its shape is static and its values may be traced.
+
+  Raises:
+    TypeError, ValueError: the mask is not boolean, or a shape is wrong.
+    ValueError: the family has no marginal density of an image of this size.
   """
-  return family.log_prob(params, x)
+  return family.log_prob(params, x) if mask is None else family.log_prob(params, x, mask)
 
 
 def sample(key: Array, family: Family[P], params: P) -> Array:
@@ -56,6 +62,20 @@ def mahalanobis(family: Family[P], params: P, x: Array) -> Array:
     x: [H, W, C].
   """
   return base.squared_norm(_gaussian(family).whiten(params, _residual(family, params, x)))
+
+
+def marginal(family: Family[P], params: P, x: Array, mask: Array) -> marginals.Marginal:
+  """Returns the squared Mahalanobis distance, log |cov| and number of the pixels in a mask, [] each.
+
+  Under the model the distance is chi-square with as many degrees of freedom as there are pixels.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count.
+  """
+  return marginals.of_image(_gaussian(family), params, family.mean(params), x, mask)
 
 
 def white_image(family: Family[P], params: P, x: Array) -> Array:

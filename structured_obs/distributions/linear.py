@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, gaussian
+from structured_obs.distributions import base, gaussian, marginals
 from structured_obs.linalg.products import matmul
 from structured_obs.option_values import Choice, When
 
@@ -89,7 +89,9 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
   def mean(params: P) -> Array:
     return inner.mean(params.base)
 
-  def log_prob(params: P, x: Array) -> Array:
+  def log_prob(params: P, x: Array, mask: Array | None = None) -> Array:
+    if mask is not None:
+      return _masked_log_prob(made, inner, of, params, (x, mask))
     m = mean(params)
     base.check_shape('x', x, m.shape)
     density = inner.log_prob(params.base, m + of.invert(params, x - m))
@@ -105,7 +107,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
 
   student = inner.student
   record = None if inner.gaussian is None else primitives(inner.gaussian, mean, of)
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     log_prob,
@@ -119,6 +121,42 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(params.base)),
     shared=inner.shared | added.shared,
   )
+  return made
+
+
+def _masked_log_prob(
+  made: Family[P], inner: Family[Any], of: Map[P], params: P, image: tuple[Array, Array]
+) -> Array:
+  """Returns the log density of the pixels in a mask, for an image and a mask; see `base.Family`."""
+  mean, (x, mask) = made.mean(params), image
+  mask = marginals.checked_mask(mask, mean.shape)
+  if _keeps(of, mask):
+    moved = mean + of.invert(params, marginals.masked(mask, x, mean) - mean)
+    density = inner.log_prob(params.base, moved, mask)
+    return marginals.zero_for_none(mask, density - _log_det_inside(of, params, mean, mask))
+  if made.gaussian is None:
+    raise ValueError(
+      'The density of some pixels needs a Gaussian base where a linear map mixes these with the others.'
+    )
+  return marginals.log_prob(made.gaussian, params, mean, x, mask)
+
+
+def _keeps(of: Map[Any], mask: Array) -> bool:
+  """Returns whether a map mixes no pixels of a mask with others: known by the mask's shape alone."""
+  return of.diagonal or (of.by_pixel is not None and mask.shape[-1] == 1)
+
+
+def _log_det_inside(of: Map[P], params: P, mean: Array, mask: Array) -> Array:
+  """Returns log |det T_OO| for a mask that `_keeps`. []."""
+  if of.diagonal:
+    each = jnp.log(jnp.abs(of.apply(params, jnp.ones_like(mean))))
+    return jnp.sum(jnp.where(mask, each, 0 * each))
+  assert of.by_pixel is not None
+  matrix = of.by_pixel(params, mean)
+  if matrix.ndim == 2:
+    return jnp.sum(mask, dtype=mean.dtype) * of.log_det(params, mean[:1, :1])  # equal in all pixels
+  each = jnp.linalg.slogdet(matrix)[1][..., None]
+  return jnp.sum(jnp.where(mask, each, 0 * each))
 
 
 def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]) -> base.Gaussian[P]:
@@ -173,18 +211,27 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
     assert of.apply_squared is not None
     return of.apply_squared(params, inner.innovation_variance(params.base))
 
+  def marginal(params: P, residual: Array, mask: Array) -> tuple[Array, Array]:
+    if not _keeps(of, mask):
+      return marginals.by_conditionals(made, params, residual, mask)
+    moved = of.invert(params, residual)
+    distance, log_det = marginals.of_residual(inner, params.base, moved, mask)
+    return distance, log_det + 2 * _log_det_inside(of, params, mean(params), mask)
+
   local = of.by_pixel is not None and of.apply_squared is not None
   required = base.in_order(
     noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
   )
-  return base.Gaussian(
+  made = base.Gaussian(
     *required,
     excess_entropy=excess_entropy if inner.excess_entropy else None,
     innovation_variance=innovation_variance if inner.innovation_variance and local else None,
     white_image=white_image,
     channel_covariance=channel_covariance,
     independent=inner.independent and of.diagonal,
+    marginal=marginal,
   )
+  return made
 
 
 def _channel_covariance(inner: base.Gaussian[Any], params: P, mean: Array, of: Map[P]) -> Array:
