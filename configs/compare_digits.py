@@ -4,7 +4,8 @@
 
 Trains one model for each family and seed, and prints a table of the families: mean and standard
 deviation over the seeds. Networks, data, optimizer and steps are the same for all, and so is the
-smallest standard deviation of a pixel. The mixture has probabilities of gray levels instead of a
+smallest standard deviation of a pixel. Wrappers are joined to a family by a plus:
+`--variants=diagonal,diagonal+student`. The mixture has probabilities of gray levels instead of a
 covariance.
 """
 
@@ -20,8 +21,7 @@ RECIPE = recipes.Covariances(
 
 
 def get_config(variant: str = 'diagonal') -> config.Config:
-  """Returns the config of a family, one of recipes.COVARIANCES."""
-  variant = recipes.choose(variant, VARIANTS, 'configs/compare_digits.py')
+  """Returns the config of a family, one of recipes.COVARIANCES, with wrappers: 'diagonal+colour'."""
   base = config.Config(
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2),
     model=config.ModelConfig('vae', {'latents': 4, 'features': (32, 8)}),

@@ -7,7 +7,8 @@ Other sources work too, such as npz:PATH, or tfds:celeb_a for faces. Images are 
 resized to 32x32 in colour; `--config.data.height`, `.width` and `.channels` change that.
 
 Networks, data, optimizer and steps are the same for all families, and so is the smallest standard
-deviation of a pixel. The mixture has probabilities of gray levels instead of a covariance.
+deviation of a pixel. The mixture has probabilities of gray levels instead of a covariance. Wrappers are
+joined to a family by a plus: `--variants=diagonal,diagonal+colour,diagonal+colour+student`.
 """
 
 from structured_obs import config, recipes
@@ -16,7 +17,6 @@ VARIANTS = recipes.COVARIANCES
 
 
 def get_config(variant: str = 'diagonal') -> config.Config:
-  """Returns the config of a family, one of recipes.COVARIANCES."""
-  variant = recipes.choose(variant, VARIANTS, 'configs/compare_folder.py')
+  """Returns the config of a family, one of recipes.COVARIANCES, with wrappers: 'diagonal+colour'."""
   data = config.DataConfig(source='folder:', height=32, width=32, channels=3, flip=True)
   return recipes.covariances_of_photographs(data, variant)

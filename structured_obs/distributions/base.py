@@ -5,10 +5,11 @@ Letters, used everywhere: H W C image height, width, channels; D = H W C; R rank
 `r` is the residual x - mean. Logarithms are natural, log densities in nats with every constant.
 """
 
+import dataclasses
 import itertools
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
 import jax
@@ -19,7 +20,33 @@ from structured_obs.linalg import elementwise, products
 Array = jax.Array
 P = TypeVar('P')  # a family's parameters: a NamedTuple of arrays, one image
 Functions = TypeVarTuple('Functions')
-Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared(Sequence[int]):
+  """Shape of an output that is one trained array, equal for all images, instead of a network's.
+
+  It is no tuple, since Flax gives every tuple in a module the plain type.
+  """
+
+  sizes: tuple[int, ...]
+
+  def __len__(self) -> int:
+    """Returns the number of axes."""
+    return len(self.sizes)
+
+  def __getitem__(self, axis: Any) -> Any:
+    """Returns the size of an axis, or a tuple of sizes for a slice."""
+    return self.sizes[axis]
+
+
+Shape = tuple[int, ...] | Shared
+
+
+def extended(shape: Shape, size: int) -> Shape:
+  """Returns the shape of an output with one more axis."""
+  return Shared((*shape, size)) if isinstance(shape, Shared) else (*shape, size)
+
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -128,7 +155,6 @@ class Family(NamedTuple, Generic[P]):
   # (params, x) -> [H, W], nats: of a family whose pixels are independent, its channels together.
   log_prob_by_pixel: Callable[[P, Array], Array] | None = None
   student: StudentT[P] | None = None  # in place of `gaussian`, which is None then
-  shared: frozenset[str] = frozenset()  # outputs that are trained, and equal for all images
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:
@@ -250,7 +276,7 @@ def as_arrays(params: P) -> P:
   return type(fields)(*(jnp.asarray(a, dtype if isinstance(a, int | float) else None) for a in fields))
 
 
-def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
+def check_shape(name: str, array: Array, shape: Sequence[int | None]) -> None:
   """Raises at trace time unless a floating-point array has this shape (None: any size).
 
   Args:

@@ -65,7 +65,8 @@ def family(
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
     every = shapes(image.channels)
-    return {name: shape for name, shape in every.items() if sources[name] != 'fixed' and 0 not in shape}
+    added = (linear.from_source(sources[name], name, shape) for name, shape in every.items())
+    return {name: shape for part in added for name, shape in part.items() if 0 not in shape}
 
   def parameters(params: Any, own: dict[str, Array]) -> Colour:
     mean = inner.mean(params)
@@ -74,8 +75,7 @@ def family(
     log_scale = base.soft_clip(found[SCALE], -math.log(max_scale), math.log(max_scale))
     return Colour(params, log_scale, found[ANGLES])
 
-  shared = frozenset(name for name, source in sources.items() if source == 'learned')
-  return linear.family(inner, MAP, linear.Outputs(outputs, parameters, shared))
+  return linear.family(inner, MAP, linear.Outputs(outputs, parameters))
 
 
 def axes(channels: int) -> np.ndarray:

@@ -54,7 +54,7 @@ def family(
   """
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
-    return {} if scale == 'fixed' else {NAME: (haar.BANDS * levels + 1, image.channels)}
+    return linear.from_source(scale, NAME, (haar.BANDS * levels + 1, image.channels))
 
   def parameters(params: Any, own: dict[str, Array]) -> Haar:
     mean = inner.mean(params)
@@ -62,8 +62,7 @@ def family(
     output = own.get(NAME, jnp.zeros_like(mean, shape=shape))
     return Haar(params, base.soft_clip(output, -math.log(max_scale), math.log(max_scale)))
 
-  shared = frozenset({NAME} if scale == 'learned' else ())
-  return linear.family(inner, _map(), linear.Outputs(outputs, parameters, shared))
+  return linear.family(inner, _map(), linear.Outputs(outputs, parameters))
 
 
 def _map() -> linear.Map[Haar]:

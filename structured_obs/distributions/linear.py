@@ -25,6 +25,15 @@ Source = Annotated[str, Choice(('fixed', 'learned', 'predicted'))]
 WITH_SCALE = When('scale', ('learned', 'predicted'))
 
 
+def from_source(source: str, name: str, shape: base.Shape) -> dict[str, base.Shape]:
+  """Returns the output of this name and shape that a `Source` asks for, or {}."""
+  return {
+    'fixed': {},
+    'learned': {name: base.Shared(tuple(shape))},
+    'predicted': {name: shape},
+  }[source]
+
+
 class Linear(Protocol):
   """Parameters of a wrapper: those of its base, and of its map."""
 
@@ -59,7 +68,6 @@ class Outputs(NamedTuple, Generic[P]):
   parameters: Callable[
     [Any, dict[str, Array]], P
   ]  # (parameters of the base, the added outputs) -> params
-  shared: frozenset[str] = frozenset()  # those that are equal for all images
 
 
 def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
@@ -119,7 +127,6 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     student=None
     if student is None
     else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(params.base)),
-    shared=inner.shared | added.shared,
   )
   return made
 

@@ -67,7 +67,7 @@ def family(
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
     each = inner.outputs(image)
-    each = {name: shape if name == MEAN else (*shape, components) for name, shape in each.items()}
+    each = {n: s if n == MEAN else base.extended(s, components) for n, s in each.items()}
     return linear.merged(each, added(image))
 
   def from_outputs(emitted: dict[str, Array]) -> Mixture:
@@ -96,7 +96,6 @@ def family(
     functools.partial(mean, inner),
     log_prior=log_prior if inner.log_prior else None,
     mode=functools.partial(mode, inner),
-    shared=inner.shared,
   )
 
 

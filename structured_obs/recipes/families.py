@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from structured_obs import config, distributions
+from structured_obs.recipes.choice import choose
 
 # The families that configs/compare_*.py compare.
 COVARIANCES = (
@@ -25,8 +26,8 @@ class Covariances(NamedTuple):
   levels: int = 256  # of the images
 
 
-def covariances(base: config.Config, recipe: Covariances, family: str) -> config.Config:
-  """Completes a configuration with a family of COVARIANCES and its options.
+def covariances(base: config.Config, recipe: Covariances, variant: str) -> config.Config:
+  """Completes a configuration with a family of COVARIANCES, its wrappers, and their options.
 
   Networks, data, optimizer, steps and seed are the base's for all. The mixture models gray levels, and
   trains without noise.
@@ -34,8 +35,15 @@ def covariances(base: config.Config, recipe: Covariances, family: str) -> config
   Args:
     base: the common configuration.
     recipe: scales and sizes of the families.
-    family: its name.
+    variant: name of the family, and of wrappers around it, the innermost first: 'diagonal+colour'.
+
+  Raises:
+    ValueError: there is no such family or wrapper.
   """
+  family, *wrappers = variant.split('+')
+  family = choose(family, COVARIANCES, 'The comparison of families')
+  for wrapper in wrappers:
+    choose(wrapper, distributions.WRAPPERS, f'A variant such as {family}+colour')
   scales = {'min_scale': recipe.min_scale, 'initial_scale': recipe.initial_scale}
   circulant = {'kernel_size': recipe.kernel_size, 'noise': recipe.noise, **scales}
   chosen: dict[str, dict[str, Any]] = {
@@ -51,13 +59,19 @@ def covariances(base: config.Config, recipe: Covariances, family: str) -> config
     'scaled_circulant': circulant,
     'discretized_logistic_mixture': {'components': recipe.components, 'levels': recipe.levels},
   }
-  likelihood = config.LikelihoodConfig(family, distributions.options(family, **chosen[family]))
+  options = {'low_rank_update': {'rank': recipe.rank}}
+  likelihood = config.LikelihoodConfig(
+    family,
+    distributions.options(family, **chosen[family]),
+    tuple(wrappers),
+    {name: options[name] for name in wrappers if name in options},
+  )
   objective = dataclasses.replace(base.objective, dequantize='levels' not in chosen[family])
   return dataclasses.replace(base, likelihood=likelihood, objective=objective)
 
 
-def covariances_of_photographs(data: config.DataConfig, family: str) -> config.Config:
-  """Returns a VAE of 32x32 photographs, for minutes on a CPU, with a family of COVARIANCES."""
+def covariances_of_photographs(data: config.DataConfig, variant: str) -> config.Config:
+  """Returns a VAE of 32x32 photographs, for minutes on a CPU; `variant` is as of `covariances`."""
   base = config.Config(
     data=data,
     model=config.ModelConfig('vae', {'latents': 64, 'features': (16, 32, 64), 'norm': 'group'}),
@@ -65,4 +79,4 @@ def covariances_of_photographs(data: config.DataConfig, family: str) -> config.C
     train=config.TrainConfig(steps=1200, batch_size=32, validate_every=300, checkpoint_every=600),
     eval=config.EvalConfig(batch_size=32, importance_samples=50, chunk=5),
   )
-  return covariances(base, Covariances(min_scale=0.01, initial_scale=0.2), family)
+  return covariances(base, Covariances(min_scale=0.01, initial_scale=0.2), variant)

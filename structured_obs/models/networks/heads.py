@@ -24,7 +24,8 @@ class Heads(nn.Module):
   numbers, the columns of a strictly lower triangle, is a 1x1 one: every pixel emits its own. Any other
   is a dense layer on the features averaged over the image. Small weights and zero biases start every
   output near 0, the value at which a family is a plain white distribution; they are never exactly 0,
-  since a low-rank factor of 0 would have no gradient.
+  since a low-rank factor of 0 would have no gradient. For a `base.Shared` shape there is no layer, but
+  one array of all images that begins at 0.
   """
 
   shapes: dict[str, base.Shape]
@@ -37,6 +38,10 @@ class Heads(nn.Module):
     init = self._init()
     outputs = {}
     for name, shape in self.shapes.items():
+      if isinstance(shape, base.Shared):
+        array = self.param(name, nn.initializers.zeros, tuple(shape), jnp.float32)
+        outputs[name] = jnp.broadcast_to(array, (features.shape[0], *shape))
+        continue
       spatial = shape[:2] == features.shape[1:3]
       source = features if spatial else jnp.mean(features, axis=(1, 2))
       width = math.prod(shape[2:] if spatial else shape)
