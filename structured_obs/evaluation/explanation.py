@@ -13,9 +13,11 @@ def text(results: Sequence[Result]) -> str:
   settings, scores = results[0].settings, results[0].scores
   latent = any(result.trained.model.traits.has_prior for result in results)
   gaussian = any(result.trained.model.family.gaussian is not None for result in results)
+  whole = not results[0].trained.model.masked
+  number = 'the number of pixels times channels' if whole else 'the number of values that count'
   distance = (
-    f'q is the squared Mahalanobis distance at the {"posterior" if latent else "model"}\'s mean, D the '
-    "number of pixels times channels; q / D and its spread are 1 where the model's covariance is right."
+    f'q is the squared Mahalanobis distance at the {"posterior" if latent else "model"}\'s mean, D '
+    f"{number}; q / D and its spread are 1 where the model's covariance is right."
   )
   lines = [
     *_measured(results),

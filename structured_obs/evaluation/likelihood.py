@@ -5,7 +5,6 @@ A score does not depend on the batch size, the chunk or the devices; see `passes
 Letters: N images of the split; B images at a time; K importance samples.
 """
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -16,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from structured_obs.distributions import gaussian
 from structured_obs.evaluation import passes
 from structured_obs.evaluation.passes import Pass, Where
+from structured_obs.models import masks
 from structured_obs.models.base import Bound, Model, Variables
 from structured_obs.objectives import bounds
 from structured_obs.objectives.terms import Terms, log_weight, sum_terms
@@ -48,12 +47,14 @@ class Scores(NamedTuple):
   )  # squared distance per dimension, q / D; NaN for families that are not Gaussian
   iwae_error: np.ndarray  # standard error of `iwae`, over the K samples; NaN for K = 1
   effective_samples: np.ndarray  # of the K: from 1 to K, which equal weights reach
+  counted: np.ndarray | None = None  # pixels that count, every channel one; None: all of each image
   # Parts that sum to minus the ELBO: 'RE_x' is -log p(x|..) of an observed variable, 'KL_z' of a latent.
   parts: Mapping[str, np.ndarray] = MappingProxyType({})
 
   def by_name(self) -> dict[str, np.ndarray]:
-    """Returns the arrays [N], without the parts."""
-    return {name: values for name, values in self._asdict().items() if name != 'parts'}
+    """Returns the arrays [N], without the parts and what does not apply."""
+    found = self._asdict()
+    return {name: found[name] for name in found if name != 'parts' and found[name] is not None}
 
 
 class Summary(NamedTuple):
@@ -105,6 +106,7 @@ def split_scores(
     mahalanobis=found['mahalanobis'],
     iwae_error=found['iwae_error'],
     effective_samples=found['effective_samples'],
+    counted=found['counted'] if bound.model.masked else None,
     parts=observed | latent,
   )
 
@@ -196,20 +198,20 @@ def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, 
   anchor = {name: jnp.where(jnp.isfinite(values), values, 0) for name, values in first.items()}
   offset = {name: values - anchor[name][None] for name, values in log_p.items()}
   weights = sum_terms(offset) + of_latents
-  family = job.model.family
+  family, counted = job.model.family, masks.counted(job.model, x)
   params = job.bound(variables).reconstruct(None, x)
-  x = x[..., : job.model.image.channels]  # further channels hold what a model is given about an image
   distance = jnp.full_like(weights[0], math.nan)
   if family.gaussian is not None:
-    distance = jax.vmap(functools.partial(gaussian.mahalanobis, family))(params, x)
+    distance = masks.distance(job.model, params, x)
   return {
     'anchor': anchor,
     **jax.tree.map(lambda values: jnp.mean(values, axis=0), {'offset': offset, 'kl': kl}),
     'iwae': bounds.iwae(weights),
     'iwae_error': bounds.iwae_error(weights),
     'effective_samples': bounds.effective_samples(weights),
-    'log_prob': jax.vmap(family.log_prob)(params, x),
-    'mahalanobis': distance / math.prod(x.shape[1:]),
+    'log_prob': masks.log_prob(job.model, params, x),
+    'counted': counted,
+    'mahalanobis': distance / (counted if job.model.masked else job.model.image.size),
   }
 
 

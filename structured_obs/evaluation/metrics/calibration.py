@@ -23,12 +23,12 @@ class Calibration(NamedTuple):
   temperature: float  # sqrt(mean(q) / D): the factor of standard deviations with the largest likelihood
 
 
-def calibration(mahalanobis: np.ndarray, num_dims: int) -> Calibration:
+def calibration(mahalanobis: np.ndarray, num_dims: int | np.ndarray) -> Calibration:
   """Returns the calibration from squared Mahalanobis distances per dimension, q / D, of a split.
 
   Args:
     mahalanobis: [N], q / D. A value that is not finite makes every result NaN.
-    num_dims: D.
+    num_dims: D; or [N], where images differ in the number of pixels that count.
 
   Raises:
     ValueError: there is no image or no dimension.
@@ -36,9 +36,20 @@ def calibration(mahalanobis: np.ndarray, num_dims: int) -> Calibration:
   _check(mahalanobis, num_dims)
   if not np.isfinite(mahalanobis).all():
     return Calibration(math.nan, math.nan, math.nan)
+  if isinstance(num_dims, np.ndarray):
+    return _of_sizes(mahalanobis, num_dims)
   mean = float(np.mean(mahalanobis, dtype=np.float64))
   deviation = float(np.std(mahalanobis, ddof=1)) if mahalanobis.size > 1 else math.nan
   return Calibration(mean, deviation * math.sqrt(num_dims / 2), math.sqrt(mean))
+
+
+def _of_sizes(mahalanobis: np.ndarray, sizes: np.ndarray) -> Calibration:
+  """Returns the calibration for images of their own numbers of pixels [N]."""
+  temperature = math.sqrt(np.sum(mahalanobis * sizes) / np.sum(sizes))
+  mean, weights = float(np.mean(mahalanobis)), np.sqrt(sizes / 2)
+  squares = np.sum(np.square((mahalanobis - mean) * weights))
+  spread = math.sqrt(squares / (sizes.size - 1)) if sizes.size > 1 else math.nan
+  return Calibration(mean, spread, temperature)
 
 
 def quantiles(mahalanobis: np.ndarray, num_dims: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,8 +104,8 @@ def _cube_root_variance(num_dims: int) -> float:
   return 2 / (9 * num_dims)
 
 
-def _check(mahalanobis: np.ndarray, num_dims: int) -> None:
-  if mahalanobis.ndim != 1 or not mahalanobis.size or num_dims < 1:
+def _check(mahalanobis: np.ndarray, num_dims: int | np.ndarray) -> None:
+  if mahalanobis.ndim != 1 or not mahalanobis.size or np.min(num_dims) < 1:
     raise ValueError(
       'Calibration needs the distances of at least one image, [N], and num_dims >= 1; got an array '
       f'of shape {mahalanobis.shape} and num_dims={num_dims}.'
