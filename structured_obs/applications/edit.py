@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, gaussian, low_rank, posterior
+from structured_obs.distributions import base, elliptical, gaussian, low_rank, posterior
 from structured_obs.distributions.base import Family, P
 
 Array = jax.Array
@@ -128,9 +128,9 @@ def warning(implausibility: Array | float) -> str:
 
 
 def check(family: Family) -> None:
-  """Raises a ValueError unless the family is Gaussian."""
-  if family.gaussian is None:
-    raise ValueError('Editing needs a Gaussian family; this model has none.')
+  """Raises a ValueError unless the family has a covariance."""
+  if not elliptical.has_covariance(family):
+    raise ValueError('Editing needs a family with a covariance; this model has none.')
 
 
 def check_deviation(deviation: Array | float) -> None:

@@ -1,6 +1,7 @@
 """Interpolates between samples of one predicted distribution (in noise) and between images (in latents).
 
-A sample is an affine function of white noise. There are two paths between noises a and b:
+A sample is an affine function of white noise; for a Student t, those of its typical size are. There are
+two paths between noises a and b:
 
   slerp     (sin((1 - t) w) a + sin(t w) b) / sin w,  w the angle between a and b
   gaussian  cos(pi t / 2) a + sin(pi t / 2) b
@@ -24,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from structured_obs.distributions import base
+from structured_obs.distributions import base, elliptical
 from structured_obs.distributions.base import Family, P
 from structured_obs.models.base import Bound, Latents
 
@@ -98,7 +99,7 @@ def corners(key: Array, family: Family[P], params: P) -> Any:
   Raises:
     ValueError: the family is not Gaussian.
   """
-  draw = _gaussian(family).noise
+  draw = _primitives(family).noise
   drawn = jax.vmap(lambda key: draw(key, params))(jax.random.split(key, 4))
   return jax.tree.map(
     lambda fixed, a: jnp.broadcast_to(a[:1], a.shape) if fixed else a, _fixed(family, drawn), drawn
@@ -132,7 +133,7 @@ def grid(
     ValueError: the family is not Gaussian, or has no such floor to leave out; there are fewer than two
       steps or not four corners.
   """
-  image_of = _image_of(_gaussian(family), pixel_noise)
+  image_of = _image_of(_primitives(family), pixel_noise)
   sizes = {leaf.shape[0] for leaf in jax.tree.leaves(noises)}
   if steps < 2 or sizes != {4}:
     raise ValueError(
@@ -213,8 +214,8 @@ def _latent_grid(steps: int, path: Path, ends: Array) -> Array:
 
 
 def check(family: Family) -> None:
-  """Raises a ValueError unless the family is Gaussian."""
-  _gaussian(family)
+  """Raises a ValueError unless the family has a covariance."""
+  _primitives(family)
 
 
 def _fixed(family: Family, noises: Any) -> Any:
@@ -222,7 +223,7 @@ def _fixed(family: Family, noises: Any) -> Any:
 
   No leaf does if nothing would change otherwise.
   """
-  floor = _gaussian(family).pixel_noise
+  floor = _primitives(family).pixel_noise
   if floor is not None and floor.own is not None:
     own = floor.own(noises)
     pairs = zip(jax.tree.leaves(own), jax.tree.leaves(noises), strict=True)
@@ -263,7 +264,7 @@ def _unit(v: Array) -> Array:
   return scaled * jax.lax.rsqrt(jnp.where(some, jnp.sum(jnp.square(scaled)), 1))
 
 
-def _gaussian(family: Family[P]) -> base.Gaussian[P]:
-  if family.gaussian is None:
-    raise ValueError('Interpolation needs a Gaussian family; this model has none.')
-  return family.gaussian
+def _primitives(family: Family[P]) -> base.Gaussian[P]:
+  if not elliptical.has_covariance(family):
+    raise ValueError('Interpolation needs a family with a covariance; this model has none.')
+  return elliptical.primitives(family)

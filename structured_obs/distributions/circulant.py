@@ -13,6 +13,7 @@ Letters: H W C image height, width, channels; D = H W C; F columns of a spectrum
 Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023.
 """
 
+import functools
 import math
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, blur_kernels, posterior
+from structured_obs.distributions import base, blur_kernels, fits, marginals, posterior
 from structured_obs.linalg import spectral
 
 Array = jax.Array
@@ -114,7 +115,9 @@ def family(
   # |F|^2 + noise is white noise on top of blurred noise; taps of sum 1 have F = 1 at frequency 0.
   has_floor = parametrization == 'regularised' and (fixed is not None or taps == 'softmax')
   gaussian = GAUSSIAN._replace(pixel_noise=_pixel_noise(noise)) if has_floor else GAUSSIAN
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, kernel=kernel)
+  family = base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, kernel=kernel)
+  basis = BASES[Reflective if reflect else Circulant]
+  return family._replace(fit=functools.partial(fits.blurred_noise, family=family, basis=basis))
 
 
 def from_kernel(
@@ -141,8 +144,16 @@ def from_kernel(
   return kind(mean, blur_kernels.log_eigenvalues(parts, spectrum))
 
 
-def log_prob(params: Params, x: Array) -> Array:
-  """Returns the log density of an image. [], nats."""
+def log_prob(params: Params, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats.
+
+  Args:
+    params: of one image.
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all.
+  """
+  if mask is not None:
+    return marginals.log_prob(GAUSSIAN, params, mean(params), x, mask)
   params, basis = checked(params)
   x = base.check_shape('x', x, params.mean.shape)
   power = spectral.power(basis.forward(x - params.mean))

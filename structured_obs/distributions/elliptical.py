@@ -81,6 +81,12 @@ def degrees_of_freedom(family: Family[P], params: P) -> Array | None:
   return None if family.student is None else family.student.dof(params)
 
 
+def inverse_dof(family: Family[P], params: P) -> Array:
+  """Returns 1 / nu of a Student t, and 0 for a Gaussian family. []."""
+  dof = degrees_of_freedom(family, params)
+  return jnp.zeros_like(family.mean(params), shape=()) if dof is None else 1 / dof
+
+
 def distance_cdf(family: Family[P], params: P, distance: Array | float) -> Array:
   """Returns the probability, under the model, of a `mahalanobis` below this one. Of its shape, any.
 

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from structured_obs.distributions import base, gaussian
+from structured_obs.distributions import base, gaussian, mapped_marginals, marginals, wrapper_fits
 from structured_obs.linalg.products import matmul
 from structured_obs.option_values import Choice, When
 
@@ -70,6 +71,7 @@ class Outputs(NamedTuple, Generic[P]):
   parameters: Callable[
     [Any, dict[str, Array]], P
   ]  # (parameters of the base, the added outputs) -> params
+  start: Callable[[Any], dict[str, Any]] | None = None  # `fitting.Sample` -> some, from its moments
 
 
 def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
@@ -99,7 +101,9 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     of.check(params, m)
     return m
 
-  def log_prob(params: P, x: Array) -> Array:
+  def log_prob(params: P, x: Array, mask: Array | None = None) -> Array:
+    if mask is not None:
+      return mapped_marginals.log_prob(made, inner, of, params, (x, mask))
     m = mean(params)
     x = base.check_shape('x', x, m.shape)
     density = inner.log_prob(base_of(params), m + of.invert(params, x - m))
@@ -115,7 +119,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
 
   student, without = inner.student, functools.partial(sample, pixel_noise=False)
   record = None if inner.gaussian is None else primitives(inner.gaussian, mean, of)
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     log_prob,
@@ -129,6 +133,16 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(base_of(params))),
     sample_without_pixel_noise=without if inner.sample_without_pixel_noise else None,
   )
+  parts = {'inner': inner, 'invert': of.invert, 'parameters': added.parameters}
+  own = functools.partial(_start, added)
+  return made._replace(fit=functools.partial(wrapper_fits.mapped, family=made, own=own, **parts))
+
+
+def _start(added: Outputs[P], sample: Any) -> dict[str, Any]:
+  """Returns the map's own outputs for a sample: those known from its moments, and 0."""
+  known = {} if added.start is None else added.start(sample)
+  shapes = added.shapes(sample.image)
+  return {name: known.get(name, np.zeros(tuple(shape))) for name, shape in shapes.items()}
 
 
 def base_of(params: Any) -> Any:
@@ -184,16 +198,25 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
       return of.apply_squared(params, inner.variance(base_of(params)))
     return jnp.diagonal(channel_covariance(params), axis1=-2, axis2=-1)
 
+  def marginal(params: P, residual: Array, mask: Array) -> tuple[Array, Array]:
+    if not mapped_marginals.keeps(of, mask):
+      return marginals.by_conditionals(made, params, residual, mask)
+    moved = of.invert(params, residual)
+    distance, log_det = marginals.of_residual(inner, base_of(params), moved, mask)
+    return distance, log_det + 2 * mapped_marginals.log_det_inside(of, params, mean(params), mask)
+
   required = base.in_order(
     noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
   )
-  return base.Gaussian(
+  made = base.Gaussian(
     *required,
     white_image=white_image,
     channel_covariance=channel_covariance,
     independent=inner.independent and of.diagonal,
+    marginal=marginal,
     **_optional(inner, mean, of),
   )
+  return made
 
 
 def _optional(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]) -> dict[str, Any]:

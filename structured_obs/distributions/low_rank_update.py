@@ -24,7 +24,14 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, gaussian, linear, update_conditionals
+from structured_obs.distributions import (
+  base,
+  gaussian,
+  linear,
+  marginals,
+  update_conditionals,
+  wrapper_fits,
+)
 from structured_obs.distributions.update_conditionals import Base, Update
 from structured_obs.linalg import products, update_density, woodbury
 from structured_obs.option_values import Range, Scale
@@ -91,7 +98,7 @@ def family(
     assert inner.log_prior is not None
     return inner.log_prior(params.base)
 
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     functools.partial(_log_prob, of),
@@ -101,6 +108,9 @@ def family(
     log_prior if inner.log_prior else None,
     inner.kernel,
   )
+  factor = NAME, factor_scale
+  fit = functools.partial(wrapper_fits.low_rank_update, inner=inner, rank=rank, factor=factor)
+  return made._replace(fit=functools.partial(fit, family=made))
 
 
 def _primitives(of: Base) -> base.Gaussian[LowRankUpdate]:
@@ -153,9 +163,11 @@ def _whitener(mean: Callable[[Any], Array], whiten: Callable[[Any, Array], Any])
   return white
 
 
-def _log_prob(of: Base, params: LowRankUpdate, x: Array) -> Array:
-  """Returns the log density of an image. [], nats."""
+def _log_prob(of: Base, params: LowRankUpdate, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats."""
   flat = _checked(of, params)
+  if mask is not None:
+    return marginals.log_prob(_primitives(of), params, flat.mean, x, mask)
   x = base.check_shape('x', x, flat.mean.shape)
   residual = (x - flat.mean).reshape(-1)
   density = update_density.log_density(of.white, params.base, residual, flat.factor)

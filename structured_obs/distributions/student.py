@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, linear, radial
+from structured_obs.distributions import base, fits, linear, marginals, radial, wrapper_fits
 from structured_obs.option_values import Range, Scale, When
 
 Array = jax.Array
@@ -94,7 +94,7 @@ def family(
     assert inner.log_prior is not None
     return inner.log_prior(params.base)
 
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     functools.partial(_log_prob, inner),
@@ -107,12 +107,20 @@ def family(
       functools.partial(_sample, inner, pixel_noise=False) if base.has_floor(inner) else None
     ),
   )
+  trained = None
+  if dof != 'fixed':
+    low, high = math.log(min_dof), math.log(max_dof)
+    trained = NAME, fits.Bounded(low, high, base.inverse_soft_clip(math.log(initial_dof), low, high))
+  fit = functools.partial(wrapper_fits.student, inner=inner, nu=initial_dof, trained=trained)
+  return made._replace(fit=functools.partial(fit, family=made, temperature=temperature))
 
 
-def _log_prob(inner: Family[Any], params: Student, x: Array) -> Array:
-  """Returns the log density of an image. [], nats."""
+def _log_prob(inner: Family[Any], params: Student, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats."""
   dof, mean, primitives = _dof(inner, params), _mean(inner, params), inner.gaussian
   assert primitives is not None
+  if mask is not None:
+    return marginals.log_prob(primitives, params.base, mean, x, mask, dof)
   x = base.check_shape('x', x, mean.shape)
   distance = base.squared_norm(primitives.whiten(params.base, x - mean))
   log_det = primitives.log_det(params.base)
