@@ -1,3 +1,4 @@
+# One file of more than 300 lines: every operation of these families.
 """Invertible linear maps of an image's residual around any density: x = m + T (y - m), y of the base.
 
 The mean m is the base's own. The log density is the base's at y less log |det T|, and a Gaussian base
@@ -113,10 +114,6 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     m, draw = mean(params), base.sampler(inner, pixel_noise)
     return m + of.apply(params, draw(key, base_of(params)) - m)
 
-  def log_prior(params: P) -> Array:
-    assert inner.log_prior is not None
-    return inner.log_prior(base_of(params))
-
   student, without = inner.student, functools.partial(sample, pixel_noise=False)
   record = None if inner.gaussian is None else primitives(inner.gaussian, mean, of)
   made = base.Family(
@@ -126,7 +123,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     sample,
     mean,
     gaussian=record,
-    log_prior=log_prior if inner.log_prior else None,
+    log_prior=_log_prior(inner.log_prior),
     kernel=inner.kernel,
     student=None
     if student is None
@@ -143,6 +140,10 @@ def _start(added: Outputs[P], sample: Any) -> dict[str, Any]:
   known = {} if added.start is None else added.start(sample)
   shapes = added.shapes(sample.image)
   return {name: known.get(name, np.zeros(tuple(shape))) for name, shape in shapes.items()}
+
+
+def _log_prior(inner: Callable[[Any], Array] | None) -> Callable[[Any], Array] | None:
+  return None if inner is None else lambda params: inner(base_of(params))
 
 
 def base_of(params: Any) -> Any:

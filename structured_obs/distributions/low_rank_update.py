@@ -1,3 +1,4 @@
+# One file of more than 300 lines: every operation of these families.
 """A low-rank update of any Gaussian: cov = R + P P^T, R the covariance of a base family.
 
 A base with sparse links or a blur has short-range structure, a factor P of a few columns long-range
@@ -81,7 +82,8 @@ def family(
   def added(image: base.ImageShape) -> dict[str, base.Shape]:
     return {NAME: (*image, rank)}
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     return linear.merged(inner.outputs(image), added(image))
 
   def from_outputs(emitted: dict[str, Array]) -> LowRankUpdate:

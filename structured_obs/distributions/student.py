@@ -75,7 +75,7 @@ def family(
   added = linear.from_source(dof, NAME, ())
   temper = inner.gaussian.temper
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
     return linear.merged(inner.outputs(image), added)
 
   def from_outputs(emitted: dict[str, Array]) -> Student:

@@ -105,8 +105,9 @@ def test_every_method_has_the_leading_axes():
 def _params(mean: Any = (), factor: Any = (), diag: Any = ()) -> LowRank:
   """Parameters by the leading axes of each array."""
   rng = np.random.default_rng(0)
-  arrays = (rng.normal(size=(*mean, *IMAGE)), rng.normal(size=(*factor, *IMAGE, 2)))
-  return LowRank(*map(jnp.asarray, arrays), jnp.asarray(rng.uniform(0.5, 1, size=diag)))
+  sizes = (*mean, *IMAGE), (*factor, *IMAGE, 2)
+  means, factors = (jnp.asarray(rng.normal(size=size)) for size in sizes)
+  return LowRank(means, factors, jnp.asarray(rng.uniform(0.5, 1, size=diag)))
 
 
 @pytest.mark.parametrize(('params', 'batch'), [
