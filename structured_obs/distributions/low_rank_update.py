@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a wrapper and all its operations.
 """A low-rank update of any Gaussian: cov = R + P P^T, R the covariance of a base family.
 
 A base with sparse links or a blur has short-range structure, a factor P of a few columns long-range
@@ -93,10 +94,6 @@ def family(
   def sample(key: Array, params: LowRankUpdate) -> Array:
     return _reparameterize(of, params, _noise(of, key, params))
 
-  def log_prior(params: LowRankUpdate) -> Array:
-    assert inner.log_prior is not None
-    return inner.log_prior(params.base)
-
   made = base.Family(
     outputs,
     from_outputs,
@@ -104,7 +101,7 @@ def family(
     sample,
     mean,
     _primitives(of),
-    log_prior if inner.log_prior else None,
+    linear.prior_of(inner),
     inner.kernel,
   )
   factor = NAME, factor_scale
