@@ -24,20 +24,28 @@ from structured_obs.distributions import (
   dense_precision,
   diagonal,
   discretized_logistic_mixture,
+  fitting,
   gaussian,
   haar,
   kl,
   linear,
   low_rank,
   low_rank_parts,
+  low_rank_update,
   mixture,
+  projection,
   scaled,
   sparse_precision,
+  student,
 )
+from structured_obs.distributions.distribution import Distribution as Distribution
+from structured_obs.distributions.fitting import fit
+from structured_obs.distributions.projection import project
 
 __all__ = [
   'FAMILIES',
   'WRAPPERS',
+  'Distribution',
   'base',
   'blur_kernels',
   'circulant',
@@ -46,16 +54,22 @@ __all__ = [
   'diagonal',
   'discretized_logistic_mixture',
   'family',
+  'fit',
+  'fitting',
   'gaussian',
   'haar',
   'kl',
   'linear',
   'low_rank',
   'low_rank_parts',
+  'low_rank_update',
   'mixture',
   'options',
+  'project',
+  'projection',
   'scaled',
   'sparse_precision',
+  'student',
   'wrapped',
 ]
 
@@ -75,6 +89,8 @@ WRAPPERS: dict[str, Callable[..., base.Family[Any]]] = {
   'scaled': scaled.family,
   'colour': colour.family,
   'haar': haar.family,
+  'low_rank_update': low_rank_update.family,
+  'student': student.family,
   'mixture': mixture.family,
 }
 

@@ -1,4 +1,9 @@
+# One file of more than 300 lines: the one place of every generic operation.
 """Operations of every Gaussian family, written once in terms of its primitives.
+
+They serve a family of the multivariate Student t as well (`Family.student`), with the primitives of its
+scale matrix: its covariance is the scale matrix times nu / (nu - 2), with nu degrees of freedom, and
+infinite for nu <= 2. What is called a Gaussian family here may be one of these.
 
 Each function takes the family's record and the parameters of one image; map them over a batch with
 `jax.vmap`. A family that has a closed form for an operation gives it in its record, and the functions
@@ -7,6 +12,7 @@ here use it.
 Letters: H W C image height, width, channels; D = H W C. Log densities and entropies in nats.
 """
 
+import functools
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -15,7 +21,14 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from structured_obs.distributions import base, marginals, posterior
+from structured_obs.distributions import (
+  base,
+  elliptical,
+  marginals,
+  posterior,
+  radial,
+  student_posterior,
+)
 from structured_obs.linalg import iterative
 
 Array = jax.Array
@@ -37,31 +50,39 @@ def log_prob(family: Family[P], params: P, x: Array, mask: Array | None = None) 
     TypeError, ValueError: the mask is not boolean, or a shape is wrong.
     ValueError: the family has no marginal density of an image of this size.
   """
+  base.check_family(family)
   return family.log_prob(params, x) if mask is None else family.log_prob(params, x, mask)
 
 
-def sample(key: Array, family: Family[P], params: P) -> Array:
+def sample(key: Array, family: Family[P], params: P, pixel_noise: bool = True) -> Array:
   """Draws one image. [H, W, C].
 
   Args:
     key: one jax.random.key.
     family: any family.
     params: of one image.
+    pixel_noise: whether with the family's floor of independent pixel noise.
+
+  Raises:
+    ValueError: without it, of a family that has no such floor.
   """
-  return family.sample(key, params)
+  return base.sampler(family, pixel_noise)(key, params)
 
 
 def mahalanobis(family: Family[P], params: P, x: Array) -> Array:
-  """Returns the squared Mahalanobis distance of an image from the mean, r^T cov^-1 r. [].
+  """Returns the squared Mahalanobis distance q of an image from the mean, r^T cov^-1 r. [].
 
-  Under the model it is chi-square with D degrees of freedom: D on average, with variance 2 D.
+  Under a Gaussian it is chi-square with D degrees of freedom: D on average, with variance 2 D. For a
+  Student t it is that of the scale matrix, and q / D is F-distributed with D and nu degrees of freedom.
 
   Args:
     family: a Gaussian family.
     params: of one image.
     x: [H, W, C].
   """
-  return base.squared_norm(_gaussian(family).whiten(params, _residual(family, params, x)))
+  return base.squared_norm(
+    elliptical.primitives(family).whiten(params, elliptical.residual(family, params, x))
+  )
 
 
 def marginal(family: Family[P], params: P, x: Array, mask: Array) -> marginals.Marginal:
@@ -75,7 +96,8 @@ def marginal(family: Family[P], params: P, x: Array, mask: Array) -> marginals.M
     x: [H, W, C]; pixels outside the mask are not read.
     mask: [H, W, C] or [H, W, 1] bool, the pixels that count.
   """
-  return marginals.of_image(_gaussian(family), params, family.mean(params), x, mask)
+  primitives = elliptical.primitives(family)
+  return marginals.of_image(primitives, params, family.mean(params), x, mask)
 
 
 def white_image(family: Family[P], params: P, x: Array) -> Array:
@@ -92,17 +114,20 @@ def white_image(family: Family[P], params: P, x: Array) -> Array:
   Raises:
     ValueError: the family is not Gaussian, or whitens into something else than an image.
   """
-  primitives = _gaussian(family)
-  white = (primitives.white_image or primitives.whiten)(params, _residual(family, params, x))
-  if not hasattr(white, 'shape') or white.size != x.size:
+  primitives = elliptical.primitives(family)
+  white = (primitives.white_image or primitives.whiten)(params, elliptical.residual(family, params, x))
+  if not hasattr(white, 'shape') or white.size != jnp.size(x):
     raise ValueError('This family does not whiten into an image: it has no `white_image`.')
-  return white.reshape(x.shape)
+  return white.reshape(jnp.shape(x))
 
 
 def entropy(family: Family[P], params: P) -> Array:
-  """Returns the differential entropy, 1/2 (D (1 + log 2 pi) + log |cov|). [], nats."""
-  size = family.mean(params).size
-  return 0.5 * (size * (1 + base.LOG_2PI) + _gaussian(family).log_det(params))
+  """Returns the differential entropy, for a Gaussian 1/2 (D (1 + log 2 pi) + log |cov|). [], nats."""
+  size, log_det = family.mean(params).size, elliptical.primitives(family).log_det(params)
+  dof = elliptical.degrees_of_freedom(family, params)
+  if dof is not None:
+    return radial.entropy(size, dof, log_det)
+  return 0.5 * (size * (1 + base.LOG_2PI) + log_det)
 
 
 def excess_entropy(family: Family[P], params: P) -> Array:
@@ -113,7 +138,7 @@ def excess_entropy(family: Family[P], params: P) -> Array:
   Raises:
     ValueError: the family has no such noise floor.
   """
-  excess = _gaussian(family).excess_entropy
+  excess = elliptical.primitives(family).excess_entropy
   if excess is None:
     raise ValueError('excess_entropy needs a family with a floor of independent pixel noise.')
   return excess(params)
@@ -121,7 +146,7 @@ def excess_entropy(family: Family[P], params: P) -> Array:
 
 def variance(family: Family[P], params: P) -> Array:
   """Returns the marginal variance of every pixel, exact. [H, W, C]."""
-  return _gaussian(family).variance(params)
+  return elliptical.inflated(family, params, elliptical.primitives(family).variance(params))
 
 
 def channel_covariance(family: Family[P], params: P) -> Array:
@@ -130,7 +155,8 @@ def channel_covariance(family: Family[P], params: P) -> Array:
   Raises:
     ValueError: the family is not Gaussian, or has no closed form for an image of this size.
   """
-  return channel_covariance_of(_gaussian(family), params, family.mean(params))
+  found = channel_covariance_of(elliptical.primitives(family), params, family.mean(params))
+  return elliptical.inflated(family, params, found)
 
 
 def channel_covariance_of(primitives: base.Gaussian[P], params: P, mean: Array) -> Array:
@@ -176,10 +202,10 @@ def variance_inflation(family: Family[P], params: P) -> Array:
   Raises:
     ValueError: the family generates its pixels in no order.
   """
-  innovation = _gaussian(family).innovation_variance
-  if innovation is None:
+  primitives = elliptical.primitives(family)
+  if primitives.innovation_variance is None:
     raise ValueError('variance_inflation needs a family that generates pixels one after the other.')
-  return jnp.max(variance(family, params)) / jnp.max(innovation(params))
+  return jnp.max(primitives.variance(params)) / jnp.max(primitives.innovation_variance(params))
 
 
 def covariance_column(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
@@ -194,8 +220,7 @@ def covariance_column(family: Family[P], params: P, pixel: tuple[int, int, int])
     TypeError: the pixel is not three integers.
     ValueError: it is outside the image. A traced index that is outside gives NaN.
   """
-  one = _one_pixel(family.mean(params), pixel)
-  return _gaussian(family).covariance_matvec(params, one)
+  return elliptical.inflated(family, params, _scale_column(family, params, pixel))
 
 
 def correlation(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
@@ -206,9 +231,9 @@ def correlation(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Ar
     params: of one image.
     pixel: (row, column, channel), as of `covariance_column`.
   """
-  scale = jnp.sqrt(variance(family, params))
+  scale = jnp.sqrt(elliptical.primitives(family).variance(params))
   own = jnp.sum(scale * _one_pixel(scale, pixel))
-  return covariance_column(family, params, pixel) / (scale * own)
+  return _scale_column(family, params, pixel) / (scale * own)
 
 
 def covariance(family: Family[P], params: P, max_size: int = posterior.MAX_DENSE_SIZE) -> Array:
@@ -226,8 +251,8 @@ def covariance(family: Family[P], params: P, max_size: int = posterior.MAX_DENSE
   if mean.size > max_size:
     raise posterior.too_dense('covariance', mean.size, max_size)
   basis = jnp.eye(mean.size, dtype=mean.dtype).reshape(mean.size, *mean.shape)
-  columns = jax.vmap(lambda v: _gaussian(family).covariance_matvec(params, v))(basis)
-  return columns.reshape(mean.size, mean.size).T
+  columns = jax.vmap(lambda v: elliptical.primitives(family).covariance_matvec(params, v))(basis)
+  return elliptical.inflated(family, params, columns.reshape(mean.size, mean.size).T)
 
 
 def temper(family: Family[P], params: P, temperature: Array | float) -> P:
@@ -241,7 +266,7 @@ def temper(family: Family[P], params: P, temperature: Array | float) -> P:
     temperature: [], factor of all standard deviations.
   """
   temperature = base.checked_temperature(temperature, family.mean(params))
-  return _gaussian(family).temper(params, temperature)
+  return jax.tree.map(base.upcast, elliptical.primitives(family).temper(params, temperature))
 
 
 def principal_components(family: Family[P], params: P, k: int) -> base.PrincipalComponents:
@@ -255,11 +280,13 @@ def principal_components(family: Family[P], params: P, k: int) -> base.Principal
   Raises:
     TypeError, ValueError: unless k is a whole number and 1 <= k <= D.
   """
-  mean, gaussian = family.mean(params), _gaussian(family)
+  mean, gaussian = family.mean(params), elliptical.primitives(family)
   base.check_count('k', k, 1, mean.size, 'the number of pixels')
   if gaussian.principal_components is not None:
-    return gaussian.principal_components(params, k)
-  return leading_components(lambda v: gaussian.covariance_matvec(params, v), mean, k)
+    found = gaussian.principal_components(params, k)
+  else:
+    found = leading_components(lambda v: gaussian.covariance_matvec(params, v), mean, k)
+  return found._replace(values=elliptical.inflated(family, params, found.values))
 
 
 def condition(family: Family[P], params: P, x: Array, observed: Array) -> base.Conditional:
@@ -274,9 +301,13 @@ def condition(family: Family[P], params: P, x: Array, observed: Array) -> base.C
   Raises:
     TypeError, ValueError: a mask that is not boolean, or shapes that do not match.
   """
-  mean, gaussian = family.mean(params), _gaussian(family)
-  base.check_shape('x', x, mean.shape)
+  mean, gaussian = family.mean(params), elliptical.primitives(family)
+  x = base.check_shape('x', x, mean.shape)
   base.check_mask('observed', observed, mean.shape)
+  if family.student is not None:
+    given = condition(elliptical.scale_family(family), params, x, observed)
+    whiten = jax.tree_util.Partial(gaussian.whiten, params)
+    return student_posterior.condition(given, whiten, mean, observed, family.student.dof(params))
   if gaussian.condition is not None:
     return gaussian.condition(params, x, observed)
   return posterior.condition(family, params, x, observed)
@@ -298,9 +329,13 @@ def posterior_mean(
     The mean and the marginal variance, [H, W, C] each. The variance is None where the family has no
     exact one at this size.
   """
-  mean, gaussian = family.mean(params), _gaussian(family)
-  base.check_shape('noisy', noisy, mean.shape)
+  mean, gaussian = family.mean(params), elliptical.primitives(family)
+  noisy = base.check_shape('noisy', noisy, mean.shape)
   noise_variance = base.checked_noise_variance(noise_variance, mean)
+  if family.student is not None:
+    problem = params, mean, family.student.dof(params), noisy, noise_variance
+    solve = functools.partial(posterior_mean, elliptical.scale_family(family))
+    return student_posterior.posterior_mean(solve, gaussian.whiten, student_posterior.Problem(*problem))
   if gaussian.posterior_mean is not None:
     closed_form = gaussian.posterior_mean(params, noisy, noise_variance)
     if closed_form is not None:
@@ -327,16 +362,9 @@ def leading_components(
   return base.PrincipalComponents(pairs.values, vectors, pairs.residual)
 
 
-def _gaussian(family: Family[P]) -> base.Gaussian[P]:
-  if family.gaussian is None:
-    raise ValueError('This operation needs a Gaussian family; this family has no Gaussian record.')
-  return family.gaussian
-
-
-def _residual(family: Family[P], params: P, x: Array) -> Array:
-  mean = family.mean(params)
-  base.check_shape('x', x, mean.shape)
-  return x - mean
+def _scale_column(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
+  one = _one_pixel(family.mean(params), pixel)
+  return elliptical.primitives(family).covariance_matvec(params, one)
 
 
 def _one_pixel(like: Array, pixel: Sequence[int | Array]) -> Array:

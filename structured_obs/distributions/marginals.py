@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, posterior
+from structured_obs.distributions import base, posterior, radial
 
 Array = jax.Array
 
@@ -64,8 +64,7 @@ def masked(mask: Array, x: Array, mean: Array) -> Array:
     x: [H, W, C].
     mean: [H, W, C].
   """
-  base.check_shape('x', x, mean.shape)
-  return jnp.where(mask, x, mean)
+  return jnp.where(mask, base.check_shape('x', x, mean.shape), mean)
 
 
 def zero_for_none(mask: Array, value: Array) -> Array:
@@ -73,7 +72,14 @@ def zero_for_none(mask: Array, value: Array) -> Array:
   return base.nan_unless_finite(jnp.where(jnp.any(mask), value, 0 * value))
 
 
-def log_prob(primitives: base.Gaussian[Any], params: Any, mean: Array, x: Array, mask: Array) -> Array:
+def log_prob(
+  primitives: base.Gaussian[Any],
+  params: Any,
+  mean: Array,
+  x: Array,
+  mask: Array,
+  dof: Array | None = None,
+) -> Array:
   """Returns the log density of the pixels that count. [], nats.
 
   Args:
@@ -82,11 +88,14 @@ def log_prob(primitives: base.Gaussian[Any], params: Any, mean: Array, x: Array,
     mean: [H, W, C].
     x: [H, W, C].
     mask: [H, W, C] or [H, W, 1], bool.
+    dof: [], degrees of freedom of a Student t with this scale matrix; None for a Gaussian.
 
   Raises:
     ValueError: a shape is wrong, or the image is too large for this family.
   """
   distance, log_det, count = of_image(primitives, params, mean, x, mask)
+  if dof is not None:
+    return zero_for_none(mask, radial.log_density(count, dof, distance, log_det))
   return zero_for_none(mask, -0.5 * (count * base.LOG_2PI + log_det + distance))
 
 

@@ -5,6 +5,7 @@ A score does not depend on the batch size, the chunk or the devices; see `passes
 Letters: N images of the split; B images at a time; K importance samples.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from structured_obs.distributions import elliptical
 from structured_obs.evaluation import passes
 from structured_obs.evaluation.passes import Pass, Where
 from structured_obs.models import masks
@@ -42,9 +44,9 @@ class Scores(NamedTuple):
   kl: np.ndarray  # KL(q(z|x) || p(z)) of all latents, in closed form if the model has one
   log_prob: np.ndarray  # log p(x|z) at the posterior's mean
   iwae: np.ndarray  # with the K samples of the ELBO
-  mahalanobis: (
-    np.ndarray
-  )  # squared distance per dimension, q / D; NaN for families that are not Gaussian
+  # Squared distance per dimension, q / D; NaN for families that are neither Gaussian nor a Student t.
+  mahalanobis: np.ndarray
+  inverse_dof: np.ndarray  # 1 / nu of a Student t; 0 for other families
   iwae_error: np.ndarray  # standard error of `iwae`, over the K samples; NaN for K = 1
   effective_samples: np.ndarray  # of the K: from 1 to K, which equal weights reach
   counted: np.ndarray | None = None  # pixels that count, every channel one; None: all of each image
@@ -104,6 +106,7 @@ def split_scores(
     log_prob=found['log_prob'],
     iwae=sum(found['anchor'].values(), start=nothing) + found['iwae'],
     mahalanobis=found['mahalanobis'],
+    inverse_dof=found['inverse_dof'],
     iwae_error=found['iwae_error'],
     effective_samples=found['effective_samples'],
     counted=found['counted'] if bound.model.masked else None,
@@ -200,9 +203,10 @@ def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, 
   weights = sum_terms(offset) + of_latents
   family, counted = job.model.family, masks.counted(job.model, x)
   params = job.bound(variables).reconstruct(None, x)
-  distance = jnp.full_like(weights[0], math.nan)
-  if family.gaussian is not None:
+  distance, inverse_dof = jnp.full_like(weights[0], math.nan), jnp.zeros_like(weights[0])
+  if elliptical.has_covariance(family):
     distance = masks.distance(job.model, params, x)
+    inverse_dof = jax.vmap(functools.partial(elliptical.inverse_dof, family))(params)
   return {
     'anchor': anchor,
     **jax.tree.map(lambda values: jnp.mean(values, axis=0), {'offset': offset, 'kl': kl}),
@@ -212,6 +216,7 @@ def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, 
     'log_prob': masks.log_prob(job.model, params, x),
     'counted': counted,
     'mahalanobis': distance / (counted if job.model.masked else job.model.image.size),
+    'inverse_dof': inverse_dof,
   }
 
 

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, gaussian
+from structured_obs.distributions import base, elliptical, gaussian
 from structured_obs.models.networks import ARCHITECTURES
 from structured_obs.models.networks.kernel_generator import KernelGenerator
 from structured_obs.models.optimal_scale import OptimalScale
@@ -137,7 +137,7 @@ def stats(family: base.Family, params: Any) -> dict[str, Array]:
   found = {}
   if family.log_prior is not None:
     found['log_prior'] = jax.vmap(family.log_prior)(params)
-  if family.gaussian is not None and family.gaussian.excess_entropy is not None:
+  if elliptical.has_covariance(family) and elliptical.primitives(family).excess_entropy is not None:
     found['excess_entropy'] = jax.vmap(family.gaussian.excess_entropy)(params)
     found['variance'] = jax.vmap(lambda p: jnp.mean(gaussian.variance(family, p)))(params)
   return found
