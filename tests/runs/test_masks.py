@@ -117,5 +117,6 @@ def test_one_distribution_for_all_images_and_an_autoencoder_take_masks():
     config.data.mask = 'nonzero'
     built = experiment.build(config, small.spec_of(config)._replace(masked=True))
     keys, x = jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 8, 8, 4), jnp.float32)
-    terms, _ = jax.eval_shape(built.model.init_with_output, keys[0], keys, x)
+    model: Any = built.model
+    terms, _ = jax.eval_shape(model.init_with_output, keys[0], keys, x)
     assert terms.log_p['x'].shape == (2,)
