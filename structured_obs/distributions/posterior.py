@@ -206,8 +206,7 @@ def solve(
 ) -> tuple[Array, iterative.Solution]:
   """Returns E[image] - mean for t^2 = hidden and s = seen, and the solve behind it.
 
-  Where each pixel is seen exactly or not at all (`masked`), the covariance's own product, masked, is an
-  approximate inverse of the precision's block.
+  If `masked`, the covariance's own product, masked, approximates the inverse of the precision's block.
 
   Args:
     primitives: of the family.
