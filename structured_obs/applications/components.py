@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions import base, gaussian, low_rank
+from structured_obs.distributions import base, elliptical, gaussian, low_rank
 from structured_obs.distributions.base import Family, P
 
 Array = jax.Array
@@ -47,15 +47,15 @@ class Scaled(NamedTuple):
 
 
 def check(family: Family, image: base.ImageShape, count: int) -> None:
-  """Raises a ValueError unless a Gaussian family has `count` components for images of this shape.
+  """Raises a ValueError unless a family has a covariance and `count` components for such images.
 
   Args:
     family: of p(x|z).
     image: shape of the images.
     count: number of components.
   """
-  if family.gaussian is None:
-    raise ValueError('Components need a Gaussian family; this model has none.')
+  if not elliptical.has_covariance(family):
+    raise ValueError('Components need a family with a covariance; this model has none.')
   if not 0 <= count <= image.size:
     raise ValueError(
       f'--components={count} is out of range: an image of this size has {image.size} components.'
@@ -75,12 +75,12 @@ def draw(key: Array, family: Family[P], params: P, pixel_noise: bool = True) -> 
     key: of the sample.
     family: a Gaussian family.
     params: of one image.
-    pixel_noise: whether a sample of a low-rank family has pixel noise.
+    pixel_noise: whether with the family's floor of independent pixel noise.
+
+  Raises:
+    ValueError: without it, of a family that has no such floor.
   """
-  if pixel_noise or not isinstance(params, low_rank.LowRank):
-    return family.sample(key, params)
-  noise = low_rank.noise(key, params)
-  return low_rank.reparameterize(params, noise._replace(diag=jnp.zeros_like(noise.diag)))
+  return base.sampler(family, pixel_noise)(key, params)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))

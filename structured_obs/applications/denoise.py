@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions import gaussian
+from structured_obs.distributions import elliptical, gaussian
 from structured_obs.distributions.base import Family
 from structured_obs.models.base import Bound, Params
 
@@ -114,9 +114,9 @@ def paper_components(num_dims: int) -> int:
 
 
 def check(family: Family, scale: float = 1.0) -> None:
-  """Raises a ValueError unless the family is Gaussian and the noise has a positive scale."""
-  if family.gaussian is None:
-    raise ValueError('Denoising needs a Gaussian family; this model has none.')
+  """Raises a ValueError unless the family has a covariance and the noise has a positive scale."""
+  if not elliptical.has_covariance(family):
+    raise ValueError('Denoising needs a family with a covariance; this model has none.')
   if not 0 < scale < float('inf'):
     raise ValueError(
       f'--sigma={scale} is out of range: the standard deviation of the noise, of pixels in [-1, 1], '

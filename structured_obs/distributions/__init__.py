@@ -24,6 +24,7 @@ from structured_obs.distributions import (
   dense_precision,
   diagonal,
   discretized_logistic_mixture,
+  fitting,
   gaussian,
   haar,
   kl,
@@ -32,14 +33,19 @@ from structured_obs.distributions import (
   low_rank_parts,
   low_rank_update,
   mixture,
+  projection,
   scaled,
   sparse_precision,
   student,
 )
+from structured_obs.distributions.distribution import Distribution as Distribution
+from structured_obs.distributions.fitting import fit
+from structured_obs.distributions.projection import project
 
 __all__ = [
   'FAMILIES',
   'WRAPPERS',
+  'Distribution',
   'base',
   'blur_kernels',
   'circulant',
@@ -48,6 +54,8 @@ __all__ = [
   'diagonal',
   'discretized_logistic_mixture',
   'family',
+  'fit',
+  'fitting',
   'gaussian',
   'haar',
   'kl',
@@ -57,6 +65,8 @@ __all__ = [
   'low_rank_update',
   'mixture',
   'options',
+  'project',
+  'projection',
   'scaled',
   'sparse_precision',
   'student',

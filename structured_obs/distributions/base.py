@@ -68,6 +68,16 @@ class PrincipalComponents(NamedTuple):
   residual: Array  # [k]  |cov v - value v| / value
 
 
+class PixelNoise(NamedTuple, Generic[P]):
+  """The floor of a Gaussian family: noise that is independent between pixels, part of its covariance."""
+
+  without: Callable[[P, Any], Array]  # (params, noise) -> [H, W, C], the image of this noise without it
+  draw: Callable[[P, Array], Array]  # (params, white [H, W, C]) -> [H, W, C], the pixel noise alone
+  covariance_matvec: Callable[[P, Array], Array]  # (params, v [H, W, C]) -> its covariance times v
+  # noise -> the same tree of bools: which of its arrays are behind the pixel noise alone. None: no one.
+  own: Callable[[Any], Any] | None = None
+
+
 class Gaussian(NamedTuple, Generic[P]):
   """The primitives of a Gaussian family, all on one image.
 
@@ -95,7 +105,11 @@ class Gaussian(NamedTuple, Generic[P]):
   white_image: Callable[[P, Array], Array] | None = None  # (params, r) -> [H, W, C]; None: `whiten`
   # params -> [H, W, C, C]: the covariance of the channels of each pixel.
   channel_covariance: Callable[[P], Array] | None = None
+  # (params, r, mask [H, W, C] or [H, W, 1]) -> r_O^T cov_OO^-1 r_O [], log |cov_OO| [] of the pixels in
+  # the mask; r is 0 at the others.
+  marginal: Callable[[P, Array, Array], tuple[Array, Array]] | None = None
   independent: bool = False  # whether the covariance is diagonal
+  pixel_noise: PixelNoise[P] | None = None  # of a family with a floor of independent noise
 
 
 def in_order(*functions: *Functions) -> tuple[*Functions]:
@@ -119,7 +133,8 @@ class Family(NamedTuple, Generic[P]):
   # (height, width, channels) -> what a decoder must emit, by name
   outputs: Callable[[Shape], dict[str, Shape]]
   from_outputs: Callable[[dict[str, Array]], P]  # unconstrained outputs -> valid params
-  log_prob: Callable[[P, Array], Array]  # (params, x [H, W, C]) -> [], nats
+  # (params, x [H, W, C], mask=None) -> [], nats; of the pixels in the mask [H, W, C] or [H, W, 1] alone.
+  log_prob: Callable[..., Array]
   sample: Callable[[Array, P], Array]  # (key, params) -> [H, W, C]
   mean: Callable[[P], Array]  # params -> [H, W, C]
   gaussian: Gaussian[P] | None = None
@@ -132,6 +147,51 @@ class Family(NamedTuple, Generic[P]):
   # (params, x) -> [H, W], nats: of a family whose pixels are independent, its channels together.
   log_prob_by_pixel: Callable[[P, Array], Array] | None = None
   student: StudentT[P] | None = None  # in place of `gaussian`, which is None then
+  # (key, params) -> [H, W, C], without the floor of pixel noise; of a family with one but no `gaussian`.
+  sample_without_pixel_noise: Callable[[Array, P], Array] | None = None
+  # `fitting.Sample` -> outputs of the largest likelihood, or near it
+  fit: Callable[[Any], dict[str, Any]] | None = None
+
+
+def check_family(family: Any) -> None:
+  """Raises TypeError unless the argument is a family's record."""
+  if not isinstance(family, Family):
+    got = type(family).__name__
+    raise TypeError(
+      f"A family is needed, such as distributions.family('low_rank'); got {got}. The order of arguments "
+      'is: key, family, params, data.'
+    )
+
+
+def has_floor(family: Family[Any]) -> bool:
+  """Returns whether a family has a floor of independent pixel noise, as `sampler` needs it."""
+  floor = family.gaussian is not None and family.gaussian.pixel_noise is not None
+  return floor or family.sample_without_pixel_noise is not None
+
+
+def sampler(family: Family[P], pixel_noise: bool = True) -> Callable[[Array, P], Array]:
+  """Returns a family's function (key, params) -> image [H, W, C].
+
+  Args:
+    family: any family.
+    pixel_noise: whether with the family's floor of independent pixel noise.
+
+  Raises:
+    TypeError: the first argument is not a family.
+    ValueError: without the floor, of a family that has none.
+  """
+  check_family(family)
+  if pixel_noise:
+    return family.sample
+  if family.sample_without_pixel_noise is not None:
+    return family.sample_without_pixel_noise
+  primitives = family.gaussian
+  if primitives is None or primitives.pixel_noise is None:
+    raise ValueError(
+      'Samples without pixel noise need a family with a floor of independent pixel noise.'
+    )
+  without, noise = primitives.pixel_noise.without, primitives.noise
+  return lambda key, params: without(params, noise(key, params))
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:

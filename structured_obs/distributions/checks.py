@@ -163,7 +163,7 @@ def upcast(array: Any) -> Array:
   return array.astype(jnp.float32) if low else array
 
 
-def check_shape(name: str, array: Array, shape: tuple[int | None, ...]) -> Array:
+def check_shape(name: str, array: Array, shape: Sequence[int | None]) -> Array:
   """Raises at trace time unless a floating-point array has this shape (None: any size).
 
   This is the boundary at which low precision ends: use the array that it returns.

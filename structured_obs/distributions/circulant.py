@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a family and all its operations.
 """Blurred noise: covariances that a Fourier or a cosine basis makes diagonal (Blur-VAE).
 
 The eigenvalues are those of a blur kernel (`blur_kernels.Spectrum` has the formulas) times scale^2.
@@ -12,6 +13,7 @@ Letters: H W C image height, width, channels; D = H W C; F columns of a spectrum
 Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023.
 """
 
+import functools
 import math
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -19,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, blur_kernels, posterior
+from structured_obs.distributions import base, blur_kernels, fits, marginals, posterior
 from structured_obs.linalg import spectral
 
 Array = jax.Array
@@ -110,7 +112,12 @@ def family(
     params = from_kernel(emitted['mean'], kernel(emitted), spectrum, reflect)
     return params._replace(log_spectrum=params.log_spectrum + 2 * log_scale)
 
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, GAUSSIAN, kernel=kernel)
+  # |F|^2 + noise is white noise on top of blurred noise; taps of sum 1 have F = 1 at frequency 0.
+  has_floor = parametrization == 'regularised' and (fixed is not None or taps == 'softmax')
+  gaussian = GAUSSIAN._replace(pixel_noise=_pixel_noise(noise)) if has_floor else GAUSSIAN
+  family = base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, kernel=kernel)
+  basis = BASES[Reflective if reflect else Circulant]
+  return family._replace(fit=functools.partial(fits.blurred_noise, family=family, basis=basis))
 
 
 def from_kernel(
@@ -134,8 +141,16 @@ def from_kernel(
   return kind(mean, blur_kernels.log_eigenvalues(parts, spectrum))
 
 
-def log_prob(params: Params, x: Array) -> Array:
-  """Returns the log density of an image. [], nats."""
+def log_prob(params: Params, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats.
+
+  Args:
+    params: of one image.
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all.
+  """
+  if mask is not None:
+    return marginals.log_prob(GAUSSIAN, params, mean(params), x, mask)
   params, basis = checked(params)
   x = base.check_shape('x', x, params.mean.shape)
   power = spectral.power(basis.forward(x - params.mean))
@@ -287,6 +302,29 @@ def checked(params: Any) -> tuple[Any, spectral.Basis]:
   base.check_shape('log_spectrum', params.log_spectrum, (height, basis.columns(width), *own))
   log_spectrum = params.log_spectrum.reshape(height, -1, channels if own else 1)
   return params._replace(log_spectrum=log_spectrum), basis
+
+
+def _pixel_noise(level: float) -> base.PixelNoise[Any]:
+  """Returns the floor of eigenvalues scale^2 (|F|^2 + level) with F = 1 at frequency 0, at any scale."""
+
+  def parts(params: Params) -> tuple[Array, Array, spectral.Basis]:
+    values, basis = _eigenvalues(params)
+    floor = level / (1 + level) * values[:1, :1]  # [1, 1, 1 or C]
+    return jnp.maximum(values - floor, 0), base.all_or_nan(floor + 0 * jnp.sum(values)), basis
+
+  def without(params: Params, noise: Array) -> Array:
+    blurred, _, basis = parts(params)
+    none = blurred == 0  # a root has no derivative there
+    root = jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, blurred)))
+    image = mean(params)
+    noise = base.check_shape('noise', noise, image.shape)
+    return image + base.all_or_nan(spectral.multiply(basis, root, noise))
+
+  return base.PixelNoise(
+    without,
+    draw=lambda params, white: jnp.sqrt(parts(params)[1]) * white,
+    covariance_matvec=lambda params, v: parts(params)[1] * v,
+  )
 
 
 def _eigenvalues(params: Params, exponent: float = 1) -> tuple[Array, spectral.Basis]:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import option_values
-from structured_obs.distributions import base, linear
+from structured_obs.distributions import base, fits, fitting, linear
 from structured_obs.linalg.products import matmul
 from structured_obs.option_values import Range
 
@@ -75,7 +75,13 @@ def family(
     log_scale = base.soft_clip(found[SCALE], -math.log(max_scale), math.log(max_scale))
     return Colour(params, log_scale, found[ANGLES])
 
-  return linear.family(inner, MAP, linear.Outputs(outputs, parameters))
+  def start(sample: Any) -> dict[str, Any]:
+    rotated = sample.residuals() @ axes(sample.image.channels)
+    log_scale = fitting.log(np.sqrt(np.mean(np.square(rotated), axis=(0, 1, 2))))
+    bounded = fits.Bounded(-math.log(max_scale), math.log(max_scale), 0.0)
+    return {SCALE: bounded.output(log_scale - np.mean(log_scale))}
+
+  return linear.family(inner, MAP, linear.Outputs(outputs, parameters, start))
 
 
 def axes(channels: int) -> np.ndarray:

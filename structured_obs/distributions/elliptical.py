@@ -31,6 +31,7 @@ def primitives(family: Family[P]) -> base.Gaussian[P]:
   Raises:
     ValueError: the family is neither.
   """
+  base.check_family(family)
   if family.student is not None:
     return family.student.scale
   if family.gaussian is None:
@@ -59,7 +60,9 @@ def scale_family(family: Family[P]) -> Family[P]:
   def draw(key: Array, params: P) -> Array:
     return record.reparameterize(params, record.noise(key, params))
 
-  return family._replace(log_prob=log_density, sample=draw, gaussian=record, student=None)
+  return family._replace(
+    log_prob=log_density, sample=draw, gaussian=record, student=None, sample_without_pixel_noise=None
+  )
 
 
 def degrees_of_freedom(family: Family[P], params: P) -> Array | None:
@@ -70,6 +73,12 @@ def degrees_of_freedom(family: Family[P], params: P) -> Array | None:
   """
   primitives(family)
   return None if family.student is None else family.student.dof(params)
+
+
+def inverse_dof(family: Family[P], params: P) -> Array:
+  """Returns 1 / nu of a Student t, and 0 for a Gaussian family. []."""
+  dof = degrees_of_freedom(family, params)
+  return jnp.zeros_like(family.mean(params), shape=()) if dof is None else 1 / dof
 
 
 def distance_cdf(family: Family[P], params: P, distance: Array | float) -> Array:

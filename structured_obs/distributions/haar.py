@@ -14,9 +14,10 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from structured_obs import option_values
-from structured_obs.distributions import base, linear
+from structured_obs.distributions import base, fits, fitting, linear
 from structured_obs.linalg import haar
 from structured_obs.option_values import Range
 
@@ -62,7 +63,23 @@ def family(
     output = own.get(NAME, jnp.zeros_like(mean, shape=shape))
     return Haar(params, base.soft_clip(output, -math.log(max_scale), math.log(max_scale)))
 
-  return linear.family(inner, _map(), linear.Outputs(outputs, parameters))
+  def start(sample: Any) -> dict[str, Any]:
+    bounded = fits.Bounded(-math.log(max_scale), math.log(max_scale), 0.0)
+    return {NAME: bounded.output(_log_scales(sample, levels))}
+
+  return linear.family(inner, _map(), linear.Outputs(outputs, parameters, start))
+
+
+def _log_scales(sample: fitting.Sample, levels: int) -> fitting.Float64:
+  """Returns the log root mean square of each band in units of all of them. [3 L + 1, C]."""
+  analyse = jax.vmap(lambda v: haar.forward(v, levels))
+  squares = np.mean(np.square(analyse(jnp.asarray(sample.residuals()))), axis=0)
+  height, width, _ = sample.image
+  bands, unit = haar.bands(height, width, levels), np.mean(squares, axis=(0, 1))
+  found = np.tile(unit, (haar.BANDS * levels + 1, 1))  # of a band that no coefficient is in
+  for band in np.unique(bands):
+    found[band] = np.mean(squares[bands == band], axis=0)
+  return fitting.log(np.sqrt(found)) - fitting.log(np.sqrt(unit))
 
 
 def _map() -> linear.Map[Haar]:

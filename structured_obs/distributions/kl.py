@@ -102,6 +102,7 @@ def entropy_monte_carlo(key: Array, family: Family, params: Any, samples: int = 
     params: of one image.
     samples: at least 2.
   """
+  base.check_family(family)
   return _average(lambda key: -family.log_prob(params, family.sample(key, params)), key, samples)
 
 
@@ -248,6 +249,8 @@ def _dense(family_p: Family, p: Any, family_q: Family, q: Any) -> Array:
 
 
 def _check_same_image(family_p: Family, p: Any, family_q: Family, q: Any) -> None:
+  base.check_family(family_p)
+  base.check_family(family_q)
   shape_p, shape_q = family_p.mean(p).shape, family_q.mean(q).shape
   if shape_p != shape_q:
     raise ValueError(f'p and q must be over images of one shape; got {shape_p} and {shape_q}.')

@@ -7,13 +7,15 @@ the map's functions and of the outputs that it takes besides the base's.
 Letters: H W C image height, width, channels; D = H W C; r = x - m.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from structured_obs.distributions import base, gaussian
+from structured_obs.distributions import base, gaussian, mapped_marginals, marginals, wrapper_fits
 from structured_obs.linalg.products import matmul
 from structured_obs.option_values import Choice, When
 
@@ -69,6 +71,7 @@ class Outputs(NamedTuple, Generic[P]):
   parameters: Callable[
     [Any, dict[str, Array]], P
   ]  # (parameters of the base, the added outputs) -> params
+  start: Callable[[Any], dict[str, Any]] | None = None  # `fitting.Sample` -> some, from its moments
 
 
 def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
@@ -101,23 +104,25 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     of.check(params, m)
     return m
 
-  def log_prob(params: P, x: Array) -> Array:
+  def log_prob(params: P, x: Array, mask: Array | None = None) -> Array:
+    if mask is not None:
+      return mapped_marginals.log_prob(made, inner, of, params, (x, mask))
     m = mean(params)
     x = base.check_shape('x', x, m.shape)
     density = inner.log_prob(base_of(params), m + of.invert(params, x - m))
     return base.nan_unless_finite(density - of.log_det(params, m))
 
-  def sample(key: Array, params: P) -> Array:
-    m = mean(params)
-    return m + of.apply(params, inner.sample(key, base_of(params)) - m)
+  def sample(key: Array, params: P, pixel_noise: bool = True) -> Array:
+    m, draw = mean(params), base.sampler(inner, pixel_noise)
+    return m + of.apply(params, draw(key, base_of(params)) - m)
 
   def log_prior(params: P) -> Array:
     assert inner.log_prior is not None
     return inner.log_prior(base_of(params))
 
-  student = inner.student
+  student, without = inner.student, functools.partial(sample, pixel_noise=False)
   record = None if inner.gaussian is None else primitives(inner.gaussian, mean, of)
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     log_prob,
@@ -129,7 +134,18 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     student=None
     if student is None
     else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(base_of(params))),
+    sample_without_pixel_noise=without if inner.sample_without_pixel_noise else None,
   )
+  parts = {'inner': inner, 'invert': of.invert, 'parameters': added.parameters}
+  own = functools.partial(_start, added)
+  return made._replace(fit=functools.partial(wrapper_fits.mapped, family=made, own=own, **parts))
+
+
+def _start(added: Outputs[P], sample: Any) -> dict[str, Any]:
+  """Returns the map's own outputs for a sample: those known from its moments, and 0."""
+  known = {} if added.start is None else added.start(sample)
+  shapes = added.shapes(sample.image)
+  return {name: known.get(name, np.zeros(tuple(shape))) for name, shape in shapes.items()}
 
 
 def base_of(params: Any) -> Any:
@@ -177,10 +193,6 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
   def temper(params: Any, temperature: Array) -> Any:
     return params._replace(base=inner.temper(base_of(params), temperature))
 
-  def excess_entropy(params: P) -> Array:
-    assert inner.excess_entropy is not None
-    return inner.excess_entropy(base_of(params)) + 0 * of.log_det(params, mean(params))
-
   def channel_covariance(params: P) -> Array:
     return _channel_covariance(inner, params, mean(params), of)
 
@@ -189,23 +201,65 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
       return of.apply_squared(params, inner.variance(base_of(params)))
     return jnp.diagonal(channel_covariance(params), axis1=-2, axis2=-1)
 
+  def marginal(params: P, residual: Array, mask: Array) -> tuple[Array, Array]:
+    if not mapped_marginals.keeps(of, mask):
+      return marginals.by_conditionals(made, params, residual, mask)
+    moved = of.invert(params, residual)
+    distance, log_det = marginals.of_residual(inner, base_of(params), moved, mask)
+    return distance, log_det + 2 * mapped_marginals.log_det_inside(of, params, mean(params), mask)
+
+  required = base.in_order(
+    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+  )
+  made = base.Gaussian(
+    *required,
+    white_image=white_image,
+    channel_covariance=channel_covariance,
+    independent=inner.independent and of.diagonal,
+    marginal=marginal,
+    **_optional(inner, mean, of),
+  )
+  return made
+
+
+def _optional(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]) -> dict[str, Any]:
+  """Returns the fields of the mapped Gaussian that not every base has."""
+
+  def excess_entropy(params: P) -> Array:
+    assert inner.excess_entropy is not None
+    return inner.excess_entropy(base_of(params)) + 0 * of.log_det(params, mean(params))
+
   def innovation_variance(params: P) -> Array:
     assert inner.innovation_variance is not None
     assert of.apply_squared is not None
     return of.apply_squared(params, inner.innovation_variance(base_of(params)))
 
   local = of.by_pixel is not None and of.apply_squared is not None
-  required = base.in_order(
-    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
-  )
-  return base.Gaussian(
-    *required,
-    excess_entropy=excess_entropy if inner.excess_entropy else None,
-    innovation_variance=innovation_variance if inner.innovation_variance and local else None,
-    white_image=white_image,
-    channel_covariance=channel_covariance,
-    independent=inner.independent and of.diagonal,
-  )
+  floor = inner.pixel_noise
+  return {
+    'excess_entropy': excess_entropy if inner.excess_entropy else None,
+    'innovation_variance': innovation_variance if inner.innovation_variance and local else None,
+    'pixel_noise': None if floor is None else _pixel_noise(floor, mean, of),
+  }
+
+
+def _pixel_noise(
+  inner: base.PixelNoise[Any], mean: Callable[[P], Array], of: Map[P]
+) -> base.PixelNoise[P]:
+  """Returns the base's floor after the map."""
+
+  def without(params: P, noise: Any) -> Array:
+    m = mean(params)
+    return m + of.apply(params, inner.without(base_of(params), noise) - m)
+
+  def draw(params: P, white: Array) -> Array:
+    return of.apply(params, inner.draw(base_of(params), white))
+
+  def covariance_matvec(params: P, v: Array) -> Array:
+    product = inner.covariance_matvec(base_of(params), of.transpose(params, v))
+    return of.apply(params, product)
+
+  return base.PixelNoise(without, draw, covariance_matvec, inner.own)
 
 
 def _channel_covariance(inner: base.Gaussian[Any], params: P, mean: Array, of: Map[P]) -> Array:

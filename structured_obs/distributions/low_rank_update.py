@@ -24,7 +24,14 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, gaussian, linear, update_conditionals
+from structured_obs.distributions import (
+  base,
+  gaussian,
+  linear,
+  marginals,
+  update_conditionals,
+  wrapper_fits,
+)
 from structured_obs.distributions.update_conditionals import Base, Update
 from structured_obs.linalg import products, update_density, woodbury
 from structured_obs.option_values import Range, Scale
@@ -90,7 +97,7 @@ def family(
     assert inner.log_prior is not None
     return inner.log_prior(params.base)
 
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     functools.partial(_log_prob, of),
@@ -100,6 +107,9 @@ def family(
     log_prior if inner.log_prior else None,
     inner.kernel,
   )
+  factor = NAME, factor_scale
+  fit = functools.partial(wrapper_fits.low_rank_update, inner=inner, rank=rank, factor=factor)
+  return made._replace(fit=functools.partial(fit, family=made))
 
 
 def _primitives(of: Base) -> base.Gaussian[LowRankUpdate]:
@@ -128,6 +138,7 @@ def _primitives(of: Base) -> base.Gaussian[LowRankUpdate]:
     posterior_mean=own(_posterior_mean) if inner.posterior_mean else None,
     white_image=functools.partial(_white_image, in_place),
     channel_covariance=own(_channel_covariance),
+    pixel_noise=_pixel_noise(of),
   )
 
 
@@ -151,10 +162,12 @@ def _whitener(mean: Callable[[Any], Array], whiten: Callable[[Any, Array], Any])
   return white
 
 
-def _log_prob(of: Base, params: LowRankUpdate, x: Array) -> Array:
-  """Returns the log density of an image. [], nats."""
+def _log_prob(of: Base, params: LowRankUpdate, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats."""
   flat = _checked(of, params)
-  base.check_shape('x', x, flat.mean.shape)
+  if mask is not None:
+    return marginals.log_prob(_primitives(of), params, flat.mean, x, mask)
+  x = base.check_shape('x', x, flat.mean.shape)
   residual = (x - flat.mean).reshape(-1)
   density = update_density.log_density(of.white, params.base, residual, flat.factor)
   floor = x.size * base.LOG_2PI + of.primitives.log_det(params.base)
@@ -171,22 +184,46 @@ def _noise(of: Base, key: Array, params: LowRankUpdate) -> Noise:
 def _reparameterize(of: Base, params: LowRankUpdate, noise: Noise) -> Array:
   """Returns the base's image of this noise plus P w. [H, W, C]."""
   flat = _checked(of, params)
-  base.check_shape('noise.factor', noise.factor, flat.factor.shape[1:])
-  moved = products.matmul(flat.factor, noise.factor).reshape(flat.mean.shape)
+  w = base.check_shape('noise.factor', noise.factor, flat.factor.shape[1:])
+  moved = products.matmul(flat.factor, w).reshape(flat.mean.shape)
   return base.all_or_nan(of.primitives.reparameterize(params.base, noise.base) + moved)
+
+
+def _pixel_noise(of: Base) -> base.PixelNoise[LowRankUpdate] | None:
+  """Returns the base's floor, if it has one."""
+  inner = of.primitives.pixel_noise
+  if inner is None:
+    return None
+
+  def smooth(params: Any, noise: Any) -> Array:
+    return inner.without(params, noise)
+
+  without = of._replace(primitives=of.primitives._replace(reparameterize=smooth))
+
+  def own(noise: Noise) -> Any:
+    record: Any = Noise
+    of_base = jax.tree.map(lambda _: True, noise.base) if inner.own is None else inner.own(noise.base)
+    return record(base=of_base, factor=False)
+
+  return base.PixelNoise(
+    functools.partial(_reparameterize, without),
+    lambda params, white: inner.draw(params.base, white),
+    lambda params, v: inner.covariance_matvec(params.base, v),
+    own,
+  )
 
 
 def _whiten(of: Base, params: LowRankUpdate, residual: Array) -> woodbury.Whitened:
   """Returns the coordinates of a residual [H, W, C] whose squared norms add up to r^T cov^-1 r."""
   flat = _checked(of, params)
-  base.check_shape('residual', residual, flat.mean.shape)
+  residual = base.check_shape('residual', residual, flat.mean.shape)
   return woodbury.whiten(_factorise(of, flat), residual.reshape(-1))
 
 
 def _white_image(of: Base, params: LowRankUpdate, residual: Array) -> Array:
   """Returns the base's white image of a residual, made white under the update. [H, W, C]."""
   flat = _checked(of, params)
-  base.check_shape('residual', residual, flat.mean.shape)
+  residual = base.check_shape('residual', residual, flat.mean.shape)
   white = woodbury.whiten_symmetrically(_factorise(of, flat), residual.reshape(-1))
   return white.reshape(residual.shape) if white.size == residual.size else white
 
@@ -222,7 +259,7 @@ def _channel_covariance(of: Base, params: LowRankUpdate) -> Array:
 def _covariance_matvec(of: Base, params: LowRankUpdate, v: Array) -> Array:
   """Returns cov v. [H, W, C]."""
   flat = _checked(of, params)
-  base.check_shape('v', v, flat.mean.shape)
+  v = base.check_shape('v', v, flat.mean.shape)
   added = products.matmul(flat.factor, products.matmul(v.reshape(-1), flat.factor)).reshape(v.shape)
   return base.all_or_nan(of.primitives.covariance_matvec(params.base, v) + added)
 
@@ -230,6 +267,7 @@ def _covariance_matvec(of: Base, params: LowRankUpdate, v: Array) -> Array:
 def _precision_matvec(of: Base, params: LowRankUpdate, v: Array) -> Array:
   """Returns cov^-1 v, the transposed whitening of the whitened residual that the factor leaves."""
   white = _whiten(of, params, v).residual
+  v = base.upcast(v)
   (product,) = jax.linear_transpose(functools.partial(of.white, params.base), v.reshape(-1))(white)
   return base.all_or_nan(product).reshape(v.shape)
 
@@ -238,13 +276,13 @@ def _temper(of: Base, params: LowRankUpdate, temperature: Array) -> LowRankUpdat
   """Scales the covariance by temperature^2."""
   temperature = base.checked_temperature(temperature, _checked(of, params).mean)
   tempered = of.primitives.temper(params.base, temperature)
-  return LowRankUpdate(tempered, params.cov_factor * temperature)
+  return LowRankUpdate(tempered, base.upcast(params.cov_factor) * temperature)
 
 
 def _condition(of: Base, params: LowRankUpdate, x: Array, observed: Array) -> base.Conditional:
   """Returns the distribution of the unobserved pixels given the observed ones, in closed form."""
   update = _checked(of, params)
-  base.check_shape('x', x, update.mean.shape)
+  x = base.check_shape('x', x, update.mean.shape)
   base.check_mask('observed', observed, update.mean.shape)
   return update_conditionals.condition(of, update, x, jnp.asarray(observed))
 
@@ -262,6 +300,7 @@ def _factorise(of: Base, flat: Update) -> woodbury.Capacitance:
 
 def _checked(of: Base, params: LowRankUpdate) -> Update:
   """Checks the shapes and flattens the pixels."""
-  mean, factor = of.mean(params.base), jnp.asarray(params.cov_factor)
-  base.check_shape('cov_factor', factor, (*mean.shape, None))
+  base.check_fields(params, LowRankUpdate._fields)
+  mean = of.mean(params.base)
+  factor = base.check_shape('cov_factor', params.cov_factor, (*mean.shape, None))
   return Update(params.base, mean, factor.reshape(mean.size, factor.shape[-1]))

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, gaussian, linear
+from structured_obs.distributions import base, gaussian, linear, marginals, wrapper_fits
 from structured_obs.linalg import products
 from structured_obs.option_values import Range
 
@@ -60,10 +60,12 @@ def family(
   if inner.levels:
     raise ValueError('mixture needs a density as its base; this one gives probabilities of gray levels.')
   tempered = (inner.gaussian is not None or inner.student is not None) and spread != 1
-  sizes = [spread ** (k - (components - 1) / 2) for k in range(components)]
+  ratio = spread if tempered else 1.0
+  sizes = [ratio ** (k - (components - 1) / 2) for k in range(components)]
 
   def added(image: base.ImageShape) -> dict[str, base.Shape]:
-    return {LOGITS: (components,)} | ({OFFSETS: (*image, components)} if own_means else {})
+    found: dict[str, base.Shape] = {LOGITS: (components,)}
+    return found | ({OFFSETS: (*image, components)} if own_means else {})
 
   def outputs(image: base.Shape) -> dict[str, base.Shape]:
     image = base.image_shape(image)
@@ -85,54 +87,69 @@ def family(
       params = jax.vmap(temper)(params, jnp.asarray(sizes, own[LOGITS].dtype))
     return Mixture(params, own[LOGITS])
 
-  def log_prior(params: Mixture) -> Array:
-    assert inner.log_prior is not None
-    return jnp.sum(jax.vmap(inner.log_prior)(params.base))
-
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     functools.partial(log_prob, inner),
-    lambda key, params: sample(key, inner, params),
+    functools.partial(_draw, inner, True),
     functools.partial(mean, inner),
-    log_prior=log_prior if inner.log_prior else None,
+    log_prior=functools.partial(_log_prior, inner) if inner.log_prior else None,
     mode=functools.partial(mode, inner),
+    sample_without_pixel_noise=functools.partial(_draw, inner, False) if base.has_floor(inner) else None,
   )
+  fit = functools.partial(
+    wrapper_fits.mixture,
+    family=made,
+    inner=inner,
+    sizes=sizes,
+    names=(LOGITS, OFFSETS if own_means else None),
+    responsibilities=functools.partial(responsibilities, inner),
+  )
+  return made._replace(fit=fit)
 
 
-def log_prob(inner: Family[Any], params: Mixture, x: Array) -> Array:
-  """Returns the log density of an image. [], nats.
-
-  Args:
-    inner: the base.
-    params: of one image.
-    x: [H, W, C].
-  """
-  return base.nan_unless_finite(jax.nn.logsumexp(_joint(inner, params, x)))
-
-
-def responsibilities(inner: Family[Any], params: Mixture, x: Array) -> Array:
-  """Returns the probability of each component given an image. [K].
+def log_prob(inner: Family[Any], params: Mixture, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats.
 
   Args:
     inner: the base.
     params: of one image.
-    x: [H, W, C].
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all.
   """
-  return jax.nn.softmax(_joint(inner, params, x))
+  density = base.nan_unless_finite(jax.nn.logsumexp(_joint(inner, params, x, mask)))
+  return density if mask is None else marginals.zero_for_none(mask, density)
 
 
-def sample(key: Array, inner: Family[Any], params: Mixture) -> Array:
+def responsibilities(inner: Family[Any], params: Mixture, x: Array, mask: Array | None = None) -> Array:
+  """Returns the probability of each component given an image, or its pixels in a mask. [K].
+
+  Args:
+    inner: the base.
+    params: of one image.
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all.
+  """
+  return jax.nn.softmax(_joint(inner, params, x, mask))
+
+
+def sample(key: Array, inner: Family[Any], params: Mixture, pixel_noise: bool = True) -> Array:
   """Draws one image. [H, W, C].
 
   Args:
     key: one jax.random.key.
     inner: the base.
     params: of one image.
+    pixel_noise: whether with the base's floor of independent pixel noise.
   """
   key_component, key_image = jax.random.split(key)
   chosen = jax.random.categorical(key_component, _log_weights(params))
-  return inner.sample(key_image, _component(params, chosen)) + 0 * jnp.sum(_log_weights(params))
+  draw = base.sampler(inner, pixel_noise)
+  return draw(key_image, _component(params, chosen)) + 0 * jnp.sum(_log_weights(params))
+
+
+def _draw(inner: Family[Any], pixel_noise: bool, key: Array, params: Mixture) -> Array:
+  return sample(key, inner, params, pixel_noise)
 
 
 def mean(inner: Family[Any], params: Mixture) -> Array:
@@ -159,9 +176,17 @@ def variance(inner: Family[Any], params: Mixture) -> Array:
   return jnp.sum(weights * (own + jnp.square(moved)), axis=0)
 
 
-def _joint(inner: Family[Any], params: Mixture, x: Array) -> Array:
+def _log_prior(inner: Family[Any], params: Mixture) -> Array:
+  """Returns the log prior of all components. [], nats."""
+  assert inner.log_prior is not None
+  return jnp.sum(jax.vmap(inner.log_prior)(params.base))
+
+
+def _joint(inner: Family[Any], params: Mixture, x: Array, mask: Array | None) -> Array:
   """Returns log w_k + log p_k(x). [K]."""
-  return _log_weights(params) + jax.vmap(inner.log_prob, (0, None))(params.base, x)
+  arguments = (x,) if mask is None else (x, mask)
+  each = jax.vmap(lambda one: inner.log_prob(one, *arguments))(params.base)
+  return _log_weights(params) + each
 
 
 def _component(params: Mixture, k: Array) -> Any:

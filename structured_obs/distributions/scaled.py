@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, blur_kernels, circulant, gaussian, linear
+from structured_obs.distributions import base, blur_kernels, circulant, fits, fitting, gaussian, linear
 from structured_obs.option_values import Scale
 
 Array = jax.Array
@@ -71,7 +71,11 @@ def family(
     log_scale = base.soft_clip(own[NAME] + offset, *bounds)
     return Scaled(params, log_scale - 0.5 * jnp.log(variance(params)))
 
-  made = linear.family(inner, _map(inner), linear.Outputs(outputs, parameters))
+  def start(sample: Any) -> dict[str, Any]:
+    return {NAME: fits.Bounded(*bounds, offset).output(fitting.log(sample.scales()))}
+
+  added = linear.Outputs(outputs, parameters, start=start)
+  made = linear.family(inner, _map(inner), added)
   assert made.gaussian is not None
   closed_forms = {
     'condition': functools.partial(_condition, inner),

@@ -106,6 +106,7 @@ def _sample_unobserved(given: _Given, key: Array) -> Array:
 def _log_prob_unobserved(of: Base) -> Callable[[_Given, Array], Array]:
   def log_prob(given: _Given, x: Array) -> Array:
     zero = jnp.zeros_like(given.mean)
+    x = base.check_shape('x', x, given.mean.shape)
     residual = jnp.where(given.observed, 0, x - given.mean).reshape(-1)
     # The block of the precision at the unobserved pixels is that of the base's conditional.
     density = update_density.log_density(of.white, given.params, residual, given.factor)
@@ -130,7 +131,7 @@ def posterior_mean(
   """
   assert of.primitives.posterior_mean is not None
   mean, factor, centred = update.mean, update.factor, _centred(update.base)
-  base.check_shape('noisy', noisy, mean.shape)
+  noisy = base.check_shape('noisy', noisy, mean.shape)
   noise = base.checked_noise_variance(noise_variance, mean)
   unseen = jnp.broadcast_to(jnp.isinf(noise), mean.shape)
   residual = jnp.where(unseen, 0, noisy - mean).reshape(-1)

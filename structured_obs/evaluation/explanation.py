@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from structured_obs.data import pixels
+from structured_obs.distributions import elliptical
 from structured_obs.evaluation import likelihood
 from structured_obs.evaluation.results import Result
 from structured_obs.runs.trained import is_discrete
@@ -12,16 +13,20 @@ def text(results: Sequence[Result]) -> str:
   """Returns sentences that explain the numbers of `results.comparison_table`."""
   settings, scores = results[0].settings, results[0].scores
   latent = any(result.trained.model.traits.has_prior for result in results)
-  gaussian = any(result.trained.model.family.gaussian is not None for result in results)
+  known = any(elliptical.has_covariance(result.trained.model.family) for result in results)
+  whole = not results[0].trained.model.masked
+  number = 'the number of pixels times channels' if whole else 'the number of values that count'
   distance = (
-    f'q is the squared Mahalanobis distance at the {"posterior" if latent else "model"}\'s mean, D the '
-    "number of pixels times channels; q / D and its spread are 1 where the model's covariance is right."
+    f'q is the squared Mahalanobis distance at the {"posterior" if latent else "model"}\'s mean, D '
+    f"{number}; q / D and its spread are 1 where the model's covariance is right. "
+    'Of a Student t, q is that of the scale matrix, D nu / (nu - 2) on average, and its spread is over '
+    'that of its F distribution.'
   )
   lines = [
     *_measured(results),
     f'For negative densities and bounds, smaller is better. ± is the standard error over '
     f'{len(scores.elbo)} images, and for a difference that of the differences per image. '
-    f'{_averaged(settings.importance_samples) if latent else ""}{distance if gaussian else ""}'.strip(),
+    f'{_averaged(settings.importance_samples) if latent else ""}{distance if known else ""}'.strip(),
   ]
   return '\n\n'.join(lines)
 

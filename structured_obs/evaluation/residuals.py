@@ -2,11 +2,11 @@
 
   checks     of predicted distributions, see `predictive_checks`; the slow part
   lags       products of pixels at each lag, of residuals and of whitened ones, see `autocorrelation`
-  distance   squared Mahalanobis distance per dimension, for recalibrations
+  distance   squared Mahalanobis distance per dimension and 1 / nu, for recalibrations
 
 Each pass needs one of them, on its own images; the others cost little time or none. If images are so
 large that checks process fewer of them at a time, they have a program of their own. Residuals use the
-dequantised images, as likelihoods do. Lags and distances are of Gaussian families only.
+dequantised images, as likelihoods do. Lags and distances are of families with a covariance only.
 
 Letters: N images; B images at a time; D pixels times channels of one; L lags.
 """
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions import gaussian
+from structured_obs.distributions import elliptical, gaussian
 from structured_obs.evaluation import passes
 from structured_obs.evaluation.metrics import autocorrelation, predictive_checks, temperature
 from structured_obs.evaluation.metrics.autocorrelation import Whiteness
@@ -66,7 +66,7 @@ def checks(
 def whitenesses(
   models: Sequence[Trained], images: np.ndarray, seed: int = 0, where: passes.Where = passes.HERE
 ) -> dict[str, Whiteness]:
-  """Returns whiteness by the names of the Gaussian models, after that of the first one's residuals.
+  """Returns whiteness by the names of models with a covariance, after that of the first's residuals.
 
   Args:
     models: of the same images.
@@ -76,7 +76,7 @@ def whitenesses(
   """
   made: dict[str, Whiteness] = {}
   for trained in models:
-    if trained.model.family.gaussian is not None:
+    if elliptical.has_covariance(trained.model.family):
       shown = images[: autocorrelation.SCORED]
       residual, white = _measured('lags', trained, shown, seed, where)
       made.setdefault(autocorrelation.RESIDUAL, autocorrelation.summarize(residual))
@@ -87,7 +87,7 @@ def whitenesses(
 def recalibrations(
   found: Sequence[Result], images: np.ndarray, where: passes.Where = passes.HERE
 ) -> dict[str, Recalibration]:
-  """Returns recalibrations by the names of the Gaussian models.
+  """Returns recalibrations by the names of the models with a covariance.
 
   Args:
     found: results on one split.
@@ -96,16 +96,18 @@ def recalibrations(
   """
   made = {}
   for result in found:
-    if result.trained.model.family.gaussian is not None and len(images):
-      distance = _measured('distance', result.trained, images, 0, where)
-      made[result.trained.name] = temperature.recalibrate(distance, result.scores, result.num_dims)
+    if elliptical.has_covariance(result.trained.model.family) and len(images):
+      distance, inverse_dof = _measured('distance', result.trained, images, 0, where)
+      made[result.trained.name] = temperature.recalibrate(
+        distance, result.scores, result.num_dims, inverse_dof
+      )
   return made
 
 
 def _measured(part: str, trained: Trained, images: np.ndarray, seed: int, where: passes.Where) -> Any:
   """Returns one part of the results of `_measure`, for all images."""
   batch = max(1, min(BATCH, MATRICES // trained.model.image.size**2))
-  can = Can(True, trained.model.family.gaussian is not None)
+  can = Can(True, elliptical.has_covariance(trained.model.family))
   if batch < BATCH:
     can = Can(part == 'checks', part != 'checks')
   job = passes.Pass(
@@ -125,7 +127,8 @@ def _measure(job: passes.Pass, weights: Mapping[str, Any], keys: Array, x: Array
   if can.residuals:
     made['lags'] = jax.vmap(functools.partial(autocorrelation.lags, model.family))(params, x)
     distance = jax.vmap(functools.partial(gaussian.mahalanobis, model.family))(params, x)
-    made['distance'] = distance / math.prod(x.shape[1:])
+    inverse_dof = jax.vmap(functools.partial(elliptical.inverse_dof, model.family))(params)
+    made['distance'] = distance / math.prod(x.shape[1:]), inverse_dof
   if can.checks:
 
     def check() -> dict[str, Array]:

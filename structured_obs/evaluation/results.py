@@ -12,6 +12,7 @@ import numpy as np
 from structured_obs.config import Config
 from structured_obs.data import pixels
 from structured_obs.data.prepare import DataSpec
+from structured_obs.distributions import elliptical
 from structured_obs.evaluation import finite, likelihood, passes, tables
 from structured_obs.evaluation.metrics import calibration
 from structured_obs.models import vae
@@ -28,9 +29,10 @@ class Result(NamedTuple):
   scores: likelihood.Scores
 
   @property
-  def num_dims(self) -> int:
-    """D."""
-    return self.trained.model.image.size
+  def num_dims(self) -> int | np.ndarray:
+    """D, or [N] the number of pixels of each image that count, with all channels."""
+    counted = self.scores.counted
+    return self.trained.model.image.size if counted is None else counted
 
 
 class _Quantity(NamedTuple):
@@ -41,7 +43,7 @@ class _Quantity(NamedTuple):
   values: Callable[[Result], np.ndarray]  # [N]
   decimals: int
   of_prior: bool = False  # needs a prior of z, which an autoencoder lacks
-  of_gaussian: bool = False  # needs a covariance
+  of_covariance: bool = False  # needs one
   is_density: bool = False  # nats, not comparable between densities and probabilities
 
 
@@ -104,8 +106,9 @@ def comparison_table(results: Sequence[Result]) -> str:
   """Returns all scores with standard errors, and paired differences from the first result.
 
   A Markdown table with aligned columns. For bounds and densities, smaller is better; the last two rows
-  are 1 for a perfect model, and appear if there is a Gaussian one. Differences between a density and a
-  probability of levels are shown in bits only. Sentences below name images whose scores are not finite.
+  are 1 for a perfect Gaussian, and appear if there is a model with a covariance. Differences between a
+  density and a probability of levels are shown in bits only. Sentences below name images whose scores
+  are not finite.
   """
   first, *others = results
   header = [f'mean over {len(first.scores.elbo)} images', *(r.trained.name for r in results)]
@@ -178,7 +181,7 @@ def _quantities(results: Sequence[Result]) -> list[_Quantity]:
       'squared Mahalanobis distance q / D',
       lambda r: r.scores.mahalanobis,
       3,
-      of_gaussian=True,
+      of_covariance=True,
     ),
   ]
   known = [quantity for quantity in found if any(_has(result, quantity) for result in results)]
@@ -188,7 +191,7 @@ def _quantities(results: Sequence[Result]) -> list[_Quantity]:
 def _has(result: Result, quantity: _Quantity) -> bool:
   model = result.trained.model
   return (model.traits.has_prior or not quantity.of_prior) and (
-    model.family.gaussian is not None or not quantity.of_gaussian
+    elliptical.has_covariance(model.family) or not quantity.of_covariance
   )
 
 
@@ -230,10 +233,11 @@ def bits(result: Result, log_prob: np.ndarray) -> np.ndarray:
 
 
 def _calibration(result: Result) -> calibration.Calibration | None:
-  """Returns the calibration of a Gaussian; None for other families."""
-  if result.trained.model.family.gaussian is None:
+  """Returns the calibration of a family with a covariance; None for others."""
+  if not elliptical.has_covariance(result.trained.model.family):
     return None
-  return calibration.calibration(result.scores.mahalanobis, result.num_dims)
+  scores = result.scores
+  return calibration.calibration(scores.mahalanobis, result.num_dims, scores.inverse_dof)
 
 
 def _model_json(result: Result, quantities: Sequence[_Quantity]) -> dict[str, Any]:
@@ -243,6 +247,8 @@ def _model_json(result: Result, quantities: Sequence[_Quantity]) -> dict[str, An
     'step': trained.step,
     'family': trained.config.likelihood.family,
     'options': trained.config.likelihood.options,
+    'wrappers': trained.config.likelihood.wrappers,
+    'wrapper_options': trained.config.likelihood.wrapper_options,
     'parameters': vae.num_parameters(trained.variables),
     'dequantize': result.settings.dequantize,
     'scores': {

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, gaussian
+from structured_obs.distributions import base, elliptical, gaussian
 from structured_obs.models.networks import ARCHITECTURES
 from structured_obs.models.networks.kernel_generator import KernelGenerator
 from structured_obs.models.optimal_scale import OptimalScale
@@ -137,7 +137,7 @@ def stats(family: base.Family, params: Any) -> dict[str, Array]:
   found = {}
   if family.log_prior is not None:
     found['log_prior'] = jax.vmap(family.log_prior)(params)
-  if family.gaussian is not None and family.gaussian.excess_entropy is not None:
+  if elliptical.has_covariance(family) and elliptical.primitives(family).excess_entropy is not None:
     found['excess_entropy'] = jax.vmap(family.gaussian.excess_entropy)(params)
     found['variance'] = jax.vmap(lambda p: jnp.mean(gaussian.variance(family, p)))(params)
   return found
@@ -161,15 +161,17 @@ def optimal_scale(family: base.Family, options: Options, axis_name: str | None) 
   return OptimalScale(family, axis_name) if options.optimal_scale else None
 
 
-def images(family: base.Family, predicted: Predicted, x: Array) -> Images:
-  """Returns what reconstruction losses compare, for images x [B, H, W, C].
+def images(family: base.Family, predicted: Predicted, x: Array, mask: Array | None = None) -> Images:
+  """Returns what reconstruction losses compare, for images x [B, H, W, C]: of pixels that count.
 
   Args:
     family: of the observations.
     predicted: of a batch.
-    x: [B, H, W, C].
+    x: [B, H, W, C]; 0 where a pixel does not count, where the mean is replaced by 0 too.
+    mask: [B, H, W, 1] bool, the pixels that count; None for all.
   """
-  return Images(x, jax.vmap(family.mean)(predicted.params), predicted.kernel)
+  mean = jax.vmap(family.mean)(predicted.params)
+  return Images(x, mean if mask is None else jnp.where(mask, mean, 0), predicted.kernel)
 
 
 def predict(

@@ -102,12 +102,17 @@ def quantile_quantile(path: str | Path, curves: Mapping[str, tuple[np.ndarray, n
   return figures.save(figure, path)
 
 
-def uniformity(path: str | Path, histograms: Mapping[str, np.ndarray]) -> Path:
+def uniformity(
+  path: str | Path,
+  histograms: Mapping[str, np.ndarray],
+  title: str = 'probability integral transform of the pixels',
+) -> Path:
   """Draws densities of numbers in [0, 1] that should be uniformly distributed, as histograms.
 
   Args:
     path: of the PNG file; its directory is created.
     histograms: by the model's name, fractions [bins] of the numbers in equal bins.
+    title: above the axes.
   """
   legend = 0.1 + 0.15 * (1 + len(histograms))  # inches, below the axes
   figure = figures.make((3.6, 2.4 + legend))
@@ -119,7 +124,7 @@ def uniformity(path: str | Path, histograms: Mapping[str, np.ndarray]) -> Path:
     axes.stairs(density, edges, baseline=None, color=color, lw=1, label=name)
   axes.set(xlim=(0, 1), xlabel='predicted probability of a smaller value', ylabel='density')
   axes.set_ylim(bottom=0)
-  axes.set_title('probability integral transform of the pixels', fontsize=8, color=figures.INK)
+  axes.set_title(title, fontsize=8, color=figures.INK)
   _tidy(axes)
   figure.legend(frameon=False, fontsize=7, loc='lower center', handletextpad=0.5)
   figure.tight_layout(rect=(0, legend / (2.4 + legend), 1, 1))

@@ -40,11 +40,14 @@ def test_spread_sees_what_the_mean_does_not():
   assert found.spread > 2
 
 
-@pytest.mark.parametrize(('dims', 'error'), [(16, 0.034), (64, 0.0081), (256, 0.002)])
-def test_quantiles_are_those_of_chi_square(dims: int, error: float):
-  expected, _ = calibration.quantiles(np.ones(1000), dims)
-  exact = stats.chi2.ppf((np.arange(1000) + 0.5) / 1000, dims) / dims
-  assert np.abs(expected - exact).max() / math.sqrt(2 / dims) < error
+@pytest.mark.parametrize('dims', [1, 64, 12288])
+@pytest.mark.parametrize('dof', [math.inf, 6.0])
+def test_quantiles_are_those_of_chi_square_and_f(dims: int, dof: float):
+  law = stats.chi2(dims, scale=1 / dims) if dof == math.inf else stats.f(dims, dof)
+  expected, _ = calibration.quantiles(np.ones(1000), dims, 1 / dof)
+  np.testing.assert_allclose(expected, law.ppf((np.arange(1000) + 0.5) / 1000), rtol=1e-9)
+  found = law.ppf([1e-6, 0.3, 0.999])
+  np.testing.assert_allclose(calibration.below(found, dims, 1 / dof), law.cdf(found), rtol=1e-9)
 
 
 def test_quantiles_match_for_a_perfect_model():
@@ -55,13 +58,40 @@ def test_quantiles_match_for_a_perfect_model():
   assert calibration.quantiles(np.ones(5), 1)[0].min() >= 0
 
 
-@pytest.mark.parametrize(('dims', 'error'), [(16, 0.012), (64, 0.003)])
-def test_distance_from_chi_square_is_that_of_kolmogorov_and_smirnov(dims: int, error: float):
+def test_distance_from_the_law_is_that_of_kolmogorov_and_smirnov():
+  dims = 16
   for scale in (0.9, 1.0, 1.1):
     distances = scale * np.random.default_rng(1).chisquare(dims, 300) / dims
-    exact = stats.kstest(dims * distances, stats.chi2(dims).cdf).statistic
-    assert abs(calibration.chi_square_distance(distances, dims) - exact) < error
-  assert calibration.chi_square_distance(np.full(4, 100.0), dims) == pytest.approx(1)
+    for inverse, law in ((0.0, stats.chi2(dims, scale=1 / dims)), (0.2, stats.f(dims, 5))):
+      exact = stats.kstest(distances, law.cdf).statistic
+      assert calibration.law_distance(distances, dims, inverse) == pytest.approx(exact, rel=1e-9)
+  assert calibration.law_distance(np.full(4, 100.0), dims) == pytest.approx(1)
+
+
+def test_a_student_t_is_calibrated():
+  """One nu for each image: each distance is judged by its own law."""
+  rng, dims = np.random.default_rng(2), 40
+  dofs = rng.choice([12.0, 40.0], COUNT)
+  distances = stats.f(dims, dofs).rvs(random_state=rng)
+  found = calibration.calibration(distances, dims, 1 / dofs)
+  assert found.mean == pytest.approx(1, abs=0.05)
+  assert found.spread == pytest.approx(1, abs=0.3)
+  assert found.temperature == pytest.approx(1, abs=0.02)
+  assert found.distance < 1.6 / math.sqrt(COUNT)
+  assert found.pit_spread == pytest.approx(1, abs=0.03)
+  expected, observed = calibration.quantiles(distances, dims, 1 / dofs)
+  np.testing.assert_allclose(observed[100:-100], expected[100:-100], rtol=0.1)
+  gaussian = calibration.calibration(distances, dims)
+  assert gaussian.distance > 0.1
+  assert gaussian.pit_spread > 1.15
+
+
+def test_moments_that_are_not_finite_are_nan():
+  found = calibration.calibration(_distances(), DIMS, 1 / 1.9)
+  assert math.isnan(found.mean)
+  assert math.isnan(found.spread)
+  assert math.isfinite(found.temperature)
+  assert math.isnan(calibration.calibration(_distances(), DIMS, 1 / 3.9).spread)
 
 
 def test_few_images():
@@ -75,4 +105,4 @@ def test_few_images():
 def test_nan_stays():
   found = calibration.calibration(np.array([1.0, math.nan]), 4)
   assert all(math.isnan(value) for value in found)
-  assert math.isnan(calibration.chi_square_distance(np.array([1.0, math.nan]), 4))
+  assert math.isnan(calibration.law_distance(np.array([1.0, math.nan]), 4))

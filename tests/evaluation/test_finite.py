@@ -83,7 +83,7 @@ def test_features_as_large_as_float32_have_distances():
 def test_distances_that_are_not_finite_are_not_calibrated(bad: float, tmp_path: Path):
   distances = _with(np.linspace(0.5, 1.5, 20), 4, bad)
   assert np.isnan(calibration.calibration(distances, 12)).all()
-  assert math.isnan(calibration.chi_square_distance(distances, 12))
+  assert math.isnan(calibration.law_distance(distances, 12))
   curves = calibration.quantiles(distances, 12)
   assert np.isnan(curves[1]).all()
   assert np.isfinite(curves[0]).all()

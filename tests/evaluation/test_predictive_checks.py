@@ -178,8 +178,8 @@ def test_a_density_and_a_probability_side_by_side(tmp_path: Any, monkeypatch: py
   assert not rows['KS distance of PIT from uniform'][1].strip()
   tree = predicted_distributions.as_json(found)
   exact = scipy.stats.kstest(12 * np.linspace(0.5, 1.5, 5), scipy.stats.chi2(12).cdf).statistic
-  assert tree['diagonal']['chi_square_distance'] == pytest.approx(exact, abs=0.02)
-  assert 'chi_square_distance' not in tree['discretized_logistic_mixture']
+  assert tree['diagonal']['distance_of_q'] == pytest.approx(exact, abs=0.02)
+  assert 'distance_of_q' not in tree['discretized_logistic_mixture']
   assert set(predicted_distributions.per_image(found)) >= {'diagonal/variogram_score'}
   assert len(predicted_distributions.draw(tmp_path, found)) == 2
   assert predicted_distributions.draw(tmp_path, {'one': discrete}) == {}

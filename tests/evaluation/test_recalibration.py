@@ -1,4 +1,4 @@
-"""Temperatures against the densities of tempered Gaussians, and of a model known to be too sure."""
+"""Temperatures and tails against densities by scipy, of models known to be too sure."""
 
 import numpy as np
 import pytest
@@ -38,3 +38,47 @@ def test_temperature_is_the_most_likely_one_of_its_own_split():
   for factor in (0.98, 1.02):
     other = -stats.norm.logpdf(x, scale=SCALE * best.temperature * factor).sum(axis=1)
     assert best.tempered.mean() < other.mean()
+
+
+def test_tails_of_a_student_t_are_found():
+  """The truth is a Student t whose scale the Gaussian model misses by SCALE."""
+  dof, rng = 6.0, np.random.default_rng(3)
+  law = stats.multivariate_t(np.zeros(SIZE), np.eye(SIZE), dof)
+  seen, x = law.rvs(2000, random_state=rng), law.rvs(400, random_state=rng)
+  distances, distance = (np.mean((images / SCALE) ** 2, axis=1) for images in (seen, x))
+  log_prob = stats.norm.logpdf(x, scale=SCALE).sum(axis=1)
+  fields = {name: np.zeros(400) for name in likelihood.Scores._fields}
+  scores = likelihood.Scores(**{**fields, 'log_prob': log_prob, 'mahalanobis': distance})
+  found = temperature.recalibrate(distances, scores, SIZE)
+  assert found.tails.dof == pytest.approx(dof, rel=0.15)
+  assert found.tails.temperature == pytest.approx(1 / SCALE, rel=0.03)
+  scale = (SCALE * found.tails.temperature) ** 2
+  expected = stats.multivariate_t(np.zeros(SIZE), scale * np.eye(SIZE), found.tails.dof).logpdf(x)
+  np.testing.assert_allclose(found.heavy, -expected, rtol=1e-9)
+  assert found.student.distance < 0.07 < 0.15 < found.after.distance
+  assert found.student.pit_spread == pytest.approx(1, abs=0.1)
+  assert found.heavy.mean() < found.tempered.mean() - 2
+  for near in (0.97, 1.03):
+    other = temperature.Tails(found.tails.dof * near, found.tails.temperature)
+    assert _mean_density(distances, other) < _mean_density(distances, found.tails)
+    other = temperature.Tails(found.tails.dof, found.tails.temperature * near)
+    assert _mean_density(distances, other) < _mean_density(distances, found.tails)
+
+
+def _mean_density(distances: np.ndarray, tails: temperature.Tails) -> float:
+  ratio = stats.f(SIZE, tails.dof).logpdf(distances / tails.temperature**2)
+  return float(np.mean(ratio)) - 2 * np.log(tails.temperature)
+
+
+def test_a_student_t_is_recalibrated_with_its_own_tails():
+  dof, rng = 8.0, np.random.default_rng(4)
+  law = stats.multivariate_t(np.zeros(SIZE), SCALE**2 * np.eye(SIZE), dof)
+  x = law.rvs(500, random_state=rng) / SCALE
+  distance = np.mean((x / SCALE) ** 2, axis=1)
+  fields = {name: np.full(500, 1 / dof) for name in likelihood.Scores._fields}
+  scores = likelihood.Scores(**{**fields, 'log_prob': law.logpdf(x), 'mahalanobis': distance})
+  found = temperature.recalibrate(distance, scores, SIZE, scores.inverse_dof)
+  assert found.temperature == pytest.approx(1 / SCALE, rel=0.03)
+  warm = stats.multivariate_t(np.zeros(SIZE), (SCALE * found.temperature) ** 2 * np.eye(SIZE), dof)
+  np.testing.assert_allclose(found.tempered, -warm.logpdf(x), rtol=1e-9)
+  assert found.after.distance < 0.07

@@ -72,6 +72,7 @@ def _result(name: str, elbo: list[float], samples: int = 500) -> results.Result:
     log_prob=values + 1,
     iwae=values + 0.5,
     mahalanobis=distance,
+    inverse_dof=0 * ones,
     iwae_error=0.25 * ones,
     effective_samples=3 * ones,
   )

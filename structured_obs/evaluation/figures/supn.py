@@ -21,9 +21,10 @@ import numpy as np
 from structured_obs import plotting
 from structured_obs.data import pixels
 from structured_obs.devices.keys import numbered_keys
-from structured_obs.distributions import gaussian
+from structured_obs.distributions import elliptical, gaussian
 from structured_obs.distributions.base import Family
 from structured_obs.evaluation.figures import views
+from structured_obs.models import masks
 from structured_obs.runs.trained import Trained
 
 Array = jax.Array
@@ -86,12 +87,12 @@ def write(
       directory / 'residuals.png', models, x, key
     )
   }
-  gaussians = [trained for trained in models if trained.model.family.gaussian is not None]
-  if gaussians:
+  covariances = [trained for trained in models if elliptical.has_covariance(trained.model.family)]
+  if covariances:
     title = 'Standard deviation of every pixel'
-    found[title] = _deviations(directory / 'deviations.png', gaussians, x, key)
+    found[title] = _deviations(directory / 'deviations.png', covariances, x, key)
     title = 'Correlation of every pixel with one'
-    found[title] = _correlations(directory / 'correlations.png', gaussians, x)
+    found[title] = _correlations(directory / 'correlations.png', covariances, x)
   if first.model.traits.has_prior:
     title = 'New images from the prior with one residual sample'
     found[title] = _prior(directory / 'prior.png', models, key)
@@ -205,8 +206,8 @@ def _way(steps: int, ends: Array) -> Array:
 
 
 def _shown(trained: Trained, x: Array) -> np.ndarray:
-  """Returns images without the further channels that a model is given."""
-  return np.asarray(x)[..., : trained.model.image.channels]
+  """Returns images without further channels that a model is given; gray where pixels do not count."""
+  return np.asarray(masks.pixels(trained.model, x))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -16,9 +16,9 @@ import numpy as np
 
 from structured_obs import plotting
 from structured_obs.devices.keys import numbered_keys
-from structured_obs.distributions import gaussian
+from structured_obs.distributions import elliptical, gaussian
 from structured_obs.distributions.base import Family
-from structured_obs.models import intermediate_images
+from structured_obs.models import intermediate_images, masks
 from structured_obs.models.base import Bound, Model, classes_of
 
 Array = jax.Array
@@ -183,8 +183,11 @@ def write(
 
 
 def observed(model: Model, x: Array) -> np.ndarray:
-  """Returns the images [N, H, W, C] without the further channels that a model is given."""
-  return np.asarray(x[..., : model.image.channels])
+  """Returns the images [N, H, W, C] without the further channels that a model is given.
+
+  Pixels that do not count are gray.
+  """
+  return np.asarray(masks.pixels(model, x))
 
 
 def named(views: Views, prefix: str) -> dict[str, np.ndarray]:
@@ -239,7 +242,7 @@ def _draw(family: Family, request: Request, params: Any, keys: Array) -> tuple[A
 
   mean = jax.vmap(family.mean)(params)
   samples = jax.vmap(sample)(jnp.arange(request.samples, dtype=jnp.int32))
-  if family.gaussian is None:
+  if not elliptical.has_covariance(family):
     return mean, samples, None, None, None, None
   deviation = jnp.sqrt(jax.vmap(functools.partial(gaussian.variance, family))(params))
   correlation = jax.vmap(lambda p: gaussian.correlation(family, p, request.pixel))(params)
@@ -259,8 +262,8 @@ def _check(model: Model, num: int, request: Request) -> None:
     )
   if not request.temperature > 0:
     raise ValueError(f'--temperature={request.temperature} is out of range; it must be positive.')
-  if request.temperature != 1 and model.family.gaussian is None:
-    raise ValueError('--temperature applies to Gaussian families; this model has none.')
+  if request.temperature != 1 and not elliptical.has_covariance(model.family):
+    raise ValueError('--temperature applies to families with a covariance; this model has none.')
   shape = tuple(model.image)
   if len(request.pixel) != 3 or not all(
     0 <= at < size for at, size in zip(request.pixel, shape, strict=True)

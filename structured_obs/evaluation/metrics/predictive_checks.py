@@ -3,8 +3,9 @@
 For p(x|z), z the mean of q(z|x), and the dequantised images of the likelihoods (for a discrete family,
 the images themselves):
 
-  PIT       Phi((x - mean) / sd) of every pixel, uniform if marginals are right
-  distance  squared Mahalanobis distance, chi-square if the covariance is right
+  PIT       probability of a smaller value of every pixel, uniform if marginals are right
+  distance  squared Mahalanobis distance, of the family's own distribution (chi-square, or F for a
+            Student t) if the covariance is right
   variogram mean over neighbours i, j of (|x_i - x_j|^p - E |X_i - X_j|^p)^2, p = 1/2: small only for
             right correlations, which no score of marginals detects
   hidden    -log p(right half | left half, z) per hidden value
@@ -26,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.data import pixels
-from structured_obs.distributions import gaussian
+from structured_obs.distributions import elliptical, gaussian
 from structured_obs.distributions.base import Family
 from structured_obs.evaluation.metrics import calibration
 from structured_obs.evaluation.results import Result
@@ -50,7 +51,7 @@ class Checks(NamedTuple):
 
   result: Result  # on T images
   scores: Mapping[str, np.ndarray]  # [N] VARIOGRAM, and HIDDEN if it is known
-  pit_by_image: np.ndarray | None  # [N, M]  fraction of pixels in each bin; None unless Gaussian
+  pit_by_image: np.ndarray | None  # [N, M]  fraction of pixels in each bin; None without a covariance
 
   @property
   def discrete(self) -> bool:
@@ -59,21 +60,22 @@ class Checks(NamedTuple):
 
   @property
   def pit(self) -> np.ndarray | None:
-    """Fraction of all pixels in each bin, [M]; None unless Gaussian."""
+    """Fraction of all pixels in each bin, [M]; None without a covariance."""
     return None if self.pit_by_image is None else self.pit_by_image.mean(axis=0)
 
   @property
   def pit_distance(self) -> float | None:
-    """Kolmogorov-Smirnov distance of PIT from the uniform distribution; None unless Gaussian."""
+    """Kolmogorov-Smirnov distance of PIT from the uniform distribution; None without a covariance."""
     return None if self.pit is None else uniform_distance(self.pit)
 
   @property
-  def chi_square_distance(self) -> float | None:
-    """Kolmogorov-Smirnov distance of q, of T images, from chi-square; None unless Gaussian."""
+  def distance_of_q(self) -> float | None:
+    """Kolmogorov-Smirnov distance of q, of T images, from its law; None without a covariance."""
     result = self.result
-    if result.trained.model.family.gaussian is None:
+    if not elliptical.has_covariance(result.trained.model.family):
       return None
-    return calibration.chi_square_distance(result.scores.mahalanobis, result.num_dims)
+    scores = result.scores
+    return calibration.law_distance(scores.mahalanobis, result.num_dims, scores.inverse_dof)
 
 
 def of_scores(result: Result, scores: Mapping[str, Any]) -> Checks:
@@ -109,14 +111,14 @@ def of_image(family: Family, key: Array, params: Any, x: Array) -> dict[str, Arr
   log_p = masked_log_prob(family, params, x, _right_half(x))
   if log_p is not None:
     found[HIDDEN] = log_p
-  if family.gaussian is not None:
-    variance = gaussian.variance(family, params)
-    z = (x - family.mean(params)) / jnp.sqrt(variance)
-    pit = jax.scipy.stats.norm.cdf(z)
+  if elliptical.has_covariance(family):
+    pit = elliptical.pixel_cdf(family, params, x)
+    variance = elliptical.primitives(family).variance(params)
+    known = jnp.isfinite((x - family.mean(params)) / jnp.sqrt(variance)) & jnp.isfinite(variance)
     bins = jnp.clip((pit * BINS).astype(jnp.int32), 0, BINS - 1).reshape(-1)
     counts = jnp.zeros(BINS, x.dtype).at[bins].add(1 / x.size)
     # Values that are not finite have no bin; they must not count in another pixel's.
-    found['pit'] = jnp.where(jnp.all(jnp.isfinite(z) & jnp.isfinite(variance)), counts, jnp.nan)
+    found['pit'] = jnp.where(jnp.all(known & jnp.isfinite(pit)), counts, jnp.nan)
   return found
 
 
@@ -129,7 +131,7 @@ def masked_log_prob(family: Family, params: Any, x: Array, hidden: Array) -> Arr
   """Returns the log density, or probability, of an image's hidden pixels given the others. [], nats.
 
   Args:
-    family: Gaussian, or of independent pixels.
+    family: with a covariance, or of independent pixels.
     params: of one image.
     x: [H, W, C].
     hidden: [H, W, C] bool; all channels of a pixel are hidden together.
@@ -137,7 +139,7 @@ def masked_log_prob(family: Family, params: Any, x: Array, hidden: Array) -> Arr
   Returns:
     The log density; None if the family has no exact conditional at this size.
   """
-  if family.gaussian is not None:
+  if elliptical.has_covariance(family):
     given = gaussian.condition(family, params, x, ~hidden)
     return None if given.variance is None else given.log_prob(x)
   if family.log_prob_by_pixel is None:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from structured_obs.data import pixels
-from structured_obs.distributions import gaussian
+from structured_obs.distributions import elliptical, gaussian
 from structured_obs.distributions.base import Family
 from structured_obs.models.base import Bound
 
@@ -41,7 +41,9 @@ def variance_inflation(bound: Bound, images: np.ndarray, levels: int) -> np.ndar
 
 def has_order(family: Family) -> bool:
   """Returns whether the family generates pixels one after the other."""
-  return family.gaussian is not None and family.gaussian.innovation_variance is not None
+  return (
+    elliptical.has_covariance(family) and elliptical.primitives(family).innovation_variance is not None
+  )
 
 
 def warning(inflation: np.ndarray | None, threshold: float) -> str:

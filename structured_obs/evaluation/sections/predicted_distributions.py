@@ -37,7 +37,7 @@ SCORES = {
 }
 DISTANCES: dict[str, Callable[[Checks], float | None]] = {
   'KS distance of PIT from uniform': lambda one: one.pit_distance,
-  'KS distance of q from chi-square, all images': lambda one: one.chi_square_distance,
+  'KS distance of q from its distribution, all images': lambda one: one.distance_of_q,
 }
 
 
@@ -58,7 +58,7 @@ def text(found: Mapping[str, Checks]) -> str:
       rows.append([label, *('' if one is None else f'{one:.3f}' for one in told), *('' for _ in others)])
   parts = ['## Predicted distributions', tables.markdown_table(rows), _not_finite(found), EXPLANATION]
   if any(one.pit is not None for one in found.values()):
-    parts.append(_of_gaussians(total))
+    parts.append(_of_covariances(total))
   unknown = [name for name, one in found.items() if not {HIDDEN, HIDDEN_NATS} & {*one.scores}]
   if unknown:
     parts.append(
@@ -97,7 +97,7 @@ EXPLANATION = (
 )
 
 
-def _of_gaussians(total: int) -> str:
+def _of_covariances(total: int) -> str:
   chance = 1.36 / total**0.5
   return (
     'Kolmogorov-Smirnov (KS) distances range from 0 to 1. They are 0 if the marginals of pixels (PIT), '
@@ -115,17 +115,17 @@ def as_json(found: Mapping[str, Checks]) -> dict[str, Any]:
   return {
     name: {
       **{score: likelihood.summarize(values)._asdict() for score, values in one.scores.items()},
-      **(_gaussian_json(one) if one.pit is not None else {}),
+      **(_covariance_json(one) if one.pit is not None else {}),
     }
     for name, one in found.items()
   }
 
 
-def _gaussian_json(one: Checks) -> dict[str, Any]:
+def _covariance_json(one: Checks) -> dict[str, Any]:
   return {
     'pit': one.pit,
     'pit_distance': one.pit_distance,
-    'chi_square_distance': one.chi_square_distance,
+    'distance_of_q': one.distance_of_q,
   }
 
 
@@ -137,12 +137,14 @@ def per_image(found: Mapping[str, Checks]) -> dict[str, np.ndarray]:
 
 
 def draw(directory: Path, found: Mapping[str, Checks]) -> dict[str, Path]:
-  """Draws quantiles of q / D, and histograms of PIT, of the Gaussian models; returns paths by title."""
+  """Draws quantiles of q / D, and histograms of PIT, for each covariance; returns paths by title."""
   known = {name: one for name, one in found.items() if one.pit is not None}
   if not known:
     return {}
   curves = {
-    name: calibration.quantiles(one.result.scores.mahalanobis, one.result.num_dims)
+    name: calibration.quantiles(
+      one.result.scores.mahalanobis, one.result.num_dims, one.result.scores.inverse_dof
+    )
     for name, one in known.items()
   }
   histograms = {name: one.pit for name, one in known.items() if one.pit is not None}
