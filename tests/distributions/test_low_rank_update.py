@@ -123,9 +123,12 @@ def test_conditionals_and_posteriors(name: str):
   def results(params: Any, x: jax.Array) -> Any:
     given = gaussian.condition(family, params, x, jnp.asarray(observed))
     posteriors = [gaussian.posterior_mean(family, params, x, n) for n in (0.2, noise)]
-    return given, given.log_prob(x), given.sample(jax.random.key(0)), posteriors
+    part = family.log_prob(params, x, jnp.asarray(observed))
+    return given, given.log_prob(x), given.sample(jax.random.key(0)), posteriors, part
 
-  given, log_prob, sample, posteriors = results(params, x)
+  given, log_prob, sample, posteriors, part = results(params, x)
+  seen = dense.log_prob(*dense.marginal(mean, cov, observed), np.asarray(x)[observed])
+  assert float(part) == pytest.approx(seen, rel=1e-9)
   expected, spread = dense.condition(mean, cov, x, observed)
   np.testing.assert_array_equal(given.mean[observed], x[observed])
   np.testing.assert_array_equal(sample[observed], x[observed])
