@@ -16,13 +16,16 @@ absl_flags.disclaim_key_flags()  # `--help` lists them with the script that defi
 class Run:
   """The run that a program's flags name. Make one per program, at the top of its module."""
 
-  def __init__(self, *, checkpoint: bool = True, seed: str = '', output: bool = False):
+  def __init__(
+    self, *, checkpoint: bool = True, seed: str = '', output: bool = False, pixel_noise: bool = False
+  ):
     """Defines `--workdir` and the other flags.
 
     Args:
       checkpoint: whether to define `--checkpoint`.
       seed: help of `--seed`; '' does not define it.
       output: whether to define `--output`.
+      pixel_noise: whether to define `--pixel_noise`.
     """
     self._workdir = flags.define_path('workdir', '', 'Directory of the run.')
     if checkpoint:
@@ -31,6 +34,10 @@ class Run:
       self._seed = flags.define_integer('seed', 0, seed, 0)
     if output:
       self._output = flags.define_path('output', '', 'Directory to write to.')
+    if pixel_noise:
+      self._pixel_noise = absl_flags.DEFINE_bool(
+        'pixel_noise', True, "Whether samples have the family's floor of independent pixel noise."
+      )
 
   @property
   def workdir(self) -> str:
@@ -52,6 +59,11 @@ class Run:
   def seed(self) -> int:
     """The value of `--seed`."""
     return self._seed.value
+
+  @property
+  def pixel_noise(self) -> bool:
+    """The value of `--pixel_noise`."""
+    return bool(self._pixel_noise.value)
 
   @property
   def key(self) -> jax.Array:

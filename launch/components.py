@@ -5,7 +5,7 @@
 
 Draws one sample and multiplies its share of one component by -5 to 5, leaving the rest of it unchanged.
 A second figure shows the components alone: the mean and -5 to 5 standard deviations of each. With
---nopixel_noise, the sample of a low-rank family comes from its factor only.
+--nopixel_noise, the sample lacks the floor of independent pixel noise, in families that have one.
 
 Writes SUBJECT.png, SUBJECT_alone.png and SUBJECT.npz into WORKDIR/components, or --output.
 """
@@ -13,17 +13,15 @@ Writes SUBJECT.png, SUBJECT_alone.png and SUBJECT.npz into WORKDIR/components, o
 from collections.abc import Sequence
 
 import numpy as np
-from absl import flags as absl_flags
 
 from launch import common_flags, flags
 from structured_obs import plotting
 from structured_obs.applications import components
 from structured_obs.applications import subject as subjects
 
-_RUN = common_flags.Run(seed='Seed of the sample.', output=True)
+_RUN = common_flags.Run(seed='Seed of the sample.', output=True, pixel_noise=True)
 _SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
 _COMPONENTS = flags.define_integer('components', 0, 'Components to draw; 0 for 10, or all.', 0)
-_PIXEL_NOISE = absl_flags.DEFINE_bool('pixel_noise', True, 'Whether a low-rank sample has pixel noise.')
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -35,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
   components.check(family, trained.model.image, _COMPONENTS.value)
   subject = subjects.find(trained, prepared, wanted)
   count = _COMPONENTS.value or components.default_count(subject.params, trained.model.image)
-  sample = components.draw(_RUN.key, family, subject.params, _PIXEL_NOISE.value)
+  sample = components.draw(_RUN.key, family, subject.params, _RUN.pixel_noise)
   found = components.scale(family, subject.params, sample, count)
 
   output = _RUN.directory('components')

@@ -8,6 +8,7 @@ A rectangle is row,column,height,width,value or red/green/blue, and optionally a
 counted from 0; values range from -1, black, to 1. An edit can also be two files: the values, and a mask
 that is bright where they apply. A deviation above 0 makes an edit soft: values observed with noise of
 this standard deviation. Edits are applied in turn, rectangles first, and all of them hold at the end.
+--nopixel_noise leaves the floor of independent pixel noise out of samples, in families that have one.
 
 Writes SUBJECT.png, which shows every step, and SUBJECT.npz into WORKDIR/editing, or --output. Edits that
 are implausible under the predicted distribution trigger a warning.
@@ -23,7 +24,7 @@ from structured_obs import plotting
 from structured_obs.applications import edit, edit_history, edit_input
 from structured_obs.applications import subject as subjects
 
-_RUN = common_flags.Run(seed='Seed of the samples.', output=True)
+_RUN = common_flags.Run(seed='Seed of the samples.', output=True, pixel_noise=True)
 _SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
 _RECTANGLE = absl_flags.DEFINE_multi_string('rectangle', [], edit_input.FORM)
 _IMAGE = flags.define_multi_path('edit_image', 'File with the values of an edit.')
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str]) -> None:
   edits = [edit_input.of_rectangle(one, trained.model.image) for one in rectangles]
   edits += [edit_input.of_files(one, subjects.target(trained), _DEVIATION.value) for one in files]
   subject = subjects.find(trained, prepared, wanted)
-  history = edit_history.run(trained.model.family, subject.params, edits, _RUN.key, _SAMPLES.value)
+  draws = edit_history.Draws(_SAMPLES.value, _RUN.pixel_noise)
+  history = edit_history.run(trained.model.family, subject.params, edits, _RUN.key, draws)
 
   output = _RUN.directory('editing')
   rows, headings = edit_history.rows(history)

@@ -16,6 +16,9 @@ images are used. The report is written to WORKDIR/evaluation_NAME.
 classifier:WORKDIR is a run of configs/classifier.py on these images; inception is the network of the
 Frechet inception distance, read from a file, and inception:PATH reads another file. The report names the
 network beside every number.
+
+--nopixel_noise draws the samples in figures without the floor of independent pixel noise, of families
+that have one; scores are of the whole distribution.
 """
 
 import re
@@ -29,7 +32,7 @@ from structured_obs import names as checks
 from structured_obs.data import sources
 from structured_obs.evaluation import compare, features
 
-_RUN = common_flags.Run(seed='Seed of the dequantisation and the latents.')
+_RUN = common_flags.Run(seed='Seed of the dequantisation and the latents.', pixel_noise=True)
 _SPLIT = absl_flags.DEFINE_enum(
   'split', 'test', ['test', 'validation', 'train'], 'Images to evaluate on.'
 )
@@ -69,6 +72,7 @@ def main(arguments: Sequence[str]) -> None:
       seed=_RUN.seed,
       data=_DATA.value,
       features=_FEATURES.value,
+      pixel_noise=_RUN.pixel_noise,
     ),
     print,
   )

@@ -6,7 +6,7 @@
 The network is evaluated once; only the noise changes between images: for a low-rank family that of the
 factor, with fixed pixel noise, for other families all of it. --path=slerp divides the angle between two
 noises equally, as in the paper; with --path=gaussian every image on the path is a sample.
---nopixel_noise draws low-rank samples from the factor only.
+--nopixel_noise leaves the floor of independent pixel noise out, in families that have one.
 
 --images=0,1,2,3 interpolates between the latents of these four test images instead. The network is then
 evaluated at every step, and the grid shows each image's mean, or the mode of a mixture; --path=straight
@@ -25,12 +25,11 @@ from structured_obs import plotting
 from structured_obs.applications import interpolate
 from structured_obs.applications import subject as subjects
 
-_RUN = common_flags.Run(seed='Seed of the four samples.', output=True)
+_RUN = common_flags.Run(seed='Seed of the four samples.', output=True, pixel_noise=True)
 _SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
 _IMAGES = absl_flags.DEFINE_list('images', [], 'Four test images; interpolates between their latents.')
 _STEPS = flags.define_integer('steps', 9, 'Images on each side of the grid.', 2)
 _PATH = absl_flags.DEFINE_enum('path', 'slerp', list(interpolate.PATHS), 'Path between two noises.')
-_PIXEL_NOISE = absl_flags.DEFINE_bool('pixel_noise', True, 'Whether low-rank samples have pixel noise.')
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
   family = trained.model.family
   interpolate.check(family)
   subject = subjects.find(trained, prepared, wanted)
-  way = interpolate.Way(_STEPS.value, _PATH.value, _PIXEL_NOISE.value)
+  way = interpolate.Way(_STEPS.value, _PATH.value, _RUN.pixel_noise)
   images = interpolate.draw(family, way, subject.params, _RUN.key)
 
   title = f'Between four samples of {subject.name} ({_PATH.value}): {trained.name}, step {trained.step}'

@@ -6,7 +6,8 @@ Shows means, samples, standard deviations, correlations with one pixel and princ
 figure each, and writes all arrays to samples.npz, in WORKDIR/samples or --output. --grid=10 also draws a
 grid of 10 x 10 samples, beside those of the runs of --compare. For a model with two levels, the figures
 include the small image drawn first, and generative reconstructions. --sample_mode=mode shows the mean of
-the likeliest component instead of a sample.
+the likeliest component instead of a sample. --nopixel_noise leaves the floor of independent pixel noise
+out of samples, in families that have one.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from structured_obs.evaluation.figures import supn, views
 from structured_obs.evaluation.metrics import variance_inflation
 from structured_obs.models import intermediate_images
 
-_RUN = common_flags.Run(seed='Seed of everything that is drawn.', output=True)
+_RUN = common_flags.Run(seed='Seed of everything that is drawn.', output=True, pixel_noise=True)
 _NUM = flags.define_integer('num', 8, 'Images in a row.', 1)
 _SAMPLES = flags.define_integer('samples', 3, 'Samples of each distribution.', 0)
 _PIXEL = absl_flags.DEFINE_list('pixel', [], 'Row, column and channel; by default the middle one.')
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str]) -> None:
   trained, prepared = _RUN.open()
   models = [trained, *(_RUN.open_other(path) for path in _COMPARE.value)]
   models = [one._replace(model=intermediate_images.by_mode(one.model, _MODE.value)) for one in models]
+  models = [
+    one._replace(model=intermediate_images.by_pixel_noise(one.model, _RUN.pixel_noise)) for one in models
+  ]
   model, bound = models[0].model, models[0].bound
   request = views.Request(
     views.parse_pixel(_PIXEL.value, model),

@@ -7,7 +7,8 @@
 Images of the test split, or --files cut and resized to the model's size, are shrunk as in training and
 enlarged again. With --small the files are small images themselves, all of one size, and are not scored.
 The model's samples are shown beside the mean of many and interpolations without a model. With
---sample_mode=mode a sample is the mode of p(x|y, z), as in the paper's figures.
+--sample_mode=mode a sample is the mode of p(x|y, z), as in the paper's figures. --nopixel_noise leaves
+the floor of independent pixel noise out of samples, in families that have one.
 
 Prints PSNR with paired differences from bilinear interpolation, and the error between the small image
 and the result shrunk again. Writes super_resolution.png, images.npz, report.md and scores.json into
@@ -25,7 +26,7 @@ from structured_obs.data import pixels
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import intermediate_images
 
-_RUN = common_flags.Run(seed='Seed of everything that is drawn.', output=True)
+_RUN = common_flags.Run(seed='Seed of everything that is drawn.', output=True, pixel_noise=True)
 _NUM_IMAGES = flags.define_integer('num_images', 64, 'Use only the first N images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 8, 'Draws of the latents per image.', 1)
 _MODE = absl_flags.DEFINE_enum(
@@ -41,7 +42,9 @@ def main(arguments: Sequence[str]) -> None:
   del arguments
   if _SMALL.value and not _FILES.value:
     raise ValueError('--small applies to image files; name them with --files.')
-  settings = super_resolve.Settings(_SAMPLES.value, _MODE.value, _BATCH_SIZE.value, _RUN.seed)
+  settings = super_resolve.Settings(
+    _SAMPLES.value, _MODE.value, _BATCH_SIZE.value, _RUN.seed, _RUN.pixel_noise
+  )
   trained, prepared = _RUN.open()
   super_resolve.check(trained.model)
   if _SMALL.value:

@@ -75,12 +75,12 @@ def draw(key: Array, family: Family[P], params: P, pixel_noise: bool = True) -> 
     key: of the sample.
     family: a Gaussian family.
     params: of one image.
-    pixel_noise: whether a sample of a low-rank family has pixel noise.
+    pixel_noise: whether with the family's floor of independent pixel noise.
+
+  Raises:
+    ValueError: without it, of a family that has no such floor.
   """
-  if pixel_noise or not isinstance(params, low_rank.LowRank):
-    return family.sample(key, params)
-  noise = low_rank.noise(key, params)
-  return low_rank.reparameterize(params, noise._replace(diag=jnp.zeros_like(noise.diag)))
+  return base.sampler(family, pixel_noise)(key, params)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))

@@ -90,7 +90,7 @@ def merge(edits: Sequence[Edit], image: tuple[int, ...]) -> Merged:
   return merged
 
 
-def apply(family: Family[P], params: P, edits: Sequence[Edit]) -> Edited:
+def apply(family: Family[P], params: P, edits: Sequence[Edit], pixel_noise: bool = True) -> Edited:
   """Returns the distribution of an image after edits.
 
   If every deviation is the Python number 0 it is `gaussian.condition`; otherwise
@@ -100,14 +100,17 @@ def apply(family: Family[P], params: P, edits: Sequence[Edit]) -> Edited:
     family: a Gaussian family.
     params: of one image.
     edits: in order; at least one.
+    pixel_noise: whether samples have the family's floor of independent pixel noise. Pixels of exact
+      edits are as edited in any case.
 
   Raises:
-    TypeError, ValueError: as `merge`; or the family is not Gaussian.
+    TypeError, ValueError: as `merge`; or the family is not Gaussian, or has no floor to leave out.
   """
   check(family)
+  base.sampler(family, pixel_noise)
   merged = merge(edits, family.mean(params).shape)
   hard = all(isinstance(edit.deviation, float | int) and edit.deviation == 0 for edit in edits)
-  return (_hard if hard else _soft)(family, params, merged)
+  return (_hard if hard else _soft)(family, pixel_noise, params, merged)
 
 
 def warning(implausibility: Array | float) -> str:
@@ -148,24 +151,24 @@ class _Given(NamedTuple):
   conditional: base.Conditional | None  # None for soft edits
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _hard(family: Family, params: Any, merged: Merged) -> Edited:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _hard(family: Family, pixel_noise: bool, params: Any, merged: Merged) -> Edited:
   found = gaussian.condition(family, params, merged.value, merged.noise_variance < jnp.inf)
   solved = found.residual < posterior.WORST_RESIDUAL
   mean = jnp.where(solved, found.mean, jnp.nan)
-  return _edited(family, _Given(params, merged, mean, found), found.variance)
+  return _edited(family, pixel_noise, _Given(params, merged, mean, found), found.variance)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _soft(family: Family, params: Any, merged: Merged) -> Edited:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _soft(family: Family, pixel_noise: bool, params: Any, merged: Merged) -> Edited:
   mean, variance = gaussian.posterior_mean(family, params, merged.value, merged.noise_variance)
   exact = merged.noise_variance == 0
   mean = jnp.where(exact, merged.value, mean)
   variance = None if variance is None else jnp.where(exact, 0, variance)
-  return _edited(family, _Given(params, merged, mean, None), variance)
+  return _edited(family, pixel_noise, _Given(params, merged, mean, None), variance)
 
 
-def _edited(family: Family, given: _Given, variance: Array | None) -> Edited:
+def _edited(family: Family, pixel_noise: bool, given: _Given, variance: Array | None) -> Edited:
   edited = given.merged.noise_variance != jnp.inf
   # An iteration that was given NaN may end at once, with its initial values.
   valid = jnp.all(jnp.isfinite(jnp.where(edited, given.merged.value, 0)))
@@ -175,7 +178,8 @@ def _edited(family: Family, given: _Given, variance: Array | None) -> Edited:
   if variance is not None:
     # NaN stays NaN.
     deviation = jnp.where(valid, jnp.sqrt(jnp.where(variance < 0, 0, variance)), jnp.nan)
-  sample = jax.tree_util.Partial(functools.partial(_sample, family), given)
+  draw = _sample if pixel_noise else _sample_without_noise
+  sample = jax.tree_util.Partial(functools.partial(draw, family), given)
   return Edited(given.mean, deviation, _implausibility(family, given, edited), sample)
 
 
@@ -198,7 +202,32 @@ def _sample(family: Family, given: _Given, key: Array) -> Array:
   image_key, noise_key = jax.random.split(key)
   variance = given.merged.noise_variance
   drawn = family.sample(image_key, given.params)
-  scale = jnp.sqrt(jnp.where(variance < jnp.inf, variance, 0))
-  seen = drawn + scale * jax.random.normal(noise_key, drawn.shape, drawn.dtype)
+  seen = drawn + _noise_of_edits(noise_key, variance)
   moved, _ = gaussian.posterior_mean(family, given.params, seen, variance)
   return jnp.where(variance == 0, given.mean, drawn + given.mean - moved)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sample_without_noise(family: Family, given: _Given, key: Array) -> Array:
+  """Draws the part of the image that is not pixel noise, given the edits, by the same rule.
+
+  With cov = S + N of a smooth part and of pixel noise, and m the mean of the image given the edits, that
+  of its smooth part is m - N cov^-1 (m - mean).
+  """
+  primitives = family.gaussian
+  assert primitives is not None
+  assert primitives.pixel_noise is not None
+  floor, params, variance = primitives.pixel_noise, given.params, given.merged.noise_variance
+  smooth_key, pixel_key, noise_key = jax.random.split(key, 3)
+  smooth = floor.without(params, primitives.noise(smooth_key, params))
+  drawn = smooth + floor.draw(params, base.white_noise(pixel_key, smooth))
+  seen = drawn + _noise_of_edits(noise_key, variance)
+  moved, _ = gaussian.posterior_mean(family, params, seen, variance)
+  shift = given.mean - moved  # E[image|edits] - E[image|seen]
+  shift = shift - floor.covariance_matvec(params, primitives.precision_matvec(params, shift))
+  return jnp.where(variance == 0, given.mean, smooth + shift)
+
+
+def _noise_of_edits(key: Array, variance: Array) -> Array:
+  scale = jnp.sqrt(jnp.where(variance < jnp.inf, variance, 0))
+  return scale * jax.random.normal(key, variance.shape, variance.dtype)

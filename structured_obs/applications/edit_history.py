@@ -13,7 +13,7 @@ import numpy as np
 
 from structured_obs import plotting
 from structured_obs.applications import edit
-from structured_obs.distributions import gaussian
+from structured_obs.distributions import base, gaussian
 from structured_obs.distributions.base import Family
 
 Array = jax.Array
@@ -30,8 +30,18 @@ class History(NamedTuple):
   implausibility: np.ndarray  # [E]  after each edit
 
 
+class Draws(NamedTuple):
+  """Samples of each distribution."""
+
+  samples: int = 3  # S
+  pixel_noise: bool = True  # whether with the family's floor of independent pixel noise
+
+
+DRAWS = Draws()
+
+
 def run(
-  family: Family, params: Any, edits: Sequence[edit.Edit], key: Array, samples: int = 3
+  family: Family, params: Any, edits: Sequence[edit.Edit], key: Array, draws: Draws = DRAWS
 ) -> History:
   """Applies edits in turn.
 
@@ -40,16 +50,16 @@ def run(
     params: of one image.
     edits: E of them, in order.
     key: of the samples; each sample keeps its noise for all edits.
-    samples: S.
+    draws: S, and whether with pixel noise.
 
   Raises:
     ValueError: as `edit.apply`.
   """
-  keys = jax.random.split(key, max(samples, 1))[:samples]
+  keys = jax.random.split(key, max(draws.samples, 1))[: draws.samples]
   edit.check(family)
-  mean, variance, predicted = _predicted(family, params, keys)
+  mean, variance, predicted = _predicted(family, draws.pixel_noise, params, keys)
   means, masks, touched, implausible = [mean], [], [], []
-  found = [edit.apply(family, params, edits[: i + 1]) for i in range(len(edits))]
+  found = [edit.apply(family, params, edits[: i + 1], draws.pixel_noise) for i in range(len(edits))]
   for one, result in zip(edits, found, strict=True):
     touched.append(jnp.where(one.mask, one.value, means[-1]))
     means.append(result.mean)
@@ -98,10 +108,13 @@ def arrays(history: History) -> dict[str, np.ndarray]:
   return {name: array for name, array in history._asdict().items() if array is not None}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _predicted(family: Family, params: Any, keys: Array) -> tuple[Array, Array, Array]:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _predicted(
+  family: Family, pixel_noise: bool, params: Any, keys: Array
+) -> tuple[Array, Array, Array]:
   """Returns mean, variance and one sample per key, before any edit."""
-  samples = jax.lax.map(lambda key: family.sample(key, params), keys)
+  draw = base.sampler(family, pixel_noise)
+  samples = jax.lax.map(lambda key: draw(key, params), keys)
   return family.mean(params), gaussian.variance(family, params), samples
 
 

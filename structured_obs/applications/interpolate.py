@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from structured_obs.distributions import base, elliptical, low_rank
+from structured_obs.distributions import base, elliptical
 from structured_obs.distributions.base import Family, P
 from structured_obs.models.base import Bound, Latents
 
@@ -86,34 +86,39 @@ def straight(a: Array, b: Array, t: Array | float) -> Array:
 PATHS: dict[str, Path] = {'slerp': slerp, 'gaussian': gaussian_path, 'straight': straight}
 
 
-def corners(key: Array, family: Family[P], params: P, pixel_noise: bool = True) -> Any:
+def corners(key: Array, family: Family[P], params: P) -> Any:
   """Returns the white noise of four samples in the form of `grid`: each leaf with a leading 4.
 
-  Samples of a low-rank family share the pixel noise, or have none.
+  Samples share the noise that is behind pixel noise alone, where a family has some, as low-rank ones do.
 
   Args:
     key: of the noise.
     family: a Gaussian family.
     params: of one image.
-    pixel_noise: whether samples of a low-rank family have pixel noise.
 
   Raises:
     ValueError: the family is not Gaussian.
   """
   draw = _primitives(family).noise
   drawn = jax.vmap(lambda key: draw(key, params))(jax.random.split(key, 4))
-  if not isinstance(drawn, low_rank.Noise):
-    return drawn
-  shared = jnp.broadcast_to(drawn.diag[:1], drawn.diag.shape)
-  return drawn._replace(diag=shared if pixel_noise else jnp.zeros_like(shared))
+  return jax.tree.map(
+    lambda fixed, a: jnp.broadcast_to(a[:1], a.shape) if fixed else a, _fixed(family, drawn), drawn
+  )
 
 
-def grid(family: Family[P], params: P, noises: Any, steps: int, path: Path = slerp) -> Array:
+def grid(
+  family: Family[P],
+  params: P,
+  noises: Any,
+  steps: int,
+  path: Path = slerp,
+  pixel_noise: bool = True,
+) -> Array:
   """Returns images on a grid between four samples of one distribution. [T, T, H, W, C].
 
   The left and the right edge are interpolated first, then each row between them. For a low-rank family
-  the noise of the factor changes, and the pixel noise is that of the first corner; for every other
-  family all noise changes, as one vector.
+  the noise of the factor changes, and the pixel noise is that of the first corner; for a family whose
+  noise has no part behind pixel noise alone all of it changes, as one vector.
 
   Args:
     family: a Gaussian family.
@@ -122,23 +127,25 @@ def grid(family: Family[P], params: P, noises: Any, steps: int, path: Path = sle
       `noise` but each leaf with a leading 4; see `corners`.
     steps: T.
     path: between two noises.
+    pixel_noise: whether images have the family's floor of independent pixel noise.
 
   Raises:
-    ValueError: the family is not Gaussian, there are fewer than two steps or not four corners.
+    ValueError: the family is not Gaussian, or has no such floor to leave out; there are fewer than two
+      steps or not four corners.
   """
-  reparameterize = _primitives(family).reparameterize
+  image_of = _image_of(_primitives(family), pixel_noise)
   sizes = {leaf.shape[0] for leaf in jax.tree.leaves(noises)}
   if steps < 2 or sizes != {4}:
     raise ValueError(
       'A grid needs at least 2 steps and the noise of 4 corners; got '
       f'{steps} steps and {" or ".join(map(str, sorted(sizes)))} corners.'
     )
-  vectors, unravel = _moving(noises)
+  vectors, unravel = _moving(noises, _fixed(family, noises))
   t = jnp.linspace(0, 1, steps, dtype=vectors.dtype)
   along = jax.vmap(path, in_axes=(None, None, 0))
   left, right = along(vectors[0], vectors[2], t), along(vectors[1], vectors[3], t)
   rows = jax.vmap(along, in_axes=(0, 0, None))(left, right, t)
-  image = jax.vmap(lambda noise: reparameterize(params, unravel(noise)))
+  image = jax.vmap(lambda noise: image_of(params, unravel(noise)))
   return jax.lax.map(image, rows)  # row by row, to bound the memory
 
 
@@ -147,7 +154,7 @@ class Way(NamedTuple):
 
   steps: int = 9  # T
   path: str = 'slerp'  # of `PATHS`
-  pixel_noise: bool = True  # whether samples of a low-rank family have pixel noise
+  pixel_noise: bool = True  # whether with the family's floor of independent pixel noise
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -160,8 +167,8 @@ def draw(family: Family[P], way: Way, params: P, key: Array) -> Array:
     params: of one image.
     key: of the samples.
   """
-  noises = corners(key, family, params, way.pixel_noise)
-  return grid(family, params, noises, way.steps, PATHS[way.path])
+  noises = corners(key, family, params)
+  return grid(family, params, noises, way.steps, PATHS[way.path], way.pixel_noise)
 
 
 def between_images(bound: Bound, ends: Array, steps: int, path: str) -> Array:
@@ -211,16 +218,41 @@ def check(family: Family) -> None:
   _primitives(family)
 
 
-def _moving(noises: Any) -> tuple[Array, Callable[[Array], Any]]:
+def _fixed(family: Family, noises: Any) -> Any:
+  """Returns which leaves of a noise stay: those behind pixel noise alone, as a tree of bools.
+
+  No leaf does if nothing would change otherwise.
+  """
+  floor = _primitives(family).pixel_noise
+  if floor is not None and floor.own is not None:
+    own = floor.own(noises)
+    pairs = zip(jax.tree.leaves(own), jax.tree.leaves(noises), strict=True)
+    if any(leaf.size and not fixed for fixed, leaf in pairs):
+      return own
+  return jax.tree.map(lambda _: False, noises)
+
+
+def _image_of(primitives: base.Gaussian[P], pixel_noise: bool) -> Callable[[P, Any], Array]:
+  if pixel_noise:
+    return primitives.reparameterize
+  if primitives.pixel_noise is None:
+    raise ValueError('Without pixel noise: this family has no floor of independent pixel noise.')
+  return primitives.pixel_noise.without
+
+
+def _moving(noises: Any, fixed: Any) -> tuple[Array, Callable[[Array], Any]]:
   """Returns the changing noise of the corners, [4, n], and the whole noise as a function of it [n]."""
-  if isinstance(noises, low_rank.Noise) and noises.factor.shape[-1]:
-    return noises.factor, functools.partial(_with_factor, noises.diag[0])
-  first = jax.tree.map(lambda leaf: leaf[0], noises)
-  return jax.vmap(lambda noise: ravel_pytree(noise)[0])(noises), ravel_pytree(first)[1]
+  stays, (leaves, tree) = jax.tree.leaves(fixed), jax.tree.flatten(noises)
+  moving = [leaf for leaf, still in zip(leaves, stays, strict=True) if not still]
+  _, unravel = ravel_pytree([leaf[0] for leaf in moving])
 
+  def whole(vector: Array) -> Any:
+    moved = iter(unravel(vector))
+    return tree.unflatten(
+      [leaf[0] if still else next(moved) for leaf, still in zip(leaves, stays, strict=True)]
+    )
 
-def _with_factor(diag: Array, factor: Array) -> low_rank.Noise:
-  return low_rank.Noise(factor, diag)
+  return jax.vmap(lambda some: ravel_pytree(some)[0])(moving), whole
 
 
 def _unit(v: Array) -> Array:

@@ -45,6 +45,7 @@ class Settings(NamedTuple):
   sample_mode: str = 'sample'  # or 'mode', of p(x|y, z)
   batch_size: int = 64  # images at a time
   seed: int = 0
+  pixel_noise: bool = True  # whether samples have the family's floor of independent pixel noise
 
 
 class Resolved(NamedTuple):
@@ -88,6 +89,7 @@ def resolve(trained: Trained, y: np.ndarray, settings: Settings) -> Resolved:
       f'{len(y)} images and --samples={settings.samples}.'
     )
   model = intermediate_images.by_mode(trained.model, settings.sample_mode)
+  model = intermediate_images.by_pixel_noise(model, settings.pixel_noise)
   bound = Bound(model, trained.variables)
   key, samples, means, large = jax.random.key(settings.seed), [], [], {name: [] for name in BASELINES}
   for first in range(0, len(y), settings.batch_size):

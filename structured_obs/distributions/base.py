@@ -1,67 +1,47 @@
-# One file of more than 300 lines: every family needs all of these records and checks.
-"""The records that define a family, and the checks and small functions that all families share.
+"""The records that define a family, and the small functions that all families share.
+
+The checks of `checks` are also known here: a family needs this module alone.
 
 Letters, used everywhere: H W C image height, width, channels; D = H W C; R rank; B batch; S samples.
 `r` is the residual x - mean. Logarithms are natural, log densities in nats with every constant.
 """
 
-import dataclasses
-import itertools
 import math
-import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
 import jax
 import jax.numpy as jnp
 
+from structured_obs.distributions import checks
 from structured_obs.linalg import elementwise, products
 
 Array = jax.Array
 P = TypeVar('P')  # a family's parameters: a NamedTuple of arrays, one image
 Functions = TypeVarTuple('Functions')
 
-
-@dataclasses.dataclass(frozen=True)
-class Shared(Sequence[int]):
-  """Shape of an output that is one trained array, equal for all images, instead of a network's.
-
-  It is no tuple, since Flax gives every tuple in a module the plain type.
-  """
-
-  sizes: tuple[int, ...]
-
-  def __len__(self) -> int:
-    """Returns the number of axes."""
-    return len(self.sizes)
-
-  def __getitem__(self, axis: Any) -> Any:
-    """Returns the size of an axis, or a tuple of sizes for a slice."""
-    return self.sizes[axis]
-
-
-Shape = tuple[int, ...] | Shared
-
-
-def extended(shape: Shape, size: int) -> Shape:
-  """Returns the shape of an output with one more axis."""
-  return Shared((*shape, size)) if isinstance(shape, Shared) else (*shape, size)
-
+# The checks are read as a part of this module.
+ImageShape = checks.ImageShape
+Shape = checks.Shape
+Shared = checks.Shared
+as_arrays = checks.as_arrays
+check_choice = checks.check_choice
+check_count = checks.check_count
+check_fields = checks.check_fields
+check_mask = checks.check_mask
+check_outputs = checks.check_outputs
+check_scales = checks.check_scales
+check_shape = checks.check_shape
+checked = checks.checked
+checked_noise_variance = checks.checked_noise_variance
+checked_temperature = checks.checked_temperature
+extended = checks.extended
+image_of_outputs = checks.image_of_outputs
+image_shape = checks.image_shape
+positive_or_nan = checks.positive_or_nan
+upcast = checks.upcast
 
 LOG_2PI = math.log(2 * math.pi)
-
-
-class ImageShape(NamedTuple):
-  """Size of one image."""
-
-  height: int
-  width: int
-  channels: int
-
-  @property
-  def size(self) -> int:
-    """D = H W C."""
-    return self.height * self.width * self.channels
 
 
 class Conditional(NamedTuple):
@@ -86,6 +66,16 @@ class PrincipalComponents(NamedTuple):
   values: Array  # [k]  variances, largest first
   vectors: Array  # [k, H, W, C]  orthonormal
   residual: Array  # [k]  |cov v - value v| / value
+
+
+class PixelNoise(NamedTuple, Generic[P]):
+  """The floor of a Gaussian family: noise that is independent between pixels, part of its covariance."""
+
+  without: Callable[[P, Any], Array]  # (params, noise) -> [H, W, C], the image of this noise without it
+  draw: Callable[[P, Array], Array]  # (params, white [H, W, C]) -> [H, W, C], the pixel noise alone
+  covariance_matvec: Callable[[P, Array], Array]  # (params, v [H, W, C]) -> its covariance times v
+  # noise -> the same tree of bools: which of its arrays are behind the pixel noise alone. None: no one.
+  own: Callable[[Any], Any] | None = None
 
 
 class Gaussian(NamedTuple, Generic[P]):
@@ -116,6 +106,7 @@ class Gaussian(NamedTuple, Generic[P]):
   # params -> [H, W, C, C]: the covariance of the channels of each pixel.
   channel_covariance: Callable[[P], Array] | None = None
   independent: bool = False  # whether the covariance is diagonal
+  pixel_noise: PixelNoise[P] | None = None  # of a family with a floor of independent noise
 
 
 def in_order(*functions: *Functions) -> tuple[*Functions]:
@@ -136,7 +127,8 @@ class StudentT(NamedTuple, Generic[P]):
 class Family(NamedTuple, Generic[P]):
   """One family of distributions over images, as pure functions on one image's parameters."""
 
-  outputs: Callable[[ImageShape], dict[str, Shape]]  # what a decoder must emit, by name
+  # (height, width, channels) -> what a decoder must emit, by name
+  outputs: Callable[[Shape], dict[str, Shape]]
   from_outputs: Callable[[dict[str, Array]], P]  # unconstrained outputs -> valid params
   log_prob: Callable[[P, Array], Array]  # (params, x [H, W, C]) -> [], nats
   sample: Callable[[Array, P], Array]  # (key, params) -> [H, W, C]
@@ -151,6 +143,51 @@ class Family(NamedTuple, Generic[P]):
   # (params, x) -> [H, W], nats: of a family whose pixels are independent, its channels together.
   log_prob_by_pixel: Callable[[P, Array], Array] | None = None
   student: StudentT[P] | None = None  # in place of `gaussian`, which is None then
+  # (key, params) -> [H, W, C], without the floor of pixel noise; of a family with one but no `gaussian`.
+  sample_without_pixel_noise: Callable[[Array, P], Array] | None = None
+  # `fitting.Sample` -> outputs of the largest likelihood, or near it
+  fit: Callable[[Any], dict[str, Any]] | None = None
+
+
+def check_family(family: Any) -> None:
+  """Raises TypeError unless the argument is a family's record."""
+  if not isinstance(family, Family):
+    got = type(family).__name__
+    raise TypeError(
+      f"A family is needed, such as distributions.family('low_rank'); got {got}. The order of arguments "
+      'is: key, family, params, data.'
+    )
+
+
+def has_floor(family: Family[Any]) -> bool:
+  """Returns whether a family has a floor of independent pixel noise, as `sampler` needs it."""
+  floor = family.gaussian is not None and family.gaussian.pixel_noise is not None
+  return floor or family.sample_without_pixel_noise is not None
+
+
+def sampler(family: Family[P], pixel_noise: bool = True) -> Callable[[Array, P], Array]:
+  """Returns a family's function (key, params) -> image [H, W, C].
+
+  Args:
+    family: any family.
+    pixel_noise: whether with the family's floor of independent pixel noise.
+
+  Raises:
+    TypeError: the first argument is not a family.
+    ValueError: without the floor, of a family that has none.
+  """
+  check_family(family)
+  if pixel_noise:
+    return family.sample
+  if family.sample_without_pixel_noise is not None:
+    return family.sample_without_pixel_noise
+  primitives = family.gaussian
+  if primitives is None or primitives.pixel_noise is None:
+    raise ValueError(
+      'Samples without pixel noise need a family with a floor of independent pixel noise.'
+    )
+  without, noise = primitives.pixel_noise.without, primitives.noise
+  return lambda key, params: without(params, noise(key, params))
 
 
 def soft_clip(x: Array, low: float, high: float) -> Array:
@@ -178,34 +215,6 @@ def round_to_levels(x: Array, levels: int) -> Array:
   top = levels - 1
   level = jnp.clip(jnp.round((x + 1) * (top / 2)), 0, top)
   return jnp.where(level == 0, -1, jnp.where(level == top, 1, (2 * level - top) / top))
-
-
-def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-  """Raises ValueError unless an option is one of the known values.
-
-  Args:
-    name: of the option.
-    value: of the option.
-    known: allowed values.
-  """
-  if value not in known:
-    raise ValueError(f'{name} must be one of {", ".join(known)}; got {value!r}.')
-
-
-def check_scales(family: str, min_scale: float, initial_scale: float, max_scale: float) -> None:
-  """Raises ValueError unless 0 < min_scale < initial_scale < max_scale, all finite.
-
-  Args:
-    family: name, for the message.
-    min_scale: smallest scale.
-    initial_scale: scale at the start.
-    max_scale: largest scale.
-  """
-  if not 0 < min_scale < initial_scale < max_scale < math.inf:
-    raise ValueError(
-      f'{family} needs 0 < min_scale < initial_scale < max_scale; '
-      f'got {min_scale}, {initial_scale}, {max_scale}.'
-    )
 
 
 def inverse_soft_clip(value: float, low: float, high: float) -> float:
@@ -241,137 +250,6 @@ def all_or_nan(value: Array) -> Array:
   return value + jnp.sum(0 * value)
 
 
-def positive_or_nan(value: Array) -> Array:
-  """Turns every number into NaN unless all are positive and finite; keeps its derivative. Any shape."""
-  return jnp.where(jnp.all((value > 0) & (value < jnp.inf)), value, jnp.nan)
-
-
-def checked(params: P, **shapes: tuple[Any, ...]) -> P:
-  """Returns a record of parameters as arrays of checked shapes; raises as `check_shape` does.
-
-  Args:
-    params: with a field `mean`, the image.
-    shapes: of the other fields by name; `...` stands for the shape of the mean, None for any size.
-  """
-  fields: Any = as_arrays(params)
-  image = fields.mean.shape
-  check_shape('mean', fields.mean, (None, None, None))
-  for name, shape in shapes.items():
-    whole = (image if size is ... else (size,) for size in shape)
-    check_shape(name, getattr(fields, name), tuple(itertools.chain(*whole)))
-  return fields
-
-
-def as_arrays(params: P) -> P:
-  """Returns a record of parameters with Python numbers and NumPy arrays converted to arrays.
-
-  Numbers take the type of the first field.
-  """
-  fields: Any = params
-  dtype = jnp.result_type(fields[0])
-  return type(fields)(*(jnp.asarray(a, dtype if isinstance(a, int | float) else None) for a in fields))
-
-
-def check_shape(name: str, array: Array, shape: Sequence[int | None]) -> None:
-  """Raises at trace time unless a floating-point array has this shape (None: any size).
-
-  Args:
-    name: of the argument, for the message.
-    array: of any type.
-    shape: wanted sizes.
-
-  Raises:
-    TypeError: the array is not of a floating-point type.
-    ValueError: the shape differs.
-  """
-  if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
-    raise TypeError(
-      f'{name} must be a floating-point array; got {jnp.result_type(array)}. '
-      'Scale integer images to floats first, e.g. with data.pixels.to_unit.'
-    )
-  got = jnp.shape(array)
-  fits = len(got) == len(shape) and all(w in (None, g) for g, w in zip(got, shape, strict=True))
-  if not fits:
-    wanted = tuple('any' if size is None else size for size in shape)
-    raise ValueError(
-      f'{name} must have shape {wanted}; got {got}. Functions of a distribution take one image: '
-      'map them over a batch with jax.vmap.'
-    )
-
-
-def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
-  """Raises at trace time unless a mask is boolean and of this shape (TypeError, ValueError).
-
-  Args:
-    name: of the argument, for the message.
-    mask: of any type.
-    shape: wanted sizes.
-  """
-  if not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
-    raise TypeError(f'{name} must be a boolean array; got {jnp.result_type(mask)}.')
-  if jnp.shape(mask) != shape:
-    raise ValueError(f'{name} must have shape {shape}; got {jnp.shape(mask)}.')
-
-
-def check_count(name: str, value: int, least: int, most: int, of: str) -> None:
-  """Raises at trace time unless a number is whole and from `least` to `most`, described by `of`.
-
-  Args:
-    name: of the argument, for the message.
-    value: to check.
-    least: smallest allowed value.
-    most: largest allowed value.
-    of: what the largest value is, for the message.
-
-  Raises:
-    TypeError: it is not a whole number, or a bool.
-    ValueError: it is out of range.
-  """
-  if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-    raise TypeError(f'{name} must be a whole number; got {value!r}.')
-  if not least <= value <= most:
-    raise ValueError(f'{name} must be from {least} to {of}, {most}; got {value}.')
-
-
-def check_outputs(outputs: dict[str, Array], shapes: dict[str, Shape]) -> None:
-  """Raises ValueError or TypeError unless outputs are exactly those that a family asks for."""
-  if set(outputs) != set(shapes):
-    raise ValueError(f'from_outputs needs the outputs {sorted(shapes)}; got {sorted(outputs)}.')
-  for name, shape in shapes.items():
-    check_shape(f'The output {name!r}', outputs[name], shape)
-
-
-def image_of_outputs(outputs: dict[str, Array]) -> ImageShape:
-  """Returns the size of the image whose mean is among a decoder's outputs.
-
-  Raises:
-    ValueError, TypeError: there is no mean, or it is not an image.
-  """
-  if 'mean' not in outputs:
-    raise ValueError(f"from_outputs needs the output 'mean'; got {sorted(outputs)}.")
-  check_shape("The output 'mean'", outputs['mean'], (None, None, None))
-  return ImageShape(*jnp.shape(outputs['mean']))
-
-
-def checked_noise_variance(noise_variance: Array | float, like: Array) -> Array:
-  """Returns the variance of added noise, [] or of the shape of an image, in its type.
-
-  NaN unless all are >= 0.
-
-  Infinite is allowed: at a pixel that was not observed.
-  """
-  noise_variance = jnp.asarray(noise_variance, like.dtype)
-  check_shape('noise_variance', noise_variance, like.shape if noise_variance.ndim else ())
-  return jnp.where(jnp.all(noise_variance >= 0), noise_variance, jnp.nan)
-
-
-def checked_temperature(temperature: Array | float, like: Array) -> Array:
-  """Returns the temperature in the type of an image, NaN unless it is positive and finite. []."""
-  temperature = jnp.asarray(temperature, like.dtype)
-  check_shape('temperature', temperature, ())
-  return positive_or_nan(temperature)
-
-
 def root_mean_square(x: Array) -> Array:
   """Returns the root of the mean square of all entries, of any scale; its derivative at 0 is 0. []."""
   unit = products.power_of_two(x)
@@ -385,7 +263,8 @@ def independent_channels(variance: Array) -> Array:
   Args:
     variance: [H, W, C].
   """
-  return jax.vmap(jax.vmap(jnp.diag))(variance)
+  eye = jnp.eye(variance.shape[-1], dtype=variance.dtype)
+  return variance[..., None] * eye[None, None]
 
 
 def squared_norm(tree: Any) -> Array:

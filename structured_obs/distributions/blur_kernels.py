@@ -76,7 +76,7 @@ def from_output(output: Array, taps: Taps) -> Array:
     taps: 'softmax' gives positive taps that add up to 1, the central one 0.9 for outputs 0; 'raw' adds
       the outputs to a kernel of one central 1.
   """
-  base.check_shape('output', output, (None, None, *(None,) * (jnp.ndim(output) == 3)))
+  output = base.check_shape('output', output, (None, None, *(None,) * (jnp.ndim(output) == 3)))
   size = output.shape[0]
   centre = np.zeros((size, size, *(1,) * (output.ndim - 2)))
   centre[size // 2, size // 2] = 1

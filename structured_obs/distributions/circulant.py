@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a family and all its operations.
 """Blurred noise: covariances that a Fourier or a cosine basis makes diagonal (Blur-VAE).
 
 The eigenvalues are those of a blur kernel (`blur_kernels.Spectrum` has the formulas) times scale^2.
@@ -12,6 +13,7 @@ Letters: H W C image height, width, channels; D = H W C; F columns of a spectrum
 Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023.
 """
 
+import functools
 import math
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -19,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, blur_kernels, posterior
+from structured_obs.distributions import base, blur_kernels, fits, posterior
 from structured_obs.linalg import spectral
 
 Array = jax.Array
@@ -90,7 +92,8 @@ def family(
   offset = base.inverse_soft_clip(math.log(initial_scale), *bounds)
   fixed = blur_kernels.gaussian(kernel_size, gaussian_variance)
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     shapes: dict[str, base.Shape] = {'mean': tuple(image)}
     if fixed is None:
       shapes['kernel'] = (kernel_size, kernel_size, *((image.channels,) if per_channel else ()))
@@ -98,18 +101,23 @@ def family(
 
   def kernel(emitted: dict[str, Array]) -> Array:
     if fixed is not None:
-      return jnp.asarray(fixed, emitted['mean'].dtype)
+      return jnp.asarray(fixed, base.upcast(emitted['mean']).dtype)
     return blur_kernels.from_output(emitted['kernel'], taps)
 
   def from_outputs(emitted: dict[str, Array]) -> Params:
-    base.check_outputs(emitted, outputs(base.image_of_outputs(emitted)))
+    emitted = base.check_outputs(emitted, outputs(base.image_of_outputs(emitted)))
     log_scale = math.log(initial_scale)
     if scale == 'learned':
       log_scale = base.soft_clip(emitted['log_scale'] + offset, *bounds)
     params = from_kernel(emitted['mean'], kernel(emitted), spectrum, reflect)
     return params._replace(log_spectrum=params.log_spectrum + 2 * log_scale)
 
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, GAUSSIAN, kernel=kernel)
+  # |F|^2 + noise is white noise on top of blurred noise; taps of sum 1 have F = 1 at frequency 0.
+  has_floor = parametrization == 'regularised' and (fixed is not None or taps == 'softmax')
+  gaussian = GAUSSIAN._replace(pixel_noise=_pixel_noise(noise)) if has_floor else GAUSSIAN
+  family = base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, kernel=kernel)
+  basis = BASES[Reflective if reflect else Circulant]
+  return family._replace(fit=functools.partial(fits.blurred_noise, family=family, basis=basis))
 
 
 def from_kernel(
@@ -123,10 +131,9 @@ def from_kernel(
     spectrum: how it becomes eigenvalues.
     reflect: whether images are mirrored at their borders; this takes the kernel's symmetric part.
   """
-  mean, kernel = jnp.asarray(mean), jnp.asarray(kernel)
-  base.check_shape('mean', mean, (None, None, None))
-  own = (mean.shape[-1],) if kernel.ndim == 3 else ()
-  base.check_shape('kernel', kernel, (None, None, *own))
+  mean = base.check_shape('mean', mean, (None, None, None))
+  own = (mean.shape[-1],) if jnp.ndim(kernel) == 3 else ()
+  kernel = base.check_shape('kernel', kernel, (None, None, *own))
   kind = Reflective if reflect else Circulant
 
   transfer = lambda one: BASES[kind].transfer(one, *mean.shape[:2])  # noqa: E731
@@ -137,7 +144,7 @@ def from_kernel(
 def log_prob(params: Params, x: Array) -> Array:
   """Returns the log density of an image. [], nats."""
   params, basis = checked(params)
-  base.check_shape('x', x, params.mean.shape)
+  x = base.check_shape('x', x, params.mean.shape)
   power = spectral.power(basis.forward(x - params.mean))
   copies = params.mean.shape[-1] // params.log_spectrum.shape[-1]
   if copies > 1:  # one spectrum of all channels sees the sum of their powers
@@ -176,7 +183,7 @@ def noise(key: Array, params: Params) -> Array:
 
 def reparameterize(params: Params, noise: Array) -> Array:
   """Returns the image mean + cov^1/2 noise, with the symmetric root. [H, W, C]."""
-  return params.mean + _power(params, 0.5, noise)
+  return mean(params) + _power(params, 0.5, noise)
 
 
 def whiten(params: Params, residual: Array) -> Array:
@@ -196,8 +203,8 @@ def precision_matvec(params: Params, v: Array) -> Array:
 
 def _power(params: Params, exponent: float, v: Array) -> Array:
   values, basis = _eigenvalues(params, exponent)
-  base.check_shape('v', v, jnp.shape(params.mean))
-  return base.all_or_nan(spectral.multiply(basis, values, jnp.asarray(v)))
+  v = base.check_shape('v', v, jnp.shape(params.mean))
+  return base.all_or_nan(spectral.multiply(basis, values, v))
 
 
 def log_det(params: Params) -> Array:
@@ -228,7 +235,9 @@ def _diagonal(params: Params, exponent: int) -> Array:
 
 def temper(params: Params, temperature: Array) -> Params:
   """Scales the covariance by temperature^2."""
-  temperature = base.checked_temperature(temperature, checked(params)[0].mean)
+  checked(params)
+  params = base.as_arrays(params)
+  temperature = base.checked_temperature(temperature, params.mean)
   return params._replace(log_spectrum=params.log_spectrum + 2 * jnp.log(temperature))
 
 
@@ -244,7 +253,7 @@ def posterior_mean(params: Params, noisy: Array, noise_variance: Array) -> tuple
     noise_variance: [] or [H, W, C]; infinite where a pixel was not observed.
   """
   (prior, basis), mean = _eigenvalues(params), checked(params)[0].mean
-  base.check_shape('noisy', noisy, mean.shape)
+  noisy = base.check_shape('noisy', noisy, mean.shape)
   noise_variance = base.checked_noise_variance(noise_variance, mean)
   if noise_variance.ndim:
     return None
@@ -271,18 +280,43 @@ def optimal_scale(params: Params, x: Array) -> Array:
 
   It is sqrt(r^T cov^-1 r / D). [].
   """
-  base.check_shape('x', x, mean(params).shape)
-  return base.root_mean_square(whiten(params, x - params.mean))
+  image = mean(params)
+  return base.root_mean_square(whiten(params, base.check_shape('x', x, image.shape) - image))
 
 
 def checked(params: Any) -> tuple[Any, spectral.Basis]:
   """Checks the shapes, and gives the spectrum an axis of channels, 1 or C."""
-  basis, params = BASES[type(params)], base.checked(params)
+  params = base.as_arrays(params, Circulant._fields)
+  basis = BASES[type(params)]
+  base.check_shape('mean', params.mean, (None, None, None))
   height, width, channels = params.mean.shape
   own = (channels,) if jnp.ndim(params.log_spectrum) == 3 else ()
   base.check_shape('log_spectrum', params.log_spectrum, (height, basis.columns(width), *own))
   log_spectrum = params.log_spectrum.reshape(height, -1, channels if own else 1)
   return params._replace(log_spectrum=log_spectrum), basis
+
+
+def _pixel_noise(level: float) -> base.PixelNoise[Any]:
+  """Returns the floor of eigenvalues scale^2 (|F|^2 + level) with F = 1 at frequency 0, at any scale."""
+
+  def parts(params: Params) -> tuple[Array, Array, spectral.Basis]:
+    values, basis = _eigenvalues(params)
+    floor = level / (1 + level) * values[:1, :1]  # [1, 1, 1 or C]
+    return jnp.maximum(values - floor, 0), base.all_or_nan(floor + 0 * jnp.sum(values)), basis
+
+  def without(params: Params, noise: Array) -> Array:
+    blurred, _, basis = parts(params)
+    none = blurred == 0  # a root has no derivative there
+    root = jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, blurred)))
+    image = mean(params)
+    noise = base.check_shape('noise', noise, image.shape)
+    return image + base.all_or_nan(spectral.multiply(basis, root, noise))
+
+  return base.PixelNoise(
+    without,
+    draw=lambda params, white: jnp.sqrt(parts(params)[1]) * white,
+    covariance_matvec=lambda params, v: parts(params)[1] * v,
+  )
 
 
 def _eigenvalues(params: Params, exponent: float = 1) -> tuple[Array, spectral.Basis]:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import option_values
-from structured_obs.distributions import base, linear
+from structured_obs.distributions import base, fits, fitting, linear
 from structured_obs.linalg.products import matmul
 from structured_obs.option_values import Range
 
@@ -75,7 +75,13 @@ def family(
     log_scale = base.soft_clip(found[SCALE], -math.log(max_scale), math.log(max_scale))
     return Colour(params, log_scale, found[ANGLES])
 
-  return linear.family(inner, MAP, linear.Outputs(outputs, parameters))
+  def start(sample: Any) -> dict[str, Any]:
+    rotated = sample.residuals() @ axes(sample.image.channels)
+    log_scale = fitting.log(np.sqrt(np.mean(np.square(rotated), axis=(0, 1, 2))))
+    bounded = fits.Bounded(-math.log(max_scale), math.log(max_scale), 0.0)
+    return {SCALE: bounded.output(log_scale - np.mean(log_scale))}
+
+  return linear.family(inner, MAP, linear.Outputs(outputs, parameters, start))
 
 
 def axes(channels: int) -> np.ndarray:
@@ -93,21 +99,21 @@ def rotation(params: Colour) -> Array:
 def _matrix(params: Colour, *_: Array) -> Array:
   """Returns A S. [C, C]."""
   turned, log_scale = _checked(params)
-  return turned * jnp.exp(log_scale)
+  return turned * jnp.exp(log_scale)[None]
 
 
 def _inverse(params: Colour) -> Array:
   """Returns (A S)^-1 = S^-1 A^T. [C, C]."""
   turned, log_scale = _checked(params)
-  return (turned * jnp.exp(-log_scale)).T
+  return (turned * jnp.exp(-log_scale)[None]).T
 
 
 def _checked(params: Colour) -> tuple[Array, Array]:
   """Checks the shapes; returns A and the log scales, NaN unless all are finite."""
-  log_scale, angles = jnp.asarray(params.log_scale), jnp.asarray(params.angles)
-  base.check_shape('log_scale', log_scale, (None,))
+  base.check_fields(params, Colour._fields)
+  log_scale = base.check_shape('log_scale', params.log_scale, (None,))
   channels = len(log_scale)
-  base.check_shape('angles', angles, (channels * (channels - 1) // 2,))
+  angles = base.check_shape('angles', params.angles, (channels * (channels - 1) // 2,))
   bad = jnp.sum(0 * log_scale) + jnp.sum(0 * angles)
   turned = jnp.asarray(axes(channels), log_scale.dtype) + bad
   planes = [(i, j) for i in range(channels) for j in range(i + 1, channels)]
@@ -119,13 +125,13 @@ def _checked(params: Colour) -> tuple[Array, Array]:
 
 def _multiply(matrix: Array, v: Array) -> Array:
   """Returns the product of a matrix [C, C] with the channels of every pixel. [H, W, C]."""
-  base.check_shape('image', v, (None, None, len(matrix)))
-  return matmul(v, matrix.T)
+  return matmul(base.check_shape('image', v, (None, None, len(matrix))), matrix.T)
 
 
 def _log_det(params: Colour, mean: Array) -> Array:
-  base.check_shape('mean', mean, (None, None, len(params.log_scale)))
-  return mean.shape[0] * mean.shape[1] * jnp.sum(_checked(params)[1])
+  log_scale = _checked(params)[1]
+  base.check_shape('mean', mean, (None, None, len(log_scale)))
+  return mean.shape[0] * mean.shape[1] * jnp.sum(log_scale)
 
 
 MAP: linear.Map[Colour] = linear.Map(
@@ -134,6 +140,7 @@ MAP: linear.Map[Colour] = linear.Map(
   transpose=lambda params, v: _multiply(_matrix(params).T, v),
   invert_transposed=lambda params, v: _multiply(_inverse(params).T, v),
   log_det=_log_det,
+  check=_log_det,
   by_pixel=_matrix,
   apply_squared=lambda params, v: _multiply(jnp.square(_matrix(params)), v),
 )

@@ -16,6 +16,7 @@ Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, sec
 Decomposition".
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Annotated, NamedTuple
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import option_values
-from structured_obs.distributions import base
+from structured_obs.distributions import base, fits
 from structured_obs.linalg import products, triangular
 from structured_obs.option_values import Choice, Scale
 
@@ -64,7 +65,8 @@ def family(
   bounds = -math.log(max_scale), -math.log(min_scale)
   offset = base.inverse_soft_clip(-math.log(initial_scale), *bounds)
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     shapes = {'mean': tuple(image), 'log_diag': tuple(image)}
     if image.size > 1:
       shapes['off_diag'] = (image.size * (image.size - 1) // 2,)
@@ -72,7 +74,7 @@ def family(
 
   def from_outputs(emitted: dict[str, Array]) -> DensePrecision:
     image = base.image_of_outputs(emitted)
-    base.check_outputs(emitted, outputs(image))
+    emitted = base.check_outputs(emitted, outputs(image))
     log_diag = base.soft_clip(emitted['log_diag'] + offset, *bounds)
     diag = jnp.exp(log_diag).reshape(-1)
     if image.size == 1:
@@ -91,13 +93,16 @@ def family(
     innovation_variance=innovation_variance,
     channel_covariance=channel_covariance,
   )
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
+  raw, bounded = parametrization == 'raw', fits.Bounded(*bounds, offset)
+  fit = functools.partial(fits.dense_precision, raw=raw, log_diag=bounded)
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, fit=fit)
 
 
 def log_prob(params: DensePrecision, x: Array) -> Array:
   """Returns the log density of an image. [], nats."""
+  params = _checked(params)
   constant = jnp.size(params.mean) * base.LOG_2PI + log_det(params)
-  base.check_shape('x', x, jnp.shape(params.mean))
+  x = base.check_shape('x', x, params.mean.shape)
   quadratic = base.squared_norm(whiten(params, x - params.mean))
   return base.nan_unless_finite(-0.5 * (constant + quadratic))
 
@@ -120,7 +125,7 @@ def noise(key: Array, params: DensePrecision) -> Array:
 
 def reparameterize(params: DensePrecision, noise: Array) -> Array:
   """Returns the image that this noise stands for: mean + L^-T u. [H, W, C]."""
-  return params.mean + _apply(params, noise, triangular.solve_transposed)
+  return mean(params) + _apply(params, noise, triangular.solve_transposed)
 
 
 def whiten(params: DensePrecision, residual: Array) -> Array:
@@ -179,12 +184,12 @@ def _lower(params: DensePrecision) -> Array:
 
 def _checked(params: DensePrecision) -> DensePrecision:
   """Checks the shapes."""
-  size = jnp.size(params.mean)
+  size = jnp.size(getattr(params, 'mean', 0))
   return base.checked(params, chol=(size, size))
 
 
 def _apply(params: DensePrecision, v: Array, operation: Callable[[Array, Array], Array]) -> Array:
   """Applies an operation (L [D, D], columns [D, 1]) -> [D, 1] to an image [H, W, C]."""
   lower, shape = _lower(params), jnp.shape(params.mean)
-  base.check_shape('image', v, shape)
+  v = base.check_shape('image', v, shape)
   return base.all_or_nan(operation(lower, v.reshape(-1)[:, None])[:, 0].reshape(shape))

@@ -4,6 +4,7 @@ This is the distribution of almost every VAE, the baseline of every comparison, 
 The operations take any event shape, written [H, W, C] for images. Every operation costs D.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, posterior
+from structured_obs.distributions import base, fits, posterior
 from structured_obs.option_values import Scale
 
 Array = jax.Array
@@ -48,12 +49,12 @@ def family(
   bounds = math.log(min_scale), math.log(max_scale)
   names = ('mean', 'log_scale') if learn_scale else ('mean',)
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
-    return dict.fromkeys(names, tuple(image))
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    return dict.fromkeys(names, tuple(base.image_shape(image)))
 
   def from_outputs(outputs: dict[str, Array]) -> Diagonal:
     shape = jnp.shape(outputs['mean']) if 'mean' in outputs else ()
-    base.check_outputs(outputs, dict.fromkeys(names, shape))
+    outputs = base.check_outputs(outputs, dict.fromkeys(names, shape))
     if not learn_scale:
       return Diagonal(outputs['mean'], jnp.full_like(outputs['mean'], math.log(initial_scale)))
     log_scale = base.soft_clip(outputs['log_scale'] + math.log(initial_scale), *bounds)
@@ -70,8 +71,11 @@ def family(
     principal_components=principal_components,
     channel_covariance=channel_covariance,
     independent=True,
+    pixel_noise=base.PixelNoise(_without_noise, _draw_noise, covariance_matvec),
   )
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian)
+  bounded = fits.Bounded(*bounds, math.log(initial_scale)) if learn_scale else None
+  fit = functools.partial(fits.diagonal, log_scale=bounded)
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, fit=fit)
 
 
 def log_prob(params: Diagonal, x: Array) -> Array:
@@ -82,7 +86,7 @@ def log_prob(params: Diagonal, x: Array) -> Array:
 def log_prob_by_pixel(params: Diagonal, x: Array) -> Array:
   """Returns the log density of each pixel. [H, W, C], nats."""
   params = _checked(params)
-  base.check_shape('x', x, params.mean.shape)
+  x = base.check_shape('x', x, params.mean.shape)
   z = (x - params.mean) * jnp.exp(-params.log_scale)
   return -params.log_scale - 0.5 * jnp.square(z) - 0.5 * base.LOG_2PI
 
@@ -106,14 +110,14 @@ def noise(key: Array, params: Diagonal) -> Array:
 def reparameterize(params: Diagonal, noise: Array) -> Array:
   """Returns the image that this noise stands for. [H, W, C]."""
   params = _checked(params)
-  base.check_shape('noise', noise, params.mean.shape)
+  noise = base.check_shape('noise', noise, params.mean.shape)
   return params.mean + jnp.exp(params.log_scale) * noise
 
 
 def whiten(params: Diagonal, residual: Array) -> Array:
   """Returns the residual in units of standard deviations. [H, W, C]."""
   params = _checked(params)
-  base.check_shape('residual', residual, params.mean.shape)
+  residual = base.check_shape('residual', residual, params.mean.shape)
   return residual * jnp.exp(-params.log_scale)
 
 
@@ -134,14 +138,14 @@ def channel_covariance(params: Diagonal) -> Array:
 
 def covariance_matvec(params: Diagonal, v: Array) -> Array:
   """Returns cov v. [H, W, C]."""
-  base.check_shape('v', v, jnp.shape(params.mean))
-  return variance(params) * v
+  params = _checked(params)
+  return variance(params) * base.check_shape('v', v, params.mean.shape)
 
 
 def precision_matvec(params: Diagonal, v: Array) -> Array:
   """Returns cov^-1 v. [H, W, C]."""
-  base.check_shape('v', v, jnp.shape(params.mean))
-  return jnp.exp(-2 * _checked(params).log_scale) * v
+  params = _checked(params)
+  return jnp.exp(-2 * params.log_scale) * base.check_shape('v', v, params.mean.shape)
 
 
 def temper(params: Diagonal, temperature: Array) -> Diagonal:
@@ -167,7 +171,7 @@ def condition(params: Diagonal, x: Array, observed: Array) -> base.Conditional:
     observed: [H, W, C], bool.
   """
   params = _checked(params)
-  base.check_shape('x', x, params.mean.shape)
+  x = base.check_shape('x', x, params.mean.shape)
   base.check_mask('observed', observed, params.mean.shape)
   conditional_mean = jnp.where(observed, x, params.mean + 0 * params.log_scale)
   return base.Conditional(
@@ -185,7 +189,7 @@ def _sample_unobserved(params: Diagonal, conditional_mean: Array, observed: Arra
 
 
 def _log_prob_unobserved(params: Diagonal, observed: Array, x: Array) -> Array:
-  x = jnp.where(observed, params.mean, x)
+  x = jnp.where(observed, params.mean, base.check_shape('x', x, params.mean.shape))
   return base.nan_unless_finite(jnp.sum(jnp.where(observed, 0, log_prob_by_pixel(params, x))))
 
 
@@ -198,7 +202,7 @@ def posterior_mean(params: Diagonal, noisy: Array, noise_variance: Array) -> tup
     noise_variance: [] or [H, W, C]; infinite where a pixel was not observed.
   """
   params, prior = _checked(params), variance(params)
-  base.check_shape('noisy', noisy, params.mean.shape)
+  noisy = base.check_shape('noisy', noisy, params.mean.shape)
   shares = posterior.shares(prior, base.checked_noise_variance(noise_variance, params.mean))
   noisy = jnp.where(shares.observed > 0, noisy, params.mean)
   return shares.prior * params.mean + shares.observed * noisy, prior * shares.prior
@@ -213,9 +217,19 @@ def principal_components(params: Diagonal, k: int) -> base.PrincipalComponents:
   return base.PrincipalComponents(values, vectors.reshape(k, *params.mean.shape), jnp.zeros_like(values))
 
 
+def _without_noise(params: Diagonal, _: Array) -> Array:
+  """Returns the mean: all noise is that of pixels. [H, W, C]."""
+  params = _checked(params)
+  return params.mean + 0 * params.log_scale
+
+
+def _draw_noise(params: Diagonal, white: Array) -> Array:
+  return jnp.exp(_checked(params).log_scale) * white
+
+
 def _checked(params: Diagonal) -> Diagonal:
   """Checks the shapes; turns scales into NaN unless all are finite."""
-  params = base.as_arrays(params)
+  params = base.as_arrays(params, Diagonal._fields)
   base.check_shape('mean', params.mean, params.mean.shape)
   base.check_shape('log_scale', params.log_scale, params.mean.shape)
   return params._replace(log_scale=base.all_or_nan(params.log_scale))

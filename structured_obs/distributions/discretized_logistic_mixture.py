@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, logistic_bins
+from structured_obs.distributions import base, fits, logistic_bins
 from structured_obs.linalg import closed_form
 from structured_obs.option_values import Range
 
@@ -81,7 +81,8 @@ def family(
     )
   start = base.inverse_soft_clip(initial_log_scale, min_log_scale, max_log_scale)
 
-  def outputs_of(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs_of(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     plane = image.height, image.width
     each, pairs = image.channels * components, _pairs(image.channels) * components
     found = {'logits': (*plane, components), 'locs': (*plane, each), 'log_scales': (*plane, each)}
@@ -91,7 +92,7 @@ def family(
     shape = jnp.shape(outputs['locs']) if 'locs' in outputs else ()
     height, width, each = shape if len(shape) == 3 else (1, 1, components)
     image = base.ImageShape(height, width, max(each // components, 1))
-    base.check_outputs(outputs, outputs_of(image))
+    outputs = base.check_outputs(outputs, outputs_of(image))
     locs = outputs['locs']
     coeffs = outputs.get('coeffs', jnp.zeros_like(locs, shape=(*locs.shape[:2], 0)))
     log_scales = base.soft_clip(outputs['log_scales'] + start, min_log_scale, max_log_scale)
@@ -101,7 +102,7 @@ def family(
     )
     return DiscretizedLogisticMixture(outputs['logits'], *parts)
 
-  return base.Family(
+  family = base.Family(
     outputs_of,
     from_outputs,
     functools.partial(log_prob, levels=levels),
@@ -111,6 +112,9 @@ def family(
     mode=functools.partial(mode, levels=levels),
     log_prob_by_pixel=functools.partial(log_prob_by_pixel, levels=levels),
   )
+  bounded = fits.Bounded(min_log_scale, max_log_scale, start)
+  fit = functools.partial(fits.logistic_mixture, family=family, log_scale=bounded)
+  return family._replace(fit=fit)
 
 
 def log_prob(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) -> Array:
@@ -142,9 +146,12 @@ def log_prob_by_pixel(params: DiscretizedLogisticMixture, x: Array, levels: int 
 
 def _on_grid(params: DiscretizedLogisticMixture, x: Array, levels: int) -> Array:
   """Returns the image on the grid, NaN at pixels that are not, without derivative. [H, W, C]."""
-  base.check_shape('x', x, params.locs.shape[:3])
-  nearest = base.round_to_levels(x, levels)
-  near = jnp.abs(x - nearest) <= ON_GRID * 2 / (levels - 1)
+  image = base.check_shape('x', x, params.locs.shape[:3])
+  nearest = base.round_to_levels(image, levels)
+  far = ON_GRID * 2 / (levels - 1)
+  if image.dtype != jnp.result_type(x):  # a level that was rounded to 16 bits is that level
+    far += float(jnp.finfo(x.dtype).eps) / 4
+  near = jnp.abs(image - nearest) <= far
   return jax.lax.stop_gradient(jnp.where(near, nearest, jnp.nan))
 
 
@@ -244,7 +251,7 @@ def _pairs(channels: int) -> int:
 
 def _checked(params: DiscretizedLogisticMixture) -> DiscretizedLogisticMixture:
   """Checks the shapes; turns infinite parameters into NaN, which no other component outweighs."""
-  params = base.as_arrays(params)
+  params = base.as_arrays(params, DiscretizedLogisticMixture._fields)
   base.check_shape('logits', params.logits, (None, None, None))
   height, width, components = params.logits.shape
   base.check_shape('locs', params.locs, (height, width, None, components))

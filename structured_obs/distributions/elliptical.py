@@ -31,6 +31,7 @@ def primitives(family: Family[P]) -> base.Gaussian[P]:
   Raises:
     ValueError: the family is neither.
   """
+  base.check_family(family)
   if family.student is not None:
     return family.student.scale
   if family.gaussian is None:
@@ -59,7 +60,9 @@ def scale_family(family: Family[P]) -> Family[P]:
   def draw(key: Array, params: P) -> Array:
     return record.reparameterize(params, record.noise(key, params))
 
-  return family._replace(log_prob=log_density, sample=draw, gaussian=record, student=None)
+  return family._replace(
+    log_prob=log_density, sample=draw, gaussian=record, student=None, sample_without_pixel_noise=None
+  )
 
 
 def degrees_of_freedom(family: Family[P], params: P) -> Array | None:
@@ -132,5 +135,4 @@ def inflated(family: Family[P], params: P, scale: Array) -> Array:
 def residual(family: Family[P], params: P, x: Array) -> Array:
   """Returns x - mean, [H, W, C], of an image of the right shape."""
   mean = family.mean(params)
-  base.check_shape('x', x, mean.shape)
-  return x - mean
+  return base.check_shape('x', x, mean.shape) - mean

@@ -52,13 +52,16 @@ def log_prior(name: Name, scale: Scale, initial_scale: Scale) -> Callable[[Any],
     return -0.5 * base.squared_norm(entries) / scale**2 - constant
 
   def coefficients(params: Any) -> Array:
+    params = base.as_arrays(params)
     inverse = jnp.exp(-params.log_diag)[..., None]
     return of_normals(params.off_diag * inverse, params.cross * inverse)
 
   def normal(params: Any) -> Array:
-    return coefficients(params) + of_normals(params.log_diag + math.log(initial_scale))
+    log_diag = base.as_arrays(params).log_diag
+    return coefficients(params) + of_normals(log_diag + math.log(initial_scale))
 
   def wishart(params: Any) -> Array:
+    params = base.as_arrays(params)
     size = params.log_diag.size
     degrees = size - 1 + scale
     variance = 1 / (degrees * initial_scale**2)

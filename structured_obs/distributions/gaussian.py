@@ -37,18 +37,23 @@ def log_prob(family: Family[P], params: P, x: Array) -> Array:
     params: of one image.
     x: [H, W, C].
   """
+  base.check_family(family)
   return family.log_prob(params, x)
 
 
-def sample(key: Array, family: Family[P], params: P) -> Array:
+def sample(key: Array, family: Family[P], params: P, pixel_noise: bool = True) -> Array:
   """Draws one image. [H, W, C].
 
   Args:
     key: one jax.random.key.
     family: any family.
     params: of one image.
+    pixel_noise: whether with the family's floor of independent pixel noise.
+
+  Raises:
+    ValueError: without it, of a family that has no such floor.
   """
-  return family.sample(key, params)
+  return base.sampler(family, pixel_noise)(key, params)
 
 
 def mahalanobis(family: Family[P], params: P, x: Array) -> Array:
@@ -83,9 +88,9 @@ def white_image(family: Family[P], params: P, x: Array) -> Array:
   """
   primitives = elliptical.primitives(family)
   white = (primitives.white_image or primitives.whiten)(params, elliptical.residual(family, params, x))
-  if not hasattr(white, 'shape') or white.size != x.size:
+  if not hasattr(white, 'shape') or white.size != jnp.size(x):
     raise ValueError('This family does not whiten into an image: it has no `white_image`.')
-  return white.reshape(x.shape)
+  return white.reshape(jnp.shape(x))
 
 
 def entropy(family: Family[P], params: P) -> Array:
@@ -233,7 +238,7 @@ def temper(family: Family[P], params: P, temperature: Array | float) -> P:
     temperature: [], factor of all standard deviations.
   """
   temperature = base.checked_temperature(temperature, family.mean(params))
-  return elliptical.primitives(family).temper(params, temperature)
+  return jax.tree.map(base.upcast, elliptical.primitives(family).temper(params, temperature))
 
 
 def principal_components(family: Family[P], params: P, k: int) -> base.PrincipalComponents:
@@ -269,7 +274,7 @@ def condition(family: Family[P], params: P, x: Array, observed: Array) -> base.C
     TypeError, ValueError: a mask that is not boolean, or shapes that do not match.
   """
   mean, gaussian = family.mean(params), elliptical.primitives(family)
-  base.check_shape('x', x, mean.shape)
+  x = base.check_shape('x', x, mean.shape)
   base.check_mask('observed', observed, mean.shape)
   if family.student is not None:
     given = condition(elliptical.scale_family(family), params, x, observed)
@@ -297,7 +302,7 @@ def posterior_mean(
     exact one at this size.
   """
   mean, gaussian = family.mean(params), elliptical.primitives(family)
-  base.check_shape('noisy', noisy, mean.shape)
+  noisy = base.check_shape('noisy', noisy, mean.shape)
   noise_variance = base.checked_noise_variance(noise_variance, mean)
   if family.student is not None:
     problem = params, mean, family.student.dof(params), noisy, noise_variance

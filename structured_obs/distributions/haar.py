@@ -14,9 +14,10 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from structured_obs import option_values
-from structured_obs.distributions import base, linear
+from structured_obs.distributions import base, fits, fitting, linear
 from structured_obs.linalg import haar
 from structured_obs.option_values import Range
 
@@ -62,34 +63,54 @@ def family(
     output = own.get(NAME, jnp.zeros_like(mean, shape=shape))
     return Haar(params, base.soft_clip(output, -math.log(max_scale), math.log(max_scale)))
 
-  return linear.family(inner, _map(), linear.Outputs(outputs, parameters))
+  def start(sample: Any) -> dict[str, Any]:
+    bounded = fits.Bounded(-math.log(max_scale), math.log(max_scale), 0.0)
+    return {NAME: bounded.output(_log_scales(sample, levels))}
+
+  return linear.family(inner, _map(), linear.Outputs(outputs, parameters, start))
+
+
+def _log_scales(sample: fitting.Sample, levels: int) -> fitting.Float64:
+  """Returns the log root mean square of each band in units of all of them. [3 L + 1, C]."""
+  analyse = jax.vmap(lambda v: haar.forward(v, levels))
+  squares = np.mean(np.square(analyse(jnp.asarray(sample.residuals()))), axis=0)
+  height, width, _ = sample.image
+  bands, unit = haar.bands(height, width, levels), np.mean(squares, axis=(0, 1))
+  found = np.tile(unit, (haar.BANDS * levels + 1, 1))  # of a band that no coefficient is in
+  for band in np.unique(bands):
+    found[band] = np.mean(squares[bands == band], axis=0)
+  return fitting.log(np.sqrt(found)) - fitting.log(np.sqrt(unit))
 
 
 def _map() -> linear.Map[Haar]:
   """Returns the map from scaled coefficients to residuals."""
 
   def synthesise(params: Haar, v: Array) -> Array:
-    return haar.inverse(v * _scale(params, v), _levels(params))
+    return haar.inverse(_scale(params, v) * base.upcast(v), _levels(params))
 
   def analyse(params: Haar, v: Array) -> Array:
-    return haar.forward(v, _levels(params)) / _scale(params, v)
+    return haar.forward(base.upcast(v), _levels(params)) / _scale(params, v)
 
   def transposed(params: Haar, v: Array) -> Array:
-    return _scale(params, v) * haar.forward(v, _levels(params))
+    return _scale(params, v) * haar.forward(base.upcast(v), _levels(params))
 
   def inverse_transposed(params: Haar, v: Array) -> Array:
-    return haar.inverse(v / _scale(params, v), _levels(params))
+    return haar.inverse(base.upcast(v) / _scale(params, v), _levels(params))
 
   def log_det(params: Haar, mean: Array) -> Array:
     return jnp.sum(_log_scale(params, mean))
 
   def squared(params: Haar, v: Array) -> Array:
-    return haar.inverse(v * jnp.square(_scale(params, v)), _levels(params), squared=True)
+    squares = base.upcast(v) * jnp.square(_scale(params, v))
+    return haar.inverse(squares, _levels(params), squared=True)
 
-  return linear.Map(synthesise, analyse, transposed, inverse_transposed, log_det, apply_squared=squared)
+  return linear.Map(
+    synthesise, analyse, transposed, inverse_transposed, log_det, _log_scale, apply_squared=squared
+  )
 
 
 def _levels(params: Haar) -> int:
+  base.check_fields(params, Haar._fields)
   return (jnp.shape(params.log_scale)[0] - 1) // haar.BANDS
 
 
@@ -104,8 +125,8 @@ def _log_scale(params: Haar, like: Array) -> Array:
   [H, W, C].
   """
   height, width, channels = like.shape
-  log_scale = jnp.asarray(params.log_scale)
-  base.check_shape('log_scale', log_scale, (None, channels))
+  base.check_fields(params, Haar._fields)
+  log_scale = base.check_shape('log_scale', params.log_scale, (None, channels))
   if len(log_scale) % haar.BANDS != 1 or len(log_scale) == 1:
     raise ValueError(f'log_scale must have 3 rows for each level and one more; got {len(log_scale)}.')
   return base.all_or_nan(log_scale)[haar.bands(height, width, _levels(params))]

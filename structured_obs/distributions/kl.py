@@ -102,6 +102,7 @@ def entropy_monte_carlo(key: Array, family: Family, params: Any, samples: int = 
     params: of one image.
     samples: at least 2.
   """
+  base.check_family(family)
   return _average(lambda key: -family.log_prob(params, family.sample(key, params)), key, samples)
 
 
@@ -116,8 +117,9 @@ def _low_rank(p: LowRank, q: LowRank) -> Array:
   # tr(cov_q^-1 cov_p) splits into D_p and the columns of P_p. The columns go through the ridge
   # identity, and D_p is compared with D_q pixel by pixel, so that nothing large cancels.
   inverse_scale = jax.lax.rsqrt(q.cov_diag).reshape(-1)
-  cap_p = woodbury.capacitance(_rows(p), jax.lax.rsqrt(p.cov_diag).reshape(-1))
-  cap_q = woodbury.capacitance(_rows(q), inverse_scale)
+  scale_p = jax.lax.rsqrt(p.cov_diag).reshape(-1)
+  cap_p = woodbury.capacitance(_rows(p), woodbury.by_scale(scale_p))
+  cap_q = woodbury.capacitance(_rows(q), woodbury.by_scale(inverse_scale))
   difference = (p.mean - q.mean).reshape(-1)
   columns = jnp.concatenate([_rows(p), difference[:, None]], axis=1)
   whitened = jax.vmap(woodbury.whiten, in_axes=(None, 1))(cap_q, columns)
@@ -175,7 +177,7 @@ def _sparse_low_rank(p: SparsePrecision, q: LowRank) -> Array:
   # cov_q^-1 = D^-1 - Z Z^T with Z = D^-1 P C^-1/2, so that R forward solves are enough. The two terms
   # nearly cancel where D is small: relative errors of 2e-4 in float32 at D = 1e-5.
   inverse_scale = jax.lax.rsqrt(_as_low_rank(q).cov_diag).reshape(-1)
-  cap = woodbury.capacitance(_rows(q), inverse_scale)
+  cap = woodbury.capacitance(_rows(q), woodbury.by_scale(inverse_scale))
   columns = cap.half * inverse_scale[:, None]
   images = columns.T.reshape(-1, *p.mean.shape)
   half = jax.vmap(sparse_precision.solve, in_axes=(None, 0))(p, images)
@@ -247,6 +249,8 @@ def _dense(family_p: Family, p: Any, family_q: Family, q: Any) -> Array:
 
 
 def _check_same_image(family_p: Family, p: Any, family_q: Family, q: Any) -> None:
+  base.check_family(family_p)
+  base.check_family(family_q)
   shape_p, shape_q = family_p.mean(p).shape, family_q.mean(q).shape
   if shape_p != shape_q:
     raise ValueError(f'p and q must be over images of one shape; got {shape_p} and {shape_q}.')

@@ -7,13 +7,15 @@ the map's functions and of the outputs that it takes besides the base's.
 Letters: H W C image height, width, channels; D = H W C; r = x - m.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from structured_obs.distributions import base, gaussian
+from structured_obs.distributions import base, gaussian, wrapper_fits
 from structured_obs.linalg.products import matmul
 from structured_obs.option_values import Choice, When
 
@@ -54,6 +56,7 @@ class Map(NamedTuple, Generic[P]):
   transpose: Callable[[P, Array], Array]  # (params, v) -> T^T v
   invert_transposed: Callable[[P, Array], Array]  # (params, v) -> T^-T v
   log_det: Callable[[P, Array], Array]  # (params, mean [H, W, C]) -> [], log |det T|
+  check: Callable[[P, Array], Any]  # (params, mean); raises unless the map's parameters fit the image
   # (params, mean) -> T [C, C] of the channels of each pixel, or [H, W, C, C], where T maps these alone.
   by_pixel: Callable[[P, Array], Array] | None = None
   # (params, v) -> (T * T) v, with the squared entries of T.
@@ -68,6 +71,7 @@ class Outputs(NamedTuple, Generic[P]):
   parameters: Callable[
     [Any, dict[str, Array]], P
   ]  # (parameters of the base, the added outputs) -> params
+  start: Callable[[Any], dict[str, Any]] | None = None  # `fitting.Sample` -> some, from its moments
 
 
 def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
@@ -86,7 +90,8 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
       'A linear map needs a density as its base; this one gives probabilities of gray levels.'
     )
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     return merged(inner.outputs(image), added.shapes(image))
 
   def from_outputs(emitted: dict[str, Array]) -> P:
@@ -95,25 +100,27 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     return added.parameters(inner.from_outputs(rest), own)
 
   def mean(params: P) -> Array:
-    return inner.mean(params.base)
+    m = inner.mean(base_of(params))
+    of.check(params, m)
+    return m
 
   def log_prob(params: P, x: Array) -> Array:
     m = mean(params)
-    base.check_shape('x', x, m.shape)
-    density = inner.log_prob(params.base, m + of.invert(params, x - m))
+    x = base.check_shape('x', x, m.shape)
+    density = inner.log_prob(base_of(params), m + of.invert(params, x - m))
     return base.nan_unless_finite(density - of.log_det(params, m))
 
-  def sample(key: Array, params: P) -> Array:
-    m = mean(params)
-    return m + of.apply(params, inner.sample(key, params.base) - m)
+  def sample(key: Array, params: P, pixel_noise: bool = True) -> Array:
+    m, draw = mean(params), base.sampler(inner, pixel_noise)
+    return m + of.apply(params, draw(key, base_of(params)) - m)
 
   def log_prior(params: P) -> Array:
     assert inner.log_prior is not None
-    return inner.log_prior(params.base)
+    return inner.log_prior(base_of(params))
 
-  student = inner.student
+  student, without = inner.student, functools.partial(sample, pixel_noise=False)
   record = None if inner.gaussian is None else primitives(inner.gaussian, mean, of)
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     log_prob,
@@ -124,8 +131,29 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     kernel=inner.kernel,
     student=None
     if student is None
-    else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(params.base)),
+    else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(base_of(params))),
+    sample_without_pixel_noise=without if inner.sample_without_pixel_noise else None,
   )
+  parts = {'inner': inner, 'invert': of.invert, 'parameters': added.parameters}
+  own = functools.partial(_start, added)
+  return made._replace(fit=functools.partial(wrapper_fits.mapped, family=made, own=own, **parts))
+
+
+def _start(added: Outputs[P], sample: Any) -> dict[str, Any]:
+  """Returns the map's own outputs for a sample: those known from its moments, and 0."""
+  known = {} if added.start is None else added.start(sample)
+  shapes = added.shapes(sample.image)
+  return {name: known.get(name, np.zeros(tuple(shape))) for name, shape in shapes.items()}
+
+
+def base_of(params: Any) -> Any:
+  """Returns the parameters of the base; raises TypeError unless a wrapper's parameters hold them."""
+  if not hasattr(params, 'base'):
+    raise TypeError(
+      "This family needs parameters with a field 'base', those of the family inside; got "
+      f'{type(params).__name__}. Are they of another family?'
+    )
+  return params.base
 
 
 def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]) -> base.Gaussian[P]:
@@ -138,71 +166,100 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
   """
 
   def noise(key: Array, params: P) -> Any:
-    return inner.noise(key, params.base)
+    return inner.noise(key, base_of(params))
 
   def reparameterize(params: P, noise: Any) -> Array:
     m = mean(params)
-    return m + of.apply(params, inner.reparameterize(params.base, noise) - m)
+    return m + of.apply(params, inner.reparameterize(base_of(params), noise) - m)
 
   def whiten(params: P, residual: Array) -> Any:
-    return inner.whiten(params.base, of.invert(params, residual))
+    return inner.whiten(base_of(params), of.invert(params, residual))
 
   def white_image(params: P, residual: Array) -> Array:
-    return (inner.white_image or inner.whiten)(params.base, of.invert(params, residual))
+    return (inner.white_image or inner.whiten)(base_of(params), of.invert(params, residual))
 
   def log_det(params: P) -> Array:
-    return inner.log_det(params.base) + 2 * of.log_det(params, mean(params))
+    return inner.log_det(base_of(params)) + 2 * of.log_det(params, mean(params))
 
   def covariance_matvec(params: P, v: Array) -> Array:
-    return of.apply(params, inner.covariance_matvec(params.base, of.transpose(params, v)))
+    return of.apply(params, inner.covariance_matvec(base_of(params), of.transpose(params, v)))
 
   def precision_matvec(params: P, v: Array) -> Array:
-    product = inner.precision_matvec(params.base, of.invert(params, v))
+    product = inner.precision_matvec(base_of(params), of.invert(params, v))
     return of.invert_transposed(params, product)
 
   def temper(params: Any, temperature: Array) -> Any:
-    return params._replace(base=inner.temper(params.base, temperature))
-
-  def excess_entropy(params: P) -> Array:
-    assert inner.excess_entropy is not None
-    return inner.excess_entropy(params.base) + 0 * of.log_det(params, mean(params))
+    return params._replace(base=inner.temper(base_of(params), temperature))
 
   def channel_covariance(params: P) -> Array:
     return _channel_covariance(inner, params, mean(params), of)
 
   def variance(params: P) -> Array:
     if of.apply_squared is not None and (inner.independent or of.diagonal):
-      return of.apply_squared(params, inner.variance(params.base))
+      return of.apply_squared(params, inner.variance(base_of(params)))
     return jnp.diagonal(channel_covariance(params), axis1=-2, axis2=-1)
 
-  def innovation_variance(params: P) -> Array:
-    assert inner.innovation_variance is not None
-    assert of.apply_squared is not None
-    return of.apply_squared(params, inner.innovation_variance(params.base))
-
-  local = of.by_pixel is not None and of.apply_squared is not None
   required = base.in_order(
     noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
   )
   return base.Gaussian(
     *required,
-    excess_entropy=excess_entropy if inner.excess_entropy else None,
-    innovation_variance=innovation_variance if inner.innovation_variance and local else None,
     white_image=white_image,
     channel_covariance=channel_covariance,
     independent=inner.independent and of.diagonal,
+    **_optional(inner, mean, of),
   )
+
+
+def _optional(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]) -> dict[str, Any]:
+  """Returns the fields of the mapped Gaussian that not every base has."""
+
+  def excess_entropy(params: P) -> Array:
+    assert inner.excess_entropy is not None
+    return inner.excess_entropy(base_of(params)) + 0 * of.log_det(params, mean(params))
+
+  def innovation_variance(params: P) -> Array:
+    assert inner.innovation_variance is not None
+    assert of.apply_squared is not None
+    return of.apply_squared(params, inner.innovation_variance(base_of(params)))
+
+  local = of.by_pixel is not None and of.apply_squared is not None
+  floor = inner.pixel_noise
+  return {
+    'excess_entropy': excess_entropy if inner.excess_entropy else None,
+    'innovation_variance': innovation_variance if inner.innovation_variance and local else None,
+    'pixel_noise': None if floor is None else _pixel_noise(floor, mean, of),
+  }
+
+
+def _pixel_noise(
+  inner: base.PixelNoise[Any], mean: Callable[[P], Array], of: Map[P]
+) -> base.PixelNoise[P]:
+  """Returns the base's floor after the map."""
+
+  def without(params: P, noise: Any) -> Array:
+    m = mean(params)
+    return m + of.apply(params, inner.without(base_of(params), noise) - m)
+
+  def draw(params: P, white: Array) -> Array:
+    return of.apply(params, inner.draw(base_of(params), white))
+
+  def covariance_matvec(params: P, v: Array) -> Array:
+    product = inner.covariance_matvec(base_of(params), of.transpose(params, v))
+    return of.apply(params, product)
+
+  return base.PixelNoise(without, draw, covariance_matvec, inner.own)
 
 
 def _channel_covariance(inner: base.Gaussian[Any], params: P, mean: Array, of: Map[P]) -> Array:
   """Returns the covariance of each pixel's channels. [H, W, C, C]."""
   if of.by_pixel is not None:
     matrix = of.by_pixel(params, mean)
-    inside = gaussian.channel_covariance_of(inner, params.base, mean)
+    inside = gaussian.channel_covariance_of(inner, base_of(params), mean)
     return matmul(matmul(matrix, inside), jnp.swapaxes(matrix, -1, -2))
 
   def product(v: Array) -> Array:
-    return of.apply(params, inner.covariance_matvec(params.base, of.transpose(params, v)))
+    return of.apply(params, inner.covariance_matvec(base_of(params), of.transpose(params, v)))
 
   return gaussian.channel_covariance_by_columns(product, mean)
 
@@ -229,9 +286,11 @@ def split(
   Raises:
     ValueError, TypeError: one of the wrapper's is missing, or has another shape or type.
   """
-  for name, shape in shapes.items():
+  for name in shapes:
     if name not in emitted:
       raise ValueError(f'from_outputs needs the output {name!r}; got {sorted(emitted)}.')
-    base.check_shape(f'The output {name!r}', emitted[name], shape)
-  own = {name: emitted[name] for name in shapes}
+  own = {
+    name: base.check_shape(f'The output {name!r}', emitted[name], shape)
+    for name, shape in shapes.items()
+  }
   return own, {name: value for name, value in emitted.items() if name not in shapes}

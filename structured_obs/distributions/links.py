@@ -231,7 +231,7 @@ def apply(params: Any, v: Array, operation: Callable[..., Array]) -> Array:
     operation: (factor, v, offsets) -> [H, W] on one grid.
   """
   (chosen, factors), image = factor(params), jnp.shape(params.mean)
-  base.check_shape('image', v, image)
+  v = base.check_shape('image', v, image)
   done = jax.vmap(lambda f, g: operation(f, g, chosen.offsets))(factors, to_grids(v, chosen))
   return base.all_or_nan(from_grids(done, chosen, image))
 
@@ -239,7 +239,7 @@ def apply(params: Any, v: Array, operation: Callable[..., Array]) -> Array:
 def log_density(params: Any, x: Array) -> Array:
   """Returns the log density of an image [H, W, C]. [], nats."""
   params = checked(params)
-  base.check_shape('x', x, params.mean.shape)
+  x = base.check_shape('x', x, params.mean.shape)
   image, neighbours = params.mean.shape, params.off_diag.shape[-1]
   chosen = interleaved(pattern(image[-1], neighbours, params.cross.shape[-1]), image[-1])
   return _log_density(chosen)(params.log_diag, params.off_diag, params.cross, x - params.mean)

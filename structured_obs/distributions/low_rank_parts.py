@@ -46,7 +46,8 @@ class Terms(NamedTuple):
 
 def log_prob_parts(params: low_rank.LowRank, x: Array) -> LogProbParts:
   """Computes the parts of the log density of one image [H, W, C]."""
-  base.check_shape('x', x, params.mean.shape)
+  params = base.as_arrays(params, low_rank.LowRank._fields)
+  x = base.check_shape('x', x, params.mean.shape)
   residual = x - params.mean
   coefficients = low_rank.whiten(params, residual).coefficients
   factor = params.cov_factor.reshape(x.size, -1)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, gaussian, linear
+from structured_obs.distributions import base, gaussian, linear, wrapper_fits
 from structured_obs.linalg import products
 from structured_obs.option_values import Range
 
@@ -60,19 +60,22 @@ def family(
   if inner.levels:
     raise ValueError('mixture needs a density as its base; this one gives probabilities of gray levels.')
   tempered = (inner.gaussian is not None or inner.student is not None) and spread != 1
-  sizes = [spread ** (k - (components - 1) / 2) for k in range(components)]
+  ratio = spread if tempered else 1.0
+  sizes = [ratio ** (k - (components - 1) / 2) for k in range(components)]
 
   def added(image: base.ImageShape) -> dict[str, base.Shape]:
-    return {LOGITS: (components,)} | ({OFFSETS: (*image, components)} if own_means else {})
+    found: dict[str, base.Shape] = {LOGITS: (components,)}
+    return found | ({OFFSETS: (*image, components)} if own_means else {})
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     each = inner.outputs(image)
     each = {n: s if n == MEAN else base.extended(s, components) for n, s in each.items()}
     return linear.merged(each, added(image))
 
   def from_outputs(emitted: dict[str, Array]) -> Mixture:
     image = base.image_of_outputs(emitted)
-    base.check_outputs(emitted, outputs(image))
+    emitted = base.check_outputs(emitted, outputs(image))
     own, each = linear.split(emitted, added(image))
     axes: dict[str, int | None] = dict.fromkeys(each, -1)
     axes[MEAN] = None
@@ -84,19 +87,25 @@ def family(
       params = jax.vmap(temper)(params, jnp.asarray(sizes, own[LOGITS].dtype))
     return Mixture(params, own[LOGITS])
 
-  def log_prior(params: Mixture) -> Array:
-    assert inner.log_prior is not None
-    return jnp.sum(jax.vmap(inner.log_prior)(params.base))
-
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     functools.partial(log_prob, inner),
-    lambda key, params: sample(key, inner, params),
+    functools.partial(_draw, inner, True),
     functools.partial(mean, inner),
-    log_prior=log_prior if inner.log_prior else None,
+    log_prior=functools.partial(_log_prior, inner) if inner.log_prior else None,
     mode=functools.partial(mode, inner),
+    sample_without_pixel_noise=functools.partial(_draw, inner, False) if base.has_floor(inner) else None,
   )
+  fit = functools.partial(
+    wrapper_fits.mixture,
+    family=made,
+    inner=inner,
+    sizes=sizes,
+    names=(LOGITS, OFFSETS if own_means else None),
+    responsibilities=functools.partial(responsibilities, inner),
+  )
+  return made._replace(fit=fit)
 
 
 def log_prob(inner: Family[Any], params: Mixture, x: Array) -> Array:
@@ -121,23 +130,29 @@ def responsibilities(inner: Family[Any], params: Mixture, x: Array) -> Array:
   return jax.nn.softmax(_joint(inner, params, x))
 
 
-def sample(key: Array, inner: Family[Any], params: Mixture) -> Array:
+def sample(key: Array, inner: Family[Any], params: Mixture, pixel_noise: bool = True) -> Array:
   """Draws one image. [H, W, C].
 
   Args:
     key: one jax.random.key.
     inner: the base.
     params: of one image.
+    pixel_noise: whether with the base's floor of independent pixel noise.
   """
   key_component, key_image = jax.random.split(key)
   chosen = jax.random.categorical(key_component, _log_weights(params))
-  return inner.sample(key_image, _component(params, chosen)) + 0 * jnp.sum(_log_weights(params))
+  draw = base.sampler(inner, pixel_noise)
+  return draw(key_image, _component(params, chosen)) + 0 * jnp.sum(_log_weights(params))
+
+
+def _draw(inner: Family[Any], pixel_noise: bool, key: Array, params: Mixture) -> Array:
+  return sample(key, inner, params, pixel_noise)
 
 
 def mean(inner: Family[Any], params: Mixture) -> Array:
   """Returns the mean, that of the components' means. [H, W, C]."""
-  means = jax.vmap(inner.mean)(params.base)
-  return products.einsum('k,khwc->hwc', jnp.exp(_log_weights(params)), means)
+  weights = jnp.exp(_log_weights(params))
+  return products.einsum('k,khwc->hwc', weights, jax.vmap(inner.mean)(params.base))
 
 
 def mode(inner: Family[Any], params: Mixture) -> Array:
@@ -158,6 +173,12 @@ def variance(inner: Family[Any], params: Mixture) -> Array:
   return jnp.sum(weights * (own + jnp.square(moved)), axis=0)
 
 
+def _log_prior(inner: Family[Any], params: Mixture) -> Array:
+  """Returns the log prior of all components. [], nats."""
+  assert inner.log_prior is not None
+  return jnp.sum(jax.vmap(inner.log_prior)(params.base))
+
+
 def _joint(inner: Family[Any], params: Mixture, x: Array) -> Array:
   """Returns log w_k + log p_k(x). [K]."""
   return _log_weights(params) + jax.vmap(inner.log_prob, (0, None))(params.base, x)
@@ -169,8 +190,8 @@ def _component(params: Mixture, k: Array) -> Any:
 
 def _log_weights(params: Mixture) -> Array:
   """Checks the shapes; returns the normalised log weights, NaN unless all are finite. [K]."""
-  logits = jnp.asarray(params.logits)
-  base.check_shape('logits', logits, (None,))
+  base.check_fields(params, Mixture._fields)
+  logits = base.check_shape('logits', params.logits, (None,))
   for leaf in jax.tree.leaves(params.base):
     if jnp.shape(leaf)[:1] != logits.shape:
       raise ValueError(

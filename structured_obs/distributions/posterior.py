@@ -156,7 +156,7 @@ def posterior_mean(
     noise_variance: [] or [H, W, C]; infinite where a pixel was not observed.
   """
   mean = family.mean(params)
-  base.check_shape('noisy', noisy, mean.shape)
+  noisy = base.check_shape('noisy', noisy, mean.shape)
   noise = jnp.broadcast_to(base.checked_noise_variance(noise_variance, mean), mean.shape)
   unseen = jnp.isinf(noise)
   seen = jnp.where(unseen, 0, jax.lax.rsqrt(1 + jnp.where(unseen, 0, noise)))
@@ -267,7 +267,7 @@ def _sample_given(family: Family, given: _Given, key: Array) -> Array:
 def _log_prob_given(family: Family, given: _Given, x: Array) -> Array:
   if given.log_det is None:
     raise too_dense('log_prob of a conditional of this family', given.mean.size, MAX_DENSE_SIZE)
-  rest = jnp.where(given.observed, 0, x - given.mean)
+  rest = jnp.where(given.observed, 0, base.check_shape('x', x, given.mean.shape) - given.mean)
   quadratic = jnp.sum(rest * _primitives(family).precision_matvec(given.params, rest))
   unobserved = jnp.sum(~given.observed, dtype=rest.dtype)
   return -0.5 * (unobserved * base.LOG_2PI - given.log_det + quadratic)

@@ -8,12 +8,12 @@ the likelihood is largest at s2 = the mean of the D - R eigenvalues that are lef
 is the best factor. It is a reference for fits of this family by gradients.
 
 Images may be too many, or too large, for a covariance or a matrix of inner products: the eigenvectors
-come from subspace iteration, and each round is one pass through the images, a few at a time.
+come from subspace iteration (`linalg.subspace`), and each round is one pass through the images, a few
+at a time.
 
-Letters: N images; D = H W C; R rank; K size of the subspace.
+Letters: N images; D = H W C; R rank.
 
-References: Tipping and Bishop, "Probabilistic Principal Component Analysis", 1999, equations 7 and 8;
-Halko, Martinsson and Tropp, "Finding structure with randomness", 2011, for the iteration.
+Reference: Tipping and Bishop, "Probabilistic Principal Component Analysis", 1999, equations 7 and 8.
 """
 
 import math
@@ -25,9 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs.distributions import base, low_rank
+from structured_obs.linalg import subspace
 
-OVERSAMPLING = 20  # directions beyond those asked for, which speed the iteration up
-MAX_ROUNDS = 100
 ENTRIES = 2**24  # numbers of a chunk of images: 128 MiB of float64
 
 Convert = Callable[[np.ndarray], np.ndarray]  # images as stored -> numbers that are analysed
@@ -79,29 +78,9 @@ def moments(images: np.ndarray, k: int, convert: Convert | None = None) -> Momen
       found += centred.T @ (centred @ basis)
     return found / len(images)
 
-  variances, vectors = _leading(product, mean.size, k)
+  variances, vectors = subspace.leading(product, mean.size, k)
   directions = np.ascontiguousarray(vectors.T).reshape(k, *shape)
   return Moments(mean.reshape(shape), np.maximum(variances, 0), directions, total)
-
-
-def _leading(
-  product: Callable[[np.ndarray], np.ndarray], size: int, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the largest k eigenvalues [k] and eigenvectors [D, k] of a covariance, by products."""
-  width = min(k + OVERSAMPLING, size)
-  basis = np.linalg.qr(np.random.default_rng(0).standard_normal((size, width)))[0]
-  last, count = np.zeros(k), 0
-  while True:
-    image, count = product(basis), count + 1
-    # Rayleigh and Ritz: the best eigenpairs inside the span of the basis.
-    inner = basis.T @ image
-    values, rotation = np.linalg.eigh((inner + inner.T) / 2)
-    values, rotation = values[::-1], rotation[:, ::-1]
-    settled = np.sum(np.abs(values[:k] - last)) <= 1e-7 * np.sum(values[:k])
-    if settled or width == size or count == MAX_ROUNDS:
-      return values[:k], basis @ rotation[:, :k]
-    last = values[:k]
-    basis = np.linalg.qr(image @ rotation)[0]
 
 
 def with_noise(images: Moments, variance: float) -> Moments:

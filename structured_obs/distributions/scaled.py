@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, blur_kernels, circulant, gaussian, linear
+from structured_obs.distributions import base, blur_kernels, circulant, fits, fitting, gaussian, linear
 from structured_obs.option_values import Scale
 
 Array = jax.Array
@@ -71,7 +71,11 @@ def family(
     log_scale = base.soft_clip(own[NAME] + offset, *bounds)
     return Scaled(params, log_scale - 0.5 * jnp.log(variance(params)))
 
-  made = linear.family(inner, _map(inner), linear.Outputs(outputs, parameters))
+  def start(sample: Any) -> dict[str, Any]:
+    return {NAME: fits.Bounded(*bounds, offset).output(fitting.log(sample.scales()))}
+
+  added = linear.Outputs(outputs, parameters, start=start)
+  made = linear.family(inner, _map(inner), added)
   assert made.gaussian is not None
   closed_forms = {
     'condition': functools.partial(_condition, inner),
@@ -121,10 +125,10 @@ def _map(inner: Family[Any]) -> linear.Map[Scaled]:
   """Returns the map that multiplies each pixel by its scale."""
 
   def multiply(params: Scaled, v: Array) -> Array:
-    return v * _scale(inner, params, v)
+    return base.upcast(v) * _scale(inner, params, v)
 
   def divide(params: Scaled, v: Array) -> Array:
-    return v / _scale(inner, params, v)
+    return base.upcast(v) / _scale(inner, params, v)
 
   def log_det(params: Scaled, _: Array) -> Array:
     return jnp.sum(_log_scale(inner, params))
@@ -133,16 +137,20 @@ def _map(inner: Family[Any]) -> linear.Map[Scaled]:
     return base.independent_channels(_scale(inner, params))
 
   def multiply_squared(params: Scaled, v: Array) -> Array:
-    return v * jnp.square(_scale(inner, params, v))
+    return base.upcast(v) * jnp.square(_scale(inner, params, v))
+
+  def check(params: Scaled, _: Array) -> None:
+    _checked(inner, params)
 
   return linear.Map(
-    multiply, divide, multiply, divide, log_det, by_pixel, multiply_squared, diagonal=True
+    multiply, divide, multiply, divide, log_det, check, by_pixel, multiply_squared, diagonal=True
   )
 
 
 def _condition(inner: Family[Any], params: Scaled, x: Array, observed: Array) -> base.Conditional:
   """Returns the base's conditional distribution, scaled."""
-  mean = _checked(inner, params, x).mean
+  mean = _checked(inner, params).mean
+  x = base.check_shape('x', x, mean.shape)
   base.check_mask('observed', observed, mean.shape)
   seen = jnp.where(observed, x, mean)
   given = gaussian.condition(inner, params.base, _inner(inner, params, seen), observed)
@@ -166,7 +174,8 @@ def _log_prob_unobserved(
   inner: Family[Any], given: base.Conditional, params: Scaled, _: Array, observed: Array, x: Array
 ) -> Array:
   log_scales = jnp.sum(jnp.where(observed, 0, _log_scale(inner, params)))
-  x = jnp.where(observed, _mean(inner, params), x)
+  mean = _mean(inner, params)
+  x = jnp.where(observed, mean, base.check_shape('x', x, mean.shape))
   return given.log_prob(_inner(inner, params, x)) - log_scales
 
 
@@ -174,7 +183,8 @@ def _posterior_mean(
   inner: Family[Any], params: Scaled, noisy: Array, noise_variance: Array
 ) -> tuple[Array, Array | None]:
   """Returns the base's posterior mean and variance under noise divided by the scales. [H, W, C] each."""
-  scale, mean = _scale(inner, params, noisy), _mean(inner, params)
+  scale, mean = _scale(inner, params), _mean(inner, params)
+  noisy = base.check_shape('noisy', noisy, mean.shape)
   noise_variance = base.checked_noise_variance(noise_variance, mean)
   unseen = jnp.isinf(noise_variance)
   # Infinite numbers have no part in a derivative.
@@ -193,7 +203,7 @@ def _outer(inner: Family[Any], params: Scaled, image: Array) -> Array:
 def _inner(inner: Family[Any], params: Scaled, image: Array) -> Array:
   """Returns the image of the scaled distribution as one of the base's: m + r / s. [H, W, C]."""
   mean = _mean(inner, params)
-  return mean + (image - mean) / _scale(inner, params)
+  return mean + (base.check_shape('image', image, mean.shape) - mean) / _scale(inner, params)
 
 
 def _scale(inner: Family[Any], params: Scaled, image: Array | None = None) -> Array:
@@ -213,8 +223,9 @@ def _checked(inner: Family[Any], params: Scaled, image: Array | None = None) -> 
 
   Checks their shapes, and that of an image.
   """
-  mean, log_scale = inner.mean(params.base), jnp.asarray(params.log_scale)
-  base.check_shape('log_scale', log_scale, mean.shape)
+  base.check_fields(params, Scaled._fields)
+  mean = inner.mean(params.base)
+  log_scale = base.check_shape('log_scale', params.log_scale, mean.shape)
   if image is not None:
     base.check_shape('image', image, mean.shape)
   return _Checked(mean, base.all_or_nan(log_scale))

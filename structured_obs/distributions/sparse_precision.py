@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a family and all its operations.
 """Sparse precision, inv(cov) = L L^T, with L on the causal half of a neighbourhood (SUPN).
 
 Letters: H W C image height, width, channels; D = H W C; f filter size, h = f // 2; K = (f^2 - 1) / 2
@@ -25,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, factor_priors, links
+from structured_obs.distributions import base, factor_priors, fits, links
 from structured_obs.linalg import grid_regularized, regression, selected_inverse, sparse_triangular
 from structured_obs.option_values import Choice, Range, Scale
 
@@ -81,7 +82,8 @@ def family(
   bounds = -math.log(max_scale), -math.log(min_scale)
   offset = base.inverse_soft_clip(-math.log(initial_scale), *bounds)
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     shape, cross = tuple(image), links.cross_links(channels, neighbours, image.channels)
     shapes = {'off_diag': (*shape, neighbours), 'cross': (*shape, cross)}
     linked = {name: size for name, size in shapes.items() if 0 not in size}
@@ -89,7 +91,7 @@ def family(
 
   def from_outputs(emitted: dict[str, Array]) -> SparsePrecision:
     image = base.image_of_outputs(emitted)
-    base.check_outputs(emitted, outputs(image))
+    emitted = base.check_outputs(emitted, outputs(image))
     empty = jnp.zeros_like(emitted['mean'], shape=(*image, 0))
     log_diag = base.soft_clip(emitted['log_diag'] + offset, *bounds)
     off_diag, cross = emitted.get('off_diag', empty), emitted.get('cross', empty)
@@ -106,7 +108,14 @@ def family(
     channel_covariance=channel_covariance,
   )
   log_prior = factor_priors.log_prior(prior, prior_scale, initial_scale)
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, log_prior)
+  fit = functools.partial(
+    fits.sparse_precision,
+    filter_size=filter_size,
+    channels=channels,
+    raw=parametrization == 'raw',
+    log_diag=fits.Bounded(*bounds, offset),
+  )
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, log_prior, fit=fit)
 
 
 def log_prob(params: SparsePrecision, x: Array) -> Array:
@@ -135,7 +144,7 @@ def noise(key: Array, params: SparsePrecision) -> Array:
 
 def reparameterize(params: SparsePrecision, noise: Array) -> Array:
   """Returns the image that this noise stands for: mean + L^-T u. [H, W, C]."""
-  return params.mean + links.apply(params, noise, sparse_triangular.solve_transposed)
+  return mean(params) + links.apply(params, noise, sparse_triangular.solve_transposed)
 
 
 def whiten(params: SparsePrecision, residual: Array) -> Array:
@@ -180,8 +189,7 @@ def regularized(params: SparsePrecision, scale: Array, ridge: Array) -> tuple[Ar
     None for an image whose band has more than `MAX_BAND` entries.
   """
   (pattern, factor), image = links.factor(params), jnp.shape(params.mean)
-  base.check_shape('scale', scale, image)
-  base.check_shape('ridge', ridge, image)
+  scale, ridge = base.check_shape('scale', scale, image), base.check_shape('ridge', ridge, image)
   rows, columns = (max((abs(o[axis]) for o in pattern.offsets), default=0) for axis in (0, 1))
   if factor.diag.size * (rows * factor.diag.shape[-1] + columns + 1) > MAX_BAND:
     return None
@@ -264,7 +272,7 @@ def given_last_rows(params: SparsePrecision, x: Array, rows: int) -> SparsePreci
   """
   params = links.checked(params)
   height = params.mean.shape[0]
-  base.check_shape('x', x, params.mean.shape)
+  x = base.check_shape('x', x, params.mean.shape)
   base.check_count('rows', rows, 1, height - 1, 'the height less one')
   seen = (jnp.arange(height) >= height - rows)[:, None, None]
   pull = whiten(params, jnp.where(seen, x - params.mean, 0))
@@ -291,9 +299,8 @@ def from_covariance(
   Raises:
     TypeError, ValueError: an option is unknown or a shape wrong.
   """
-  mean, covariance = jnp.asarray(mean), jnp.asarray(covariance)
-  base.check_shape('mean', mean, (None, None, None))
-  base.check_shape('covariance', covariance, (mean.size, mean.size))
+  mean = base.check_shape('mean', mean, (None, None, None))
+  covariance = base.check_shape('covariance', covariance, (mean.size, mean.size))
   neighbours = len(sparse_triangular.offsets(filter_size))
   cross = links.cross_links(channels, neighbours, mean.shape[-1])
   pattern = links.interleaved(links.pattern(mean.shape[-1], neighbours, cross), mean.shape[-1])

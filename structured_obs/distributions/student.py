@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, linear, radial
+from structured_obs.distributions import base, fits, linear, radial, wrapper_fits
 from structured_obs.option_values import Range, Scale, When
 
 Array = jax.Array
@@ -93,7 +93,7 @@ def family(
     assert inner.log_prior is not None
     return inner.log_prior(params.base)
 
-  return base.Family(
+  made = base.Family(
     outputs,
     from_outputs,
     functools.partial(_log_prob, inner),
@@ -102,52 +102,67 @@ def family(
     log_prior=log_prior if inner.log_prior else None,
     kernel=inner.kernel,
     student=base.StudentT(_scale(inner.gaussian), functools.partial(_dof, inner)),
+    sample_without_pixel_noise=(
+      functools.partial(_sample, inner, pixel_noise=False) if base.has_floor(inner) else None
+    ),
   )
+  trained = None
+  if dof != 'fixed':
+    low, high = math.log(min_dof), math.log(max_dof)
+    trained = NAME, fits.Bounded(low, high, base.inverse_soft_clip(math.log(initial_dof), low, high))
+  fit = functools.partial(wrapper_fits.student, inner=inner, nu=initial_dof, trained=trained)
+  return made._replace(fit=functools.partial(fit, family=made, temperature=temperature))
 
 
 def _log_prob(inner: Family[Any], params: Student, x: Array) -> Array:
   """Returns the log density of an image. [], nats."""
   dof, mean, primitives = _dof(inner, params), _mean(inner, params), inner.gaussian
   assert primitives is not None
-  base.check_shape('x', x, mean.shape)
+  x = base.check_shape('x', x, mean.shape)
   distance = base.squared_norm(primitives.whiten(params.base, x - mean))
   log_det = primitives.log_det(params.base)
   return base.nan_unless_finite(radial.log_density(x.size, dof, distance, log_det))
 
 
-def _sample(inner: Family[Any], key: Array, params: Student) -> Array:
+def _sample(inner: Family[Any], key: Array, params: Student, pixel_noise: bool = True) -> Array:
   """Draws one image. [H, W, C]."""
   key_factor, key_image = jax.random.split(key)
   mean = _mean(inner, params)
   factor = radial.draw_factor(key_factor, _dof(inner, params))
-  return mean + factor * (inner.sample(key_image, params.base) - mean)
+  draw = base.sampler(inner, pixel_noise)
+  return mean + factor * (draw(key_image, params.base) - mean)
 
 
 def _mean(inner: Family[Any], params: Student) -> Array:
   """Returns the mean, or the centre where nu <= 1. [H, W, C]."""
+  _dof(inner, params)
   return inner.mean(params.base)
 
 
 def _dof(inner: Family[Any], params: Student) -> Array:
   """Returns the degrees of freedom, NaN unless they are positive and finite. []."""
+  base.check_fields(params, Student._fields)
   mean = inner.mean(params.base)
   number = isinstance(params.dof, int | float)
-  dof = jnp.asarray(params.dof, mean.dtype if number else None)
-  base.check_shape('dof', dof, ())
-  return base.positive_or_nan(dof)
+  dof = jnp.asarray(params.dof, mean.dtype) if number else params.dof
+  return base.positive_or_nan(base.check_shape('dof', dof, ()))
 
 
 def _scale(inner: base.Gaussian[Any]) -> base.Gaussian[Student]:
   """Returns the primitives of the scale matrix: all those of the base."""
 
   def of_base(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda params, *arguments: function(params.base, *arguments)
+    return lambda params, *arguments: function(linear.base_of(params), *arguments)
 
   def noise(key: Array, params: Student) -> Any:
-    return inner.noise(key, params.base)
+    return inner.noise(key, linear.base_of(params))
 
   def temper(params: Student, temperature: Array) -> Student:
     return params._replace(base=inner.temper(params.base, temperature))
 
   functions = {name: of_base(f) for name, f in inner._asdict().items() if callable(f)}
-  return inner._replace(**functions | {'noise': noise, 'temper': temper})
+  floor = inner.pixel_noise
+  if floor is not None:
+    without, draw, product = (of_base(f) for f in floor[:3])
+    floor = base.PixelNoise(without, draw, product, floor.own)
+  return inner._replace(**functions | {'noise': noise, 'temper': temper, 'pixel_noise': floor})

@@ -85,7 +85,7 @@ def _sample_given(given: _Given, key: Array) -> Array:
 def _log_prob_given(given: _Given, x: Array) -> Array:
   mean, dtype = given.normal.mean, given.dof.dtype
   hidden = jnp.sum(~given.observed, dtype=dtype)
-  rest = jnp.where(given.observed, 0, x - mean)
+  rest = jnp.where(given.observed, 0, base.check_shape('x', x, mean.shape) - mean)
   distance = base.squared_norm(given.whiten(rest)) / given.scale
   log_det = hidden * (jnp.log(given.scale) - base.LOG_2PI) - 2 * given.normal.log_prob(mean)
   return base.nan_unless_finite(radial.log_density(hidden, given.dof, distance, log_det))

@@ -17,6 +17,7 @@ from structured_obs.evaluation import features as featuress
 from structured_obs.evaluation.features import Extractor
 from structured_obs.evaluation.results import Result
 from structured_obs.evaluation.sections import base
+from structured_obs.models import intermediate_images
 from structured_obs.runs import restore
 from structured_obs.runs.trained import Trained
 
@@ -31,6 +32,7 @@ class Request(NamedTuple):
   seed: int = 0  # of the dequantisation and the latents
   # Network whose features compare images: a name of one of these forms, or an extractor of `of_user`.
   features: str | Extractor = featuress.FORMS[0]
+  pixel_noise: bool = True  # whether samples in figures have a family's floor of independent pixel noise
   data: str = ''  # source of images other than the runs' own, as data.source; '' for their own
 
 
@@ -71,6 +73,10 @@ def evaluate(
   opened = [restore.load(path, request.checkpoint, name) for name, path in workdirs.items()]
   models, own = [trained for trained, _ in opened], opened[0][1]
   results.check_comparable(models[0], models[1:])
+  shown = [
+    one._replace(model=intermediate_images.by_pixel_noise(one.model, request.pixel_noise))
+    for one in models
+  ]
   extractor = request.features
   if isinstance(extractor, str):
     extractor = featuress.find(extractor, models[0].model.image)
@@ -104,7 +110,7 @@ def evaluate(
     'seed': request.seed,
     'devices': f'{len(jax.devices())} x {jax.devices()[0].device_kind}',
   }
-  written = report.write_evaluation(directory, found, images, about, further)
+  written = report.write_evaluation(directory, found, images, about, further, shown)
   shutil.rmtree(unfinished, ignore_errors=True)
   parts = [results.comparison_table(found), explanation.text(found)]
   return Compared('\n\n'.join([*parts, *(section.text for section in further)]), written)

@@ -70,6 +70,7 @@ def write_evaluation(
   images: np.ndarray,
   about: Mapping[str, Any],
   sections: Sequence[Section] = (),
+  shown: Sequence[Trained] = (),
 ) -> Path:
   """Writes evaluation.json, per_image.npz, report.md and its figures.
 
@@ -79,6 +80,7 @@ def write_evaluation(
     images: [N, H, W, C] uint8, those that were scored.
     about: further entries of the JSON, such as the split and the seed.
     sections: of `sections.make`.
+    shown: the models as figures show them, where that is not as they were scored.
 
   Returns:
     The path of the report.
@@ -92,8 +94,8 @@ def write_evaluation(
   (directory / 'evaluation.json').write_text(strict_json.text({**about, **tree}))
   np.savez_compressed(directory / 'per_image.npz', **arrays)  # type: ignore[arg-type]
   models = [result.trained for result in found]
-  picture = comparison_picture(directory / 'figures' / 'samples.png', models, images)
-  further = supn.write(directory / 'figures', models, images)
+  picture = comparison_picture(directory / 'figures' / 'samples.png', shown or models, images)
+  further = supn.write(directory / 'figures', shown or models, images)
   for section in sections:
     further |= section.draw(directory / 'figures') if section.draw else {}
   named = ', '.join(f'`{trained.workdir}` (step {trained.step})' for trained in models)

@@ -1,6 +1,9 @@
-"""The capacitance C = I + W^T W of a scaled factor W = D^-1/2 P, factorised in float32 without loss.
+"""The capacitance C = I + W^T W of a whitened factor W = A P, factorised in float32 without loss.
 
-Letters: n size, R rank.
+Letters: n size, R rank, m whitened size, n or more.
+
+A is the linear map of a whitening: A^T A is the inverse of the covariance S that P P^T is added to. It
+is D^-1/2 for independent pixels (`by_scale`).
 
 Where columns of W are almost dependent, their small differences matter as much as the columns, but are
 lost in W^T W. C is then factorised in the coordinates z = V^T c, V the eigenvectors of W^T W: each
@@ -8,6 +11,7 @@ direction has its own column in B = W V, which keeps its digits because the lead
 are exact.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,17 +22,19 @@ from structured_obs.linalg.image_by_image import quick_or_careful
 from structured_obs.linalg.products import matmul, scale_rows, subtract_product
 
 Array = jax.Array
+# A pytree with the arrays that it needs: [n] -> [m], and [n, k] -> [m, k] column by column, any k.
+Whitening = Callable[[Array], Array]
 
 
 class Capacitance(NamedTuple):
-  """Factorised C = I + W^T W of one low-rank plus diagonal matrix."""
+  """Factorised C = I + W^T W of one low-rank update S + P P^T."""
 
   factor: Array  # [n, R]  P
-  inverse_scale: Array  # [n] or []  D^-1/2
-  basis: Array  # [n, R]  B = W V
+  whitening: Whitening  # A
+  basis: Array  # [m, R]  B = W V
   rotation: Array  # [R, R]  V, orthogonal; I unless columns are almost dependent
   inner: Array  # [R, R]  lower triangular K with K (I + B^T B) K^T = I
-  log_det: Array  # []  log |C| = log |P P^T + D| - log |D|, nats: twice the excess entropy
+  log_det: Array  # []  log |C| = log |S + P P^T| - log |S|, nats: twice the entropy that P adds
 
   @property
   def root(self) -> Array:
@@ -37,7 +43,7 @@ class Capacitance(NamedTuple):
 
   @property
   def half(self) -> Array:
-    """W T^T [n, R], so W C^-1 W^T = half half^T."""
+    """W T^T [m, R], so W C^-1 W^T = half half^T."""
     return matmul(self.basis, self.inner.T)
 
 
@@ -51,34 +57,52 @@ class _Parts(NamedTuple):
 
 
 @jax.jit  # called eagerly, the loops inside would be compiled anew on every call
-def capacitance(factor: Array, inverse_scale: Array) -> Capacitance:
-  """Factorises the capacitance of P P^T + D.
+def capacitance(factor: Array, whitening: Whitening) -> Capacitance:
+  """Factorises the capacitance of S + P P^T.
 
   Args:
     factor: [n, R], P. Any R, 0 and more than n included; columns may repeat, vanish, or differ in
       scale by many decades.
+    whitening: A, a pytree (`jax.tree_util.Partial`).
+  """
+  whitened = whitening(factor)
+  if factor.shape[1] == 0:
+    empty = matmul(whitened.T, whitened)
+    log_det = 0 * jnp.sum(whitening(jnp.zeros_like(factor, shape=factor.shape[:1])))  # NaN is kept
+    return Capacitance(factor, whitening, whitened, empty, empty, log_det)
+  parts = _factorise(whitened, *jax.lax.stop_gradient((factor, whitening)))
+  return Capacitance(factor, whitening, *parts)
+
+
+def quick_capacitance(factor: Array, whitening: Whitening, whitened: Array) -> tuple[Capacitance, Array]:
+  """Returns `capacitance` for R > 0 by Cholesky alone, and whether it is accurate, [] bool.
+
+  Args:
+    factor: [n, R], P.
+    whitening: A.
+    whitened: [m, R], W = A P.
+  """
+  parts, reliable = _by_cholesky(whitened, matmul(whitened.T, whitened))
+  return Capacitance(factor, whitening, *parts), reliable
+
+
+def by_scale(inverse_scale: Array) -> Whitening:
+  """Returns the whitening D^-1/2 of independent pixels.
+
+  Args:
     inverse_scale: [n] or [], D^-1/2.
   """
-  scaled = scale_rows(factor, inverse_scale)
-  if scaled.shape[1] == 0:
-    empty = matmul(scaled.T, scaled)
-    log_det = 0 * jnp.sum(inverse_scale)  # NaN is kept
-    return Capacitance(factor, inverse_scale, scaled, empty, empty, log_det)
-  parts = _factorise(scaled, *jax.lax.stop_gradient((factor, inverse_scale)))
-  return Capacitance(factor, inverse_scale, *parts)
+  return jax.tree_util.Partial(_scaled, inverse_scale)
 
 
-def quick_capacitance(factor: Array, inverse_scale: Array) -> tuple[Capacitance, Array]:
-  """Returns `capacitance` for R > 0 by Cholesky alone, and whether it is accurate, [] bool."""
-  scaled = scale_rows(factor, inverse_scale)
-  parts, reliable = _by_cholesky(scaled, matmul(scaled.T, scaled))
-  return Capacitance(factor, inverse_scale, *parts), reliable
+def _scaled(inverse_scale: Array, columns: Array) -> Array:
+  return scale_rows(columns, inverse_scale)
 
 
 @jax.custom_jvp
-def _factorise(scaled: Array, factor: Array, inverse_scale: Array) -> _Parts:
-  """Returns the parts as a function of W; P and D^-1/2 give its digits before rounding."""
-  return _by_cholesky_or_rotation(scaled, matmul(scaled.T, scaled), factor, inverse_scale)
+def _factorise(whitened: Array, factor: Array, whitening: Whitening) -> _Parts:
+  """Returns the parts as a function of W; P and A give its digits before rounding."""
+  return _by_cholesky_or_rotation(whitened, matmul(whitened.T, whitened), factor, whitening)
 
 
 @_factorise.defjvp
@@ -95,7 +119,7 @@ def _factorise_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
   return parts, _Parts(basis, jnp.zeros_like(parts.rotation), inner, log_det)
 
 
-def _by_cholesky(scaled: Array, gram: Array, *_: Array) -> tuple[_Parts, Array]:
+def _by_cholesky(whitened: Array, gram: Array, *_: Any) -> tuple[_Parts, Array]:
   """Returns the parts from W^T W itself, and whether rounding has left them accurate."""
   identity = jnp.diag(jnp.ones_like(gram[0]))  # eye would not vary over devices as the matrix does
   matrix = gram + identity
@@ -108,22 +132,25 @@ def _by_cholesky(scaled: Array, gram: Array, *_: Array) -> tuple[_Parts, Array]:
   reliable = jnp.min(jnp.square(pivots)) > 1e5 * jnp.finfo(gram.dtype).eps
   log_det = 2 * jnp.sum(jnp.log(pivots)) - 2 * jnp.sum(jnp.log(scale))
   inner = _inverse_triangular(chol) * scale[None, :]
-  return _Parts(scaled, identity, inner, log_det), reliable
+  return _Parts(whitened, identity, inner, log_det), reliable
 
 
-def _by_rotation(_: Array, gram: Array, factor: Array, inverse_scale: Array) -> _Parts:
+def _by_rotation(_: Array, gram: Array, factor: Array, whitening: Whitening) -> _Parts:
   """Returns the parts computed from W V, V the eigenvectors of W^T W.
 
   The columns of W V are nearly orthogonal, and the Gram matrix of such columns is accurate entry by
-  entry, however much their norms differ: its Cholesky factor exists and is accurate where that of
-  W^T W is lost in rounding.
+  entry, however much their norms differ: its Cholesky factor exists where that of W^T W is lost in
+  rounding. What rounding of V has left of their angles, a second factorisation of K C K^T corrects.
   """
   rotation = decompositions.eigh(gram)[1]
-  basis = subtract_product(jnp.zeros_like(factor), factor, -rotation, inverse_scale)
+  basis = whitening(subtract_product(jnp.zeros_like(factor), factor, -rotation))
   gram = matmul(basis.T, basis)
   chol = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[0], dtype=gram.dtype))
-  log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol)))
-  return _Parts(basis, rotation, _inverse_triangular(chol), log_det)
+  inner = _inverse_triangular(chol)
+  half = matmul(basis, inner.T)
+  again = jnp.linalg.cholesky(matmul(half.T, half) + matmul(inner, inner.T))
+  log_det = 2 * (jnp.sum(jnp.log(jnp.diag(chol))) + jnp.sum(jnp.log(jnp.diag(again))))
+  return _Parts(basis, rotation, matmul(_inverse_triangular(again), inner), log_det)
 
 
 _by_cholesky_or_rotation = quick_or_careful(_by_cholesky, _by_rotation)

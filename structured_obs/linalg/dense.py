@@ -100,20 +100,21 @@ def condition(
 
 
 def posterior(
-  mean: ArrayLike, cov: ArrayLike, noisy: ArrayLike, noise_variance: float
+  mean: ArrayLike, cov: ArrayLike, noisy: ArrayLike, noise_variance: ArrayLike
 ) -> tuple[Vector, Matrix]:
-  """Returns the mean [D] and covariance [D, D] of x given noisy = x + white noise of that variance.
+  """Returns the mean [D] and covariance [D, D] of x given noisy = x + independent noise.
 
   Args:
     mean: [D].
     cov: [D, D].
     noisy: [D].
-    noise_variance: of every dimension.
+    noise_variance: [], of every dimension, or [D].
   """
   _check(cov, mean=mean, noisy=noisy)
   mean, cov = _vector(mean), _matrix(cov)
-  gain = _matrix(np.linalg.solve(cov + noise_variance * np.eye(len(cov)), cov).T)
-  return mean + gain @ (_vector(noisy) - mean), _matrix(noise_variance * gain)
+  noise = np.asarray(noise_variance, np.float64)
+  gain = _matrix(np.linalg.solve(cov + noise * np.eye(len(cov)), cov).T)
+  return mean + gain @ (_vector(noisy) - mean), _matrix(noise * gain)
 
 
 def _check(cov: ArrayLike, **vectors: ArrayLike) -> None:

@@ -17,8 +17,8 @@ matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
-def subtract_product(target: Array, left: Array, right: Array, scale: Array | float = 1) -> Array:
-  """Computes scale (target - left right) with hundreds of times less rounding than the plain formula.
+def subtract_product(target: Array, left: Array, right: Array) -> Array:
+  """Computes target - left right with hundreds of times less rounding than the plain formula.
 
   The leading digits of both factors are multiplied exactly, so nothing is lost where target and product
   cancel. Costs three products of the same size.
@@ -27,23 +27,21 @@ def subtract_product(target: Array, left: Array, right: Array, scale: Array | fl
     target: [n] or [n, k].
     left: [n, R].
     right: [R] or [R, k].
-    scale: [n] or [], of the rows.
   """
-  scales = jnp.broadcast_to(jnp.asarray(scale, target.dtype), left.shape[:1])
   terms = left.shape[1]
   if terms == 0:
-    return scale_rows(target, scales)
+    return target
   digits = jnp.finfo(left.dtype).nmant + 1
   bits = (digits - (terms - 1).bit_length()) // 2
   high_right, low_right = _split(right, bits)
 
-  def row(parts: tuple[Array, Array, Array]) -> Array:
-    target, left, scale = parts
+  def row(parts: tuple[Array, Array]) -> Array:
+    target, left = parts
     high_left, low_left = _split(left, bits)
     rest = target - matmul(high_left, high_right)
-    return scale * (rest - (matmul(high_left, low_right) + matmul(low_left, right)))
+    return rest - (matmul(high_left, low_right) + matmul(low_left, right))
 
-  return jax.lax.map(row, (target, left, scales), batch_size=ROWS)
+  return jax.lax.map(row, (target, left), batch_size=ROWS)
 
 
 def scale_rows(matrix: Array, scale: Array) -> Array:

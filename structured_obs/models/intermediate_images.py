@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from structured_obs.distributions import base
 from structured_obs.distributions.base import Family
 from structured_obs.models.base import Bound, Model
 
@@ -72,4 +73,16 @@ def by_mode(model: Model, sample_mode: str) -> Model:
       "with this model's family, take the mean."
     )
   family: Family = model.family._replace(sample=lambda key, params: mode(params))
+  return model.clone(family=family)
+
+
+def by_pixel_noise(model: Model, pixel_noise: bool) -> Model:
+  """Returns the model as it is, or one whose samples of images lack the floor of pixel noise.
+
+  Raises:
+    ValueError: without it, if the family has no floor of independent pixel noise.
+  """
+  if pixel_noise:
+    return model
+  family: Family = model.family._replace(sample=base.sampler(model.family, pixel_noise=False))
   return model.clone(family=family)

@@ -205,3 +205,34 @@ def test_a_later_edit_overwrites_an_earlier_one():
   np.testing.assert_array_equal(merged.noise_variance[both], 0)
   np.testing.assert_array_equal(merged.noise_variance[np.asarray(one.mask & ~two.mask)], 0.25)
   assert np.isinf(merged.noise_variance[np.asarray(~one.mask & ~two.mask)]).all()
+
+
+@pytest.mark.parametrize('deviations', [(0.0, 0), (0.5, 0.2)], ids=['hard', 'soft'])
+def test_samples_without_pixel_noise_have_the_dense_mean_and_covariance(deviations: tuple[float, float]):
+  """Of the smooth part given the edits, by averages over keys; pixels of exact edits are as edited."""
+  problem, edits = cases.make_problem(LOW_RANK), two_edits(deviations)
+  params = problem.params
+  found = edit.apply(problem.family, params, edits, pixel_noise=False)
+  factor = np.asarray(params.cov_factor, np.float64).reshape(-1, 3)
+  smooth = factor @ factor.T
+  value, variance = (np.ravel(a) for a in edit.merge(edits, IMAGE))
+  seen = variance < np.inf
+  inverse = np.linalg.inv(problem.cov[np.ix_(seen, seen)] + np.diag(variance[seen]))
+  gain = smooth[:, seen] @ inverse
+  mean = problem.mean + gain @ (value - problem.mean)[seen]
+  cov = smooth - gain @ smooth[seen]
+  count = 4000
+  drawn = jax.jit(lambda keys: jax.lax.map(found.sample, keys))(
+    jax.random.split(jax.random.key(0), count)
+  )
+  drawn, exact = np.reshape(drawn, (count, -1)), variance == 0
+  np.testing.assert_allclose(drawn[:, exact], np.broadcast_to(value[exact], drawn[:, exact].shape))
+  drawn, mean, cov = drawn[:, ~exact], mean[~exact], cov[np.ix_(~exact, ~exact)]
+  deviation = np.sqrt(np.diag(cov))
+  assert np.max(np.abs(drawn.mean(axis=0) - mean) / deviation) < 5 / count**0.5
+  error = np.cov(drawn.T) - cov
+  assert np.max(np.abs(error) / np.outer(deviation, deviation)) < 5 * 2**0.5 / count**0.5
+  other = cases.make_problem(cases.Case('dense_precision', (), (2, 2, 1)))
+  one = edit.Edit(jnp.zeros((2, 2, 1)), jnp.ones((2, 2, 1), bool))
+  with pytest.raises(ValueError, match='floor of independent pixel noise'):
+    edit.apply(other.family, other.params, [one], pixel_noise=False)

@@ -23,7 +23,7 @@ def edits() -> list[edit.Edit]:
 def test_every_step_is_of_the_edits_so_far():
   problem, (one, two) = cases.make_problem(CASE), edits()
   key = jax.random.key(0)
-  history = edit_history.run(problem.family, problem.params, [one, two], key, samples=2)
+  history = edit_history.run(problem.family, problem.params, [one, two], key, edit_history.Draws(2))
   assert history.samples.shape == (3, 2, 3, 4, 1)
   expected = [edit.apply(problem.family, problem.params, e) for e in ([one], [one, two])]
   np.testing.assert_allclose(history.means[0].ravel(), problem.mean, rtol=1e-6)
@@ -40,7 +40,8 @@ def test_every_step_is_of_the_edits_so_far():
 
 def test_the_picture_alternates_images_and_edits():
   problem = cases.make_problem(CASE)
-  history = edit_history.run(problem.family, problem.params, edits(), jax.random.key(0), samples=1)
+  draws = edit_history.Draws(1)
+  history = edit_history.run(problem.family, problem.params, edits(), jax.random.key(0), draws)
   rows, headings = edit_history.rows(history)
   assert headings == ['predicted', 'edit 1', 'after', 'edit 2', 'after']
   assert [row.label for row in rows] == ['mean', 'change', 'standard\ndeviation', 'sample 1']
@@ -58,7 +59,8 @@ def test_the_picture_alternates_images_and_edits():
 
 def test_no_samples_can_be_asked_for(tmp_path):
   problem = cases.make_problem(CASE)
-  history = edit_history.run(problem.family, problem.params, edits()[:1], jax.random.key(0), samples=0)
+  draws = edit_history.Draws(0)
+  history = edit_history.run(problem.family, problem.params, edits()[:1], jax.random.key(0), draws)
   assert history.samples.shape == (2, 0, 3, 4, 1)
   rows, headings = edit_history.rows(history)
   assert plotting.image_rows(tmp_path / 'x.png', rows, headings).stat().st_size > 2000

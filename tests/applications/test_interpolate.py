@@ -149,9 +149,13 @@ def test_the_corners_of_a_low_rank_family_share_the_pixel_noise():
     noise = jax.tree.map(lambda leaf, i=i: leaf[i], noises)
     sample = low_rank.reparameterize(problem.params, noise)
     cases.assert_close(images[place], sample, 1e-12, 1e-6)
-  without = interpolate.corners(jax.random.key(1), problem.family, problem.params, pixel_noise=False)
-  np.testing.assert_array_equal(without.factor, noises.factor)
-  assert not np.asarray(without.diag).any()
+  way = interpolate.Way(2, pixel_noise=False)
+  images = interpolate.draw(problem.family, way, problem.params, jax.random.key(1))
+  nothing = low_rank.Noise(noises.factor[3], jnp.zeros_like(noises.diag[3]))
+  cases.assert_close(images[1, 1], low_rank.reparameterize(problem.params, nothing), 1e-12, 1e-6)
+  none = cases.make_problem(cases.Case('dense_precision', (), (2, 2, 1)))
+  with pytest.raises(ValueError, match='no floor of independent pixel noise'):
+    interpolate.draw(none.family, way, none.params, jax.random.key(1))
 
 
 def test_without_a_factor_all_noise_moves():

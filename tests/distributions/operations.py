@@ -62,7 +62,7 @@ def plain_operations(family: Family[Any], params: Any, x: Array, key: Array) -> 
 def _matrices(family: Family[Any], params: Any, x: Array) -> dict[str, Any]:
   primitives = family.gaussian
   assert primitives is not None
-  basis = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
+  basis = jnp.eye(x.size, dtype=family.mean(params).dtype).reshape(x.size, *x.shape)
 
   def whitened(image: Array) -> Array:
     return ravel_pytree(primitives.whiten(params, image))[0]

@@ -30,10 +30,3 @@ def test_rows_and_columns_of_zeros_or_none():
   zeros = jnp.zeros((3, 2), jnp.float32)
   np.testing.assert_array_equal(products.subtract_product(target, zeros, zeros[0]), target)
   np.testing.assert_array_equal(products.subtract_product(target, zeros[:, :0], zeros[0, :0]), target)
-
-
-def test_rows_are_scaled():
-  target, scale = jnp.ones((3,), jnp.float32), jnp.asarray([1, 2, 4], jnp.float32)
-  quarter = jnp.asarray([0.25], jnp.float32)
-  actual = products.subtract_product(target, target[:, None], quarter, scale)
-  np.testing.assert_array_equal(actual, jnp.asarray(0.75, jnp.float32) * scale)

@@ -16,6 +16,7 @@ from structured_obs.linalg import (
   sharding,
   sparse_triangular,
   triangular,
+  update_density,
   wavefront,
   woodbury,
 )
@@ -39,6 +40,14 @@ def close(diag: jax.Array, weights: jax.Array) -> jax.Array:
   return selected_inverse.covariances(Factor(diag, weights), OFFSETS, 1, 1)
 
 
+def scaled(scale: jax.Array, columns: jax.Array) -> jax.Array:
+  return scale * columns
+
+
+def updated(factor: jax.Array, scale: jax.Array) -> jax.Array:
+  return update_density.log_density(scaled, scale, jnp.ones(12), factor)
+
+
 # Functions of arrays near 1 of these shapes; each makes an array of its own.
 CASES: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...], bool]] = {
   'banded solve': (lambda band: banded.solve(band, jnp.ones(12)), ((12, 3),), True),
@@ -47,6 +56,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...], bool]] =
   'close covariances': (close, (GRID, LINKS), True),
   'wavefront': (packed, (GRID, LINKS), False),
   'low rank': (lambda p: woodbury.log_density(jnp.ones(12), p, jnp.ones(())), ((12, 2),), True),
+  'low rank update': (updated, ((12, 2), ()), True),
   'dense': (lambda lower: triangular.solve(lower, jnp.eye(3)), ((3, 3),), True),
   'singular values': (lambda matrix: decompositions.svd(matrix)[1], ((4, 3),), True),
 }

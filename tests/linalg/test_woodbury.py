@@ -56,7 +56,7 @@ def _exact(residual: Any, factor: Any, diag: Any) -> dict[str, Any]:
 
 
 def _evaluate(residual: jax.Array, factor: jax.Array, diag: jax.Array) -> dict[str, jax.Array]:
-  cap = woodbury.capacitance(factor, jax.lax.rsqrt(diag))
+  cap = woodbury.capacitance(factor, woodbury.by_scale(jax.lax.rsqrt(diag)))
   whitened = woodbury.whiten(cap, residual)
   return {
     'residual': whitened.residual,
@@ -128,17 +128,30 @@ def test_bad_numbers_end_in_no_number(where: int, value: float):
 
 
 @pytest.mark.float32
+def test_log_determinant_of_a_ladder_of_columns():
+  """Eigenvectors in float32 leave angles between the columns of such a factor; one Cholesky factor of
+  their Gram matrix is wrong by 0.007 nats here, and by 0.1 at 12,288 pixels."""
+  rng = np.random.default_rng(0)
+  steps = rng.normal(size=(4, 1000, 40)) * np.geomspace(1, 1e-8, 40)
+  factors = (30 * np.cumsum(steps, axis=-1)).astype(np.float32)
+  scale = np.float32(VARIANCE) ** -0.5
+  values = np.linalg.svd(factors.astype(np.float64) * scale, compute_uv=False)
+  found = [woodbury.capacitance(one, woodbury.by_scale(jnp.asarray(scale))).log_det for one in factors]
+  np.testing.assert_allclose(found, np.sum(np.log1p(values**2), axis=-1), rtol=0, atol=2e-3)
+
+
+@pytest.mark.float32
 def test_refinement_goes_by_the_residual():
   """An inexact factorisation costs steps, not digits; a fixed number of them would leave percents."""
   residual, factor, diag = _problem('independent and large')
-  cap = woodbury.capacitance(factor, jax.lax.rsqrt(diag))
+  cap = woodbury.capacitance(factor, woodbury.by_scale(jax.lax.rsqrt(diag)))
   whitened = woodbury.whiten(cap._replace(inner=0.8 * cap.inner), residual)
   expected = _exact(residual, factor, diag)
   _check({'residual': whitened.residual}, {'residual': expected['residual']})
 
 
 def _quadratic(residual: jax.Array, factor: jax.Array, diag: jax.Array) -> jax.Array:
-  cap = woodbury.capacitance(factor, jax.lax.rsqrt(diag))
+  cap = woodbury.capacitance(factor, woodbury.by_scale(jax.lax.rsqrt(diag)))
   rest = woodbury.whiten(cap, residual).residual
   return jnp.sum(jnp.sin(rest)) + jnp.sum(woodbury.leverage(cap)) + cap.log_det
 
