@@ -50,6 +50,10 @@ class DataConfig:
   turn: bool = False  # random rotations by right angles in training; with flip, all 8 symmetries
   shift: CountOrNone = 0  # largest random translation in training, in pixels; edges are repeated
   labels: bool = False  # give the model each image's class: the source's labels, or sub-folders
+  # Which pixels count, in the likelihood and every score: 'none' (all), 'alpha' (not transparent),
+  # 'nonzero' (not black), or 'volume' (of a volume beside each volume). The model sees gray elsewhere.
+  mask: str = 'none'
+  mask_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the mask
   residency: str = 'auto'  # 'device', 'host' (memory-mapped) or 'auto' by the device's memory
 
 

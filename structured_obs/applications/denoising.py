@@ -39,9 +39,9 @@ class Settings(NamedTuple):
 def check(trained: Trained, settings: Settings) -> None:
   """Raises a ValueError if a run does not support denoising, or a setting is invalid."""
   denoise.check(trained.model.family, settings.sigma)
-  if trained.spec.condition:
+  if trained.spec.condition or trained.spec.masked:
     raise ValueError(
-      f'The model of {trained.workdir} is given more than an image, such as its class, to which '
+      f'The model of {trained.workdir} is given more than an image, such as its class or mask, to which '
       'noise does not apply; denoise with a run that sees images only.'
     )
 

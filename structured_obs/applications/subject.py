@@ -88,7 +88,7 @@ def find(trained: Trained, prepared: Prepared, wanted: Wanted) -> Subject:
     name, levels = f'test_{wanted.number}', trained.spec.levels
     stored = np.asarray(split[wanted.number : wanted.number + 1])
   else:
-    if trained.spec.condition:
+    if trained.spec.condition or trained.spec.masked:
       raise ValueError(
         f'The model of {trained.workdir} is given more than an image, which {wanted.path} does not '
         'contain; use --subject=test:INDEX.'

@@ -19,7 +19,12 @@ def foreground(image: np.ndarray, levels: int = 256) -> np.ndarray:
 
 
 def window(
-  image: np.ndarray, size: tuple[int, int], seed: tuple[int, ...], levels: int = 256, name: str = 'one'
+  image: np.ndarray,
+  size: tuple[int, int],
+  seed: tuple[int, ...],
+  levels: int = 256,
+  name: str = 'one',
+  counts: np.ndarray | None = None,
 ) -> np.ndarray:
   """Cuts a random window out of an image; drawn from all pixels if everything is background.
 
@@ -29,6 +34,7 @@ def window(
     seed: non-negative integers that determine the window.
     levels: of the pixels, 0 .. levels - 1; 0 for real numbers.
     name: of the image in messages.
+    counts: bool [H, W], the pixels that a window may be centred on if they are foreground; None for all.
 
   Returns:
     uint8 [height, width, C], a view.
@@ -47,7 +53,8 @@ def window(
       "--config.data.crop=random cuts windows of --config.data.height x --config.data.width, "
       f"{height} x {width} pixels, but {name} is only {rows} x {columns}; choose smaller windows."
     )
-  centres = np.flatnonzero(foreground(image, levels))
+  shown = foreground(image, levels)
+  centres = np.flatnonzero(shown if counts is None else shown & counts)
   draw = int(order.draws(1, *seed)[0])
   centre = int(centres[draw % len(centres)]) if len(centres) else draw % (rows * columns)
   top = min(max(centre // columns - height // 2, 0), rows - height)

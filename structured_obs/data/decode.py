@@ -113,6 +113,9 @@ class Decoded(NamedTuple):
 
   pixels: np.ndarray  # uint8 [H, W, 1] for gray images, [H, W, 3] for all others
   facts: tuple[str, ...]  # keys of `notes.FACTS`
+  alpha: np.ndarray | None = (
+    None  # uint8 [H, W], if the file has an alpha channel or a transparent colour
+  )
 
 
 class Target(NamedTuple):
@@ -218,12 +221,12 @@ def _decoded(opened: Any) -> Decoded:
   method = _UPRIGHT.get(_orientation(opened))
   if method:
     image = image.transpose(pillow().Transpose[method])
-  pixels, transparent = _pixels(image)
-  if transparent:
+  pixels, alpha = _pixels(image)
+  if alpha is not None and alpha.min() < 255:
     facts.append('transparent')
   if _has_more_frames(opened):
     facts.append('frames')
-  return Decoded(pixels.reshape(*pixels.shape[:2], -1), tuple(facts))
+  return Decoded(pixels.reshape(*pixels.shape[:2], -1), tuple(facts), alpha)
 
 
 def _orientation(opened: Any) -> Any:
@@ -242,30 +245,33 @@ def _has_more_frames(opened: Any) -> bool:
     return True
 
 
-def _pixels(image: Any) -> tuple[np.ndarray, bool]:
-  """Returns uint8 [H, W] or [H, W, 3], and whether any pixel was transparent."""
+def _pixels(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
+  """Returns uint8 [H, W] or [H, W, 3] and the alpha channel [H, W], None if there is none."""
   if image.mode.startswith('I'):
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
       raise ValueError(f'its values, {values.min()} to {values.max()}, do not fit 16 bits')
     clear = values == image.info.get('transparency', -1)
-    return np.where(clear, 255, (values + 128) // 257).astype(np.uint8), bool(clear.any())
+    alpha = np.where(clear, 0, 255).astype(np.uint8) if 'transparency' in image.info else None
+    return np.where(clear, 255, (values + 128) // 257).astype(np.uint8), alpha
   if image.mode == 'F':
     raise ValueError('its pixels are floating-point numbers of unknown range')
   gray = image.mode in ('1', 'L', 'LA', 'La')
   if image.mode not in _WITH_ALPHA and 'transparency' not in image.info:
     mode = 'L' if gray else 'RGB'
-    return np.asarray(image if image.mode == mode else image.convert(mode)), False
+    return np.asarray(image if image.mode == mode else image.convert(mode)), None
   layers = np.asarray(image.convert('LA' if gray else 'RGBA'))
-  return _on_white(layers[..., :-1], layers[..., -1:])
+  blended = _on_white(layers[..., :-1], layers[..., -1:])
+  known = image.mode != 'P' or 'transparency' in image.info
+  return blended, layers[..., -1] if known else None
 
 
-def _on_white(colours: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, bool]:
+def _on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
   """Blends uint8 colours [H, W, C] with white where alpha [H, W, 1] is below 255."""
   if alpha.min() == 255:
-    return colours, False
+    return colours
   wide, opacity = colours.astype(np.uint16), alpha.astype(np.uint16)  # sums stay below 2^16
-  return ((wide * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8), True
+  return ((wide * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
 
 
 def fit(image: np.ndarray, to: Target) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
-from structured_obs.data import crops, decode, labels, notes
+from structured_obs.data import crops, decode, labels, masks, notes
 from structured_obs.data.sources import base
 
 Progress = Callable[[str], None]
@@ -58,11 +58,17 @@ class Job(NamedTuple):
   progress: Progress | None = None  # callback for progress messages
   crops: int = 1  # random windows per image, one after the other, if the target has random crops
   seed: int = 0  # of the random windows
+  mask: bool = False  # store which pixels count behind everything else
 
   @property
   def rows(self) -> int:
     """Number of images, if none is corrupt."""
     return len(self.indices) * self.crops
+
+  @property
+  def behind(self) -> int:
+    """Number of channels stored behind an image's own by this module."""
+    return self.labels + self.mask
 
   def image(self, row: int) -> int:
     """Returns the index of a row's image in the source."""
@@ -78,6 +84,7 @@ class _Fitted(NamedTuple):
 
   image: np.ndarray  # [H, W, C]
   label: int | None
+  mask: np.ndarray | None  # [H, W, 1]
   facts: tuple[str, ...]  # keys of `notes.FACTS`
 
 
@@ -106,7 +113,7 @@ def write(path: str, job: Job) -> Written:
     if job.progress:
       job.progress('a colour image follows gray ones: restarting in RGB')
     return _write(path, job._replace(target=job.target._replace(channels=3)))
-  if job.target.channels or written.shape[-1] - job.labels != 3:
+  if job.target.channels or written.shape[-1] - job.behind != 3:
     written.seen['gray'].clear()  # none has become RGB, or all were to
   return written
 
@@ -126,13 +133,16 @@ def _write(path: str, job: Job) -> Written:
       image = item.image
       if shape is None:
         shape, dtype = image.shape, image.dtype
-        _header(file, (job.rows, shape[0], shape[1], shape[2] + job.labels), dtype)
+        _header(file, (job.rows, shape[0], shape[1], shape[2] + job.behind), dtype)
       elif image.shape != shape:
         image = _alike(job, image, shape, (rows[0], row))
       content = image.tobytes()
       digests.append(hashlib.blake2b(content, digest_size=_DIGEST).digest())
       if job.labels:
-        content = labels.behind((image, item.label), job.name(row))[0].tobytes()
+        image = labels.behind((image, item.label), job.name(row))[0]
+      if item.mask is not None:
+        image = np.concatenate([image, item.mask], axis=-1)
+      content = image.tobytes() if job.behind else content
       file.write(content)
       sha256.update(content)
       rows.append(row)
@@ -147,7 +157,7 @@ def _write(path: str, job: Job) -> Written:
         f'{job.name(corrupt[0][0])}. {corrupt[0][1]}.'
       ) from first
     file.seek(0)
-    whole = (shape[0], shape[1], shape[2] + job.labels)
+    whole = (shape[0], shape[1], shape[2] + job.behind)
     _header(file, (len(rows), *whole), dtype)
   return Written(
     whole,
@@ -167,6 +177,7 @@ def _load(job: Job, row: int) -> _Fitted | _Unreadable:
   try:
     with decode.reading(f'Image {job.name(row)}'):
       image, label = job.records.load(index)
+      mask = masks.plane(job.records, index, image) if job.mask else None
   except decode.UnreadableImage as error:
     return _Unreadable(str(error), error)
   facts = {
@@ -175,8 +186,25 @@ def _load(job: Job, row: int) -> _Fitted | _Unreadable:
   }
   if to.crop == 'random':
     seed = job.seed, index, row % job.crops
-    image = crops.window(image, (to.height, to.width), seed, job.records.levels, job.name(row))
-  return _Fitted(decode.fit(image, to), label, tuple(fact for fact, true in facts.items() if true))
+    image, mask = _window(job, row, image, mask, seed)
+  try:
+    mask = None if mask is None else masks.fitted(mask, to, job.name(row))
+  except decode.UnreadableImage as error:
+    return _Unreadable(str(error), error)
+  return _Fitted(decode.fit(image, to), label, mask, tuple(fact for fact, true in facts.items() if true))
+
+
+def _window(
+  job: Job, row: int, image: np.ndarray, mask: np.ndarray | None, seed: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Returns a random window of an image, and the same one of its mask, around a pixel that counts."""
+  levels, size = job.records.levels, (job.target.height, job.target.width)
+  if mask is None:
+    return crops.window(image, size, seed, levels, job.name(row)), None
+  counts = crops.foreground(image, levels) & (mask[..., 0] > 0)
+  both = np.concatenate([image, mask], axis=-1)
+  both = crops.window(both, size, seed, levels, job.name(row), counts)
+  return both[..., :-1], both[..., -1:]
 
 
 def _alike(job: Job, image: np.ndarray, shape: tuple[int, ...], pair: tuple[int, int]) -> np.ndarray:

@@ -6,7 +6,8 @@ source has labels, and `spec.json`. It writes beside the final place and renames
 interrupted run leaves no incomplete data. Of several runs at once, one ingests and the others wait.
 
 A source of real numbers has a float32 array. If a source knows more about an image, such as its mean,
-this condition is stored in channels behind the image's own, and stays with it everywhere.
+this condition is stored in channels behind the image's own, and stays with it everywhere. So does a mask
+of the pixels that count, the last channel.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import decode, ingest, labels, notes, once, sources, splits
+from structured_obs.data import decode, ingest, labels, masks, notes, once, sources, splits
 from structured_obs.data.sources import base
 
 _CODE = 2  # raise it when the same source and configuration would give other pixels or splits
@@ -60,13 +61,14 @@ class DataSpec(NamedTuple):
   # With data.labels, that channel is the class: the number of training images of class 0, 1, ...
   class_counts: tuple[int, ...] | list[int] = ()
   class_names: tuple[str, ...] | list[str] = ()  # of class 0, 1, ..., if classes have names
+  masked: bool = False  # whether one more channel, the last one, tells which pixels count
   notes: tuple[str, ...] | list[str] = ()  # sentences about the images that a user should know
   checksum: str = ''  # SHA-256 of the labels and of all other fields; '' in older folders
 
   @property
   def stored(self) -> tuple[int, int, int]:
     """Height, width and channels of a stored image."""
-    return self.height, self.width, self.channels + self.condition
+    return self.height, self.width, self.channels + self.condition + self.masked
 
   @property
   def dtype(self) -> np.dtype[Any]:
@@ -120,6 +122,8 @@ def _fingerprint(config: DataConfig, source: base.Source) -> str:
   fields = dataclasses.asdict(config)
   fields['skip_corrupt'] = config.options.get('skip_corrupt', False)
   relevant = _RELEVANT + (('labels',) if config.labels else ())
+  if config.mask != masks.NONE:
+    relevant = (*relevant, 'mask', 'mask_options')
   if config.crop == 'random':
     fields['crops'], relevant = crops_of(config), (*relevant, 'crops')
   return base.digest(
@@ -137,6 +141,8 @@ def _ingest(
   say = progress or (lambda line: None)
   say(f'reading {source.name}')
   records = source.open()
+  if config.mask != masks.NONE:
+    masks.check(config, records, source.name)
   split = splits.assign(records.size, records.splits, config, records.groups)
   indices = np.concatenate([np.flatnonzero(split == k) for k in range(len(splits.SPLITS))])
   with once.storing(folder):
@@ -151,6 +157,7 @@ def _ingest(
         progress,
         crops_of(config),
         config.split_seed,
+        config.mask != masks.NONE,
       ),
     )
     images = indices[written.rows // crops_of(config)]
@@ -184,7 +191,7 @@ def _spec(
   """Describes the written images; `kept` has each image's number in the source and its split, [M]."""
   images, split = kept
   known = None if None in written.labels else np.array(written.labels, np.int32)
-  condition = records.condition + config.labels
+  condition, masked = records.condition + config.labels, config.mask != masks.NONE
   height, width, channels = written.shape
   repeated = splits.repeated(split, written.digests)
   seen = written.seen | {'repeated': set(images[repeated].tolist())}
@@ -196,7 +203,7 @@ def _spec(
   spec = DataSpec(
     height,
     width,
-    channels - condition,
+    channels - condition - masked,
     levels=records.levels,
     source=source.name,
     version=records.version,
@@ -214,6 +221,7 @@ def _spec(
     condition=condition,
     class_counts=class_counts,
     class_names=list(records.class_names),
+    masked=masked,
     notes=[*records.notes(), *notes.of_images(seen, records.describe)],
   )
   return spec._replace(checksum=_checksum(spec, known))
@@ -222,6 +230,8 @@ def _spec(
 def _checksum(spec: DataSpec, known: np.ndarray | None) -> str:
   """Returns a digest of the labels, int32 [N] or None, and of all fields but the checksum."""
   fields = spec._replace(checksum='')._asdict()
+  if not spec.masked:  # as in folders from before there were masks
+    del fields['masked']
   return base.digest([fields, None if known is None else known.tolist()])
 
 

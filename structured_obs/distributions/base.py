@@ -105,6 +105,9 @@ class Gaussian(NamedTuple, Generic[P]):
   white_image: Callable[[P, Array], Array] | None = None  # (params, r) -> [H, W, C]; None: `whiten`
   # params -> [H, W, C, C]: the covariance of the channels of each pixel.
   channel_covariance: Callable[[P], Array] | None = None
+  # (params, r, mask [H, W, C] or [H, W, 1]) -> r_O^T cov_OO^-1 r_O [], log |cov_OO| [] of the pixels in
+  # the mask; r is 0 at the others.
+  marginal: Callable[[P, Array, Array], tuple[Array, Array]] | None = None
   independent: bool = False  # whether the covariance is diagonal
   pixel_noise: PixelNoise[P] | None = None  # of a family with a floor of independent noise
 
@@ -130,7 +133,8 @@ class Family(NamedTuple, Generic[P]):
   # (height, width, channels) -> what a decoder must emit, by name
   outputs: Callable[[Shape], dict[str, Shape]]
   from_outputs: Callable[[dict[str, Array]], P]  # unconstrained outputs -> valid params
-  log_prob: Callable[[P, Array], Array]  # (params, x [H, W, C]) -> [], nats
+  # (params, x [H, W, C], mask=None) -> [], nats; of the pixels in the mask [H, W, C] or [H, W, 1] alone.
+  log_prob: Callable[..., Array]
   sample: Callable[[Array, P], Array]  # (key, params) -> [H, W, C]
   mean: Callable[[P], Array]  # params -> [H, W, C]
   gaussian: Gaussian[P] | None = None

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, blur_kernels, fits, posterior
+from structured_obs.distributions import base, blur_kernels, fits, marginals, posterior
 from structured_obs.linalg import spectral
 
 Array = jax.Array
@@ -141,8 +141,16 @@ def from_kernel(
   return kind(mean, blur_kernels.log_eigenvalues(parts, spectrum))
 
 
-def log_prob(params: Params, x: Array) -> Array:
-  """Returns the log density of an image. [], nats."""
+def log_prob(params: Params, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats.
+
+  Args:
+    params: of one image.
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all.
+  """
+  if mask is not None:
+    return marginals.log_prob(GAUSSIAN, params, mean(params), x, mask)
   params, basis = checked(params)
   x = base.check_shape('x', x, params.mean.shape)
   power = spectral.power(basis.forward(x - params.mean))

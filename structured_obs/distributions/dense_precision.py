@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import option_values
-from structured_obs.distributions import base, fits
+from structured_obs.distributions import base, fits, marginals
 from structured_obs.linalg import products, triangular
 from structured_obs.option_values import Choice, Scale
 
@@ -85,22 +85,22 @@ def family(
       lower = jnp.where(np.tri(image.size, k=-1, dtype=bool), -lower * diag[None, :], lower)
     return DensePrecision(emitted['mean'], lower)
 
-  required = base.in_order(
-    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
-  )
-  gaussian = base.Gaussian(
-    *required,
-    innovation_variance=innovation_variance,
-    channel_covariance=channel_covariance,
-  )
   raw, bounded = parametrization == 'raw', fits.Bounded(*bounds, offset)
   fit = functools.partial(fits.dense_precision, raw=raw, log_diag=bounded)
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, fit=fit)
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, GAUSSIAN, fit=fit)
 
 
-def log_prob(params: DensePrecision, x: Array) -> Array:
-  """Returns the log density of an image. [], nats."""
+def log_prob(params: DensePrecision, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats.
+
+  Args:
+    params: of one image.
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all.
+  """
   params = _checked(params)
+  if mask is not None:
+    return marginals.log_prob(GAUSSIAN, params, params.mean, x, mask)
   constant = jnp.size(params.mean) * base.LOG_2PI + log_det(params)
   x = base.check_shape('x', x, params.mean.shape)
   quadratic = base.squared_norm(whiten(params, x - params.mean))
@@ -193,3 +193,13 @@ def _apply(params: DensePrecision, v: Array, operation: Callable[[Array, Array],
   lower, shape = _lower(params), jnp.shape(params.mean)
   v = base.check_shape('image', v, shape)
   return base.all_or_nan(operation(lower, v.reshape(-1)[:, None])[:, 0].reshape(shape))
+
+
+_REQUIRED = base.in_order(
+  noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+)
+GAUSSIAN: base.Gaussian[DensePrecision] = base.Gaussian(
+  *_REQUIRED,
+  innovation_variance=innovation_variance,
+  channel_covariance=channel_covariance,
+)

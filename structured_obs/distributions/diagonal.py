@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, fits, posterior
+from structured_obs.distributions import base, fits, marginals, posterior
 from structured_obs.option_values import Scale
 
 Array = jax.Array
@@ -70,6 +70,7 @@ def family(
     posterior_mean=posterior_mean,
     principal_components=principal_components,
     channel_covariance=channel_covariance,
+    marginal=marginal,
     independent=True,
     pixel_noise=base.PixelNoise(_without_noise, _draw_noise, covariance_matvec),
   )
@@ -78,8 +79,18 @@ def family(
   return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, fit=fit)
 
 
-def log_prob(params: Diagonal, x: Array) -> Array:
-  """Returns the log density of an image, summed over pixels. [], nats."""
+def log_prob(params: Diagonal, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, summed over the pixels that count. [], nats.
+
+  Args:
+    params: of one image.
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all.
+  """
+  if mask is not None:
+    mask = marginals.checked_mask(mask, jnp.shape(params.mean))
+    each = log_prob_by_pixel(params, marginals.masked(mask, x, params.mean))
+    return base.nan_unless_finite(jnp.sum(jnp.where(mask, each, 0 * each)))
   return base.nan_unless_finite(jnp.sum(log_prob_by_pixel(params, x)))
 
 
@@ -89,6 +100,13 @@ def log_prob_by_pixel(params: Diagonal, x: Array) -> Array:
   x = base.check_shape('x', x, params.mean.shape)
   z = (x - params.mean) * jnp.exp(-params.log_scale)
   return -params.log_scale - 0.5 * jnp.square(z) - 0.5 * base.LOG_2PI
+
+
+def marginal(params: Diagonal, residual: Array, mask: Array) -> tuple[Array, Array]:
+  """Returns r_O^T cov_OO^-1 r_O [] and log |cov_OO| [] of the pixels in a mask; see `base.Gaussian`."""
+  log_scale = _checked(params).log_scale
+  log_det = 2 * jnp.sum(jnp.where(mask, log_scale, 0 * log_scale))
+  return base.squared_norm(whiten(params, residual)), log_det
 
 
 def sample(key: Array, params: Diagonal) -> Array:

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, fits, logistic_bins
+from structured_obs.distributions import base, fits, logistic_bins, marginals
 from structured_obs.linalg import closed_form
 from structured_obs.option_values import Range
 
@@ -117,18 +117,28 @@ def family(
   return family._replace(fit=fit)
 
 
-def log_prob(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) -> Array:
+def log_prob(
+  params: DiscretizedLogisticMixture, x: Array, mask: Array | None = None, *, levels: int = 256
+) -> Array:
   """Returns the log probability of an image on the grid, summed over pixels. [], nats; NaN off the grid.
 
   Its derivative by x is 0, but for an image off the grid: between two levels nothing is defined.
 
   Args:
     params: of one image.
-    x: [H, W, C].
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all. The channels of a pixel are
+      not independent: the result is NaN unless all of them count, or none.
     levels: gray levels of the grid.
   """
   params = _checked(params)
-  return base.nan_unless_finite(_log_prob(levels)(*params, _on_grid(params, x, levels)))
+  if mask is None:
+    return base.nan_unless_finite(_log_prob(levels)(*params, _on_grid(params, x, levels)))
+  mask = marginals.checked_mask(mask, params.locs.shape[:3])
+  x = _on_grid(params, marginals.masked(mask, x, jnp.ones_like(params.locs[..., 0])), levels)
+  whole = jnp.all(mask == mask[..., :1])
+  counted = jnp.where(whole, mask[..., 0].astype(x.dtype), jnp.nan)
+  return base.nan_unless_finite(_log_prob(levels, masked=True)(*params, x, counted))
 
 
 def log_prob_by_pixel(params: DiscretizedLogisticMixture, x: Array, levels: int = 256) -> Array:
@@ -156,29 +166,39 @@ def _on_grid(params: DiscretizedLogisticMixture, x: Array, levels: int) -> Array
 
 
 @functools.cache
-def _log_prob(levels: int):
+def _log_prob(levels: int, masked: bool = False):
   formulas = functools.partial(_with_gradients, levels)
-  names = (*DiscretizedLogisticMixture._fields, 'image')
+  names = (*DiscretizedLogisticMixture._fields, 'image', *(['counted'] if masked else []))
   return closed_form.scalar(names, formulas, lambda wanted: functools.partial(formulas, wanted))
 
 
 def _with_gradients(levels: int, wanted: closed_form.Wanted, *arrays: Array) -> tuple[Array, ...]:
-  """Returns the log probability of an image on the grid and its derivatives by the wanted arrays."""
-  *fields, image = arrays
-  params = DiscretizedLogisticMixture(*fields)
+  """Returns the log probability of an image on the grid and its derivatives by the wanted arrays.
+
+  The arrays are the parameters, the image and, for a mask, a weight of each pixel [H, W].
+  """
+  params, (image, *counted) = DiscretizedLogisticMixture(*arrays[:4]), arrays[4:]
   weights = jax.nn.log_softmax(params.logits)
   each, bins = _of_components(params, image, levels)
   each = each + weights
   found = jax.nn.logsumexp(each, axis=-1)
   share = jnp.exp(each - found[..., None])  # of the components in each pixel, given its channels
+  prior = jnp.exp(weights)
+  if counted:
+    found, share, prior = (
+      found * counted[0],
+      share * counted[0][..., None],
+      prior * counted[0][..., None],
+    )
   by_loc = [share * one.by_loc for one in bins]
   by_coeff = [by_loc[c] * image[:, :, j, None] for c in range(len(bins)) for j in range(c)]
   gradients = {
-    'logits': share - jnp.exp(weights),
+    'logits': share - prior,
     'locs': jnp.stack(by_loc, axis=2),
     'log_scales': jnp.stack([share * one.by_log_scale for one in bins], axis=2),
     'coeffs': jnp.stack(by_coeff, axis=2) if by_coeff else jnp.zeros_like(params.coeffs),
     'image': jnp.zeros_like(image),
+    'counted': jnp.zeros_like(found),
   }
   return jnp.sum(found), *(gradients[name] for name in wanted)
 

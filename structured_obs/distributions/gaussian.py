@@ -21,7 +21,14 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from structured_obs.distributions import base, elliptical, posterior, radial, student_posterior
+from structured_obs.distributions import (
+  base,
+  elliptical,
+  marginals,
+  posterior,
+  radial,
+  student_posterior,
+)
 from structured_obs.linalg import iterative
 
 Array = jax.Array
@@ -29,16 +36,22 @@ Family = base.Family
 P = TypeVar('P')  # a family's parameters, as in `base`
 
 
-def log_prob(family: Family[P], params: P, x: Array) -> Array:
-  """Returns the log density of an image. [], nats.
+def log_prob(family: Family[P], params: P, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or the exact marginal one of its pixels in a mask. [], nats.
 
   Args:
     family: any family.
     params: of one image.
-    x: [H, W, C].
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] bool, or [H, W, 1] for all channels of a pixel: the pixels that count. None for all.
+      Its shape is static and its values may be traced.
+
+  Raises:
+    TypeError, ValueError: the mask is not boolean, or a shape is wrong.
+    ValueError: the family has no marginal density of an image of this size.
   """
   base.check_family(family)
-  return family.log_prob(params, x)
+  return family.log_prob(params, x) if mask is None else family.log_prob(params, x, mask)
 
 
 def sample(key: Array, family: Family[P], params: P, pixel_noise: bool = True) -> Array:
@@ -70,6 +83,21 @@ def mahalanobis(family: Family[P], params: P, x: Array) -> Array:
   return base.squared_norm(
     elliptical.primitives(family).whiten(params, elliptical.residual(family, params, x))
   )
+
+
+def marginal(family: Family[P], params: P, x: Array, mask: Array) -> marginals.Marginal:
+  """Returns the squared Mahalanobis distance, log |cov| and number of the pixels in a mask, [] each.
+
+  Under the model the distance is chi-square with as many degrees of freedom as there are pixels.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count.
+  """
+  primitives = elliptical.primitives(family)
+  return marginals.of_image(primitives, params, family.mean(params), x, mask)
 
 
 def white_image(family: Family[P], params: P, x: Array) -> Array:

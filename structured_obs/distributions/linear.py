@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions import base, gaussian, wrapper_fits
+from structured_obs.distributions import base, gaussian, mapped_marginals, marginals, wrapper_fits
 from structured_obs.linalg.products import matmul
 from structured_obs.option_values import Choice, When
 
@@ -104,7 +104,9 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     of.check(params, m)
     return m
 
-  def log_prob(params: P, x: Array) -> Array:
+  def log_prob(params: P, x: Array, mask: Array | None = None) -> Array:
+    if mask is not None:
+      return mapped_marginals.log_prob(made, inner, of, params, (x, mask))
     m = mean(params)
     x = base.check_shape('x', x, m.shape)
     density = inner.log_prob(base_of(params), m + of.invert(params, x - m))
@@ -199,16 +201,25 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
       return of.apply_squared(params, inner.variance(base_of(params)))
     return jnp.diagonal(channel_covariance(params), axis1=-2, axis2=-1)
 
+  def marginal(params: P, residual: Array, mask: Array) -> tuple[Array, Array]:
+    if not mapped_marginals.keeps(of, mask):
+      return marginals.by_conditionals(made, params, residual, mask)
+    moved = of.invert(params, residual)
+    distance, log_det = marginals.of_residual(inner, base_of(params), moved, mask)
+    return distance, log_det + 2 * mapped_marginals.log_det_inside(of, params, mean(params), mask)
+
   required = base.in_order(
     noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
   )
-  return base.Gaussian(
+  made = base.Gaussian(
     *required,
     white_image=white_image,
     channel_covariance=channel_covariance,
     independent=inner.independent and of.diagonal,
+    marginal=marginal,
     **_optional(inner, mean, of),
   )
+  return made
 
 
 def _optional(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]) -> dict[str, Any]:

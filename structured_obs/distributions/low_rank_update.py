@@ -24,7 +24,14 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, gaussian, linear, update_conditionals, wrapper_fits
+from structured_obs.distributions import (
+  base,
+  gaussian,
+  linear,
+  marginals,
+  update_conditionals,
+  wrapper_fits,
+)
 from structured_obs.distributions.update_conditionals import Base, Update
 from structured_obs.linalg import products, update_density, woodbury
 from structured_obs.option_values import Range, Scale
@@ -155,9 +162,11 @@ def _whitener(mean: Callable[[Any], Array], whiten: Callable[[Any, Array], Any])
   return white
 
 
-def _log_prob(of: Base, params: LowRankUpdate, x: Array) -> Array:
-  """Returns the log density of an image. [], nats."""
+def _log_prob(of: Base, params: LowRankUpdate, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats."""
   flat = _checked(of, params)
+  if mask is not None:
+    return marginals.log_prob(_primitives(of), params, flat.mean, x, mask)
   x = base.check_shape('x', x, flat.mean.shape)
   residual = (x - flat.mean).reshape(-1)
   density = update_density.log_density(of.white, params.base, residual, flat.factor)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, gaussian, linear, wrapper_fits
+from structured_obs.distributions import base, gaussian, linear, marginals, wrapper_fits
 from structured_obs.linalg import products
 from structured_obs.option_values import Range
 
@@ -108,26 +108,29 @@ def family(
   return made._replace(fit=fit)
 
 
-def log_prob(inner: Family[Any], params: Mixture, x: Array) -> Array:
-  """Returns the log density of an image. [], nats.
+def log_prob(inner: Family[Any], params: Mixture, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats.
 
   Args:
     inner: the base.
     params: of one image.
-    x: [H, W, C].
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all.
   """
-  return base.nan_unless_finite(jax.nn.logsumexp(_joint(inner, params, x)))
+  density = base.nan_unless_finite(jax.nn.logsumexp(_joint(inner, params, x, mask)))
+  return density if mask is None else marginals.zero_for_none(mask, density)
 
 
-def responsibilities(inner: Family[Any], params: Mixture, x: Array) -> Array:
-  """Returns the probability of each component given an image. [K].
+def responsibilities(inner: Family[Any], params: Mixture, x: Array, mask: Array | None = None) -> Array:
+  """Returns the probability of each component given an image, or its pixels in a mask. [K].
 
   Args:
     inner: the base.
     params: of one image.
-    x: [H, W, C].
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all.
   """
-  return jax.nn.softmax(_joint(inner, params, x))
+  return jax.nn.softmax(_joint(inner, params, x, mask))
 
 
 def sample(key: Array, inner: Family[Any], params: Mixture, pixel_noise: bool = True) -> Array:
@@ -179,9 +182,11 @@ def _log_prior(inner: Family[Any], params: Mixture) -> Array:
   return jnp.sum(jax.vmap(inner.log_prior)(params.base))
 
 
-def _joint(inner: Family[Any], params: Mixture, x: Array) -> Array:
+def _joint(inner: Family[Any], params: Mixture, x: Array, mask: Array | None) -> Array:
   """Returns log w_k + log p_k(x). [K]."""
-  return _log_weights(params) + jax.vmap(inner.log_prob, (0, None))(params.base, x)
+  arguments = (x,) if mask is None else (x, mask)
+  each = jax.vmap(lambda one: inner.log_prob(one, *arguments))(params.base)
+  return _log_weights(params) + each
 
 
 def _component(params: Mixture, k: Array) -> Any:

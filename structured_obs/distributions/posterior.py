@@ -128,7 +128,7 @@ def condition(family: Family, params: Any, x: Array, observed: Array) -> base.Co
   filled, solution = _fill_in(family, params, observed, x)
   log_det = variance = None
   hidden = (~observed).astype(filled.dtype)
-  regular = _regularized(family, params, hidden, 1 - hidden)
+  regular = log_det_and_inverse(_primitives(family), params, hidden, 1 - hidden)
   if regular is not None:
     log_det, inverse = regular
     variance = jnp.where(observed, 0, inverse)
@@ -162,10 +162,10 @@ def posterior_mean(
   seen = jnp.where(unseen, 0, jax.lax.rsqrt(1 + jnp.where(unseen, 0, noise)))
   hidden = shares(jnp.ones_like(mean), noise).prior
   residual = jnp.where(unseen, 0, noisy - mean)
-  moved, solution = _solve(family, params, hidden, seen, residual, masked=False)
+  moved, solution = solve(_primitives(family), params, hidden, seen, residual, masked=False)
   moved = jnp.where(solution.residual < WORST_RESIDUAL, moved, jnp.nan)
   scale = jnp.sqrt(hidden + SMALL)
-  regular = _regularized(family, params, scale, jnp.square(seen))
+  regular = log_det_and_inverse(_primitives(family), params, scale, jnp.square(seen))
   return mean + moved, None if regular is None else base.all_or_nan(hidden * regular[1])
 
 
@@ -189,22 +189,35 @@ def _fill_in(family: Family, params: Any, observed: Array, x: Array) -> tuple[Ar
   mean = family.mean(params)
   hidden = (~observed).astype(mean.dtype)
   residual = jnp.where(observed, x - mean, 0)
-  moved, solution = _solve(family, params, hidden, 1 - hidden, residual, masked=True)
+  moved, solution = solve(_primitives(family), params, hidden, 1 - hidden, residual, masked=True)
   # The iteration ends at once where something is NaN, with what it began with.
   moved = jnp.where(solution.residual < WORST_RESIDUAL, moved, jnp.nan)
   return jnp.where(observed, x, mean + moved), solution
 
 
-@functools.partial(jax.jit, static_argnames=('family', 'masked'))
-def _solve(
-  family: Family, params: Any, hidden: Array, seen: Array, residual: Array, masked: bool
+@functools.partial(jax.jit, static_argnames=('primitives', 'masked'))
+def solve(
+  primitives: base.Gaussian[Any],
+  params: Any,
+  hidden: Array,
+  seen: Array,
+  residual: Array,
+  *,
+  masked: bool,
 ) -> tuple[Array, iterative.Solution]:
   """Returns E[image] - mean for t^2 = hidden and s = seen, and the solve behind it.
 
   Where each pixel is seen exactly or not at all (`masked`), the covariance's own product, masked, is an
   approximate inverse of the precision's block.
+
+  Args:
+    primitives: of the family.
+    params: of one image.
+    hidden: [H, W, C], t^2.
+    seen: [H, W, C], s.
+    residual: [H, W, C], of what was seen.
+    masked: whether t and s are 0 and 1.
   """
-  primitives = _primitives(family)
   multiply = functools.partial(_traced_once(primitives.precision_matvec), params)
   covariance = functools.partial(_traced_once(primitives.covariance_matvec), params)
   root = jnp.sqrt(hidden)
@@ -219,7 +232,7 @@ def _solve(
     u, y = pair
     return multiply(u) + seen * y, seen * u - hidden * y
 
-  def solve(_, right: tuple[Array, Array]) -> tuple[tuple[Array, Array], iterative.Solution]:
+  def exact(_, right: tuple[Array, Array]) -> tuple[tuple[Array, Array], iterative.Solution]:
     a, b = right
     solution = iterative.conjugate_gradient(
       flat(lambda v: root * multiply(root * v) + jnp.square(seen) * v),
@@ -230,16 +243,25 @@ def _solve(
     return (u, seen * (a - multiply(u)) + seen * u - b), solution
 
   right = jnp.zeros_like(residual), seen * residual
-  (u, _), solution = jax.lax.custom_linear_solve(system, right, solve, symmetric=True, has_aux=True)
+  (u, _), solution = jax.lax.custom_linear_solve(system, right, exact, symmetric=True, has_aux=True)
   return u, solution
 
 
-def _regularized(family: Family, params: Any, scale: Array, ridge: Array) -> tuple[Array, Array] | None:
+def log_det_and_inverse(
+  primitives: base.Gaussian[Any], params: Any, scale: Array, ridge: Array
+) -> tuple[Array, Array] | None:
   """Returns log |t Q t + ridge| [] and the diagonal of its inverse [H, W, C].
 
-  None for too large an image.
+  Args:
+    primitives: of the family.
+    params: of one image.
+    scale: [H, W, C], t.
+    ridge: [H, W, C], positive where t is 0.
+
+  Returns:
+    None for too large an image.
   """
-  primitives, shape = _primitives(family), scale.shape
+  shape = scale.shape
   if primitives.regularized is not None:
     return primitives.regularized(params, scale, ridge)
   if scale.size > MAX_DENSE_SIZE:

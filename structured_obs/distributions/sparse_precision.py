@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, factor_priors, fits, links
+from structured_obs.distributions import base, factor_priors, fits, links, marginals
 from structured_obs.linalg import grid_regularized, regression, selected_inverse, sparse_triangular
 from structured_obs.option_values import Choice, Range, Scale
 
@@ -98,15 +98,6 @@ def family(
     params = SparsePrecision(emitted['mean'], log_diag, off_diag, cross)
     return links.masked(params, -jnp.exp(log_diag) if parametrization == 'autoregressive' else None)
 
-  required = base.in_order(
-    noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
-  )
-  gaussian = base.Gaussian(
-    *required,
-    regularized=regularized,
-    innovation_variance=innovation_variance,
-    channel_covariance=channel_covariance,
-  )
   log_prior = factor_priors.log_prior(prior, prior_scale, initial_scale)
   fit = functools.partial(
     fits.sparse_precision,
@@ -115,14 +106,21 @@ def family(
     raw=parametrization == 'raw',
     log_diag=fits.Bounded(*bounds, offset),
   )
-  return base.Family(outputs, from_outputs, log_prob, sample, mean, gaussian, log_prior, fit=fit)
+  return base.Family(outputs, from_outputs, log_prob, sample, mean, GAUSSIAN, log_prior, fit=fit)
 
 
-def log_prob(params: SparsePrecision, x: Array) -> Array:
-  """Returns the log density of an image. [], nats.
+def log_prob(params: SparsePrecision, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats.
+
+  Args:
+    params: of one image.
+    x: [H, W, C]; pixels outside the mask are not read.
+    mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all.
 
   Reference: SUPN, equation 4, with the constants that it leaves out.
   """
+  if mask is not None:
+    return marginals.log_prob(GAUSSIAN, params, mean(params), x, mask)
   return base.nan_unless_finite(links.log_density(params, x))
 
 
@@ -313,3 +311,14 @@ def from_covariance(
   grid = weights.reshape(mean.shape[0], columns, count)
   log_diag = -0.5 * jnp.log(variance).reshape(mean.shape)
   return SparsePrecision(mean, log_diag, *links.links_from_grid(grid, pattern, mean.shape))
+
+
+_REQUIRED = base.in_order(
+  noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
+)
+GAUSSIAN: base.Gaussian[SparsePrecision] = base.Gaussian(
+  *_REQUIRED,
+  regularized=regularized,
+  innovation_variance=innovation_variance,
+  channel_covariance=channel_covariance,
+)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs import option_values
-from structured_obs.distributions import base, fits, linear, radial, wrapper_fits
+from structured_obs.distributions import base, fits, linear, marginals, radial, wrapper_fits
 from structured_obs.option_values import Range, Scale, When
 
 Array = jax.Array
@@ -114,10 +114,12 @@ def family(
   return made._replace(fit=functools.partial(fit, family=made, temperature=temperature))
 
 
-def _log_prob(inner: Family[Any], params: Student, x: Array) -> Array:
-  """Returns the log density of an image. [], nats."""
+def _log_prob(inner: Family[Any], params: Student, x: Array, mask: Array | None = None) -> Array:
+  """Returns the log density of an image, or of its pixels in a mask. [], nats."""
   dof, mean, primitives = _dof(inner, params), _mean(inner, params), inner.gaussian
   assert primitives is not None
+  if mask is not None:
+    return marginals.log_prob(primitives, params.base, mean, x, mask, dof)
   x = base.check_shape('x', x, mean.shape)
   distance = base.squared_norm(primitives.whiten(params.base, x - mean))
   log_det = primitives.log_det(params.base)

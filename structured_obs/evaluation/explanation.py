@@ -14,9 +14,11 @@ def text(results: Sequence[Result]) -> str:
   settings, scores = results[0].settings, results[0].scores
   latent = any(result.trained.model.traits.has_prior for result in results)
   known = any(elliptical.has_covariance(result.trained.model.family) for result in results)
+  whole = not results[0].trained.model.masked
+  number = 'the number of pixels times channels' if whole else 'the number of values that count'
   distance = (
-    f'q is the squared Mahalanobis distance at the {"posterior" if latent else "model"}\'s mean, D the '
-    "number of pixels times channels; q / D and its spread are 1 where the model's covariance is right. "
+    f'q is the squared Mahalanobis distance at the {"posterior" if latent else "model"}\'s mean, D '
+    f"{number}; q / D and its spread are 1 where the model's covariance is right. "
     'Of a Student t, q is that of the scale matrix, D nu / (nu - 2) on average, and its spread is over '
     'that of its F distribution.'
   )

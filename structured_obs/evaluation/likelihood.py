@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from structured_obs.distributions import elliptical, gaussian
+from structured_obs.distributions import elliptical
 from structured_obs.evaluation import passes
 from structured_obs.evaluation.passes import Pass, Where
+from structured_obs.models import masks
 from structured_obs.models.base import Bound, Model, Variables
 from structured_obs.objectives import bounds
 from structured_obs.objectives.terms import Terms, log_weight, sum_terms
@@ -48,12 +49,14 @@ class Scores(NamedTuple):
   inverse_dof: np.ndarray  # 1 / nu of a Student t; 0 for other families
   iwae_error: np.ndarray  # standard error of `iwae`, over the K samples; NaN for K = 1
   effective_samples: np.ndarray  # of the K: from 1 to K, which equal weights reach
+  counted: np.ndarray | None = None  # pixels that count, every channel one; None: all of each image
   # Parts that sum to minus the ELBO: 'RE_x' is -log p(x|..) of an observed variable, 'KL_z' of a latent.
   parts: Mapping[str, np.ndarray] = MappingProxyType({})
 
   def by_name(self) -> dict[str, np.ndarray]:
-    """Returns the arrays [N], without the parts."""
-    return {name: values for name, values in self._asdict().items() if name != 'parts'}
+    """Returns the arrays [N], without the parts and what does not apply."""
+    found = self._asdict()
+    return {name: found[name] for name in found if name != 'parts' and found[name] is not None}
 
 
 class Summary(NamedTuple):
@@ -106,6 +109,7 @@ def split_scores(
     inverse_dof=found['inverse_dof'],
     iwae_error=found['iwae_error'],
     effective_samples=found['effective_samples'],
+    counted=found['counted'] if bound.model.masked else None,
     parts=observed | latent,
   )
 
@@ -197,12 +201,11 @@ def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, 
   anchor = {name: jnp.where(jnp.isfinite(values), values, 0) for name, values in first.items()}
   offset = {name: values - anchor[name][None] for name, values in log_p.items()}
   weights = sum_terms(offset) + of_latents
-  family = job.model.family
+  family, counted = job.model.family, masks.counted(job.model, x)
   params = job.bound(variables).reconstruct(None, x)
-  x = x[..., : job.model.image.channels]  # further channels hold what a model is given about an image
   distance, inverse_dof = jnp.full_like(weights[0], math.nan), jnp.zeros_like(weights[0])
   if elliptical.has_covariance(family):
-    distance = jax.vmap(functools.partial(gaussian.mahalanobis, family))(params, x)
+    distance = masks.distance(job.model, params, x)
     inverse_dof = jax.vmap(functools.partial(elliptical.inverse_dof, family))(params)
   return {
     'anchor': anchor,
@@ -210,8 +213,9 @@ def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, 
     'iwae': bounds.iwae(weights),
     'iwae_error': bounds.iwae_error(weights),
     'effective_samples': bounds.effective_samples(weights),
-    'log_prob': jax.vmap(family.log_prob)(params, x),
-    'mahalanobis': distance / math.prod(x.shape[1:]),
+    'log_prob': masks.log_prob(job.model, params, x),
+    'counted': counted,
+    'mahalanobis': distance / (counted if job.model.masked else job.model.image.size),
     'inverse_dof': inverse_dof,
   }
 

@@ -29,9 +29,10 @@ class Result(NamedTuple):
   scores: likelihood.Scores
 
   @property
-  def num_dims(self) -> int:
-    """D."""
-    return self.trained.model.image.size
+  def num_dims(self) -> int | np.ndarray:
+    """D, or [N] the number of pixels of each image that count, with all channels."""
+    counted = self.scores.counted
+    return self.trained.model.image.size if counted is None else counted
 
 
 class _Quantity(NamedTuple):

@@ -14,9 +14,10 @@ from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from structured_obs.distributions import base
-from structured_obs.models import encoder_decoder, observation, vae
+from structured_obs.models import encoder_decoder, masks, observation, vae
 from structured_obs.models.base import Traits
 from structured_obs.models.kind import PRIOR, Kind, Setting
 from structured_obs.models.own_decoder import Maker
@@ -50,6 +51,7 @@ class Autoencoder(nn.Module):
   dtype: Any = None
   input_noise: float = 0.0  # sd of normal noise added to what the encoder sees in `__call__`
   own_decoder: Maker | None = None
+  masked: bool = False  # where images come with masks, as their last channel; see `masks`
   label_classes = None
   traits = Traits(has_latents=True)
 
@@ -64,22 +66,26 @@ class Autoencoder(nn.Module):
 
     Args:
       keys: [B], one per image.
-      x: [B, H, W, C], floats.
+      x: [B, H, W, C], floats; with masks [B, H, W, C + 1].
       train: whether batch norm uses the batch's statistics and updates its running ones.
     """
     seen = x
     if self.input_noise > 0:
       noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
       seen = x + self.input_noise * noise
+      if self.masked:  # the mask has no noise
+        seen = jnp.concatenate([seen[..., :-1], x[..., -1:]], axis=-1)
     predicted = self._predict(self.encode(seen, train), train)
-    log_p = {'x': jax.vmap(self.family.log_prob)(predicted.params, x)}
+    log_p = {'x': masks.log_prob(self, predicted.params, x)}
     stats = observation.stats(self.family, predicted.params)
-    return Terms(log_p, {}, stats, observation.images(self.family, predicted, x))
+    mask = masks.of_images(self, x)
+    images = observation.images(self.family, predicted, masks.pixels(self, x), mask)
+    return Terms(log_p, {}, stats, images)
 
   def encode(self, x: Array, train: bool = False) -> Array:
     """Returns latents [B, Z]."""
-    vae.check_images(x, self.image)
-    return self.encoder(x, train)
+    vae.check_images(x, self.image, with_mask=self.masked)
+    return self.encoder(masks.pixels(self, x), train)
 
   def decode(self, z: Array, train: bool = False) -> Any:
     """Returns the parameters of p(x|z) for latents [B, Z].
@@ -109,4 +115,4 @@ def _build(
   return Autoencoder(family, image, **shared, input_noise=options['input_noise'])
 
 
-KIND = Kind((encoder_decoder.Latents, Options), _build, unused=PRIOR)
+KIND = Kind((encoder_decoder.Latents, Options), _build, unused=PRIOR, masks=True)

@@ -69,6 +69,11 @@ class Model(Protocol):
     """Returns the terms of a batch; inside `apply`, as all methods are."""
     ...
 
+  @property
+  def masked(self) -> bool:
+    """Whether images come with a mask of the pixels that count; see `models.masks`."""
+    ...
+
   def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
     """Returns new variables, from a key and the arguments of `__call__`."""
     ...

@@ -45,6 +45,7 @@ class Classifier(nn.Module):
   norm: str = 'none'  # 'none', 'group' or 'batch'
   axis_name: str | None = None  # mapped axis over which batch norm averages
   label_classes: classes.Classes | None = None
+  masked = False
   dtype: Any = None  # of the products, but those of the last layer; None: that of the images
   traits = Traits(reconstructs=False, classifies=True)
 

@@ -69,6 +69,7 @@ class CovarianceNetwork(nn.Module):
   axis_name: str | None = None  # mapped axis over which batch norm averages
   dtype: Any = None  # of the networks' products, but those of the heads; None: that of the images
   label_classes = None
+  masked = False
   traits = Traits()
 
   def setup(self) -> None:

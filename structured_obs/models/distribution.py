@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, elliptical, gaussian, radial
-from structured_obs.models import encoder_decoder, observation, vae
+from structured_obs.models import encoder_decoder, masks, observation, vae
 from structured_obs.models.base import Traits
 from structured_obs.models.kind import IMAGES, PRIOR, Kind, Setting
 from structured_obs.objectives.terms import Terms
@@ -58,6 +58,7 @@ class Distribution(nn.Module):
   image: base.ImageShape
   options: observation.Options = observation.Options()
   natural_gradient: bool = False  # multiply gradients by mean and factor by the covariance
+  masked: bool = False  # where images come with masks, as their last channel; see `masks`
   label_classes = None
   traits = Traits(generates=True)
 
@@ -75,16 +76,20 @@ class Distribution(nn.Module):
 
     Args:
       keys: [B], not used: nothing is drawn.
-      x: [B, H, W, C], floats.
+      x: [B, H, W, C], floats; with masks [B, H, W, C + 1].
       train: not used.
     """
     del keys, train
-    vae.check_images(x, self.image)
+    vae.check_images(x, self.image, with_mask=self.masked)
     params = self._parameters()
     one = jax.tree.map(lambda leaf: leaf[None], params)
     stats = observation.stats(self.family, one)
+    if self.masked:
+      found = masks.log_prob(self, self._repeated(len(x)), x)
+    else:
+      found = log_probs(self.family, params, x)
     return Terms(
-      log_p={'x': log_probs(self.family, params, x)},
+      log_p={'x': found},
       log_q={},
       stats={name: jnp.broadcast_to(value, x.shape[:1]) for name, value in stats.items()},
     )
@@ -92,7 +97,7 @@ class Distribution(nn.Module):
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
     """Returns the distribution's parameters, once per image [B, H, W, C]; images are not read."""
     del keys
-    vae.check_images(x, self.image)
+    vae.check_images(x, self.image, with_mask=self.masked)
     return self._repeated(len(x))
 
   def generate(self, keys: Array) -> Any:
@@ -212,4 +217,4 @@ def _build(
   return Distribution(family, image, shared, options['natural_gradient'])
 
 
-KIND = Kind(Options, _build, unused=(*PRIOR, *IMAGES, 'train.compute', 'optim.weight_decay'))
+KIND = Kind(Options, _build, unused=(*PRIOR, *IMAGES, 'train.compute', 'optim.weight_decay'), masks=True)

@@ -24,6 +24,7 @@ class Kind(NamedTuple):
   # Fields of a configuration, or groups of them, that mean nothing to it and must keep their default.
   unused: tuple[str, ...] = ()
   given_mean: bool = False  # whether it is given the mean of an image
+  masks: bool = False  # whether its images may come with masks
   labels: tuple[bool, ...] = (False,)  # what data.labels may be: whether it is given classes
 
 

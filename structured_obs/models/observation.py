@@ -161,15 +161,17 @@ def optimal_scale(family: base.Family, options: Options, axis_name: str | None) 
   return OptimalScale(family, axis_name) if options.optimal_scale else None
 
 
-def images(family: base.Family, predicted: Predicted, x: Array) -> Images:
-  """Returns what reconstruction losses compare, for images x [B, H, W, C].
+def images(family: base.Family, predicted: Predicted, x: Array, mask: Array | None = None) -> Images:
+  """Returns what reconstruction losses compare, for images x [B, H, W, C]: of pixels that count.
 
   Args:
     family: of the observations.
     predicted: of a batch.
-    x: [B, H, W, C].
+    x: [B, H, W, C]; 0 where a pixel does not count, where the mean is replaced by 0 too.
+    mask: [B, H, W, 1] bool, the pixels that count; None for all.
   """
-  return Images(x, jax.vmap(family.mean)(predicted.params), predicted.kernel)
+  mean = jax.vmap(family.mean)(predicted.params)
+  return Images(x, mean if mask is None else jnp.where(mask, mean, 0), predicted.kernel)
 
 
 def predict(

@@ -68,6 +68,7 @@ class SrVAE(nn.Module):
   prior_options: Mapping[str, Any] = FrozenDict()
   dtype: Any = None  # of the networks' products, but the last ones; None: that of the images
   label_classes = None
+  masked = False
   traits = Traits(generates=True, has_prior=True, has_latents=True, two_levels=True, data_dependent=True)
 
   def __post_init__(self) -> None:

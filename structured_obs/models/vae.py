@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from structured_obs.distributions import base, diagonal
-from structured_obs.models import classes, encoder_decoder, latent_priors, observation
+from structured_obs.models import classes, encoder_decoder, latent_priors, masks, observation
 from structured_obs.models.base import Traits
 from structured_obs.models.kind import Kind, Setting
 from structured_obs.models.networks import ARCHITECTURES
@@ -61,6 +61,7 @@ class VAE(nn.Module):
   prior: str = latent_priors.STANDARD  # one of `latent_priors.PRIORS`
   prior_options: Mapping[str, Any] = FrozenDict()
   own_decoder: Maker | None = None  # instead of the architecture's; see `own_decoder`
+  masked: bool = False  # where images come with masks, as their last channel; see `masks`
 
   def __post_init__(self) -> None:
     self.prior_options = FrozenDict(self.prior_options)  # hashable, so that a model can be static
@@ -99,7 +100,7 @@ class VAE(nn.Module):
 
     Args:
       keys: [B], one per image.
-      x: [B, H, W, C], floats; with classes [B, H, W, C + 1].
+      x: [B, H, W, C], floats; with classes, or masks, one more channel each.
       train: whether batch norm uses the batch's statistics and updates its running ones.
 
     Returns:
@@ -109,23 +110,23 @@ class VAE(nn.Module):
     posterior = self.encode(x, train)
     z = jax.vmap(diagonal.sample)(keys, posterior)
     predicted = self._predict(self._with_class(z, x), train)
-    x = x[..., : self.image.channels]
+    given, x = x, masks.pixels(self, x)
     params = self._scaled(predicted.params, x if train else None)
     log_p, log_q = self.latent_prior.log_prob(z, train), jax.vmap(diagonal.log_prob)(posterior, z)
     kl = _standard_kl(posterior) if self.prior == latent_priors.STANDARD else log_q - log_p
     return Terms(
       log_p={
-        'x': jax.vmap(self.family.log_prob)(params, x),
+        'x': masks.log_prob(self, params, given),
         'z': log_p,
       },
       log_q={'z': log_q},
       stats={'kl_z': kl, **observation.stats(self.family, params)},
-      images=observation.images(self.family, predicted, x),
+      images=observation.images(self.family, predicted, x, masks.of_images(self, given)),
     )
 
   def encode(self, x: Array, train: bool = False) -> diagonal.Diagonal:
     """Returns the posterior q(z|x), [B, *latent_shape] each; log variances are clipped to about +-7."""
-    check_images(x, self.image, self.label_classes is not None)
+    check_images(x, self.image, self.label_classes is not None, self.masked)
     mean, log_scale = jnp.split(self.encoder(self._seen(x), train), 2, axis=-1)
     return diagonal.Diagonal(mean, base.soft_clip(log_scale, -3.5, 3.5))
 
@@ -187,11 +188,12 @@ class VAE(nn.Module):
 
   def _seen(self, x: Array) -> Array:
     """Returns what the encoder sees: the images, and behind them planes that the class has learnt."""
+    own = masks.pixels(self, x)
     if self.label_classes is None:
-      return x
+      return own
     planes = self.class_planes(classes.of_images(self.label_classes, x, self.image))[:, None, None]
     planes = jnp.broadcast_to(planes, (*x.shape[:3], planes.shape[-1]))
-    return jnp.concatenate([x[..., : self.image.channels], planes], axis=-1)
+    return jnp.concatenate([own, planes], axis=-1)
 
 
 def _beside(z: Array, y: Array) -> Array:
@@ -207,17 +209,21 @@ def _standard_kl(posterior: diagonal.Diagonal) -> Array:
   return jnp.sum(kl.reshape(kl.shape[0], -1), axis=-1)
 
 
-def check_images(x: Array, image: base.ImageShape, with_class: bool = False) -> None:
-  """Raises ValueError unless x is a batch of floating-point images of this shape, maybe with a class.
+def check_images(
+  x: Array, image: base.ImageShape, with_class: bool = False, with_mask: bool = False
+) -> None:
+  """Raises ValueError unless x is a batch of floating-point images of this shape, with what is behind.
 
   Args:
     x: anything with a shape and dtype.
     image: shape of x.
     with_class: whether the class is one more channel.
+    with_mask: whether the mask of the pixels that count is one more, the last one.
   """
-  shape = (*image[:2], image.channels + with_class)
+  shape = (*image[:2], image.channels + with_class + with_mask)
   if x.ndim != 4 or x.shape[1:] != shape or not jnp.issubdtype(x.dtype, jnp.floating):
-    behind = ', with the class of each behind its channels' if with_class else ''
+    given = [name for name, has in (('class', with_class), ('mask', with_mask)) if has]
+    behind = f', with the {" and ".join(given)} of each behind its channels' if given else ''
     raise ValueError(
       f'x must be floating-point images of shape (batch, {", ".join(map(str, shape))}), scaled to '
       f'[-1, 1]{behind}; got {x.dtype} of shape {x.shape}.'
@@ -237,4 +243,9 @@ def _build(
   return VAE(family, image, **shared, prior=prior, prior_options=prior_options)
 
 
-KIND = Kind((encoder_decoder.Latents, Options, latent_priors.PriorOptions), _build, labels=(False, True))
+KIND = Kind(
+  (encoder_decoder.Latents, Options, latent_priors.PriorOptions),
+  _build,
+  masks=True,
+  labels=(False, True),
+)

@@ -99,7 +99,7 @@ def _relative_weights(log_weights: Array) -> Array:
   return weights / jnp.mean(weights, axis=0, keepdims=True)
 
 
-def bits_per_dim(log_prob: Array, num_dims: int, width: float) -> Array:
+def bits_per_dim(log_prob: Array, num_dims: int | Array, width: float) -> Array:
   """Returns the bits per dimension of images on a grid, from a log density of their dequantised version.
 
   With uniform noise of one bin's width added to the images (`data.pixels.dequantize`), the mean of the
@@ -108,7 +108,7 @@ def bits_per_dim(log_prob: Array, num_dims: int, width: float) -> Array:
 
   Args:
     log_prob: any shape, nats per image, or a lower bound on it.
-    num_dims: D = H W C.
+    num_dims: D = H W C, or the number of pixels of each image that count, of the shape of `log_prob`.
     width: of one bin, in the units of the density: 2 / 255 for 8-bit images in [-1, 1].
   """
   return -log_prob / (num_dims * math.log(2)) - math.log2(width)

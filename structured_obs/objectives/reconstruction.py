@@ -214,6 +214,7 @@ class PaperOptions(NamedTuple):
 
 
 PAPER_LOSS = 'paper_loss'
+PIXELWISE = ('l1', 'l2')  # those that are 0 for pixels without an error, so that pixels may be left out
 # Values of --config.objective.reconstruction; '' is the density itself.
 RECORDS: Mapping[str, Record] = {'': None, PAPER_LOSS: PaperOptions, **dict.fromkeys(LOSSES, Options)}
 

@@ -26,6 +26,7 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
   """
   _check_unused(config, flat, defaults)
   _check_kernel(config)
+  _check_masks(config)
   for name, held in constraints.CONSTRAINTS.items():
     if name in config.objective.constraints and held.per and not config.likelihood.options.get(held.per):
       raise ValueError(
@@ -93,6 +94,35 @@ def _check_kernel(config: Config) -> None:
       'kernels, such as --config.model.options.kernel.features=1000, or the family circulant with a '
       'fixed kernel, --config.likelihood.options.gaussian_variance.'
     )
+
+
+def _check_masks(config: Config) -> None:
+  """Raises a ValueError if something does not apply to the pixels that count alone."""
+  if config.data.mask == 'none':
+    return
+  kinds, options = [name for name, one in KINDS.items() if one.masks], config.model.options
+  if config.model.kind not in kinds:
+    raise ValueError(
+      f'--config.data.mask={config.data.mask} is of no use with --config.model.kind='
+      f'{config.model.kind!r}; kinds that take masks: {", ".join(kinds)}.'
+    )
+  if config.objective.reconstruction not in ('', *reconstruction.PIXELWISE):
+    raise ValueError(
+      f'--config.objective.reconstruction={config.objective.reconstruction} reads whole images, but '
+      f'with --config.data.mask={config.data.mask} only some pixels count; it may be '
+      f'{", ".join(reconstruction.PIXELWISE)}, or left out.'
+    )
+  whole = {
+    '--config.objective.white_steps': config.objective.white_steps,
+    "--config.model.options.scale='optimal'": options.get('scale') == 'optimal',
+    '--config.model.options.kernel': options.get('kernel'),
+  }
+  for name, given in whole.items():
+    if given:
+      raise ValueError(
+        f'{name} measures whole images, but with --config.data.mask={config.data.mask} only some pixels '
+        'count; omit it.'
+      )
 
 
 def coupling(config: Config) -> str:

@@ -49,6 +49,8 @@ def build(config: Config, spec: DataSpec) -> Experiment:
   model = kind.build(config.model.options, family, image, _setting(config))
   if spec.class_counts:
     model = model.clone(label_classes=Classes(tuple(spec.class_counts), spec.levels))
+  if spec.masked:
+    model = model.clone(masked=True)
   check_batch_size(model, config)
   held = constraints_of(config)
   return Experiment(

@@ -21,7 +21,9 @@ from structured_obs.train import dry_run, loop, metrics, start
 
 # Options of jax that change numbers, and fields of the data that identify the images.
 NUMERICS = ('jax_enable_x64', 'jax_default_matmul_precision', 'jax_default_prng_impl')
-SAME_DATA = ('sha256', 'counts', 'height', 'width', 'channels', 'levels', 'condition', 'class_counts')
+SAME_DATA = (
+  'sha256', 'counts', 'height', 'width', 'channels', 'levels', 'condition', 'class_counts', 'masked',
+)  # fmt: skip
 
 _say = functools.partial(print, flush=True)  # a log file shows each line at once
 

@@ -17,7 +17,7 @@ from structured_obs.config import Config
 from structured_obs.data import pixels
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import ImageShape
-from structured_obs.models import observation
+from structured_obs.models import masks, observation
 from structured_obs.models.base import Bound
 from structured_obs.runs import optimizers, restore
 from structured_obs.runs import state as states
@@ -120,7 +120,11 @@ def residual_scale(experiment: Experiment, variables: PyTree, images: np.ndarray
   def squares(bound: Bound, batch: jax.Array) -> jax.Array:
     x = pixels.to_unit(batch, spec.levels)
     params = bound.reconstruct(None, x)
-    return jnp.mean(jnp.square(x[..., : spec.channels] - jax.vmap(family.mean)(params)))
+    moved = masks.pixels(bound.model, x) - jax.vmap(family.mean)(params)
+    mask = masks.of_images(bound.model, x)
+    if mask is None:
+      return jnp.mean(jnp.square(moved))
+    return jnp.sum(jnp.where(mask, jnp.square(moved), 0)) / jnp.sum(masks.counted(bound.model, x))
 
   chosen = np.asarray(images[:MEASURED])
   starts = range(0, len(chosen) - len(chosen) % BATCH or len(chosen), BATCH)

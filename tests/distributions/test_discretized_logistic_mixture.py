@@ -39,7 +39,7 @@ def _colours(channels: int, levels: int) -> jax.Array:
 
 
 def _log_probs(params: Any, x: jax.Array, levels: int) -> np.ndarray:
-  found = jax.jit(jax.vmap(lambda x: dlm.log_prob(params, x, levels)))(x)
+  found = jax.jit(jax.vmap(lambda x: dlm.log_prob(params, x, levels=levels)))(x)
   return np.asarray(found, np.float64)
 
 
@@ -141,7 +141,7 @@ def test_gradients_against_differences(channels: int):
   params = _params(channels, 3, seed=1)
   x = _colours(channels, 5)[7]
   flat, unravel = ravel_pytree(params)
-  log_prob = lambda flat: dlm.log_prob(unravel(flat), x, 5)  # noqa: E731
+  log_prob = lambda flat: dlm.log_prob(unravel(flat), x, levels=5)  # noqa: E731
   steps = 1e-6 * jnp.eye(flat.size, dtype=flat.dtype)
   above, below = (jax.jit(jax.vmap(log_prob))(flat[None] + h * steps) for h in (1, -1))
   slopes = (above - below) / 2e-6

@@ -11,7 +11,7 @@ from typing import Any
 
 from structured_obs import names
 from structured_obs.config import DataConfig
-from structured_obs.data import decode, pipeline
+from structured_obs.data import decode, masks, pipeline
 from structured_obs.data.sources.base import Kind, Source
 from structured_obs.option_records import OneOf, fill, possible
 from structured_obs.option_values import Choice, Where
@@ -61,6 +61,7 @@ def rules() -> dict[str, Any]:
     'source': OneOf({name: kind_of(name).options for name in SOURCES}, 'options', ends=':'),
     'crop': OneOf(decode.CROPS, 'crop_options'),
     'resample': Choice(tuple(decode.FILTERS)),
+    'mask': OneOf(masks.MASKS, 'mask_options'),
     'residency': Choice(pipeline.RESIDENCIES),
   }
 

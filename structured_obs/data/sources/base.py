@@ -33,6 +33,8 @@ class Records(NamedTuple):
   # last `load`.
   notes: Callable[[], list[str]] = list
   class_names: tuple[str, ...] = ()  # of label 0, 1, ..., if the classes have names
+  # Index -> which pixels count, bool [H, W], with a `data.mask` that the source has.
+  mask: Callable[[int], np.ndarray] | None = None
 
 
 class Source(NamedTuple):

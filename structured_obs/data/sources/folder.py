@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from structured_obs.config import DataConfig
 from structured_obs.data import decode, labels, notes
 from structured_obs.data.sources import base, tree
@@ -71,7 +73,7 @@ def find(config: DataConfig, path: str) -> base.Source:
   return base.Source(
     f'folder:{shown}',
     base.digest([path, listing.content]),
-    lambda: _open(listing, classes, keep_gray=config.channels == 0),
+    lambda: _open(listing, classes, config),
   )
 
 
@@ -161,16 +163,24 @@ def _passed_over(names: Iterable[str]) -> list[str]:
   ]
 
 
-def _open(listing: _Listing, classes: labels.Classes | None, keep_gray: bool) -> base.Records:
+def _open(listing: _Listing, classes: labels.Classes | None, config: DataConfig) -> base.Records:
   """Returns random access to the images of a folder or a zip archive."""
   read, seen, channels = listing.open(), notes.seen(), set()
 
   def load(index: int) -> base.Example:
-    pixels, facts = read(index)
+    pixels, facts, _ = read(index)
     channels.add(pixels.shape[-1])
     for fact in facts:
       seen[fact].add(index)
     return pixels, classes.of_images[index] if classes else None
+
+  def counts(index: int) -> np.ndarray:
+    alpha = read(index).alpha
+    if alpha is None:
+      raise decode.UnreadableImage(
+        f'Image {describe(index)} has no alpha channel, which --config.data.mask=alpha needs'
+      )
+    return alpha > config.mask_options['above']
 
   def describe(index: int) -> str:
     return decode.printable(listing.names[index])
@@ -180,7 +190,7 @@ def _open(listing: _Listing, classes: labels.Classes | None, keep_gray: bool) ->
     return [
       *listing.notes,
       *notes.of_images(seen, describe),
-      *([gray] if keep_gray and channels == {1} else []),
+      *([gray] if config.channels == 0 and channels == {1} else []),
     ]
 
   return base.Records(
@@ -191,6 +201,7 @@ def _open(listing: _Listing, classes: labels.Classes | None, keep_gray: bool) ->
     threads=THREADS,
     notes=said,
     class_names=classes.names if classes else (),
+    mask=counts if config.mask == 'alpha' else None,
   )
 
 

@@ -51,22 +51,23 @@ def find(config: DataConfig, path: str) -> bases.Source:
   """
   base, pattern = _divided(os.path.abspath(os.path.expanduser(path)))
   found = tree.walk(base)
-  names = sorted(
-    name
-    for name in found.names
-    if name.lower().endswith(EXTENSIONS) and fnmatch.fnmatchcase(name, pattern)
-  )
+  volumes = {name for name in found.names if name.lower().endswith(EXTENSIONS)}
+  names = sorted(name for name in volumes if fnmatch.fnmatchcase(name, pattern))
   if not names:
     fitting = '' if pattern == '*' else f' whose names below it match {pattern!r}'
     raise FileNotFoundError(
       f'There are no volumes in {decode.printable(base)}{fitting}: it must have '
       f'files ending in {" or ".join(EXTENSIONS)}, directly or in folders below.'
     )
-  content = [(name, bases.stamp(os.path.join(base, name))) for name in names]
+  with_masks = _masks(names, volumes, base, config)
+  of_volumes = list(with_masks.values())
+  names = list(with_masks) or names
+  content = [(name, bases.stamp(os.path.join(base, name))) for name in (*names, *of_volumes)]
   cut = config.options['plane'], config.options['min_foreground']
-  identity = bases.digest([base, content, *cut, _SCALING])
   name = decode.printable(base if pattern == '*' else os.path.join(base, pattern))
-  return bases.Source(f'nifti:{name}', identity, lambda: _open(base, names, config, found.notes))
+  identity = bases.digest([base, content, *cut, _SCALING])
+  files = names, of_volumes
+  return bases.Source(f'nifti:{name}', identity, lambda: _open(base, files, config, found.notes))
 
 
 def _divided(path: str) -> tuple[str, str]:
@@ -101,19 +102,34 @@ def subject(name: str) -> str:
   return top if slash else top[: top.lower().rindex('.nii')]
 
 
-def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str]) -> bases.Records:
-  """Returns random access to the slices that show enough; reads every volume to find them."""
+def _open(
+  path: str, files: tuple[list[str], list[str]], config: DataConfig, passed_over: list[str]
+) -> bases.Records:
+  """Returns random access to the slices that show enough; reads every volume to find them.
+
+  Args:
+    path: of the folder.
+    files: names of the volumes, and of their masks, if there are any.
+    config: which slices to take.
+    passed_over: sentences about other files.
+  """
+  names, of_volumes = files
   release, plane = bases.version('nibabel', 'medical'), config.options['plane']
   least = config.options['min_foreground']
   if not config.options['skip_corrupt']:
     _check(path, names)
   # Slices of one volume follow each other, so the cached volume is nearly always the right one.
   read = functools.lru_cache(maxsize=1)(lambda k: _slices(os.path.join(path, names[k]), plane))
+  counted = functools.lru_cache(maxsize=1)(
+    lambda k: _cut(_voxels(os.path.join(path, of_volumes[k])) > 0, plane)
+  )
   found: list[tuple[int, int]] = []  # volume and slice
   dark: list[str] = []  # volumes without such slices
   for k in range(len(names)):
     try:
       shown = np.mean(crops.foreground(read(k)), axis=(1, 2)) >= least
+      if of_volumes and (other := counted(k)).shape == read(k).shape[:3]:
+        shown &= other.any(axis=(1, 2))  # of other shapes, an error when loaded
       found += [(k, int(position)) for position in np.flatnonzero(shown)]
       dark += [] if shown.any() else [names[k]]
     except decode.UnreadableImage:
@@ -129,6 +145,16 @@ def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str
     volume, position = found[index]
     return read(volume)[position], None
 
+  def counts(index: int) -> np.ndarray:
+    volume, position = found[index]
+    if (other := counted(volume)).shape != (shape := read(volume).shape[:3]):
+      raise decode.UnreadableImage(
+        f'Volume {decode.printable(of_volumes[volume])} is the mask of '
+        f'{decode.printable(names[volume])}, but gives {other.shape} slices, rows and columns '
+        f'instead of {shape}'
+      )
+    return other[position]
+
   def describe(index: int) -> str:
     volume, position = found[index]
     return f'{decode.printable(names[volume])}, {plane} slice {position}'
@@ -140,7 +166,45 @@ def _open(path: str, names: list[str], config: DataConfig, passed_over: list[str
     remarks.append(notes.counted(less, len(dark), decode.printable(dark[0])))
   subjects = np.array([subject(names[volume]) for volume, _ in found])
   _, groups = np.unique(subjects, return_inverse=True)
-  return bases.Records(len(found), load, describe, release, groups=groups, notes=lambda: remarks)
+  return bases.Records(
+    len(found),
+    load,
+    describe,
+    release,
+    groups=groups,
+    notes=lambda: remarks,
+    mask=counts if of_volumes else None,
+  )
+
+
+def _masks(names: list[str], volumes: set[str], folder: str, config: DataConfig) -> dict[str, str]:
+  """Returns the name of each volume's mask; {} without such masks.
+
+  Volumes that are masks of others have none themselves, and are passed over.
+
+  Raises:
+    FileNotFoundError: a volume has no mask.
+  """
+  if config.mask != 'volume':
+    return {}
+
+  def of(name: str) -> str | None:
+    parent, _, own = name.rpartition('/')
+    own = own[: own.lower().rindex('.nii')]
+    wanted = config.mask_options['name'].replace('{name}', own)
+    tried = ('/'.join(filter(None, (parent, wanted + ending))) for ending in EXTENSIONS)
+    return next((one for one in tried if one in volumes and one != name), None)
+
+  found = {name: of(name) for name in names}
+  masks = set(found.values())
+  without = [name for name, mask in found.items() if mask is None and name not in masks]
+  if without:
+    raise FileNotFoundError(
+      f'--config.data.mask=volume needs a mask beside every volume, but {len(without):,} have none '
+      f"named {config.mask_options['name']!r} (--config.data.mask_options.name); the first is "
+      f'{decode.printable(os.path.join(folder, without[0]))}.'
+    )
+  return {name: mask for name, mask in found.items() if name not in masks and mask is not None}
 
 
 def _check(path: str, names: list[str]) -> None:
@@ -206,7 +270,12 @@ def _declared(image: Any) -> int:
 
 
 def _slices(path: str, plane: str) -> np.ndarray:
-  """Reads the slices of a volume, uint8 [S, H, W, 1].
+  """Reads the slices of a volume, uint8 [S, H, W, 1]; raises as `_voxels` does."""
+  return _cut(_gray(_voxels(path)), plane)[..., None]
+
+
+def _voxels(path: str) -> np.ndarray:
+  """Reads the voxels of a volume along canonical axes, [X, Y, Z].
 
   Raises:
     UnreadableImage: the file is damaged, truncated or not a volume.
@@ -224,7 +293,7 @@ def _slices(path: str, plane: str) -> np.ndarray:
       voxels = orientations.apply_orientation(voxels, orientations.io_orientation(image.affine))
     if not np.isfinite(voxels).any():
       raise ValueError('none of its voxels is a finite number')
-  return _cut(_gray(voxels), plane)[..., None]
+  return voxels
 
 
 def _cut(levels: np.ndarray, plane: str) -> np.ndarray:

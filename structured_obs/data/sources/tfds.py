@@ -260,7 +260,7 @@ def _records(opened: _Prepared, remarks: list[str]) -> base.Records:
     with decode.reading(f'Image {name}'):
       example = opened.parts[part][row]
       content = io.BytesIO(example[opened.key])
-    pixels, facts = decode.read(content, name)
+    pixels, facts, _ = decode.read(content, name)
     for fact in facts:
       seen[fact].add(index)
     return pixels, _label(example, name)

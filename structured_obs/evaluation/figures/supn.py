@@ -24,6 +24,7 @@ from structured_obs.devices.keys import numbered_keys
 from structured_obs.distributions import elliptical, gaussian
 from structured_obs.distributions.base import Family
 from structured_obs.evaluation.figures import views
+from structured_obs.models import masks
 from structured_obs.runs.trained import Trained
 
 Array = jax.Array
@@ -205,8 +206,8 @@ def _way(steps: int, ends: Array) -> Array:
 
 
 def _shown(trained: Trained, x: Array) -> np.ndarray:
-  """Returns images without the further channels that a model is given."""
-  return np.asarray(x)[..., : trained.model.image.channels]
+  """Returns images without further channels that a model is given; gray where pixels do not count."""
+  return np.asarray(masks.pixels(trained.model, x))
 
 
 @functools.partial(jax.jit, static_argnums=0)

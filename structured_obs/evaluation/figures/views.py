@@ -18,7 +18,7 @@ from structured_obs import plotting
 from structured_obs.devices.keys import numbered_keys
 from structured_obs.distributions import elliptical, gaussian
 from structured_obs.distributions.base import Family
-from structured_obs.models import intermediate_images
+from structured_obs.models import intermediate_images, masks
 from structured_obs.models.base import Bound, Model, classes_of
 
 Array = jax.Array
@@ -183,8 +183,11 @@ def write(
 
 
 def observed(model: Model, x: Array) -> np.ndarray:
-  """Returns the images [N, H, W, C] without the further channels that a model is given."""
-  return np.asarray(x[..., : model.image.channels])
+  """Returns the images [N, H, W, C] without the further channels that a model is given.
+
+  Pixels that do not count are gray.
+  """
+  return np.asarray(masks.pixels(model, x))
 
 
 def named(views: Views, prefix: str) -> dict[str, np.ndarray]:

@@ -22,6 +22,9 @@ Inverse = float | np.ndarray  # 1 / nu, [] or [N]
 HALVINGS = 100
 
 
+Sizes = int | np.ndarray  # D; or [N], where images differ in the number of pixels that count
+
+
 class Calibration(NamedTuple):
   """Calibration of a model on a split. A perfect model has 1 for all but the distance, which is 0."""
 
@@ -32,14 +35,14 @@ class Calibration(NamedTuple):
   pit_spread: float  # sd of the probability of a smaller q, over that of uniform numbers, 1 / sqrt(12)
 
 
-def calibration(mahalanobis: np.ndarray, num_dims: int, inverse_dof: Inverse = 0.0) -> Calibration:
+def calibration(mahalanobis: np.ndarray, num_dims: Sizes, inverse_dof: Inverse = 0.0) -> Calibration:
   """Returns the calibration from squared Mahalanobis distances per dimension, q / D, of a split.
 
   The mean and the spread are NaN where a Student t has no finite one: for nu <= 2 and nu <= 4.
 
   Args:
     mahalanobis: [N], q / D. A value that is not finite makes every result NaN.
-    num_dims: D.
+    num_dims: D; or [N], where images differ in the number of pixels that count.
     inverse_dof: 1 / nu.
 
   Raises:
@@ -65,24 +68,25 @@ def calibration(mahalanobis: np.ndarray, num_dims: int, inverse_dof: Inverse = 0
   )
 
 
-def best_temperature(mahalanobis: np.ndarray, num_dims: int, inverse_dof: Inverse = 0.0) -> float:
+def best_temperature(mahalanobis: np.ndarray, num_dims: Sizes, inverse_dof: Inverse = 0.0) -> float:
   """Returns the factor of standard deviations with the largest likelihood of distances q / D [N].
 
   For a Gaussian it is sqrt(mean(q) / D). For a Student t it is the zero of a monotone function.
 
   Args:
     mahalanobis: [N], q / D, finite.
-    num_dims: D.
+    num_dims: D, or [N].
     inverse_dof: 1 / nu.
   """
   found, inverse = np.asarray(mahalanobis, np.float64), np.asarray(inverse_dof, np.float64)
+  sizes = np.broadcast_to(num_dims, found.shape)
   if not inverse.any() or not found.all():
-    return math.sqrt(float(np.mean(found)))
+    return math.sqrt(float(np.average(found, weights=sizes)))
   heavy = inverse * num_dims
 
   def surplus(log_square: float) -> float:
     ratio = found * math.exp(-log_square)
-    return float(np.mean((1 + heavy) * ratio / (1 + heavy * ratio))) - 1
+    return float(np.average((1 + heavy) * ratio / (1 + heavy * ratio), weights=sizes)) - 1
 
   low, high = math.log(float(np.min(found))), math.log(float(np.max(found)))
   for _ in range(HALVINGS):
@@ -91,28 +95,28 @@ def best_temperature(mahalanobis: np.ndarray, num_dims: int, inverse_dof: Invers
   return math.exp((low + high) / 4)
 
 
-def below(mahalanobis: np.ndarray, num_dims: int, inverse_dof: Inverse = 0.0) -> np.ndarray:
+def below(mahalanobis: np.ndarray, num_dims: Sizes, inverse_dof: Inverse = 0.0) -> np.ndarray:
   """Returns the probability, under the model, of a distance below each q / D. [N].
 
   Args:
     mahalanobis: [N], q / D.
-    num_dims: D.
+    num_dims: D, or [N].
     inverse_dof: 1 / nu.
   """
   return _tails(mahalanobis, num_dims, inverse_dof)[0]
 
 
 def quantiles(
-  mahalanobis: np.ndarray, num_dims: int, inverse_dof: Inverse = 0.0
+  mahalanobis: np.ndarray, num_dims: Sizes, inverse_dof: Inverse = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns quantiles of q / D for a quantile-quantile plot: expected and observed. [N] each.
 
-  The expected ones are those of the distribution at (i + 1/2) / N. Where images differ in nu, both are
-  those of the median nu, to which distances are moved by their probability.
+  The expected ones are those of the distribution at (i + 1/2) / N. Where images differ in D or nu, both
+  are those of the medians, to which distances are moved by their probability.
 
   Args:
     mahalanobis: [N], q / D. A value that is not finite makes the observed quantiles NaN.
-    num_dims: D.
+    num_dims: D, or [N].
     inverse_dof: 1 / nu.
 
   Raises:
@@ -121,21 +125,22 @@ def quantiles(
   _check(mahalanobis, num_dims)
   count, middle = mahalanobis.size, float(np.median(inverse_dof))
   share = (np.arange(count) + 0.5) / count
-  expected = _inverse(share, 1 - share, num_dims, middle)
+  size = float(np.median(num_dims))
+  expected = _inverse(share, 1 - share, size, middle)
   found = np.asarray(mahalanobis, np.float64)
-  if np.ptp(inverse_dof) > 0:
-    found = _inverse(*_tails(found, num_dims, inverse_dof), num_dims, middle)
+  if np.ptp(inverse_dof) > 0 or np.ptp(num_dims) > 0:
+    found = _inverse(*_tails(found, num_dims, inverse_dof), size, middle)
   return expected, np.sort(found) if np.isfinite(found).all() else np.full(count, math.nan)
 
 
-def law_distance(mahalanobis: np.ndarray, num_dims: int, inverse_dof: Inverse = 0.0) -> float:
+def law_distance(mahalanobis: np.ndarray, num_dims: Sizes, inverse_dof: Inverse = 0.0) -> float:
   """Returns the Kolmogorov-Smirnov distance, in [0, 1], of q from its distribution under the model.
 
   For a perfect model and N images the distance is below 1.36 / sqrt(N) in 19 of 20 cases.
 
   Args:
     mahalanobis: [N], q / D. A value that is not finite makes the result NaN.
-    num_dims: D.
+    num_dims: D, or [N].
     inverse_dof: 1 / nu.
 
   Raises:
@@ -151,7 +156,7 @@ def _uniform_distance(probability: np.ndarray) -> float:
 
 
 def _tails(
-  mahalanobis: np.ndarray, num_dims: int, inverse_dof: Inverse
+  mahalanobis: np.ndarray, num_dims: Sizes, inverse_dof: Inverse
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the probabilities of a smaller and of a larger distance, accurate where they are small."""
   found, inverse = np.broadcast_arrays(np.asarray(mahalanobis, np.float64), inverse_dof)
@@ -166,7 +171,7 @@ def _tails(
   )
 
 
-def _inverse(lower: np.ndarray, upper: np.ndarray, num_dims: int, inverse_dof: float) -> np.ndarray:
+def _inverse(lower: np.ndarray, upper: np.ndarray, num_dims: float, inverse_dof: float) -> np.ndarray:
   """Returns the q / D with these probabilities of a smaller and of a larger one."""
   half, small = num_dims / 2, lower < 0.5
   if inverse_dof == 0:
@@ -178,8 +183,8 @@ def _inverse(lower: np.ndarray, upper: np.ndarray, num_dims: int, inverse_dof: f
     return np.where(small, share / (1 - share), (1 - rest) / rest) * 2 * other / num_dims
 
 
-def _check(mahalanobis: np.ndarray, num_dims: int) -> None:
-  if mahalanobis.ndim != 1 or not mahalanobis.size or num_dims < 1:
+def _check(mahalanobis: np.ndarray, num_dims: int | np.ndarray) -> None:
+  if mahalanobis.ndim != 1 or not mahalanobis.size or np.min(num_dims) < 1:
     raise ValueError(
       'Calibration needs the distances of at least one image, [N], and num_dims >= 1; got an array '
       f'of shape {mahalanobis.shape} and num_dims={num_dims}.'

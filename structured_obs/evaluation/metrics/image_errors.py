@@ -39,7 +39,11 @@ def peak_signal_to_noise(found: Images, true: Images) -> Any:
 
   An exact image, or one with errors below 1e-5 of the range, has 100 dB; `exact` counts them.
   """
-  error = mean_squared_error(found, true)
+  return ratio(mean_squared_error(found, true))
+
+
+def ratio(error: Any) -> Any:
+  """Returns the PSNR of mean squared errors, of their shape, in decibels; see `peak_signal_to_noise`."""
   least = RANGE**2 / 10 ** (EXACT / 10)
   if isinstance(error, jax.Array):
     return 10 * jnp.log10(RANGE**2 / jnp.maximum(error, least))

@@ -12,6 +12,7 @@ from structured_obs.evaluation.sections import (
   closed_form_fits,
   consistency,
   image_quality,
+  masked,
   predicted_distributions,
   recalibration,
   sample_quality,
@@ -23,6 +24,8 @@ from structured_obs.evaluation.sections.base import Evaluated, Section, extracto
 
 def make(evaluated: Evaluated) -> list[Section]:
   """Returns every section that these models and data allow."""
+  if masked.applies(evaluated):
+    return [one for one in (section(evaluated) for section in OF_MASKS) if one is not None]
   evaluated = _with_measures(evaluated)
   made = (section(evaluated) for section in SECTIONS)
   return [section for section in made if section is not None]
@@ -39,6 +42,8 @@ def _with_measures(evaluated: Evaluated) -> Evaluated:
   return evaluated._replace(measured=measured)
 
 
+# Of images with masks: what is of the pixels that count.
+OF_MASKS: tuple[Callable[[Evaluated], Section | None], ...] = (bound_parts.section, masked.section)
 SECTIONS: tuple[Callable[[Evaluated], Section | None], ...] = (
   bound_parts.section,
   true_covariance_figures.section,

@@ -67,8 +67,8 @@ EXPLANATION = (
   'nu: the smaller it is, the more images differ in the size of their residuals. Both are the most '
   'likely together; `launch.recalibrate` saves the model with them. q / D and its spread are over their '
   'expectation, the spread of the probability of a smaller q (PIT) over that of uniform numbers, and '
-  'the Kolmogorov-Smirnov distance of q (KS) is that from its distribution: F for a Student t, and '
-  'chi-square otherwise.'
+  'the Kolmogorov-Smirnov distance of q (KS) is that from its distribution: F for a Student t, or '
+  'chi-square.'
 )
 
 
