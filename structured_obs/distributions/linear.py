@@ -86,10 +86,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
   Raises:
     ValueError: the base is a family of gray levels, or has an output of the same name.
   """
-  if inner.levels:
-    raise ValueError(
-      'A linear map needs a density as its base; this one gives probabilities of gray levels.'
-    )
+  base.check_density('A linear map', inner)
 
   def outputs(image: base.Shape) -> dict[str, base.Shape]:
     image = base.image_shape(image)

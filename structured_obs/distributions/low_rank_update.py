@@ -73,6 +73,7 @@ def family(
   Raises:
     TypeError, ValueError: the base is not Gaussian, or an option is of another type or out of range.
   """
+  base.check_family(inner)
   if inner.gaussian is None:
     raise ValueError('low_rank_update needs a Gaussian family as its base; this one is not Gaussian.')
   of = Base(inner.mean, inner.gaussian, whitener(inner.mean, inner.gaussian.whiten))

@@ -56,8 +56,7 @@ def family(
     TypeError, ValueError: an option is of another type or out of range, or the base gives probabilities
       of gray levels.
   """
-  if inner.levels:
-    raise ValueError('mixture needs a density as its base; this one gives probabilities of gray levels.')
+  base.check_density('mixture', inner)
   sizes = [spread ** (k - (components - 1) / 2) for k in range(components)]
 
   def added(image: base.ImageShape) -> dict[str, base.Shape]:

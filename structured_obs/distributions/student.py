@@ -65,6 +65,7 @@ def family(
     TypeError, ValueError: an option is of another type or out of range, not
       min_dof < initial_dof < max_dof for a nu that is trained, or the base is not Gaussian.
   """
+  base.check_family(inner)
   if inner.gaussian is None:
     raise ValueError('student needs a Gaussian family as its base; this one has no Gaussian record.')
   if dof != 'fixed' and not min_dof < initial_dof < max_dof:
