@@ -1,4 +1,4 @@
-# One file of more than 300 lines: every operation of these families.
+# One file of more than 300 lines: the mechanism of all linear wrappers.
 """Invertible linear maps of an image's residual around any density: x = m + T (y - m), y of the base.
 
 The mean m is the base's own. The log density is the base's at y less log |det T|, and a Gaussian base
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions import base, gaussian, mapped_marginals, marginals, wrapper_fits
+from structured_obs.distributions import base, gaussian, mapped_marginals, wrapper_fits
 from structured_obs.linalg.products import matmul
 from structured_obs.option_values import Choice, When
 
@@ -114,7 +114,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     m, draw = mean(params), base.sampler(inner, pixel_noise)
     return m + of.apply(params, draw(key, base_of(params)) - m)
 
-  student, without = inner.student, functools.partial(sample, pixel_noise=False)
+  without = functools.partial(sample, pixel_noise=False)
   record = None if inner.gaussian is None else primitives(inner.gaussian, mean, of)
   made = base.Family(
     outputs,
@@ -123,11 +123,9 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     sample,
     mean,
     gaussian=record,
-    log_prior=_log_prior(inner.log_prior),
+    log_prior=prior_of(inner),
     kernel=inner.kernel,
-    student=None
-    if student is None
-    else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(base_of(params))),
+    student=None if inner.student is None else _student(inner.student, mean, of),
     sample_without_pixel_noise=without if inner.sample_without_pixel_noise else None,
   )
   parts = {'inner': inner, 'invert': of.invert, 'parameters': added.parameters}
@@ -135,15 +133,22 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
   return made._replace(fit=functools.partial(wrapper_fits.mapped, family=made, own=own, **parts))
 
 
+def _student(inner: base.StudentT[Any], mean: Callable[[P], Array], of: Map[P]) -> base.StudentT[P]:
+  """Returns the record of a mapped Student t."""
+  return base.StudentT(primitives(inner.scale, mean, of), lambda params: inner.dof(base_of(params)))
+
+
+def prior_of(inner: Family[Any]) -> Callable[[Any], Array] | None:
+  """Returns the `log_prior` of a wrapper, that of its base."""
+  prior = inner.log_prior
+  return None if prior is None else lambda params: prior(base_of(params))
+
+
 def _start(added: Outputs[P], sample: Any) -> dict[str, Any]:
   """Returns the map's own outputs for a sample: those known from its moments, and 0."""
   known = {} if added.start is None else added.start(sample)
   shapes = added.shapes(sample.image)
   return {name: known.get(name, np.zeros(tuple(shape))) for name, shape in shapes.items()}
-
-
-def _log_prior(inner: Callable[[Any], Array] | None) -> Callable[[Any], Array] | None:
-  return None if inner is None else lambda params: inner(base_of(params))
 
 
 def base_of(params: Any) -> Any:
@@ -199,13 +204,6 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
       return of.apply_squared(params, inner.variance(base_of(params)))
     return jnp.diagonal(channel_covariance(params), axis1=-2, axis2=-1)
 
-  def marginal(params: P, residual: Array, mask: Array) -> tuple[Array, Array]:
-    if not mapped_marginals.keeps(of, mask):
-      return marginals.by_conditionals(made, params, residual, mask)
-    moved = of.invert(params, residual)
-    distance, log_det = marginals.of_residual(inner, base_of(params), moved, mask)
-    return distance, log_det + 2 * mapped_marginals.log_det_inside(of, params, mean(params), mask)
-
   required = base.in_order(
     noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
   )
@@ -214,10 +212,9 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
     white_image=white_image,
     channel_covariance=channel_covariance,
     independent=inner.independent and of.diagonal,
-    marginal=marginal,
     **_optional(inner, mean, of),
   )
-  return made
+  return made._replace(marginal=mapped_marginals.of_map(made, inner, mean, of))
 
 
 def _optional(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]) -> dict[str, Any]:
