@@ -85,12 +85,8 @@ def family(
     image = base.image_shape(image)
     plane = image.height, image.width
     each, pairs = image.channels * components, _pairs(image.channels) * components
-    found: dict[str, base.Shape] = {
-      'logits': (*plane, components),
-      'locs': (*plane, each),
-      'log_scales': (*plane, each),
-    }
-    return found | ({'coeffs': (*plane, pairs)} if pairs else {})
+    sizes = {'logits': components, 'locs': each, 'log_scales': each, 'coeffs': pairs}
+    return {name: (*plane, size) for name, size in sizes.items() if size}
 
   def from_outputs(outputs: dict[str, Array]) -> DiscretizedLogisticMixture:
     base.check_names(outputs)
@@ -107,15 +103,16 @@ def family(
     )
     return DiscretizedLogisticMixture(outputs['logits'], *parts)
 
+  on_grid = functools.partial(functools.partial, levels=levels)
   family = base.Family(
     outputs_of,
     from_outputs,
-    functools.partial(log_prob, levels=levels),
-    functools.partial(sample, levels=levels, exact=exact_sampling),
+    on_grid(log_prob),
+    on_grid(sample, exact=exact_sampling),
     mean,
     levels=levels,
-    mode=functools.partial(mode, levels=levels),
-    log_prob_by_pixel=functools.partial(log_prob_by_pixel, levels=levels),
+    mode=on_grid(mode),
+    log_prob_by_pixel=on_grid(log_prob_by_pixel),
   )
   bounded = fits.Bounded(min_log_scale, max_log_scale, start)
   fit = functools.partial(fits.logistic_mixture, family=family, log_scale=bounded)

@@ -58,14 +58,15 @@ class Conditioned:
   def sample(self, key: Array, sample_shape: int | Sequence[int] = ()) -> Array:
     """Draws images, independent of each other. [S, ..., H, W, C]."""
     keys = leading_axes.keys(key, sample_shape, self.mean.shape[:-3])
-    return leading_axes.over(lambda given, key: given.sample(key), self._operand(), keys)
+    return leading_axes.over(lambda given, key: given.sample(key), self.operand(), keys)
 
   def log_prob(self, x: Array) -> Array:
     """Returns the log density of the unobserved pixels of images [..., H, W, C]. [...], nats."""
     image = leading_axes.images('x', x, self.mean.shape[-3:])
-    return leading_axes.over(lambda given, x: given.log_prob(x), self._operand(), image)
+    return leading_axes.over(lambda given, x: given.log_prob(x), self.operand(), image)
 
-  def _operand(self) -> Operand:
+  def operand(self) -> Operand:
+    """Returns the parameters with the numbers of their leading axes."""
     count = self.mean.ndim - 3
     return Operand(self.given, (count,) * len(jax.tree.leaves(self.given)))
 
@@ -106,7 +107,7 @@ class Distribution(Generic[P]):
   @property
   def batch_shape(self) -> tuple[int, ...]:
     """Shape of the leading axes of the parameters."""
-    return self._operand().batch
+    return self.operand().batch
 
   @property
   def image_shape(self) -> base.ImageShape:
@@ -279,9 +280,10 @@ class Distribution(Generic[P]):
     return self._map(functools.partial(operation, self.family), *operands)
 
   def _map(self, function: Callable[..., Any], *operands: Operand) -> Any:
-    return leading_axes.over(function, self._operand(), *operands)
+    return leading_axes.over(function, self.operand(), *operands)
 
-  def _operand(self) -> Operand:
+  def operand(self) -> Operand:
+    """Returns the parameters with the numbers of their leading axes."""
     return Operand(self.params, leading_axes.of_params(self.family, self.params).counts)
 
   def _image(self, name: str, x: Array) -> Operand:
@@ -291,4 +293,4 @@ class Distribution(Generic[P]):
 def _of_distribution(other: Any) -> Operand:
   if not isinstance(other, Distribution):
     raise TypeError(f'The other distribution must be a Distribution; got {type(other).__name__}.')
-  return other._operand()
+  return other.operand()

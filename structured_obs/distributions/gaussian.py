@@ -367,7 +367,7 @@ def _scale_column(family: Family[P], params: P, pixel: tuple[int, int, int]) -> 
   return elliptical.primitives(family).covariance_matvec(params, one)
 
 
-def _one_pixel(like: Array, pixel: Sequence[int | Array]) -> Array:
+def _one_pixel(like: Array, pixel: Any) -> Array:
   """Returns 1 at a pixel and 0 elsewhere, of the shape of an image.
 
   NaN where a traced index is outside.

@@ -30,11 +30,12 @@ WITH_SCALE = When('scale', ('learned', 'predicted'))
 
 def from_source(source: str, name: str, shape: base.Shape) -> dict[str, base.Shape]:
   """Returns the output of this name and shape that a `Source` asks for, or {}."""
-  return {
+  found: dict[str, dict[str, base.Shape]] = {
     'fixed': {},
     'learned': {name: base.Shared(tuple(shape))},
     'predicted': {name: shape},
-  }[source]
+  }
+  return found[source]
 
 
 class Linear(Protocol):

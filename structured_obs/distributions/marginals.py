@@ -25,11 +25,9 @@ Array = jax.Array
 class Marginal(NamedTuple):
   """What the density of the pixels that count is made of."""
 
-  distance: (
-    Array  # []  q, the squared Mahalanobis distance of these pixels; of mean `count` under the model
-  )
+  distance: Array  # []  q, the squared Mahalanobis distance of these pixels
   log_det: Array  # []  log |cov_OO|, nats
-  count: Array  # []  number of pixels, every channel one
+  size: Array  # []  number of these pixels, every channel one
 
 
 def checked_mask(mask: Array, shape: tuple[int, ...]) -> Array:

@@ -57,7 +57,7 @@ def checks(
   """
   made = {}
   for result in found:
-    shown = images[: predictive_checks.num_images(result.num_dims)]
+    shown = images[: predictive_checks.num_images(result.trained.model.image.size)]
     scores = _measured('checks', result.trained, shown, seed, where)
     made[result.trained.name] = predictive_checks.of_scores(result, scores)
   return made
@@ -99,7 +99,7 @@ def recalibrations(
     if elliptical.has_covariance(result.trained.model.family) and len(images):
       distance, inverse_dof = distances(result.trained, images, where)
       made[result.trained.name] = temperature.recalibrate(
-        distance, result.scores, result.num_dims, inverse_dof
+        distance, result.scores, result.trained.model.image.size, inverse_dof
       )
   return made
 

@@ -89,11 +89,10 @@ def _synthesise(low: Array, high: Array, axis: int, squared: bool) -> Array:
 
 
 def _every_other(image: Array, axis: int) -> tuple[Array, Array]:
-  return tuple(
-    jax.lax.slice_in_dim(image, start, image.shape[axis], 2, axis) if start < image.shape[axis] else
-    jax.lax.slice_in_dim(image, 0, 0, axis=axis)
-    for start in (0, 1)
-  )  # fmt: skip
+  """Returns the entries at even and at odd places along an axis; there may be no odd one."""
+  size = image.shape[axis]
+  even = jax.lax.slice_in_dim(image, 0, size, 2, axis)
+  return even, jax.lax.slice_in_dim(image, min(1, size), size, 2, axis)
 
 
 def _interleave(even: Array, odd: Array, axis: int) -> Array:

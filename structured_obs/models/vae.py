@@ -79,7 +79,7 @@ class VAE(nn.Module):
       self.class_planes = nn.Dense(width, use_bias=False)
 
   @property
-  def latent_shape(self) -> base.Shape:
+  def latent_shape(self) -> tuple[int, ...]:
     """(Z,), or (h, w, Z) where the architecture's latents are images."""
     return ARCHITECTURES[self.architecture].latent_shape(self.image, self.latents)
 

@@ -150,7 +150,7 @@ def test_marginal():
   residual = np.asarray(problem.x, np.float64)[mask] - np.asarray(mean)
   assert_close(found.distance, dense.mahalanobis(cov, residual), 1e-9, 1e-3)
   assert_close(found.log_det, dense.log_det(cov), 1e-9, 1e-4)
-  assert int(found.count) == mask.sum()
+  assert int(found.size) == mask.sum()
 
 
 @pytest.mark.x64

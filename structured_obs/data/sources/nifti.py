@@ -154,15 +154,10 @@ def _open(
   told = [notes.counted(less, len(dark), decode.printable(name)) for name in dark[:1]]
   subjects = [subject(names[volume]) for volume, _ in found]
   groups = np.unique(np.array(subjects), return_inverse=True)[1]
+  said, mask = [*passed_over, *told], counts if of_volumes else None
   return bases.Records(
-    len(found),
-    load,
-    describe,
-    release,
-    groups=groups,
-    notes=lambda: [*passed_over, *told],
-    mask=counts if of_volumes else None,
-  )
+    len(found), load, describe, release, groups=groups, notes=lambda: said, mask=mask
+  )  # fmt: skip
 
 
 def _check(path: str, names: list[str]) -> None:

@@ -21,7 +21,9 @@ class Architecture(NamedTuple):
   encoder: Callable[..., Any]
   decoder: Callable[..., Any]
   options: Record
-  latent_shape: Callable[[ImageShape, int], Shape] = _vector  # (image, latents) -> of one latent
+  latent_shape: Callable[[ImageShape, int], tuple[int, ...]] = (
+    _vector  # (image, latents) -> of one latent
+  )
   data_dependent: bool = False  # whether the networks are initialised by a batch of images
 
 
