@@ -89,7 +89,7 @@ def log_prob(params: Diagonal, x: Array, mask: Array | None = None) -> Array:
   """
   if mask is not None:
     mask = marginals.checked_mask(mask, jnp.shape(params.mean))
-    each = log_prob_by_pixel(params, marginals.masked(mask, x, params.mean))
+    each = log_prob_by_pixel(params, marginals.masked(mask, x, mean(params)))
     return base.nan_unless_finite(jnp.sum(jnp.where(mask, each, 0 * each)))
   return base.nan_unless_finite(jnp.sum(log_prob_by_pixel(params, x)))
 
