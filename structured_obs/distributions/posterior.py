@@ -179,8 +179,7 @@ def too_dense(operation: str, size: int, max_size: int) -> ValueError:
   """
   return ValueError(
     f'{operation} would form a dense {size} x {size} matrix, {4e-9 * size**2:.2g} GB in float32; '
-    f'the limit is {max_size} pixels. Use covariance_column, variance or the products of the family '
-    'instead.'
+    f'the limit is {max_size} pixels. Use covariance_column, variance or products of the family instead.'
   )
 
 
