@@ -26,10 +26,10 @@ class Marginal(NamedTuple):
   """What the density of the pixels that count is made of."""
 
   distance: (
-    Array  # []  q, the squared Mahalanobis distance of these pixels; of mean `count` under the model
+    Array  # []  q, the squared Mahalanobis distance of these pixels; of mean `size` under the model
   )
   log_det: Array  # []  log |cov_OO|, nats
-  count: Array  # []  number of pixels, every channel one
+  size: Array  # []  number of pixels, every channel one
 
 
 def checked_mask(mask: Array, shape: tuple[int, ...]) -> Array:

@@ -152,7 +152,7 @@ def test_marginal():
   residual = np.asarray(problem.x, np.float64)[mask] - np.asarray(mean)
   assert_close(found.distance, dense.mahalanobis(cov, residual), 1e-9, 1e-3)
   assert_close(found.log_det, dense.log_det(cov), 1e-9, 1e-4)
-  assert int(found.count) == mask.sum()
+  assert int(found.size) == mask.sum()
 
 
 def _wrapped() -> list[Any]:
@@ -197,7 +197,8 @@ def _dense_density(family: base.Family[Any], params: Any, x: Any, mask: np.ndarr
   own = np.asarray(x)[mask]
   if family.student is None:
     return dense.log_prob(mean, cov, own)
-  return scipy.stats.multivariate_t(mean, cov, float(family.student.dof(params))).logpdf(own)
+  student: Any = scipy.stats.multivariate_t
+  return student.logpdf(own, mean, cov, float(family.student.dof(params)))
 
 
 @pytest.mark.x64
