@@ -25,9 +25,9 @@ Array = jax.Array
 class Marginal(NamedTuple):
   """What the density of the pixels that count is made of."""
 
-  distance: Array  # []  q, the squared Mahalanobis distance of these pixels
+  distance: Array  # []  q, their squared Mahalanobis distance; `size` on average under the model
   log_det: Array  # []  log |cov_OO|, nats
-  size: Array  # []  number of these pixels, every channel one
+  size: Array  # []  number of pixels, every channel one
 
 
 def checked_mask(mask: Array, shape: tuple[int, ...]) -> Array:

@@ -22,6 +22,7 @@ class Shrinking(nn.Module):
   slope: float
   image: base.ImageShape = IMAGE
   label_classes = None
+  masked = False
   traits = Traits()
 
   def __call__(self, keys: jax.Array, x: jax.Array, train: bool = False) -> Terms:

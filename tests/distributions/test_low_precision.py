@@ -38,6 +38,7 @@ def test_every_result_is_float32(case: Case):
   params, x, variance = _low((params, x, variance), jnp.bfloat16)
   operation = functools.partial(operations.all_operations, cases.family_of(case))
   _assert_all_float32(jax.eval_shape(operation, params, x, key, mask, variance))
+  _assert_all_float32(jax.eval_shape(cases.family_of(case).log_prob, params, x, mask))
 
 
 @each(DEFAULTS)

@@ -24,6 +24,7 @@ class LinearGaussian(nn.Module):
   family: base.Family = FAMILY
   closed_form: bool = True  # whether the KL is told in closed form
   label_classes = None
+  masked = False
   traits = Traits(has_prior=True)
 
   def reconstruct(self, keys: None, x: Array) -> diagonal.Diagonal:

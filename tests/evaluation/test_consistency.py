@@ -43,6 +43,7 @@ class TwoSizes(nn.Module):
   family: Family = FAMILY
   image: ImageShape = ImageShape(4, 6, 1)
   label_classes = None
+  masked = False
   traits = Traits(generates=True, two_levels=True)
 
   def __call__(self, keys: jax.Array, x: jax.Array, train: bool = False) -> Terms:

@@ -20,6 +20,7 @@ class TwoLevel(nn.Module):
   family: base.Family = FAMILY
   traits: Traits = Traits(has_prior=True)
   label_classes = None
+  masked = False
 
   def reconstruct(self, keys: None, x: Array) -> diagonal.Diagonal:
     """Parameters of p(x|z)."""

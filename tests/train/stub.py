@@ -58,6 +58,7 @@ class StubVAE(nn.Module):
   family: Any = FAMILY
   image: ImageShape = ImageShape(3, 4, 1)  # of `make_prepared`
   label_classes = None
+  masked = False
   traits = Traits(reconstructs=False, has_prior=True)
 
   @nn.compact

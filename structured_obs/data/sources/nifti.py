@@ -138,8 +138,7 @@ def _open(
     )
 
   def load(index: int) -> bases.Example:
-    volume, position = found[index]
-    return read(volume)[position], None
+    return read(found[index][0])[found[index][1]], None
 
   def counts(index: int) -> np.ndarray:
     volume, position = found[index]
