@@ -39,7 +39,8 @@ def fit(trained: Trained, images: np.ndarray) -> Recalibrated:
     images: [N, H, W, C] as stored, such as those of the validation split.
 
   Raises:
-    ValueError: the family is not Gaussian, images have masks, there are no images, or some have no finite distance.
+    ValueError: the family is not Gaussian, images have masks, there are no images, or some have no
+      finite distance.
   """
   if trained.model.family.gaussian is None:
     raise ValueError(
