@@ -81,7 +81,8 @@ def family(
   def added(image: base.ImageShape) -> dict[str, base.Shape]:
     return {NAME: (*image, rank)}
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     return linear.merged(inner.outputs(image), added(image))
 
   def from_outputs(emitted: dict[str, Array]) -> LowRankUpdate:
