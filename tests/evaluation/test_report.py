@@ -54,6 +54,7 @@ class _Model(nn.Module):
   traits: Traits = Traits(has_prior=True, has_latents=True)
   family: base.Family = distributions.family('diagonal')
   label_classes = None
+  masked = False
 
   def __call__(self, keys: jax.Array, x: jax.Array, train: bool = False) -> Terms:
     raise NotImplementedError
