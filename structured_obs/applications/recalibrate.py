@@ -39,13 +39,16 @@ def fit(trained: Trained, images: np.ndarray) -> Recalibrated:
     images: [N, H, W, C] as stored, such as those of the validation split.
 
   Raises:
-    ValueError: the family is not Gaussian, there are no images, or some have no finite distance.
+    ValueError: the family is not Gaussian, images have masks, there are no images, or some have no
+      finite distance.
   """
   if trained.model.family.gaussian is None:
     raise ValueError(
       f'{trained.name} has no Gaussian family, whose Student t could be saved; it has '
       f'{trained.config.likelihood.family!r} with the wrappers {trained.config.likelihood.wrappers!r}.'
     )
+  if trained.model.masked:
+    raise ValueError('Recalibration takes every pixel to count; this model is of images with masks.')
   if not len(images):
     raise ValueError('There are no validation images to fit; set --config.data.validation in training.')
   distance, _ = residuals.distances(trained, images)

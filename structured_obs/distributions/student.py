@@ -116,9 +116,47 @@ def _log_prob(inner: Family[Any], params: Student, x: Array, mask: Array | None 
   if mask is not None:
     return marginals.log_prob(primitives, params.base, mean, x, mask, dof)
   x = base.check_shape('x', x, mean.shape)
-  distance = base.squared_norm(primitives.whiten(params.base, x - mean))
-  log_det = primitives.log_det(params.base)
-  return base.nan_unless_finite(radial.log_density(x.size, dof, distance, log_det))
+  return base.nan_unless_finite(_density(inner, params.base, dof, x))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _density(inner: Family[Any], params: Any, dof: Array, x: Array) -> Array:
+  """Returns the log density, with derivatives by those of the base's density, often closed forms.
+
+  By the distance q the density has the slope -w / 2, w = (nu + D) / (nu + q), so its derivatives are
+  those of the base's density where the residual is sqrt(w) times as large, with w held.
+
+  Args:
+    inner: the base.
+    params: of the base.
+    dof: [], nu.
+    x: [H, W, C].
+  """
+  assert inner.gaussian is not None
+  distance = base.squared_norm(inner.gaussian.whiten(params, x - inner.mean(params)))
+  return radial.log_density(x.size, dof, distance, inner.gaussian.log_det(params))
+
+
+@_density.defjvp
+def _density_jvp(inner: Family[Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
+  (params, dof, x), (d_params, d_dof, d_x) = primals, tangents
+  assert inner.gaussian is not None
+  # The base's density is cheaper than its whitening. Its rounding changes the sum below by its square.
+  normal = 2 * inner.log_prob(params, x) + x.size * base.LOG_2PI
+  distance = jnp.maximum(-normal - inner.gaussian.log_det(params), 0)
+  weight = (dof + x.size) / (dof + distance)
+
+  def of_base(params: Any, x: Array) -> Array:
+    mean = inner.mean(params)
+    return inner.log_prob(params, mean + jnp.sqrt(weight) * (x - mean))
+
+  def of_dof(dof: Array) -> Array:
+    return radial.log_density(x.size, dof, distance, jnp.zeros_like(dof))
+
+  value, tangent = jax.jvp(of_base, (params, x), (d_params, d_x))
+  rest, d_rest = jax.jvp(of_dof, (dof,), (d_dof,))
+  constant = 0.5 * (x.size * base.LOG_2PI + weight * distance)
+  return value + constant + rest, tangent + d_rest
 
 
 def _sample(inner: Family[Any], key: Array, params: Student, pixel_noise: bool = True) -> Array:

@@ -96,7 +96,7 @@ def test_what_cannot_be_is_refused():
   family, image = low_rank.family(rank=2), base.ImageShape(2, 2, 1)
   with pytest.raises(ValueError, match=r'--components=5 is out of range: .* has 4 components'):
     components.check(family, image, 5)
-  with pytest.raises(ValueError, match='need a Gaussian family'):
+  with pytest.raises(ValueError, match='need a family with a covariance'):
     components.check(family._replace(gaussian=None), image, 1)
   params = low_rank.LowRank(jnp.zeros(image), jnp.zeros((*image, 2)), jnp.asarray(1.0))
   with pytest.raises(ValueError, match='sample must have shape'):

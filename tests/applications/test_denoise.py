@@ -119,5 +119,5 @@ def test_what_cannot_be_is_refused():
     denoise.posterior_mean(BOUND, NOISY, 0.0)
   with pytest.raises(ValueError, match='refinements must not be negative'):
     denoise.posterior_mean(BOUND, NOISY, 1.0, -1)
-  with pytest.raises(ValueError, match='needs a Gaussian family'):
+  with pytest.raises(ValueError, match='needs a family with a covariance'):
     denoise.check(MODEL.family._replace(gaussian=None))

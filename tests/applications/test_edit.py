@@ -192,7 +192,7 @@ def test_what_cannot_be_is_refused():
     apply([one._replace(mask=one.value)])
   with pytest.raises(ValueError, match='value must have shape'):
     apply([one._replace(value=one.value[1:])])
-  with pytest.raises(ValueError, match='needs a Gaussian family'):
+  with pytest.raises(ValueError, match='needs a family with a covariance'):
     edit.apply(problem.family._replace(gaussian=None), problem.params, [one])
 
 

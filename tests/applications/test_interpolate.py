@@ -177,7 +177,7 @@ def test_what_cannot_be_is_refused():
   two = jax.tree.map(lambda leaf: leaf[:2], noises)
   with pytest.raises(ValueError, match='got 3 steps and 2 corners'):
     interpolate.grid(problem.family, problem.params, two, 3)
-  with pytest.raises(ValueError, match='needs a Gaussian family'):
+  with pytest.raises(ValueError, match='needs a family with a covariance'):
     interpolate.check(diagonal.family()._replace(gaussian=None))
 
 

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: every test starts from the same problems.
 """Student t distributions against scipy and dense float64 algebra, and integrals over the scale."""
 
 import functools
@@ -17,6 +18,7 @@ from structured_obs.distributions import (
   gaussian,
   haar,
   low_rank,
+  radial,
   sparse_precision,
   student,
 )
@@ -296,3 +298,28 @@ def test_around_and_inside_other_wrappers():
   )
   _check(given.variance, same.variance)
   _check(given.log_prob(x), same.log_prob(x))
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize('name', ['diagonal', 'low_rank'])
+def test_second_derivatives_of_the_density(name: str):
+  """Those of the formula, without the rule that takes the base's derivatives."""
+  family, (params, *_, x, _) = FAMILY[name], _problem(name)
+
+  def plain(params, x):
+    distance = gaussian.mahalanobis(family, params, x)
+    log_det = elliptical.primitives(family).log_det(params)
+    return radial.log_density(IMAGE.size, params.dof, distance, log_det)
+
+  rng, point = np.random.default_rng(5), (params, x)
+  direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), point)
+
+  @jax.jit
+  def found(point):
+    def slope(density, point):
+      return jax.jvp(lambda p: density(*p), (point,), (direction,))[1]
+
+    return [jax.grad(functools.partial(slope, one))(point) for one in (family.log_prob, plain)]
+
+  for one, other in zip(*map(jax.tree.leaves, found(point)), strict=True):
+    _check(one, other, 1e-8)

@@ -127,7 +127,7 @@ def _result(family: str, count: int) -> results.Result:
   model = trained(vae.VAE, family)
   model = model._replace(spec=model.spec._replace(levels=256))
   made_up: Any = dict.fromkeys(set(Scores._fields) - {'parts'}, np.zeros(count))
-  scores = Scores(**made_up | {'mahalanobis': np.linspace(0.5, 1.5, count)})
+  scores = Scores(**made_up | {'counted': None, 'mahalanobis': np.linspace(0.5, 1.5, count)})
   dequantize = model.model.family.gaussian is not None
   model = model._replace(config=Config(objective=ObjectiveConfig(dequantize=dequantize)))
   return results.Result(model, Settings(256, dequantize=dequantize), scores)
