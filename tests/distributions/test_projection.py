@@ -81,7 +81,6 @@ def test_closed_forms():
 
 @pytest.mark.parametrize(('name', 'option', 'values'), [
   ('low_rank', 'rank', (0, 3)), ('sparse_precision', 'filter_size', (1, 3)),
-  ('circulant', 'kernel_size', (1, 3)),
 ])  # fmt: skip
 def test_a_larger_family_is_nearer(name: str, option: str, values: tuple[int, int]):
   options = {'noise_variance': 0.1} if name == 'low_rank' else {}
