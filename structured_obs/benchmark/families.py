@@ -29,25 +29,37 @@ FILTERS, RANKS, COMPONENTS = (1, 3, 5, 7, 9), (1, 5, 10, 25, 50, 100), (1, 2, 5,
 
 
 class Case(NamedTuple):
-  """A family with its options, and the channels of its images."""
+  """A family with its options and wrappers, and the channels of its images."""
 
   family: str
   options: dict[str, Any]
   channels: int = 3
+  wrappers: tuple[str, ...] = ()
 
   def name(self, height: int, width: int, batch: int) -> str:
     """Returns its name in records, for images of this size."""
     options = ''.join(f' {key}={value}' for key, value in self.options.items())
-    return f'{self.family}{options} {height}x{width}x{self.channels} batch {batch}'
+    name = '+'.join((self.family, *self.wrappers))
+    return f'{name}{options} {height}x{width}x{self.channels} batch {batch}'
 
 
 def cases(filter_size: int, rank: int) -> list[Case]:
-  """Returns a case of every registered family, and of each way of linking channels."""
+  """Returns a case of every registered family, of each way of linking channels, and of wrappers.
+
+  Every wrapper stands over independent pixels, a cheap base, and over sparse links; times of the bases
+  beside them tell what a wrapper adds.
+  """
   options = {'low_rank': {'rank': rank}, 'sparse_precision': {'filter_size': filter_size}}
   found = [Case(name, options.get(name, {})) for name in distributions.FAMILIES]
   linked = [{'filter_size': filter_size, 'channels': kind} for kind in ('pixel', 'full')]
   found += [Case('sparse_precision', choice) for choice in linked]
-  return [*found, Case('circulant', {'reflect': True})]
+  bases = ('diagonal', 'sparse_precision')
+  wrapped = [
+    Case(name, options.get(name, {}), wrappers=(one,))
+    for name in bases
+    for one in distributions.WRAPPERS
+  ]
+  return [*found, Case('circulant', {'reflect': True}), *wrapped]
 
 
 def task(case: Case, size: int, batch: int) -> Task:
@@ -73,6 +85,7 @@ def candidate(case: Case, height: int, width: int, batch: int) -> Candidate:
     batch: images at once.
   """
   family = distributions.family(case.family, **case.options)
+  family = distributions.wrapped(family, case.wrappers)
   image = base.ImageShape(height, width, case.channels)
   rng = np.random.default_rng(0)
   outputs = {

@@ -158,7 +158,7 @@ def _families(settings: Settings) -> Iterator[dict[str, Any]]:
 
 
 def _growth(settings: Settings) -> Iterator[dict[str, Any]]:
-  for case in _cases(settings):
+  for case in [case for case in _cases(settings) if not case.wrappers]:
     yield from families.growth(case, settings.sizes[0], settings.batches[0], settings.repeats)
 
 

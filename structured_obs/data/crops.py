@@ -60,3 +60,28 @@ def window(
   top = min(max(centre // columns - height // 2, 0), rows - height)
   left = min(max(centre % columns - width // 2, 0), columns - width)
   return image[top : top + height, left : left + width]
+
+
+def with_mask(
+  image: np.ndarray,
+  mask: np.ndarray | None,
+  size: tuple[int, int],
+  seed: tuple[int, ...],
+  levels: int,
+  name: str,
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Returns a random window of an image and the same one of its mask, centred on a pixel that counts.
+
+  Args:
+    image: uint8 [H, W, C].
+    mask: uint8 [H, W, 1], above 0 where a pixel counts; None for all.
+    size: as of `window`, with the seed, the levels and the name.
+    seed: see `size`.
+    levels: see `size`.
+    name: see `size`.
+  """
+  if mask is None:
+    return window(image, size, seed, levels, name), None
+  counts = foreground(image, levels) & (mask[..., 0] > 0)
+  both = window(np.concatenate([image, mask], axis=-1), size, seed, levels, name, counts)
+  return both[..., :-1], both[..., -1:]

@@ -186,25 +186,13 @@ def _load(job: Job, row: int) -> _Fitted | _Unreadable:
   }
   if to.crop == 'random':
     seed = job.seed, index, row % job.crops
-    image, mask = _window(job, row, image, mask, seed)
+    size, levels = (to.height, to.width), job.records.levels
+    image, mask = crops.with_mask(image, mask, size, seed, levels, job.name(row))
   try:
     mask = None if mask is None else masks.fitted(mask, to, job.name(row))
   except decode.UnreadableImage as error:
     return _Unreadable(str(error), error)
   return _Fitted(decode.fit(image, to), label, mask, tuple(fact for fact, true in facts.items() if true))
-
-
-def _window(
-  job: Job, row: int, image: np.ndarray, mask: np.ndarray | None, seed: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray | None]:
-  """Returns a random window of an image, and the same one of its mask, around a pixel that counts."""
-  levels, size = job.records.levels, (job.target.height, job.target.width)
-  if mask is None:
-    return crops.window(image, size, seed, levels, job.name(row)), None
-  counts = crops.foreground(image, levels) & (mask[..., 0] > 0)
-  both = np.concatenate([image, mask], axis=-1)
-  both = crops.window(both, size, seed, levels, job.name(row), counts)
-  return both[..., :-1], both[..., -1:]
 
 
 def _alike(job: Job, image: np.ndarray, shape: tuple[int, ...], pair: tuple[int, int]) -> np.ndarray:

@@ -112,7 +112,8 @@ def options(name: str, **overrides: Any) -> dict[str, Any]:
 
 def family(name: str, **overrides: Any) -> base.Family[Any]:
   """Returns a family by its name. Build it once per program: jit tells two equal ones apart."""
-  return FAMILIES[name](**options(name, **overrides))
+  chosen = options(name, **overrides)  # which says what is wrong with a name
+  return FAMILIES[name](**chosen)
 
 
 def wrapped(
@@ -134,6 +135,9 @@ def wrapped(
     TypeError: an option is of another type.
     ValueError: there is no such wrapper or option, a wrapper is used twice, or it can not be used here.
   """
+  base.check_family(inner)
+  if isinstance(wrappers, str) or not all(isinstance(name, str) for name in wrappers):
+    raise TypeError(f'wrappers must be a sequence of names; got {wrappers!r}.')
   record = option_records.SeveralOf(WRAPPERS, 'options')
   found: dict[str, Any] = {'wrappers': tuple(wrappers), 'options': dict(options or {})}
   option_records.fill_several(found, 'wrappers', record, option_values.Where('', 'distributions'))

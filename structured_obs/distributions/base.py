@@ -29,6 +29,7 @@ check_choice = checks.check_choice
 check_count = checks.check_count
 check_fields = checks.check_fields
 check_mask = checks.check_mask
+check_names = checks.check_names
 check_outputs = checks.check_outputs
 check_scales = checks.check_scales
 check_shape = checks.check_shape
@@ -161,6 +162,13 @@ def check_family(family: Any) -> None:
       f"A family is needed, such as distributions.family('low_rank'); got {got}. The order of arguments "
       'is: key, family, params, data.'
     )
+
+
+def check_density(name: str, family: Any) -> None:
+  """Raises TypeError or ValueError unless the base of a wrapper is a family of densities."""
+  check_family(family)
+  if family.levels:
+    raise ValueError(f'{name} needs a density as its base; this one gives probabilities of gray levels.')
 
 
 def has_floor(family: Family[Any]) -> bool:

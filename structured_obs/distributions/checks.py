@@ -123,6 +123,8 @@ def as_arrays(params: P, fields: tuple[str, ...] | None = None) -> P:
   record: Any = params
   if fields is not None:
     check_fields(params, fields)
+  for name, value in zip(record._fields, record, strict=True):
+    _check_array(name, value)
   dtype = upcast(record[0]).dtype
   return type(record)(
     *(jnp.asarray(a, dtype) if isinstance(a, int | float) else upcast(a) for a in record)
@@ -158,6 +160,7 @@ def image_shape(image: Sequence[int]) -> ImageShape:
 
 def upcast(array: Any) -> Array:
   """Returns floats of 16 bits or fewer as float32, and any other array as it is. Any shape."""
+  _check_array('An argument', array)
   array = jnp.asarray(array)
   low = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
   return array.astype(jnp.float32) if low else array
@@ -180,8 +183,7 @@ def check_shape(name: str, array: Array, shape: Sequence[int | None]) -> Array:
     TypeError: it is not an array, or not of a floating-point type.
     ValueError: the shape differs.
   """
-  if array is None or isinstance(array, list | tuple | str | dict):
-    raise TypeError(f'{name} must be an array; got {type(array).__name__}.')
+  _check_array(name, array)
   if not jnp.issubdtype(jnp.result_type(array), jnp.floating):
     raise TypeError(
       f'{name} must be a floating-point array; got {jnp.result_type(array)}. '
@@ -198,6 +200,11 @@ def check_shape(name: str, array: Array, shape: Sequence[int | None]) -> Array:
   return upcast(array)
 
 
+def _check_array(name: str, value: Any) -> None:
+  if value is None or isinstance(value, list | tuple | str | dict):
+    raise TypeError(f'{name} must be an array; got {type(value).__name__}.')
+
+
 def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
   """Raises at trace time unless a mask is boolean and of this shape (TypeError, ValueError).
 
@@ -206,6 +213,7 @@ def check_mask(name: str, mask: Array, shape: tuple[int, ...]) -> None:
     mask: of any type.
     shape: wanted sizes.
   """
+  _check_array(name, mask)
   if not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
     raise TypeError(f'{name} must be a boolean array; got {jnp.result_type(mask)}.')
   if jnp.shape(mask) != shape:
@@ -237,13 +245,14 @@ def check_outputs(outputs: dict[str, Array], shapes: dict[str, Shape]) -> dict[s
 
   Returns them, `upcast`.
   """
-  _check_names(outputs)
+  check_names(outputs)
   if set(outputs) != set(shapes):
     raise ValueError(f'from_outputs needs the outputs {sorted(shapes)}; got {sorted(outputs)}.')
   return {name: check_shape(f'The output {name!r}', outputs[name], shapes[name]) for name in shapes}
 
 
-def _check_names(outputs: Any) -> None:
+def check_names(outputs: Any) -> None:
+  """Raises TypeError unless outputs are a mapping, by their names."""
   if not isinstance(outputs, Mapping):
     raise TypeError(f'from_outputs needs arrays by their names; got {type(outputs).__name__}.')
 
@@ -254,7 +263,7 @@ def image_of_outputs(outputs: dict[str, Array]) -> ImageShape:
   Raises:
     ValueError, TypeError: there is no mean, or it is not an image.
   """
-  _check_names(outputs)
+  check_names(outputs)
   if 'mean' not in outputs:
     raise ValueError(f"from_outputs needs the output 'mean'; got {sorted(outputs)}.")
   check_shape("The output 'mean'", outputs['mean'], (None, None, None))
@@ -280,6 +289,7 @@ def checked_temperature(temperature: Array | float, like: Array) -> Array:
 
 
 def _as_type_of(like: Array, name: str, value: Array | float) -> Array:
+  _check_array(name, value)
   if jnp.iscomplexobj(value):
     raise TypeError(f'{name} must be real; got {jnp.result_type(value)}.')
   return jnp.asarray(value, like.dtype)

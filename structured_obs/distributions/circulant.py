@@ -131,6 +131,9 @@ def from_kernel(
     spectrum: how it becomes eigenvalues.
     reflect: whether images are mirrored at their borders; this takes the kernel's symmetric part.
   """
+  if not isinstance(spectrum, blur_kernels.Spectrum):
+    got = type(spectrum).__name__
+    raise TypeError(f'spectrum must be a blur_kernels.Spectrum; got {got}.')
   mean = base.check_shape('mean', mean, (None, None, None))
   own = (mean.shape[-1],) if jnp.ndim(kernel) == 3 else ()
   kernel = base.check_shape('kernel', kernel, (None, None, *own))

@@ -184,7 +184,7 @@ def _lower(params: DensePrecision) -> Array:
 
 def _checked(params: DensePrecision) -> DensePrecision:
   """Checks the shapes."""
-  size = jnp.size(getattr(params, 'mean', 0))
+  size = math.prod(getattr(getattr(params, 'mean', None), 'shape', ()))
   return base.checked(params, chol=(size, size))
 
 

@@ -53,7 +53,8 @@ def family(
     return dict.fromkeys(names, tuple(base.image_shape(image)))
 
   def from_outputs(outputs: dict[str, Array]) -> Diagonal:
-    shape = jnp.shape(outputs['mean']) if 'mean' in outputs else ()
+    base.check_names(outputs)
+    shape = getattr(outputs.get('mean'), 'shape', ())
     outputs = base.check_outputs(outputs, dict.fromkeys(names, shape))
     if not learn_scale:
       return Diagonal(outputs['mean'], jnp.full_like(outputs['mean'], math.log(initial_scale)))

@@ -89,7 +89,8 @@ def family(
     return found | ({'coeffs': (*plane, pairs)} if pairs else {})
 
   def from_outputs(outputs: dict[str, Array]) -> DiscretizedLogisticMixture:
-    shape = jnp.shape(outputs['locs']) if 'locs' in outputs else ()
+    base.check_names(outputs)
+    shape = getattr(outputs.get('locs'), 'shape', ())
     height, width, each = shape if len(shape) == 3 else (1, 1, components)
     image = base.ImageShape(height, width, max(each // components, 1))
     outputs = base.check_outputs(outputs, outputs_of(image))

@@ -25,6 +25,12 @@ def has_covariance(family: Family[Any]) -> bool:
   return family.gaussian is not None or family.student is not None
 
 
+def mean(family: Family[P], params: P) -> Array:
+  """Returns the mean, [H, W, C]; raises TypeError unless the first argument is a family."""
+  base.check_family(family)
+  return family.mean(params)
+
+
 def primitives(family: Family[P]) -> base.Gaussian[P]:
   """Returns the primitives of a Gaussian family, or of the scale matrix of a Student t.
 
@@ -89,8 +95,8 @@ def distance_cdf(family: Family[P], params: P, distance: Array | float) -> Array
     params: of one image.
     distance: q, of any shape.
   """
-  mean, dof = family.mean(params), degrees_of_freedom(family, params)
-  return radial.distance_cdf(mean.size, dof, jnp.asarray(distance, mean.dtype))
+  like, dof = mean(family, params), degrees_of_freedom(family, params)
+  return radial.distance_cdf(like.size, dof, jnp.asarray(distance, like.dtype))
 
 
 def distance_quantile(family: Family[P], params: P, probability: Array | float) -> Array:
@@ -101,8 +107,8 @@ def distance_quantile(family: Family[P], params: P, probability: Array | float) 
     params: of one image.
     probability: from 0 to 1, of any shape; outside, the result is NaN.
   """
-  mean, dof = family.mean(params), degrees_of_freedom(family, params)
-  return radial.distance_quantile(mean.size, dof, jnp.asarray(probability, mean.dtype))
+  like, dof = mean(family, params), degrees_of_freedom(family, params)
+  return radial.distance_quantile(like.size, dof, jnp.asarray(probability, like.dtype))
 
 
 def pixel_cdf(family: Family[P], params: P, x: Array) -> Array:
@@ -134,5 +140,5 @@ def inflated(family: Family[P], params: P, scale: Array) -> Array:
 
 def residual(family: Family[P], params: P, x: Array) -> Array:
   """Returns x - mean, [H, W, C], of an image of the right shape."""
-  mean = family.mean(params)
-  return base.check_shape('x', x, mean.shape) - mean
+  middle = mean(family, params)
+  return base.check_shape('x', x, middle.shape) - middle

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: the fit of any family, its checks and its compiled functions.
 """Fits of a family's parameters to a set of images, by the largest likelihood.
 
 `fit` takes any family. One that knows its optimum, or a good start, gives it as `Family.fit`; any other

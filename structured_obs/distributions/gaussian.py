@@ -123,7 +123,7 @@ def white_image(family: Family[P], params: P, x: Array) -> Array:
 
 def entropy(family: Family[P], params: P) -> Array:
   """Returns the differential entropy, for a Gaussian 1/2 (D (1 + log 2 pi) + log |cov|). [], nats."""
-  size, log_det = family.mean(params).size, elliptical.primitives(family).log_det(params)
+  size, log_det = elliptical.mean(family, params).size, elliptical.primitives(family).log_det(params)
   dof = elliptical.degrees_of_freedom(family, params)
   if dof is not None:
     return radial.entropy(size, dof, log_det)
@@ -155,7 +155,7 @@ def channel_covariance(family: Family[P], params: P) -> Array:
   Raises:
     ValueError: the family is not Gaussian, or has no closed form for an image of this size.
   """
-  found = channel_covariance_of(elliptical.primitives(family), params, family.mean(params))
+  found = channel_covariance_of(elliptical.primitives(family), params, elliptical.mean(family, params))
   return elliptical.inflated(family, params, found)
 
 
@@ -247,7 +247,7 @@ def covariance(family: Family[P], params: P, max_size: int = posterior.MAX_DENSE
   Raises:
     ValueError: the image has more than `max_size` pixels.
   """
-  mean = family.mean(params)
+  mean = elliptical.mean(family, params)
   if mean.size > max_size:
     raise posterior.too_dense('covariance', mean.size, max_size)
   basis = jnp.eye(mean.size, dtype=mean.dtype).reshape(mean.size, *mean.shape)
@@ -265,7 +265,7 @@ def temper(family: Family[P], params: P, temperature: Array | float) -> P:
     params: of one image.
     temperature: [], factor of all standard deviations.
   """
-  temperature = base.checked_temperature(temperature, family.mean(params))
+  temperature = base.checked_temperature(temperature, elliptical.mean(family, params))
   return jax.tree.map(base.upcast, elliptical.primitives(family).temper(params, temperature))
 
 
@@ -280,7 +280,7 @@ def principal_components(family: Family[P], params: P, k: int) -> base.Principal
   Raises:
     TypeError, ValueError: unless k is a whole number and 1 <= k <= D.
   """
-  mean, gaussian = family.mean(params), elliptical.primitives(family)
+  mean, gaussian = elliptical.mean(family, params), elliptical.primitives(family)
   base.check_count('k', k, 1, mean.size, 'the number of pixels')
   if gaussian.principal_components is not None:
     found = gaussian.principal_components(params, k)
@@ -301,7 +301,7 @@ def condition(family: Family[P], params: P, x: Array, observed: Array) -> base.C
   Raises:
     TypeError, ValueError: a mask that is not boolean, or shapes that do not match.
   """
-  mean, gaussian = family.mean(params), elliptical.primitives(family)
+  mean, gaussian = elliptical.mean(family, params), elliptical.primitives(family)
   x = base.check_shape('x', x, mean.shape)
   base.check_mask('observed', observed, mean.shape)
   if family.student is not None:
@@ -329,7 +329,7 @@ def posterior_mean(
     The mean and the marginal variance, [H, W, C] each. The variance is None where the family has no
     exact one at this size.
   """
-  mean, gaussian = family.mean(params), elliptical.primitives(family)
+  mean, gaussian = elliptical.mean(family, params), elliptical.primitives(family)
   noisy = base.check_shape('noisy', noisy, mean.shape)
   noise_variance = base.checked_noise_variance(noise_variance, mean)
   if family.student is not None:
@@ -363,7 +363,7 @@ def leading_components(
 
 
 def _scale_column(family: Family[P], params: P, pixel: tuple[int, int, int]) -> Array:
-  one = _one_pixel(family.mean(params), pixel)
+  one = _one_pixel(elliptical.mean(family, params), pixel)
   return elliptical.primitives(family).covariance_matvec(params, one)
 
 
@@ -372,7 +372,8 @@ def _one_pixel(like: Array, pixel: Sequence[int | Array]) -> Array:
 
   NaN where a traced index is outside.
   """
-  if len(pixel) != 3 or not all(map(_is_integer, pixel)):
+  entries = tuple(pixel) if isinstance(pixel, Sequence) or getattr(pixel, 'ndim', 0) == 1 else ()
+  if len(entries) != 3 or not all(map(_is_integer, entries)):
     raise TypeError(f'pixel must be three integers (row, column, channel); got {pixel}.')
   found = jnp.ones_like(like)
   for axis, (index, size) in enumerate(zip(pixel, like.shape, strict=True)):

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: the mechanism of all linear wrappers.
 """Invertible linear maps of an image's residual around any density: x = m + T (y - m), y of the base.
 
 The mean m is the base's own. The log density is the base's at y less log |det T|, and a Gaussian base
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions import base, gaussian, mapped_marginals, marginals, wrapper_fits
+from structured_obs.distributions import base, gaussian, mapped_marginals, wrapper_fits
 from structured_obs.linalg.products import matmul
 from structured_obs.option_values import Choice, When
 
@@ -85,10 +86,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
   Raises:
     ValueError: the base is a family of gray levels, or has an output of the same name.
   """
-  if inner.levels:
-    raise ValueError(
-      'A linear map needs a density as its base; this one gives probabilities of gray levels.'
-    )
+  base.check_density('A linear map', inner)
 
   def outputs(image: base.Shape) -> dict[str, base.Shape]:
     image = base.image_shape(image)
@@ -116,11 +114,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     m, draw = mean(params), base.sampler(inner, pixel_noise)
     return m + of.apply(params, draw(key, base_of(params)) - m)
 
-  def log_prior(params: P) -> Array:
-    assert inner.log_prior is not None
-    return inner.log_prior(base_of(params))
-
-  student, without = inner.student, functools.partial(sample, pixel_noise=False)
+  without = functools.partial(sample, pixel_noise=False)
   record = None if inner.gaussian is None else primitives(inner.gaussian, mean, of)
   made = base.Family(
     outputs,
@@ -129,16 +123,25 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     sample,
     mean,
     gaussian=record,
-    log_prior=log_prior if inner.log_prior else None,
+    log_prior=prior_of(inner),
     kernel=inner.kernel,
-    student=None
-    if student is None
-    else base.StudentT(primitives(student.scale, mean, of), lambda params: student.dof(base_of(params))),
+    student=None if inner.student is None else _student(inner.student, mean, of),
     sample_without_pixel_noise=without if inner.sample_without_pixel_noise else None,
   )
   parts = {'inner': inner, 'invert': of.invert, 'parameters': added.parameters}
   own = functools.partial(_start, added)
   return made._replace(fit=functools.partial(wrapper_fits.mapped, family=made, own=own, **parts))
+
+
+def _student(inner: base.StudentT[Any], mean: Callable[[P], Array], of: Map[P]) -> base.StudentT[P]:
+  """Returns the record of a mapped Student t."""
+  return base.StudentT(primitives(inner.scale, mean, of), lambda params: inner.dof(base_of(params)))
+
+
+def prior_of(inner: Family[Any]) -> Callable[[Any], Array] | None:
+  """Returns the `log_prior` of a wrapper, that of its base."""
+  prior = inner.log_prior
+  return None if prior is None else lambda params: prior(base_of(params))
 
 
 def _start(added: Outputs[P], sample: Any) -> dict[str, Any]:
@@ -201,13 +204,6 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
       return of.apply_squared(params, inner.variance(base_of(params)))
     return jnp.diagonal(channel_covariance(params), axis1=-2, axis2=-1)
 
-  def marginal(params: P, residual: Array, mask: Array) -> tuple[Array, Array]:
-    if not mapped_marginals.keeps(of, mask):
-      return marginals.by_conditionals(made, params, residual, mask)
-    moved = of.invert(params, residual)
-    distance, log_det = marginals.of_residual(inner, base_of(params), moved, mask)
-    return distance, log_det + 2 * mapped_marginals.log_det_inside(of, params, mean(params), mask)
-
   required = base.in_order(
     noise, reparameterize, whiten, log_det, variance, covariance_matvec, precision_matvec, temper
   )
@@ -216,10 +212,9 @@ def primitives(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]
     white_image=white_image,
     channel_covariance=channel_covariance,
     independent=inner.independent and of.diagonal,
-    marginal=marginal,
     **_optional(inner, mean, of),
   )
-  return made
+  return made._replace(marginal=mapped_marginals.of_map(made, inner, mean, of))
 
 
 def _optional(inner: base.Gaussian[Any], mean: Callable[[P], Array], of: Map[P]) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a wrapper and all its operations.
 """A low-rank update of any Gaussian: cov = R + P P^T, R the covariance of a base family.
 
 A base with sparse links or a blur has short-range structure, a factor P of a few columns long-range
@@ -32,13 +33,12 @@ from structured_obs.distributions import (
   update_conditionals,
   wrapper_fits,
 )
-from structured_obs.distributions.update_conditionals import Base, Update
+from structured_obs.distributions.update_conditionals import Base, Update, whitener
 from structured_obs.linalg import products, update_density, woodbury
 from structured_obs.option_values import Range, Scale
 
 Array = jax.Array
 Family = base.Family
-White = update_density.White
 
 NAME = 'update_factor'  # name of the network output
 
@@ -73,14 +73,16 @@ def family(
   Raises:
     TypeError, ValueError: the base is not Gaussian, or an option is of another type or out of range.
   """
+  base.check_family(inner)
   if inner.gaussian is None:
     raise ValueError('low_rank_update needs a Gaussian family as its base; this one is not Gaussian.')
-  of = Base(inner.mean, inner.gaussian, _whitener(inner.mean, inner.gaussian.whiten))
+  of = Base(inner.mean, inner.gaussian, whitener(inner.mean, inner.gaussian.whiten))
 
   def added(image: base.ImageShape) -> dict[str, base.Shape]:
     return {NAME: (*image, rank)}
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
+    image = base.image_shape(image)
     return linear.merged(inner.outputs(image), added(image))
 
   def from_outputs(emitted: dict[str, Array]) -> LowRankUpdate:
@@ -93,10 +95,6 @@ def family(
   def sample(key: Array, params: LowRankUpdate) -> Array:
     return _reparameterize(of, params, _noise(of, key, params))
 
-  def log_prior(params: LowRankUpdate) -> Array:
-    assert inner.log_prior is not None
-    return inner.log_prior(params.base)
-
   made = base.Family(
     outputs,
     from_outputs,
@@ -104,7 +102,7 @@ def family(
     sample,
     mean,
     _primitives(of),
-    log_prior if inner.log_prior else None,
+    linear.prior_of(inner),
     inner.kernel,
   )
   factor = NAME, factor_scale
@@ -120,7 +118,7 @@ def _primitives(of: Base) -> base.Gaussian[LowRankUpdate]:
     return _noise(of, key, params)
 
   inner, image = of.primitives, of.primitives.white_image or of.primitives.whiten
-  in_place = of._replace(white=_whitener(of.mean, image))
+  in_place = of._replace(white=whitener(of.mean, image))
   required = base.in_order(
     noise,
     own(_reparameterize),
@@ -138,28 +136,9 @@ def _primitives(of: Base) -> base.Gaussian[LowRankUpdate]:
     posterior_mean=own(_posterior_mean) if inner.posterior_mean else None,
     white_image=functools.partial(_white_image, in_place),
     channel_covariance=own(_channel_covariance),
+    marginal=own(_marginal) if inner.condition and inner.marginal else None,
     pixel_noise=_pixel_noise(of),
   )
-
-
-def _whitener(mean: Callable[[Any], Array], whiten: Callable[[Any, Array], Any]) -> White:
-  """Returns the whitening of columns [D] or [D, k] by parameters of the base; [m] or [m, k]."""
-
-  def one(params: Any, image: Array) -> Array:
-    leaves = [leaf.reshape(-1) for leaf in jax.tree.leaves(whiten(params, image))]
-    return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves)
-
-  def white(params: Any, columns: Array) -> Array:
-    shape = jax.eval_shape(mean, params).shape
-    images = columns.reshape(*shape, *columns.shape[1:])
-    if columns.ndim == 1:
-      return one(params, images)
-    if not columns.shape[1]:
-      size = jax.eval_shape(one, params, jnp.zeros_like(columns, shape=shape)).shape
-      return jnp.zeros_like(columns, shape=(*size, 0))
-    return jax.vmap(one, in_axes=(None, -1), out_axes=-1)(params, images)
-
-  return white
 
 
 def _log_prob(of: Base, params: LowRankUpdate, x: Array, mask: Array | None = None) -> Array:
@@ -285,6 +264,11 @@ def _condition(of: Base, params: LowRankUpdate, x: Array, observed: Array) -> ba
   x = base.check_shape('x', x, update.mean.shape)
   base.check_mask('observed', observed, update.mean.shape)
   return update_conditionals.condition(of, update, x, jnp.asarray(observed))
+
+
+def _marginal(of: Base, params: LowRankUpdate, residual: Array, mask: Array) -> tuple[Array, Array]:
+  """Returns r_O^T cov_OO^-1 r_O [] and log |cov_OO| [] of the pixels in a mask; see `base.Gaussian`."""
+  return update_conditionals.marginal(of, _checked(of, params), residual, mask)
 
 
 def _posterior_mean(

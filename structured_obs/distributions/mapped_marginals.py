@@ -6,6 +6,7 @@ the conditionals of the mapped Gaussian.
 Letters: H W C image height, width, channels.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,6 +35,28 @@ def log_prob(
       'The density of some pixels needs a Gaussian base where a linear map mixes these with the others.'
     )
   return marginals.log_prob(made.gaussian, params, mean, x, mask)
+
+
+def of_map(
+  made: base.Gaussian[Any], inner: base.Gaussian[Any], mean: Callable[[Any], Array], of: Any
+) -> Callable[[Any, Array, Array], tuple[Array, Array]]:
+  """Returns the `marginal` of a mapped Gaussian; see `base.Gaussian`.
+
+  Args:
+    made: its other primitives.
+    inner: those of the base.
+    mean: of the wrapper's parameters.
+    of: the map.
+  """
+
+  def marginal(params: Any, residual: Array, mask: Array) -> tuple[Array, Array]:
+    if not keeps(of, mask):
+      return marginals.by_conditionals(made, params, residual, mask)
+    moved = of.invert(params, residual)
+    distance, log_det = marginals.of_residual(inner, params.base, moved, mask)
+    return distance, log_det + 2 * log_det_inside(of, params, mean(params), mask)
+
+  return marginal
 
 
 def keeps(of: Any, mask: Array) -> bool:

@@ -50,18 +50,14 @@ def family(
     inner: the base, any family.
     components: K.
     own_means: whether each component has a mean of its own, the predicted one plus an offset.
-    spread: factor between the standard deviations of one component and the next for outputs of 0, where
-      the base has a covariance; 1 makes them equal, as they are for any other base.
+    spread: factor between the standard deviations of one component and the next for outputs of 0.
 
   Raises:
     TypeError, ValueError: an option is of another type or out of range, or the base gives probabilities
       of gray levels.
   """
-  if inner.levels:
-    raise ValueError('mixture needs a density as its base; this one gives probabilities of gray levels.')
-  tempered = (inner.gaussian is not None or inner.student is not None) and spread != 1
-  ratio = spread if tempered else 1.0
-  sizes = [ratio ** (k - (components - 1) / 2) for k in range(components)]
+  base.check_density('mixture', inner)
+  sizes = [spread ** (k - (components - 1) / 2) for k in range(components)]
 
   def added(image: base.ImageShape) -> dict[str, base.Shape]:
     found: dict[str, base.Shape] = {LOGITS: (components,)}
@@ -77,15 +73,7 @@ def family(
     image = base.image_of_outputs(emitted)
     emitted = base.check_outputs(emitted, outputs(image))
     own, each = linear.split(emitted, added(image))
-    axes: dict[str, int | None] = dict.fromkeys(each, -1)
-    axes[MEAN] = None
-    if own_means:
-      each, axes[MEAN] = {**each, MEAN: each[MEAN][..., None] + own[OFFSETS]}, -1
-    params = jax.vmap(inner.from_outputs, (axes,), axis_size=components)(each)
-    if tempered:
-      temper = functools.partial(gaussian.temper, inner)
-      params = jax.vmap(temper)(params, jnp.asarray(sizes, own[LOGITS].dtype))
-    return Mixture(params, own[LOGITS])
+    return Mixture(_components(inner, each, own.get(OFFSETS), sizes), own[LOGITS])
 
   made = base.Family(
     outputs,
@@ -106,6 +94,29 @@ def family(
     responsibilities=functools.partial(responsibilities, inner),
   )
   return made._replace(fit=fit)
+
+
+def _components(
+  inner: Family[Any], outputs: dict[str, Array], offsets: Array | None, sizes: list[float]
+) -> Any:
+  """Returns the parameters of all components, each field with a leading K.
+
+  Args:
+    inner: the base.
+    outputs: of the components, each with a last axis K but the mean [H, W, C].
+    offsets: [H, W, C, K], of the means; None for none.
+    sizes: [K], factors of standard deviations.
+  """
+  axes: dict[str, int | None] = dict.fromkeys(outputs, -1)
+  if offsets is None:
+    axes[MEAN] = None
+  else:
+    outputs = {**outputs, MEAN: outputs[MEAN][..., None] + offsets}
+  params = jax.vmap(inner.from_outputs, (axes,), axis_size=len(sizes))(outputs)
+  if set(sizes) == {1.0}:
+    return params
+  factors = jnp.asarray(sizes, outputs[MEAN].dtype)
+  return jax.vmap(functools.partial(gaussian.temper, inner))(params, factors)
 
 
 def log_prob(inner: Family[Any], params: Mixture, x: Array, mask: Array | None = None) -> Array:

@@ -179,8 +179,7 @@ def too_dense(operation: str, size: int, max_size: int) -> ValueError:
   """
   return ValueError(
     f'{operation} would form a dense {size} x {size} matrix, {4e-9 * size**2:.2g} GB in float32; '
-    f'the limit is {max_size} pixels. Use covariance_column, variance or the products of the family '
-    'instead.'
+    f'the limit is {max_size} pixels. Use covariance_column, variance or products of the family instead.'
   )
 
 
@@ -207,8 +206,7 @@ def solve(
 ) -> tuple[Array, iterative.Solution]:
   """Returns E[image] - mean for t^2 = hidden and s = seen, and the solve behind it.
 
-  Where each pixel is seen exactly or not at all (`masked`), the covariance's own product, masked, is an
-  approximate inverse of the precision's block.
+  If `masked`, the covariance's own product, masked, approximates the inverse of the precision's block.
 
   Args:
     primitives: of the family.

@@ -57,6 +57,7 @@ def family(
   Raises:
     TypeError, ValueError: the base is not Gaussian, or a scale is not a number or out of range.
   """
+  base.check_family(inner)
   base.check_scales('scaled', min_scale, initial_scale, max_scale)
   if inner.gaussian is None:
     raise ValueError('scaled needs a Gaussian family as its base; this one has no Gaussian record.')

@@ -65,13 +65,16 @@ def family(
     TypeError, ValueError: an option is of another type or out of range, not
       min_dof < initial_dof < max_dof for a nu that is trained, or the base is not Gaussian.
   """
+  base.check_family(inner)
   if inner.gaussian is None:
     raise ValueError('student needs a Gaussian family as its base; this one has no Gaussian record.')
   if dof != 'fixed' and not min_dof < initial_dof < max_dof:
     raise ValueError(
       f'student needs min_dof < initial_dof < max_dof; got {min_dof}, {initial_dof}, {max_dof}.'
     )
-  added = linear.from_source(dof, NAME, ())
+  added, low, high = linear.from_source(dof, NAME, ()), math.log(min_dof), math.log(max_dof)
+  offset = 0.0 if dof == 'fixed' else base.inverse_soft_clip(math.log(initial_dof), low, high)
+  bounded = fits.Bounded(low, high, offset)
   temper = inner.gaussian.temper
 
   def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
@@ -85,13 +88,8 @@ def family(
       params = temper(params, jnp.asarray(temperature, like.dtype))
     if not own:
       return Student(params, jnp.full((), initial_dof, like.dtype))
-    low, high = math.log(min_dof), math.log(max_dof)
-    offset = base.inverse_soft_clip(math.log(initial_dof), low, high)
-    return Student(params, jnp.exp(base.soft_clip(own[NAME] + offset, low, high)))
-
-  def log_prior(params: Student) -> Array:
-    assert inner.log_prior is not None
-    return inner.log_prior(params.base)
+    log_dof = base.soft_clip(own[NAME] + bounded.offset, bounded.low, bounded.high)
+    return Student(params, jnp.exp(log_dof))
 
   made = base.Family(
     outputs,
@@ -99,17 +97,14 @@ def family(
     functools.partial(_log_prob, inner),
     functools.partial(_sample, inner),
     functools.partial(_mean, inner),
-    log_prior=log_prior if inner.log_prior else None,
+    log_prior=linear.prior_of(inner),
     kernel=inner.kernel,
     student=base.StudentT(_scale(inner.gaussian), functools.partial(_dof, inner)),
     sample_without_pixel_noise=(
       functools.partial(_sample, inner, pixel_noise=False) if base.has_floor(inner) else None
     ),
   )
-  trained = None
-  if dof != 'fixed':
-    low, high = math.log(min_dof), math.log(max_dof)
-    trained = NAME, fits.Bounded(low, high, base.inverse_soft_clip(math.log(initial_dof), low, high))
+  trained = None if dof == 'fixed' else (NAME, bounded)
   fit = functools.partial(wrapper_fits.student, inner=inner, nu=initial_dof, trained=trained)
   return made._replace(fit=functools.partial(fit, family=made, temperature=temperature))
 

@@ -35,6 +35,26 @@ class Base(NamedTuple):
   white: White
 
 
+def whitener(mean: Callable[[Any], Array], whiten: Callable[[Any, Array], Any]) -> White:
+  """Returns the whitening of columns [D] or [D, k] by parameters of the base; [m] or [m, k]."""
+
+  def one(params: Any, image: Array) -> Array:
+    leaves = [leaf.reshape(-1) for leaf in jax.tree.leaves(whiten(params, image))]
+    return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves)
+
+  def white(params: Any, columns: Array) -> Array:
+    shape = jax.eval_shape(mean, params).shape
+    images = columns.reshape(*shape, *columns.shape[1:])
+    if columns.ndim == 1:
+      return one(params, images)
+    if not columns.shape[1]:
+      size = jax.eval_shape(one, params, jnp.zeros_like(columns, shape=shape)).shape
+      return jnp.zeros_like(columns, shape=(*size, 0))
+    return jax.vmap(one, in_axes=(None, -1), out_axes=-1)(params, images)
+
+  return white
+
+
 class Update(NamedTuple):
   """Checked parameters of an update."""
 
@@ -93,6 +113,25 @@ def condition(of: Base, update: Update, x: Array, observed: Array) -> base.Condi
     residual=moved.residual,
     iterations=moved.iterations,
   )
+
+
+def marginal(of: Base, update: Update, residual: Array, mask: Array) -> tuple[Array, Array]:
+  """Returns r_O^T cov_OO^-1 r_O [] and log |cov_OO| [] of the pixels in a mask.
+
+  Args:
+    of: the base, with conditionals and marginals of its own.
+    update: parameters.
+    residual: [H, W, C], 0 outside the mask.
+    mask: [H, W, C] or [H, W, 1], bool.
+  """
+  assert of.primitives.marginal is not None
+  observed = jnp.broadcast_to(mask, update.mean.shape)
+  rows = jnp.where(observed.reshape(-1)[:, None], update.factor, 0)
+  whitening = jax.tree_util.Partial(_of_observed(of), (_centred(update.base), observed))
+  cap = woodbury.capacitance(rows, whitening)
+  distance = base.squared_norm(woodbury.whiten(cap, residual.reshape(-1)))
+  _, log_det = of.primitives.marginal(update.base, jnp.zeros_like(residual), mask)
+  return distance, log_det + cap.log_det + jnp.sum(0 * update.factor)
 
 
 def _sample_unobserved(given: _Given, key: Array) -> Array:

@@ -97,11 +97,24 @@ def recalibrations(
   made = {}
   for result in found:
     if elliptical.has_covariance(result.trained.model.family) and len(images):
-      distance, inverse_dof = _measured('distance', result.trained, images, 0, where)
+      distance, inverse_dof = distances(result.trained, images, where)
       made[result.trained.name] = temperature.recalibrate(
         distance, result.scores, result.num_dims, inverse_dof
       )
   return made
+
+
+def distances(
+  trained: Trained, images: np.ndarray, where: passes.Where = passes.HERE
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns q / D of images, and 1 / nu, which is 0 for a Gaussian. [N] each.
+
+  Args:
+    trained: a model with a covariance.
+    images: [N, H, W, C] as stored.
+    where: devices to run on, and the directory to keep unfinished work in.
+  """
+  return _measured('distance', trained, images, 0, where)
 
 
 def _measured(part: str, trained: Trained, images: np.ndarray, seed: int, where: passes.Where) -> Any:

@@ -28,7 +28,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, gaussian
+from structured_obs.distributions import base, elliptical, gaussian, radial
 from structured_obs.models import encoder_decoder, masks, observation, vae
 from structured_obs.models.base import Traits
 from structured_obs.models.kind import IMAGES, PRIOR, Kind, Setting
@@ -63,10 +63,10 @@ class Distribution(nn.Module):
   traits = Traits(generates=True)
 
   def setup(self) -> None:
-    """Makes the outputs; raises ValueError for a natural gradient without a Gaussian family."""
-    if self.natural_gradient and self.family.gaussian is None:
+    """Makes the outputs; raises ValueError for a natural gradient without a covariance."""
+    if self.natural_gradient and not elliptical.has_covariance(self.family):
       raise ValueError(
-        'natural_gradient needs a Gaussian family: it multiplies gradients by a covariance.'
+        'natural_gradient needs a family with a covariance, by which it multiplies gradients.'
       )
     self.decoder = Outputs(self.family.outputs(self.image))
     self.log_scale = observation.scale_parameter(self, self.options)
@@ -162,18 +162,21 @@ def log_probs(family: base.Family, params: Any, x: Array) -> Array:
 
   [B], nats.
 
-  A Gaussian is factorised once for all of them.
+  A covariance is factorised once for all of them.
 
   Args:
     family: of the observations.
     params: of the distribution, without a leading B.
     x: [B, H, W, C].
   """
-  if family.gaussian is None:
+  if not elliptical.has_covariance(family):
     return jax.vmap(family.log_prob, (None, 0))(params, x)
-  constant = x[0].size * base.LOG_2PI + family.gaussian.log_det(params)
+  log_det = elliptical.primitives(family).log_det(params)
+  dof = elliptical.degrees_of_freedom(family, params)
   distances = jax.vmap(lambda image: gaussian.mahalanobis(family, params, image))(x)
-  return -0.5 * (constant + distances)
+  if dof is not None:
+    return jax.vmap(lambda one: radial.log_density(x[0].size, dof, one, log_det))(distances)
+  return -0.5 * (x[0].size * base.LOG_2PI + log_det + distances)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -193,8 +196,7 @@ def _natural_forward(
 def _natural_backward(
   family: base.Family, params: Any, gradients: dict[str, Array]
 ) -> tuple[dict[str, Array], Any]:
-  assert family.gaussian is not None
-  multiply = functools.partial(family.gaussian.covariance_matvec, params)
+  multiply = functools.partial(elliptical.primitives(family).covariance_matvec, params)
   image = family.mean(params).shape
   found = dict(gradients)
   for name in COLUMNS:

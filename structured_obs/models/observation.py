@@ -138,7 +138,7 @@ def stats(family: base.Family, params: Any) -> dict[str, Array]:
   if family.log_prior is not None:
     found['log_prior'] = jax.vmap(family.log_prior)(params)
   if elliptical.has_covariance(family) and elliptical.primitives(family).excess_entropy is not None:
-    found['excess_entropy'] = jax.vmap(family.gaussian.excess_entropy)(params)
+    found['excess_entropy'] = jax.vmap(functools.partial(gaussian.excess_entropy, family))(params)
     found['variance'] = jax.vmap(lambda p: jnp.mean(gaussian.variance(family, p)))(params)
   return found
 

@@ -135,7 +135,7 @@ def test_the_first_frame_is_read_and_the_others_are_noticed(form):
   content = io.BytesIO()
   frames = [Image.new('RGB', (3, 2), colour) for colour in ('red', 'blue', 'lime')]
   frames[0].save(content, form, save_all=True, append_images=frames[1:])
-  pixels, facts = decode.read(io.BytesIO(content.getvalue()), 'it')
+  pixels, facts, _ = decode.read(io.BytesIO(content.getvalue()), 'it')
   assert facts == ('frames',)
   assert np.array_equal(pixels, np.broadcast_to([255, 0, 0], (2, 3, 3)))
 

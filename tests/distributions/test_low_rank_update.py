@@ -24,7 +24,7 @@ INNER = {
   'scaled_circulant': scaled.circulant_family(5, reflect=True),
 }
 FAMILY = {name: update.family(inner, rank=3, factor_scale=0.5) for name, inner in INNER.items()}
-EACH = pytest.mark.parametrize('name', FAMILY)
+EACH = pytest.mark.parametrize('name', ['diagonal', 'sparse_precision', 'circulant'])
 
 
 class Problem(NamedTuple):
@@ -47,6 +47,7 @@ def _problem(name: str) -> Problem:
   return Problem(outputs, params, inner + factor @ factor.T, x)
 
 
+@pytest.mark.x64
 @EACH
 def test_every_primitive(name: str):
   family, (_, params, cov, x) = FAMILY[name], _problem(name)
@@ -97,6 +98,20 @@ def test_every_primitive(name: str):
     assert_close(value, expected[key], 1e-10, 1e-4)
 
 
+@pytest.mark.x64
+@pytest.mark.parametrize('name', ['low_rank', 'scaled_circulant'])
+def test_bases_that_whiten_into_several_arrays_or_are_wrapped(name: str):
+  family, (_, params, cov, x) = FAMILY[name], _problem(name)
+  assert family.gaussian is not None
+  primitives, mean = family.gaussian, np.asarray(family.mean(params))
+  log_prob = jax.jit(family.log_prob)(params, x)
+  assert_close(log_prob, dense.log_prob(mean, cov, x), 1e-11, np.inf)
+  white = jax.jit(primitives.whiten)(params, x)
+  squares = sum(np.sum(np.square(leaf)) for leaf in white)
+  assert_close(squares, dense.mahalanobis(cov, x), 1e-11, np.inf)
+
+
+@pytest.mark.x64
 @EACH
 def test_conditionals_and_posteriors(name: str):
   family, (_, params, cov, x) = FAMILY[name], _problem(name)
@@ -108,9 +123,12 @@ def test_conditionals_and_posteriors(name: str):
   def results(params: Any, x: jax.Array) -> Any:
     given = gaussian.condition(family, params, x, jnp.asarray(observed))
     posteriors = [gaussian.posterior_mean(family, params, x, n) for n in (0.2, noise)]
-    return given, given.log_prob(x), given.sample(jax.random.key(0)), posteriors
+    part = family.log_prob(params, x, jnp.asarray(observed))
+    return given, given.log_prob(x), given.sample(jax.random.key(0)), posteriors, part
 
-  given, log_prob, sample, posteriors = results(params, x)
+  given, log_prob, sample, posteriors, part = results(params, x)
+  seen = dense.log_prob(*dense.marginal(mean, cov, observed), np.asarray(x)[observed])
+  assert float(part) == pytest.approx(seen, rel=1e-9)
   expected, spread = dense.condition(mean, cov, x, observed)
   np.testing.assert_array_equal(given.mean[observed], x[observed])
   np.testing.assert_array_equal(sample[observed], x[observed])
@@ -211,26 +229,38 @@ def test_float32_of_almost_equal_columns_over_a_sparse_base():
     assert error <= 1e-3 * max(np.linalg.norm(slope), 1e-30)
 
 
-def test_without_columns_it_is_the_base_and_bad_numbers_end_in_none():
-  family = update.family(INNER['sparse_precision'], rank=0)
-  _, params, _, x = _problem('sparse_precision')
+def test_without_columns_it_is_the_base():
+  inner = INNER['diagonal']
+  _, params, _, x = _problem('diagonal')
   empty = update.LowRankUpdate(params.base, params.cov_factor[..., :0])
-  value, gradient = jax.value_and_grad(family.log_prob)(empty, x)
-  expected, slope = jax.value_and_grad(INNER['sparse_precision'].log_prob)(params.base, x)
+  family = update.family(inner, rank=0)
+  value, gradient = jax.jit(jax.value_and_grad(family.log_prob))(empty, x)
+  expected, slope = jax.jit(jax.value_and_grad(inner.log_prob))(params.base, x)
   assert_close(value, expected, 1e-12, 1e-5)
   jax.tree.map(lambda a, b: assert_close(a, b, 1e-10, 1e-4), gradient.base, slope)
   assert gradient.cov_factor.shape == (*IMAGE, 0)
-  for bad in (np.nan, np.inf):
-    spoiled = empty._replace(
-      base=params.base._replace(log_diag=params.base.log_diag.at[0, 0, 0].set(bad))
+
+
+@pytest.mark.x64
+def test_bad_numbers_end_in_no_number():
+  """And leave the other images of a batch alone."""
+  family = FAMILY['diagonal']
+  _, params, _, x = _problem('diagonal')
+  scale, factor = params.base.log_scale, params.cov_factor
+  spoiled = [
+    spoiled
+    for bad in (np.nan, np.inf)
+    for spoiled in (
+      params._replace(base=params.base._replace(log_scale=scale.at[0, 0, 0].set(bad))),
+      params._replace(cov_factor=factor.at[1, 1, 0, 0].set(bad)),
     )
-    assert np.isnan(family.log_prob(spoiled, x))
-    spoiled = params._replace(cov_factor=params.cov_factor.at[1, 1, 0, 0].set(bad))
-    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, spoiled)
-    found = jax.jit(jax.vmap(FAMILY['sparse_precision'].log_prob, in_axes=(0, None)))(batch, x)
-    assert np.isfinite(found[0])
-    assert np.isnan(found[1])
-    assert np.isnan(FAMILY['sparse_precision'].sample(jax.random.key(0), spoiled)).all()
+  ]
+  batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, *spoiled)
+  found = jax.jit(jax.vmap(family.log_prob, in_axes=(0, None)))(batch, x)
+  samples = jax.jit(jax.vmap(family.sample, in_axes=(None, 0)))(jax.random.key(0), batch)
+  for result in (found, samples):
+    assert np.isfinite(result[0]).all()
+    assert np.isnan(result[1:]).all()
 
 
 def test_what_is_refused_and_what_is_passed_on():

@@ -157,7 +157,7 @@ def test_gradients_alone_find_the_closed_form(natural: bool):
 
 def test_what_cannot_be_is_refused():
   family = LOW_RANK._replace(gaussian=None)
-  with pytest.raises(ValueError, match='natural_gradient needs a Gaussian family'):
+  with pytest.raises(ValueError, match='natural_gradient needs a family with a covariance'):
     make(family, natural_gradient=True)
   model, variables, keys, x = make()
   with pytest.raises(ValueError, match='x must be'):

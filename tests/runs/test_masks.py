@@ -72,7 +72,7 @@ def test_pixels_that_do_not_count_change_nothing(runs: list[Path], tmp_path: Pat
 
 def test_reconstruction_losses_and_the_density_are_of_the_pixels_that_count():
   family, image = distributions.family('diagonal'), ImageShape(4, 4, 2)
-  model = VAE(family, image, latents=2, features=(4, 4), blocks=0, masked=True)
+  model = VAE(family, image, latents=2, features=(4,), blocks=0, masked=True)
   rng = np.random.default_rng(0)
   x, mask = rng.normal(size=(3, 4, 4, 2)), rng.random((3, 4, 4, 1)) < 0.5
   given = jnp.asarray(np.concatenate([x, np.where(mask, 1.0, -1.0)], -1), jnp.float32)
@@ -117,5 +117,6 @@ def test_one_distribution_for_all_images_and_an_autoencoder_take_masks():
     config.data.mask = 'nonzero'
     built = experiment.build(config, small.spec_of(config)._replace(masked=True))
     keys, x = jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 8, 8, 4), jnp.float32)
-    terms, _ = jax.eval_shape(built.model.init_with_output, keys[0], keys, x)
+    model: Any = built.model
+    terms, _ = jax.eval_shape(model.init_with_output, keys[0], keys, x)
     assert terms.log_p['x'].shape == (2,)

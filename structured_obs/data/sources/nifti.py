@@ -23,9 +23,9 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from structured_obs.config import DataConfig
-from structured_obs.data import crops, decode, headers, ingest, notes
+from structured_obs.data import decode, headers, ingest, notes
 from structured_obs.data.sources import base as bases
-from structured_obs.data.sources import tree
+from structured_obs.data.sources import nifti_slices, tree
 from structured_obs.option_values import Choice, Range
 
 EXTENSIONS = ('.nii', '.nii.gz')
@@ -59,9 +59,11 @@ def find(config: DataConfig, path: str) -> bases.Source:
       f'There are no volumes in {decode.printable(base)}{fitting}: it must have '
       f'files ending in {" or ".join(EXTENSIONS)}, directly or in folders below.'
     )
-  with_masks = _masks(names, volumes, base, config)
+  with_masks: dict[str, str] = {}
+  if config.mask == 'volume':
+    with_masks = nifti_slices.beside(names, volumes, base, config.mask_options, EXTENSIONS)
+    names = list(with_masks)
   of_volumes = list(with_masks.values())
-  names = list(with_masks) or names
   content = [(name, bases.stamp(os.path.join(base, name))) for name in (*names, *of_volumes)]
   cut = config.options['plane'], config.options['min_foreground']
   name = decode.printable(base if pattern == '*' else os.path.join(base, pattern))
@@ -120,20 +122,14 @@ def _open(
     _check(path, names)
   # Slices of one volume follow each other, so the cached volume is nearly always the right one.
   read = functools.lru_cache(maxsize=1)(lambda k: _slices(os.path.join(path, names[k]), plane))
-  counted = functools.lru_cache(maxsize=1)(
-    lambda k: _cut(_voxels(os.path.join(path, of_volumes[k])) > 0, plane)
-  )
-  found: list[tuple[int, int]] = []  # volume and slice
-  dark: list[str] = []  # volumes without such slices
-  for k in range(len(names)):
-    try:
-      shown = np.mean(crops.foreground(read(k)), axis=(1, 2)) >= least
-      if of_volumes and (other := counted(k)).shape == read(k).shape[:3]:
-        shown &= other.any(axis=(1, 2))  # of other shapes, an error when loaded
-      found += [(k, int(position)) for position in np.flatnonzero(shown)]
-      dark += [] if shown.any() else [names[k]]
-    except decode.UnreadableImage:
-      found.append((k, 0))  # fails again when loaded, where corrupt images are handled
+
+  @functools.lru_cache(maxsize=1)
+  def counted(k: int) -> np.ndarray:
+    mask = _cut(_voxels(os.path.join(path, of_volumes[k])) > 0, plane)
+    nifti_slices.check(mask, read(k), (of_volumes[k], names[k]))
+    return mask
+
+  found, dark = nifti_slices.bright(names, read, counted if of_volumes else None, least)
   if not found:
     raise ValueError(
       f'No {plane} slice in {decode.printable(path)} has a fraction of '
@@ -147,13 +143,7 @@ def _open(
 
   def counts(index: int) -> np.ndarray:
     volume, position = found[index]
-    if (other := counted(volume)).shape != (shape := read(volume).shape[:3]):
-      raise decode.UnreadableImage(
-        f'Volume {decode.printable(of_volumes[volume])} is the mask of '
-        f'{decode.printable(names[volume])}, but gives {other.shape} slices, rows and columns '
-        f'instead of {shape}'
-      )
-    return other[position]
+    return counted(volume)[position]
 
   def describe(index: int) -> str:
     volume, position = found[index]
@@ -161,50 +151,18 @@ def _open(
 
   flag = '--config.data.options.min_foreground'
   less = f'Volumes left out, since every {plane} slice shows less than {flag}'
-  remarks = list(passed_over)
-  if dark:
-    remarks.append(notes.counted(less, len(dark), decode.printable(dark[0])))
-  subjects = np.array([subject(names[volume]) for volume, _ in found])
-  _, groups = np.unique(subjects, return_inverse=True)
+  told = [notes.counted(less, len(dark), decode.printable(name)) for name in dark[:1]]
+  subjects = [subject(names[volume]) for volume, _ in found]
+  groups = np.unique(np.array(subjects), return_inverse=True)[1]
   return bases.Records(
     len(found),
     load,
     describe,
     release,
     groups=groups,
-    notes=lambda: remarks,
+    notes=lambda: [*passed_over, *told],
     mask=counts if of_volumes else None,
   )
-
-
-def _masks(names: list[str], volumes: set[str], folder: str, config: DataConfig) -> dict[str, str]:
-  """Returns the name of each volume's mask; {} without such masks.
-
-  Volumes that are masks of others have none themselves, and are passed over.
-
-  Raises:
-    FileNotFoundError: a volume has no mask.
-  """
-  if config.mask != 'volume':
-    return {}
-
-  def of(name: str) -> str | None:
-    parent, _, own = name.rpartition('/')
-    own = own[: own.lower().rindex('.nii')]
-    wanted = config.mask_options['name'].replace('{name}', own)
-    tried = ('/'.join(filter(None, (parent, wanted + ending))) for ending in EXTENSIONS)
-    return next((one for one in tried if one in volumes and one != name), None)
-
-  found = {name: of(name) for name in names}
-  masks = set(found.values())
-  without = [name for name, mask in found.items() if mask is None and name not in masks]
-  if without:
-    raise FileNotFoundError(
-      f'--config.data.mask=volume needs a mask beside every volume, but {len(without):,} have none '
-      f"named {config.mask_options['name']!r} (--config.data.mask_options.name); the first is "
-      f'{decode.printable(os.path.join(folder, without[0]))}.'
-    )
-  return {name: mask for name, mask in found.items() if name not in masks and mask is not None}
 
 
 def _check(path: str, names: list[str]) -> None:
