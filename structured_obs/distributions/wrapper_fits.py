@@ -168,6 +168,8 @@ def low_rank_update(
   assert inner.gaussian is not None
   mean, flat, (name, unit) = sample.centre(), sample.residuals().reshape(len(sample.images), -1), factor
   part = _of_residuals(inner, sample, mean, sample.residuals())
+  if not rank:
+    return part | {name: np.zeros((*sample.image, 0))}
   columns = _leading_columns(inner, fitting.from_outputs(inner, part, np.float64), sample, rank)
   found, last = Outputs(), -math.inf
   for _ in range(max(1, min(ROUNDS, sample.max_iterations))):
