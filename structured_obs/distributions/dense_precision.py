@@ -67,7 +67,7 @@ def family(
 
   def outputs(image: base.Shape) -> dict[str, base.Shape]:
     image = base.image_shape(image)
-    shapes = {'mean': tuple(image), 'log_diag': tuple(image)}
+    shapes: dict[str, base.Shape] = {'mean': tuple(image), 'log_diag': tuple(image)}
     if image.size > 1:
       shapes['off_diag'] = (image.size * (image.size - 1) // 2,)
     return shapes

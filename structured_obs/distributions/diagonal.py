@@ -89,7 +89,8 @@ def log_prob(params: Diagonal, x: Array, mask: Array | None = None) -> Array:
     mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all.
   """
   if mask is not None:
-    mask = marginals.checked_mask(mask, jnp.shape(params.mean))
+    params = _checked(params)
+    mask = marginals.checked_mask(mask, params.mean.shape)
     each = log_prob_by_pixel(params, marginals.masked(mask, x, params.mean))
     return base.nan_unless_finite(jnp.sum(jnp.where(mask, each, 0 * each)))
   return base.nan_unless_finite(jnp.sum(log_prob_by_pixel(params, x)))

@@ -85,7 +85,11 @@ def family(
     image = base.image_shape(image)
     plane = image.height, image.width
     each, pairs = image.channels * components, _pairs(image.channels) * components
-    found = {'logits': (*plane, components), 'locs': (*plane, each), 'log_scales': (*plane, each)}
+    found: dict[str, base.Shape] = {
+      'logits': (*plane, components),
+      'locs': (*plane, each),
+      'log_scales': (*plane, each),
+    }
     return found | ({'coeffs': (*plane, pairs)} if pairs else {})
 
   def from_outputs(outputs: dict[str, Array]) -> DiscretizedLogisticMixture:

@@ -118,12 +118,14 @@ class Distribution(Generic[P]):
 
     Args:
       x: [..., H, W, C].
-      mask: [..., H, W, C], bool: the pixels that count, None for all.
+      mask: [..., H, W, C] or [..., H, W, 1], bool: the pixels that count, None for all.
     """
     if mask is None:
       return self._map(self.family.log_prob, self._image('x', x))
-    log_prob: Callable[..., Array] = self.family.log_prob
-    return self._map(log_prob, self._image('x', x), self._image('mask', mask))
+    shape = self.image_shape
+    shape = (*shape[:2], 1 if jnp.shape(mask)[-1:] == (1,) else shape.channels)
+    counted = leading_axes.images('mask', mask, shape)
+    return self._map(self.family.log_prob, self._image('x', x), counted)
 
   def sample(
     self, key: Array, sample_shape: int | Sequence[int] = (), pixel_noise: bool = True

@@ -77,7 +77,7 @@ def family(
   bounded = fits.Bounded(low, high, offset)
   temper = inner.gaussian.temper
 
-  def outputs(image: base.ImageShape) -> dict[str, base.Shape]:
+  def outputs(image: base.Shape) -> dict[str, base.Shape]:
     return linear.merged(inner.outputs(image), added)
 
   def from_outputs(emitted: dict[str, Array]) -> Student:

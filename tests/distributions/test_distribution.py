@@ -105,8 +105,9 @@ def test_every_method_has_the_leading_axes():
 def _params(mean: Any = (), factor: Any = (), diag: Any = ()) -> LowRank:
   """Parameters by the leading axes of each array."""
   rng = np.random.default_rng(0)
-  arrays = (rng.normal(size=(*mean, *IMAGE)), rng.normal(size=(*factor, *IMAGE, 2)))
-  return LowRank(*map(jnp.asarray, arrays), jnp.asarray(rng.uniform(0.5, 1, size=diag)))
+  sizes = (*mean, *IMAGE), (*factor, *IMAGE, 2)
+  means, factors = (jnp.asarray(rng.normal(size=size)) for size in sizes)
+  return LowRank(means, factors, jnp.asarray(rng.uniform(0.5, 1, size=diag)))
 
 
 @pytest.mark.parametrize(('params', 'batch'), [
@@ -145,6 +146,11 @@ def test_images_broadcast_against_parameters():
   for i, j in np.ndindex(4, 3):
     one = jax.tree.map(lambda leaf, j=j: leaf[j], made.params)
     np.testing.assert_allclose(found[i, j], diagonal.log_prob(one, x[i, 0]), rtol=1e-9)
+  seen = jnp.ones((4, 1, *IMAGE), bool).at[..., 0, 0, 0].set(False)
+  masked = made.log_prob(x, seen)
+  first = jax.tree.map(lambda leaf: leaf[0], made.params)
+  np.testing.assert_allclose(masked[0, 0], diagonal.log_prob(first, x[0, 0], seen[0, 0]), rtol=1e-9)
+  assert masked[0, 0] != found[0, 0]
   noise = jnp.asarray([0.1, 0.2, jnp.inf])
   means, variances = made.posterior_mean(x[0, 0], noise)
   assert variances is not None

@@ -125,18 +125,21 @@ def test_pixels(pixel: Any):
 
 def test_temperatures_and_noise():
   family, params = _case('circulant')
-  for wrong in (None, 'x', [1.0], jnp.ones(2), jnp.asarray(1j)):
+  values: tuple[Any, ...] = (None, 'x', [1.0], jnp.ones(2), jnp.asarray(1j))
+  for wrong in values:
     _assert_told(lambda wrong=wrong: gaussian.temper(family, params, wrong))
     _assert_told(lambda wrong=wrong: gaussian.posterior_mean(family, params, X, wrong))
 
 
 def test_names_and_families_inside_others():
-  for wrong in (None, 5, 'lowrank', low_rank):
+  names: tuple[Any, ...] = (None, 5, 'lowrank', low_rank)
+  for wrong in names:
     _assert_told(lambda wrong=wrong: distributions.family(wrong))
   with pytest.raises(ValueError, match="'low_rank'"):
     distributions.family('lowrank')
   diagonal = distributions.family('diagonal')
-  for wrong in ('colour', ('color',), (5,)):
+  names = ('colour', ('color',), (5,))
+  for wrong in names:
     _assert_told(lambda wrong=wrong: distributions.wrapped(diagonal, wrong))
   for make in WRAPPERS.values():
     for wrong in (None, 'diagonal', low_rank.family):

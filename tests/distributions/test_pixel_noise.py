@@ -34,6 +34,7 @@ def _floor(family: Family[Any]) -> base.PixelNoise[Any] | None:
 
 def test_which_families_have_a_floor():
   assert {name for name in FAMILIES if _floor(FAMILIES[name]())} == WITH_FLOOR
+  options: dict[str, Any]
   for options in ({'parametrization': 'wiener'}, {'taps': 'raw'}):
     assert _floor(circulant.family(**options)) is None
   for options in ({'gaussian_variance': 1.0}, {'scale': 'fixed'}, {'per_channel': True}):
