@@ -1,3 +1,4 @@
+# One file of more than 300 lines: the fit of any family, its checks and its compiled functions.
 """Fits of a family's parameters to a set of images, by the largest likelihood.
 
 `fit` takes any family. One that knows its optimum, or a good start, gives it as `Family.fit`; any other
@@ -19,7 +20,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpy.typing import ArrayLike, NDArray
 
-from structured_obs.distributions import base
+from structured_obs.distributions import base, radial
 from structured_obs.linalg import minimise
 
 Array = jax.Array
@@ -28,6 +29,7 @@ Outputs = dict[str, Float64]
 P = TypeVar('P')  # a family's parameters
 
 MAX_ITERATIONS = 300  # of L-BFGS
+PLATEAU = 1e-7  # nats per pixel that 20 more steps must gain
 TOGETHER = 256  # images whose densities are computed at once
 COMPRESSED_SIZE = 1024  # D up to which many images are replaced by D others of the same second moments
 PERTURBATION = 1e-2  # of outputs at the start, where nothing is known: parts that are alike come apart
@@ -158,14 +160,14 @@ def refine(family: base.Family[Any], start: Mapping[str, ArrayLike], sample: Sam
     value, gradient = evaluate(unravel(jnp.asarray(point)), kept, data)
     return float(value), np.asarray(ravel_pytree(gradient)[0])
 
-  found = minimise.lbfgs(function, np.asarray(flat), sample.max_iterations)
+  found = minimise.lbfgs(function, np.asarray(flat), sample.max_iterations, plateau=PLATEAU)
   free = unravel(jnp.asarray(found.point))
   return {name: np.asarray(value) for name, value in (kept | free).items()}
 
 
 def from_outputs(family: base.Family[P], found: Mapping[str, Float64], dtype: Any) -> P:
   """Returns the parameters that outputs stand for, computed in a type."""
-  return family.from_outputs({name: jnp.asarray(value, dtype) for name, value in found.items()})
+  return _parameters(family)({name: jnp.asarray(value, dtype) for name, value in found.items()})
 
 
 def result_dtype(given: NDArray[Any]) -> np.dtype[Any]:
@@ -200,6 +202,23 @@ def log(scales: ArrayLike) -> Float64:
 
 
 @functools.lru_cache(maxsize=64)
+def _parameters(family: base.Family[P]) -> Callable[[dict[str, Array]], P]:
+  return jax.jit(family.from_outputs)
+
+
+def squared_distances(record: base.Gaussian[P], params: P, residuals: Array) -> Array:
+  """Returns the squared Mahalanobis distance of each residual. [N].
+
+  Args:
+    record: primitives of a covariance or of a scale matrix.
+    params: of one image.
+    residuals: [N, H, W, C].
+  """
+  square = lambda r: base.squared_norm(record.whiten(params, r))  # noqa: E731
+  return jax.lax.map(square, residuals, batch_size=TOGETHER)
+
+
+@functools.lru_cache(maxsize=64)
 def _log_probs(family: base.Family[Any]) -> Callable[[Any, Array], Array]:
   """Returns the log densities as a compiled function of parameters and images [N, H, W, C]."""
 
@@ -214,12 +233,16 @@ def _mean_log_prob(family: base.Family[Any]) -> Callable[[Any, Array], Array]:
   """Returns the mean log density as a compiled function of parameters and images [N, H, W, C]."""
 
   def average(params: Any, images: Array) -> Array:
-    if family.gaussian is None:
+    student, record = family.student, family.gaussian or (family.student and family.student.scale)
+    if record is None:
       return jnp.mean(_log_probs(family)(params, images))
-    whiten, residuals = family.gaussian.whiten, images - family.mean(params)[None]
-    squares = jax.lax.map(lambda r: base.squared_norm(whiten(params, r)), residuals, batch_size=TOGETHER)
-    constant = residuals[0].size * base.LOG_2PI + family.gaussian.log_det(params)
-    return -0.5 * (constant + jnp.mean(squares))
+    # The determinant once, and not for each image.
+    size, residuals = images[0].size, images - family.mean(params)[None]
+    distances, log_det = squared_distances(record, params, residuals), record.log_det(params)
+    if student is None:
+      return -0.5 * (size * base.LOG_2PI + log_det + jnp.mean(distances))
+    each = jax.vmap(radial.log_density, (None, None, 0, None))
+    return jnp.mean(each(size, student.dof(params), distances, log_det))
 
   return jax.jit(average)
 

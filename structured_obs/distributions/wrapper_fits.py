@@ -24,6 +24,7 @@ Family = base.Family
 
 ROUNDS = 12  # of alternating fits, before all outputs are refined together
 ENOUGH = 1e-6  # nats per pixel: less gain ends the rounds
+_squared_distances = jax.jit(fitting.squared_distances, static_argnums=0)
 SOFTNESS = 0.1  # share of an image's weight that is spread over all components at the start
 
 
@@ -167,6 +168,8 @@ def low_rank_update(
   assert inner.gaussian is not None
   mean, flat, (name, unit) = sample.centre(), sample.residuals().reshape(len(sample.images), -1), factor
   part = _of_residuals(inner, sample, mean, sample.residuals())
+  if not rank:
+    return part | {name: np.zeros((*sample.image, 0))}
   columns = _leading_columns(inner, fitting.from_outputs(inner, part, np.float64), sample, rank)
   found, last = Outputs(), -math.inf
   for _ in range(max(1, min(ROUNDS, sample.max_iterations))):
@@ -203,9 +206,7 @@ def _inverse(matrix: Float64) -> Float64:
 def _distances(inner: Family[Any], params: Any, residuals: Float64) -> Float64:
   """Returns the squared distance q of each residual. [N]."""
   assert inner.gaussian is not None
-  whiten = inner.gaussian.whiten
-  each = jax.jit(lambda r: jax.lax.map(lambda one: base.squared_norm(whiten(params, one)), r))
-  return np.asarray(each(jnp.asarray(residuals)))
+  return np.asarray(_squared_distances(inner.gaussian, params, jnp.asarray(residuals)))
 
 
 def _radial_log_prob(distances: Float64, size: int, nu: float) -> float:

@@ -22,6 +22,7 @@ MEMORY = 30  # m; more cost little beside the function, and save steps along nar
 MOST_TRIALS = 40  # of one line search
 SUFFICIENT, CURVATURE = 1e-4, 0.9  # constants of the weak Wolfe conditions
 SETTLED = 3  # steps in a row that change nothing before the method ends
+STRETCH = 20  # steps over which a plateau is measured
 
 
 class Minimum(NamedTuple):
@@ -44,18 +45,20 @@ def lbfgs(
   start: Vector,
   max_iterations: int = 200,
   tolerance: float = 1e-8,
+  plateau: float = 0.0,
 ) -> Minimum:
   """Minimises a function; no step ever raises its value.
 
   It ends when every entry of the gradient is within the tolerance, when a few steps in a row no longer
-  lower the value beyond rounding, or after `max_iterations` steps. Points whose value is NaN or infinite
-  are never taken.
+  lower the value beyond rounding, when 20 steps lower it by less than `plateau`, or after
+  `max_iterations` steps. Points whose value is NaN or infinite are never taken.
 
   Args:
     function: [n] -> the value and its gradient [n].
     start: [n], where the value is finite.
     max_iterations: 0 evaluates the start alone.
     tolerance: of the gradient's entries.
+    plateau: in units of the value.
 
   Raises:
     ValueError: the value or the gradient at the start is not finite.
@@ -65,7 +68,10 @@ def lbfgs(
     raise ValueError(f'The function to minimise must be finite at the start, but is {now.value}.')
   pairs: list[tuple[Vector, Vector]] = []
   iterations = settled = 0
+  values = [now.value]
   while iterations < max_iterations and settled < SETTLED and _largest(now.gradient) > tolerance:
+    if len(values) > STRETCH and values[-1 - STRETCH] - now.value < plateau:
+      break
     direction = -_times_inverse_hessian(now.gradient, pairs)
     length = 1.0 if pairs else 1 / max(1.0, float(np.linalg.norm(now.gradient)))
     found = _line_search(function, now, direction, length)
@@ -80,6 +86,7 @@ def lbfgs(
       pairs = [*pairs[1 - MEMORY :], (moved, turned)]
     flat = now.value - found.value <= 1e-14 * max(1.0, abs(now.value))
     settled, now = settled + 1 if flat else 0, found
+    values.append(now.value)
   return Minimum(now.point, now.value, _largest(now.gradient), iterations)
 
 

@@ -37,7 +37,13 @@ def every(gaussian: bool) -> pytest.MarkDecorator:
   plain = {str(case): cases.family_of(case) for case in cases.main_cases()}
   found = plain | {name: family(name) for name in (*WRAPPERS, '+'.join(TOGETHER))}
   chosen = {name: each for name, each in found.items() if (each.gaussian is not None) == gaussian}
-  return pytest.mark.parametrize('family', chosen.values(), ids=chosen)
+  cases_of = (pytest.param(each, id=name, marks=_marks(name)) for name, each in chosen.items())
+  return pytest.mark.parametrize('family', list(cases_of))
+
+
+def _marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
+  """Sets of options beside the defaults, and several wrappers, are slow tests."""
+  return (pytest.mark.slow,) if '=' in name or '+' in name else ()
 
 
 @functools.cache

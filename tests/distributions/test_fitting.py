@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from structured_obs import distributions
-from structured_obs.distributions import base, fitting, low_rank, probabilistic_pca
+from structured_obs.distributions import base, fitting, low_rank, low_rank_update, probabilistic_pca
 from tests.distributions import cases, fitted
 
 pytestmark = pytest.mark.x64  # fits run in float64 in either mode
@@ -110,6 +110,13 @@ def test_a_wrapper_without_a_fit_of_its_own_takes_the_way_of_all():
   np.testing.assert_allclose(
     *(fitting.mean_log_prob(family, params, images) for params in (found, best)), atol=1e-6
   )
+
+
+def test_an_update_of_no_columns_is_its_base():
+  images, inner = fitted.images(COUNT), cases.make_family('diagonal', ())
+  found = distributions.fit(low_rank_update.family(inner, rank=0), images)
+  assert found.cov_factor.shape == (2, 3, 2, 0)
+  np.testing.assert_allclose(found.base.log_scale, distributions.fit(inner, images).log_scale)
 
 
 def test_fixed_options_and_bounds_are_kept():

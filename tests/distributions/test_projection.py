@@ -81,7 +81,6 @@ def test_closed_forms():
 
 @pytest.mark.parametrize(('name', 'option', 'values'), [
   ('low_rank', 'rank', (0, 3)), ('sparse_precision', 'filter_size', (1, 3)),
-  ('circulant', 'kernel_size', (1, 3)),
 ])  # fmt: skip
 def test_a_larger_family_is_nearer(name: str, option: str, values: tuple[int, int]):
   options = {'noise_variance': 0.1} if name == 'low_rank' else {}
@@ -120,3 +119,15 @@ def test_what_cannot_be_is_refused():
   _refused(np.eye(4), 'mean must be finite', mean=np.full((2, 2, 1), np.nan))
   _refused(np.eye(4), 'mean must have shape', mean=np.zeros((2, 2)))
   _refused(lambda v: v, '4096', mean=np.zeros((65, 64, 1)))
+
+
+def test_a_student_t_comes_as_near_as_its_base():
+  """By many degrees of freedom; the KL is an estimate."""
+  family = fitted.family('student')
+  found = distributions.project(family, jnp.full(IMAGE, 0.2), np.diag(np.linspace(0.1, 0.4, 12)))
+  assert found.params.dof > 1e3
+  np.testing.assert_allclose(
+    jnp.exp(2 * found.params.base.log_scale).ravel(), np.linspace(0.1, 0.4, 12), rtol=0.01
+  )
+  assert 0 < found.standard_error < 0.02
+  assert abs(found.kl) < 4 * found.standard_error
