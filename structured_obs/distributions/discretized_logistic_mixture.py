@@ -82,9 +82,8 @@ def family(
   start = base.inverse_soft_clip(initial_log_scale, min_log_scale, max_log_scale)
 
   def outputs_of(image: base.Shape) -> dict[str, base.Shape]:
-    image = base.image_shape(image)
-    plane = image.height, image.width
-    each, pairs = image.channels * components, _pairs(image.channels) * components
+    *plane, channels = base.image_shape(image)
+    each, pairs = channels * components, _pairs(channels) * components
     sizes = {'logits': components, 'locs': each, 'log_scales': each, 'coeffs': pairs}
     return {name: (*plane, size) for name, size in sizes.items() if size}
 
@@ -114,8 +113,8 @@ def family(
     mode=on_grid(mode),
     log_prob_by_pixel=on_grid(log_prob_by_pixel),
   )
-  bounded = fits.Bounded(min_log_scale, max_log_scale, start)
-  fit = functools.partial(fits.logistic_mixture, family=family, log_scale=bounded)
+  clip = fits.Bounded(min_log_scale, max_log_scale, start)
+  fit = functools.partial(fits.logistic_mixture, family=family, log_scale=clip)
   return family._replace(fit=fit)
 
 
