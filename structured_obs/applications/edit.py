@@ -104,12 +104,18 @@ def apply(family: Family[P], params: P, edits: Sequence[Edit], pixel_noise: bool
       edits are as edited in any case.
 
   Raises:
-    TypeError, ValueError: as `merge`; or the family is not Gaussian, or has no floor to leave out.
+    TypeError, ValueError: as `merge`; or the family has no covariance, or no floor to leave out; or it
+      is a Student t and edits are not exact, or without pixel noise.
   """
   check(family)
   base.sampler(family, pixel_noise)
   merged = merge(edits, family.mean(params).shape)
   hard = all(isinstance(edit.deviation, float | int) and edit.deviation == 0 for edit in edits)
+  if family.student is not None and not (hard and pixel_noise):
+    raise ValueError(
+      'Edits of a Student t have samples only if they are exact, and with pixel noise: leave out '
+      'deviations, and do not leave out the noise.'
+    )
   return (_hard if hard else _soft)(family, pixel_noise, params, merged)
 
 

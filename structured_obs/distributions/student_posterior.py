@@ -8,11 +8,11 @@ given the noisy image has the slope
 
 whose trace is the sum of posterior variances over N. A search finds where it is large, and `NODES`
 values of log w there, at the roots of a Legendre polynomial, give its integral, and so all
-expectations. With the variances exact, so is the result: by differences with dense integration at most
-1e-8 of a standard deviation in float64, for nu + O of 4 or more with O pixels seen (the variance of an
-unseen pixel of smaller ones lacks more and more of a tail that hardly has one).
+expectations. With the variances exact, so is the result: in float64 the mean is within 1e-8 and the
+variance within 1e-7 of dense integration where tests/distributions/test_student.py compares them. For nu
+plus the number of observed pixels below 4, the variance of an unobserved pixel lacks a part of its tail.
 
-Letters: H W C image height, width, channels; O number of observed pixels; nu degrees of freedom.
+Letters: H W C image height, width, channels; nu degrees of freedom.
 """
 
 import functools

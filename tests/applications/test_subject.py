@@ -26,6 +26,7 @@ class Echo(nn.Module):
 
   family: base.Family
   traits: Traits
+  masked = False
   label_classes: classes.Classes | None = None
   image: base.ImageShape = IMAGE
 

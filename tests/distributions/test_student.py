@@ -24,6 +24,8 @@ from structured_obs.distributions import (
 )
 from structured_obs.linalg import dense
 
+STATS: Any = stats  # distributions, whose stubs are of other types
+
 IMAGE = base.ImageShape(2, 3, 2)
 INNER = {
   'diagonal': diagonal.family(),
@@ -90,7 +92,7 @@ def test_density_entropy_and_moments(name: str):
       'warm': gaussian.covariance(family, gaussian.temper(family, params, 0.5)),
     }
 
-  law = stats.multivariate_t(problem.mean, problem.scale, problem.dof)
+  law = STATS.multivariate_t(problem.mean, problem.scale, problem.dof)
   cov = problem.scale * problem.dof / (problem.dof - 2)
   expected = {
     'log_prob': law.logpdf(np.asarray(problem.x, np.float64).ravel()),
@@ -115,8 +117,8 @@ def test_conditionals(name: str):
   given = jax.jit(functools.partial(gaussian.condition, family))(
     problem.params, problem.x, jnp.asarray(problem.observed)
   )
-  marginal = stats.multivariate_t(problem.mean[seen], problem.scale[np.ix_(seen, seen)], problem.dof)
-  joint = stats.multivariate_t(problem.mean, problem.scale, problem.dof)
+  marginal = STATS.multivariate_t(problem.mean[seen], problem.scale[np.ix_(seen, seen)], problem.dof)
+  joint = STATS.multivariate_t(problem.mean, problem.scale, problem.dof)
   _check(
     jax.jit(lambda given, x: given.log_prob(x))(given, problem.x),
     joint.logpdf(x) - marginal.logpdf(x[seen]),
@@ -131,9 +133,9 @@ def test_conditionals(name: str):
   keys = jax.random.split(jax.random.key(0), 2000)
   drawn = np.asarray(jax.jit(lambda given, keys: jax.vmap(given.sample)(keys))(given, keys))
   assert np.all(drawn[:, problem.observed] == np.asarray(problem.x)[problem.observed])
-  law = stats.multivariate_t(mean, cov * (problem.dof + distance) / dof, dof)
+  law = STATS.multivariate_t(mean, cov * (problem.dof + distance) / dof, dof)
   z = (drawn[:, ~problem.observed] - mean) @ np.linalg.inv(np.linalg.cholesky(law.shape)).T
-  assert stats.kstest(np.sum(z**2, axis=1) / mean.size, stats.f(mean.size, dof).cdf).pvalue > 1e-3
+  assert stats.kstest(np.sum(z**2, axis=1) / mean.size, STATS.f(mean.size, dof).cdf).pvalue > 1e-3
 
 
 def test_samples_have_the_law_of_distances():
@@ -150,7 +152,7 @@ def test_samples_have_the_law_of_distances():
     )
 
   distance, probability, pixel = map(np.asarray, found(jax.random.split(jax.random.key(1), 2000)))
-  assert stats.kstest(distance / IMAGE.size, stats.f(IMAGE.size, float(params.dof)).cdf).pvalue > 1e-3
+  assert stats.kstest(distance / IMAGE.size, STATS.f(IMAGE.size, float(params.dof)).cdf).pvalue > 1e-3
   assert stats.kstest(probability, 'uniform').pvalue > 1e-3
   assert stats.kstest(pixel, 'uniform').pvalue > 1e-3
 
@@ -187,7 +189,7 @@ def _integrated(problem: Problem, noise: np.ndarray) -> tuple[np.ndarray, np.nda
     total, first = total + weight, first + weight * moved
     second = second + weight * (own + moved**2)
   mean = first / total
-  return problem.mean + mean, second / total - mean**2
+  return problem.mean + mean, np.asarray(second / total - mean**2)
 
 
 @pytest.mark.x64
@@ -199,6 +201,8 @@ def test_derivatives_of_everything():
   def everything(params, x):
     given = gaussian.condition(family, params, x, observed)
     mean, variance = gaussian.posterior_mean(family, params, x, 0.3)
+    assert given.variance is not None
+    assert variance is not None
     key = jax.random.key(0)
     return jnp.stack([
       family.log_prob(params, x), gaussian.entropy(family, params), given.log_prob(x),

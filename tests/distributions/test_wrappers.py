@@ -19,6 +19,7 @@ from structured_obs import distributions
 from structured_obs.distributions import FAMILIES, WRAPPERS, base, elliptical, gaussian
 from tests.distributions import cases
 
+STATS: Any = scipy.stats  # distributions, whose stubs are of other types
 pytestmark = pytest.mark.x64
 
 IMAGE = base.ImageShape(3, 2, 3)
@@ -111,9 +112,9 @@ def test_against_dense_algebra(name: str, wrappers: tuple[str, ...]):
 
 def _log_prob(family: Any, params: Any, mean: NDArray[Any], cov: NDArray[Any], x: Any) -> float:
   if family.student is None:
-    return scipy.stats.multivariate_normal(mean, cov).logpdf(np.ravel(x))
+    return STATS.multivariate_normal(mean, cov).logpdf(np.ravel(x))
   dof = float(family.student.dof(params))
-  return scipy.stats.multivariate_t(mean, cov, dof).logpdf(np.ravel(x))
+  return STATS.multivariate_t(mean, cov, dof).logpdf(np.ravel(x))
 
 
 def _blocks(cov: NDArray[Any]) -> NDArray[Any]:

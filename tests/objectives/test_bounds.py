@@ -41,7 +41,7 @@ def test_objective_reports_the_unweighted_elbo(terms):
 def test_iwae_of_one_sample_is_its_weight_and_of_many_the_log_mean_exp():
   weights = jnp.asarray(np.random.default_rng(1).normal(size=(7, 4)) * 20)
   np.testing.assert_allclose(bounds.iwae(weights[:1]), weights[0], rtol=1e-6)
-  expected = special.logsumexp(np.asarray(weights), axis=0) - math.log(7)
+  expected = np.asarray(special.logsumexp(np.asarray(weights), axis=0)) - math.log(7)
   np.testing.assert_allclose(bounds.iwae(weights), expected, rtol=1e-6)
   assert np.all(bounds.iwae(weights) >= jnp.mean(weights, axis=0))
 

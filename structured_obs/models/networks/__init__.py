@@ -4,12 +4,12 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from structured_obs.distributions.base import ImageShape, Shape
+from structured_obs.distributions.base import ImageShape
 from structured_obs.models.networks import dense_net, mirror, options, resnet, strided
 from structured_obs.option_records import Record
 
 
-def _vector(image: ImageShape, latents: int) -> Shape:
+def _vector(image: ImageShape, latents: int) -> tuple[int, ...]:
   """Returns latents that belong to the image as a whole."""
   del image
   return (latents,)
