@@ -301,6 +301,7 @@ def _expand_nested(
   several = option.rule(SeveralOf)
   if several:
     given, chosen = found[several.options], chosen_names(typed.get(name, found[name]))
+    found[name] = chosen if name in typed else found[name]
     gone += [f'{several.options}.{key}' for key in given if key not in chosen and name in typed]
     kept = {key: value for key, value in given.items() if key in chosen or name not in typed}
     known = {key: several.records[key] for key in chosen if key in several.records}
