@@ -96,7 +96,7 @@ def unknown_names(text: str) -> list[str]:
       if name.startswith('--config.') or re.fullmatch(rf'({"|".join(SECTIONS)})\.[a-z_.]+', name):
         known = _is_field(field)
       elif name.startswith('--'):
-        flag = re.sub('^--(no(?=compile_cache))?', '', name)
+        flag = re.sub('^--(no(?=compile_cache|pixel_noise))?', '', name)
         known = name in {'--config', *OTHER_FLAGS} or re.search(rf"['\"]{flag}['\"]", scripts)
       else:
         known = not re.fullmatch(r'[\w/]+\.py', name) or _is_file(name) or 'NAME' in name

@@ -122,8 +122,8 @@ FAULTS = (
   Fault('runs/schedule.py', '(done + 1) / max', 'done / max', 'runs/test_optimizers.py'),
   Fault(
     'evaluation/metrics/calibration.py',
-    'math.sqrt(num_dims / 2), math.sqrt(mean)',
-    'math.sqrt(num_dims / 2), mean',
+    'math.sqrt(float(np.average(found, weights=sizes)))',
+    'float(np.average(found, weights=sizes))',
     'evaluation/test_calibration.py',
   ),
   Fault(
