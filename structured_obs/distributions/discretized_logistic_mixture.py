@@ -106,7 +106,7 @@ def family(
   family = base.Family(
     outputs_of,
     from_outputs,
-    on_grid(log_prob),
+    lambda params, x, mask=None: log_prob(params, x, levels, mask),
     on_grid(sample, exact=exact_sampling),
     mean,
     levels=levels,
@@ -119,7 +119,7 @@ def family(
 
 
 def log_prob(
-  params: DiscretizedLogisticMixture, x: Array, mask: Array | None = None, *, levels: int = 256
+  params: DiscretizedLogisticMixture, x: Array, levels: int = 256, mask: Array | None = None
 ) -> Array:
   """Returns the log probability of an image on the grid, summed over pixels. [], nats; NaN off the grid.
 
@@ -128,9 +128,9 @@ def log_prob(
   Args:
     params: of one image.
     x: [H, W, C]; pixels outside the mask are not read.
+    levels: gray levels of the grid.
     mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all. The channels of a pixel are
       not independent: the result is NaN unless all of them count, or none.
-    levels: gray levels of the grid.
   """
   params = _checked(params)
   if mask is None:
