@@ -59,7 +59,8 @@ def test_a_model_is_measured_on_all_images_whatever_the_batch(monkeypatch: pytes
     np.testing.assert_allclose(one.autocorrelation, expected.autocorrelation, atol=1e-5)
   program: Any = passes._measure_batch
   compiled = program._cache_size()  # one program finds the distances as well
-  distance = residuals._measured('distance', found, IMAGES, 0, passes.Where(mesh))
+  distance, inverse_dof = residuals.distances(found, IMAGES, passes.Where(mesh))
   assert program._cache_size() == compiled
   expected = np.square(errors / jnp.exp(params.log_scale)).mean(axis=(1, 2, 3))
   np.testing.assert_allclose(distance, expected, rtol=1e-5)
+  assert not np.any(inverse_dof)
