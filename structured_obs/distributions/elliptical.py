@@ -61,7 +61,7 @@ def scale_family(family: Family[P]) -> Family[P]:
   def log_density(params: P, x: Array) -> Array:
     distance = base.squared_norm(record.whiten(params, residual(family, params, x)))
     log_det = record.log_det(params)
-    return base.nan_unless_finite(-0.5 * (x.size * base.LOG_2PI + log_det + distance))
+    return base.nan_unless_finite(radial.log_density(x.size, None, distance, log_det))
 
   def draw(key: Array, params: P) -> Array:
     return record.reparameterize(params, record.noise(key, params))

@@ -20,7 +20,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpy.typing import ArrayLike, NDArray
 
-from structured_obs.distributions import base, radial
+from structured_obs.distributions import base, elliptical, radial
 from structured_obs.linalg import minimise
 
 Array = jax.Array
@@ -233,16 +233,14 @@ def _mean_log_prob(family: base.Family[Any]) -> Callable[[Any, Array], Array]:
   """Returns the mean log density as a compiled function of parameters and images [N, H, W, C]."""
 
   def average(params: Any, images: Array) -> Array:
-    student, record = family.student, family.gaussian or (family.student and family.student.scale)
-    if record is None:
+    if not elliptical.has_covariance(family):
       return jnp.mean(_log_probs(family)(params, images))
     # The determinant once, and not for each image.
+    record, dof = elliptical.primitives(family), elliptical.degrees_of_freedom(family, params)
     size, residuals = images[0].size, images - family.mean(params)[None]
     distances, log_det = squared_distances(record, params, residuals), record.log_det(params)
-    if student is None:
-      return -0.5 * (size * base.LOG_2PI + log_det + jnp.mean(distances))
     each = jax.vmap(radial.log_density, (None, None, 0, None))
-    return jnp.mean(each(size, student.dof(params), distances, log_det))
+    return jnp.mean(each(size, dof, distances, log_det))
 
   return jax.jit(average)
 

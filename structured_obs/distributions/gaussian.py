@@ -124,10 +124,7 @@ def white_image(family: Family[P], params: P, x: Array) -> Array:
 def entropy(family: Family[P], params: P) -> Array:
   """Returns the differential entropy, for a Gaussian 1/2 (D (1 + log 2 pi) + log |cov|). [], nats."""
   size, log_det = elliptical.mean(family, params).size, elliptical.primitives(family).log_det(params)
-  dof = elliptical.degrees_of_freedom(family, params)
-  if dof is not None:
-    return radial.entropy(size, dof, log_det)
-  return 0.5 * (size * (1 + base.LOG_2PI) + log_det)
+  return radial.entropy(size, elliptical.degrees_of_freedom(family, params), log_det)
 
 
 def excess_entropy(family: Family[P], params: P) -> Array:

@@ -70,9 +70,8 @@ class Outputs(NamedTuple, Generic[P]):
   """What a wrapper adds to the outputs of a decoder."""
 
   shapes: Callable[[base.ImageShape], dict[str, base.Shape]]
-  parameters: Callable[
-    [Any, dict[str, Array]], P
-  ]  # (parameters of the base, the added outputs) -> params
+  # (parameters of the base, the added outputs) -> params
+  parameters: Callable[[Any, dict[str, Array]], P]
   start: Callable[[Any], dict[str, Any]] | None = None  # `fitting.Sample` -> some, from its moments
 
 

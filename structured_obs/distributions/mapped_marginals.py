@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, marginals
+from structured_obs.distributions import base, elliptical, marginals
 
 Array = jax.Array
 
@@ -27,14 +27,12 @@ def log_prob(
     moved = mean + of.invert(params, marginals.masked(mask, x, mean) - mean)
     density = inner.log_prob(params.base, moved, mask)
     return marginals.zero_for_none(mask, density - log_det_inside(of, params, mean, mask))
-  if made.student is not None:
-    dof = made.student.dof(params)
-    return marginals.log_prob(made.student.scale, params, mean, x, mask, dof)
-  if made.gaussian is None:
+  if not elliptical.has_covariance(made):
     raise ValueError(
       'The density of some pixels needs a Gaussian base where a linear map mixes these with the others.'
     )
-  return marginals.log_prob(made.gaussian, params, mean, x, mask)
+  dof = elliptical.degrees_of_freedom(made, params)
+  return marginals.log_prob(elliptical.primitives(made), params, mean, x, mask, dof)
 
 
 def of_map(

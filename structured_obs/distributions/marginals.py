@@ -92,9 +92,7 @@ def log_prob(
     ValueError: a shape is wrong, or the image is too large for this family.
   """
   distance, log_det, count = of_image(primitives, params, mean, x, mask)
-  if dof is not None:
-    return zero_for_none(mask, radial.log_density(count, dof, distance, log_det))
-  return zero_for_none(mask, -0.5 * (count * base.LOG_2PI + log_det + distance))
+  return zero_for_none(mask, radial.log_density(count, dof, distance, log_det))
 
 
 def of_image(

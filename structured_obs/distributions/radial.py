@@ -43,15 +43,17 @@ def stirling(z: Array) -> Array:
   return total + series / z
 
 
-def log_density(size: Size, dof: Array, distance: Array, log_det: Array) -> Array:
-  """Returns the log density of a Student t. [], nats.
+def log_density(size: Size, dof: Array | None, distance: Array, log_det: Array) -> Array:
+  """Returns the log density of a Student t, or of a normal distribution for a nu of None. [], nats.
 
   Args:
     size: D.
-    dof: [], nu > 0.
+    dof: [], nu > 0, or None.
     distance: [], q.
     log_det: [], of the scale matrix.
   """
+  if dof is None:
+    return -0.5 * (size * base.LOG_2PI + log_det + distance)
   count = jnp.asarray(size, distance.dtype)
   total = dof + count
   normal = -0.5 * (log_det + count * (1 + base.LOG_2PI))
@@ -67,20 +69,22 @@ def _log_ratio(size: Array, dof: Array, distance: Array) -> Array:
   return jnp.where(near, jnp.log1p(jnp.where(near, surplus, 0)), jnp.log(far))
 
 
-def entropy(size: int, dof: Array, log_det: Array) -> Array:
-  """Returns the differential entropy of a Student t. [], nats.
+def entropy(size: int, dof: Array | None, log_det: Array) -> Array:
+  """Returns the differential entropy of a Student t, or of a normal distribution. [], nats.
 
   Args:
     size: D.
-    dof: [], nu > 0.
+    dof: [], nu > 0, or None.
     log_det: [], of the scale matrix.
   """
+  normal = 0.5 * (size * (1 + base.LOG_2PI) + log_det)
+  if dof is None:
+    return normal
   half, total = dof / 2, (dof + size) / 2
 
   def digamma_less_log(z: Array) -> Array:
     return jax.grad(stirling)(z) - 0.5 / z
 
-  normal = 0.5 * (log_det + size * (1 + base.LOG_2PI))
   constant = stirling(total) - stirling(half) - 0.5 * jnp.log1p(size / dof)
   # The mean of log((nu + q) / (nu + D)), by digamma((nu + D) / 2) - digamma(nu / 2).
   return normal - constant + total * (digamma_less_log(total) - digamma_less_log(half))

@@ -174,9 +174,7 @@ def log_probs(family: base.Family, params: Any, x: Array) -> Array:
   log_det = elliptical.primitives(family).log_det(params)
   dof = elliptical.degrees_of_freedom(family, params)
   distances = jax.vmap(lambda image: gaussian.mahalanobis(family, params, image))(x)
-  if dof is not None:
-    return jax.vmap(lambda one: radial.log_density(x[0].size, dof, one, log_det))(distances)
-  return -0.5 * (x[0].size * base.LOG_2PI + log_det + distances)
+  return jax.vmap(lambda one: radial.log_density(x[0].size, dof, one, log_det))(distances)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
