@@ -56,7 +56,7 @@ class Size(NamedTuple):
 EPOCH = 162770 // 64  # steps
 LARGE = Size(
   '',
-  {'latents': 256, 'features': (64, 128, 256, 512)},
+  {'architecture': 'strided', 'latents': 256, 'features': (64, 128, 256, 512), 'norm': 'batch'},
   {'features': (64, 128, 256, 512), 'layers': 4},
   {'mean': 50 * EPOCH, 'covariance': 50 * EPOCH},
   often=EPOCH,
@@ -66,7 +66,7 @@ LARGE = Size(
 )
 SMALL = Size(
   '_cpu',
-  {'latents': 64, 'features': (8, 24, 48, 96)},
+  {'latents': 64, 'features': (8, 24, 48, 96), 'blocks': 0},
   # Seeing the mean makes up for the little that 8 channels can carry from z.
   {'features': (8, 24, 48, 96), 'layers': 2, 'sees_mean': True},
   {'mean': 1800, 'covariance': 1500},
@@ -76,7 +76,7 @@ SMALL = Size(
   schedule='cosine',
 )
 LIKELIHOODS = {'sparse_precision': {'filter_size': 7}, 'diagonal': {}}
-VARIANTS = recipes.SUPN
+VARIANTS = {name: one for name, one in recipes.SUPN.items() if not one.tandem}
 SIZED = {
   f'{name}{size.suffix}': (one, size) for size in (LARGE, SMALL) for name, one in VARIANTS.items()
 }
@@ -91,7 +91,6 @@ def get_config(variant: str = 'vae') -> config.Config:
       f'appended; got {variant!r}.'
     )
   one, size = SIZED[variant]
-  steps = size.steps[one.stage]
   return config.Config(
     data=config.DataConfig(source='tfds:celeb_a', height=64, width=64, channels=1, flip=True),
     model=one.model(size.network, size.covariance),
@@ -100,10 +99,13 @@ def get_config(variant: str = 'vae') -> config.Config:
     ),
     objective=config.ObjectiveConfig(beta=one.beta),
     optim=config.OptimConfig(
-      learning_rate=size.learning_rate, schedule=size.schedule, clip_norm=1e4, stages=one.stages(steps)
+      learning_rate=size.learning_rate,
+      schedule=size.schedule,
+      clip_norm=1e4,
+      stages=one.stages(size.steps),
     ),
     train=config.TrainConfig(
-      steps=steps,
+      steps=one.steps(size.steps),
       batch_size=size.batch_size,
       validate_every=size.often,
       checkpoint_every=size.often,

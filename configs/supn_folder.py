@@ -47,9 +47,8 @@ Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018. The
 and the covariance's sees the mean besides z.
 """
 
-from structured_obs import config, distributions, recipes
+from structured_obs import config, recipes
 
-LIKELIHOODS = {'sparse_precision': {'filter_size': 7}, 'diagonal': {}}
 FEATURES = {
   16: (24, 48),
   32: (16, 32, 64),
@@ -58,8 +57,9 @@ FEATURES = {
 }
 VARIANTS = {name: one for name, one in recipes.SUPN.items() if one.beta == 1}
 SIDES = {'': 64, **{f',{side}': side for side in FEATURES}}  # by what stands behind a variant's name
-SIZED = {f'{name}{end}': (one, side) for end, side in SIDES.items() for name, one in VARIANTS.items()}
-STEPS = {'mean': 1800, 'covariance': 1500}
+SIZED = {
+  f'{name}{end}': (one, name, side) for end, side in SIDES.items() for name, one in VARIANTS.items()
+}
 
 
 def get_config(variant: str = 'vae') -> config.Config:
@@ -70,25 +70,7 @@ def get_config(variant: str = 'vae') -> config.Config:
       f'configs/supn_folder.py has the variants {", ".join(VARIANTS)}, and after a comma the sizes '
       f'{", ".join(map(str, FEATURES))}; got {variant!r}.'
     )
-  one, side = SIZED[variant]
-  features, steps = FEATURES[side], STEPS[one.stage]
-  return config.Config(
-    data=config.DataConfig(source='folder:', height=side, width=side, channels=1, flip=True),
-    model=one.model(
-      {'latents': 64, 'features': features}, {'features': features, 'layers': 2, 'sees_mean': True}
-    ),
-    likelihood=config.LikelihoodConfig(
-      one.family, distributions.options(one.family, **LIKELIHOODS[one.family])
-    ),
-    optim=config.OptimConfig(
-      learning_rate=2e-3, schedule='cosine', clip_norm=1e4, stages=one.stages(steps)
-    ),
-    train=config.TrainConfig(
-      steps=steps,
-      batch_size=32,
-      validate_every=300,
-      checkpoint_every=300,
-      start_from=f'runs/folder/{one.start}' if one.start else '',
-    ),
-    eval=config.EvalConfig(batch_size=32, chunk=5),
-  )
+  _, name, side = SIZED[variant]
+  data = config.DataConfig(source='folder:', height=side, width=side, channels=1, flip=True)
+  recipe = recipes.Supn(FEATURES[side], {'filter_size': 7}, workdirs='runs/folder')
+  return recipes.supn(data, recipe, name)

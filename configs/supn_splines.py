@@ -34,9 +34,11 @@ from structured_obs import config, distributions, recipes
 SCALE = {'initial_scale': 0.5}  # of the noise at the start
 PATCH = {'features': (64, 64, 64), 'window': 25}
 MLP = {'network': 'mlp', 'features': (100, 100), 'norm': 'batch'}
+EPOCH = 34000 // 100  # steps, of 'mlp_paper'
 VARIANTS = {  # family, its options, and those of the network
   'dense': ('dense_precision', SCALE, PATCH),
   'mlp': ('dense_precision', SCALE, MLP),
+  'mlp_paper': ('dense_precision', SCALE, {**MLP, 'last_norm': False}),
   'diagonal': ('diagonal', SCALE, PATCH),
   'f3': ('sparse_precision', {'filter_size': 3, **SCALE}, PATCH),
   'f5': ('sparse_precision', {'filter_size': 5, **SCALE}, PATCH),
@@ -45,18 +47,25 @@ VARIANTS = {  # family, its options, and those of the network
 
 
 def get_config(variant: str = 'dense') -> config.Config:
-  """Returns a variant: 'dense', 'mlp', 'diagonal', 'f3', 'f5' or 'f7'."""
-  family, options, network = VARIANTS[recipes.choose(variant, VARIANTS, 'configs/supn_splines.py')]
+  """Returns a variant: 'dense', 'mlp', 'mlp_paper', 'diagonal', 'f3', 'f5' or 'f7'."""
+  variant = recipes.choose(variant, VARIANTS, 'configs/supn_splines.py')
+  family, options, network = VARIANTS[variant]
+  paper = variant == 'mlp_paper'
+  ours = config.OptimConfig(
+    learning_rate=2e-3, schedule='cosine', weight_decay=0.01, clip_norm=30.0, ema_decay=0.998
+  )
   return config.Config(
-    data=config.DataConfig(source='splines', validation_fraction=1 / 35, flip=True),
+    data=config.DataConfig(source='splines', validation_fraction=1 / 35, flip=not paper),
     model=config.ModelConfig('covariance', network),
     likelihood=config.LikelihoodConfig(family, distributions.options(family, **options)),
     objective=config.ObjectiveConfig(dequantize=False),
-    optim=config.OptimConfig(
-      learning_rate=2e-3, schedule='cosine', weight_decay=0.01, clip_norm=30.0, ema_decay=0.998
-    ),
+    optim=config.OptimConfig(learning_rate=1e-4, warmup_steps=0) if paper else ours,
     train=config.TrainConfig(
-      steps=3000, batch_size=128, validate_every=250, checkpoint_every=1000, log_every=250
+      steps=200 * EPOCH if paper else 3000,
+      batch_size=100 if paper else 128,
+      validate_every=5 * EPOCH if paper else 250,
+      checkpoint_every=20 * EPOCH if paper else 1000,
+      log_every=250,
     ),
     eval=config.EvalConfig(batch_size=250, importance_samples=1),
   )

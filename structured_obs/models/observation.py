@@ -38,7 +38,9 @@ class Options(NamedTuple):
   covariance_layers: int = 0  # 3x3 convolutions at the image's size that end that decoder
   covariance_sees_mean: bool = False  # whether these layers see the predicted mean
   learn_scale: bool = False  # a learnt factor of all standard deviations, part of the mean's stage
-  frozen_mean: bool = False  # save the derivatives of a mean, and latents, that no step updates
+  # Save the derivatives of a mean, and latents, that no step updates; their batch norm uses and keeps
+  # its running statistics.
+  frozen_mean: bool = False
   optimal_scale: bool = False  # such a factor, but set to the best one; see `optimal_scale`
   kernel_features: int = 0  # hidden units of a generator of the blur kernel; 0: an output like others
   white: bool = False  # take all but the mean to be 0: independent pixels of one standard deviation
@@ -193,10 +195,11 @@ def predict(
     decoders: networks from z.
     log_scale: [], of all standard deviations; None for none.
     z: [B, Z].
-    train: whether batch norm uses the batch's statistics and updates its running ones.
+    train: whether batch norm uses the batch's statistics and updates its running ones; that of a frozen
+      mean never does.
   """
   z = jax.lax.stop_gradient(z) if options.frozen_mean else z
-  outputs = decoders.decoder(z, train)
+  outputs = decoders.decoder(z, train and not options.frozen_mean)
   if options.frozen_mean:
     outputs = {**outputs, MEAN: jax.lax.stop_gradient(outputs[MEAN])}
   if decoders.covariance_decoder is not None:

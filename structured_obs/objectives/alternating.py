@@ -4,8 +4,9 @@ The kernel network learns to blur an image as the model's mean does, |x * G(z) -
 and mean held fixed. The model learns from log p(x|z) with the kernel held fixed. Each parameter has a
 derivative by only one of the two losses, so one gradient of their sum does the work of both.
 
-Until the mean is a blurred image, its kernel is meaningless. During the first `white_steps` of training,
-pixels are therefore taken to be independent while the kernel network already learns.
+The loss may differ between stages of training. Until the mean is a blurred image, for example, its
+kernel is meaningless, and pixels are therefore taken to be independent in a first `Phase` while the
+kernel network already learns. One compiled step serves all phases.
 
 Letters: B batch; H W C image height, width, channels; k size of a kernel.
 
@@ -27,12 +28,22 @@ Array = jax.Array
 BOUNDARIES = ('circular', 'zero', 'reflect')
 
 
+class Phase(NamedTuple):
+  """Steps whose loss is another one than that of the rest."""
+
+  begin: int  # updates made before its first step
+  end: int  # updates made before the first step after it
+  reconstruction: Callable[[Images], Array] | None = None  # -> [B], to be small; None: a log density
+  weight: float = 1.0  # weight of the reconstruction
+  white: bool = False  # the log density of independent pixels of one variance, and not the model's own
+
+
 class Fit(NamedTuple):
   """What replaces log p(x|z) in a loss, and what is added to it."""
 
   reconstruction: Callable[[Images], Array] | None = None  # -> [B], to be small; None: the density
   weight: float = 1.0  # weight of the reconstruction
-  white_steps: int = 0  # during the first N steps pixels are independent
+  phases: tuple[Phase, ...] = ()  # steps in which another loss than the above is minimised
   boundary: str | None = None  # how blurred images continue; None: no kernel network learns
 
 
@@ -71,12 +82,17 @@ def log_likelihood(fit: Fit, terms: Terms, step: Array | int, axis_name: str | N
     return terms.log_p['x']
   if terms.images is None:
     raise ValueError('A reconstruction loss needs a model whose terms hold its images.')
-  if fit.reconstruction is None:
-    final, white = terms.log_p['x'], white_log_prob(terms.images, axis_name)
-  else:
-    final = -fit.weight * fit.reconstruction(terms.images)
-    white = -fit.weight * 0.5 * _squares(terms.images.x - terms.images.mean)
-  return jnp.where(step < fit.white_steps, white, final) if fit.white_steps else final
+  found = _replaced(fit, terms.log_p['x'], terms.images)
+  for phase in fit.phases:
+    density = white_log_prob(terms.images, axis_name) if phase.white else terms.log_p['x']
+    of_phase = _replaced(phase, density, terms.images)
+    found = jnp.where((step >= phase.begin) & (step < phase.end), of_phase, found)
+  return found
+
+
+def _replaced(of: Fit | Phase, density: Array, images: Images) -> Array:
+  """Returns a log density, or minus the loss that replaces it. [B]."""
+  return density if of.reconstruction is None else -of.weight * of.reconstruction(images)
 
 
 def white_log_prob(images: Images, axis_name: str | None = None) -> Array:

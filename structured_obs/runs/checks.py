@@ -11,6 +11,7 @@ from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions.base import Family
 from structured_obs.models import KINDS
 from structured_obs.objectives import constraints, reconstruction
+from structured_obs.runs import schedule, stages
 
 
 def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -33,6 +34,7 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
         f'--config.objective.constraints.{name}.bound applies to each {held.per} of the family, but '
         f"--config.likelihood.family='{config.likelihood.family}' has no {held.per}; omit it."
       )
+  stages.check(config)
   if config.optim.stages and config.model.options.get('architecture') == 'dense':
     raise ValueError(
       "--config.optim.stages trains heads separately, but --config.model.options.architecture='dense' "
@@ -45,11 +47,11 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
     )
   optim, kernel = config.optim, config.model.options.get('kernel', {})
   least = optim.schedule_options.get('min_learning_rate', 0.0)
-  most = min(optim.learning_rate, kernel.get('learning_rate', 0.0) or optim.learning_rate)
+  most = min(schedule.smallest(optim), kernel.get('learning_rate', 0.0) or optim.learning_rate)
   if least > most:
     raise ValueError(
       f'--config.optim.schedule_options.min_learning_rate={least} is out of range: it must be at most '
-      f'{most}, the learning rate that decays.'
+      f'{most}, the smallest learning rate that decays.'
     )
   coupled = coupling(config)
   if coupled and config.train.accumulate > 1:
@@ -136,6 +138,8 @@ def coupling(config: Config) -> str:
       for name in objective.constraints
     },
     '--config.objective.white_steps': objective.white_steps > 0 and not objective.reconstruction,
+    f'--config.optim.stages={config.optim.stages}, a loss of whole batches': stages.WHITE
+    in stages.losses(stages.parse(config.optim.stages)),
   }
   return next((name for name, holds in whole.items() if holds), '')
 
