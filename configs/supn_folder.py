@@ -20,8 +20,13 @@ mean are fixed. Images are cropped to squares at the centre, shrunk to 64x64 and
 | `vae_mean` `ae_mean` | VAE, autoencoder: a mean and one variance |
 | `vae` `ae` | covariance networks on them: sparse precision, 7x7 |
 | `vae_diagonal` `ae_diagonal` | the same networks, independent pixels: the comparison of families |
+| `tandem` | the model of `vae` in one run: mean, then covariance, then both at a tenth of the rate |
 | `diagonal` | a VAE whose mean and variances are trained together |
 | `dae` | denoising autoencoder for noise 0.1 in [-1, 1], the paper's baseline; see below |
+
+`tandem` is about the paper's question whether mean and covariance can be trained in tandem, by stages
+with learning rates of their own (docs/training.md). It takes the steps of `vae_mean` and `vae` together,
+the last sixth or so for the last stage, and needs no other run. docs/supn.md has what that does.
 
 On 9,780 aligned faces, 7,922 to train on, one core of a busy two-core machine trains the mean on up to
 146 images a second and the covariance on up to 77, that is in 7 and 11 minutes at best. On 978 test

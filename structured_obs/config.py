@@ -116,7 +116,8 @@ class OptimConfig:
   ema_decay: Share = 0.0  # of the exponential moving average of the parameters; 0 for none
   # 'WHAT:STEPS' stages in turn, where WHAT is 'mean' (the other heads, or the covariance's decoder,
   # wait), 'covariance' (only these learn), 'all_but_mean' (only the mean's head, or decoder, waits) or
-  # 'all'. After the last stage, everything learns. Empty: everything from the start.
+  # 'all'. After the last stage, everything learns. Empty: everything from the start. Options of a stage
+  # follow its steps: 'mean:200:learning_rate=1e-3:loss=l1:weight=5'; see `runs.stages`.
   stages: tuple[str, ...] = ()
 
 
