@@ -27,12 +27,12 @@ Each has a small network for two CPU cores, with `_cpu` appended to its name.
 
 As published: the data, f = 7, Adam at 1e-3, 50 epochs, beta = 5, a strided VAE like a DCGAN, and
 covariance networks that see only z and are a decoder like the VAE's with four convolutions behind it.
-Ours, where the paper says nothing: the sizes (strided convolutions with batch norm, 64 to 512 channels, as
-in `models/networks/strided.py`, and 256 latents; 41,848,219 parameters for `vae`, of which 26.1 million
-are the mean's), batches of 64, a warm-up of 100 steps, gradients clipped at a norm of 1e4, a mean trained
-with one learnt variance, and random flips. While a covariance learns, the batch norm of encoder and mean
-uses its running statistics, so that the mean is fixed. The large networks have not been trained here;
-the paper gives -log p(x|z) of -8386 +- 1339 nats for `vae` and -6079 +- 936 for `diagonal`.
+Ours, where the paper says nothing: the sizes (strided convolutions with batch norm, 64 to 512 channels,
+and 256 latents; 41,848,219 parameters for `vae`, of which 26.1 million are the mean's), batches of 64, a
+warm-up of 100 steps, gradients clipped at a norm of 1e4, a mean trained with one learnt variance, and
+random flips. While a covariance learns, the batch norm of encoder and mean uses its running statistics,
+so that the mean is fixed. The large networks have not been trained here; the paper gives -log p(x|z) of
+-8386 +- 1339 nats for `vae` and -6079 +- 936 for `diagonal`.
 configs/supn_folder.py says what the small ones reach, and why `dae_cpu`, with 64 latents, is worse than
 the noisy image at this noise.
 

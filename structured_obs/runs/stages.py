@@ -188,9 +188,9 @@ def check(config: Config) -> None:
         f"{FLAG} has the entry '{stage.text}', but --config.model.kind={config.model.kind!r} has no "
         f'mean that loss={loss} could train; omit the loss.'
       )
-    if config.data.mask != 'none' and loss not in reconstruction.PIXELWISE:
+    if config.data.mask != 'none' and loss not in (WHITE, *reconstruction.PIXELWISE):
       raise ValueError(
         f"{FLAG} has the entry '{stage.text}', whose loss measures whole images, but with "
         f'--config.data.mask={config.data.mask} only some pixels count; it may be '
-        f'{", ".join((DENSITY, *reconstruction.PIXELWISE))}.'
+        f'{", ".join((DENSITY, WHITE, *reconstruction.PIXELWISE))}.'
       )

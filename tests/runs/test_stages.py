@@ -119,7 +119,7 @@ def test_losses_that_conflict_with_other_fields_are_refused():
     r"white_steps=3 and a loss in --config\.optim\.stages", optim__stages=loss, objective__white_steps=3
   )
   refused(r"kind='distribution' has no mean that loss=l1", 'distribution', optim__stages=loss)
-  refused(r"may be density, l1, l2", optim__stages=('mean:5:loss=ssim',), data__mask='nonzero')
+  refused(r"may be density, white, l1, l2", optim__stages=('mean:5:loss=ssim',), data__mask='nonzero')
   refused(
     r"stages has .*covariance:5:loss=density'", optim__stages=('covariance:5',),
     objective__reconstruction='l1',
