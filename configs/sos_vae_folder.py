@@ -15,6 +15,7 @@ class: --config.data.labels.
 | `sos_vae` | low rank, and a learnt variance of each pixel | KL 45 nats, entropy 1.5 nats a rank |
 | `beta_vae` | independent pixels | KL 45 nats |
 | `fixed_noise` | low rank, the paper's D = eps I | KL 45 nats, entropy 5.46 nats a rank |
+| `equal` | as `sos_vae` | as `sos_vae`, held from both sides |
 | `unconstrained` | as `fixed_noise`, but D is learnt | KL 45 nats |
 | `appendix_a` | as `unconstrained`, trained as the authors do | KL 45 nats |
 
