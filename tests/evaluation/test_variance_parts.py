@@ -71,6 +71,7 @@ def test_parts_are_those_of_the_closed_forms(kind, family, given_z, without):
   found = _parts(kind, family)
   assert len(found.of_means) == 1000
   np.testing.assert_allclose(found.given_z, given_z, rtol=1e-5)
+  assert found.without_noise is not None
   np.testing.assert_allclose(found.without_noise, without, atol=1e-5 * given_z)
   of_means, known = np.mean(found.of_means), np.mean(np.sum(W**2, axis=1))
   error = np.std(found.of_means) / np.sqrt(len(found.of_means))
@@ -84,6 +85,7 @@ def test_without_a_covariance_samples_measure_it():
     sample_without_pixel_noise=base.sampler(LOW_RANK, pixel_noise=False),
   )
   found = _parts('low_rank', family)
+  assert found.without_noise is not None
   for values, known in (
     (found.given_z, FACTOR_VARIANCE + np.mean(NOISE)),
     (found.without_noise, FACTOR_VARIANCE),
