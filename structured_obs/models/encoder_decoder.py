@@ -50,4 +50,5 @@ def observation_options(options: Mapping[str, Any], setting: Setting) -> observa
     kernel_features=kernel.get('features', 0),
     frozen_mean=setting.frozen_mean,
     white=setting.white,
+    mean_gradient=setting.mean_gradient,
   )

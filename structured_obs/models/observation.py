@@ -43,6 +43,7 @@ class Options(NamedTuple):
   optimal_scale: bool = False  # such a factor, but set to the best one; see `optimal_scale`
   kernel_features: int = 0  # hidden units of a generator of the blur kernel; 0: an output like others
   white: bool = False  # take all but the mean to be 0: independent pixels of one standard deviation
+  mean_gradient: float = 0.0  # share of the mean's derivative left to another loss; see `alternating`
 
 
 class Decoders(NamedTuple):
@@ -58,6 +59,7 @@ class Predicted(NamedTuple):
 
   params: Any  # the family's, each field with a leading B
   kernel: Array | None  # [B, k, k] or [B, k, k, C]: blur kernel of the covariance, if it has one
+  mean: Array  # [B, H, W, C], of the same value as the parameters' own, with its whole derivative
 
 
 class Networked(Protocol):
@@ -181,17 +183,18 @@ def optimal_scale(family: base.Family, options: Options, axis_name: str | None) 
   return OptimalScale(family, axis_name) if options.optimal_scale else None
 
 
-def images(family: base.Family, predicted: Predicted, x: Array, mask: Array | None = None) -> Images:
+def images(predicted: Predicted, x: Array, mask: Array | None = None) -> Images:
   """Returns what reconstruction losses compare, for images x [B, H, W, C]: of pixels that count.
 
   Args:
-    family: of the observations.
     predicted: of a batch.
     x: [B, H, W, C]; 0 where a pixel does not count, where the mean is replaced by 0 too.
     mask: [B, H, W, 1] bool, the pixels that count; None for all.
   """
-  mean = jax.vmap(family.mean)(predicted.params)
-  return Images(x, mean if mask is None else jnp.where(mask, mean, 0), predicted.kernel)
+  if mask is None:
+    return Images(x, predicted.mean, predicted.kernel)
+  counted = x.shape[-1] * jnp.sum(mask, axis=(1, 2, 3), dtype=x.dtype)
+  return Images(x, jnp.where(mask, predicted.mean, 0), predicted.kernel, counted)
 
 
 def predict(
@@ -216,12 +219,12 @@ def predict(
     train: whether batch norm uses the batch's statistics and updates its running ones.
   """
   z = jax.lax.stop_gradient(z) if options.frozen_mean else z
-  outputs = decoders.decoder(z, train)
-  if options.frozen_mean:
-    outputs = {**outputs, MEAN: jax.lax.stop_gradient(outputs[MEAN])}
+  whole = decoders.decoder(z, train)
+  held = 1.0 if options.frozen_mean else options.mean_gradient
+  outputs = {**whole, MEAN: _held(whole[MEAN], held)} if held else whole
   if decoders.covariance_decoder is not None:
     seen = jax.lax.stop_gradient(outputs[MEAN]) if options.covariance_sees_mean else None
-    outputs = {**outputs, **decoders.covariance_decoder(z, train, seen)}
+    outputs = {**outputs, **decoders.covariance_decoder(_held(z, held), train, seen)}
   if decoders.kernel_generator is not None:
     outputs = {**outputs, KERNEL: decoders.kernel_generator(jax.lax.stop_gradient(z))}
   if options.white:
@@ -231,7 +234,17 @@ def predict(
   if decoders.kernel_generator is not None:
     outputs = {**outputs, KERNEL: jax.lax.stop_gradient(outputs[KERNEL])}
   params = jax.vmap(family.from_outputs)(outputs)
-  if log_scale is None:
-    return Predicted(params, kernel)
-  temperature = jnp.exp(RATE * log_scale)
-  return Predicted(jax.vmap(lambda p: gaussian.temper(family, p, temperature))(params), kernel)
+  free = jax.vmap(family.from_outputs)({**outputs, MEAN: whole[MEAN]}) if held else params
+  mean = jax.vmap(family.mean)(free)
+  if log_scale is not None:
+    temperature = jnp.exp(RATE * log_scale)
+    params = jax.vmap(lambda p: gaussian.temper(family, p, temperature))(params)
+  return Predicted(params, kernel, mean)
+
+
+def _held(x: Array, share: float) -> Array:
+  """Returns the array, whose derivative is 1 - share of what it would be."""
+  if share == 0:
+    return x
+  fixed = jax.lax.stop_gradient(x)
+  return fixed if share == 1 else fixed + (1 - share) * (x - fixed)
