@@ -38,7 +38,8 @@ def test_a_kept_checkpoint_reconstructs_what_it_did(kept: Path):
   params = restored.experiment.model.apply(restored.variables, None, x, method='reconstruct')
   for name, values in json.loads(KEPT.with_suffix('.json').read_text()).items():
     found = np.asarray(getattr(params, name), np.float32).ravel()
-    np.testing.assert_allclose(found[: len(values)], values, rtol=1e-6, err_msg=name)
+    # float32 sums depend on how many numbers the processor adds at once.
+    np.testing.assert_allclose(found[: len(values)], values, rtol=1e-6, atol=1e-7, err_msg=name)
 
 
 def test_its_configuration_is_what_was_asked_for(kept: Path):
