@@ -89,9 +89,11 @@ class ObjectiveConfig:
   # Weight of KL(q(z|x) || p(z)) in the training loss, for latents with a prior; evaluations use 1.
   beta: NotNegative = 1.0
   dequantize: bool = True  # add uniform noise of one gray level's width to the images
-  # Constraints on means over the images, held by learnt multipliers, each with a bound, a damping and a
-  # rate. 'kl', in nats: an upper bound on KL(q(z|x) || p(z)). 'entropy', in nats per rank: an upper
-  # bound, for each column of a low-rank factor, on the entropy of p(x|z) minus that of its pixel noise.
+  # Constraints on means over the images, held by learnt multipliers, each with a bound, a damping, a
+  # rate and a kind: 'at_most', 'at_least' or 'equal'. 'kl', in nats: KL(q(z|x) || p(z)). 'entropy', nats
+  # per rank: for each column of a low-rank factor, the entropy of p(x|z) minus that of its pixel noise,
+  # or of noise of the variance `floor`. 'trace', in squared units of the data: the variance that a
+  # low-rank factor adds to a value of an image, on average: trace(P P^T) / D.
   constraints: dict[str, Any] = dataclasses.field(default_factory=dict)
   # The loss that replaces -log p(x|z), by its name in `objectives.reconstruction`, such as 'l1'; '' for
   # the density itself. Evaluations always use the density.

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, elliptical, gaussian
+from structured_obs.distributions import base, elliptical, gaussian, low_rank, low_rank_update
 from structured_obs.models.networks import ARCHITECTURES
 from structured_obs.models.networks.kernel_generator import KernelGenerator
 from structured_obs.models.optimal_scale import OptimalScale
@@ -26,6 +26,7 @@ Array = jax.Array
 MEAN = 'mean'  # the output, of every family, that a frozen mean consists of
 KERNEL = 'kernel'  # the output that a kernel generator takes over
 HEAD_SCALE = 0.02  # scale of the covariance's own heads at the start: nearly white
+FACTORED = {'low_rank': low_rank.LowRank, 'low_rank_update': low_rank_update.LowRankUpdate}
 RATE = 10.0  # how much faster than other parameters the shared scale learns
 
 
@@ -132,19 +133,38 @@ def make_decoders(
   return Decoders(make(image=image, outputs={MEAN: outputs[MEAN]}), covariance, generator)
 
 
+def has_floor(family: base.Family) -> bool:
+  """Returns whether a family's entropy is that of independent pixel noise and an excess."""
+  if not elliptical.has_covariance(family):
+    return False
+  return elliptical.primitives(family).excess_entropy is not None
+
+
 def stats(family: base.Family, params: Any) -> dict[str, Array]:
   """Returns statistics of p(x|z). [B] each.
 
-  'log_prior' where a family has a prior of its parameters; and where it has a floor of pixel noise,
-  'excess_entropy', the nats of its entropy above that, and 'variance', the mean over the pixels.
+  'log_prior' where a family has a prior of its parameters. Where it has a floor of pixel noise,
+  'entropy', in nats; 'excess_entropy', the nats of it above that of the floor; and 'variance', the mean
+  over the pixels. Where it adds P P^T to a covariance, 'factor_variance', the mean over the pixels of
+  the variance that this adds: trace(P P^T) / D.
   """
   found = {}
   if family.log_prior is not None:
     found['log_prior'] = jax.vmap(family.log_prior)(params)
-  if elliptical.has_covariance(family) and elliptical.primitives(family).excess_entropy is not None:
+  if has_floor(family):
+    found['entropy'] = jax.vmap(functools.partial(gaussian.entropy, family))(params)
     found['excess_entropy'] = jax.vmap(functools.partial(gaussian.excess_entropy, family))(params)
     found['variance'] = jax.vmap(lambda p: jnp.mean(gaussian.variance(family, p)))(params)
+  if isinstance(params, tuple(FACTORED.values())):
+    found['factor_variance'] = jax.vmap(_factor_variance)(params)
   return found
+
+
+def _factor_variance(params: Any) -> Array:
+  """Returns trace(P P^T) / D of one image, with a base's factor if it has one too. []."""
+  added = jnp.mean(jnp.sum(jnp.square(params.cov_factor), axis=-1))
+  inner = getattr(params, 'base', None)
+  return added + _factor_variance(inner) if isinstance(inner, tuple(FACTORED.values())) else added
 
 
 def scale_parameter(module: nn.Module, options: Options) -> Array | None:
