@@ -97,6 +97,9 @@ class ObjectiveConfig:
   reconstruction: str = ''
   reconstruction_options: dict[str, Any] = dataclasses.field(default_factory=dict)
   white_steps: CountOrNone = 0  # first steps, in which the pixels are independent, of one variance
+  # Of a network of blur kernels G(z), which learns from a loss of its own: whether the latents z learn
+  # from what the kernel G(z) changes in the objective, 'latents', or take it as given, 'held'.
+  kernel_gradient: Annotated[str, Choice(('held', 'latents'))] = 'held'
 
 
 @section

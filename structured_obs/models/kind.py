@@ -14,6 +14,7 @@ class Setting(NamedTuple):
   dtype: Any = None  # of the networks' products; None: that of the images
   frozen_mean: bool = False  # no step updates the mean, nor what it is made of
   white: bool = False  # no step updates anything but the mean
+  kernel_gradient: str = 'held'  # whether latents learn from the kernels they give: 'latents'
 
 
 class Kind(NamedTuple):
@@ -29,4 +30,5 @@ class Kind(NamedTuple):
 
 
 PRIOR = ('objective.beta', 'objective.constraints.kl')  # of latents that have a prior
-IMAGES = ('objective.reconstruction', 'objective.white_steps')  # of a model that reports its images
+# Of a model that reports its images.
+IMAGES = ('objective.reconstruction', 'objective.white_steps', 'objective.kernel_gradient')

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, elliptical, gaussian
-from structured_obs.models.networks import ARCHITECTURES
-from structured_obs.models.networks.kernel_generator import KernelGenerator
+from structured_obs.models.networks import ARCHITECTURES, kernel_generator
 from structured_obs.models.optimal_scale import OptimalScale
 from structured_obs.models.own_decoder import Maker
 from structured_obs.objectives.terms import Images
@@ -41,6 +40,7 @@ class Options(NamedTuple):
   frozen_mean: bool = False  # save the derivatives of a mean, and latents, that no step updates
   optimal_scale: bool = False  # such a factor, but set to the best one; see `optimal_scale`
   kernel_features: int = 0  # hidden units of a generator of the blur kernel; 0: an output like others
+  kernel_through_latents: bool = False  # whether latents learn from the kernel that they give
   white: bool = False  # take all but the mean to be 0: independent pixels of one standard deviation
 
 
@@ -57,6 +57,7 @@ class Predicted(NamedTuple):
 
   params: Any  # the family's, each field with a leading B
   kernel: Array | None  # [B, k, k] or [B, k, k, C]: blur kernel of the covariance, if it has one
+  latent_kernel: Array | None = None  # the same, of which latents learn alone; see `terms.Images`
 
 
 class Networked(Protocol):
@@ -113,7 +114,7 @@ def make_decoders(
         f"A kernel generator needs a family with an output '{KERNEL}'; this one has "
         f'{", ".join(outputs)}.'
       )
-    generator = KernelGenerator(outputs[KERNEL], options.kernel_features)
+    generator = kernel_generator.KernelGenerator(outputs[KERNEL], options.kernel_features)
     outputs = {name: shape for name, shape in outputs.items() if name != KERNEL}
   if not options.covariance_features:
     return Decoders(make(image=image, outputs=outputs), None, generator)
@@ -171,7 +172,8 @@ def images(family: base.Family, predicted: Predicted, x: Array, mask: Array | No
     mask: [B, H, W, 1] bool, the pixels that count; None for all.
   """
   mean = jax.vmap(family.mean)(predicted.params)
-  return Images(x, mean if mask is None else jnp.where(mask, mean, 0), predicted.kernel)
+  mean = mean if mask is None else jnp.where(mask, mean, 0)
+  return Images(x, mean, predicted.kernel, predicted.latent_kernel)
 
 
 def predict(
@@ -184,8 +186,9 @@ def predict(
 ) -> Predicted:
   """Returns the parameters of p(x|z), and their blur kernel, for latents [B, Z].
 
-  A kernel generator is a separate model: the latents do not learn from it, and it does not learn from
-  the density, which takes the kernel as given.
+  A kernel generator is a separate model: it does not learn from the density, nor do latents learn from
+  its loss. With `kernel_through_latents`, they do learn from what their kernel does to the density;
+  otherwise that takes the kernel as given.
 
   Args:
     family: of the observations.
@@ -202,16 +205,20 @@ def predict(
   if decoders.covariance_decoder is not None:
     seen = jax.lax.stop_gradient(outputs[MEAN]) if options.covariance_sees_mean else None
     outputs = {**outputs, **decoders.covariance_decoder(z, train, seen)}
-  if decoders.kernel_generator is not None:
-    outputs = {**outputs, KERNEL: decoders.kernel_generator(jax.lax.stop_gradient(z))}
+  generator, latent_kernel = decoders.kernel_generator, None
+  if generator is not None:
+    outputs = {**outputs, KERNEL: generator(jax.lax.stop_gradient(z))}
   if options.white:
     zeros = {name: jnp.zeros_like(output) for name, output in outputs.items()}
     outputs = {**zeros, MEAN: outputs[MEAN]}
   kernel = None if family.kernel is None else jax.vmap(family.kernel)(outputs)
-  if decoders.kernel_generator is not None:
+  if generator is not None:
     outputs = {**outputs, KERNEL: jax.lax.stop_gradient(outputs[KERNEL])}
+    if options.kernel_through_latents and not options.white:
+      outputs = {**outputs, KERNEL: kernel_generator.held(generator, z)}
+      latent_kernel = None if family.kernel is None else jax.vmap(family.kernel)(outputs)
   params = jax.vmap(family.from_outputs)(outputs)
-  if log_scale is None:
-    return Predicted(params, kernel)
-  temperature = jnp.exp(RATE * log_scale)
-  return Predicted(jax.vmap(lambda p: gaussian.temper(family, p, temperature))(params), kernel)
+  if log_scale is not None:
+    temperature = jnp.exp(RATE * log_scale)
+    params = jax.vmap(lambda p: gaussian.temper(family, p, temperature))(params)
+  return Predicted(params, kernel, latent_kernel)

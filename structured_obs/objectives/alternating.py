@@ -1,8 +1,9 @@
 """Two losses in one step: of a network of blur kernels, and of the model whose covariance they make.
 
 The kernel network learns to blur an image as the model's mean does, |x * G(z) - mean|^2, with latents
-and mean held fixed. The model learns from log p(x|z) with the kernel held fixed. Each parameter has a
-derivative by only one of the two losses, so one gradient of their sum does the work of both.
+and mean held fixed. The model learns from log p(x|z) with the network held fixed. Its latents may learn
+from what their kernel G(z) does to the loss, as published, or the kernel is held as well. Each parameter
+has a derivative by only one of the two losses, so one gradient of their sum does the work of both.
 
 Until the mean is a blurred image, its kernel is meaningless. During the first `white_steps` of training,
 pixels are therefore taken to be independent while the kernel network already learns.
@@ -45,12 +46,17 @@ def of_images(loss: Callable[[Array, Array], Array]) -> Callable[[Images], Array
 
 
 def of_kernels(loss: Callable[[Array, Array, Array], Array]) -> Callable[[Images], Array]:
-  """Returns a loss (kernel, x, mean) -> [] for a batch, whose kernels do not learn from it: -> [B]."""
+  """Returns a loss (kernel, x, mean) -> [] for a batch, from which no network of kernels learns: -> [B].
+
+  Latents learn from it through `images.latent_kernel`, where the model reports that.
+  """
 
   def losses(images: Images) -> Array:
     if images.kernel is None:
       raise ValueError('A loss of blur kernels needs a model that has them.')
-    return jax.vmap(loss)(jax.lax.stop_gradient(images.kernel), images.x, images.mean)
+    kernel = images.latent_kernel
+    kernel = jax.lax.stop_gradient(images.kernel) if kernel is None else kernel
+    return jax.vmap(loss)(kernel, images.x, images.mean)
 
   return losses
 

@@ -16,6 +16,7 @@ class BlurVariant(NamedTuple):
   epsilon: float = 0.0  # of the paper's loss
   generated: bool = False  # whether a network predicts the kernels
   own_noise: bool = False  # whether the recipe sets the constant C of the covariance
+  kernel_gradient: str = 'held'  # whether latents learn from the kernel that they give: 'latents'
 
 
 # 'blur_vae', 'wiener' and 'inverse_eps' maximise the density of their parametrisation, with a shared
@@ -35,12 +36,16 @@ BLUR_VAE: Mapping[str, BlurVariant] = {
   'focal_frequency': BlurVariant(loss='focal_frequency'),
   'vgg': BlurVariant(loss='vgg'),
   'watson': BlurVariant(loss='watson'),
-  'paper_loss': BlurVariant({}, 'paper_loss', generated=True),
+  'paper_loss': BlurVariant({}, 'paper_loss', generated=True, kernel_gradient='latents'),
   'gaussian_2': BlurVariant({'gaussian_variance': 2.0}, 'paper_loss'),
   'gaussian_4': BlurVariant({'gaussian_variance': 4.0}, 'paper_loss'),
-  'epsilon_small': BlurVariant({}, 'paper_loss', epsilon=0.05, generated=True),
-  'noise_0.005': BlurVariant({'noise': 0.005}, 'paper_loss', generated=True),
-  'noise_0.1': BlurVariant({'noise': 0.1}, 'paper_loss', generated=True),
+  'epsilon_small': BlurVariant(
+    {}, 'paper_loss', epsilon=0.05, generated=True, kernel_gradient='latents'
+  ),
+  'noise_0.005': BlurVariant(
+    {'noise': 0.005}, 'paper_loss', generated=True, kernel_gradient='latents'
+  ),
+  'noise_0.1': BlurVariant({'noise': 0.1}, 'paper_loss', generated=True, kernel_gradient='latents'),
 }
 
 
@@ -93,6 +98,7 @@ def blur_vae(base: config.Config, recipe: BlurVae, variant: str) -> config.Confi
       reconstruction=chosen.loss,
       reconstruction_options=of_loss,
       white_steps=recipe.white_steps if chosen.generated else 0,
+      kernel_gradient=chosen.kernel_gradient,
     ),
     model=dataclasses.replace(base.model, options=base.model.options | of_model),
   )

@@ -1,6 +1,7 @@
 """A kernel network beside a VAE: who learns from what, at which rate, and the same on many devices."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 from structured_obs.config import Config
 from structured_obs.data import pipeline
 from structured_obs.devices import mesh as meshes
-from structured_obs.objectives import alternating
+from structured_obs.objectives import alternating, reconstruction
 from structured_obs.runs import configuration, initial
 from structured_obs.runs import experiment as experiments
 from structured_obs.train import step
@@ -59,6 +60,81 @@ def test_the_kernel_network_learns_from_its_own_loss_and_the_rest_from_the_densi
   assert largest(density['encoder']) > 0
   assert largest({name: tree for name, tree in kernel.items() if name != 'kernel_generator'}) == 0
   assert largest(kernel['kernel_generator']) > 0
+
+
+LOSSES = {  # of terms, to be small
+  'density': lambda terms: -terms.log_p['x'].mean(),
+  'paper_loss': lambda terms: alternating.of_kernels(
+    functools.partial(reconstruction.paper_loss, epsilon=0.05)
+  )(terms.images).mean(),
+  'kernel_error': lambda terms: alternating.kernel_error(terms.images).mean(),
+}
+
+
+@pytest.fixture(scope='module')
+def gradients() -> dict[str, Any]:
+  """Gradients of the losses in float64 with the kernel held and not, and numerical slopes along them."""
+  found: dict[str, Any] = {}
+  for chosen in ('held', 'latents'):
+    experiment = experiments.build(make_config(kernel_gradient=chosen), stub.make_prepared().spec)
+    experiment = experiment._replace(model=experiment.model.clone(axis_name=None, dtype=None))
+    state = initial.init_state(experiment, jax.random.key(0))
+    state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), state._replace(opt_state=()))
+    noise = np.random.default_rng(0)  # kernels far from a single tap, of which nothing would be blurred
+    params = jax.tree.map(lambda leaf: leaf + 0.4 * noise.normal(size=leaf.shape), state.params)
+    keys, x = jax.random.split(jax.random.key(1), 4), noise.uniform(-1, 1, (4, 3, 4, 1))
+
+    def value(params: Any, name: str, experiment=experiment, state=state, keys=keys, x=x) -> Any:
+      with jax.numpy_dtype_promotion('standard'):  # flax's layer norm asks for float32 or more
+        return LOSSES[name](terms_of(experiment, state._replace(params=params), keys, jnp.asarray(x)))
+
+    for name in LOSSES:
+      slopes = jax.jit(jax.value_and_grad(functools.partial(value, name=name)))
+      found[name, chosen] = slopes(params)[1]['model']
+    found['value'], found['params'] = jax.jit(value, static_argnames='name'), params
+  return found
+
+
+def numerical(gradients: dict[str, Any], name: str, network: str) -> tuple[float, Any]:
+  """Returns the slope of a loss along a direction in the parameters of a network, and the direction."""
+  params, noise, step = gradients['params'], np.random.default_rng(1), 1e-5
+  way = jax.tree.map(lambda leaf: noise.normal(size=leaf.shape), params['model'][network])
+
+  def at(t: float) -> float:
+    moved = jax.tree.map(lambda leaf, by: leaf + t * by, params['model'][network], way)
+    return float(gradients['value']({**params, 'model': {**params['model'], network: moved}}, name))
+
+  return (at(step) - at(-step)) / (2 * step), way
+
+
+def along(gradient: Any, way: Any) -> float:
+  return sum(jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.sum(a * b)), gradient, way)))
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize('name', ['density', 'paper_loss'])
+@pytest.mark.parametrize('network', ['encoder', 'decoder'])
+def test_latents_learn_from_all_that_their_kernel_does(gradients, name: str, network: str):
+  slope, way = numerical(gradients, name, network)
+  np.testing.assert_allclose(along(gradients[name, 'latents'][network], way), slope, rtol=1e-6)
+  held = along(gradients[name, 'held'][network], way)
+  if network == 'encoder':  # without the part through the kernel
+    assert abs(held - slope) > 1e-2 * abs(slope)
+  else:  # which does not see the mean
+    np.testing.assert_allclose(held, slope, rtol=1e-6)
+
+
+@pytest.mark.x64
+def test_the_kernel_network_learns_the_same_from_its_own_loss_alone(gradients):
+  slope, way = numerical(gradients, 'kernel_error', 'kernel_generator')
+  for chosen in ('held', 'latents'):
+    found = gradients['kernel_error', chosen]
+    np.testing.assert_allclose(along(found['kernel_generator'], way), slope, rtol=1e-6)
+    for network in ('encoder', 'decoder'):
+      assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(found[network]))
+    for name in ('density', 'paper_loss'):
+      leaves = jax.tree.leaves(gradients[name, chosen]['kernel_generator'])
+      assert all(np.all(np.asarray(leaf) == 0) for leaf in leaves)
 
 
 def test_the_scale_is_the_one_that_fits_the_batch_best(started):
@@ -135,6 +211,7 @@ def test_the_kernel_network_has_a_learning_rate_of_its_own():
       {'reconstruction': 'l1', 'reconstruction_options': {'epsilon': 0.1}},
       "epsilon=0.1: there is no such option of --config.objective.reconstruction='l1'",
     ),
+    ('objective', {'kernel_gradient': 'latent'}, "kernel_gradient must .* Did you mean 'latents'"),
     ('objective', {'white_steps': -1}, 'objective.white_steps must be .* at least 0, but is -1'),
   ],
 )
@@ -142,6 +219,19 @@ def test_what_does_not_go_together_is_refused(section: str, change: dict[str, An
   config = make_config()
   setattr(config, section, dataclasses.replace(getattr(config, section), **change))
   with pytest.raises(ValueError, match=message):
+    configuration.resolve(config)
+
+
+def test_a_gradient_through_kernels_needs_a_network_of_them():
+  config = make_config(kernel_gradient='latents')
+  config.model.options['kernel'] = {}
+  with pytest.raises(ValueError, match=r"^--config.objective.kernel_gradient='latents' is of a network"):
+    configuration.resolve(config)
+  config.objective.kernel_gradient = 'held'
+  configuration.resolve(config)
+  config = Config()
+  config.model.kind, config.objective.kernel_gradient = 'distribution', 'latents'
+  with pytest.raises(ValueError, match="kernel_gradient='latents' has no effect with .*'distribution'"):
     configuration.resolve(config)
 
 

@@ -36,3 +36,17 @@ class KernelGenerator(nn.Module):
     init = nn.initializers.variance_scaling(START**2, 'fan_in', 'normal')
     kernel = nn.Dense(math.prod(self.shape), kernel_init=init)(hidden)
     return kernel.reshape(-1, *self.shape)
+
+
+def held(generator: KernelGenerator, z: Array) -> Array:
+  """Returns the outputs of a generator, with a derivative by the latents and none by its parameters.
+
+  Args:
+    generator: bound, and called once before, so that it has its parameters.
+    z: [B, Z].
+
+  Returns:
+    [B, *shape].
+  """
+  unbound, variables = generator.unbind()
+  return unbound.apply(jax.lax.stop_gradient(variables), z)
