@@ -99,6 +99,7 @@ def family(
     functools.partial(_mean, inner),
     log_prior=linear.prior_of(inner),
     kernel=inner.kernel,
+    kernel_axes=linear.kernel_axes_of(inner),
     student=base.StudentT(_scale(inner.gaussian), functools.partial(_dof, inner)),
     sample_without_pixel_noise=(
       functools.partial(_sample, inner, pixel_noise=False) if base.has_floor(inner) else None

@@ -173,7 +173,8 @@ def images(family: base.Family, predicted: Predicted, x: Array, mask: Array | No
   """
   mean = jax.vmap(family.mean)(predicted.params)
   mean = mean if mask is None else jnp.where(mask, mean, 0)
-  return Images(x, mean, predicted.kernel, predicted.latent_kernel)
+  axes = None if family.kernel_axes is None else jax.vmap(family.kernel_axes)(predicted.params)
+  return Images(x, mean, predicted.kernel, predicted.latent_kernel, axes)
 
 
 def predict(

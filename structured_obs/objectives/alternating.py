@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import spectral
+from structured_obs.linalg import products, spectral
 from structured_obs.objectives.terms import Images, Terms
 
 Array = jax.Array
@@ -56,7 +56,7 @@ def of_kernels(loss: Callable[[Array, Array, Array], Array]) -> Callable[[Images
       raise ValueError('A loss of blur kernels needs a model that has them.')
     kernel = images.latent_kernel
     kernel = jax.lax.stop_gradient(images.kernel) if kernel is None else kernel
-    return jax.vmap(loss)(kernel, images.x, images.mean)
+    return jax.vmap(loss)(kernel, *_in_channels_of_kernels(images))
 
   return losses
 
@@ -99,6 +99,8 @@ def white_log_prob(images: Images, axis_name: str | None = None) -> Array:
 def kernel_error(images: Images, boundary: str = 'circular') -> Array:
   """Returns |x * k - mean|^2 of each image, whose derivative is by the kernel k alone. [B].
 
+  Kernels of single channels blur the channels that the covariance takes to be independent.
+
   Args:
     images: with kernels.
     boundary: see `blur`.
@@ -107,7 +109,7 @@ def kernel_error(images: Images, boundary: str = 'circular') -> Array:
   """
   if images.kernel is None:
     raise ValueError('kernel_error needs a model that predicts blur kernels.')
-  x, mean = jax.lax.stop_gradient((images.x, images.mean))
+  x, mean = jax.lax.stop_gradient(_in_channels_of_kernels(images))
   return _squares(jax.vmap(lambda kernel, x: blur(kernel, x, boundary))(images.kernel, x) - mean)
 
 
@@ -133,6 +135,17 @@ def blur(kernel: Array, x: Array, boundary: str = 'circular') -> Array:
   transfer = jax.vmap(lambda one: basis.transfer(one, *x.shape[:2]), in_axes=-1, out_axes=-1)
   spectrum = _product(transfer(kernel), basis.forward(x))
   return basis.inverse(spectrum, x.shape[1])[:height, :width]
+
+
+def _in_channels_of_kernels(images: Images) -> tuple[Array, Array]:
+  """Returns x and mean, in the rotated channels if each of these has a kernel. [B, H, W, C] each.
+
+  A kernel of all channels blurs them alike in any axes, and a rotation changes no squared error.
+  """
+  if images.kernel_axes is None or images.kernel is None or images.kernel.ndim == 3:
+    return images.x, images.mean
+  turn = lambda one: products.einsum('bhwc,bck->bhwk', one, images.kernel_axes)  # noqa: E731
+  return turn(images.x), turn(images.mean)
 
 
 def _product(one: spectral.Parts, other: spectral.Parts) -> spectral.Parts:
