@@ -17,16 +17,19 @@ class BlurVariant(NamedTuple):
   generated: bool = False  # whether a network predicts the kernels
   own_noise: bool = False  # whether the recipe sets the constant C of the covariance
   kernel_gradient: str = 'held'  # whether latents learn from the kernel that they give: 'latents'
+  rotated: bool = False  # whether each rotated colour channel has a kernel and a scale of its own
 
 
 # 'blur_vae', 'wiener' and 'inverse_eps' maximise the density of their parametrisation, with a shared
-# scale at its optimum. 'l2' is the density of independent pixels of one variance, also at its optimum.
+# scale at its optimum; 'blur_vae_colour' that of 'blur_vae' with a kernel for each of three rotated
+# channels, gray, red-blue and green-magenta. 'l2' is the density of independent pixels of one variance, also at its optimum.
 # The next ones train with another loss and are evaluated by that density. The rest are the loss as
 # published: with a network of kernels or fixed Gaussian ones, with a small epsilon or without the
 # log-determinant, and with other constants C of the Wiener filter. The density of the default, with
 # their kernel, evaluates them.
 BLUR_VAE: Mapping[str, BlurVariant] = {
   'blur_vae': BlurVariant({}, generated=True, own_noise=True),
+  'blur_vae_colour': BlurVariant({'per_channel': True}, generated=True, own_noise=True, rotated=True),
   'wiener': BlurVariant({'parametrization': 'wiener'}, generated=True),
   'inverse_eps': BlurVariant({'parametrization': 'inverse_eps'}, generated=True),
   'l2': BlurVariant(),
@@ -90,9 +93,13 @@ def blur_vae(base: config.Config, recipe: BlurVae, variant: str) -> config.Confi
     'learning_rate': recipe.kernel_learning_rate,
   }
   of_model = {'scale': 'optimal', 'kernel': kernel if chosen.generated else {}}
+  # One scale of each rotated channel for all images: only the kernels depend on the image.
+  wrappers = {'colour': {'scale': 'learned'}} if chosen.rotated else {}
   return dataclasses.replace(
     base,
-    likelihood=config.LikelihoodConfig(family, distributions.options(family, **options)),
+    likelihood=config.LikelihoodConfig(
+      family, distributions.options(family, **options), tuple(wrappers), wrappers
+    ),
     objective=dataclasses.replace(
       base.objective,
       reconstruction=chosen.loss,
@@ -111,6 +118,7 @@ class BlurVaePaper(NamedTuple):
   epochs: int = 100
   white_epochs: int = 10  # first epochs, with independent pixels
   checkpoint_epochs: int = 5  # between two checkpoints
+  patience: int = 0  # epochs without a better validation ELBO that end a training; 0 for none
   batch_size: int = 64
   features: tuple[int, ...] = (64, 128, 256, 512)
   kernel_size: int = 11
@@ -133,6 +141,7 @@ def blur_vae_as_published(variant: str, data: config.DataConfig, sizes: BlurVaeP
       steps=sizes.epochs * sizes.epoch,
       batch_size=sizes.batch_size,
       validate_every=sizes.epoch,
+      patience=sizes.patience,
       checkpoint_every=sizes.checkpoint_epochs * sizes.epoch,
       keep=20,
     ),
