@@ -22,11 +22,11 @@ class BlurVariant(NamedTuple):
 
 # 'blur_vae', 'wiener' and 'inverse_eps' maximise the density of their parametrisation, with a shared
 # scale at its optimum; 'blur_vae_colour' that of 'blur_vae' with a kernel for each of three rotated
-# channels, gray, red-blue and green-magenta. 'l2' is the density of independent pixels of one variance, also at its optimum.
-# The next ones train with another loss and are evaluated by that density. The rest are the loss as
-# published: with a network of kernels or fixed Gaussian ones, with a small epsilon or without the
-# log-determinant, and with other constants C of the Wiener filter. The density of the default, with
-# their kernel, evaluates them.
+# channels, gray, red-blue and green-magenta. 'l2' is the density of independent pixels of one variance,
+# also at its optimum. The next ones train with another loss and are evaluated by that density. The rest
+# are the loss as published: with a network of kernels or fixed Gaussian ones, with a small epsilon or
+# without the log-determinant, and with other constants C of the Wiener filter. The density of the
+# default, with their kernel, evaluates them.
 BLUR_VAE: Mapping[str, BlurVariant] = {
   'blur_vae': BlurVariant({}, generated=True, own_noise=True),
   'blur_vae_colour': BlurVariant({'per_channel': True}, generated=True, own_noise=True, rotated=True),
@@ -45,9 +45,7 @@ BLUR_VAE: Mapping[str, BlurVariant] = {
   'epsilon_small': BlurVariant(
     {}, 'paper_loss', epsilon=0.05, generated=True, kernel_gradient='latents'
   ),
-  'noise_0.005': BlurVariant(
-    {'noise': 0.005}, 'paper_loss', generated=True, kernel_gradient='latents'
-  ),
+  'noise_0.005': BlurVariant({'noise': 0.005}, 'paper_loss', generated=True, kernel_gradient='latents'),
   'noise_0.1': BlurVariant({'noise': 0.1}, 'paper_loss', generated=True, kernel_gradient='latents'),
 }
 

@@ -24,7 +24,8 @@ TREES = {'50': [_tree(48, 20), _tree(50, 22)], '9': [_tree(9, 15), _tree(9, 15)]
 
 def test_a_row_of_each_model_and_bound():
   text = rate_distortion.text(TREES)
-  rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.split('\n') if '|' in line]
+  lines = [line.strip('|').split('|') for line in text.split('\n') if '|' in line]
+  rows = [[cell.strip() for cell in line] for line in lines]
   assert rows[0] == ['', 'bound', 'KL, nats', 'PSNR, dB']  # what no model has is no column
   assert rows[2:] == [
     ['a', '50', '49.0 ± 1.4', '21.00 ± 1.41'],

@@ -10,6 +10,7 @@ import math
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from structured_obs.distributions import base
 
@@ -49,4 +50,4 @@ def held(generator: KernelGenerator, z: Array) -> Array:
     [B, *shape].
   """
   unbound, variables = generator.unbind()
-  return unbound.apply(jax.lax.stop_gradient(variables), z)
+  return jnp.asarray(unbound.apply(jax.lax.stop_gradient(variables), z))
