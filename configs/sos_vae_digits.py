@@ -52,6 +52,7 @@ def get_config(variant: str = 'sos_vae') -> config.Config:
   base = config.Config(
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2, labels=labels),
     model=config.ModelConfig('vae', {'latents': 8, 'features': (32, 8)}),
+    objective=config.ObjectiveConfig(mean_gradient=recipes.MEAN_GRADIENT),
     optim=config.OptimConfig(
       learning_rate=2e-3,
       schedule='cosine',

@@ -55,6 +55,7 @@ def get_config(variant: str = 'sos_vae') -> config.Config:
     model=config.ModelConfig(
       'vae', {'latents': 64, 'features': (16, 32, 64, 128), 'blocks': 1, 'norm': 'group'}
     ),
+    objective=config.ObjectiveConfig(mean_gradient=recipes.MEAN_GRADIENT),
     optim=config.OptimConfig(
       learning_rate=5e-4,
       schedule='cosine',

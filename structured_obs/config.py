@@ -18,6 +18,7 @@ from structured_obs.option_values import (
   NotNegative,
   Path,
   Positive,
+  Range,
   Share,
   section,
 )
@@ -100,6 +101,13 @@ class ObjectiveConfig:
   # Of a network of blur kernels G(z), which learns from a loss of its own: whether the latents z learn
   # from what the kernel G(z) changes in the objective, 'latents', or take it as given, 'held'.
   kernel_gradient: Annotated[str, Choice(('held', 'latents'))] = 'held'
+  # From 0 to 1: how much of what the mean, and with it encoder and latents, learns from is another loss.
+  # 0: all learn from the density. 1: the mean learns from the other loss alone, and the covariance from
+  # the density with mean and latents held. Correlated pixels make a mean that learns from them give up.
+  mean_gradient: Annotated[float, Range(0, 1)] = 0.0
+  # That loss: '' for white pixels at their best scale, or a name of `objectives.reconstruction`.
+  mean_loss: str = ''
+  mean_loss_options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @section

@@ -7,6 +7,10 @@ import jax
 import pytest
 
 from configs import (
+  compare_cifar10,
+  compare_digits,
+  digits,
+  folder,
   sos_vae_celeba,
   sos_vae_celeba64_gray,
   sos_vae_digits,
@@ -14,6 +18,7 @@ from configs import (
   supn_celeba,
   supn_folder,
 )
+from structured_obs import recipes
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
 from structured_obs.models.vae import num_parameters
@@ -21,11 +26,12 @@ from structured_obs.runs import configuration, experiment, initial
 from tests.train import stub
 
 
-def built(config: Config) -> experiment.Experiment:
-  """The experiment of a configuration, on images of its size."""
+def built(config: Config, levels: int = 0) -> experiment.Experiment:
+  """The experiment of a configuration, on images of its size, with so many gray levels if given."""
   data = config.data
   size = {'height': data.height or 8, 'width': data.width or 8, 'channels': data.channels or 1}
   spec: DataSpec = stub.make_prepared().spec._replace(**size)
+  spec = spec._replace(levels=levels) if levels else spec
   return experiment.build(config, spec)
 
 
@@ -123,3 +129,49 @@ def test_the_bounds_and_the_network_are_the_papers():
 def test_unknown_variants_are_refused(module, variant: str):
   with pytest.raises(ValueError, match='has the variants'):
     module.get_config(variant)
+
+
+def test_recipes_that_train_mean_and_covariance_together_keep_the_mean():
+  joint = {
+    **{family: compare_digits.get_config(family) for family in compare_digits.VARIANTS},
+    'student': compare_cifar10.get_config('low_rank+colour+student'),
+    'digits': digits.get_config('low_rank'),
+    'folder': folder.get_config(),
+    'sos_digits': sos_vae_digits.get_config(),
+    'sos_folder': sos_vae_folder.get_config(),
+    'paper': sos_vae_celeba.get_config(),
+  }
+  models: dict[str, Any] = {
+    name: built(config, config.likelihood.options.get('levels', 0)).model
+    for name, config in joint.items()
+  }
+  shares = {name: model.options.mean_gradient for name, model in models.items()}
+  without = {'discretized_logistic_mixture', 'paper'}
+  assert shares == {name: 0.0 if name in without else recipes.MEAN_GRADIENT for name in joint}
+
+
+@pytest.mark.parametrize(
+  ('changes', 'error'),
+  [
+    ({'mean_loss': 'l1'}, r'objective\.mean_loss=l1 has no effect with .*mean_gradient=0'),
+    (
+      {'mean_gradient': 0.5, 'reconstruction': 'l1'},
+      r'objective\.reconstruction=l1 replaces the density .* use --config\.objective\.mean_loss',
+    ),
+    ({'mean_gradient': 1.5}, r'objective\.mean_gradient must be .* but is 1\.5'),
+    ({'mean_gradient': 0.5, 'mean_loss': 'paper_loss'}, r'objective\.mean_loss'),
+  ],
+)
+def test_a_loss_of_the_mean_without_effect_is_refused(changes: dict[str, Any], error: str):
+  config = Config()
+  for name, value in changes.items():
+    setattr(config.objective, name, value)
+  with pytest.raises(ValueError, match=error):
+    configuration.resolve(config)
+
+
+def test_a_mixture_has_no_mean_of_its_own():
+  config = compare_digits.get_config('discretized_logistic_mixture')
+  config.objective.mean_gradient = 0.9
+  with pytest.raises(ValueError, match=r'objective\.mean_gradient=0\.9 separates the mean'):
+    built(config, 17)

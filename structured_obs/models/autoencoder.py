@@ -79,7 +79,7 @@ class Autoencoder(nn.Module):
     log_p = {'x': masks.log_prob(self, predicted.params, x)}
     stats = observation.stats(self.family, predicted.params)
     mask = masks.of_images(self, x)
-    images = observation.images(self.family, predicted, masks.pixels(self, x), mask)
+    images = observation.images(predicted, masks.pixels(self, x), mask)
     return Terms(log_p, {}, stats, images)
 
   def encode(self, x: Array, train: bool = False) -> Array:

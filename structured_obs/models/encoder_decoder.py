@@ -51,4 +51,5 @@ def observation_options(options: Mapping[str, Any], setting: Setting) -> observa
     kernel_through_latents=setting.kernel_gradient == 'latents',
     frozen_mean=setting.frozen_mean,
     white=setting.white,
+    mean_gradient=setting.mean_gradient,
   )

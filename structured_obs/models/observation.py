@@ -42,6 +42,7 @@ class Options(NamedTuple):
   kernel_features: int = 0  # hidden units of a generator of the blur kernel; 0: an output like others
   kernel_through_latents: bool = False  # whether latents learn from the kernel that they give
   white: bool = False  # take all but the mean to be 0: independent pixels of one standard deviation
+  mean_gradient: float = 0.0  # share of the mean's derivative left to another loss; see `alternating`
 
 
 class Decoders(NamedTuple):
@@ -57,7 +58,10 @@ class Predicted(NamedTuple):
 
   params: Any  # the family's, each field with a leading B
   kernel: Array | None  # [B, k, k] or [B, k, k, C]: blur kernel of the covariance, if it has one
+  mean: Array  # [B, H, W, C], of the same value as the parameters' own, with its whole derivative
   latent_kernel: Array | None = None  # the same, of which latents learn alone; see `terms.Images`
+  # [B, C, C], orthogonal: the channels that kernels of one each blur; None: the image's own
+  kernel_axes: Array | None = None
 
 
 class Networked(Protocol):
@@ -162,19 +166,20 @@ def optimal_scale(family: base.Family, options: Options, axis_name: str | None) 
   return OptimalScale(family, axis_name) if options.optimal_scale else None
 
 
-def images(family: base.Family, predicted: Predicted, x: Array, mask: Array | None = None) -> Images:
+def images(predicted: Predicted, x: Array, mask: Array | None = None) -> Images:
   """Returns what reconstruction losses compare, for images x [B, H, W, C]: of pixels that count.
 
   Args:
-    family: of the observations.
     predicted: of a batch.
     x: [B, H, W, C]; 0 where a pixel does not count, where the mean is replaced by 0 too.
     mask: [B, H, W, 1] bool, the pixels that count; None for all.
   """
-  mean = jax.vmap(family.mean)(predicted.params)
-  mean = mean if mask is None else jnp.where(mask, mean, 0)
-  axes = None if family.kernel_axes is None else jax.vmap(family.kernel_axes)(predicted.params)
-  return Images(x, mean, predicted.kernel, predicted.latent_kernel, axes)
+  mean, counted = predicted.mean, None
+  if mask is not None:
+    mean = jnp.where(mask, mean, 0)
+    counted = x.shape[-1] * jnp.sum(mask, axis=(1, 2, 3), dtype=x.dtype)
+  kernels = predicted.kernel, predicted.latent_kernel, predicted.kernel_axes
+  return Images(x, mean, kernels[0], counted, *kernels[1:])
 
 
 def predict(
@@ -200,26 +205,45 @@ def predict(
     train: whether batch norm uses the batch's statistics and updates its running ones.
   """
   z = jax.lax.stop_gradient(z) if options.frozen_mean else z
-  outputs = decoders.decoder(z, train)
-  if options.frozen_mean:
-    outputs = {**outputs, MEAN: jax.lax.stop_gradient(outputs[MEAN])}
+  whole = decoders.decoder(z, train)
+  held = 1.0 if options.frozen_mean else options.mean_gradient
+  outputs = {**whole, MEAN: _held(whole[MEAN], held)} if held else whole
   if decoders.covariance_decoder is not None:
     seen = jax.lax.stop_gradient(outputs[MEAN]) if options.covariance_sees_mean else None
-    outputs = {**outputs, **decoders.covariance_decoder(z, train, seen)}
-  generator, latent_kernel = decoders.kernel_generator, None
+    outputs = {**outputs, **decoders.covariance_decoder(_held(z, held), train, seen)}
+  outputs, kernel, latent_kernel = _with_kernel(family, options, decoders.kernel_generator, outputs, z)
+  params = jax.vmap(family.from_outputs)(outputs)
+  free = jax.vmap(family.from_outputs)({**outputs, MEAN: whole[MEAN]}) if held else params
+  mean = jax.vmap(family.mean)(free)
+  if log_scale is not None:
+    temperature = jnp.exp(RATE * log_scale)
+    params = jax.vmap(lambda p: gaussian.temper(family, p, temperature))(params)
+  axes = None if family.kernel_axes is None else jax.vmap(family.kernel_axes)(params)
+  return Predicted(params, kernel, mean, latent_kernel, axes)
+
+
+def _with_kernel(
+  family: base.Family, options: Options, generator: Any | None, outputs: dict[str, Array], z: Array
+) -> tuple[dict[str, Array], Array | None, Array | None]:
+  """Returns the outputs with a generator's, and `kernel` and `latent_kernel` of `Predicted`."""
   if generator is not None:
     outputs = {**outputs, KERNEL: generator(jax.lax.stop_gradient(z))}
   if options.white:
     zeros = {name: jnp.zeros_like(output) for name, output in outputs.items()}
     outputs = {**zeros, MEAN: outputs[MEAN]}
   kernel = None if family.kernel is None else jax.vmap(family.kernel)(outputs)
-  if generator is not None:
-    outputs = {**outputs, KERNEL: jax.lax.stop_gradient(outputs[KERNEL])}
-    if options.kernel_through_latents and not options.white:
-      outputs = {**outputs, KERNEL: kernel_generator.held(generator, z)}
-      latent_kernel = None if family.kernel is None else jax.vmap(family.kernel)(outputs)
-  params = jax.vmap(family.from_outputs)(outputs)
-  if log_scale is not None:
-    temperature = jnp.exp(RATE * log_scale)
-    params = jax.vmap(lambda p: gaussian.temper(family, p, temperature))(params)
-  return Predicted(params, kernel, latent_kernel)
+  if generator is None or family.kernel is None:
+    return outputs, kernel, None
+  if options.white or not options.kernel_through_latents:
+    return {**outputs, KERNEL: jax.lax.stop_gradient(outputs[KERNEL])}, kernel, None
+  latents = _held(z, options.mean_gradient)  # which learn from the density by this share less
+  outputs = {**outputs, KERNEL: kernel_generator.held(generator, latents)}
+  return outputs, kernel, jax.vmap(family.kernel)(outputs)
+
+
+def _held(x: Array, share: float) -> Array:
+  """Returns the array, whose derivative is 1 - share of what it would be."""
+  if share == 0:
+    return x
+  fixed = jax.lax.stop_gradient(x)
+  return fixed if share == 1 else fixed + (1 - share) * (x - fixed)

@@ -121,7 +121,7 @@ class VAE(nn.Module):
       },
       log_q={'z': log_q},
       stats={'kl_z': kl, **observation.stats(self.family, params)},
-      images=observation.images(self.family, predicted, x, masks.of_images(self, given)),
+      images=observation.images(predicted, x, masks.of_images(self, given)),
     )
 
   def encode(self, x: Array, train: bool = False) -> diagonal.Diagonal:

@@ -1,4 +1,14 @@
-"""Two losses in one step: of a network of blur kernels, and of the model whose covariance they make.
+"""Several losses in one step, each of some of the parameters alone.
+
+A likelihood with correlated pixels hardly depends on the low frequencies of the mean, so that a mean
+that learns from it alone gives up: the latents that it would need cost more nats than they gain. With
+a `mean_gradient` of a, the mean, and with it encoder and latents, learns from a mixture of two
+log-likelihoods: 1 - a of the model's own, and a of white pixels at their best scale, or another loss.
+The covariance always learns from the model's own. The model lets only a share of 1 - a of the
+derivative through its mean (`models.observation`), and `log_likelihood` adds the other one. The value of
+the loss is that of the model's own density.
+
+A network of blur kernels learns in the same step as the model whose covariance they make.
 
 The kernel network learns to blur an image as the model's mean does, |x * G(z) - mean|^2, with latents
 and mean held fixed. The model learns from log p(x|z) with the network held fixed. Its latents may learn
@@ -25,27 +35,30 @@ from structured_obs.linalg import products, spectral
 from structured_obs.objectives.terms import Images, Terms
 
 Array = jax.Array
+Losses = Callable[[Images], Array]  # -> [B]
 BOUNDARIES = ('circular', 'zero', 'reflect')
 
 
 class Fit(NamedTuple):
   """What replaces log p(x|z) in a loss, and what is added to it."""
 
-  reconstruction: Callable[[Images], Array] | None = None  # -> [B], to be small; None: the density
+  reconstruction: Losses | None = None  # -> [B], to be small; None: the density
   weight: float = 1.0  # weight of the reconstruction
   white_steps: int = 0  # during the first N steps pixels are independent
   boundary: str | None = None  # how blurred images continue; None: no kernel network learns
+  mean_gradient: float = 0.0  # share of the mean's derivative that is not of the density; 0 to 1
+  mean_loss: Losses | None = None  # -> [B], whose it is; None: of white pixels
 
 
 DENSITY = Fit()  # nothing but log p(x|z)
 
 
-def of_images(loss: Callable[[Array, Array], Array]) -> Callable[[Images], Array]:
+def of_images(loss: Callable[[Array, Array], Array]) -> Losses:
   """Returns a loss (x [H, W, C], mean [H, W, C]) -> [] for a batch: images -> [B]."""
   return lambda images: jax.vmap(loss)(images.x, images.mean)
 
 
-def of_kernels(loss: Callable[[Array, Array, Array], Array]) -> Callable[[Images], Array]:
+def of_kernels(loss: Callable[[Array, Array, Array], Array]) -> Losses:
   """Returns a loss (kernel, x, mean) -> [] for a batch, from which no network of kernels learns: -> [B].
 
   Latents learn from it through `images.latent_kernel`, where the model reports that.
@@ -73,7 +86,7 @@ def log_likelihood(fit: Fit, terms: Terms, step: Array | int, axis_name: str | N
   Raises:
     ValueError: the model reports no images.
   """
-  if fit == Fit(boundary=fit.boundary):
+  if fit.reconstruction is None and not fit.white_steps and not fit.mean_gradient:
     return terms.log_p['x']
   if terms.images is None:
     raise ValueError('A reconstruction loss needs a model whose terms hold its images.')
@@ -82,17 +95,25 @@ def log_likelihood(fit: Fit, terms: Terms, step: Array | int, axis_name: str | N
   else:
     final = -fit.weight * fit.reconstruction(terms.images)
     white = -fit.weight * 0.5 * _squares(terms.images.x - terms.images.mean)
+  if fit.mean_gradient:
+    loss = fit.mean_loss
+    of_mean = white if loss is None else -loss(terms.images)
+    final = final + fit.mean_gradient * (of_mean - jax.lax.stop_gradient(of_mean))
   return jnp.where(step < fit.white_steps, white, final) if fit.white_steps else final
 
 
 def white_log_prob(images: Images, axis_name: str | None = None) -> Array:
   """Returns the log density of independent pixels of one variance, the best one for the whole batch.
 
-  [B], nats.
+  It is of the pixels that count, where images have masks. [B], nats.
+
+  Reference: Rybkin et al., "Simple and Effective VAE Training with Calibrated Decoders", 2021.
   """
-  squares, size = _squares(images.x - images.mean), images.x[0].size
-  variance = jax.lax.stop_gradient(jnp.mean(squares)) / size
-  variance = variance if axis_name is None else jax.lax.pmean(variance, axis_name)
+  squares = _squares(images.x - images.mean)
+  size = jnp.full_like(squares, images.x[0].size) if images.counted is None else images.counted
+  total = jax.lax.stop_gradient((jnp.mean(squares), jnp.mean(size)))
+  square, number = total if axis_name is None else jax.lax.pmean(total, axis_name)
+  variance = square / number
   return -0.5 * (size * (math.log(2 * math.pi) + jnp.log(variance)) + squares / variance)
 
 

@@ -4,9 +4,11 @@ from structured_obs.recipes.blur import BLUR_VAE, BlurVae, BlurVaePaper, blur_va
 from structured_obs.recipes.choice import choose
 from structured_obs.recipes.families import (
   COVARIANCES,
+  MEAN_GRADIENT,
   Covariances,
   covariances,
   covariances_of_photographs,
+  joint_objective,
 )
 from structured_obs.recipes.sos import SOS_VAE, SosVae, sos_vae, sos_vae_of_celeba
 from structured_obs.recipes.super_resolution import (
@@ -24,6 +26,7 @@ from structured_obs.recipes.supn import SUPN, SupnVariant
 __all__ = [
   'BLUR_VAE',
   'COVARIANCES',
+  'MEAN_GRADIENT',
   'SOS_VAE',
   'SR_VAE',
   'SR_VAE_DIGITS',
@@ -40,6 +43,7 @@ __all__ = [
   'choose',
   'covariances',
   'covariances_of_photographs',
+  'joint_objective',
   'sos_vae',
   'sos_vae_of_celeba',
   'sr_vae',

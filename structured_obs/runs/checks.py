@@ -26,6 +26,7 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
   """
   _check_unused(config, flat, defaults)
   _check_kernel(config)
+  _check_mean_loss(config)
   _check_masks(config)
   for name, held in constraints.CONSTRAINTS.items():
     if name in config.objective.constraints and held.per and not config.likelihood.options.get(held.per):
@@ -93,12 +94,35 @@ def _check_kernel(config: Config) -> None:
       "does not have: add one, such as --config.model.options.kernel.features=1000, or use "
       "--config.objective.kernel_gradient='held'."
     )
+  if config.objective.kernel_gradient == 'latents' and config.objective.mean_gradient == 1:
+    raise ValueError(
+      "--config.objective.kernel_gradient='latents' has no effect with "
+      '--config.objective.mean_gradient=1, by which latents learn nothing from the density; use '
+      "--config.objective.kernel_gradient='held'."
+    )
   fixed = family.options.get('gaussian_variance', 0.0) > 0
   if config.objective.reconstruction == reconstruction.PAPER_LOSS and not (generated or fixed):
     raise ValueError(
       '--config.objective.reconstruction=paper_loss does not learn a kernel: use a network of '
       'kernels, such as --config.model.options.kernel.features=1000, or the family circulant with a '
       'fixed kernel, --config.likelihood.options.gaussian_variance.'
+    )
+
+
+def _check_mean_loss(config: Config) -> None:
+  """Raises a ValueError if the loss of the mean has no effect."""
+  objective = config.objective
+  if objective.mean_loss and not objective.mean_gradient:
+    raise ValueError(
+      f'--config.objective.mean_loss={objective.mean_loss} has no effect with '
+      '--config.objective.mean_gradient=0, the share of it in what the mean learns from; set that to '
+      'at most 1, such as 0.9.'
+    )
+  if objective.mean_gradient and objective.reconstruction:
+    raise ValueError(
+      f'--config.objective.reconstruction={objective.reconstruction} replaces the density for all that '
+      'learns, so that --config.objective.mean_gradient has no effect; for a mean that learns from '
+      'this loss and a covariance that learns from the density, use --config.objective.mean_loss.'
     )
 
 
@@ -112,14 +136,15 @@ def _check_masks(config: Config) -> None:
       f'--config.data.mask={config.data.mask} is of no use with --config.model.kind='
       f'{config.model.kind!r}; kinds that take masks: {", ".join(kinds)}.'
     )
-  if config.objective.reconstruction not in ('', *reconstruction.PIXELWISE):
-    raise ValueError(
-      f'--config.objective.reconstruction={config.objective.reconstruction} reads whole images, but '
-      f'with --config.data.mask={config.data.mask} only some pixels count; it may be '
-      f'{", ".join(reconstruction.PIXELWISE)}, or left out.'
-    )
+  for field in ('reconstruction', 'mean_loss'):
+    loss = getattr(config.objective, field)
+    if loss not in ('', *reconstruction.PIXELWISE):
+      raise ValueError(
+        f'--config.objective.{field}={loss} reads whole images, but with '
+        f'--config.data.mask={config.data.mask} only some pixels count; it may be '
+        f'{", ".join(reconstruction.PIXELWISE)}, or left out.'
+      )
   whole = {
-    '--config.objective.white_steps': config.objective.white_steps,
     "--config.model.options.scale='optimal'": options.get('scale') == 'optimal',
     '--config.model.options.kernel': options.get('kernel'),
   }
@@ -142,6 +167,7 @@ def coupling(config: Config) -> str:
       for name in objective.constraints
     },
     '--config.objective.white_steps': objective.white_steps > 0 and not objective.reconstruction,
+    '--config.objective.mean_gradient': objective.mean_gradient > 0 and not objective.mean_loss,
   }
   return next((name for name, holds in whole.items() if holds), '')
 
@@ -221,6 +247,7 @@ def _check_discrete(config: Config, family: Family, spec: DataSpec) -> None:
     'model.options.scale': options.get('scale', 'none') != 'none' and options['scale'],
     'model.options.natural_gradient': options.get('natural_gradient'),
     'optim.stages': config.optim.stages,
+    'objective.mean_gradient': config.objective.mean_gradient,
   }
   for field, value in needs_covariance.items():
     if value:

@@ -27,6 +27,7 @@ RULES: dict[str, dict[str, Any]] = {
   'objective': {
     'constraints': Groups({name: held.options for name, held in constraints.CONSTRAINTS.items()}),
     'reconstruction': OneOf(reconstruction.RECORDS, 'reconstruction_options'),
+    'mean_loss': OneOf(reconstruction.MEAN_RECORDS, 'mean_loss_options'),
   },
   'optim': {'optimizer': Choice(tuple(optimizers.OPTIMIZERS)), 'schedule': schedule.RULE},
   'train': {'mapping': Choice(tuple(mapping.MAPPINGS))},

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from structured_obs import distributions
-from structured_obs.config import Config
+from structured_obs.config import Config, ObjectiveConfig
 from structured_obs.data.prepare import DataSpec
 from structured_obs.devices import mesh as meshes
 from structured_obs.distributions.base import Family, ImageShape
@@ -87,6 +87,7 @@ def _setting(config: Config) -> Setting:
     frozen_mean=not learning & {'mean_head', 'rest'},
     white='other_heads' not in learning,
     kernel_gradient=config.objective.kernel_gradient,
+    mean_gradient=config.objective.mean_gradient,
   )
 
 
@@ -118,11 +119,22 @@ def fit_of(config: Config) -> alternating.Fit:
   elif objective.reconstruction:
     loss = alternating.of_images(reconstruction.make(objective.reconstruction))
   return alternating.Fit(
+    mean_gradient=objective.mean_gradient,
+    mean_loss=_mean_loss(objective),
     reconstruction=loss,
     weight=options.get('weight', 1.0),
     white_steps=objective.white_steps,
     boundary=config.model.options.get('kernel', {}).get('boundary'),
   )
+
+
+def _mean_loss(objective: ObjectiveConfig) -> alternating.Losses | None:
+  """Returns what the mean learns from besides the density; None for white pixels."""
+  if not objective.mean_loss:
+    return None
+  loss = reconstruction.make(objective.mean_loss)
+  weight = objective.mean_loss_options['weight']
+  return alternating.of_images(lambda x, mean: weight * loss(x, mean))
 
 
 def check_batch_size(model: Model, config: Config) -> None:

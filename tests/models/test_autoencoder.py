@@ -12,7 +12,8 @@ from structured_obs.distributions.base import ImageShape
 from structured_obs.models import observation
 from structured_obs.models.autoencoder import Autoencoder
 from structured_obs.models.vae import VAE
-from structured_obs.objectives import bounds
+from structured_obs.objectives import alternating, bounds
+from structured_obs.objectives.alternating import Fit
 from structured_obs.runs import optimizers
 from tests.models.programs import apply, init
 
@@ -31,11 +32,11 @@ def make(kind: Any = VAE, options: observation.Options = OWN, **fields: Any) -> 
   return model, init(model, jax.random.key(2), keys, x), keys, x
 
 
-def grads(model: Any, variables: Any, keys: Any, x: Any) -> Any:
+def grads(model: Any, variables: Any, keys: Any, x: Any, fit: Fit = alternating.DENSITY) -> Any:
   """Gradient of the negative ELBO, as {'model': ..}."""
 
   def loss(params: Any) -> Any:
-    return bounds.negative_elbo()(apply(model, {'params': params}, keys, x), {})[0]
+    return bounds.negative_elbo(fit=fit)(apply(model, {'params': params}, keys, x), {})[0]
 
   return {'model': jax.grad(loss)(variables['params'])}
 
@@ -112,3 +113,25 @@ def test_labels_of_a_model_with_two_decoders():
   assert set(jax.tree.leaves(found['decoder'])) == {'mean_head'}
   assert set(jax.tree.leaves(found['covariance_decoder'])) == {'other_heads'}
   assert {found['log_scale'], *jax.tree.leaves(found['encoder'])} == {'rest'}
+
+
+@pytest.mark.parametrize('share', [0.75, 1.0])
+@pytest.mark.parametrize('kind', [VAE, Autoencoder])
+def test_the_mean_learns_from_two_likelihoods_and_the_covariance_from_its_own(kind, share):
+  """All that the mean is made of has the mixture's gradient, the rest the density's."""
+  free = make(kind)
+  mixed = make(kind, OWN._replace(mean_gradient=share))
+  np.testing.assert_array_equal(
+    apply(mixed[0], *mixed[1:]).log_p['x'], apply(free[0], *free[1:]).log_p['x']
+  )
+  own = grads(*free)['model']
+  white = grads(*free, fit=Fit(lambda images: -alternating.white_log_prob(images)))['model']
+  found = grads(*mixed, fit=Fit(mean_gradient=share))['model']
+  covariance = {'covariance_decoder', 'log_scale'}
+  assert covariance < set(found)
+  for name, tree in found.items():
+    parts = (own[name], white[name])
+    expected = own[name]
+    if name not in covariance:
+      expected = jax.tree.map(lambda one, other: (1 - share) * one + share * other, *parts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), tree, expected)

@@ -118,6 +118,37 @@ def test_what_is_fitted_changes_at_its_step():
   np.testing.assert_allclose(alternating.log_likelihood(fit, terms, 9), early, rtol=1e-6)
 
 
+def test_the_mean_learns_from_another_loss_that_leaves_the_value_as_it_is():
+  terms, share = make_terms(), 0.75
+  teachers = {
+    None: alternating.white_log_prob,
+    'l1': lambda images: -2.0 * jnp.sum(jnp.abs(images.x - images.mean), axis=(1, 2, 3)),
+  }
+  for name, teacher in teachers.items():
+    loss = None if name is None else lambda images, teacher=teacher: -teacher(images)
+    fit = Fit(mean_gradient=share, mean_loss=loss)
+
+    def fitted(mean: Any, fit: Fit = fit) -> Any:
+      return alternating.log_likelihood(fit, terms._replace(images=IMAGES._replace(mean=mean)), 0)
+
+    np.testing.assert_array_equal(fitted(IMAGES.mean), terms.log_p['x'])
+    found = jax.grad(lambda mean, f=fitted: jnp.sum(f(mean)))(IMAGES.mean)
+    alone = jax.grad(lambda mean, t=teacher: jnp.sum(t(IMAGES._replace(mean=mean))))(IMAGES.mean)
+    np.testing.assert_allclose(found, share * alone, rtol=1e-6)
+    assert np.any(np.asarray(found) != 0)
+
+
+def test_white_pixels_that_do_not_count_have_no_part():
+  mask = np.random.default_rng(5).uniform(size=(3, 6, 5, 1)) > 0.4
+  x, mean = (np.where(mask, part, 0) for part in IMAGES[:2])
+  counted = jnp.asarray(2.0 * mask.sum(axis=(1, 2, 3)))
+  kept = [(x[i] - mean[i])[np.broadcast_to(mask[i], x[i].shape)] for i in range(3)]
+  scale = math.sqrt(np.mean(np.concatenate(kept) ** 2))
+  expected = [stats.norm.logpdf(residual, scale=scale).sum() for residual in kept]
+  images = Images(jnp.asarray(x), jnp.asarray(mean), counted=counted)
+  np.testing.assert_allclose(alternating.white_log_prob(images), expected, rtol=1e-6)
+
+
 def test_the_objective_adds_the_kernels_loss_and_tells_the_elbo_of_the_density():
   terms = make_terms()
   loss, told = bounds.negative_elbo(fit=Fit(boundary='zero'))(terms, {}, 0)

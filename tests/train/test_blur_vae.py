@@ -238,6 +238,11 @@ def test_a_gradient_through_kernels_needs_a_network_of_them():
     configuration.resolve(config)
   config.objective.kernel_gradient = 'held'
   configuration.resolve(config)
+  config = make_config(kernel_gradient='latents', mean_gradient=1.0)
+  with pytest.raises(
+    ValueError, match=r"^--config.objective.kernel_gradient='latents' has no effect with"
+  ):
+    configuration.resolve(config)
   config = Config()
   config.model.kind, config.objective.kernel_gradient = 'distribution', 'latents'
   with pytest.raises(ValueError, match=r"_gradient='latents' has no effect with .*'distribution'"):
