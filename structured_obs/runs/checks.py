@@ -123,6 +123,18 @@ def _check_kernel(config: Config) -> None:
       '--config.model.options.kernel predicts the blur kernel of a family such as circulant, but '
       f"--config.likelihood.family='{family.family}' has none."
     )
+  if config.objective.kernel_gradient == 'latents' and not generated:
+    raise ValueError(
+      "--config.objective.kernel_gradient='latents' is of a network of blur kernels, which this model "
+      "does not have: add one, such as --config.model.options.kernel.features=1000, or use "
+      "--config.objective.kernel_gradient='held'."
+    )
+  if config.objective.kernel_gradient == 'latents' and config.objective.mean_gradient == 1:
+    raise ValueError(
+      "--config.objective.kernel_gradient='latents' has no effect with "
+      '--config.objective.mean_gradient=1, by which latents learn nothing from the density; use '
+      "--config.objective.kernel_gradient='held'."
+    )
   fixed = family.options.get('gaussian_variance', 0.0) > 0
   if config.objective.reconstruction == reconstruction.PAPER_LOSS and not (generated or fixed):
     raise ValueError(

@@ -79,6 +79,7 @@ def _setting(config: Config) -> Setting:
     dtype=COMPUTE[config.train.compute],
     frozen_mean=not learning & {'mean_head', 'rest'},
     white='other_heads' not in learning,
+    kernel_gradient=config.objective.kernel_gradient,
     mean_gradient=config.objective.mean_gradient,
   )
 
