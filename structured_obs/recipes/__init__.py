@@ -53,4 +53,5 @@ __all__ = [
   'sr_vae_in_minutes',
   'sr_vae_of_size',
   'supn',
+  'with_covariance_decoder',
 ]
