@@ -24,6 +24,7 @@ from configs import (
 from structured_obs import recipes
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
+from structured_obs.distributions.base import ImageShape
 from structured_obs.models.vae import num_parameters
 from structured_obs.runs import configuration, experiment, initial, stages
 from tests.train import stub
@@ -138,28 +139,30 @@ def test_every_variant_of_sos_vae_can_be_built(module, variant: str):
   params = shapes(config)
   assert set(params['decoder']['heads']) >= {'mean'}
   assert ('cov_factor' in params['decoder']['heads']) == (variant != 'beta_vae')
-  held = experiment.constraints_of(configuration.filled(config))
-  bounded = variant in ('sos_vae', 'fixed_noise')
+  held = experiment.multipliers_of(configuration.filled(config))
+  bounded = variant in ('sos_vae', 'fixed_noise', 'equal')
   assert set(held) == {'kl_z', *(['excess_entropy'] if bounded else [])}
   assert config.objective.beta == 0  # the multiplier is the beta
-  if variant == 'unconstrained':
+  if variant in ('unconstrained', 'appendix_a'):
     assert 'cov_diag' in params['decoder']['heads']
 
 
 @pytest.mark.parametrize('module', SOS)
 def test_the_variants_of_sos_vae_differ_in_nothing_but_the_likelihood(module):
   first = configuration.flatten(module.get_config(''))
-  for variant in module.VARIANTS:
+  for variant in (name for name in module.VARIANTS if name != 'appendix_a'):
     other = configuration.flatten(module.get_config(variant))
     differing = {name for name in first.keys() | other.keys() if first.get(name) != other.get(name)}
     allowed = {'likelihood.family', 'objective.constraints.entropy.bound'}
     allowed |= {'data.labels'} if variant == 'conditional' else set()
+    if variant == 'equal':
+      allowed |= {f'objective.constraints.{name}.kind' for name in ('kl', 'entropy')}
     assert all(name in allowed or name.startswith('likelihood.options.') for name in differing)
 
 
 def test_the_bounds_and_the_network_are_the_papers():
   config = sos_vae_celeba.get_config()
-  held = experiment.constraints_of(configuration.filled(config))
+  held = experiment.constraints_of(configuration.filled(config), ImageShape(218, 178, 3))
   pixels = 218 * 178 * 3
   floor = pixels / 2 * math.log(2 * math.pi * math.e * 1e-5)  # of eps I, for pixels in [0, 1]
   assert held['excess_entropy'].bound == pytest.approx(-504750 - floor, abs=0.2)
@@ -167,7 +170,9 @@ def test_the_bounds_and_the_network_are_the_papers():
   assert 31.0e6 < num_parameters({'params': shapes(config)}) < 31.2e6
   gray = sos_vae_celeba64_gray.get_config()
   floor = 64 * 64 / 2 * math.log(2 * math.pi * math.e * 1e-5)
-  bound = experiment.constraints_of(configuration.filled(gray))['excess_entropy'].bound
+  bound = experiment.constraints_of(configuration.filled(gray), ImageShape(64, 64, 1))[
+    'excess_entropy'
+  ].bound
   assert bound == pytest.approx(-17630 - floor, abs=0.2)
   slices = sos_vae_nifti.get_config('beta_vae')
   assert experiment.constraints_of(configuration.filled(slices))['kl_z'].bound == 15

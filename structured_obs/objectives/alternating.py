@@ -11,8 +11,9 @@ the loss is that of the model's own density.
 A network of blur kernels learns in the same step as the model whose covariance they make.
 
 The kernel network learns to blur an image as the model's mean does, |x * G(z) - mean|^2, with latents
-and mean held fixed. The model learns from log p(x|z) with the kernel held fixed. Each parameter has a
-derivative by only one of the two losses, so one gradient of their sum does the work of both.
+and mean held fixed. The model learns from log p(x|z) with the network held fixed. Its latents may learn
+from what their kernel G(z) does to the loss, as published, or the kernel is held as well. Each parameter
+has a derivative by only one of the two losses, so one gradient of their sum does the work of both.
 
 The loss may differ between stages of training. Until the mean is a blurred image, for example, its
 kernel is meaningless, and pixels are therefore taken to be independent in a first `Phase` while the
@@ -31,7 +32,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import spectral
+from structured_obs.linalg import products, spectral
 from structured_obs.objectives.terms import Images, Terms
 
 Array = jax.Array
@@ -69,12 +70,17 @@ def of_images(loss: Callable[[Array, Array], Array]) -> Losses:
 
 
 def of_kernels(loss: Callable[[Array, Array, Array], Array]) -> Losses:
-  """Returns a loss (kernel, x, mean) -> [] for a batch, whose kernels do not learn from it: -> [B]."""
+  """Returns a loss (kernel, x, mean) -> [] for a batch, from which no network of kernels learns: -> [B].
+
+  Latents learn from it through `images.latent_kernel`, where the model reports that.
+  """
 
   def losses(images: Images) -> Array:
     if images.kernel is None:
       raise ValueError('A loss of blur kernels needs a model that has them.')
-    return jax.vmap(loss)(jax.lax.stop_gradient(images.kernel), images.x, images.mean)
+    kernel = images.latent_kernel
+    kernel = jax.lax.stop_gradient(images.kernel) if kernel is None else kernel
+    return jax.vmap(loss)(kernel, *_in_channels_of_kernels(images))
 
   return losses
 
@@ -137,6 +143,8 @@ def white_log_prob(images: Images, axis_name: str | None = None) -> Array:
 def kernel_error(images: Images, boundary: str = 'circular') -> Array:
   """Returns |x * k - mean|^2 of each image, whose derivative is by the kernel k alone. [B].
 
+  Kernels of single channels blur the channels that the covariance takes to be independent.
+
   Args:
     images: with kernels.
     boundary: see `blur`.
@@ -145,7 +153,7 @@ def kernel_error(images: Images, boundary: str = 'circular') -> Array:
   """
   if images.kernel is None:
     raise ValueError('kernel_error needs a model that predicts blur kernels.')
-  x, mean = jax.lax.stop_gradient((images.x, images.mean))
+  x, mean = jax.lax.stop_gradient(_in_channels_of_kernels(images))
   return _squares(jax.vmap(lambda kernel, x: blur(kernel, x, boundary))(images.kernel, x) - mean)
 
 
@@ -171,6 +179,17 @@ def blur(kernel: Array, x: Array, boundary: str = 'circular') -> Array:
   transfer = jax.vmap(lambda one: basis.transfer(one, *x.shape[:2]), in_axes=-1, out_axes=-1)
   spectrum = _product(transfer(kernel), basis.forward(x))
   return basis.inverse(spectrum, x.shape[1])[:height, :width]
+
+
+def _in_channels_of_kernels(images: Images) -> tuple[Array, Array]:
+  """Returns x and mean, in the rotated channels if each of these has a kernel. [B, H, W, C] each.
+
+  A kernel of all channels blurs them alike in any axes, and a rotation changes no squared error.
+  """
+  if images.kernel_axes is None or images.kernel is None or images.kernel.ndim == 3:
+    return images.x, images.mean
+  turn = lambda one: products.einsum('bhwc,bck->bhwk', one, images.kernel_axes)  # noqa: E731
+  return turn(images.x), turn(images.mean)
 
 
 def _product(one: spectral.Parts, other: spectral.Parts) -> spectral.Parts:

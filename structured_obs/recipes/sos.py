@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from structured_obs import config, distributions
 
-SOS_VAE = ('sos_vae', 'beta_vae', 'unconstrained')
+SOS_VAE = ('sos_vae', 'beta_vae', 'unconstrained', 'equal')
 
 
 class SosVae(NamedTuple):
@@ -15,7 +15,7 @@ class SosVae(NamedTuple):
   learnt_noise: dict[str, Any]  # those of them that differ for 'unconstrained'
   diagonal: dict[str, Any]  # options of the family diagonal, for 'beta_vae'
   kl_bound: float  # nats, for all variants
-  entropy_bound: float  # nats per rank, for 'sos_vae'
+  entropy_bound: float  # nats per rank, for 'sos_vae' and 'equal'
 
 
 def sos_vae(base: config.Config, recipe: SosVae, variant: str) -> config.Config:
@@ -23,7 +23,8 @@ def sos_vae(base: config.Config, recipe: SosVae, variant: str) -> config.Config:
 
   'sos_vae' is the low-rank model with both constraints. 'beta_vae' has independent pixels, hence no
   entropy per rank to bound. 'unconstrained' may raise its entropy and learn the noise of each pixel, as
-  in Appendix A of Langley et al. (2022).
+  in Appendix A of Langley et al. (2022). 'equal' holds KL and entropy at their bounds, where the other
+  ones may stay below: what the damping in the authors' code does.
 
   Args:
     base: data, networks, optimizer and steps.
@@ -33,14 +34,18 @@ def sos_vae(base: config.Config, recipe: SosVae, variant: str) -> config.Config:
   family = 'diagonal' if variant == 'beta_vae' else 'low_rank'
   options = recipe.diagonal if variant == 'beta_vae' else recipe.low_rank
   options = options | (recipe.learnt_noise if variant == 'unconstrained' else {})
-  entropy = {'entropy': {'bound': recipe.entropy_bound}} if variant == 'sos_vae' else {}
+  held: dict[str, dict[str, Any]] = {'kl': {'bound': recipe.kl_bound}}
+  if variant in ('sos_vae', 'equal'):
+    held['entropy'] = {'bound': recipe.entropy_bound}
+  if variant == 'equal':
+    held = {name: {**bound, 'kind': 'equal'} for name, bound in held.items()}
   return dataclasses.replace(
     base,
     likelihood=config.LikelihoodConfig(family, distributions.options(family, **options)),
     objective=dataclasses.replace(
       base.objective,
       beta=0.0,  # the multiplier of the KL's constraint replaces it
-      constraints={'kl': {'bound': recipe.kl_bound}} | entropy,
+      constraints=held,
     ),
   )
 

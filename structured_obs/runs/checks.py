@@ -6,10 +6,11 @@ Fields of one choice, such as a kind of model, are options of that choice and ar
 
 from typing import Any
 
+from structured_obs import distributions
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions.base import Family
-from structured_obs.models import KINDS
+from structured_obs.models import KINDS, observation
 from structured_obs.objectives import constraints, reconstruction
 from structured_obs.runs import schedule, stages
 
@@ -29,12 +30,7 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
   _check_kernel(config)
   _check_mean_loss(config)
   _check_masks(config)
-  for name, held in constraints.CONSTRAINTS.items():
-    if name in config.objective.constraints and held.per and not config.likelihood.options.get(held.per):
-      raise ValueError(
-        f'--config.objective.constraints.{name}.bound applies to each {held.per} of the family, but '
-        f"--config.likelihood.family='{config.likelihood.family}' has no {held.per}; omit it."
-      )
+  _check_constraints(config)
   stages.check(config)
   if config.optim.stages and config.model.options.get('architecture') == 'dense':
     raise ValueError(
@@ -60,6 +56,43 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
       f'--config.train.accumulate={config.train.accumulate} is invalid with {coupled}, which needs all '
       'images of a batch at once; use --config.train.accumulate=1.'
     )
+
+
+def rank_of(config: Config) -> int:
+  """Returns the number of columns of the low-rank factors of a family and its wrappers together."""
+  wrappers = config.likelihood.wrapper_options.values()
+  return sum(options.get('rank', 0) for options in (config.likelihood.options, *wrappers))
+
+
+def _check_constraints(config: Config) -> None:
+  """Raises a ValueError if the family does not have what a constraint bounds."""
+  chosen, likelihood = config.objective.constraints, config.likelihood
+  family = f"--config.likelihood.family='{likelihood.family}'"
+  if likelihood.wrappers:
+    family += f' with --config.likelihood.wrappers={likelihood.wrappers}'
+  for name in chosen:
+    if constraints.CONSTRAINTS[name].per_rank and not rank_of(config):
+      raise ValueError(
+        f'--config.objective.constraints.{name}.bound applies to each rank of the family, but {family} '
+        'has no rank; omit it.'
+      )
+  if 'entropy' in chosen and not observation.has_floor(family_of(config)):
+    raise ValueError(
+      '--config.objective.constraints.entropy bounds the entropy above that of independent pixel noise, '
+      f'but {family} has no such noise; omit it.'
+    )
+  if 'trace' in chosen and (likelihood.family, *likelihood.wrappers)[-1] not in observation.FACTORED:
+    raise ValueError(
+      '--config.objective.constraints.trace bounds the variance that a low-rank factor adds, but '
+      f'{family} is not such a sum; use the family low_rank, or low_rank_update as the last wrapper.'
+    )
+
+
+def family_of(config: Config) -> Family:
+  """Returns the observation family of a configuration, with its wrappers."""
+  chosen = config.likelihood
+  inner = distributions.family(chosen.family, **chosen.options)
+  return distributions.wrapped(inner, chosen.wrappers, chosen.wrapper_options)
 
 
 def _check_unused(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -89,6 +122,18 @@ def _check_kernel(config: Config) -> None:
     raise ValueError(
       '--config.model.options.kernel predicts the blur kernel of a family such as circulant, but '
       f"--config.likelihood.family='{family.family}' has none."
+    )
+  if config.objective.kernel_gradient == 'latents' and not generated:
+    raise ValueError(
+      "--config.objective.kernel_gradient='latents' is of a network of blur kernels, which this model "
+      "does not have: add one, such as --config.model.options.kernel.features=1000, or use "
+      "--config.objective.kernel_gradient='held'."
+    )
+  if config.objective.kernel_gradient == 'latents' and config.objective.mean_gradient == 1:
+    raise ValueError(
+      "--config.objective.kernel_gradient='latents' has no effect with "
+      '--config.objective.mean_gradient=1, by which latents learn nothing from the density; use '
+      "--config.objective.kernel_gradient='held'."
     )
   fixed = family.options.get('gaussian_variance', 0.0) > 0
   if config.objective.reconstruction == reconstruction.PAPER_LOSS and not (generated or fixed):

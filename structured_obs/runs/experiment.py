@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from structured_obs import distributions
 from structured_obs.config import Config, ObjectiveConfig
 from structured_obs.data.prepare import DataSpec
 from structured_obs.devices import mesh as meshes
@@ -43,7 +42,7 @@ def build(config: Config, spec: DataSpec) -> Experiment:
     ValueError: naming the invalid field of the configuration.
   """
   config = configuration.resolve(config)
-  family = family_of(config)
+  family = checks.family_of(config)
   checks.check_data(config, family, spec)
   image = ImageShape(spec.height, spec.width, spec.channels)
   kind = KINDS[config.model.kind]
@@ -53,7 +52,7 @@ def build(config: Config, spec: DataSpec) -> Experiment:
   if spec.masked:
     model = model.clone(masked=True)
   check_batch_size(model, config)
-  held = constraints_of(config)
+  held = constraints_of(config, image)
   return Experiment(
     config=config,
     spec=spec,
@@ -64,18 +63,11 @@ def build(config: Config, spec: DataSpec) -> Experiment:
     optimizer=optimizers.make_optimizer(
       config.optim,
       config.train.steps,
-      constraints.ascend(_rates(config)) if held else None,
+      _ascent(config) if held else None,
       config.model.options.get('kernel', {}).get('learning_rate'),
     ),
     schedule=schedules.learning_rate(config.optim, config.train.steps),
   )
-
-
-def family_of(config: Config) -> Family:
-  """Returns the observation family of a configuration, with its wrappers."""
-  chosen = config.likelihood
-  inner = distributions.family(chosen.family, **chosen.options)
-  return distributions.wrapped(inner, chosen.wrappers, chosen.wrapper_options)
 
 
 def _setting(config: Config) -> Setting:
@@ -87,24 +79,35 @@ def _setting(config: Config) -> Setting:
     dtype=COMPUTE[config.train.compute],
     frozen_mean=not learning & {'mean_head', 'rest'},
     white='other_heads' not in learning,
+    kernel_gradient=config.objective.kernel_gradient,
     mean_gradient=config.objective.mean_gradient,
   )
 
 
-def constraints_of(config: Config) -> dict[str, constraints.Constraint]:
+def constraints_of(config: Config, image: ImageShape) -> dict[str, constraints.Constraint]:
   """Returns the constraints of a configuration, by the name of the statistic."""
-  held = {}
-  for name, options in config.objective.constraints.items():
-    statistic, per, _ = constraints.CONSTRAINTS[name]
-    bound = options['bound'] * config.likelihood.options[per] if per else options['bound']
-    held[statistic] = constraints.Constraint(bound, damping=options['damping'])
-  return held
+  rank, chosen = checks.rank_of(config), config.objective.constraints
+  return {
+    constraints.statistic_of(name, one): constraints.make(name, one, rank, image.size)
+    for name, one in chosen.items()
+  }
 
 
-def _rates(config: Config) -> dict[str, float]:
-  """Returns the multipliers' rates, by the name of the statistic."""
-  chosen = config.objective.constraints
-  return {constraints.CONSTRAINTS[name].statistic: one['rate'] for name, one in chosen.items()}
+def multipliers_of(config: Config) -> dict[str, Any]:
+  """Returns the initial multipliers of a configuration's constraints, by the name of the statistic."""
+  chosen = config.objective.constraints.items()
+  return constraints.initial_multipliers([constraints.statistic_of(name, one) for name, one in chosen])
+
+
+def _ascent(config: Config) -> optax.GradientTransformation:
+  """Returns the ascent on the multipliers."""
+  chosen = {
+    constraints.statistic_of(name, one): one for name, one in config.objective.constraints.items()
+  }
+  return constraints.ascend(
+    {name: one['rate'] for name, one in chosen.items()},
+    [name for name, one in chosen.items() if one['kind'] == constraints.EQUAL],
+  )
 
 
 def fit_of(config: Config) -> alternating.Fit:

@@ -45,6 +45,26 @@ def test_each_channel_may_have_a_kernel_of_its_own():
     np.testing.assert_allclose(together[..., c : c + 1], alone, atol=1e-6)
 
 
+def test_kernels_of_channels_blur_the_channels_that_the_covariance_has():
+  x, kernel, random = draw(0, 3, 6, 5, 2), draw(2, 3, 3, 3, 2), np.random.default_rng(3)
+  axes = jnp.asarray(np.linalg.qr(random.normal(size=(3, 2, 2)))[0])
+  turned = np.einsum('bhwc,bck->bhwk', x, axes)
+  blurred = [
+    [ndimage.convolve(turned[b, ..., k], np.asarray(kernel[b, ..., k]), mode='wrap') for k in (0, 1)]
+    for b in range(3)
+  ]
+  mean = jnp.asarray(np.einsum('bkhw,bck->bhwc', blurred, axes))
+  images = Images(x, mean, kernel, kernel_axes=axes)
+  np.testing.assert_allclose(alternating.kernel_error(images), 0, atol=1e-6)
+  assert np.all(alternating.kernel_error(images._replace(kernel_axes=None)) > 1)
+  seen = alternating.of_kernels(lambda _, x, mean: jnp.sum(x * mean[..., :1]))(images)
+  expected = np.einsum('bhwk,bhw->b', turned, np.stack(blurred)[:, 0])
+  np.testing.assert_allclose(seen, expected, rtol=1e-5)
+  shared = Images(x, mean, kernel[..., 0], kernel_axes=axes)
+  alike = alternating.kernel_error(shared._replace(kernel_axes=None))
+  np.testing.assert_array_equal(alternating.kernel_error(shared), alike)
+
+
 def test_another_boundary_is_refused():
   with pytest.raises(ValueError, match="must be one of circular, zero, reflect; got 'wrap'"):
     alternating.blur(draw(0, 3, 3), draw(1, 4, 4, 1), 'wrap')
