@@ -56,6 +56,12 @@ FEATURES = {
   64: (8, 24, 48, 96),
   128: (8, 16, 24, 48, 96),
 }
+UNET = {  # features of the denoiser: about as many parameters as the VAE has
+  16: (32, 64, 128, 160),
+  32: (16, 32, 64, 128, 192),
+  64: (12, 24, 48, 96, 192, 256),
+  128: (12, 24, 48, 96, 192, 256),
+}
 VARIANTS = {name: one for name, one in recipes.SUPN.items() if one.beta == 1}
 SIDES = {'': 64, **{f',{side}': side for side in FEATURES}}  # by what stands behind a variant's name
 SIZED = {f'{name}{end}': (one, side) for end, side in SIDES.items() for name, one in VARIANTS.items()}
@@ -75,7 +81,9 @@ def get_config(variant: str = 'vae') -> config.Config:
   return config.Config(
     data=config.DataConfig(source='folder:', height=side, width=side, channels=1, flip=True),
     model=one.model(
-      {'latents': 64, 'features': features}, {'features': features, 'layers': 2, 'sees_mean': True}
+      {'latents': 64, 'features': features},
+      {'features': features, 'layers': 2, 'sees_mean': True},
+      UNET[side],
     ),
     likelihood=config.LikelihoodConfig(
       one.family, distributions.options(one.family, **LIKELIHOODS[one.family])

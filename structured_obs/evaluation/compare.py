@@ -12,7 +12,15 @@ import numpy as np
 from structured_obs.data import prepare, sources
 from structured_obs.data.prepare import DataSpec, Prepared
 from structured_obs.devices import mesh
-from structured_obs.evaluation import explanation, passes, report, results, sections
+from structured_obs.evaluation import (
+  explanation,
+  passes,
+  report,
+  results,
+  sections,
+  tables,
+  training_spread,
+)
 from structured_obs.evaluation import features as featuress
 from structured_obs.evaluation.features import Extractor
 from structured_obs.evaluation.results import Result
@@ -91,6 +99,8 @@ def evaluate(
     say(f'Resuming the interrupted evaluation in {unfinished}, as far as its work still applies.')
   where = passes.Where(mesh.make_mesh(), unfinished)
   found = _scored(models, images, request, where)
+  if not request.data and split != 'train':
+    found = training_spread.with_training(found, own.images['train'], where)
   further = sections.make(
     base.Evaluated(
       found,
@@ -112,8 +122,8 @@ def evaluate(
   }
   written = report.write_evaluation(directory, found, images, about, further, shown)
   shutil.rmtree(unfinished, ignore_errors=True)
-  parts = [results.comparison_table(found), explanation.text(found)]
-  return Compared('\n\n'.join([*parts, *(section.text for section in further)]), written)
+  parts = [results.comparison_table(found), training_spread.text(found), explanation.text(found)]
+  return Compared(tables.paragraphs(*parts, *(section.text for section in further)), written)
 
 
 def _scored(

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from skimage import metrics
@@ -19,7 +20,11 @@ def test_psnr_of_a_constant_error():
   np.testing.assert_allclose(image_errors.mean_squared_error(METHODS['better'], TRUE), 1e-4)
   decibels = image_errors.peak_signal_to_noise(METHODS['better'], TRUE)
   np.testing.assert_allclose(decibels, 10 * np.log10(4 / 1e-4))
-  np.testing.assert_allclose(image_errors.peak_signal_to_noise(TRUE, TRUE), image_errors.EXACT)
+  assert np.all(np.isposinf(image_errors.peak_signal_to_noise(TRUE, TRUE)))
+  assert np.all(np.isposinf(image_errors.ratio(jnp.asarray([0.0, 1e-12]))))
+  np.testing.assert_allclose(image_errors.ratio(np.array([4e-9, np.nan])), [90, np.nan])
+  pair = image_errors.without_exact(np.array([np.inf, 1, np.nan, 2]), np.array([1, 2, 3, np.inf]))
+  np.testing.assert_array_equal(pair, [[1, np.nan], [2, 3]])
 
 
 def _smooth(channels: int) -> tuple[np.ndarray, np.ndarray]:
