@@ -58,8 +58,8 @@ FEATURES = {
 }
 UNET = {  # features of the denoiser: about as many parameters as the VAE has
   16: (32, 64, 128, 160),
-  32: (16, 32, 64, 128, 192),
-  64: (12, 24, 48, 96, 192, 256),
+  32: (16, 32, 64, 256),
+  64: (12, 24, 48, 96, 320),
   128: (12, 24, 48, 96, 192, 256),
 }
 VARIANTS = {name: one for name, one in recipes.SUPN.items() if one.beta == 1}
@@ -89,7 +89,10 @@ def get_config(variant: str = 'vae') -> config.Config:
       one.family, distributions.options(one.family, **LIKELIHOODS[one.family])
     ),
     optim=config.OptimConfig(
-      learning_rate=2e-3, schedule='cosine', clip_norm=1e4, stages=one.stages(steps)
+      learning_rate=1e-3 if one.kind == 'denoiser' else 2e-3,
+      schedule='cosine',
+      clip_norm=1e4,
+      stages=one.stages(steps),
     ),
     train=config.TrainConfig(
       steps=steps,

@@ -50,7 +50,9 @@ class UNet(nn.Module):
     for width, beside in reversed(list(zip(self.features[:-1], seen[:-1], strict=True))):
       x = layers.upsample(nn.silu(x), *beside.shape[1:3])
       x = self._blocks(convolutions.Conv(width, (3, 3), dtype=self.dtype)(x) + beside, train)
-    outputs = Heads(self.outputs, window=3, name='heads')(layers.full(nn.silu(x)))
+    # Features of unit variance, as in `mirror.emit`: without a norm, what skips add up to may explode.
+    x = nn.LayerNorm(use_bias=False, use_scale=False)(layers.full(nn.silu(x)))
+    outputs = Heads(self.outputs, window=3, name='heads')(x)
     return {**outputs, MEAN: image + outputs[MEAN]}
 
   def _blocks(self, x: Array, train: bool) -> Array:
