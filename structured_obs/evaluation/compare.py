@@ -98,9 +98,7 @@ def evaluate(
   if unfinished.is_dir():
     say(f'Resuming the interrupted evaluation in {unfinished}, as far as its work still applies.')
   where = passes.Where(mesh.make_mesh(), unfinished)
-  found = _scored(models, images, request, where)
-  if not request.data and split != 'train':
-    found = training_spread.with_training(found, own.images['train'], where)
+  found = _scored(models, images, request, where, own.images['train'])
   further = sections.make(
     base.Evaluated(
       found,
@@ -127,11 +125,15 @@ def evaluate(
 
 
 def _scored(
-  models: Sequence[Trained], images: np.ndarray, request: Request, where: passes.Where
+  models: Sequence[Trained],
+  images: np.ndarray,
+  request: Request,
+  where: passes.Where,
+  training: np.ndarray,
 ) -> list[Result]:
-  """Returns scores of all models, with the settings of the first one."""
+  """Returns scores of all models, with the settings of the first one, and q of training images."""
   settings = results.settings_of(models[0].config, models[0].spec, request.samples)
-  return [
+  found = [
     results.evaluate(
       trained,
       images,
@@ -141,6 +143,9 @@ def _scored(
     )
     for trained in models
   ]
+  if request.data or request.split == 'train':
+    return found
+  return training_spread.with_training(found, training, where)
 
 
 def other_data(trained: Trained, source: str, split: str) -> tuple[Prepared, str]:

@@ -101,20 +101,6 @@ def test_a_summary_is_of_all_images_or_nan(bad: float):
   assert math.isnan(likelihood.summarize(np.zeros(0)).mean)
 
 
-def test_the_mean_leaves_an_exact_image_out_and_says_so():
-  true = RNG.uniform(-1, 1, (4, 3, 3, 1))
-  close = true + 0.02
-  methods = {'noisy': close, 'one': np.concatenate([true[:1], close[1:]])}
-  table, tree = denoising.comparison(methods, true, 'noisy')
-  assert tree['noisy']['psnr_db']['mean'] == pytest.approx(40)
-  assert tree['one']['psnr_db']['mean'] == pytest.approx(40)
-  assert tree['one']['psnr_db']['num_images'] == 3
-  assert math.isfinite(tree['one']['psnr_db']['standard_error'])
-  assert tree['one']['mse']['mean'] == pytest.approx(0.75 * 4e-4)
-  assert 'Exact images, whose PSNR is infinite, are left out of its means: 1 of 4 (one).' in table
-  assert 'Exact' not in denoising.comparison({'noisy': close}, true, 'noisy')[0]
-
-
 def test_an_image_that_is_not_finite_is_named_in_a_comparison():
   true = RNG.uniform(-1, 1, (4, 3, 3, 1))
   methods = {'good': true + 0.1, 'bad': _with(true, 2, math.nan)}

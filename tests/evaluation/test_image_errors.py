@@ -1,5 +1,6 @@
 """Squared error, PSNR, SSIM, sharpness and the table of a comparison, by definition."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,20 @@ def test_a_comparison_is_paired(tmp_path: Path):
   report = denoising.write_scores(tmp_path, table, tree, 'about it').read_text()
   assert table in report
   assert 'about it' in report
+
+
+def test_the_mean_leaves_an_exact_image_out_and_says_so():
+  true = RNG.uniform(-1, 1, (4, 3, 3, 1))
+  close = true + 0.02
+  methods = {'noisy': close, 'one': np.concatenate([true[:1], close[1:]])}
+  table, tree = denoising.comparison(methods, true, 'noisy')
+  assert tree['noisy']['psnr_db']['mean'] == pytest.approx(40)
+  assert tree['one']['psnr_db']['mean'] == pytest.approx(40)
+  assert tree['one']['psnr_db']['num_images'] == 3
+  assert math.isfinite(tree['one']['psnr_db']['standard_error'])
+  assert tree['one']['mse']['mean'] == pytest.approx(0.75 * 4e-4)
+  assert 'Exact images, whose PSNR is infinite, are left out of its means: 1 of 4 (one).' in table
+  assert 'Exact' not in denoising.comparison({'noisy': close}, true, 'noisy')[0]
 
 
 def test_images_of_other_shapes_are_refused():

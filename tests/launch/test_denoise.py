@@ -62,8 +62,8 @@ def test_a_denoiser_is_trained_evaluated_and_compared(demo: conftest.Demo, tmp_p
   workdir, first = tmp_path / 'denoiser', demo.workdir / 'low_rank'
   done = conftest.launch(
     'train', '--config=configs/digits.py:diagonal', f'--workdir={workdir}', '--config.train.steps=2',
-    '--config.model.kind=denoiser', "--config.model.options={'features': (4,), 'noise': 0.4}",
-    '--config.train.batch_size=8',
+    '--config.model.kind=denoiser', '--config.model.options.features=(4,)',
+    '--config.model.options.noise=0.4', '--config.train.batch_size=8',
   )  # fmt: skip
   assert done.status == 0, done.errors
   done = conftest.launch('evaluate', f'--workdir={workdir}', '--num_images=6')
