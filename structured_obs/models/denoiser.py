@@ -84,7 +84,7 @@ class Denoiser(nn.Module):
     predicted = self._predict(self.add_noise(keys, x), train)
     log_p = {'x': jax.vmap(self.family.log_prob)(predicted.params, x)}
     stats = observation.stats(self.family, predicted.params)
-    return Terms(log_p, {}, stats, observation.images(self.family, predicted, x))
+    return Terms(log_p, {}, stats, observation.images(predicted, x))
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
     """Returns the parameters of p(x|y), each with a leading B.

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from structured_obs import distributions
@@ -102,3 +103,41 @@ def test_what_it_cannot_do_is_refused():
     Bound(MODEL, VARIABLES).infer(None, X)
   with pytest.raises(ValueError, match=r'of shape \(batch, 5, 6, 1\)'):
     Bound(MODEL, VARIABLES).reconstruct(None, X[:, 1:])
+
+
+@pytest.mark.slow
+def test_it_learns_to_remove_noise():
+  """Of images with two degrees of freedom: hardly anything of the noise has to stay."""
+  model = denoiser.Denoiser(
+    distributions.family('diagonal'), ImageShape(8, 8, 1), (8, 16), noise=0.5,
+    options=observation.Options(white=True, learn_scale=True),
+  )  # fmt: skip
+  rows, columns = np.mgrid[:8, :8].astype(np.float32) / 7 - 0.5
+
+  def batch(key):
+    slopes = jax.random.uniform(key, (16, 2, 1, 1), jnp.float32, -1, 1)
+    images = slopes[:, 0] * rows[None] + slopes[:, 1] * columns[None]
+    return images[..., None], jax.random.split(key, 16)
+
+  def loss(params, key):
+    x, keys = batch(key)
+    terms = model.apply({'params': params}, keys, x)
+    return -bounds.elbo(terms).mean(), jnp.mean(jnp.square(terms.images.mean - x))
+
+  optimizer = optax.adam(2e-3)
+
+  @jax.jit
+  def update(state, key):
+    params, moments = state
+    (_, error), gradient = jax.value_and_grad(loss, has_aux=True)(params, key)
+    change, moments = optimizer.update(gradient, moments)
+    return (optax.apply_updates(params, change), moments), error
+
+  x, keys = batch(jax.random.key(0))
+  params = init(model, jax.random.key(1), keys, x)['params']
+  state, errors = (params, optimizer.init(params)), []
+  for key in jax.random.split(jax.random.key(2), 150):
+    state, error = update(state, key)
+    errors.append(float(error))
+  assert errors[0] == pytest.approx(0.25, rel=0.2)
+  assert np.mean(errors[-20:]) < 0.05
