@@ -130,8 +130,9 @@ def test_it_learns_to_remove_noise():
   def update(state, key):
     params, moments = state
     (_, error), gradient = jax.value_and_grad(loss, has_aux=True)(params, key)
-    change, moments = optimizer.update(gradient, moments)
-    return (optax.apply_updates(params, change), moments), error
+    with jax.numpy_dtype_promotion('standard'):  # optax mixes integers and floats
+      change, moments = optimizer.update(gradient, moments)
+      return (optax.apply_updates(params, change), moments), error
 
   x, keys = batch(jax.random.key(0))
   params = init(model, jax.random.key(1), keys, x)['params']
