@@ -9,6 +9,7 @@ from structured_obs.recipes.families import (
   covariances,
   covariances_of_photographs,
   joint_objective,
+  with_covariance_decoder,
 )
 from structured_obs.recipes.sos import SOS_VAE, SosVae, sos_vae, sos_vae_as_published
 from structured_obs.recipes.super_resolution import (
@@ -52,4 +53,5 @@ __all__ = [
   'sr_vae_in_minutes',
   'sr_vae_of_size',
   'supn',
+  'with_covariance_decoder',
 ]
