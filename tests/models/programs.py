@@ -11,11 +11,6 @@ def init(model: Any, *args: Any, **options: Any) -> Any:
   return _program(model, 'init', options)(*args)
 
 
-def init_with_output(model: Any, *args: Any) -> Any:
-  """`model.init_with_output`, compiled: what the model returns, and its variables."""
-  return _program(model, 'init_with_output', {})(*args)
-
-
 def apply(model: Any, variables: Any, *args: Any, **options: Any) -> Any:
   """`model.apply`, compiled once for a model, the options and the shapes of the arguments."""
   options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
