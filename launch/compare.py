@@ -20,8 +20,8 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from launch import flags, interrupts
-from structured_obs.evaluation import compare, comparison_table, features
+from launch import flags, image_flags, interrupts
+from structured_obs.evaluation import compare, comparison_table
 from structured_obs.runs import configuration
 
 _CONFIG = flags.define_config()
@@ -30,7 +30,7 @@ _VARIANTS = absl_flags.DEFINE_list('variants', [], "Variants of the config file;
 _SEEDS = absl_flags.DEFINE_list('seeds', [], "Seeds of the trainings; '' for the config's.")
 _NUM_IMAGES = flags.define_integer('num_images', 0, 'Use only the first N test images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
-_FEATURES = absl_flags.DEFINE_string('features', features.FORMS[0], 'See launch.evaluate.')
+_IMAGES = image_flags.Images()
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,14 +41,12 @@ def main(arguments: Sequence[str]) -> None:
   file, variants = _named()
   if not all(seed.isdecimal() for seed in _SEEDS.value) or len({*_SEEDS.value}) < len(_SEEDS.value):
     raise ValueError('--seeds must be whole numbers without repetition, such as --seeds=0,1,2.')
-  features.check_form(_FEATURES.value)
+  _IMAGES.check()
   changes = [argument for argument in sys.argv[1:] if argument.startswith('--config.')]
   for name in variants:  # refuse invalid ones before the first one trains
     configuration.resolve(flags.read_config(f'{file}:{name}'))
   root, reports = Path(_WORKDIR.value), []
-  request = compare.Request(
-    num_images=_NUM_IMAGES.value, samples=_SAMPLES.value, features=_FEATURES.value
-  )
+  request = compare.Request(num_images=_NUM_IMAGES.value, samples=_SAMPLES.value, **_IMAGES.fields)
   for seed in _SEEDS.value or ['']:
     directory = root / f'seed_{seed}' if seed else root
     workdirs = {name: directory / name for name in variants}

@@ -15,6 +15,7 @@ from structured_obs.devices import mesh
 from structured_obs.evaluation import explanation, passes, report, results, sections
 from structured_obs.evaluation import features as featuress
 from structured_obs.evaluation.features import Extractor
+from structured_obs.evaluation.metrics import feature_distances
 from structured_obs.evaluation.results import Result
 from structured_obs.evaluation.sections import base
 from structured_obs.models import intermediate_images
@@ -31,8 +32,11 @@ class Request(NamedTuple):
   samples: int = 0  # of the importance-weighted bound; 0 for the first run's configuration
   seed: int = 0  # of the dequantisation and the latents
   # Network whose features compare images: a name of one of these forms, or an extractor of `of_user`.
-  features: str | Extractor = featuress.FORMS[0]
+  features: str | Extractor = featuress.DEFAULT
   pixel_noise: bool = True  # whether samples in figures have a family's floor of independent pixel noise
+  sample_mode: str = 'sample'  # 'mode': new samples in distances are modes, of mixtures
+  generated: int = 0  # new images of each model in distances; 0 for as many as are evaluated
+  reference: str = ''  # split of the runs' data that distances are from; '' for the evaluated images
   data: str = ''  # source of images other than the runs' own, as data.source; '' for their own
 
 
@@ -77,12 +81,13 @@ def evaluate(
     one._replace(model=intermediate_images.by_pixel_noise(one.model, request.pixel_noise))
     for one in models
   ]
-  extractor = request.features
-  if isinstance(extractor, str):
-    extractor = featuress.find(extractor, models[0].model.image)
   data, split = own, request.split
   if request.data:
     data, split = other_data(models[0], request.data, split)
+  _check_images(models, own, request)
+  extractor = request.features
+  if isinstance(extractor, str):
+    extractor = featuress.find(extractor, models[0].model.image, own, say)
   images = data.images['train' if split == ALL else split][: request.num_images or None]
   source = f' of {data.spec.source}' if request.data else ''
   say(f'Evaluating {", ".join(workdirs)} on {len(images)} images of the {split} split{source}.')
@@ -101,6 +106,9 @@ def evaluate(
       own_data=not request.data,
       where=where,
       extractor=extractor,
+      generated=request.generated,
+      reference=request.reference,
+      sample_mode=request.sample_mode,
     )
   )
   about: dict[str, Any] = {
@@ -114,6 +122,28 @@ def evaluate(
   shutil.rmtree(unfinished, ignore_errors=True)
   parts = [results.comparison_table(found), explanation.text(found)]
   return Compared('\n\n'.join([*parts, *(section.text for section in further)]), written)
+
+
+def _check_images(models: Sequence[Trained], own: Prepared, request: Request) -> None:
+  """Raises a ValueError, naming the flag, if these models and data have not the images to compare."""
+  least = feature_distances.NEIGHBOURS + 1
+  if 0 < request.generated < least:
+    raise ValueError(
+      f'--generated={request.generated} is too few for a distance of features; it must be 0, for as many '
+      f'as are evaluated, or at least {least}.'
+    )
+  if request.reference and len(own.images.get(request.reference, ())) < least:
+    raise ValueError(
+      f'--reference={request.reference} names a split of {len(own.images.get(request.reference, ()))} '
+      f'images; a distance of features needs at least {least}. Name another split of {own.spec.source}.'
+    )
+  for trained in models:
+    try:
+      intermediate_images.by_mode(trained.model, request.sample_mode)
+    except ValueError as error:
+      raise ValueError(
+        f'--sample_mode={request.sample_mode} does not suit {trained.workdir}: {error}'
+      ) from error
 
 
 def _scored(
