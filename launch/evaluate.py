@@ -12,11 +12,11 @@ resumes an evaluation that was interrupted.
 shape and gray levels as the run's, without training on it. If the source has no splits, all of its
 images are used. The report is written to WORKDIR/evaluation_NAME.
 
---features selects the network whose features compare sets of images: bands needs nothing; self is a small
-network that learns from the run's own training images, once, in minutes; classifier:WORKDIR is a run of
-configs/classifier.py on these images; inception is the network of the Frechet inception distance, read
-from a file, and inception:PATH reads another file; vgg:PATH is that of LPIPS. The report names the network
-beside every number, and shows what it sees: distances of originals with noise and with blur.
+--features selects the network whose features compare sets of images: bands needs nothing; self is a
+small network that learns from the run's own training images, once, in minutes; classifier:WORKDIR is a
+run of configs/classifier.py on these images; inception is the network of the Frechet inception distance,
+read from a file, and inception:PATH reads another file; vgg:PATH is that of LPIPS. The report names the
+network beside every number, and shows what it sees: distances of originals with noise and with blur.
 
 --generated=50000 --reference=train compares 50,000 new images with the training images, as papers do.
 --sample_mode=mode takes modes for new samples, of mixtures.

@@ -39,8 +39,8 @@ class Images:
     least = feature_distances.NEIGHBOURS + 1
     if 0 < self._generated.value < least:
       raise ValueError(
-        f'--generated={self._generated.value} is too few for a distance of features; it must be 0, for as '
-        f'many as are evaluated, or at least {least}.'
+        f'--generated={self._generated.value} is too few for a distance of features; it must be 0, for '
+        f'as many as are evaluated, or at least {least}.'
       )
 
   @property

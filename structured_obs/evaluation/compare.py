@@ -129,8 +129,8 @@ def _check_images(models: Sequence[Trained], own: Prepared, request: Request) ->
   least = feature_distances.NEIGHBOURS + 1
   if 0 < request.generated < least:
     raise ValueError(
-      f'--generated={request.generated} is too few for a distance of features; it must be 0, for as many '
-      f'as are evaluated, or at least {least}.'
+      f'--generated={request.generated} is too few for a distance of features; it must be 0, for as '
+      f'many as are evaluated, or at least {least}.'
     )
   if request.reference and len(own.images.get(request.reference, ())) < least:
     raise ValueError(

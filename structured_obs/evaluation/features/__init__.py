@@ -76,9 +76,7 @@ def find(
   path = names.local_path('--features', path)
   if kind == self_trained.NAME:
     if data is None:
-      raise ValueError(
-        f'--features={kind} needs the data of a run, to learn from their training images.'
-      )
+      raise ValueError(f'--features={kind} needs the data of a run, to learn from their images.')
     return self_trained.extractor(data, say)
   if kind in (bands.NAME, random_conv.NAME):
     return (bands.bands if kind == bands.NAME else random_conv.random_conv)(image)

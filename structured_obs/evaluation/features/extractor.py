@@ -99,7 +99,7 @@ def perceptual_distance(extractor: Extractor, weights: Any, first: Array, second
   """Returns distances between images [B, H, W, C] in the features of every layer. [B]; under jit.
 
   The features of a pixel are scaled to unit length. Their squared differences are summed over channels
-  and averaged over pixels. With the calibration of an extractor they are weighted and summed over layers,
+  and averaged over pixels. With an extractor's calibration they are weighted and summed over layers,
   which is LPIPS. Otherwise all channels have equal weight, and the mean over layers is uncalibrated: it
   has not learnt people's judgements.
 

@@ -49,7 +49,7 @@ def corrupted(key: Array, images: Array) -> tuple[Array, dict[str, Array]]:
   """Returns images [B, H, W, C] after random corruptions, and the right answer [B] of each task."""
   keys = jax.random.split(key, 4)
   count = len(images)
-  turn = jax.random.randint(keys[0], (count,), 0, TURNS)
+  turn = jax.random.randint(keys[0], (count,), 0, TURNS, jnp.int32)
   width, blur_grade = _amounts(keys[1], count, BLUR)
   deviation, noise_grade = _amounts(keys[2], count, NOISE)
   x = blur.blurred(_turned(images, turn), width)
@@ -75,7 +75,7 @@ def _turned(images: Array, turn: Array) -> Array:
     jnp.rot90(images, k, (1, 2)) if square else jnp.flip(images, [axis for axis in (1, 2) if k & axis])
     for k in range(TURNS)
   ]
-  return jnp.stack(views)[turn, jnp.arange(len(images))]
+  return jnp.stack(views)[turn, jnp.arange(len(images), dtype=jnp.int32)]
 
 
 def losses(
@@ -90,8 +90,9 @@ def losses(
   """
   total, right = jnp.zeros((), features.dtype), {}
   for name, layer in layers.items():
+    answer = jnp.asarray(answers[name], jnp.int32)
     logits = features @ layer['kernel'] + layer['bias'][None]
     log_p = jax.nn.log_softmax(logits)
-    total = total - jnp.mean(jnp.take_along_axis(log_p, answers[name][:, None], axis=1))
-    right[name] = jnp.mean((jnp.argmax(logits, axis=1) == answers[name]).astype(features.dtype))
+    total = total - jnp.mean(jnp.take_along_axis(log_p, answer[:, None], axis=1))
+    right[name] = jnp.mean((jax.lax.argmax(logits, 1, jnp.int32) == answer).astype(features.dtype))
   return total, right

@@ -147,8 +147,8 @@ def train(data: Prepared, training: Training, say: Callable[[str], None]) -> dic
   channels, levels, count = data.spec.channels, data.spec.levels, len(images)
   size, key = min(training.batch_size, count), jax.random.key(training.seed)
   say(
-    f'Training --features={NAME} on {count:,} training images, {training.steps} steps; they are kept for '
-    'the next evaluation.'
+    f'Training --features={NAME} on {count:,} training images, {training.steps} steps; they are kept '
+    'for the next evaluation.'
   )
   optim = OptimConfig(
     learning_rate=training.learning_rate, warmup_steps=20, schedule='cosine', clip_norm=1.0

@@ -33,8 +33,8 @@ def extractor(path: str, image: ImageShape) -> extractors.Extractor:
   """
   if image.channels not in (1, 3) or min(image[:2]) < perceptual.MIN_SIDE:
     raise ValueError(
-      f'--features={NAME}:{path} needs images of 1 or 3 channels and at least {perceptual.MIN_SIDE} pixels '
-      f'along each side; they are {" x ".join(map(str, image))}.'
+      f'--features={NAME}:{path} needs images of 1 or 3 channels and at least {perceptual.MIN_SIDE} '
+      f'pixels along each side; they are {" x ".join(map(str, image))}.'
     )
   weights = {name: np.asarray(array, np.float32) for name, array in perceptual.read_vgg(path).items()}
   calibrate = _calibration if 'lin1' in weights else None

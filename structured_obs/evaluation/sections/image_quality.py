@@ -62,7 +62,8 @@ The distance in features is that of LPIPS, in the layers of {}, but without weig
 learnt from people's judgements: it is uncalibrated, and comparable in these features only. Smaller is
 better."""
 CALIBRATED = """\
-The distance in features is LPIPS, in the layers of {} with the weights of its file. Smaller is better."""
+The distance in features is LPIPS, in the layers of {} with the weights of its file.
+Smaller is better."""
 
 
 def text(found: Mapping[str, Quality], extractor: extractors.Extractor) -> str:

@@ -127,8 +127,8 @@ def _compared(found: Found) -> str:
   counts = [f'N images beside {count} originals.' for count in sorted(references)]
   if own - references:
     counts.append(
-      f'Too few other originals are at hand: the ladder is made of one half of the originals, beside the '
-      f'{max(own)} of the other half.'
+      'Too few other originals are at hand: the ladder is made of one half of the originals, beside '
+      f'the {max(own)} of the other half.'
     )
   return ' '.join(counts)
 
