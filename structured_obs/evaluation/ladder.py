@@ -2,8 +2,8 @@
 
 Other originals, which a perfect model's samples would be like, get white noise of two levels, Gaussian
 blur of two widths, and both. Noise and blur of a pair have the same mean squared error, after clipping
-to [-1, 1]. In good features each step is farther from the originals than the one below it; in others, such
-as those that cannot see noise, distances do not rank samples.
+to [-1, 1]. In good features each step is farther from the originals than the one below it; in others,
+such as those that cannot see noise, distances do not rank samples.
 
 Letters: N images; H W C image height, width, channels; F features.
 """

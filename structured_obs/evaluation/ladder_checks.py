@@ -75,8 +75,8 @@ def verdict(real: np.ndarray, rungs: Sequence[np.ndarray], known: Measured) -> V
   pairs = [f'{errors[noise]:.4f} ({errors[blurred]:.4f})' for noise, blurred in ladder.PAIRS]
   about = (
     'The ladder: other originals with white noise of this standard deviation, of pixels in [-1, 1], '
-    f'and under a Gaussian blur of this width in pixels. The noises have mean squared errors of {pairs[0]} '
-    f'and {pairs[1]}, and the blurs, in brackets, the same.'
+    f'and under a Gaussian blur of this width in pixels. The noises have mean squared errors of '
+    f'{pairs[0]} and {pairs[1]}, and the blurs, in brackets, the same.'
   )
   return Verdict(f'{about} {_said(steps)}{_weights(values) if tree["in_order"] else ""}', tree)
 
