@@ -46,7 +46,7 @@ def get_config(variant: str = 'low_rank') -> config.Config:
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2),
     model=config.ModelConfig('vae', {'latents': 2, 'features': (32, 8)}),
     likelihood=config.LikelihoodConfig(variant, distributions.options(variant, **LIKELIHOODS[variant])),
-    objective=config.ObjectiveConfig(dequantize='levels' not in LIKELIHOODS[variant]),
+    objective=recipes.joint_objective(LIKELIHOODS[variant]),
     optim=config.OptimConfig(learning_rate=2e-3, schedule='cosine', weight_decay=0.01, clip_norm=1000.0),
     train=config.TrainConfig(steps=2000, validate_every=100, checkpoint_every=500, log_every=50),
     eval=config.EvalConfig(batch_size=90, chunk=50),

@@ -16,7 +16,7 @@ Reference for the family: Langley et al., "Structured Uncertainty in the Observa
 Autoencoders", 2022. The network is a small one, not the paper's.
 """
 
-from structured_obs import config, distributions
+from structured_obs import config, distributions, recipes
 
 LIKELIHOODS = {
   'low_rank': {'rank': 25, 'noise_variance': 0.01, 'learn_diag': True, 'min_variance': 1e-5},
@@ -35,6 +35,7 @@ def get_config(variant: str = 'low_rank') -> config.Config:
       'vae', {'latents': 64, 'features': (16, 32, 64, 128), 'blocks': 1, 'norm': 'group'}
     ),
     likelihood=config.LikelihoodConfig(variant, distributions.options(variant, **LIKELIHOODS[variant])),
+    objective=recipes.joint_objective(LIKELIHOODS[variant]),
     optim=config.OptimConfig(learning_rate=5e-4, warmup_steps=500, clip_norm=1e4, ema_decay=0.999),
     train=config.TrainConfig(steps=20000, batch_size=32, validate_every=1000, checkpoint_every=1000),
     eval=config.EvalConfig(batch_size=32, chunk=5),

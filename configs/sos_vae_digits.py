@@ -9,6 +9,7 @@
 | `sos_vae` | low rank, and a learnt variance of each pixel | KL 4 nats, entropy 0.5 nats a rank |
 | `beta_vae` | independent pixels | KL 4 nats |
 | `unconstrained` | as `sos_vae` | KL 4 nats |
+| `equal` | as `sos_vae` | as `sos_vae`, held from both sides |
 | `conditional` | as `sos_vae`, given which digit it is: p(x|z, y) | as `sos_vae` |
 
 On 359 test images, in nats, with uniform noise of one gray level: negative IWAE-500 -21.55 (`sos_vae`)
@@ -52,6 +53,7 @@ def get_config(variant: str = 'sos_vae') -> config.Config:
   base = config.Config(
     data=config.DataConfig(source='digits', validation_fraction=0.125, test_fraction=0.2, labels=labels),
     model=config.ModelConfig('vae', {'latents': 8, 'features': (32, 8)}),
+    objective=config.ObjectiveConfig(mean_gradient=recipes.MEAN_GRADIENT),
     optim=config.OptimConfig(
       learning_rate=2e-3,
       schedule='cosine',

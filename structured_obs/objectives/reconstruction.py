@@ -217,6 +217,7 @@ PAPER_LOSS = 'paper_loss'
 PIXELWISE = ('l1', 'l2')  # those that are 0 for pixels without an error, so that pixels may be left out
 # Values of --config.objective.reconstruction; '' is the density itself.
 RECORDS: Mapping[str, Record] = {'': None, PAPER_LOSS: PaperOptions, **dict.fromkeys(LOSSES, Options)}
+MEAN_RECORDS = {name: record for name, record in RECORDS.items() if name != PAPER_LOSS}  # of a mean
 
 
 def _residual(x: Array, mean: Array) -> Array:

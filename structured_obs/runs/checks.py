@@ -6,11 +6,13 @@ Fields of one choice, such as a kind of model, are options of that choice and ar
 
 from typing import Any
 
+from structured_obs import distributions
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions.base import Family
-from structured_obs.models import KINDS
+from structured_obs.models import KINDS, observation
 from structured_obs.objectives import constraints, reconstruction
+from structured_obs.runs import schedule, stages
 
 
 def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -26,13 +28,10 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
   """
   _check_unused(config, flat, defaults)
   _check_kernel(config)
+  _check_mean_loss(config)
   _check_masks(config)
-  for name, held in constraints.CONSTRAINTS.items():
-    if name in config.objective.constraints and held.per and not config.likelihood.options.get(held.per):
-      raise ValueError(
-        f'--config.objective.constraints.{name}.bound applies to each {held.per} of the family, but '
-        f"--config.likelihood.family='{config.likelihood.family}' has no {held.per}; omit it."
-      )
+  _check_constraints(config)
+  stages.check(config)
   if config.optim.stages and config.model.options.get('architecture') == 'dense':
     raise ValueError(
       "--config.optim.stages trains heads separately, but --config.model.options.architecture='dense' "
@@ -45,11 +44,11 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
     )
   optim, kernel = config.optim, config.model.options.get('kernel', {})
   least = optim.schedule_options.get('min_learning_rate', 0.0)
-  most = min(optim.learning_rate, kernel.get('learning_rate', 0.0) or optim.learning_rate)
+  most = min(schedule.smallest(optim), kernel.get('learning_rate', 0.0) or optim.learning_rate)
   if least > most:
     raise ValueError(
       f'--config.optim.schedule_options.min_learning_rate={least} is out of range: it must be at most '
-      f'{most}, the learning rate that decays.'
+      f'{most}, the smallest learning rate that decays.'
     )
   coupled = coupling(config)
   if coupled and config.train.accumulate > 1:
@@ -57,6 +56,43 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
       f'--config.train.accumulate={config.train.accumulate} is invalid with {coupled}, which needs all '
       'images of a batch at once; use --config.train.accumulate=1.'
     )
+
+
+def rank_of(config: Config) -> int:
+  """Returns the number of columns of the low-rank factors of a family and its wrappers together."""
+  wrappers = config.likelihood.wrapper_options.values()
+  return sum(options.get('rank', 0) for options in (config.likelihood.options, *wrappers))
+
+
+def _check_constraints(config: Config) -> None:
+  """Raises a ValueError if the family does not have what a constraint bounds."""
+  chosen, likelihood = config.objective.constraints, config.likelihood
+  family = f"--config.likelihood.family='{likelihood.family}'"
+  if likelihood.wrappers:
+    family += f' with --config.likelihood.wrappers={likelihood.wrappers}'
+  for name in chosen:
+    if constraints.CONSTRAINTS[name].per_rank and not rank_of(config):
+      raise ValueError(
+        f'--config.objective.constraints.{name}.bound applies to each rank of the family, but {family} '
+        'has no rank; omit it.'
+      )
+  if 'entropy' in chosen and not observation.has_floor(family_of(config)):
+    raise ValueError(
+      '--config.objective.constraints.entropy bounds the entropy above that of independent pixel noise, '
+      f'but {family} has no such noise; omit it.'
+    )
+  if 'trace' in chosen and (likelihood.family, *likelihood.wrappers)[-1] not in observation.FACTORED:
+    raise ValueError(
+      '--config.objective.constraints.trace bounds the variance that a low-rank factor adds, but '
+      f'{family} is not such a sum; use the family low_rank, or low_rank_update as the last wrapper.'
+    )
+
+
+def family_of(config: Config) -> Family:
+  """Returns the observation family of a configuration, with its wrappers."""
+  chosen = config.likelihood
+  inner = distributions.family(chosen.family, **chosen.options)
+  return distributions.wrapped(inner, chosen.wrappers, chosen.wrapper_options)
 
 
 def _check_unused(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -87,12 +123,41 @@ def _check_kernel(config: Config) -> None:
       '--config.model.options.kernel predicts the blur kernel of a family such as circulant, but '
       f"--config.likelihood.family='{family.family}' has none."
     )
+  if config.objective.kernel_gradient == 'latents' and not generated:
+    raise ValueError(
+      "--config.objective.kernel_gradient='latents' is of a network of blur kernels, which this model "
+      "does not have: add one, such as --config.model.options.kernel.features=1000, or use "
+      "--config.objective.kernel_gradient='held'."
+    )
+  if config.objective.kernel_gradient == 'latents' and config.objective.mean_gradient == 1:
+    raise ValueError(
+      "--config.objective.kernel_gradient='latents' has no effect with "
+      '--config.objective.mean_gradient=1, by which latents learn nothing from the density; use '
+      "--config.objective.kernel_gradient='held'."
+    )
   fixed = family.options.get('gaussian_variance', 0.0) > 0
   if config.objective.reconstruction == reconstruction.PAPER_LOSS and not (generated or fixed):
     raise ValueError(
       '--config.objective.reconstruction=paper_loss does not learn a kernel: use a network of '
       'kernels, such as --config.model.options.kernel.features=1000, or the family circulant with a '
       'fixed kernel, --config.likelihood.options.gaussian_variance.'
+    )
+
+
+def _check_mean_loss(config: Config) -> None:
+  """Raises a ValueError if the loss of the mean has no effect."""
+  objective = config.objective
+  if objective.mean_loss and not objective.mean_gradient:
+    raise ValueError(
+      f'--config.objective.mean_loss={objective.mean_loss} has no effect with '
+      '--config.objective.mean_gradient=0, the share of it in what the mean learns from; set that to '
+      'at most 1, such as 0.9.'
+    )
+  if objective.mean_gradient and objective.reconstruction:
+    raise ValueError(
+      f'--config.objective.reconstruction={objective.reconstruction} replaces the density for all that '
+      'learns, so that --config.objective.mean_gradient has no effect; for a mean that learns from '
+      'this loss and a covariance that learns from the density, use --config.objective.mean_loss.'
     )
 
 
@@ -106,14 +171,15 @@ def _check_masks(config: Config) -> None:
       f'--config.data.mask={config.data.mask} is of no use with --config.model.kind='
       f'{config.model.kind!r}; kinds that take masks: {", ".join(kinds)}.'
     )
-  if config.objective.reconstruction not in ('', *reconstruction.PIXELWISE):
-    raise ValueError(
-      f'--config.objective.reconstruction={config.objective.reconstruction} reads whole images, but '
-      f'with --config.data.mask={config.data.mask} only some pixels count; it may be '
-      f'{", ".join(reconstruction.PIXELWISE)}, or left out.'
-    )
+  for field in ('reconstruction', 'mean_loss'):
+    loss = getattr(config.objective, field)
+    if loss not in ('', *reconstruction.PIXELWISE):
+      raise ValueError(
+        f'--config.objective.{field}={loss} reads whole images, but with '
+        f'--config.data.mask={config.data.mask} only some pixels count; it may be '
+        f'{", ".join(reconstruction.PIXELWISE)}, or left out.'
+      )
   whole = {
-    '--config.objective.white_steps': config.objective.white_steps,
     "--config.model.options.scale='optimal'": options.get('scale') == 'optimal',
     '--config.model.options.kernel': options.get('kernel'),
   }
@@ -136,6 +202,9 @@ def coupling(config: Config) -> str:
       for name in objective.constraints
     },
     '--config.objective.white_steps': objective.white_steps > 0 and not objective.reconstruction,
+    f'--config.optim.stages={config.optim.stages}, a loss of whole batches': stages.WHITE
+    in stages.losses(stages.parse(config.optim.stages)),
+    '--config.objective.mean_gradient': objective.mean_gradient > 0 and not objective.mean_loss,
   }
   return next((name for name, holds in whole.items() if holds), '')
 
@@ -215,6 +284,7 @@ def _check_discrete(config: Config, family: Family, spec: DataSpec) -> None:
     'model.options.scale': options.get('scale', 'none') != 'none' and options['scale'],
     'model.options.natural_gradient': options.get('natural_gradient'),
     'optim.stages': config.optim.stages,
+    'objective.mean_gradient': config.objective.mean_gradient,
   }
   for field, value in needs_covariance.items():
     if value:

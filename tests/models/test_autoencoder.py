@@ -12,7 +12,8 @@ from structured_obs.distributions.base import ImageShape
 from structured_obs.models import observation
 from structured_obs.models.autoencoder import Autoencoder
 from structured_obs.models.vae import VAE
-from structured_obs.objectives import bounds
+from structured_obs.objectives import alternating, bounds
+from structured_obs.objectives.alternating import Fit
 from structured_obs.runs import optimizers
 from tests.models.programs import apply, init
 
@@ -31,11 +32,11 @@ def make(kind: Any = VAE, options: observation.Options = OWN, **fields: Any) -> 
   return model, init(model, jax.random.key(2), keys, x), keys, x
 
 
-def grads(model: Any, variables: Any, keys: Any, x: Any) -> Any:
+def grads(model: Any, variables: Any, keys: Any, x: Any, fit: Fit = alternating.DENSITY) -> Any:
   """Gradient of the negative ELBO, as {'model': ..}."""
 
   def loss(params: Any) -> Any:
-    return bounds.negative_elbo()(apply(model, {'params': params}, keys, x), {})[0]
+    return bounds.negative_elbo(fit=fit)(apply(model, {'params': params}, keys, x), {})[0]
 
   return {'model': jax.grad(loss)(variables['params'])}
 
@@ -98,6 +99,22 @@ def test_a_frozen_mean_has_no_gradient_and_the_covariance_the_same_one(kind):
   assert norms({'model': {'covariance_decoder': a}})['other_heads'] > 0
 
 
+@pytest.mark.parametrize('kind', [VAE, Autoencoder])
+def test_batch_norm_of_a_frozen_mean_uses_and_keeps_its_running_statistics(kind):
+  fields = {'architecture': 'strided', 'norm': 'batch'}
+  model, variables, keys, x = make(kind, OWN._replace(frozen_mean=True), **fields)
+  variables['batch_stats'] = jax.tree.map(lambda leaf: leaf + 0.3, variables['batch_stats'])
+  terms, state = apply(model, variables, keys, x, train=True, mutable=['batch_stats'])
+  np.testing.assert_array_equal(terms.images.mean, apply(model, variables, keys, x).images.mean)
+  for name in ('encoder', 'decoder', 'covariance_decoder'):
+    old, new = (jax.tree.leaves(tree['batch_stats'][name]) for tree in (variables, state))
+    same = all(np.array_equal(a, b) for a, b in zip(old, new, strict=True))
+    assert same == (name != 'covariance_decoder')
+  free = make(kind, OWN, **fields)[0]
+  moved = apply(free, variables, keys, x, train=True, mutable=['batch_stats'])[0]
+  assert not np.allclose(moved.images.mean, terms.images.mean)
+
+
 def test_a_white_model_is_independent_pixels_of_one_scale():
   model, variables, keys, x = make(options=OWN._replace(white=True))
   params = apply(model, variables, None, x, method='reconstruct')
@@ -112,3 +129,25 @@ def test_labels_of_a_model_with_two_decoders():
   assert set(jax.tree.leaves(found['decoder'])) == {'mean_head'}
   assert set(jax.tree.leaves(found['covariance_decoder'])) == {'other_heads'}
   assert {found['log_scale'], *jax.tree.leaves(found['encoder'])} == {'rest'}
+
+
+@pytest.mark.parametrize('share', [0.75, 1.0])
+@pytest.mark.parametrize('kind', [VAE, Autoencoder])
+def test_the_mean_learns_from_two_likelihoods_and_the_covariance_from_its_own(kind, share):
+  """All that the mean is made of has the mixture's gradient, the rest the density's."""
+  free = make(kind)
+  mixed = make(kind, OWN._replace(mean_gradient=share))
+  np.testing.assert_array_equal(
+    apply(mixed[0], *mixed[1:]).log_p['x'], apply(free[0], *free[1:]).log_p['x']
+  )
+  own = grads(*free)['model']
+  white = grads(*free, fit=Fit(lambda images: -alternating.white_log_prob(images)))['model']
+  found = grads(*mixed, fit=Fit(mean_gradient=share))['model']
+  covariance = {'covariance_decoder', 'log_scale'}
+  assert covariance < set(found)
+  for name, tree in found.items():
+    parts = (own[name], white[name])
+    expected = own[name]
+    if name not in covariance:
+      expected = jax.tree.map(lambda one, other: (1 - share) * one + share * other, *parts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), tree, expected)

@@ -98,7 +98,11 @@ def test_reconstruction_losses_and_the_density_are_of_the_pixels_that_count():
   [
     ('sr_vae', {}, 'kinds that take masks: vae, ae, distribution'),
     ('vae', {'objective.reconstruction': 'ssim'}, 'it may be l1, l2, or left out'),
-    ('vae', {'objective.white_steps': 5}, 'white_steps measures whole images'),
+    (
+      'vae',
+      {'objective.mean_gradient': 0.9, 'objective.mean_loss': 'ssim'},
+      r'mean_loss=ssim reads whole images.* l1, l2, or left out',
+    ),
   ],
 )
 def test_what_needs_whole_images_is_refused(kind: str, change: dict[str, Any], error: str):

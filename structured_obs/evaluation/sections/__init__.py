@@ -19,6 +19,7 @@ from structured_obs.evaluation.sections import (
   recalibration,
   sample_quality,
   true_covariance_figures,
+  variance_parts,
   whiteness,
 )
 from structured_obs.evaluation.sections.base import Evaluated, Section, extractor_of
@@ -74,6 +75,7 @@ SECTIONS: tuple[Callable[[Evaluated], Section | None], ...] = (
   image_quality.section,
   sample_quality.section,
   predicted_distributions.section,
+  variance_parts.section,
   recalibration.section,
   whiteness.section,
   consistency.section,
