@@ -102,13 +102,9 @@ def evaluate(
       split,
       images,
       own.images,
-      seed=request.seed,
-      own_data=not request.data,
       where=where,
       extractor=extractor,
-      generated=request.generated,
-      reference=request.reference,
-      sample_mode=request.sample_mode,
+      **_asked(request),
     )
   )
   about: dict[str, Any] = {
@@ -122,6 +118,12 @@ def evaluate(
   shutil.rmtree(unfinished, ignore_errors=True)
   parts = [results.comparison_table(found), explanation.text(found)]
   return Compared('\n\n'.join([*parts, *(section.text for section in further)]), written)
+
+
+def _asked(request: Request) -> dict[str, Any]:
+  """Returns the fields of `sections.base.Evaluated` that a request has."""
+  fields = {name: getattr(request, name) for name in ('seed', 'generated', 'reference', 'sample_mode')}
+  return {**fields, 'own_data': not request.data}
 
 
 def _check_images(models: Sequence[Trained], own: Prepared, request: Request) -> None:
