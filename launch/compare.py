@@ -27,8 +27,8 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from launch import flags, interrupts
-from structured_obs.evaluation import compare, comparison_table, features, rate_distortion
+from launch import flags, image_flags, interrupts
+from structured_obs.evaluation import compare, comparison_table, rate_distortion
 from structured_obs.runs import configuration
 
 _CONFIG = flags.define_config()
@@ -38,7 +38,7 @@ _SEEDS = absl_flags.DEFINE_list('seeds', [], "Seeds of the trainings; '' for the
 _KL_BOUNDS = absl_flags.DEFINE_list('kl_bounds', [], "Bounds on the KL, nats; '' for the config's.")
 _NUM_IMAGES = flags.define_integer('num_images', 0, 'Use only the first N test images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
-_FEATURES = absl_flags.DEFINE_string('features', features.FORMS[0], 'See launch.evaluate.')
+_IMAGES = image_flags.Images()
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
   if not all(seed.isdecimal() for seed in _SEEDS.value) or len({*_SEEDS.value}) < len(_SEEDS.value):
     raise ValueError('--seeds must be whole numbers without repetition, such as --seeds=0,1,2.')
   bounds = _bounds()
-  features.check_form(_FEATURES.value)
+  _IMAGES.check()
   for name in variants:  # refuse invalid ones before the first one trains
     for bound in bounds or [None]:
       configuration.resolve(_bounded(flags.read_config(f'{file}:{name}'), bound))
@@ -78,9 +78,7 @@ def _over_seeds(
     before: changes of the config, which those on the command line may change again.
   """
   changes = [argument for argument in sys.argv[1:] if argument.startswith('--config.')]
-  request = compare.Request(
-    num_images=_NUM_IMAGES.value, samples=_SAMPLES.value, features=_FEATURES.value
-  )
+  request = compare.Request(num_images=_NUM_IMAGES.value, samples=_SAMPLES.value, **_IMAGES.fields)
   reports = []
   for seed in _SEEDS.value or ['']:
     directory = root / f'seed_{seed}' if seed else root

@@ -12,10 +12,14 @@ resumes an evaluation that was interrupted.
 shape and gray levels as the run's, without training on it. If the source has no splits, all of its
 images are used. The report is written to WORKDIR/evaluation_NAME.
 
---features selects the network whose features compare sets of images: random_conv needs no files;
-classifier:WORKDIR is a run of configs/classifier.py on these images; inception is the network of the
-Frechet inception distance, read from a file, and inception:PATH reads another file. The report names the
-network beside every number.
+--features selects the network whose features compare sets of images: bands needs nothing; self is a
+small network that learns from the run's own training images, once, in minutes; classifier:WORKDIR is a
+run of configs/classifier.py on these images; inception is the network of the Frechet inception distance,
+read from a file, and inception:PATH reads another file; vgg:PATH is that of LPIPS. The report names the
+network beside every number, and shows what it sees: distances of originals with noise and with blur.
+
+--generated=50000 --reference=train compares 50,000 new images with the training images, as papers do.
+--sample_mode=mode takes modes for new samples, of mixtures.
 
 --nopixel_noise draws the samples in figures without the floor of independent pixel noise, of families
 that have one; scores are of the whole distribution.
@@ -27,10 +31,10 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from launch import common_flags, flags
+from launch import common_flags, flags, image_flags
 from structured_obs import names as checks
 from structured_obs.data import sources
-from structured_obs.evaluation import compare, features
+from structured_obs.evaluation import compare
 
 _RUN = common_flags.Run(seed='Seed of the dequantisation and the latents.', pixel_noise=True)
 _SPLIT = absl_flags.DEFINE_enum(
@@ -40,11 +44,7 @@ _DATA = absl_flags.DEFINE_string(
   'data_source', '', "Another data set to evaluate on, as data.source; '' for the run's own."
 )
 _COMPARE = flags.define_paths('compare', 'Directories of other runs, separated by commas.')
-_FEATURES = absl_flags.DEFINE_string(
-  'features',
-  features.FORMS[0],
-  f'Network whose features compare images: {", ".join(features.FORMS)}.',
-)
+_IMAGES = image_flags.Images()
 _NUM_IMAGES = flags.define_integer('num_images', 0, 'Use only the first N images; 0 for all.', 0)
 _SAMPLES = flags.define_integer('samples', 0, "Importance samples; 0 for the config's.", 0)
 
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str]) -> None:
   names = short if len({*short}) == len(short) else workdirs
   if len({*names}) < len(names):
     raise ValueError('--workdir and --compare name a run twice; name other runs in --compare.')
+  _IMAGES.check()
   checks.check_source('--data_source', _DATA.value, sources.SOURCES)
   folder = 'evaluation' if _SPLIT.value == 'test' else f'evaluation_{_SPLIT.value}'
   if _DATA.value:
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
       samples=_SAMPLES.value,
       seed=_RUN.seed,
       data=_DATA.value,
-      features=_FEATURES.value,
+      **_IMAGES.fields,
       pixel_noise=_RUN.pixel_noise,
     ),
     print,

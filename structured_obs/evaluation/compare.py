@@ -23,6 +23,7 @@ from structured_obs.evaluation import (
 )
 from structured_obs.evaluation import features as featuress
 from structured_obs.evaluation.features import Extractor
+from structured_obs.evaluation.metrics import feature_distances
 from structured_obs.evaluation.results import Result
 from structured_obs.evaluation.sections import base
 from structured_obs.models import intermediate_images
@@ -39,8 +40,11 @@ class Request(NamedTuple):
   samples: int = 0  # of the importance-weighted bound; 0 for the first run's configuration
   seed: int = 0  # of the dequantisation and the latents
   # Network whose features compare images: a name of one of these forms, or an extractor of `of_user`.
-  features: str | Extractor = featuress.FORMS[0]
+  features: str | Extractor = featuress.DEFAULT
   pixel_noise: bool = True  # whether samples in figures have a family's floor of independent pixel noise
+  sample_mode: str = 'sample'  # 'mode': new samples in distances are modes, of mixtures
+  generated: int = 0  # new images of each model in distances; 0 for as many as are evaluated
+  reference: str = ''  # split of the runs' data that distances are from; '' for the evaluated images
   data: str = ''  # source of images other than the runs' own, as data.source; '' for their own
 
 
@@ -85,12 +89,13 @@ def evaluate(
     one._replace(model=intermediate_images.by_pixel_noise(one.model, request.pixel_noise))
     for one in models
   ]
-  extractor = request.features
-  if isinstance(extractor, str):
-    extractor = featuress.find(extractor, models[0].model.image)
   data, split = own, request.split
   if request.data:
     data, split = other_data(models[0], request.data, split)
+  _check_images(models, own, request)
+  extractor = request.features
+  if isinstance(extractor, str):
+    extractor = featuress.find(extractor, models[0].model.image, own, say)
   images = data.images['train' if split == ALL else split][: request.num_images or None]
   source = f' of {data.spec.source}' if request.data else ''
   say(f'Evaluating {", ".join(workdirs)} on {len(images)} images of the {split} split{source}.')
@@ -105,10 +110,9 @@ def evaluate(
       split,
       images,
       own.images,
-      seed=request.seed,
-      own_data=not request.data,
       where=where,
       extractor=extractor,
+      **_asked(request),
     )
   )
   about: dict[str, Any] = {
@@ -122,6 +126,34 @@ def evaluate(
   shutil.rmtree(unfinished, ignore_errors=True)
   parts = [results.comparison_table(found), training_spread.text(found), explanation.text(found)]
   return Compared(tables.paragraphs(*parts, *(section.text for section in further)), written)
+
+
+def _asked(request: Request) -> dict[str, Any]:
+  """Returns the fields of `sections.base.Evaluated` that a request has."""
+  fields = {name: getattr(request, name) for name in ('seed', 'generated', 'reference', 'sample_mode')}
+  return {**fields, 'own_data': not request.data}
+
+
+def _check_images(models: Sequence[Trained], own: Prepared, request: Request) -> None:
+  """Raises a ValueError, naming the flag, if these models and data have not the images to compare."""
+  least = feature_distances.NEIGHBOURS + 1
+  if 0 < request.generated < least:
+    raise ValueError(
+      f'--generated={request.generated} is too few for a distance of features; it must be 0, for as '
+      f'many as are evaluated, or at least {least}.'
+    )
+  if request.reference and len(own.images.get(request.reference, ())) < least:
+    raise ValueError(
+      f'--reference={request.reference} names a split of {len(own.images.get(request.reference, ()))} '
+      f'images; a distance of features needs at least {least}. Name another split of {own.spec.source}.'
+    )
+  for trained in models:
+    try:
+      intermediate_images.by_mode(trained.model, request.sample_mode)
+    except ValueError as error:
+      raise ValueError(
+        f'--sample_mode={request.sample_mode} does not suit {trained.workdir}: {error}'
+      ) from error
 
 
 def _scored(

@@ -29,6 +29,7 @@ class Table(NamedTuple):
 
 MODEL, QUALITY = ('models', '{model}', 'scores'), ('image_quality', 'models', '{model}')
 DISTANCES, CHECKS = ('sample_quality', 'distances'), ('predicted_distributions', '{model}')
+WITHOUT = 'new samples without pixel noise'
 PARTS = ('variance_parts', 'models', '{model}')
 LIKELIHOOD = Table('Likelihood', (
   Column('-ELBO, bits/dim', (*MODEL, 'negative_elbo_bits_per_dim')),
@@ -58,6 +59,7 @@ IMAGES = Table('Images', (
   Column('1000 KID, reconstructions', (*DISTANCES, '{model} reconstructions', 'kid'), 2, 1000.0),
   Column('new means', (*DISTANCES, '{model} new means', 'kid'), 2, 1000.0),
   Column('new samples', (*DISTANCES, '{model} new samples', 'kid'), 2, 1000.0),
+  Column('without pixel noise', (*DISTANCES, '{model} ' + WITHOUT, 'kid'), 2, 1000.0),
   Column('coverage by samples', (*DISTANCES, '{model} new samples', 'coverage')),
 ))  # fmt: skip
 VARIANCE = Table('Variance of new images', (
@@ -93,7 +95,37 @@ def text(trees: Sequence[Mapping[str, Any]]) -> str:
   spread = about_spread(len(trees))
   if features:
     spread += f' Features are {features["features"]} ({features["fingerprint"]}).'
-  return '\n\n'.join([*parts, spread])
+  return '\n\n'.join([*parts, *_ladder(trees), spread])
+
+
+def _ladder(trees: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Returns the ladder of noise and blur in these features, and a warning unless it is in order."""
+  ladders = [tree.get('sample_quality', {}).get('ladder') for tree in trees]
+  known = [one for one in ladders if one]
+  if not known:
+    return []
+  kids = list(zip(*([rung['kid'] for rung in one['rungs']] for one in known), strict=True))
+  names = [_rung(rung) for rung in known[0]['rungs']]
+  cells = [f'{1000 * statistics.fmean(map(_number, values)):.2f}' for values in kids]
+  parts = [
+    '## What these features see',
+    tables.markdown_table([['other originals', *names[1:]], cells]),
+    '1000 KID of other originals, under white noise of this standard deviation and Gaussian blur of '
+    'this width in pixels. Noise and blur of a pair have the same squared error.',
+  ]
+  if not all(one['in_order'] for one in known):
+    steps = (step for one in known for step in one['steps'] if not step['passed'])
+    wrong = dict.fromkeys(f'{step["worse"]!r} beside {step["better"]!r}' for step in steps)
+    parts.append(
+      f'These features do not tell that an image is worse: {"; ".join(wrong)}. Do not rank samples by '
+      'distances in them.'
+    )
+  return parts
+
+
+def _rung(rung: Mapping[str, float]) -> str:
+  names = [f'{name} {rung[name]:.3g}' for name in ('blur', 'noise') if rung[name]]
+  return ', '.join(names)
 
 
 def about_spread(seeds: int) -> str:

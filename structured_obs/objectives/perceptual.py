@@ -30,7 +30,7 @@ VGG_FILE = 'vgg16.npz'
 _BLOCKS = (('conv1_1', 'conv1_2'), ('conv2_1', 'conv2_2'), ('conv3_1', 'conv3_2', 'conv3_3'),
            ('conv4_1', 'conv4_2', 'conv4_3'), ('conv5_1', 'conv5_2', 'conv5_3'))  # fmt: skip
 _WIDTHS = (64, 128, 256, 512, 512)
-_MIN_SIDE = 16  # pixels, of which four poolings leave one
+MIN_SIDE = 16  # pixels, of which four poolings leave one
 # Mean and standard deviation of ImageNet's channels, of pixels in [0, 1].
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -116,6 +116,14 @@ def load_vgg(path: str | Path) -> tuple[Features, list[Array] | None]:
     FileNotFoundError: the file does not exist.
     ValueError: the file is not of this layout.
   """
+  arrays = read_vgg(path)
+  weights = [jnp.asarray(arrays[f'lin{i}'], jnp.float32) for i in range(1, 6) if f'lin{i}' in arrays]
+  layers = {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}
+  return (lambda image: vgg_features(layers, image)), weights or None
+
+
+def read_vgg(path: str | Path) -> dict[str, np.ndarray]:
+  """Returns the arrays of the file that `load_vgg` describes, and raises its errors."""
   path = Path(path)
   if not path.is_file():
     raise FileNotFoundError(
@@ -126,9 +134,7 @@ def load_vgg(path: str | Path) -> tuple[Features, list[Array] | None]:
   with np.load(path) as file:
     arrays = {name: file[name] for name in file.files}
   _check_layout(path, arrays)
-  weights = [jnp.asarray(arrays[f'lin{i}'], jnp.float32) for i in range(1, 6) if f'lin{i}' in arrays]
-  layers = {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}
-  return (lambda image: _vgg_features(layers, image)), weights or None
+  return arrays
 
 
 def _check_layout(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -147,10 +153,18 @@ def _check_layout(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
       raise ValueError(f'{path} must hold {name} of shape {shape}; it has {found}.')
 
 
-def _vgg_features(arrays: Mapping[str, Array], image: Array) -> list[Array]:
-  if image.shape[2] not in (1, 3) or min(image.shape[:2]) < _MIN_SIDE:
+def vgg_features(arrays: Mapping[str, Array], image: Array) -> list[Array]:
+  """Returns the features [h, w, c] of VGG-16's five blocks for an image [H, W, C] in [-1, 1].
+
+  Raises ValueError unless it has 1 or 3 channels and at least 16 pixels along each side.
+
+  Args:
+    arrays: of `read_vgg`.
+    image: [H, W, C].
+  """
+  if image.shape[2] not in (1, 3) or min(image.shape[:2]) < MIN_SIDE:
     raise ValueError(
-      f'VGG-16 needs images of 1 or 3 channels and at least {_MIN_SIDE} pixels along each side; got '
+      f'VGG-16 needs images of 1 or 3 channels and at least {MIN_SIDE} pixels along each side; got '
       f'{image.shape}.'
     )
   mean, deviation = (jnp.asarray(v, image.dtype)[None, None] for v in (_MEAN, _DEVIATION))

@@ -60,6 +60,28 @@ def test_kernel_distance_by_subsets():
   assert again == by_subsets
 
 
+def test_a_difference_of_kernel_distances_and_its_standard_error():
+  """The value is that of two distances; the error is that of many draws."""
+  rng = np.random.default_rng(0)
+
+  def draw(count: int) -> tuple[Any, Any, Any]:
+    real, new = rng.normal(size=(count, 2)), rng.normal(0.3, 1.0, size=(count, 2))
+    return real, new + 0.4 * rng.normal(size=new.shape), new
+
+  real, worse, better = draw(60)
+  found = feature_distances.kernel_difference(real, worse, better)
+  distance = lambda x: feature_distances.kernel_distance(real, x).value  # noqa: E731
+  assert found.value == pytest.approx(distance(worse) - distance(better), rel=1e-9)
+  several = [feature_distances.kernel_difference(*draw(60)) for _ in range(400)]
+  spread = np.std([one.value for one in several])
+  typical = np.mean([one.standard_error for one in several])
+  assert typical == pytest.approx(spread, rel=0.25)
+  few = feature_distances.kernel_difference(real, worse, better, most=20)
+  assert few == feature_distances.kernel_difference(real[:20], worse[:20], better[:20])
+  with pytest.raises(ValueError, match='equally many images; got 60 and 59'):
+    feature_distances.kernel_difference(real, worse, better[:59])
+
+
 def test_fidelity_by_definition(monkeypatch):
   monkeypatch.setattr(feature_distances, 'BLOCK', 7)  # so that there are several
   rng = np.random.default_rng(1)

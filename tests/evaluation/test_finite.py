@@ -15,7 +15,7 @@ import pytest
 
 from structured_obs import plotting, strict_json
 from structured_obs.applications import denoise, denoising
-from structured_obs.evaluation import comparison_table, finite, likelihood, tables
+from structured_obs.evaluation import comparison_table, finite, ladder, likelihood, tables
 from structured_obs.evaluation.features import extractor as extractors
 from structured_obs.evaluation.figures import kernel_development
 from structured_obs.evaluation.metrics import (
@@ -179,11 +179,18 @@ def _measured(bad: float) -> dict[str, image_measures.Measured]:
   """Of originals and of one model, whose image 5 is exact and whose image 7 is bad."""
   psnr, sharp = np.full(30, 20.0), np.ones(30)
   psnr[5], psnr[7] = math.inf, bad
-  originals = {image_measures.ORIGINAL: REAL, image_measures.OTHERS: REAL[::-1] + 0.1}
+  steps = ((0.0, 0.0), (0.0, 0.1), (0.0, 0.2), (1.0, 0.0), (2.0, 0.0), (1.0, 0.1), (2.0, 0.2))
+  rungs = tuple(ladder.Rung(*step) for step in steps)
+  rows = {str(i): REAL[::-1] + 0.1 + 0.1 * i for i in range(len(rungs))}
+  originals = {image_measures.ORIGINAL: REAL, **rows}
   images = RNG.normal(size=(30, 4, 4, 1))
   return {
     image_measures.ORIGINAL: image_measures.Measured(
-      {'laplacian_variance': sharp}, originals, {image_measures.ORIGINAL: images}
+      {'laplacian_variance': sharp},
+      originals,
+      {image_measures.ORIGINAL: images},
+      rungs,
+      dict.fromkeys(rows, np.full(30, 0.01)),
     ),
     'model': image_measures.Measured(
       {'psnr_db': psnr, 'laplacian_variance': sharp},

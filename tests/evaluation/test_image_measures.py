@@ -63,10 +63,16 @@ def _means() -> np.ndarray:
   return np.clip(np.asarray(params.mean, np.float64), -1, 1)
 
 
+def _arrays(one: image_measures.Measured) -> Any:
+  return one.scores, one.features, one.images, dict(one.errors)
+
+
 def test_neither_batch_nor_devices_matter(found: list[dict[str, image_measures.Measured]]):
   first, second = found
   assert [*first] == [*second] == ['original images', 'diagonal']
-  leaves, others = jax.tree.leaves(first), jax.tree.leaves(second)
+  assert first['original images'].rungs == second['original images'].rungs
+  leaves, others = (jax.tree.leaves([_arrays(one) for one in each.values()]) for each in found)
+  assert len(leaves) > 20
   for one, other in zip(leaves, others, strict=True):
     assert one.dtype == np.float64
     np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-5)
@@ -75,11 +81,12 @@ def test_neither_batch_nor_devices_matter(found: list[dict[str, image_measures.M
 def test_the_first_images_alone_are_kept(found: list[dict[str, image_measures.Measured]]):
   one = found[0]['diagonal']
   assert [*one.images] == [*one.features] == list(image_measures.KINDS)
+  assert 'new samples without pixel noise' in one.features  # a diagonal has a floor
   assert {len(images) for images in one.images.values()} == {2}
   assert {len(rows) for rows in one.features.values()} == {6}
   assert {len(values) for values in one.scores.values()} == {7}
   original = found[0]['original images']
-  assert [len(rows) for rows in original.features.values()] == [6, 6]
+  assert [len(rows) for rows in original.features.values()] == [6] * 8
   assert len(original.images['original images']) == 4
 
 
@@ -110,7 +117,7 @@ def test_features_are_of_the_images(found: list[dict[str, image_measures.Measure
   for kind, images in one.images.items():
     np.testing.assert_allclose(one.features[kind][:2], _rows(images), rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(original.features['original images'], _rows(PIXELS[:6]), atol=1e-5)
-  known = original.features['other originals']
+  known = original.features['0']  # the first rung of the ladder: others as they are
   distance = np.abs(known[:, None] - _rows(OTHERS / 127.5 - 1)[None]).max(-1)
   assert len({*distance.argmin(1)}) == 6
   assert distance.min(1).max() < 1e-5
@@ -135,4 +142,33 @@ def test_a_model_without_a_prior_has_no_new_images():
   found = image_measures.of_models([model], image_measures.Originals(IMAGES, OTHERS[:3]), bare)
   assert [*found['low_rank'].features] == ['reconstructions']
   assert 'perceptual_distance' not in found['low_rank'].scores
-  assert [*found['original images'].features] == ['original images']  # 3 others are too few
+
+
+def test_a_half_of_the_originals_stands_in_for_others():
+  """One other original is too few, beside 7."""
+  model, bare = _model(autoencoder.Autoencoder, 'low_rank'), EXTRACTOR._replace(maps=None)
+  found = image_measures.of_models([model], image_measures.Originals(IMAGES, OTHERS[:1]), bare)
+  rows = found['original images'].features
+  assert [*rows] == ['original images', image_measures.HALF, *'0123456']
+  np.testing.assert_allclose(rows[image_measures.HALF], _rows(PIXELS[:3]), atol=1e-5)
+  np.testing.assert_allclose(rows['0'], _rows(PIXELS[3:]), atol=1e-5)
+
+
+def test_images_to_compare_with_and_as_many_new_ones_as_wanted():
+  model, bare = _model(vae.VAE, 'diagonal'), EXTRACTOR._replace(maps=None)
+  originals = image_measures.Originals(IMAGES[:2], OTHERS[:4], OTHERS)
+  found = image_measures.of_models([model], originals, bare, generated=11)
+  rows = found['original images'].features
+  np.testing.assert_allclose(rows['original images'], _rows(OTHERS / 127.5 - 1), atol=1e-5)
+  assert len(rows['0']) == 4
+  counts = {kind: len(own) for kind, own in found['diagonal'].features.items()}
+  assert counts == dict(zip(image_measures.KINDS, (2, 11, 11, 11), strict=True))
+
+
+def test_samples_without_pixel_noise_of_independent_pixels_are_means():
+  """All of the noise of a diagonal is its floor."""
+  model = _model(vae.VAE, 'diagonal')
+  found = image_measures.generate(model.bound, jax.random.split(jax.random.key(0), 3))
+  means, samples, without = (found[kind] for kind in image_measures.KINDS[1:])
+  np.testing.assert_allclose(without, means, atol=1e-6)
+  assert np.abs(samples - means).max() > 0.1

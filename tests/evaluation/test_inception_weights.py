@@ -55,7 +55,7 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path):
     'pt_inception-2015-12-05-6726825d.pth',
     'https://github.com/mseitzer/pytorch-fid/releases',
     'python -c "import numpy, torch',
-    "--features=random_conv and --features=classifier:WORKDIR need no file",
+    "--features=bands, --features=self and --features=classifier:WORKDIR need no file",
   ):
     assert part in str(caught.value)
 

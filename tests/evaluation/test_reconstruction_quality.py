@@ -11,7 +11,7 @@ import pytest
 
 from structured_obs import strict_json
 from structured_obs.evaluation import results, sections
-from structured_obs.evaluation.features import extractor as extractors
+from structured_obs.evaluation.features import random_conv
 from structured_obs.evaluation.likelihood import Scores, Settings
 from structured_obs.evaluation.metrics import spectrum
 from structured_obs.evaluation.sections import (
@@ -39,7 +39,7 @@ def models() -> list[opened.Trained]:
 
 def of_models(models: list[opened.Trained], images: np.ndarray) -> Any:
   originals = image_measures.Originals(images, images)
-  extractor = extractors.random_conv(IMAGE)
+  extractor = random_conv.random_conv(IMAGE)
   measured = image_measures.of_models(models, originals, extractor)
   return reconstruction_quality.of_measured(measured)
 
@@ -101,9 +101,9 @@ def test_section_of_two_models(models: list[opened.Trained], tmp_path: Path):
     False, True, False, False
   ]  # fmt: skip
   assert [bool(cell) for cell in rows['PSNR, dB']] == [False, True, True, True]
-  assert 'in the layers of random_conv (' in section.text
+  assert 'in the layers of bands (' in section.text
   tree = json.loads(strict_json.text(section.tree))
-  assert (tree['features'], len(tree['fingerprint'])) == ('random_conv', 12)
+  assert (tree['features'], len(tree['fingerprint'])) == ('bands', 12)
   assert tree['models']['diagonal']['perceptual_distance']['num_images'] == 7
   difference = tree['differences']['low_rank - diagonal']['psnr_db']
   arrays = section.arrays
@@ -120,5 +120,5 @@ def test_models_without_an_encoder_or_levels_have_no_section(models: list[opened
   real = models[0]._replace(spec=models[0].spec._replace(levels=0))
   bare = models[0]._replace(model=Distribution(models[0].model.family, IMAGE))
   assert not of_models([real, bare], IMAGES)
-  assert image_quality.text({}, extractors.random_conv(IMAGE)) == ''
+  assert image_quality.text({}, random_conv.random_conv(IMAGE)) == ''
   assert not of_models(models, IMAGES[:0])

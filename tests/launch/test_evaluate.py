@@ -54,7 +54,10 @@ def test_evaluate_names_the_checkpoints_there_are(demo: conftest.Demo):
 
 def test_unknown_features_are_refused(demo: conftest.Demo):
   error = _error(f'--workdir={demo.workdir / "diagonal"}', '--features=lpips')
-  assert "--features='lpips' is unknown; it must be one of random_conv, classifier:WORKDIR" in error
+  assert (
+    "--features='lpips' is unknown; it must be one of bands, self, random_conv, classifier:WORKDIR"
+    in error
+  )
 
 
 def test_a_run_is_not_compared_with_itself(demo: conftest.Demo):

@@ -13,6 +13,7 @@ from configs import classifier
 from structured_obs.config import Config
 from structured_obs.distributions.base import ImageShape
 from structured_obs.evaluation import classification, features
+from structured_obs.evaluation.features import bands, random_conv
 from structured_obs.evaluation.features import extractor as extractors
 from structured_obs.runs import configuration, restore
 from structured_obs.runs import workdir as workdirs
@@ -94,12 +95,13 @@ def test_other_runs_are_refused(workdir: Path, tmp_path: Path):
   'name', ['', 'lpips', 'classifier', 'classifier:', 'inception:', 'random_conv:3']
 )
 def test_unknown_features_are_refused(name: str):
-  with pytest.raises(ValueError, match='one of random_conv, classifier:WORKDIR, inception'):
+  with pytest.raises(ValueError, match='one of bands, self, random_conv, classifier:WORKDIR, inception'):
     features.find(name, IMAGE)
 
 
 def test_random_features_need_nothing():
-  assert features.find('random_conv', IMAGE) is extractors.random_conv(IMAGE)
+  assert features.find('random_conv', IMAGE) is random_conv.random_conv(IMAGE)
+  assert features.find('bands', IMAGE) is bands.bands(IMAGE)
 
 
 @pytest.mark.parametrize(

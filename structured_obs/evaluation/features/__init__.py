@@ -11,14 +11,23 @@ from typing import Any
 import jax
 
 from structured_obs import names
+from structured_obs.data.prepare import Prepared
 from structured_obs.distributions.base import ImageShape
-from structured_obs.evaluation.features import extractor, inception_weights
-from structured_obs.evaluation.features.extractor import Extractor, extract, of_user, random_conv
+from structured_obs.evaluation.features import (
+  bands,
+  extractor,
+  inception_weights,
+  random_conv,
+  self_trained,
+  vgg_weights,
+)
+from structured_obs.evaluation.features.extractor import Extractor, extract, of_user
 from structured_obs.models.base import Bound, Model, Variables
 from structured_obs.runs import checkpoint, restore
 from structured_obs.runs import workdir as workdirs
 
 __all__ = [
+  'DEFAULT',
   'FORMS',
   'Extractor',
   'check_form',
@@ -26,34 +35,62 @@ __all__ = [
   'find',
   'of_classifier',
   'of_user',
-  'random_conv',
 ]
 
 Array = jax.Array
 CLASSIFIER = 'classifier'
-FORMS = ('random_conv', 'classifier:WORKDIR', 'inception', 'inception:PATH')
+FORMS = (
+  bands.NAME,
+  self_trained.NAME,
+  random_conv.NAME,
+  'classifier:WORKDIR',
+  'inception',
+  'inception:PATH',
+  'vgg:PATH',
+)
+DEFAULT = bands.NAME
 TRAIN = 'python -m launch.train --config=configs/classifier.py'
 
 
-def find(name: str, image: ImageShape) -> Extractor:
+def find(
+  name: str,
+  image: ImageShape,
+  data: Prepared | None = None,
+  say: Callable[[str], None] = lambda line: None,
+) -> Extractor:
   """Returns the extractor of a name of one of FORMS, for images of this shape.
+
+  Args:
+    name: of one of FORMS.
+    image: shape of the images.
+    data: of the run, whose training images 'self' learns from.
+    say: callback for progress messages.
 
   Raises:
     FileNotFoundError: there is no such run, checkpoint or file.
-    ValueError: the name is unknown, or the run is not of a classifier of such images.
+    ValueError: the name is unknown, the run is not of a classifier of such images, or 'self' cannot
+      learn from these data.
   """
   check_form(name)
   kind, _, path = name.partition(':')
   path = names.local_path('--features', path)
+  if kind == self_trained.NAME:
+    if data is None:
+      raise ValueError(f'--features={kind} needs the data of a run, to learn from their images.')
+    return self_trained.extractor(data, say)
+  if kind in (bands.NAME, random_conv.NAME):
+    return (bands.bands if kind == bands.NAME else random_conv.random_conv)(image)
   if kind == CLASSIFIER:
     return of_classifier(path, image)
-  return random_conv(image) if kind == FORMS[0] else inception_weights.extractor(path)
+  return vgg_weights.extractor(path, image) if kind == 'vgg' else inception_weights.extractor(path)
 
 
 def check_form(name: str) -> None:
   """Raises a ValueError unless a name has one of the FORMS."""
-  kind, colon, path = name.partition(':')
-  if not (name in FORMS[::2] or (kind in (CLASSIFIER, 'inception') and colon and path)):
+  kind, _, path = name.partition(':')
+  with_path = {form.partition(':')[0] for form in FORMS if ':' in form}
+  without = {form for form in FORMS if ':' not in form}
+  if name not in without and not (kind in with_path and path):
     near = names.nearest(name, FORMS)
     hint = f'; did you mean {near!r}?' if near else '.'
     raise ValueError(f"--features='{name}' is unknown; it must be one of {', '.join(FORMS)}{hint}")

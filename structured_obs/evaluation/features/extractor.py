@@ -10,20 +10,15 @@ width and channels of a layer.
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.distributions.base import ImageShape
 from structured_obs.objectives import perceptual
 
 Array = jax.Array
-
-WIDTHS = (16, 32, 32)  # features of the random convolutions, each halving the image
-SLOPE = 0.2  # of leaky rectifiers below 0
 
 
 class Extractor(NamedTuple):
@@ -35,6 +30,9 @@ class Extractor(NamedTuple):
   # (weights, images) -> [B, h, w, c] of its layers; None if it does not return layers.
   maps: Callable[[Any, Array], tuple[Array, ...]] | None = None
   weights: Any = ()  # pytree of NumPy arrays
+  # weights -> [c] for each layer, which weigh its squared differences by people's judgements; None if
+  # the network has none.
+  calibration: Callable[[Any], Sequence[Array]] | None = None
 
   def __repr__(self) -> str:
     """Returns what reports show beside a number, and all that the number depends on."""
@@ -52,49 +50,6 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
   for array in arrays:
     digest.update(np.ascontiguousarray(array, np.float32).tobytes())
   return digest.hexdigest()[:12]
-
-
-@functools.lru_cache
-def random_conv(image: ImageShape) -> Extractor:
-  """Returns convolutions with random weights, which need no file and are the same on every machine.
-
-  Three layers of 3x3 with strides of 2 and leaky rectifiers. The features are means of the first two
-  layers over the image, and of the last over its quarters: textures at three scales, and where they
-  are. They do not recognise objects and hardly see white noise: its standard deviation must be about
-  0.2, of pixels in [-1, 1], before a kernel distance is a tenth of that of a slight blur of 8x8 digits.
-  """
-  rng = np.random.default_rng(0)
-  sizes = (image.channels, *WIDTHS)
-  kernels = tuple(
-    (rng.normal(size=(3, 3, before, after)) * np.sqrt(2 / (9 * before))).astype(np.float32)
-    for before, after in zip(sizes, WIDTHS, strict=False)
-  )
-  return Extractor('random_conv', fingerprint(kernels), _random_conv, _random_maps, kernels)
-
-
-def _random_maps(kernels: tuple[Array, ...], images: Array) -> tuple[Array, ...]:
-  y, found = images, []
-  for kernel in kernels:
-    y = jax.lax.conv_general_dilated(
-      y, jnp.asarray(kernel, y.dtype), (2, 2), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-    )
-    y = jax.nn.leaky_relu(y, SLOPE)
-    found.append(y)
-  return tuple(found)
-
-
-def _random_conv(kernels: tuple[Array, ...], images: Array) -> Array:
-  *maps, last = _random_maps(kernels, images)
-  return jnp.concatenate([*(y.mean((1, 2)) for y in maps), _quarters(last)], axis=-1)
-
-
-def _quarters(y: Array) -> Array:
-  """Returns means over the quarters of [B, h, w, c]; for an odd size, both halves include the middle."""
-  (_, height, width, _), parts = y.shape, []
-  for rows in (slice(0, -(-height // 2)), slice(height // 2, None)):
-    for columns in (slice(0, -(-width // 2)), slice(width // 2, None)):
-      parts.append(y[:, rows, columns].mean((1, 2)))
-  return jnp.concatenate(parts, axis=-1)
 
 
 def of_user(
@@ -144,8 +99,9 @@ def perceptual_distance(extractor: Extractor, weights: Any, first: Array, second
   """Returns distances between images [B, H, W, C] in the features of every layer. [B]; under jit.
 
   The features of a pixel are scaled to unit length. Their squared differences are summed over channels
-  and averaged over pixels and layers. All channels have equal weight: the distance is uncalibrated,
-  because it has not learnt people's judgements.
+  and averaged over pixels. With an extractor's calibration they are weighted and summed over layers,
+  which is LPIPS. Otherwise all channels have equal weight, and the mean over layers is uncalibrated: it
+  has not learnt people's judgements.
 
   Args:
     extractor: with maps.
@@ -154,11 +110,14 @@ def perceptual_distance(extractor: Extractor, weights: Any, first: Array, second
     second: the same shape.
 
   Reference: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
-  2018, equation 1, with weights of 1.
+  2018, equation 1.
   """
   assert extractor.maps is not None
   layers, others = (extractor.maps(weights, images) for images in (first, second))
-  return jax.vmap(perceptual.distance)(layers, others) / len(layers)
+  if extractor.calibration is None:
+    return jax.vmap(perceptual.distance)(layers, others) / len(layers)
+  factors = extractor.calibration(weights)
+  return jax.vmap(lambda one, other: perceptual.distance(one, other, factors))(layers, others)
 
 
 def extract(extractor: Extractor, images: np.ndarray, batch_size: int = 64) -> np.ndarray:

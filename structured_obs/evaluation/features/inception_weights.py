@@ -57,7 +57,7 @@ def _read(path: str) -> dict[str, np.ndarray]:
     raise FileNotFoundError(
       f"The extractor 'inception' reads its weights from {path}, which does not exist: "
       f'get {PUBLISHED} from {SOURCE}, convert it with `{CONVERT}`, and move the result to {path}. '
-      "--features=random_conv and --features=classifier:WORKDIR need no file."
+      "--features=bands, --features=self and --features=classifier:WORKDIR need no file."
     )
   try:
     with open(path, 'rb') as file, np.load(file) as stored:

@@ -21,6 +21,7 @@ Features = NDArray[np.float64]  # [N, F]
 
 BLOCK = 1024  # rows of a matrix of distances in memory at once
 NEIGHBOURS = 5  # k of `fidelity`
+MOST_COMPARED = 2000  # images of a set in `kernel_difference`
 
 
 class Kernel(NamedTuple):
@@ -28,6 +29,13 @@ class Kernel(NamedTuple):
 
   value: float  # mean over the subsets
   deviation: float  # standard deviation over the subsets; NaN for one subset
+
+
+class Difference(NamedTuple):
+  """How much farther one set is than another, in units of the kernel distance."""
+
+  value: float
+  standard_error: float
 
 
 class Fidelity(NamedTuple):
@@ -104,16 +112,56 @@ def kernel_distance(
   return Kernel(float(np.mean(found)), float(np.std(found, ddof=1)) if subsets > 1 else math.nan)
 
 
-def _squared_mmd(first: Features, second: Features) -> float:
-  def similarity(a: Features, b: Features) -> Features:
-    base = a @ b.T / a.shape[1] + 1
-    return base * base * base  # many times faster than a power; finite by `_usable`
+def _similarity(a: Features, b: Features) -> Features:
+  base = a @ b.T / a.shape[1] + 1
+  return base * base * base  # many times faster than a power; finite by `_usable`
 
+
+def _squared_mmd(first: Features, second: Features) -> float:
   def within(features: Features) -> float:
-    matrix, count = similarity(features, features), len(features)
+    matrix, count = _similarity(features, features), len(features)
     return float((matrix.sum() - np.trace(matrix)) / (count * (count - 1)))
 
-  return within(first) + within(second) - 2 * float(similarity(first, second).mean())
+  return within(first) + within(second) - 2 * float(_similarity(first, second).mean())
+
+
+def kernel_difference(
+  real: Features, first: Features, second: Features, most: int = MOST_COMPARED
+) -> Difference:
+  """Returns how much farther a first set is from the real one than a second set, by `kernel_distance`.
+
+  The rows of the two sets belong to the same images, such as images with and without noise, so that most
+  of what is due to chance is in both. The standard error is that of the leading term, a mean over images
+  of either set.
+
+  Args:
+    real: [N, F].
+    first: [M, F].
+    second: [M, F].
+    most: images of a set that are used; the first ones.
+
+  Raises:
+    ValueError: there are fewer than two images, or the sets differ in features or in M.
+  """
+  (real, first), (_, second) = check(real, first, 2), check(real, second, 2)
+  if len(first) != len(second):
+    raise ValueError(f'Paired sets must have equally many images; got {len(first)} and {len(second)}.')
+  real, first, second = real[:most], first[:most], second[:most]
+  if not _usable(real, first, second):
+    return Difference(math.nan, math.nan)
+  (value, own, others), (less, its_own, its_others) = (_influence(real, x) for x in (first, second))
+  variances = [np.var(a - b, ddof=1) / len(a) for a, b in ((own, its_own), (others, its_others))]
+  return Difference(value - less, float(np.sqrt(np.sum(variances))))
+
+
+def _influence(real: Features, new: Features) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+  """Returns the terms of the squared MMD that depend on new images, and each image's part [M], [N]."""
+  count = len(new)
+  within, across = _similarity(new, new), _similarity(real, new)
+  np.fill_diagonal(within, 0)
+  rows = within.sum(1) / (count - 1)
+  value = float(rows.mean() - 2 * across.mean())
+  return value, 2 * (rows - across.mean(0)), -2 * across.mean(1)
 
 
 def fidelity(real: Features, new: Features, k: int = NEIGHBOURS) -> Fidelity:

@@ -6,6 +6,8 @@ a line to `SECTIONS`.
 
 from collections.abc import Callable
 
+import numpy as np
+
 from structured_obs.evaluation import image_measures
 from structured_obs.evaluation.sections import (
   bound_parts,
@@ -21,6 +23,7 @@ from structured_obs.evaluation.sections import (
   whiteness,
 )
 from structured_obs.evaluation.sections.base import Evaluated, Section, extractor_of
+from structured_obs.models import intermediate_images
 
 
 def make(evaluated: Evaluated) -> list[Section]:
@@ -34,13 +37,34 @@ def make(evaluated: Evaluated) -> list[Section]:
 
 def _with_measures(evaluated: Evaluated) -> Evaluated:
   """Adds measures that several sections use."""
-  models = [result.trained for result in evaluated.found]
-  others = evaluated.splits['train' if evaluated.split != 'train' else 'validation']
-  originals = image_measures.Originals(evaluated.images, others)
+  models = [
+    trained._replace(model=intermediate_images.by_mode(trained.model, evaluated.sample_mode))
+    for trained in (result.trained for result in evaluated.found)
+  ]
   measured = image_measures.of_models(
-    models, originals, extractor_of(evaluated), evaluated.seed, evaluated.where
+    models,
+    _originals(evaluated),
+    extractor_of(evaluated),
+    evaluated.seed,
+    evaluated.where,
+    generated=evaluated.generated,
   )
   return evaluated._replace(measured=measured)
+
+
+def _originals(evaluated: Evaluated) -> image_measures.Originals:
+  """Returns the evaluated images, those that features are compared with, and others than these."""
+  compared, splits = evaluated.reference or evaluated.split, evaluated.splits
+  others = splits['train'] if compared != 'train' else splits.get('test', splits['validation'])
+  if compared == 'train' and not len(others):
+    others = splits['validation']
+  if not evaluated.reference:
+    return image_measures.Originals(evaluated.images, others)
+  reference, most = splits[evaluated.reference], max(evaluated.generated, image_measures.LIMIT)
+  if len(reference) > most:
+    chosen = np.random.default_rng(evaluated.seed).permutation(len(reference))[:most]
+    reference = reference[np.sort(chosen)]
+  return image_measures.Originals(evaluated.images, others, reference)
 
 
 # Of images with masks: what is of the pixels that count.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structured_obs.evaluation import image_measures, passes
+from structured_obs.evaluation.features import bands
 from structured_obs.evaluation.features import extractor as extractors
 from structured_obs.evaluation.results import Result
 
@@ -24,8 +25,11 @@ class Evaluated(NamedTuple):
   seed: int = 0  # of the dequantisation
   own_data: bool = True  # whether the images are of the models' own data
   where: passes.Where = passes.HERE  # devices for passes over images
-  extractor: extractors.Extractor | None = None  # whose features compare images; None for random_conv
+  extractor: extractors.Extractor | None = None  # whose features compare images; None for `bands`
   measured: Mapping[str, image_measures.Measured] = MappingProxyType({})  # filled in by `make`
+  generated: int = 0  # new images of each model; 0 for as many as are evaluated, at most 10,000
+  reference: str = ''  # split whose images features are compared with; '' for the evaluated images
+  sample_mode: str = 'sample'  # 'mode': new samples are modes of p(x|z), of mixtures
 
 
 class Section(NamedTuple):
@@ -40,4 +44,4 @@ class Section(NamedTuple):
 
 def extractor_of(evaluated: Evaluated) -> extractors.Extractor:
   """Returns the network whose features compare images."""
-  return evaluated.extractor or extractors.random_conv(evaluated.found[0].trained.model.image)
+  return evaluated.extractor or bands.bands(evaluated.found[0].trained.model.image)

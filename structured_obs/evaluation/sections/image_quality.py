@@ -55,13 +55,17 @@ originals'. ± is the standard error over images, for a difference that of the d
 
 The spectrum is log |F| of the orthonormal Fourier transform, averaged over at most 128 images. The table
 has its difference from the originals', averaged over frequencies, with its sign (below 0: blurred) and
-without. New images are drawn from the prior: means of p(x|z), and samples. The originals' entries in
+without. New images are drawn from the prior: means of p(x|z), samples, and
+samples without the floor of pixel noise where a family has one. The originals' entries in
 these lines compare them with as many other originals, a difference by chance alone. ± is a jackknife
 over images."""
-OF_FEATURES = """\
+UNCALIBRATED = """\
 The distance in features is that of LPIPS, in the layers of {}, but without weights
 learnt from people's judgements: it is uncalibrated, and comparable in these features only. Smaller is
 better."""
+CALIBRATED = """\
+The distance in features is LPIPS, in the layers of {} with the weights of its file.
+Smaller is better."""
 
 
 def text(found: Mapping[str, Quality], extractor: extractors.Extractor) -> str:
@@ -81,7 +85,8 @@ def text(found: Mapping[str, Quality], extractor: extractors.Extractor) -> str:
     cells += [_cell(line, other, found, first) for other in others]
     if any(cells[1:]):
       rows.append([line.label, *cells])
-  in_features = OF_FEATURES.format(extractor) if 'perceptual_distance' in found[first].scores else ''
+  about = UNCALIBRATED if extractor.calibration is None else CALIBRATED
+  in_features = about.format(extractor) if 'perceptual_distance' in found[first].scores else ''
   table = tables.markdown_table(rows)
   notes = image_errors.exact(_scores(PSNR, found)), _not_finite(found)
   return tables.paragraphs('## Image quality', table, *notes, EXPLANATION, in_features)
