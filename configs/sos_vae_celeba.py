@@ -44,4 +44,4 @@ def get_config(variant: str = 'sos_vae') -> config.Config:
     source='tfds:celeb_a', height=218, width=178, channels=3, limit=10000, flip=True
   )
   evaluation = config.EvalConfig(batch_size=8, importance_samples=100, chunk=2)
-  return recipes.sos_vae_of_celeba(variant, data, entropy_bound=7.6, evaluation=evaluation)
+  return recipes.sos_vae_as_published(variant, data, entropy_bound=7.6, evaluation=evaluation)

@@ -44,4 +44,4 @@ def get_config(variant: str = 'sos_vae') -> config.Config:
     source='tfds:celeb_a', height=64, width=64, channels=1, limit=10000, flip=True
   )
   evaluation = config.EvalConfig(batch_size=25, importance_samples=100, chunk=5)
-  return recipes.sos_vae_of_celeba(variant, data, entropy_bound=5.46, evaluation=evaluation)
+  return recipes.sos_vae_as_published(variant, data, entropy_bound=5.46, evaluation=evaluation)

@@ -100,6 +100,9 @@ class ObjectiveConfig:
   reconstruction: str = ''
   reconstruction_options: dict[str, Any] = dataclasses.field(default_factory=dict)
   white_steps: CountOrNone = 0  # first steps, in which the pixels are independent, of one variance
+  # Of a network of blur kernels G(z), which learns from a loss of its own: whether the latents z learn
+  # from what the kernel G(z) changes in the objective, 'latents', or take it as given, 'held'.
+  kernel_gradient: Annotated[str, Choice(('held', 'latents'))] = 'held'
   # From 0 to 1: how much of what the mean, and with it encoder and latents, learns from is another loss.
   # 0: all learn from the density. 1: the mean learns from the other loss alone, and the covariance from
   # the density with mean and latents held. Correlated pixels make a mean that learns from them give up.
@@ -126,7 +129,8 @@ class OptimConfig:
   ema_decay: Share = 0.0  # of the exponential moving average of the parameters; 0 for none
   # 'WHAT:STEPS' stages in turn, where WHAT is 'mean' (the other heads, or the covariance's decoder,
   # wait), 'covariance' (only these learn), 'all_but_mean' (only the mean's head, or decoder, waits) or
-  # 'all'. After the last stage, everything learns. Empty: everything from the start.
+  # 'all'. After the last stage, everything learns. Empty: everything from the start. Options of a stage
+  # follow its steps: 'mean:200:learning_rate=1e-3:loss=l1:weight=5'; see `runs.stages`.
   stages: tuple[str, ...] = ()
 
 

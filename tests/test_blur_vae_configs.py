@@ -1,5 +1,7 @@
 """The recipes of Blur-VAE: every variant can be built, and differs in what it is about alone."""
 
+import jax
+import numpy as np
 import pytest
 
 from configs import (
@@ -23,10 +25,11 @@ def test_every_variant_can_be_built(variant: str):
   params = shapes(config)
   fixed = not recipes.BLUR_VAE[variant].generated
   assert ('kernel_generator' in params) != fixed
-  assert set(params['decoder']['heads']) == {'mean'}
+  own = {'colour_log_scale'} if recipes.BLUR_VAE[variant].rotated else set()  # of all images
+  assert set(params['decoder']['heads']) == {'mean', *own}
   fit = experiment.fit_of(configuration.resolve(config))
   assert (fit.boundary is None) == fixed
-  assert (fit.reconstruction is None) == (variant in ('l2', 'blur_vae', 'wiener', 'inverse_eps'))
+  assert (fit.reconstruction is None) == (not recipes.BLUR_VAE[variant].loss)
 
 
 @pytest.mark.parametrize('variant', PERCEPTUAL)
@@ -44,13 +47,37 @@ def test_kernels_have_the_papers_size_and_white_steps_end(module):
   assert config.model.options['kernel']['features'] == 1000
 
 
+def test_brain_images_are_trained_on_until_nothing_is_gained():
+  config = blur_vae_nifti.get_config()
+  assert 0 < config.train.patience * config.train.validate_every < config.train.steps / 10
+  assert config.optim.schedule == 'constant'  # which needs no step at which to end
+  assert config.train.patience * config.train.validate_every >= config.objective.white_steps
+
+
+def test_each_rotated_channel_has_a_kernel():
+  config = blur_vae_celeba.get_config('blur_vae_colour')
+  params = shapes(config)
+  assert params['kernel_generator']['Dense_1']['bias'].shape == (3 * 11 * 11,)
+  config.objective.kernel_gradient = 'latents'
+  model = built(config).model
+  images = jax.ShapeDtypeStruct((2, 64, 64, 3), np.float32)
+  terms, _ = jax.eval_shape(
+    lambda key, x: model.clone(axis_name=None).init_with_output(key, jax.random.split(key, 2), x),
+    jax.random.key(0), images,
+  )  # fmt: skip
+  assert terms.images.kernel.shape == terms.images.latent_kernel.shape == (2, 11, 11, 3)
+  assert terms.images.kernel_axes.shape == (2, 3, 3)
+
+
 def test_the_variants_differ_in_likelihood_loss_and_kernel_alone():
   first = configuration.flatten(blur_vae_folder.get_config('l2'))
   for variant in recipes.BLUR_VAE:
     other = configuration.flatten(blur_vae_folder.get_config(variant))
     differing = {name for name in first.keys() | other.keys() if first.get(name) != other.get(name)}
-    allowed = {'likelihood.family', 'objective.white_steps', 'objective.reconstruction'}
+    allowed = {'likelihood.family', 'likelihood.wrappers'}
+    allowed |= {f'objective.{name}' for name in ('white_steps', 'reconstruction', 'kernel_gradient')}
     groups = ('likelihood.options.', 'model.options.kernel.', 'objective.reconstruction_options.')
+    groups += ('likelihood.wrapper_options.',)
     assert all(name in allowed or name.startswith(groups) for name in differing)
 
 

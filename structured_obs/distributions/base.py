@@ -142,6 +142,9 @@ class Family(NamedTuple, Generic[P]):
   log_prior: Callable[[P], Array] | None = None  # params -> [], nats: a term of training alone
   # outputs -> blur kernel [k, k], or [k, k, C], where the covariance is made of one.
   kernel: Callable[[dict[str, Array]], Array] | None = None
+  # params -> [C, C], orthogonal: its columns are the channels that kernels [k, k, C] blur, one each.
+  # None: the image's own channels.
+  kernel_axes: Callable[[P], Array] | None = None
   levels: int = 0  # gray levels of a discrete family, on the grid -1 + 2 k / (levels - 1); 0: a density
   # params -> [H, W, C]: the likeliest component's mean, on the grid, where a family is a mixture.
   mode: Callable[[P], Array] | None = None

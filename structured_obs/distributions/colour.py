@@ -150,4 +150,5 @@ MAP: linear.Map[Colour] = linear.Map(
   check=_log_det,
   by_pixel=_matrix,
   apply_squared=lambda params, v: _multiply(jnp.square(_matrix(params)), v),
+  axes=rotation,
 )

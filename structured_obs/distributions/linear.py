@@ -64,6 +64,8 @@ class Map(NamedTuple, Generic[P]):
   # (params, v) -> (T * T) v, with the squared entries of T.
   apply_squared: Callable[[P, Array], Array] | None = None
   diagonal: bool = False  # whether T is
+  # params -> [C, C], orthogonal: its columns are what T turns the base's channels to; None: themselves.
+  axes: Callable[[P], Array] | None = None
 
 
 class Outputs(NamedTuple, Generic[P]):
@@ -125,6 +127,7 @@ def family(inner: Family[Any], of: Map[P], added: Outputs[P]) -> Family[P]:
     gaussian=record,
     log_prior=prior_of(inner),
     kernel=inner.kernel,
+    kernel_axes=kernel_axes_of(inner, of.axes),
     student=None if inner.student is None else _student(inner.student, mean, of),
     sample_without_pixel_noise=without if inner.sample_without_pixel_noise else None,
   )
@@ -142,6 +145,18 @@ def prior_of(inner: Family[Any]) -> Callable[[Any], Array] | None:
   """Returns the `log_prior` of a wrapper, that of its base."""
   prior = inner.log_prior
   return None if prior is None else lambda params: prior(base_of(params))
+
+
+def kernel_axes_of(
+  inner: Family[Any], own: Callable[[Any], Array] | None = None
+) -> Callable[[Any], Array] | None:
+  """Returns the `kernel_axes` of a wrapper that turns the channels of its base by `own`, or not."""
+  axes = inner.kernel_axes
+  if inner.kernel is None or axes is None:
+    return None if inner.kernel is None else own
+  if own is None:
+    return lambda params: axes(base_of(params))
+  return lambda params: matmul(own(params), axes(base_of(params)))
 
 
 def _start(added: Outputs[P], sample: Any) -> dict[str, Any]:

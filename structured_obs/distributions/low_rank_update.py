@@ -104,6 +104,7 @@ def family(
     _primitives(of),
     linear.prior_of(inner),
     inner.kernel,
+    linear.kernel_axes_of(inner),
   )
   factor = NAME, factor_scale
   fit = functools.partial(wrapper_fits.low_rank_update, inner=inner, rank=rank, factor=factor)

@@ -91,6 +91,7 @@ def family(
     log_dof = base.soft_clip(own[NAME] + bounded.offset, bounded.low, bounded.high)
     return Student(params, jnp.exp(log_dof))
 
+  without = functools.partial(_sample, inner, pixel_noise=False)
   made = base.Family(
     outputs,
     from_outputs,
@@ -99,10 +100,9 @@ def family(
     functools.partial(_mean, inner),
     log_prior=linear.prior_of(inner),
     kernel=inner.kernel,
+    kernel_axes=linear.kernel_axes_of(inner),
     student=base.StudentT(_scale(inner.gaussian), functools.partial(_dof, inner)),
-    sample_without_pixel_noise=(
-      functools.partial(_sample, inner, pixel_noise=False) if base.has_floor(inner) else None
-    ),
+    sample_without_pixel_noise=without if base.has_floor(inner) else None,
   )
   trained = None if dof == 'fixed' else (NAME, bounded)
   fit = functools.partial(wrapper_fits.student, inner=inner, nu=initial_dof, trained=trained)

@@ -83,37 +83,62 @@ def text(trees: Sequence[Mapping[str, Any]]) -> str:
   names, features = [*trees[0]['models']], trees[0].get('image_quality', {})
   parts = []
   for table in TABLES:
-    filled = [[_cell(trees, column, name, names[0]) for column in table.columns] for name in names]
+    filled = [[cell(trees, column, name, names[0]) for column in table.columns] for name in names]
     kept = [i for i in range(len(table.columns)) if any(row[i] for row in filled)]
     header = [table.columns[i].label.format(first=names[0]) for i in kept]
     rows = [[name, *(row[i] for i in kept)] for name, row in zip(names, filled, strict=True)]
     if kept:
       parts += [f'## {table.heading}', tables.markdown_table([['', *header], *rows])]
-  spread = (
-    f'± is the standard deviation over {len(trees)} seeds.'
-    if len(trees) > 1
-    else '± is the standard error over images.'
-  )
+  spread = about_spread(len(trees))
   if features:
     spread += f' Features are {features["features"]} ({features["fingerprint"]}).'
   return '\n\n'.join([*parts, spread])
 
 
-def _cell(trees: Sequence[Mapping[str, Any]], column: Column, model: str, first: str) -> str:
-  """Returns mean and spread as text; '' if a model has no such number."""
+def about_spread(seeds: int) -> str:
+  """Returns a sentence on what follows a ± in tables over this many seeds."""
+  if seeds > 1:
+    return f'± is the standard deviation over {seeds} seeds.'
+  return '± is the standard error over images.'
+
+
+def summary(
+  trees: Sequence[Mapping[str, Any]], column: Column, model: str, first: str = ''
+) -> tuple[float, float] | None:
+  """Returns mean and spread of a model's number; None if it has no such number.
+
+  The spread is the standard deviation over seeds, or of one seed the standard error over images; NaN
+  where there is none.
+
+  Args:
+    trees: evaluation.json of each seed.
+    column: the number.
+    model: its name.
+    first: name of the model that the others are compared with.
+  """
   path = [key.format(model=model, first=first) for key in column.path]
   found = [_look_up(tree, path) for tree in trees]
   if any(one is _MISSING for one in found):
-    return ''
+    return None
   values = [column.factor * _number(one) for one in found]
-  spread = math.nan
   if not all(map(math.isfinite, values)):
-    return 'nan'
+    return math.nan, math.nan
+  spread = math.nan
   if len(values) > 1:
     spread = statistics.stdev(values)
   elif isinstance(found[0], Mapping):
     spread = column.factor * _number(found[0], 'standard_error')
-  mean = statistics.fmean(values)
+  return statistics.fmean(values), spread
+
+
+def cell(trees: Sequence[Mapping[str, Any]], column: Column, model: str, first: str = '') -> str:
+  """Returns `summary` as text; '' if a model has no such number."""
+  found = summary(trees, column, model, first)
+  if found is None:
+    return ''
+  mean, spread = found
+  if math.isnan(mean):
+    return 'nan'
   if math.isnan(spread):
     return f'{mean:.{column.decimals}f}'
   return tables.spread_cell(mean, spread, column.decimals)

@@ -48,6 +48,7 @@ def observation_options(options: Mapping[str, Any], setting: Setting) -> observa
     learn_scale=options['scale'] == 'learned',
     optimal_scale=options['scale'] == 'optimal',
     kernel_features=kernel.get('features', 0),
+    kernel_through_latents=setting.kernel_gradient == 'latents',
     frozen_mean=setting.frozen_mean,
     white=setting.white,
     mean_gradient=setting.mean_gradient,

@@ -14,6 +14,7 @@ class Setting(NamedTuple):
   dtype: Any = None  # of the networks' products; None: that of the images
   frozen_mean: bool = False  # no step updates the mean, nor what it is made of
   white: bool = False  # no step updates anything but the mean
+  kernel_gradient: str = 'held'  # whether latents learn from the kernels they give: 'latents'
   mean_gradient: float = 0.0  # share of the mean's derivative that is left to another loss
 
 
@@ -33,6 +34,7 @@ PRIOR = ('objective.beta', 'objective.constraints.kl')  # of latents that have a
 IMAGES = (  # of a model that reports its images
   'objective.reconstruction',
   'objective.white_steps',
+  'objective.kernel_gradient',
   'objective.mean_gradient',
   'objective.mean_loss',
 )

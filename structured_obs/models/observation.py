@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, elliptical, gaussian, low_rank, low_rank_update
-from structured_obs.models.networks import ARCHITECTURES
-from structured_obs.models.networks.kernel_generator import KernelGenerator
+from structured_obs.models.networks import ARCHITECTURES, kernel_generator
 from structured_obs.models.optimal_scale import OptimalScale
 from structured_obs.models.own_decoder import Maker
 from structured_obs.objectives.terms import Images
@@ -39,9 +38,12 @@ class Options(NamedTuple):
   covariance_layers: int = 0  # 3x3 convolutions at the image's size that end that decoder
   covariance_sees_mean: bool = False  # whether these layers see the predicted mean
   learn_scale: bool = False  # a learnt factor of all standard deviations, part of the mean's stage
-  frozen_mean: bool = False  # save the derivatives of a mean, and latents, that no step updates
+  # Save the derivatives of a mean, and latents, that no step updates; their batch norm uses and keeps
+  # its running statistics.
+  frozen_mean: bool = False
   optimal_scale: bool = False  # such a factor, but set to the best one; see `optimal_scale`
   kernel_features: int = 0  # hidden units of a generator of the blur kernel; 0: an output like others
+  kernel_through_latents: bool = False  # whether latents learn from the kernel that they give
   white: bool = False  # take all but the mean to be 0: independent pixels of one standard deviation
   mean_gradient: float = 0.0  # share of the mean's derivative left to another loss; see `alternating`
 
@@ -60,6 +62,9 @@ class Predicted(NamedTuple):
   params: Any  # the family's, each field with a leading B
   kernel: Array | None  # [B, k, k] or [B, k, k, C]: blur kernel of the covariance, if it has one
   mean: Array  # [B, H, W, C], of the same value as the parameters' own, with its whole derivative
+  latent_kernel: Array | None = None  # the same, of which latents learn alone; see `terms.Images`
+  # [B, C, C], orthogonal: the channels that kernels of one each blur; None: the image's own
+  kernel_axes: Array | None = None
 
 
 class Networked(Protocol):
@@ -116,7 +121,7 @@ def make_decoders(
         f"A kernel generator needs a family with an output '{KERNEL}'; this one has "
         f'{", ".join(outputs)}.'
       )
-    generator = KernelGenerator(outputs[KERNEL], options.kernel_features)
+    generator = kernel_generator.KernelGenerator(outputs[KERNEL], options.kernel_features)
     outputs = {name: shape for name, shape in outputs.items() if name != KERNEL}
   if not options.covariance_features:
     return Decoders(make(image=image, outputs=outputs), None, generator)
@@ -191,10 +196,12 @@ def images(predicted: Predicted, x: Array, mask: Array | None = None) -> Images:
     x: [B, H, W, C]; 0 where a pixel does not count, where the mean is replaced by 0 too.
     mask: [B, H, W, 1] bool, the pixels that count; None for all.
   """
-  if mask is None:
-    return Images(x, predicted.mean, predicted.kernel)
-  counted = x.shape[-1] * jnp.sum(mask, axis=(1, 2, 3), dtype=x.dtype)
-  return Images(x, jnp.where(mask, predicted.mean, 0), predicted.kernel, counted)
+  mean, counted = predicted.mean, None
+  if mask is not None:
+    mean = jnp.where(mask, mean, 0)
+    counted = x.shape[-1] * jnp.sum(mask, axis=(1, 2, 3), dtype=x.dtype)
+  kernels = predicted.kernel, predicted.latent_kernel, predicted.kernel_axes
+  return Images(x, mean, kernels[0], counted, *kernels[1:])
 
 
 def predict(
@@ -207,8 +214,9 @@ def predict(
 ) -> Predicted:
   """Returns the parameters of p(x|z), and their blur kernel, for latents [B, Z].
 
-  A kernel generator is a separate model: the latents do not learn from it, and it does not learn from
-  the density, which takes the kernel as given.
+  A kernel generator is a separate model: it does not learn from the density, nor do latents learn from
+  its loss. With `kernel_through_latents`, they do learn from what their kernel does to the density;
+  otherwise that takes the kernel as given.
 
   Args:
     family: of the observations.
@@ -216,30 +224,44 @@ def predict(
     decoders: networks from z.
     log_scale: [], of all standard deviations; None for none.
     z: [B, Z].
-    train: whether batch norm uses the batch's statistics and updates its running ones.
+    train: whether batch norm uses the batch's statistics and updates its running ones; that of a frozen
+      mean never does.
   """
   z = jax.lax.stop_gradient(z) if options.frozen_mean else z
-  whole = decoders.decoder(z, train)
+  whole = decoders.decoder(z, train and not options.frozen_mean)
   held = 1.0 if options.frozen_mean else options.mean_gradient
   outputs = {**whole, MEAN: _held(whole[MEAN], held)} if held else whole
   if decoders.covariance_decoder is not None:
     seen = jax.lax.stop_gradient(outputs[MEAN]) if options.covariance_sees_mean else None
     outputs = {**outputs, **decoders.covariance_decoder(_held(z, held), train, seen)}
-  if decoders.kernel_generator is not None:
-    outputs = {**outputs, KERNEL: decoders.kernel_generator(jax.lax.stop_gradient(z))}
-  if options.white:
-    zeros = {name: jnp.zeros_like(output) for name, output in outputs.items()}
-    outputs = {**zeros, MEAN: outputs[MEAN]}
-  kernel = None if family.kernel is None else jax.vmap(family.kernel)(outputs)
-  if decoders.kernel_generator is not None:
-    outputs = {**outputs, KERNEL: jax.lax.stop_gradient(outputs[KERNEL])}
+  outputs, kernel, latent_kernel = _with_kernel(family, options, decoders.kernel_generator, outputs, z)
   params = jax.vmap(family.from_outputs)(outputs)
   free = jax.vmap(family.from_outputs)({**outputs, MEAN: whole[MEAN]}) if held else params
   mean = jax.vmap(family.mean)(free)
   if log_scale is not None:
     temperature = jnp.exp(RATE * log_scale)
     params = jax.vmap(lambda p: gaussian.temper(family, p, temperature))(params)
-  return Predicted(params, kernel, mean)
+  axes = None if family.kernel_axes is None else jax.vmap(family.kernel_axes)(params)
+  return Predicted(params, kernel, mean, latent_kernel, axes)
+
+
+def _with_kernel(
+  family: base.Family, options: Options, generator: Any | None, outputs: dict[str, Array], z: Array
+) -> tuple[dict[str, Array], Array | None, Array | None]:
+  """Returns the outputs with a generator's, and `kernel` and `latent_kernel` of `Predicted`."""
+  if generator is not None:
+    outputs = {**outputs, KERNEL: generator(jax.lax.stop_gradient(z))}
+  if options.white:
+    zeros = {name: jnp.zeros_like(output) for name, output in outputs.items()}
+    outputs = {**zeros, MEAN: outputs[MEAN]}
+  kernel = None if family.kernel is None else jax.vmap(family.kernel)(outputs)
+  if generator is None or family.kernel is None:
+    return outputs, kernel, None
+  if options.white or not options.kernel_through_latents:
+    return {**outputs, KERNEL: jax.lax.stop_gradient(outputs[KERNEL])}, kernel, None
+  latents = _held(z, options.mean_gradient)  # which learn from the density by this share less
+  outputs = {**outputs, KERNEL: kernel_generator.held(generator, latents)}
+  return outputs, kernel, jax.vmap(family.kernel)(outputs)
 
 
 def _held(x: Array, share: float) -> Array:

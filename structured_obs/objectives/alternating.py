@@ -11,11 +11,13 @@ the loss is that of the model's own density.
 A network of blur kernels learns in the same step as the model whose covariance they make.
 
 The kernel network learns to blur an image as the model's mean does, |x * G(z) - mean|^2, with latents
-and mean held fixed. The model learns from log p(x|z) with the kernel held fixed. Each parameter has a
-derivative by only one of the two losses, so one gradient of their sum does the work of both.
+and mean held fixed. The model learns from log p(x|z) with the network held fixed. Its latents may learn
+from what their kernel G(z) does to the loss, as published, or the kernel is held as well. Each parameter
+has a derivative by only one of the two losses, so one gradient of their sum does the work of both.
 
-Until the mean is a blurred image, its kernel is meaningless. During the first `white_steps` of training,
-pixels are therefore taken to be independent while the kernel network already learns.
+The loss may differ between stages of training. Until the mean is a blurred image, for example, its
+kernel is meaningless, and pixels are therefore taken to be independent in a first `Phase` while the
+kernel network already learns. One compiled step serves all phases.
 
 Letters: B batch; H W C image height, width, channels; k size of a kernel.
 
@@ -30,7 +32,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs.linalg import spectral
+from structured_obs.linalg import products, spectral
 from structured_obs.objectives.terms import Images, Terms
 
 Array = jax.Array
@@ -38,12 +40,22 @@ Losses = Callable[[Images], Array]  # -> [B]
 BOUNDARIES = ('circular', 'zero', 'reflect')
 
 
+class Phase(NamedTuple):
+  """Steps whose loss is another one than that of the rest."""
+
+  begin: int  # updates made before its first step
+  end: int  # updates made before the first step after it
+  reconstruction: Losses | None = None  # -> [B], to be small; None: a log density
+  weight: float = 1.0  # weight of the reconstruction
+  white: bool = False  # the log density of independent pixels of one variance, and not the model's own
+
+
 class Fit(NamedTuple):
   """What replaces log p(x|z) in a loss, and what is added to it."""
 
   reconstruction: Losses | None = None  # -> [B], to be small; None: the density
   weight: float = 1.0  # weight of the reconstruction
-  white_steps: int = 0  # during the first N steps pixels are independent
+  phases: tuple[Phase, ...] = ()  # steps in which another loss than the above is minimised
   boundary: str | None = None  # how blurred images continue; None: no kernel network learns
   mean_gradient: float = 0.0  # share of the mean's derivative that is not of the density; 0 to 1
   mean_loss: Losses | None = None  # -> [B], whose it is; None: of white pixels
@@ -58,12 +70,17 @@ def of_images(loss: Callable[[Array, Array], Array]) -> Losses:
 
 
 def of_kernels(loss: Callable[[Array, Array, Array], Array]) -> Losses:
-  """Returns a loss (kernel, x, mean) -> [] for a batch, whose kernels do not learn from it: -> [B]."""
+  """Returns a loss (kernel, x, mean) -> [] for a batch, from which no network of kernels learns: -> [B].
+
+  Latents learn from it through `images.latent_kernel`, where the model reports that.
+  """
 
   def losses(images: Images) -> Array:
     if images.kernel is None:
       raise ValueError('A loss of blur kernels needs a model that has them.')
-    return jax.vmap(loss)(jax.lax.stop_gradient(images.kernel), images.x, images.mean)
+    kernel = images.latent_kernel
+    kernel = jax.lax.stop_gradient(images.kernel) if kernel is None else kernel
+    return jax.vmap(loss)(kernel, *_in_channels_of_kernels(images))
 
   return losses
 
@@ -80,20 +97,32 @@ def log_likelihood(fit: Fit, terms: Terms, step: Array | int, axis_name: str | N
   Raises:
     ValueError: the model reports no images.
   """
-  if fit.reconstruction is None and not fit.white_steps and not fit.mean_gradient:
+  if fit.reconstruction is None and not fit.phases and not fit.mean_gradient:
     return terms.log_p['x']
   if terms.images is None:
     raise ValueError('A reconstruction loss needs a model whose terms hold its images.')
-  if fit.reconstruction is None:
-    final, white = terms.log_p['x'], white_log_prob(terms.images, axis_name)
-  else:
-    final = -fit.weight * fit.reconstruction(terms.images)
-    white = -fit.weight * 0.5 * _squares(terms.images.x - terms.images.mean)
-  if fit.mean_gradient:
-    loss = fit.mean_loss
-    of_mean = white if loss is None else -loss(terms.images)
-    final = final + fit.mean_gradient * (of_mean - jax.lax.stop_gradient(of_mean))
-  return jnp.where(step < fit.white_steps, white, final) if fit.white_steps else final
+  own = _density(fit, terms, terms.images, axis_name)
+  found = _replaced(fit, own, terms.images)
+  for phase in fit.phases:
+    density = white_log_prob(terms.images, axis_name) if phase.white else own
+    of_phase = _replaced(phase, density, terms.images)
+    found = jnp.where((step >= phase.begin) & (step < phase.end), of_phase, found)
+  return found
+
+
+def _density(fit: Fit, terms: Terms, images: Images, axis_name: str | None) -> Array:
+  """Returns log p(x|z), whose derivative through the mean is in part that of another loss. [B], nats."""
+  log_p = terms.log_p['x']
+  if not fit.mean_gradient:
+    return log_p
+  loss = fit.mean_loss
+  of_mean = white_log_prob(images, axis_name) if loss is None else -loss(images)
+  return log_p + fit.mean_gradient * (of_mean - jax.lax.stop_gradient(of_mean))
+
+
+def _replaced(of: Fit | Phase, density: Array, images: Images) -> Array:
+  """Returns a log density, or minus the loss that replaces it. [B]."""
+  return density if of.reconstruction is None else -of.weight * of.reconstruction(images)
 
 
 def white_log_prob(images: Images, axis_name: str | None = None) -> Array:
@@ -114,6 +143,8 @@ def white_log_prob(images: Images, axis_name: str | None = None) -> Array:
 def kernel_error(images: Images, boundary: str = 'circular') -> Array:
   """Returns |x * k - mean|^2 of each image, whose derivative is by the kernel k alone. [B].
 
+  Kernels of single channels blur the channels that the covariance takes to be independent.
+
   Args:
     images: with kernels.
     boundary: see `blur`.
@@ -122,7 +153,7 @@ def kernel_error(images: Images, boundary: str = 'circular') -> Array:
   """
   if images.kernel is None:
     raise ValueError('kernel_error needs a model that predicts blur kernels.')
-  x, mean = jax.lax.stop_gradient((images.x, images.mean))
+  x, mean = jax.lax.stop_gradient(_in_channels_of_kernels(images))
   return _squares(jax.vmap(lambda kernel, x: blur(kernel, x, boundary))(images.kernel, x) - mean)
 
 
@@ -148,6 +179,17 @@ def blur(kernel: Array, x: Array, boundary: str = 'circular') -> Array:
   transfer = jax.vmap(lambda one: basis.transfer(one, *x.shape[:2]), in_axes=-1, out_axes=-1)
   spectrum = _product(transfer(kernel), basis.forward(x))
   return basis.inverse(spectrum, x.shape[1])[:height, :width]
+
+
+def _in_channels_of_kernels(images: Images) -> tuple[Array, Array]:
+  """Returns x and mean, in the rotated channels if each of these has a kernel. [B, H, W, C] each.
+
+  A kernel of all channels blurs them alike in any axes, and a rotation changes no squared error.
+  """
+  if images.kernel_axes is None or images.kernel is None or images.kernel.ndim == 3:
+    return images.x, images.mean
+  turn = lambda one: products.einsum('bhwc,bck->bhwk', one, images.kernel_axes)  # noqa: E731
+  return turn(images.x), turn(images.mean)
 
 
 def _product(one: spectral.Parts, other: spectral.Parts) -> spectral.Parts:

@@ -17,6 +17,10 @@ class Images(NamedTuple):
   mean: Array  # [B, H, W, C]  of p(x|z)
   kernel: Array | None = None  # [B, k, k] or [B, k, k, C]  blur kernel of z, where one is predicted
   counted: Array | None = None  # [B]  how many numbers count; None: all of them
+  # The same, with a derivative by the latents and none by the network of kernels; None: without any.
+  latent_kernel: Array | None = None
+  # [B, C, C]  orthogonal: kernels [B, k, k, C] blur the channels in its columns; None: the image's own
+  kernel_axes: Array | None = None
 
 
 class Terms(NamedTuple):

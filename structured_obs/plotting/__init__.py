@@ -3,7 +3,13 @@
 Figures are drawn without a display and without global state, whatever backend is configured.
 """
 
-from structured_obs.plotting.curves import quantile_quantile, signals, training_curves, uniformity
+from structured_obs.plotting.curves import (
+  points_with_errors,
+  quantile_quantile,
+  signals,
+  training_curves,
+  uniformity,
+)
 from structured_obs.plotting.grids import image_grid
 from structured_obs.plotting.images import Row, image_rows
 
@@ -11,6 +17,7 @@ __all__ = [
   'Row',
   'image_grid',
   'image_rows',
+  'points_with_errors',
   'quantile_quantile',
   'signals',
   'training_curves',

@@ -16,16 +16,20 @@ class BlurVariant(NamedTuple):
   epsilon: float = 0.0  # of the paper's loss
   generated: bool = False  # whether a network predicts the kernels
   own_noise: bool = False  # whether the recipe sets the constant C of the covariance
+  kernel_gradient: str = 'held'  # whether latents learn from the kernel that they give: 'latents'
+  rotated: bool = False  # whether each rotated colour channel has a kernel and a scale of its own
 
 
 # 'blur_vae', 'wiener' and 'inverse_eps' maximise the density of their parametrisation, with a shared
-# scale at its optimum. 'l2' is the density of independent pixels of one variance, also at its optimum.
-# The next ones train with another loss and are evaluated by that density. The rest are the loss as
-# published: with a network of kernels or fixed Gaussian ones, with a small epsilon or without the
-# log-determinant, and with other constants C of the Wiener filter. The density of the default, with
-# their kernel, evaluates them.
+# scale at its optimum; 'blur_vae_colour' that of 'blur_vae' with a kernel for each of three rotated
+# channels, gray, red-blue and green-magenta. 'l2' is the density of independent pixels of one variance,
+# also at its optimum. The next ones train with another loss and are evaluated by that density. The rest
+# are the loss as published: with a network of kernels or fixed Gaussian ones, with a small epsilon or
+# without the log-determinant, and with other constants C of the Wiener filter. The density of the
+# default, with their kernel, evaluates them.
 BLUR_VAE: Mapping[str, BlurVariant] = {
   'blur_vae': BlurVariant({}, generated=True, own_noise=True),
+  'blur_vae_colour': BlurVariant({'per_channel': True}, generated=True, own_noise=True, rotated=True),
   'wiener': BlurVariant({'parametrization': 'wiener'}, generated=True),
   'inverse_eps': BlurVariant({'parametrization': 'inverse_eps'}, generated=True),
   'l2': BlurVariant(),
@@ -35,12 +39,14 @@ BLUR_VAE: Mapping[str, BlurVariant] = {
   'focal_frequency': BlurVariant(loss='focal_frequency'),
   'vgg': BlurVariant(loss='vgg'),
   'watson': BlurVariant(loss='watson'),
-  'paper_loss': BlurVariant({}, 'paper_loss', generated=True),
+  'paper_loss': BlurVariant({}, 'paper_loss', generated=True, kernel_gradient='latents'),
   'gaussian_2': BlurVariant({'gaussian_variance': 2.0}, 'paper_loss'),
   'gaussian_4': BlurVariant({'gaussian_variance': 4.0}, 'paper_loss'),
-  'epsilon_small': BlurVariant({}, 'paper_loss', epsilon=0.05, generated=True),
-  'noise_0.005': BlurVariant({'noise': 0.005}, 'paper_loss', generated=True),
-  'noise_0.1': BlurVariant({'noise': 0.1}, 'paper_loss', generated=True),
+  'epsilon_small': BlurVariant(
+    {}, 'paper_loss', epsilon=0.05, generated=True, kernel_gradient='latents'
+  ),
+  'noise_0.005': BlurVariant({'noise': 0.005}, 'paper_loss', generated=True, kernel_gradient='latents'),
+  'noise_0.1': BlurVariant({'noise': 0.1}, 'paper_loss', generated=True, kernel_gradient='latents'),
 }
 
 
@@ -85,14 +91,19 @@ def blur_vae(base: config.Config, recipe: BlurVae, variant: str) -> config.Confi
     'learning_rate': recipe.kernel_learning_rate,
   }
   of_model = {'scale': 'optimal', 'kernel': kernel if chosen.generated else {}}
+  # One scale of each rotated channel for all images: only the kernels depend on the image.
+  wrappers = {'colour': {'scale': 'learned'}} if chosen.rotated else {}
   return dataclasses.replace(
     base,
-    likelihood=config.LikelihoodConfig(family, distributions.options(family, **options)),
+    likelihood=config.LikelihoodConfig(
+      family, distributions.options(family, **options), tuple(wrappers), wrappers
+    ),
     objective=dataclasses.replace(
       base.objective,
       reconstruction=chosen.loss,
       reconstruction_options=of_loss,
       white_steps=recipe.white_steps if chosen.generated else 0,
+      kernel_gradient=chosen.kernel_gradient,
     ),
     model=dataclasses.replace(base.model, options=base.model.options | of_model),
   )
@@ -105,6 +116,7 @@ class BlurVaePaper(NamedTuple):
   epochs: int = 100
   white_epochs: int = 10  # first epochs, with independent pixels
   checkpoint_epochs: int = 5  # between two checkpoints
+  patience: int = 0  # epochs without a better validation ELBO that end a training; 0 for none
   batch_size: int = 64
   features: tuple[int, ...] = (64, 128, 256, 512)
   kernel_size: int = 11
@@ -127,6 +139,7 @@ def blur_vae_as_published(variant: str, data: config.DataConfig, sizes: BlurVaeP
       steps=sizes.epochs * sizes.epoch,
       batch_size=sizes.batch_size,
       validate_every=sizes.epoch,
+      patience=sizes.patience,
       checkpoint_every=sizes.checkpoint_epochs * sizes.epoch,
       keep=20,
     ),

@@ -12,6 +12,7 @@ from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions.base import Family
 from structured_obs.models import KINDS, observation
 from structured_obs.objectives import constraints, reconstruction
+from structured_obs.runs import schedule, stages
 
 
 def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -30,6 +31,7 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
   _check_mean_loss(config)
   _check_masks(config)
   _check_constraints(config)
+  stages.check(config)
   if config.optim.stages and config.model.options.get('architecture') == 'dense':
     raise ValueError(
       "--config.optim.stages trains heads separately, but --config.model.options.architecture='dense' "
@@ -42,11 +44,11 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
     )
   optim, kernel = config.optim, config.model.options.get('kernel', {})
   least = optim.schedule_options.get('min_learning_rate', 0.0)
-  most = min(optim.learning_rate, kernel.get('learning_rate', 0.0) or optim.learning_rate)
+  most = min(schedule.smallest(optim), kernel.get('learning_rate', 0.0) or optim.learning_rate)
   if least > most:
     raise ValueError(
       f'--config.optim.schedule_options.min_learning_rate={least} is out of range: it must be at most '
-      f'{most}, the learning rate that decays.'
+      f'{most}, the smallest learning rate that decays.'
     )
   coupled = coupling(config)
   if coupled and config.train.accumulate > 1:
@@ -121,6 +123,18 @@ def _check_kernel(config: Config) -> None:
       '--config.model.options.kernel predicts the blur kernel of a family such as circulant, but '
       f"--config.likelihood.family='{family.family}' has none."
     )
+  if config.objective.kernel_gradient == 'latents' and not generated:
+    raise ValueError(
+      "--config.objective.kernel_gradient='latents' is of a network of blur kernels, which this model "
+      "does not have: add one, such as --config.model.options.kernel.features=1000, or use "
+      "--config.objective.kernel_gradient='held'."
+    )
+  if config.objective.kernel_gradient == 'latents' and config.objective.mean_gradient == 1:
+    raise ValueError(
+      "--config.objective.kernel_gradient='latents' has no effect with "
+      '--config.objective.mean_gradient=1, by which latents learn nothing from the density; use '
+      "--config.objective.kernel_gradient='held'."
+    )
   fixed = family.options.get('gaussian_variance', 0.0) > 0
   if config.objective.reconstruction == reconstruction.PAPER_LOSS and not (generated or fixed):
     raise ValueError(
@@ -188,6 +202,8 @@ def coupling(config: Config) -> str:
       for name in objective.constraints
     },
     '--config.objective.white_steps': objective.white_steps > 0 and not objective.reconstruction,
+    f'--config.optim.stages={config.optim.stages}, a loss of whole batches': stages.WHITE
+    in stages.losses(stages.parse(config.optim.stages)),
     '--config.objective.mean_gradient': objective.mean_gradient > 0 and not objective.mean_loss,
   }
   return next((name for name, holds in whole.items() if holds), '')

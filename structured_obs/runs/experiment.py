@@ -17,6 +17,7 @@ from structured_obs.models.kind import Setting
 from structured_obs.objectives import alternating, bounds, constraints, reconstruction
 from structured_obs.runs import checks, configuration, optimizers
 from structured_obs.runs import schedule as schedules
+from structured_obs.runs import stages as staging
 
 COMPUTE = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}  # dtypes of a network's products
 
@@ -71,13 +72,14 @@ def build(config: Config, spec: DataSpec) -> Experiment:
 
 def _setting(config: Config) -> Setting:
   """Returns what a model depends on besides its own options."""
-  stages = schedules.parse_stages(config.optim.stages)
-  learning = schedules.ever_learning(stages, config.train.steps)
+  stages = staging.parse(config.optim.stages)
+  learning = staging.ever_learning(stages, config.train.steps)
   return Setting(
     axis_name=meshes.AXIS,
     dtype=COMPUTE[config.train.compute],
     frozen_mean=not learning & {'mean_head', 'rest'},
     white='other_heads' not in learning,
+    kernel_gradient=config.objective.kernel_gradient,
     mean_gradient=config.objective.mean_gradient,
   )
 
@@ -124,9 +126,30 @@ def fit_of(config: Config) -> alternating.Fit:
     mean_loss=_mean_loss(objective),
     reconstruction=loss,
     weight=options.get('weight', 1.0),
-    white_steps=objective.white_steps,
+    phases=_phases(config, options.get('weight', 1.0)),
     boundary=config.model.options.get('kernel', {}).get('boundary'),
   )
+
+
+def _phases(config: Config, weight: float) -> tuple[alternating.Phase, ...]:
+  """Returns the steps whose loss is not the run's own: of stages, or the first `white_steps`.
+
+  Args:
+    config: resolved, so that it has either of them.
+    weight: of the run's own reconstruction loss.
+  """
+  found, white = [], config.objective.white_steps
+  if white and config.objective.reconstruction:  # a loss that is white, too, and weighs as much
+    found.append(alternating.Phase(0, white, alternating.of_images(reconstruction.l2), weight))
+  elif white:
+    found.append(alternating.Phase(0, white, white=True))
+  for begin, end, stage in staging.spans(staging.parse(config.optim.stages)):
+    if stage.loss in (staging.DENSITY, staging.WHITE):
+      found.append(alternating.Phase(begin, end, white=stage.loss == staging.WHITE))
+    elif stage.loss:
+      loss = alternating.of_images(reconstruction.make(stage.loss))
+      found.append(alternating.Phase(begin, end, loss, stage.weight))
+  return tuple(found)
 
 
 def _mean_loss(objective: ObjectiveConfig) -> alternating.Losses | None:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.stats
 from jax.flatten_util import ravel_pytree
 from numpy.typing import NDArray
@@ -155,6 +156,34 @@ def test_batches_gradients_and_samples(name: str, wrappers: tuple[str, ...]):
   np.testing.assert_allclose(np.sum(by_x[0] * direction), slope, rtol=1e-5)
   drawn = jax.eval_shape(family.sample, jax.random.key(0), params)
   assert drawn.shape == tuple(IMAGE)
+
+
+@pytest.mark.parametrize(
+  'wrappers', [('colour',), ('colour', 'student'), ('low_rank_update', 'colour'), ('colour', 'colour')]
+)
+def test_kernels_blur_the_channels_that_the_wrappers_leave_independent(wrappers: tuple[str, ...]):
+  inner = distributions.family('circulant', kernel_size=3, taps='raw', per_channel=True, scale='fixed')
+  fixed = {'rotation': 'learned', 'scale': 'fixed'}, {'rotation': 'fixed', 'scale': 'fixed'}
+  given, family = iter(fixed), inner
+  for wrapper in wrappers:
+    options = next(given) if wrapper == 'colour' else {'rank': 1} if wrapper != 'student' else {}
+    family = WRAPPERS[wrapper](family, **options)
+  rng = np.random.default_rng(0)
+  shapes = family.outputs(IMAGE).items()
+  outputs = {key: jnp.asarray(rng.normal(scale=0.3, size=shape)) for key, shape in shapes}
+  if 'update_factor' in outputs:
+    outputs['update_factor'] = 0 * outputs['update_factor']
+  assert family.kernel is not None
+  assert family.kernel_axes is not None
+  params = family.from_outputs(outputs)
+  axes, x = family.kernel_axes(params), rng.normal(size=IMAGE)
+  np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-12)
+  kernel, turned = np.asarray(family.kernel(outputs)), x @ np.asarray(axes)
+  blur = lambda v, k: scipy.ndimage.convolve(v, k, mode='wrap')  # noqa: E731
+  twice = [blur(blur(turned[..., c], kernel[..., c]), kernel[::-1, ::-1, c]) for c in range(3)]
+  expected = 0.1**2 * (np.stack(twice, axis=-1) @ np.asarray(axes).T + 0.025 * x)
+  found = elliptical.primitives(family).covariance_matvec(params, jnp.asarray(x))
+  np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 @_each(REFUSED)

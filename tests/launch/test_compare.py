@@ -27,16 +27,18 @@ TINY = (
 @pytest.fixture(scope='module')
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
   workdir = tmp_path_factory.mktemp('compare')
-  of_two = ('--variants=l2,blur_vae', '--seeds=3', '--num_images=4')
+  of_two = ('--variants=l2,blur_vae', '--seeds=3', '--kl_bounds=7.5', '--num_images=4')
   done = launch('compare', *TINY, *of_two, f'--workdir={workdir}')
   assert done.status == 0, '\n'.join(done.errors)
   assert 'blur_vae - l2' in done.output
   assert 'PSNR' in done.output
-  table = (workdir / 'comparison.md').read_text()
-  assert table.strip() in done.output
-  rows = [line.split('|')[1].strip() for line in table.splitlines() if line[:1] == '|']
-  assert rows[2:4] == ['l2', 'blur_vae']
-  return workdir / 'seed_3'
+  for path in (workdir / 'kl_7.5' / 'comparison.md', workdir / 'rate_distortion.md'):
+    table = path.read_text()
+    assert table.strip() in done.output
+    rows = [line.split('|')[1].strip() for line in table.splitlines() if line[:1] == '|']
+    assert rows[2:4] == ['l2', 'blur_vae']
+  assert (workdir / 'rate_distortion.png').stat().st_size > 5000
+  return workdir / 'kl_7.5' / 'seed_3'
 
 
 @pytest.mark.slow
@@ -48,6 +50,9 @@ def test_variants_are_trained_and_compared(compared: Path):
   assert [config['likelihood']['family'] for config in configs] == ['diagonal', 'circulant']
   assert configs[0]['data'] == configs[1]['data']
   assert [config['train']['seed'] for config in configs] == [3, 3]
+  for config in configs:
+    assert config['objective']['constraints']['kl']['bound'] == 7.5
+    assert config['objective']['beta'] == 0
 
 
 @pytest.mark.slow
@@ -73,6 +78,7 @@ def test_kernels_are_drawn_at_every_checkpoint(compared: Path):
     (('--workdir=x', '--variants=l2', '--seeds=1,1'), '--seeds must be whole numbers'),
     (('--workdir=x', '--variants=l2', '--seeds=one'), '--seeds must be whole numbers'),
     (('--workdir=x', '--variants=l2,sharp'), "got 'sharp'"),
+    (('--workdir=x', '--variants=l2', '--kl_bounds=50,50.0'), '--kl_bounds=50,50.0 is invalid'),
     (
       ('--workdir=x', '--variants=l2', '--features=vgg'),
       "--features='vgg' is unknown; it must be one of",

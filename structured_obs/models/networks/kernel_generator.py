@@ -10,6 +10,7 @@ import math
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from structured_obs.distributions import base
 
@@ -36,3 +37,17 @@ class KernelGenerator(nn.Module):
     init = nn.initializers.variance_scaling(START**2, 'fan_in', 'normal')
     kernel = nn.Dense(math.prod(self.shape), kernel_init=init)(hidden)
     return kernel.reshape(-1, *self.shape)
+
+
+def held(generator: KernelGenerator, z: Array) -> Array:
+  """Returns the outputs of a generator, with a derivative by the latents and none by its parameters.
+
+  Args:
+    generator: bound, and called once before, so that it has its parameters.
+    z: [B, Z].
+
+  Returns:
+    [B, *shape].
+  """
+  unbound, variables = generator.unbind()
+  return jnp.asarray(unbound.apply(jax.lax.stop_gradient(variables), z))
