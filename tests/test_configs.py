@@ -132,7 +132,12 @@ SOS = [sos_vae_celeba, sos_vae_celeba64_gray, sos_vae_digits, sos_vae_folder, so
 
 @pytest.mark.parametrize(
   ('module', 'variant'),
-  [(module, name) for module in SOS for name in module.VARIANTS if name != 'conditional'],
+  [
+    (module, name)
+    for module in SOS
+    for name in module.VARIANTS
+    if name not in ('conditional', 'equal')  # of the parameters of `sos_vae`
+  ],
 )
 def test_every_variant_of_sos_vae_can_be_built(module, variant: str):
   config = module.get_config(variant)
@@ -140,11 +145,29 @@ def test_every_variant_of_sos_vae_can_be_built(module, variant: str):
   assert set(params['decoder']['heads']) >= {'mean'}
   assert ('cov_factor' in params['decoder']['heads']) == (variant != 'beta_vae')
   held = experiment.multipliers_of(configuration.filled(config))
-  bounded = variant in ('sos_vae', 'fixed_noise', 'equal')
+  bounded = variant in ('sos_vae', 'fixed_noise')
   assert set(held) == {'kl_z', *(['excess_entropy'] if bounded else [])}
   assert config.objective.beta == 0  # the multiplier is the beta
   if variant in ('unconstrained', 'appendix_a'):
     assert 'cov_diag' in params['decoder']['heads']
+
+
+@pytest.mark.parametrize('module', SOS)
+def test_equal_holds_both_constraints_from_both_sides(module):
+  image = ImageShape(8, 8, 1)
+  above, held = (
+    experiment.constraints_of(configuration.filled(module.get_config(name)), image)
+    for name in ('sos_vae', 'equal')
+  )
+  assert held == {name: one._replace(kind='equal') for name, one in above.items()}
+  assert {one.kind for one in above.values()} == {'at_most'}
+
+
+def test_the_run_of_the_appendix_learns_from_the_density_alone():
+  config = sos_vae_folder.get_config('appendix_a')
+  assert (config.objective.mean_gradient, config.optim.clip_norm, config.optim.ema_decay) == (0, 0, 0)
+  assert config.likelihood.options['factor_scale'] == 1
+  assert config.likelihood.options['noise_variance'] == pytest.approx(4 * 2e-5)  # 2e-5 in [0, 1]
 
 
 @pytest.mark.parametrize('module', SOS)
