@@ -20,8 +20,13 @@ mean are fixed. Images are cropped to squares at the centre, shrunk to 64x64 and
 | `vae_mean` `ae_mean` | VAE, autoencoder: a mean and one variance |
 | `vae` `ae` | covariance networks on them: sparse precision, 7x7 |
 | `vae_diagonal` `ae_diagonal` | the same networks, independent pixels: the comparison of families |
+| `tandem` | the model of `vae` in one run: mean, then covariance, then both at a tenth of the rate |
 | `diagonal` | a VAE whose mean and variances are trained together |
 | `dae` | denoising autoencoder for noise 0.1 in [-1, 1], the paper's baseline; see below |
+
+`tandem` is about the paper's question whether mean and covariance can be trained in tandem, by stages
+with learning rates of their own (docs/training.md). It takes the steps of `vae_mean` and `vae` together,
+the last sixth or so for the last stage, and needs no other run. docs/supn.md has what that does.
 
 On 9,780 aligned faces, 7,922 to train on, one core of a busy two-core machine trains the mean on up to
 146 images a second and the covariance on up to 77, that is in 7 and 11 minutes at best. On 978 test
@@ -47,9 +52,8 @@ Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018. The
 and the covariance's sees the mean besides z.
 """
 
-from structured_obs import config, distributions, recipes
+from structured_obs import config, recipes
 
-LIKELIHOODS = {'sparse_precision': {'filter_size': 7}, 'diagonal': {}}
 FEATURES = {
   16: (24, 48),
   32: (16, 32, 64),
@@ -58,8 +62,9 @@ FEATURES = {
 }
 VARIANTS = {name: one for name, one in recipes.SUPN.items() if one.beta == 1}
 SIDES = {'': 64, **{f',{side}': side for side in FEATURES}}  # by what stands behind a variant's name
-SIZED = {f'{name}{end}': (one, side) for end, side in SIDES.items() for name, one in VARIANTS.items()}
-STEPS = {'mean': 1800, 'covariance': 1500}
+SIZED = {
+  f'{name}{end}': (one, name, side) for end, side in SIDES.items() for name, one in VARIANTS.items()
+}
 
 
 def get_config(variant: str = 'vae') -> config.Config:
@@ -70,25 +75,7 @@ def get_config(variant: str = 'vae') -> config.Config:
       f'configs/supn_folder.py has the variants {", ".join(VARIANTS)}, and after a comma the sizes '
       f'{", ".join(map(str, FEATURES))}; got {variant!r}.'
     )
-  one, side = SIZED[variant]
-  features, steps = FEATURES[side], STEPS[one.stage]
-  return config.Config(
-    data=config.DataConfig(source='folder:', height=side, width=side, channels=1, flip=True),
-    model=one.model(
-      {'latents': 64, 'features': features}, {'features': features, 'layers': 2, 'sees_mean': True}
-    ),
-    likelihood=config.LikelihoodConfig(
-      one.family, distributions.options(one.family, **LIKELIHOODS[one.family])
-    ),
-    optim=config.OptimConfig(
-      learning_rate=2e-3, schedule='cosine', clip_norm=1e4, stages=one.stages(steps)
-    ),
-    train=config.TrainConfig(
-      steps=steps,
-      batch_size=32,
-      validate_every=300,
-      checkpoint_every=300,
-      start_from=f'runs/folder/{one.start}' if one.start else '',
-    ),
-    eval=config.EvalConfig(batch_size=32, chunk=5),
-  )
+  _, name, side = SIZED[variant]
+  data = config.DataConfig(source='folder:', height=side, width=side, channels=1, flip=True)
+  recipe = recipes.Supn(FEATURES[side], {'filter_size': 7}, workdirs='runs/folder')
+  return recipes.supn(data, recipe, name)

@@ -89,9 +89,11 @@ class ObjectiveConfig:
   # Weight of KL(q(z|x) || p(z)) in the training loss, for latents with a prior; evaluations use 1.
   beta: NotNegative = 1.0
   dequantize: bool = True  # add uniform noise of one gray level's width to the images
-  # Constraints on means over the images, held by learnt multipliers, each with a bound, a damping and a
-  # rate. 'kl', in nats: an upper bound on KL(q(z|x) || p(z)). 'entropy', in nats per rank: an upper
-  # bound, for each column of a low-rank factor, on the entropy of p(x|z) minus that of its pixel noise.
+  # Constraints on means over the images, held by learnt multipliers, each with a bound, a damping, a
+  # rate and a kind: 'at_most', 'at_least' or 'equal'. 'kl', in nats: KL(q(z|x) || p(z)). 'entropy', nats
+  # per rank: for each column of a low-rank factor, the entropy of p(x|z) minus that of its pixel noise,
+  # or of noise of the variance `floor`. 'trace', in squared units of the data: the variance that a
+  # low-rank factor adds to a value of an image, on average: trace(P P^T) / D.
   constraints: dict[str, Any] = dataclasses.field(default_factory=dict)
   # The loss that replaces -log p(x|z), by its name in `objectives.reconstruction`, such as 'l1'; '' for
   # the density itself. Evaluations always use the density.
@@ -127,7 +129,8 @@ class OptimConfig:
   ema_decay: Share = 0.0  # of the exponential moving average of the parameters; 0 for none
   # 'WHAT:STEPS' stages in turn, where WHAT is 'mean' (the other heads, or the covariance's decoder,
   # wait), 'covariance' (only these learn), 'all_but_mean' (only the mean's head, or decoder, waits) or
-  # 'all'. After the last stage, everything learns. Empty: everything from the start.
+  # 'all'. After the last stage, everything learns. Empty: everything from the start. Options of a stage
+  # follow its steps: 'mean:200:learning_rate=1e-3:loss=l1:weight=5'; see `runs.stages`.
   stages: tuple[str, ...] = ()
 
 

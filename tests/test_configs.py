@@ -15,14 +15,18 @@ from configs import (
   sos_vae_celeba64_gray,
   sos_vae_digits,
   sos_vae_folder,
+  sos_vae_nifti,
   supn_celeba,
+  supn_cifar10,
   supn_folder,
+  supn_splines,
 )
 from structured_obs import recipes
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
+from structured_obs.distributions.base import ImageShape
 from structured_obs.models.vae import num_parameters
-from structured_obs.runs import configuration, experiment, initial
+from structured_obs.runs import configuration, experiment, initial, stages
 from tests.train import stub
 
 
@@ -47,13 +51,18 @@ FOLDER = [*supn_folder.VARIANTS, *(f'vae,{size}' for size in supn_folder.FEATURE
 
 @pytest.mark.parametrize(
   ('module', 'variant'),
-  [*((supn_celeba, name) for name in supn_celeba.SIZED), *((supn_folder, name) for name in FOLDER)],
+  [
+    *((supn_celeba, name) for name in supn_celeba.SIZED),
+    *((supn_cifar10, name) for name in supn_cifar10.VARIANTS),
+    *((supn_folder, name) for name in FOLDER),
+  ],
 )
 def test_every_variant_can_be_built(module, variant: str):
   config = module.get_config(variant)
-  staged = bool(module.SIZED[variant][0].start)
-  assert ('covariance_decoder' in shapes(config)) == staged == bool(config.train.start_from)
-  if staged:
+  one = recipes.SUPN[variant.removesuffix('_cpu').split(',')[0]]
+  assert ('covariance_decoder' in shapes(config)) == (bool(one.start) or one.tandem)
+  assert bool(config.train.start_from) == bool(one.start)
+  if one.start:
     start = module.get_config(variant.split('_')[0].split(',')[0] + '_mean')
     assert config.train.start_from.endswith(('_mean', '_mean_cpu'))
     assert start.model.kind == config.model.kind
@@ -75,11 +84,50 @@ def test_a_covariance_network_fits_the_mean_that_it_starts_from(module, suffix: 
   assert of_mean.options.white
 
 
+def test_the_published_network_has_batch_norm_and_its_size():
+  params = shapes(supn_celeba.get_config('vae'))
+  assert num_parameters({'params': params}) == 41_848_219
+  assert any('BatchNorm' in name for name in params['covariance_decoder'])
+
+
+def test_coupled_channels_are_linked_in_each_pixel():
+  heads = shapes(supn_cifar10.get_config('vae'))['covariance_decoder']['heads']
+  # Of each of 3 channels: 12 neighbours in its own plane, and up to 2 other channels in its pixel.
+  assert heads['off_diag']['bias'].shape == (36,)
+  assert heads['cross']['bias'].shape == (6,)
+
+
+@pytest.mark.parametrize(('module', 'variant'), [(supn_folder, 'tandem,32'), (supn_cifar10, 'tandem')])
+def test_tandem_takes_the_steps_of_a_mean_and_a_covariance(module, variant: str):
+  config = module.get_config(variant)
+  apart = [module.get_config(variant.replace('tandem', name)) for name in ('vae_mean', 'vae')]
+  assert config.train.steps == sum(one.train.steps for one in apart)
+  found = stages.parse(config.optim.stages)
+  assert [stage.learners for stage in found] == [
+    stages.LEARNERS[name] for name in ('mean', 'covariance', 'all')
+  ]
+  assert sum(stage.steps for stage in found) == config.train.steps
+  assert [stage.learning_rate for stage in found] == [2e-3, 2e-3, 2e-4]
+
+
+def test_the_papers_network_for_splines():
+  config = supn_splines.get_config('mlp_paper')
+  spec = stub.make_prepared().spec._replace(height=1, width=50, channels=1, levels=0, condition=1)
+  made = experiment.build(config, spec)
+  params = initial.state_shapes(made).params['model']['decoder']
+  layers = sorted(name for name in params if name != 'heads')
+  assert [name.split('_')[0] for name in layers] == ['BatchNorm', 'BatchNorm', 'Dense', 'Dense']
+  heads = num_parameters({'params': params['heads']})
+  assert heads == 101 * 1275
+  assert config.optim.learning_rate == 1e-4
+  assert config.train.steps * config.train.batch_size == 200 * 34000
+
+
 def test_beta_is_of_the_mean():
   assert supn_celeba.get_config('beta5_mean').objective.beta == 5
 
 
-SOS = [sos_vae_celeba, sos_vae_celeba64_gray, sos_vae_digits, sos_vae_folder]
+SOS = [sos_vae_celeba, sos_vae_celeba64_gray, sos_vae_digits, sos_vae_folder, sos_vae_nifti]
 
 
 @pytest.mark.parametrize(
@@ -91,28 +139,30 @@ def test_every_variant_of_sos_vae_can_be_built(module, variant: str):
   params = shapes(config)
   assert set(params['decoder']['heads']) >= {'mean'}
   assert ('cov_factor' in params['decoder']['heads']) == (variant != 'beta_vae')
-  held = experiment.constraints_of(configuration.filled(config))
-  bounded = variant in ('sos_vae', 'fixed_noise')
+  held = experiment.multipliers_of(configuration.filled(config))
+  bounded = variant in ('sos_vae', 'fixed_noise', 'equal')
   assert set(held) == {'kl_z', *(['excess_entropy'] if bounded else [])}
   assert config.objective.beta == 0  # the multiplier is the beta
-  if variant == 'unconstrained':
+  if variant in ('unconstrained', 'appendix_a'):
     assert 'cov_diag' in params['decoder']['heads']
 
 
 @pytest.mark.parametrize('module', SOS)
 def test_the_variants_of_sos_vae_differ_in_nothing_but_the_likelihood(module):
   first = configuration.flatten(module.get_config(''))
-  for variant in module.VARIANTS:
+  for variant in (name for name in module.VARIANTS if name != 'appendix_a'):
     other = configuration.flatten(module.get_config(variant))
     differing = {name for name in first.keys() | other.keys() if first.get(name) != other.get(name)}
     allowed = {'likelihood.family', 'objective.constraints.entropy.bound'}
     allowed |= {'data.labels'} if variant == 'conditional' else set()
+    if variant == 'equal':
+      allowed |= {f'objective.constraints.{name}.kind' for name in ('kl', 'entropy')}
     assert all(name in allowed or name.startswith('likelihood.options.') for name in differing)
 
 
 def test_the_bounds_and_the_network_are_the_papers():
   config = sos_vae_celeba.get_config()
-  held = experiment.constraints_of(configuration.filled(config))
+  held = experiment.constraints_of(configuration.filled(config), ImageShape(218, 178, 3))
   pixels = 218 * 178 * 3
   floor = pixels / 2 * math.log(2 * math.pi * math.e * 1e-5)  # of eps I, for pixels in [0, 1]
   assert held['excess_entropy'].bound == pytest.approx(-504750 - floor, abs=0.2)
@@ -120,11 +170,15 @@ def test_the_bounds_and_the_network_are_the_papers():
   assert 31.0e6 < num_parameters({'params': shapes(config)}) < 31.2e6
   gray = sos_vae_celeba64_gray.get_config()
   floor = 64 * 64 / 2 * math.log(2 * math.pi * math.e * 1e-5)
-  bound = experiment.constraints_of(configuration.filled(gray))['excess_entropy'].bound
+  bound = experiment.constraints_of(configuration.filled(gray), ImageShape(64, 64, 1))[
+    'excess_entropy'
+  ].bound
   assert bound == pytest.approx(-17630 - floor, abs=0.2)
+  slices = sos_vae_nifti.get_config('beta_vae')
+  assert experiment.constraints_of(configuration.filled(slices))['kl_z'].bound == 15
 
 
-@pytest.mark.parametrize('module', [supn_celeba, supn_folder, *SOS])
+@pytest.mark.parametrize('module', [supn_celeba, supn_cifar10, supn_folder, *SOS])
 @pytest.mark.parametrize('variant', ['vea', 'vae,7'])
 def test_unknown_variants_are_refused(module, variant: str):
   with pytest.raises(ValueError, match='has the variants'):

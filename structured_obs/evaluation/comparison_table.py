@@ -29,6 +29,7 @@ class Table(NamedTuple):
 
 MODEL, QUALITY = ('models', '{model}', 'scores'), ('image_quality', 'models', '{model}')
 DISTANCES, CHECKS = ('sample_quality', 'distances'), ('predicted_distributions', '{model}')
+PARTS = ('variance_parts', 'models', '{model}')
 LIKELIHOOD = Table('Likelihood', (
   Column('-ELBO, bits/dim', (*MODEL, 'negative_elbo_bits_per_dim')),
   Column('-IWAE, bits/dim', (*MODEL, 'negative_iwae_bits_per_dim')),
@@ -58,7 +59,13 @@ IMAGES = Table('Images', (
   Column('new samples', (*DISTANCES, '{model} new samples', 'kid'), 2, 1000.0),
   Column('coverage by samples', (*DISTANCES, '{model} new samples', 'coverage')),
 ))  # fmt: skip
-TABLES = (LIKELIHOOD, COVARIANCE, IMAGES)
+VARIANCE = Table('Variance of new images', (
+  Column('1000 in z', (*PARTS, 'of_means'), 2, 1000.0),
+  Column('1000 in x', (*PARTS, 'given_z'), 2, 1000.0),
+  Column('1000 in x, without pixel noise', (*PARTS, 'without_noise'), 2, 1000.0),
+  Column('share of z', (*PARTS, 'share_of_z')),
+))  # fmt: skip
+TABLES = (LIKELIHOOD, COVARIANCE, IMAGES, VARIANCE)
 _MISSING = object()  # a number that a model does not have; null is one that is not finite
 
 

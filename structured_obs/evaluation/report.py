@@ -10,7 +10,7 @@ import numpy as np
 
 from structured_obs import plotting, strict_json
 from structured_obs.data import pixels
-from structured_obs.evaluation import explanation, results, tables
+from structured_obs.evaluation import constraint_report, explanation, results, tables
 from structured_obs.evaluation.figures import supn, views
 from structured_obs.evaluation.metrics import variance_inflation
 from structured_obs.evaluation.results import Result
@@ -56,6 +56,7 @@ def write_report(
     f'{vae.num_parameters(trained.variables):,} parameters.',
     _scores(trained, images),
     _stability(trained, images),
+    constraint_report.section(trained.config, trained.model.image, records),
     *(_figure_text(title, path, workdir) for title, path in figures.items() if path),
     _commands(trained, command),
     _data(trained),

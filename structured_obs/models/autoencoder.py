@@ -75,7 +75,8 @@ class Autoencoder(nn.Module):
       seen = x + self.input_noise * noise
       if self.masked:  # the mask has no noise
         seen = jnp.concatenate([seen[..., :-1], x[..., -1:]], axis=-1)
-    predicted = self._predict(self.encode(seen, train), train)
+    z = self.encode(seen, train and not self.options.frozen_mean)
+    predicted = self._predict(z, train)
     log_p = {'x': masks.log_prob(self, predicted.params, x)}
     stats = observation.stats(self.family, predicted.params)
     mask = masks.of_images(self, x)

@@ -45,6 +45,7 @@ class MlpOptions(NamedTuple):
   """Options of fully connected layers."""
 
   norm: Norm = 'none'
+  last_norm: bool = True  # bring each image's features to mean 0 and variance 1 before the heads
 
 
 class Options(NamedTuple):
@@ -55,6 +56,7 @@ class Options(NamedTuple):
   window: int = 5
   context: tuple[int, ...] = (32, 64)
   norm: str = 'none'
+  last_norm: bool = True
 
 
 class CovarianceNetwork(nn.Module):
@@ -171,7 +173,8 @@ class Mlp(_Network):
     x = mean.reshape(mean.shape[0], -1)
     for width in self.options.features:
       x = nn.relu(normalise(nn.Dense(width, dtype=self.dtype)(x)))
-    x = nn.LayerNorm(use_bias=False, use_scale=False)(layers.full(x))
+    x = layers.full(x)
+    x = nn.LayerNorm(use_bias=False, use_scale=False)(x) if self.options.last_norm else x
     return Heads(self.outputs, name='heads')(x[:, None, None])
 
 

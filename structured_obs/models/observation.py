@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from structured_obs.distributions import base, elliptical, gaussian
+from structured_obs.distributions import base, elliptical, gaussian, low_rank, low_rank_update
 from structured_obs.models.networks import ARCHITECTURES, kernel_generator
 from structured_obs.models.optimal_scale import OptimalScale
 from structured_obs.models.own_decoder import Maker
@@ -25,6 +25,7 @@ Array = jax.Array
 MEAN = 'mean'  # the output, of every family, that a frozen mean consists of
 KERNEL = 'kernel'  # the output that a kernel generator takes over
 HEAD_SCALE = 0.02  # scale of the covariance's own heads at the start: nearly white
+FACTORED = {'low_rank': low_rank.LowRank, 'low_rank_update': low_rank_update.LowRankUpdate}
 RATE = 10.0  # how much faster than other parameters the shared scale learns
 
 
@@ -37,7 +38,9 @@ class Options(NamedTuple):
   covariance_layers: int = 0  # 3x3 convolutions at the image's size that end that decoder
   covariance_sees_mean: bool = False  # whether these layers see the predicted mean
   learn_scale: bool = False  # a learnt factor of all standard deviations, part of the mean's stage
-  frozen_mean: bool = False  # save the derivatives of a mean, and latents, that no step updates
+  # Save the derivatives of a mean, and latents, that no step updates; their batch norm uses and keeps
+  # its running statistics.
+  frozen_mean: bool = False
   optimal_scale: bool = False  # such a factor, but set to the best one; see `optimal_scale`
   kernel_features: int = 0  # hidden units of a generator of the blur kernel; 0: an output like others
   kernel_through_latents: bool = False  # whether latents learn from the kernel that they give
@@ -133,19 +136,38 @@ def make_decoders(
   return Decoders(make(image=image, outputs={MEAN: outputs[MEAN]}), covariance, generator)
 
 
+def has_floor(family: base.Family) -> bool:
+  """Returns whether a family's entropy is that of independent pixel noise and an excess."""
+  if not elliptical.has_covariance(family):
+    return False
+  return elliptical.primitives(family).excess_entropy is not None
+
+
 def stats(family: base.Family, params: Any) -> dict[str, Array]:
   """Returns statistics of p(x|z). [B] each.
 
-  'log_prior' where a family has a prior of its parameters; and where it has a floor of pixel noise,
-  'excess_entropy', the nats of its entropy above that, and 'variance', the mean over the pixels.
+  'log_prior' where a family has a prior of its parameters. Where it has a floor of pixel noise,
+  'entropy', in nats; 'excess_entropy', the nats of it above that of the floor; and 'variance', the mean
+  over the pixels. Where it adds P P^T to a covariance, 'factor_variance', the mean over the pixels of
+  the variance that this adds: trace(P P^T) / D.
   """
   found = {}
   if family.log_prior is not None:
     found['log_prior'] = jax.vmap(family.log_prior)(params)
-  if elliptical.has_covariance(family) and elliptical.primitives(family).excess_entropy is not None:
+  if has_floor(family):
+    found['entropy'] = jax.vmap(functools.partial(gaussian.entropy, family))(params)
     found['excess_entropy'] = jax.vmap(functools.partial(gaussian.excess_entropy, family))(params)
     found['variance'] = jax.vmap(lambda p: jnp.mean(gaussian.variance(family, p)))(params)
+  if isinstance(params, tuple(FACTORED.values())):
+    found['factor_variance'] = jax.vmap(_factor_variance)(params)
   return found
+
+
+def _factor_variance(params: Any) -> Array:
+  """Returns trace(P P^T) / D of one image, with a base's factor if it has one too. []."""
+  added = jnp.mean(jnp.sum(jnp.square(params.cov_factor), axis=-1))
+  inner = getattr(params, 'base', None)
+  return added + _factor_variance(inner) if isinstance(inner, tuple(FACTORED.values())) else added
 
 
 def scale_parameter(module: nn.Module, options: Options) -> Array | None:
@@ -202,10 +224,11 @@ def predict(
     decoders: networks from z.
     log_scale: [], of all standard deviations; None for none.
     z: [B, Z].
-    train: whether batch norm uses the batch's statistics and updates its running ones.
+    train: whether batch norm uses the batch's statistics and updates its running ones; that of a frozen
+      mean never does.
   """
   z = jax.lax.stop_gradient(z) if options.frozen_mean else z
-  whole = decoders.decoder(z, train)
+  whole = decoders.decoder(z, train and not options.frozen_mean)
   held = 1.0 if options.frozen_mean else options.mean_gradient
   outputs = {**whole, MEAN: _held(whole[MEAN], held)} if held else whole
   if decoders.covariance_decoder is not None:

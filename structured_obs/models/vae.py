@@ -107,7 +107,7 @@ class VAE(nn.Module):
       Terms with 'x' and 'z', and KL(q(z|x) || p(z)) as 'kl_z' in the stats: its closed form under the
       standard normal prior, and else log q(z|x) - log p(z) of the latent that was drawn.
     """
-    posterior = self.encode(x, train)
+    posterior = self.encode(x, train and not self.options.frozen_mean)
     z = jax.vmap(diagonal.sample)(keys, posterior)
     predicted = self._predict(self._with_class(z, x), train)
     given, x = x, masks.pixels(self, x)

@@ -15,8 +15,9 @@ and mean held fixed. The model learns from log p(x|z) with the network held fixe
 from what their kernel G(z) does to the loss, as published, or the kernel is held as well. Each parameter
 has a derivative by only one of the two losses, so one gradient of their sum does the work of both.
 
-Until the mean is a blurred image, its kernel is meaningless. During the first `white_steps` of training,
-pixels are therefore taken to be independent while the kernel network already learns.
+The loss may differ between stages of training. Until the mean is a blurred image, for example, its
+kernel is meaningless, and pixels are therefore taken to be independent in a first `Phase` while the
+kernel network already learns. One compiled step serves all phases.
 
 Letters: B batch; H W C image height, width, channels; k size of a kernel.
 
@@ -39,12 +40,22 @@ Losses = Callable[[Images], Array]  # -> [B]
 BOUNDARIES = ('circular', 'zero', 'reflect')
 
 
+class Phase(NamedTuple):
+  """Steps whose loss is another one than that of the rest."""
+
+  begin: int  # updates made before its first step
+  end: int  # updates made before the first step after it
+  reconstruction: Losses | None = None  # -> [B], to be small; None: a log density
+  weight: float = 1.0  # weight of the reconstruction
+  white: bool = False  # the log density of independent pixels of one variance, and not the model's own
+
+
 class Fit(NamedTuple):
   """What replaces log p(x|z) in a loss, and what is added to it."""
 
   reconstruction: Losses | None = None  # -> [B], to be small; None: the density
   weight: float = 1.0  # weight of the reconstruction
-  white_steps: int = 0  # during the first N steps pixels are independent
+  phases: tuple[Phase, ...] = ()  # steps in which another loss than the above is minimised
   boundary: str | None = None  # how blurred images continue; None: no kernel network learns
   mean_gradient: float = 0.0  # share of the mean's derivative that is not of the density; 0 to 1
   mean_loss: Losses | None = None  # -> [B], whose it is; None: of white pixels
@@ -86,20 +97,32 @@ def log_likelihood(fit: Fit, terms: Terms, step: Array | int, axis_name: str | N
   Raises:
     ValueError: the model reports no images.
   """
-  if fit.reconstruction is None and not fit.white_steps and not fit.mean_gradient:
+  if fit.reconstruction is None and not fit.phases and not fit.mean_gradient:
     return terms.log_p['x']
   if terms.images is None:
     raise ValueError('A reconstruction loss needs a model whose terms hold its images.')
-  if fit.reconstruction is None:
-    final, white = terms.log_p['x'], white_log_prob(terms.images, axis_name)
-  else:
-    final = -fit.weight * fit.reconstruction(terms.images)
-    white = -fit.weight * 0.5 * _squares(terms.images.x - terms.images.mean)
-  if fit.mean_gradient:
-    loss = fit.mean_loss
-    of_mean = white if loss is None else -loss(terms.images)
-    final = final + fit.mean_gradient * (of_mean - jax.lax.stop_gradient(of_mean))
-  return jnp.where(step < fit.white_steps, white, final) if fit.white_steps else final
+  own = _density(fit, terms, terms.images, axis_name)
+  found = _replaced(fit, own, terms.images)
+  for phase in fit.phases:
+    density = white_log_prob(terms.images, axis_name) if phase.white else own
+    of_phase = _replaced(phase, density, terms.images)
+    found = jnp.where((step >= phase.begin) & (step < phase.end), of_phase, found)
+  return found
+
+
+def _density(fit: Fit, terms: Terms, images: Images, axis_name: str | None) -> Array:
+  """Returns log p(x|z), whose derivative through the mean is in part that of another loss. [B], nats."""
+  log_p = terms.log_p['x']
+  if not fit.mean_gradient:
+    return log_p
+  loss = fit.mean_loss
+  of_mean = white_log_prob(images, axis_name) if loss is None else -loss(images)
+  return log_p + fit.mean_gradient * (of_mean - jax.lax.stop_gradient(of_mean))
+
+
+def _replaced(of: Fit | Phase, density: Array, images: Images) -> Array:
+  """Returns a log density, or minus the loss that replaces it. [B]."""
+  return density if of.reconstruction is None else -of.weight * of.reconstruction(images)
 
 
 def white_log_prob(images: Images, axis_name: str | None = None) -> Array:

@@ -133,7 +133,7 @@ def negative_elbo(
   Args:
     beta: weight of the KL terms.
     constraints: by the name of a statistic; see `constraints.penalty`.
-    axis_name: of the mapped axis over devices, if any; read by constraints and a white fit alone.
+    axis_name: of the mapped axis over devices, if any; read by constraints and a white phase alone.
     fit: see `alternating`.
   """
   constrained.check(constraints or {})
@@ -154,7 +154,7 @@ def negative_elbo(
     if fit.boundary is not None and terms.images is not None:
       reported['kernel_error'] = jnp.mean(alternating.kernel_error(terms.images, fit.boundary))
       loss = loss + reported['kernel_error']
-    if fit.reconstruction is not None:
+    if any(part.reconstruction is not None for part in (fit, *fit.phases)):
       reported['reconstruction'] = -jnp.mean(fitted.log_p['x'])
     return loss, {'loss': loss, 'elbo': jnp.mean(elbo(terms)), **term_means(terms), **reported}
 

@@ -9,8 +9,9 @@ from structured_obs.recipes.families import (
   covariances,
   covariances_of_photographs,
   joint_objective,
+  with_covariance_decoder,
 )
-from structured_obs.recipes.sos import SOS_VAE, SosVae, sos_vae, sos_vae_of_celeba
+from structured_obs.recipes.sos import SOS_VAE, SosVae, sos_vae, sos_vae_as_published
 from structured_obs.recipes.super_resolution import (
   SR_VAE,
   SR_VAE_DIGITS,
@@ -21,7 +22,7 @@ from structured_obs.recipes.super_resolution import (
   sr_vae_in_minutes,
   sr_vae_of_size,
 )
-from structured_obs.recipes.supn import SUPN, SupnVariant
+from structured_obs.recipes.supn import SUPN, Supn, SupnVariant, supn
 
 __all__ = [
   'BLUR_VAE',
@@ -37,6 +38,7 @@ __all__ = [
   'Covariances',
   'SosVae',
   'SrVae',
+  'Supn',
   'SupnVariant',
   'blur_vae',
   'blur_vae_as_published',
@@ -45,9 +47,11 @@ __all__ = [
   'covariances_of_photographs',
   'joint_objective',
   'sos_vae',
-  'sos_vae_of_celeba',
+  'sos_vae_as_published',
   'sr_vae',
   'sr_vae_as_published',
   'sr_vae_in_minutes',
   'sr_vae_of_size',
+  'supn',
+  'with_covariance_decoder',
 ]

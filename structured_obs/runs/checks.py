@@ -6,11 +6,13 @@ Fields of one choice, such as a kind of model, are options of that choice and ar
 
 from typing import Any
 
+from structured_obs import distributions
 from structured_obs.config import Config
 from structured_obs.data.prepare import DataSpec
 from structured_obs.distributions.base import Family
-from structured_obs.models import KINDS
+from structured_obs.models import KINDS, observation
 from structured_obs.objectives import constraints, reconstruction
+from structured_obs.runs import schedule, stages
 
 
 def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -28,12 +30,8 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
   _check_kernel(config)
   _check_mean_loss(config)
   _check_masks(config)
-  for name, held in constraints.CONSTRAINTS.items():
-    if name in config.objective.constraints and held.per and not config.likelihood.options.get(held.per):
-      raise ValueError(
-        f'--config.objective.constraints.{name}.bound applies to each {held.per} of the family, but '
-        f"--config.likelihood.family='{config.likelihood.family}' has no {held.per}; omit it."
-      )
+  _check_constraints(config)
+  stages.check(config)
   if config.optim.stages and config.model.options.get('architecture') == 'dense':
     raise ValueError(
       "--config.optim.stages trains heads separately, but --config.model.options.architecture='dense' "
@@ -46,11 +44,11 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
     )
   optim, kernel = config.optim, config.model.options.get('kernel', {})
   least = optim.schedule_options.get('min_learning_rate', 0.0)
-  most = min(optim.learning_rate, kernel.get('learning_rate', 0.0) or optim.learning_rate)
+  most = min(schedule.smallest(optim), kernel.get('learning_rate', 0.0) or optim.learning_rate)
   if least > most:
     raise ValueError(
       f'--config.optim.schedule_options.min_learning_rate={least} is out of range: it must be at most '
-      f'{most}, the learning rate that decays.'
+      f'{most}, the smallest learning rate that decays.'
     )
   coupled = coupling(config)
   if coupled and config.train.accumulate > 1:
@@ -58,6 +56,43 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
       f'--config.train.accumulate={config.train.accumulate} is invalid with {coupled}, which needs all '
       'images of a batch at once; use --config.train.accumulate=1.'
     )
+
+
+def rank_of(config: Config) -> int:
+  """Returns the number of columns of the low-rank factors of a family and its wrappers together."""
+  wrappers = config.likelihood.wrapper_options.values()
+  return sum(options.get('rank', 0) for options in (config.likelihood.options, *wrappers))
+
+
+def _check_constraints(config: Config) -> None:
+  """Raises a ValueError if the family does not have what a constraint bounds."""
+  chosen, likelihood = config.objective.constraints, config.likelihood
+  family = f"--config.likelihood.family='{likelihood.family}'"
+  if likelihood.wrappers:
+    family += f' with --config.likelihood.wrappers={likelihood.wrappers}'
+  for name in chosen:
+    if constraints.CONSTRAINTS[name].per_rank and not rank_of(config):
+      raise ValueError(
+        f'--config.objective.constraints.{name}.bound applies to each rank of the family, but {family} '
+        'has no rank; omit it.'
+      )
+  if 'entropy' in chosen and not observation.has_floor(family_of(config)):
+    raise ValueError(
+      '--config.objective.constraints.entropy bounds the entropy above that of independent pixel noise, '
+      f'but {family} has no such noise; omit it.'
+    )
+  if 'trace' in chosen and (likelihood.family, *likelihood.wrappers)[-1] not in observation.FACTORED:
+    raise ValueError(
+      '--config.objective.constraints.trace bounds the variance that a low-rank factor adds, but '
+      f'{family} is not such a sum; use the family low_rank, or low_rank_update as the last wrapper.'
+    )
+
+
+def family_of(config: Config) -> Family:
+  """Returns the observation family of a configuration, with its wrappers."""
+  chosen = config.likelihood
+  inner = distributions.family(chosen.family, **chosen.options)
+  return distributions.wrapped(inner, chosen.wrappers, chosen.wrapper_options)
 
 
 def _check_unused(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -167,6 +202,8 @@ def coupling(config: Config) -> str:
       for name in objective.constraints
     },
     '--config.objective.white_steps': objective.white_steps > 0 and not objective.reconstruction,
+    f'--config.optim.stages={config.optim.stages}, a loss of whole batches': stages.WHITE
+    in stages.losses(stages.parse(config.optim.stages)),
     '--config.objective.mean_gradient': objective.mean_gradient > 0 and not objective.mean_loss,
   }
   return next((name for name, holds in whole.items() if holds), '')

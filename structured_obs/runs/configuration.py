@@ -12,7 +12,7 @@ from structured_obs.devices import mapping
 from structured_obs.objectives import constraints, reconstruction
 from structured_obs.option_records import Groups, OneOf, SeveralOf, fill, refuse
 from structured_obs.option_values import Choice, Where, shown
-from structured_obs.runs import checks, old_layout, optimizers, schedule
+from structured_obs.runs import checks, old_layout, optimizers, schedule, stages
 
 VERSION = 2  # of the stored layout; version 1 had the options of all choices side by side
 
@@ -82,7 +82,7 @@ def filled(config: Config) -> Config:
     distributions.wrapped(inner, likelihood.wrappers, likelihood.wrapper_options)
   except ValueError as error:
     raise ValueError(f'--config.likelihood.wrappers={likelihood.wrappers}: {error}') from error
-  schedule.parse_stages(made.optim.stages)
+  stages.parse(made.optim.stages)
   return made
 
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from structured_obs import distributions
 from structured_obs.config import Config, ObjectiveConfig
 from structured_obs.data.prepare import DataSpec
 from structured_obs.devices import mesh as meshes
@@ -18,6 +17,7 @@ from structured_obs.models.kind import Setting
 from structured_obs.objectives import alternating, bounds, constraints, reconstruction
 from structured_obs.runs import checks, configuration, optimizers
 from structured_obs.runs import schedule as schedules
+from structured_obs.runs import stages as staging
 
 COMPUTE = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}  # dtypes of a network's products
 
@@ -42,7 +42,7 @@ def build(config: Config, spec: DataSpec) -> Experiment:
     ValueError: naming the invalid field of the configuration.
   """
   config = configuration.resolve(config)
-  family = family_of(config)
+  family = checks.family_of(config)
   checks.check_data(config, family, spec)
   image = ImageShape(spec.height, spec.width, spec.channels)
   kind = KINDS[config.model.kind]
@@ -52,7 +52,7 @@ def build(config: Config, spec: DataSpec) -> Experiment:
   if spec.masked:
     model = model.clone(masked=True)
   check_batch_size(model, config)
-  held = constraints_of(config)
+  held = constraints_of(config, image)
   return Experiment(
     config=config,
     spec=spec,
@@ -63,24 +63,17 @@ def build(config: Config, spec: DataSpec) -> Experiment:
     optimizer=optimizers.make_optimizer(
       config.optim,
       config.train.steps,
-      constraints.ascend(_rates(config)) if held else None,
+      _ascent(config) if held else None,
       config.model.options.get('kernel', {}).get('learning_rate'),
     ),
     schedule=schedules.learning_rate(config.optim, config.train.steps),
   )
 
 
-def family_of(config: Config) -> Family:
-  """Returns the observation family of a configuration, with its wrappers."""
-  chosen = config.likelihood
-  inner = distributions.family(chosen.family, **chosen.options)
-  return distributions.wrapped(inner, chosen.wrappers, chosen.wrapper_options)
-
-
 def _setting(config: Config) -> Setting:
   """Returns what a model depends on besides its own options."""
-  stages = schedules.parse_stages(config.optim.stages)
-  learning = schedules.ever_learning(stages, config.train.steps)
+  stages = staging.parse(config.optim.stages)
+  learning = staging.ever_learning(stages, config.train.steps)
   return Setting(
     axis_name=meshes.AXIS,
     dtype=COMPUTE[config.train.compute],
@@ -91,20 +84,30 @@ def _setting(config: Config) -> Setting:
   )
 
 
-def constraints_of(config: Config) -> dict[str, constraints.Constraint]:
+def constraints_of(config: Config, image: ImageShape) -> dict[str, constraints.Constraint]:
   """Returns the constraints of a configuration, by the name of the statistic."""
-  held = {}
-  for name, options in config.objective.constraints.items():
-    statistic, per, _ = constraints.CONSTRAINTS[name]
-    bound = options['bound'] * config.likelihood.options[per] if per else options['bound']
-    held[statistic] = constraints.Constraint(bound, damping=options['damping'])
-  return held
+  rank, chosen = checks.rank_of(config), config.objective.constraints
+  return {
+    constraints.statistic_of(name, one): constraints.make(name, one, rank, image.size)
+    for name, one in chosen.items()
+  }
 
 
-def _rates(config: Config) -> dict[str, float]:
-  """Returns the multipliers' rates, by the name of the statistic."""
-  chosen = config.objective.constraints
-  return {constraints.CONSTRAINTS[name].statistic: one['rate'] for name, one in chosen.items()}
+def multipliers_of(config: Config) -> dict[str, Any]:
+  """Returns the initial multipliers of a configuration's constraints, by the name of the statistic."""
+  chosen = config.objective.constraints.items()
+  return constraints.initial_multipliers([constraints.statistic_of(name, one) for name, one in chosen])
+
+
+def _ascent(config: Config) -> optax.GradientTransformation:
+  """Returns the ascent on the multipliers."""
+  chosen = {
+    constraints.statistic_of(name, one): one for name, one in config.objective.constraints.items()
+  }
+  return constraints.ascend(
+    {name: one['rate'] for name, one in chosen.items()},
+    [name for name, one in chosen.items() if one['kind'] == constraints.EQUAL],
+  )
 
 
 def fit_of(config: Config) -> alternating.Fit:
@@ -123,9 +126,30 @@ def fit_of(config: Config) -> alternating.Fit:
     mean_loss=_mean_loss(objective),
     reconstruction=loss,
     weight=options.get('weight', 1.0),
-    white_steps=objective.white_steps,
+    phases=_phases(config, options.get('weight', 1.0)),
     boundary=config.model.options.get('kernel', {}).get('boundary'),
   )
+
+
+def _phases(config: Config, weight: float) -> tuple[alternating.Phase, ...]:
+  """Returns the steps whose loss is not the run's own: of stages, or the first `white_steps`.
+
+  Args:
+    config: resolved, so that it has either of them.
+    weight: of the run's own reconstruction loss.
+  """
+  found, white = [], config.objective.white_steps
+  if white and config.objective.reconstruction:  # a loss that is white, too, and weighs as much
+    found.append(alternating.Phase(0, white, alternating.of_images(reconstruction.l2), weight))
+  elif white:
+    found.append(alternating.Phase(0, white, white=True))
+  for begin, end, stage in staging.spans(staging.parse(config.optim.stages)):
+    if stage.loss in (staging.DENSITY, staging.WHITE):
+      found.append(alternating.Phase(begin, end, white=stage.loss == staging.WHITE))
+    elif stage.loss:
+      loss = alternating.of_images(reconstruction.make(stage.loss))
+      found.append(alternating.Phase(begin, end, loss, stage.weight))
+  return tuple(found)
 
 
 def _mean_loss(objective: ObjectiveConfig) -> alternating.Losses | None:

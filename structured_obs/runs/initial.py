@@ -15,7 +15,6 @@ from structured_obs.data import pipeline, pixels
 from structured_obs.data.prepare import DataSpec
 from structured_obs.devices import keys as image_keys
 from structured_obs.devices import mesh as meshes
-from structured_obs.objectives import constraints
 from structured_obs.runs import experiment as experiments
 from structured_obs.runs import state as states
 from structured_obs.runs.experiment import Experiment
@@ -103,7 +102,7 @@ def _init(experiment: Experiment, key: Array, batch: Array | None) -> states.Tra
     data_keys, keys = image_keys.step_keys(run_keys(experiment)[1], 0, size, None)
     x = x if batch is None else make_preprocess(config, experiment.spec)(data_keys, batch)
   variables = model.init(model_key, keys, x)
-  multipliers = constraints.initial_multipliers(experiments.constraints_of(config))
+  multipliers = experiments.multipliers_of(config)
   return states.create(variables, experiment.optimizer, config.optim.ema_decay > 0, multipliers)
 
 

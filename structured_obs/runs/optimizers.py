@@ -14,6 +14,7 @@ import optax
 
 from structured_obs.config import OptimConfig
 from structured_obs.runs import schedule
+from structured_obs.runs import stages as staging
 
 PyTree = Any
 HEADS = ['decoder', 'heads']  # path of the heads of a network's outputs
@@ -34,10 +35,10 @@ def make_optimizer(
     config: learning rate, schedule, clipping, decay and stages.
     steps: of the whole run; the cosine schedule ends there.
     multipliers: transforms the multipliers' gradients; None leaves them unchanged.
-    kernel: learning rate of a network of blur kernels, which has its own optimizer; 0 for the same rate
-      as the rest, None if the model has no such network.
+    kernel: learning rate of a network of blur kernels, which has its own optimizer and takes no part in
+      stages; 0 for the same rate as the rest, None if the model has no such network.
   """
-  stages = schedule.parse_stages(config.stages)
+  stages = staging.parse(config.stages)
   transforms = []
   if config.clip_norm > 0:
     # Waiting heads have gradients too; they must not count in the norm that is clipped.
@@ -51,7 +52,7 @@ def make_optimizer(
     'multipliers': multipliers or optax.set_to_zero(),
   }
   if kernel is not None:
-    own = dataclasses.replace(config, learning_rate=kernel or config.learning_rate)
+    own = dataclasses.replace(config, learning_rate=kernel, stages=()) if kernel else config
     own_rate: Any = schedule.learning_rate(own, steps)
     parts['kernel'] = optax.chain(_scaled(config), optax.scale_by_learning_rate(own_rate))
   return _with_standard_promotion(optax.partition(parts, _parts))
@@ -112,16 +113,16 @@ def _kernels(params: PyTree) -> PyTree:
   )
 
 
-def _condition(stages: tuple[schedule.Stage, ...], label: str) -> Any:
+def _condition(stages: tuple[staging.Stage, ...], label: str) -> Any:
   """Returns the condition in the type that optax declares, where a step may be any number."""
-  learns = schedule.learns(stages, label)
+  learns = staging.learns(stages, label)
   return lambda step, **_: learns(step)
 
 
 def _by_stage(
-  inner: optax.GradientTransformation, stages: tuple[schedule.Stage, ...]
+  inner: optax.GradientTransformation, stages: tuple[staging.Stage, ...]
 ) -> optax.GradientTransformation:
   return optax.partition(
-    {label: optax.conditionally_mask(inner, _condition(stages, label)) for label in schedule.LABELS},
+    {label: optax.conditionally_mask(inner, _condition(stages, label)) for label in staging.LABELS},
     labels,
   )

@@ -1,4 +1,9 @@
-"""Learning rates and stages, as functions of the number of updates made."""
+"""Learning rates as functions of the number of updates made: of a run, and of its stages.
+
+A stage with a learning rate of its own has a warm-up and a schedule of its own too, over its own steps,
+as if it were a run that begins there. The other stages, and the steps after the last one, have the rate
+that the run's schedule has at that number of updates.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,21 +12,13 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from structured_obs import names
 from structured_obs.config import OptimConfig
 from structured_obs.option_records import OneOf, Record, fill
 from structured_obs.option_values import NotNegative, Range, Where
+from structured_obs.runs import stages
 
 Array = jax.Array
 Schedule = Callable[[Array], Array]  # [] int32 -> [] float32
-
-LABELS = ('mean_head', 'other_heads', 'rest')  # of the network's parameters
-LEARNERS = {
-  'mean': ('mean_head', 'rest'),
-  'covariance': ('other_heads',),
-  'all_but_mean': ('other_heads', 'rest'),
-  'all': LABELS,
-}
 
 
 class Course(NamedTuple):
@@ -72,70 +69,41 @@ SCHEDULES = {
 RULE = OneOf({name: form.options for name, form in SCHEDULES.items()}, 'schedule_options')
 
 
-class Stage(NamedTuple):
-  """`steps` updates in which only the parameters labelled `learners` are trained."""
-
-  learners: tuple[str, ...]  # of LABELS
-  steps: int
-
-
 def learning_rate(config: OptimConfig, steps: int) -> Schedule:
   """Returns the learning rate as a function of the updates made: linear warm-up, then the schedule.
 
   The rate of the first update is learning_rate / warmup_steps, not 0. With 'cosine' the rate reaches 0
   one update after the last. With 'exponential' it is learning_rate decay^n, n updates after the warm-up,
-  and never below min_learning_rate.
+  and never below min_learning_rate. A stage with a learning rate of its own counts its updates from its
+  first one, and 'cosine' ends with it.
+
+  Args:
+    config: learning rate, warm-up, schedule and stages.
+    steps: of the run.
   """
   filled = fill(OptimConfig, vars(config), Where('--config.optim'), {'schedule': RULE})
   form, options = SCHEDULES[config.schedule], filled['schedule_options']
-  course = Course(config.learning_rate, config.warmup_steps, max(steps - config.warmup_steps, 1))
+
+  def scheduled(learning_rate: float, steps: int, done: Array) -> Array:
+    course = Course(learning_rate, config.warmup_steps, max(steps - config.warmup_steps, 1))
+    factor = jnp.minimum((done + 1) / max(course.warmup, 1), 1.0)
+    return learning_rate * form.factor(factor, done, course, options)
+
+  own = [span for span in stages.spans(stages.parse(config.stages)) if span.stage.learning_rate]
 
   def rate(count: Array) -> Array:
     done = jnp.asarray(count, jnp.float32)
-    factor = jnp.minimum((done + 1) / max(course.warmup, 1), 1.0)
-    return config.learning_rate * form.factor(factor, done, course, options)
+    found = scheduled(config.learning_rate, steps, done)
+    for begin, end, stage in own:
+      assert stage.learning_rate is not None
+      of_stage = scheduled(stage.learning_rate, stage.steps, jnp.maximum(done - begin, 0.0))
+      found = jnp.where((done >= begin) & (done < end), of_stage, found)
+    return found
 
   return rate
 
 
-def parse_stages(stages: tuple[str, ...]) -> tuple[Stage, ...]:
-  """Parses 'WHAT:STEPS' strings, such as 'mean:200'.
-
-  Raises:
-    ValueError: a string has another form, names an unknown part, or its number of steps is not positive.
-  """
-  return tuple(_parse_stage(stage) for stage in stages)
-
-
-def _parse_stage(stage: str) -> Stage:
-  what, colon, steps = stage.partition(':')
-  number = steps.strip()
-  if not (colon and number.isdecimal() and len(number) < 10 and int(number)):
-    raise ValueError(
-      f"--config.optim.stages has the invalid entry '{stage}'; entries have the form 'WHAT:STEPS' with "
-      "a positive number of steps, such as 'mean:200'."
-    )
-  names.check('optim.stages', what, LEARNERS)
-  return Stage(LEARNERS[what], int(number))
-
-
-def ever_learning(stages: tuple[Stage, ...], steps: int) -> set[str]:
-  """Returns the labels of the parameters that are trained at any time in a run of `steps` steps."""
-  found, end = set(), 0
-  for stage in stages:
-    found |= set(stage.learners) if end < steps else set()
-    end += stage.steps
-  return found | (set(LABELS) if end < steps else set())
-
-
-def learns(stages: tuple[Stage, ...], label: str) -> Callable[[Array], Array]:
-  """Returns `updates made -> whether parameters of this label are trained`, [] int32 -> [] bool."""
-
-  def active(count: Array) -> Array:
-    on, end = jnp.zeros_like(count, dtype=bool), 0
-    for stage in stages:
-      begin, end = end, end + stage.steps
-      on = jnp.where((count >= begin) & (count < end), label in stage.learners, on)
-    return on | (count >= end)
-
-  return active
+def smallest(config: OptimConfig) -> float:
+  """Returns the smallest learning rate of the run and its stages, before any schedule."""
+  rates = [stage.learning_rate for stage in stages.parse(config.stages) if stage.learning_rate]
+  return min([config.learning_rate, *rates])

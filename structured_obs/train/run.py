@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,8 @@ from structured_obs import names
 from structured_obs.config import Config
 from structured_obs.data import prepare
 from structured_obs.devices import hosts, mesh
-from structured_obs.evaluation import training_report
-from structured_obs.runs import checkpoint, checks, configuration, initial, lock
+from structured_obs.evaluation import constraint_report, training_report
+from structured_obs.runs import checkpoint, checks, configuration, initial, lock, metrics_file
 from structured_obs.runs import experiment as experiments
 from structured_obs.runs import workdir as workdirs
 from structured_obs.train import dry_run, loop, metrics, start
@@ -110,7 +110,9 @@ def _run(
   if hosts.primary():
     if report:
       say(f'Report: {report}')
-    say(farewell(outcome, config, options))
+    records = metrics_file.read(workdir) if outcome.reason != 'stopped' else []
+    notes = constraint_report.sentences(config, experiment.image, records)
+    say(farewell(outcome, config, options, notes))
   return outcome
 
 
@@ -164,8 +166,8 @@ def _check_shapes(experiment: experiments.Experiment) -> None:
   jax.eval_shape(preprocess, jax.random.split(jax.random.key(0), 1), images)
 
 
-def farewell(outcome: loop.Outcome, config: Config, options: Options) -> str:
-  """Returns how the run ended, and the commands that come next."""
+def farewell(outcome: loop.Outcome, config: Config, options: Options, notes: Sequence[str] = ()) -> str:
+  """Returns how the run ended, notes about that, and the commands that come next."""
   ended = {
     'finished': f'Finished: {outcome.step} of {config.train.steps} steps.',
     'stopped': f'Stopped and saved after step {outcome.step} of {config.train.steps}.',
@@ -191,6 +193,7 @@ def farewell(outcome: loop.Outcome, config: Config, options: Options) -> str:
   return '\n'.join(
     [
       ended,
+      *notes,
       *([f'  resume:    {options.command}'] if options.command else []),
       *commands,
     ]

@@ -84,8 +84,8 @@ FAULTS = (
   ),
   Fault(
     'objectives/constraints.py',
-    'jnp.maximum(0, multiplier + ',
-    'jnp.minimum(0, multiplier + ',
+    'jnp.maximum(0, coefficient)',
+    'jnp.minimum(0, coefficient)',
     'objectives',
   ),
   Fault(

@@ -54,6 +54,16 @@ def test_factors_and_features():
   assert 'some_features (abc)' in text
 
 
+def test_parts_of_the_variance_of_new_images_are_a_table():
+  tree = _tree()
+  parts = {'of_means': _summary(0.02), 'given_z': _summary(0.08), 'share_of_z': 0.2}
+  tree['variance_parts'] = {'images': 0.1, 'models': {'white': parts}}
+  found = _rows(comparison_table.text([tree, tree]), 'Variance of new images')
+  assert found[''] == ['1000 in z', '1000 in x', 'share of z']
+  assert found['white'] == ['20.00 ± 0.00', '80.00 ± 0.00', '0.200 ± 0.000']
+  assert found['mixture'] == ['', '', '']
+
+
 def test_a_number_that_is_not_finite_is_told():
   tree = _tree()
   scores = tree['models']['white']['scores']

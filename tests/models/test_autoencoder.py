@@ -99,6 +99,22 @@ def test_a_frozen_mean_has_no_gradient_and_the_covariance_the_same_one(kind):
   assert norms({'model': {'covariance_decoder': a}})['other_heads'] > 0
 
 
+@pytest.mark.parametrize('kind', [VAE, Autoencoder])
+def test_batch_norm_of_a_frozen_mean_uses_and_keeps_its_running_statistics(kind):
+  fields = {'architecture': 'strided', 'norm': 'batch'}
+  model, variables, keys, x = make(kind, OWN._replace(frozen_mean=True), **fields)
+  variables['batch_stats'] = jax.tree.map(lambda leaf: leaf + 0.3, variables['batch_stats'])
+  terms, state = apply(model, variables, keys, x, train=True, mutable=['batch_stats'])
+  np.testing.assert_array_equal(terms.images.mean, apply(model, variables, keys, x).images.mean)
+  for name in ('encoder', 'decoder', 'covariance_decoder'):
+    old, new = (jax.tree.leaves(tree['batch_stats'][name]) for tree in (variables, state))
+    same = all(np.array_equal(a, b) for a, b in zip(old, new, strict=True))
+    assert same == (name != 'covariance_decoder')
+  free = make(kind, OWN, **fields)[0]
+  moved = apply(free, variables, keys, x, train=True, mutable=['batch_stats'])[0]
+  assert not np.allclose(moved.images.mean, terms.images.mean)
+
+
 def test_a_white_model_is_independent_pixels_of_one_scale():
   model, variables, keys, x = make(options=OWN._replace(white=True))
   params = apply(model, variables, None, x, method='reconstruct')

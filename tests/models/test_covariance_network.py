@@ -57,6 +57,21 @@ def test_batch_norm_learns_its_statistics():
   assert any(not np.allclose(one, other) for one, other in zip(before, after, strict=True))
 
 
+def test_the_heads_of_an_mlp_may_read_features_of_any_size():
+  (keys, x), emitted = _batch(), []
+  for last_norm in (True, False):
+    model = _model(network='mlp', last_norm=last_norm)
+    variables = init(model, jax.random.key(0), keys, x)
+    large = jax.tree.map(lambda leaf: leaf, variables)
+    last = large['params']['decoder']['Dense_1']
+    large['params']['decoder']['Dense_1'] = jax.tree.map(lambda leaf: 10 * leaf, last)
+    both = [apply(model, one, None, x, method='reconstruct').off_diag for one in (variables, large)]
+    emitted.append(np.abs(both[1]).max() / np.abs(both[0]).max())
+  # ReLU features are 10 times as large; a head is linear in them, unless they are normalised.
+  assert emitted[0] < 1.1
+  assert emitted[1] > 5
+
+
 def test_a_pixel_sees_its_window_and_where_the_image_ends():
   image = ImageShape(1, 9, 1)
   model, (keys, x) = _model(image=image, context=(), window=3), _batch(image, 1)

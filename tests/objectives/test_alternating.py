@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from structured_obs.objectives import alternating, bounds
-from structured_obs.objectives.alternating import Fit
+from structured_obs.objectives import alternating, bounds, reconstruction
+from structured_obs.objectives.alternating import Fit, Phase
 from structured_obs.objectives.terms import Images, Terms
 
 MODES = {'circular': 'wrap', 'zero': 'constant', 'reflect': 'reflect'}
@@ -105,17 +105,36 @@ def make_terms() -> Terms:
 def test_what_is_fitted_changes_at_its_step():
   terms = make_terms()
   white = alternating.white_log_prob(IMAGES)
-  fit = Fit(white_steps=10)
+  fit = Fit(phases=(Phase(0, 10, white=True),))
   np.testing.assert_array_equal(alternating.log_likelihood(fit, terms, 9), white)
   np.testing.assert_array_equal(alternating.log_likelihood(fit, terms, 10), terms.log_p['x'])
   np.testing.assert_array_equal(alternating.log_likelihood(Fit(), terms, 0), terms.log_p['x'])
   absolute = alternating.of_images(lambda x, mean: jnp.sum(jnp.abs(x - mean)))
-  fit = Fit(reconstruction=absolute, weight=3.0, white_steps=10)
+  squares = alternating.of_images(reconstruction.l2)
+  fit = Fit(reconstruction=absolute, weight=3.0, phases=(Phase(0, 10, squares, 3.0),))
   residual = np.asarray(IMAGES.x - IMAGES.mean)
   late = -3 * np.abs(residual).sum(axis=(1, 2, 3))
   early = -3 * (residual**2).sum(axis=(1, 2, 3)) / 2
   np.testing.assert_allclose(alternating.log_likelihood(fit, terms, 10), late, rtol=1e-6)
   np.testing.assert_allclose(alternating.log_likelihood(fit, terms, 9), early, rtol=1e-6)
+
+
+def test_every_phase_has_its_loss_and_the_rest_the_fits_own():
+  terms = make_terms()
+  absolute = alternating.of_images(lambda x, mean: jnp.sum(jnp.abs(x - mean)))
+  squares = alternating.of_images(reconstruction.l2)
+  phases = (Phase(2, 4, white=True), Phase(4, 5), Phase(5, 7, squares, 5.0))
+  residual = np.asarray(IMAGES.x - IMAGES.mean)
+  own = -2 * np.abs(residual).sum(axis=(1, 2, 3))
+  white = np.asarray(alternating.white_log_prob(IMAGES))
+  scored = -5 * (residual**2).sum(axis=(1, 2, 3)) / 2
+  expected = [own, own, white, white, terms.log_p['x'], scored, scored, own]
+  fit = Fit(absolute, 2.0, phases)
+  step = jax.jit(lambda step: alternating.log_likelihood(fit, terms, step))
+  found = [step(jnp.int32(count)) for count in range(8)]
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  told = bounds.negative_elbo(fit=Fit(phases=phases))(terms, {}, 5)[1]
+  np.testing.assert_allclose(told['reconstruction'], -np.mean(scored), rtol=1e-6)
 
 
 def test_the_mean_learns_from_another_loss_that_leaves_the_value_as_it_is():
@@ -124,6 +143,7 @@ def test_the_mean_learns_from_another_loss_that_leaves_the_value_as_it_is():
     None: alternating.white_log_prob,
     'l1': lambda images: -2.0 * jnp.sum(jnp.abs(images.x - images.mean), axis=(1, 2, 3)),
   }
+  white = jax.grad(lambda mean: jnp.sum(teachers[None](IMAGES._replace(mean=mean))))(IMAGES.mean)
   for name, teacher in teachers.items():
     loss = None if name is None else lambda images, teacher=teacher: -teacher(images)
     fit = Fit(mean_gradient=share, mean_loss=loss)
@@ -136,6 +156,11 @@ def test_the_mean_learns_from_another_loss_that_leaves_the_value_as_it_is():
     alone = jax.grad(lambda mean, t=teacher: jnp.sum(t(IMAGES._replace(mean=mean))))(IMAGES.mean)
     np.testing.assert_allclose(found, share * alone, rtol=1e-6)
     assert np.any(np.asarray(found) != 0)
+    # So it is in a phase of the density, and not in one of another loss.
+    for phase, gradient in ((Phase(0, 1), share * alone), (Phase(0, 1, white=True), white)):
+      phased = fit._replace(phases=(phase,))
+      again = jax.grad(lambda mean, f=fitted, phased=phased: jnp.sum(f(mean, phased)))
+      np.testing.assert_allclose(again(IMAGES.mean), gradient, rtol=1e-6)
 
 
 def test_white_pixels_that_do_not_count_have_no_part():
@@ -163,6 +188,8 @@ def test_the_objective_adds_the_kernels_loss_and_tells_the_elbo_of_the_density()
 
 def test_a_model_that_tells_no_images_is_refused():
   with pytest.raises(ValueError, match='needs a model whose terms hold its images'):
-    alternating.log_likelihood(Fit(white_steps=1), make_terms()._replace(images=None), 0)
+    alternating.log_likelihood(
+      Fit(phases=(Phase(0, 1, white=True),)), make_terms()._replace(images=None), 0
+    )
   with pytest.raises(ValueError, match='needs a model that predicts blur kernels'):
     alternating.kernel_error(make_images())

@@ -127,7 +127,10 @@ def test_sections_and_unknown_fields_are_named():
   ('model.window', ['model.options.window']), ('data.plane', ['data.options.plane']),
   ('data.crops', ['data.crop_options.crops']), ('model.scales', ['model.options.prior_options.scales']),
   ('optim.decay', ['optim.schedule_options.decay']), ('model.nonsense', []),
-  ('objective.damping', [f'objective.constraints.{name}.damping' for name in ('kl', 'entropy')]),
+  (
+    'objective.damping',
+    [f'objective.constraints.{name}.damping' for name in ('kl', 'entropy', 'trace')],
+  ),
 ])  # fmt: skip
 def test_a_field_in_the_wrong_place_is_found(typed: str, meant: list[str]):
   assert configuration.places(typed) == meant

@@ -20,6 +20,7 @@ PARAMS = {
   },
   'multipliers': {'entropy': jnp.zeros((), jnp.float32)},
 }
+KERNEL = 'kernel_generator'
 CONFIG = OptimConfig(learning_rate=0.1, warmup_steps=0)
 
 
@@ -116,26 +117,6 @@ def test_moments_of_a_waiting_head_do_not_move():
   np.testing.assert_array_equal(staged, fresh)
 
 
-def test_stages_follow_each_other_and_then_everything_learns():
-  stages = schedule.parse_stages(('mean:2', 'covariance:3'))
-  table = {
-    label: [bool(schedule.learns(stages, label)(jnp.int32(count))) for count in range(7)]
-    for label in schedule.LABELS
-  }
-  two, three, rest = [True] * 2, [True] * 3, [True] * 2
-  assert table['mean_head'] == table['rest'] == two + [False] * 3 + rest
-  assert table['other_heads'] == [False] * 2 + three + rest
-
-
-def test_what_ever_learns_in_a_run():
-  stages = schedule.parse_stages(('mean:5', 'covariance:3'))
-  assert schedule.ever_learning(stages, 5) == {'mean_head', 'rest'}
-  assert schedule.ever_learning(stages, 6) == set(schedule.LABELS)
-  assert schedule.ever_learning(stages[1:], 3) == {'other_heads'}
-  assert schedule.ever_learning(stages[1:], 4) == set(schedule.LABELS)
-  assert schedule.ever_learning((), 1) == set(schedule.LABELS)
-
-
 def test_the_clipped_norm_is_of_the_learning_parameters():
   config = dataclasses.replace(CONFIG, stages=('mean:1',), clip_norm=1e-9)
   # Adam's step hides the scale of its gradient, except where that is comparable to its 1e-8.
@@ -187,14 +168,22 @@ def test_an_exponential_rate_decays_after_the_warm_up_down_to_its_floor():
   np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
-@pytest.mark.parametrize('stage', ['mean', 'mean:', 'mean:0', 'mean:-3', 'mean:x', ':5'])
-def test_malformed_stages_are_refused(stage: str):
-  with pytest.raises(ValueError, match=r'optim\.stages'):
-    schedule.parse_stages((stage,))
-
-
-def test_unknown_names_are_answered_with_the_nearest():
-  with pytest.raises(ValueError, match="Did you mean 'covariance'"):
-    schedule.parse_stages(('covarianse:5',))
+def test_an_unknown_schedule_is_answered_with_the_nearest():
   with pytest.raises(ValueError, match="Did you mean 'cosine'"):
     schedule.learning_rate(OptimConfig(schedule='cosin'), 10)
+
+
+def test_a_stage_has_a_rate_of_its_own_and_the_kernels_only_without_one():
+  config = dataclasses.replace(CONFIG, stages=('mean:2:learning_rate=0.02', 'all:1'))
+  params = {**PARAMS, 'model': {**PARAMS['model'], 'kernel_generator': HEAD}}
+  moved = {}
+  for kernel in (0.0, 0.5):
+    optimizer = optimizers.make_optimizer(config, 100, kernel=kernel)
+    state, moved[kernel] = optimizer.init(params), []
+    for _ in range(4):  # of constant gradients, where an update of Adam is the learning rate
+      updates: Any
+      updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+      moved[kernel].append([-float(updates['model'][name]['bias'][0]) for name in ('encoder', KERNEL)])
+  rates = np.array([0.02, 0.02, 0.1, 0.1])
+  np.testing.assert_allclose(moved[0.0], np.stack([rates, rates], 1), rtol=1e-5)
+  np.testing.assert_allclose(moved[0.5], np.stack([rates, np.full(4, 0.5)], 1), rtol=1e-5)

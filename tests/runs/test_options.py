@@ -105,7 +105,7 @@ class Built:
     """Initialisation, terms and loss, as on one of several devices."""
     key = jax.random.key(0)
     x = jnp.zeros((2, *self.spec.stored), jnp.float32)
-    held = constraints.initial_multipliers(experiments.constraints_of(self.config))
+    held = experiments.multipliers_of(self.config)
 
     def loss(key: jax.Array, x: jax.Array) -> Any:
       keys = jax.random.split(key, 2)
@@ -276,7 +276,7 @@ def test_so_do_those_of_every_family(family: str):
   if 'levels' in distributions.options(family):
     config.objective.dequantize, config.likelihood.options = False, {'levels': 17}
   if 'rank' in distributions.options(family):
-    config.objective.constraints = {'entropy': {'bound': 1.0}, 'kl': {'bound': 1.0}}
+    config.objective.constraints = {name: {'bound': 1.0} for name in constraints.CONSTRAINTS}
   assert ignored(config, 'likelihood') + ignored(config, 'objective.constraints') == []
 
 

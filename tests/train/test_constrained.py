@@ -13,7 +13,7 @@ from structured_obs.data import pipeline
 from structured_obs.devices import mesh as meshes
 from structured_obs.runs import configuration, initial, metrics_file
 from structured_obs.runs import experiment as experiments
-from structured_obs.train import loop, step
+from structured_obs.train import loop, run, step
 from tests.train import stub
 
 KL, ENTROPY = 0.5, 0.3  # nats; nats per rank
@@ -61,6 +61,30 @@ def test_bounds_hold_at_the_end_and_multipliers_settle(tmp_path: Path):
   assert abs(prices[-1] - prices[-3]) < 0.1 * prices[-1]
 
 
+@pytest.mark.slow
+def test_a_bound_that_never_bound_in_any_part_of_a_run_is_told_at_its_end(tmp_path: Path):
+  config = Config(train=dataclasses.replace(Config().train, steps=2, batch_size=8, log_every=1))
+  config.data.cache_dir, workdir = str(tmp_path / 'data'), tmp_path / 'run'
+  config.model.options = {'latents': 2, 'features': (4,), 'blocks': 0}
+  config.objective = ObjectiveConfig(beta=0.0, constraints={'kl': {'bound': 1e6}})
+  options, said = run.Options(str(workdir), allow_config_change=True), []
+  for steps in (2, 4):
+    config.train = dataclasses.replace(config.train, steps=steps)
+    run.run(config, options, said.append)
+    last = 'The bound on the KL never bound: the mean stayed at'
+    assert last in said[-1]
+    assert last in (workdir / 'report.md').read_text()
+  records = metrics_file.read(workdir)
+  lines = [one for one in (workdir / 'metrics.jsonl').read_text().split('\n') if one]
+  first = lines[0].replace('"multipliers/kl_z": 0.0', '"multipliers/kl_z": 0.5')
+  assert first != lines[0]
+  (workdir / 'metrics.jsonl').write_text('\n'.join([first, *lines[1:], '']))
+  assert len(metrics_file.read(workdir)) == len(records)
+  config.train = dataclasses.replace(config.train, steps=6)
+  run.run(config, options, said.append)
+  assert 'The bound on the KL has not bound since step 1' in said[-1]
+
+
 def test_without_the_bound_the_entropy_is_larger(tmp_path: Path):
   config = _config(300, entropy=0.0)
   config.train = dataclasses.replace(config.train, log_every=100, checkpoint_every=300)
@@ -70,7 +94,10 @@ def test_without_the_bound_the_entropy_is_larger(tmp_path: Path):
 
 
 def test_devices_agree_with_one():
-  config, prepared = _config(3), stub.make_prepared()
+  config, prepared = _config(3, trace=2.0), stub.make_prepared()
+  held = config.objective.constraints
+  held['entropy'] |= {'floor': 0.02, 'kind': 'equal', 'bound': 30.0}
+  held['trace']['kind'] = 'at_least'
   experiment = experiments.build(config, prepared.spec)
   states = []
   for devices in (1, 4):
@@ -83,13 +110,25 @@ def test_devices_agree_with_one():
       state, _ = update(state, key, jax.device_put(batch, meshes.split(mesh)))
     states.append(jax.device_get(state.params))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), *states)
-  assert float(states[0]['multipliers']['kl_z']) >= 0
+  found = {name: float(value) for name, value in states[0]['multipliers'].items()}
+  assert set(found) == {'kl_z', 'entropy', 'factor_variance'}
+  assert found['kl_z'] >= 0
+  assert found['entropy'] < 0 < found['factor_variance']
 
 
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
     ({'entropy': {'bound': 1.0}, 'family': 'diagonal'}, "'diagonal' has no rank"),
+    (
+      {
+        'entropy': {'bound': 1.0}, 'family': 'sparse_precision', 'wrappers': ('low_rank_update',),
+      },
+      "'sparse_precision' with .*wrappers=.'low_rank_update',. has no such noise",
+    ),
+    ({'trace': {'bound': 1.0}, 'family': 'diagonal'}, "'diagonal' is not such a sum; use the family"),
+    ({'kl': {'bound': 1.0, 'kind': 'atmost'}}, "constraints.kl.kind.* 'at_most'"),
+    ({'kl': {'bound': 1.0, 'floor': 1.0}}, 'constraints.kl.floor=1.0: there is no such option'),
     ({'kl': {'bound': 1.0}, 'kind': 'ae'}, "constraints.kl.bound=1.0 has no effect with .*kind='ae'"),
     ({'kl': {'bound': -1.0}}, 'constraints.kl.bound must be a number above 0, but is -1.0'),
     ({'kl': {'damping': 1.0}}, 'constraints.kl.bound must be a number above 0, but is 0.0'),
@@ -103,7 +142,10 @@ def test_what_cannot_be_held_is_refused(change: dict[str, Any], message: str):
   config.objective.beta = 1.0
   config.objective.constraints = {k: v for k, v in change.items() if isinstance(v, dict)}
   if 'family' in change:
-    config.likelihood = dataclasses.replace(config.likelihood, family=change['family'], options={})
+    config.likelihood = dataclasses.replace(
+      config.likelihood, family=change['family'], options={},
+      wrappers=change.get('wrappers', ()),
+    )  # fmt: skip
   config.model.kind = change.get('kind', 'vae')
   with pytest.raises(ValueError, match=message):
     configuration.resolve(config)

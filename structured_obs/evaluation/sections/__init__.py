@@ -17,6 +17,7 @@ from structured_obs.evaluation.sections import (
   recalibration,
   sample_quality,
   true_covariance_figures,
+  variance_parts,
   whiteness,
 )
 from structured_obs.evaluation.sections.base import Evaluated, Section, extractor_of
@@ -50,6 +51,7 @@ SECTIONS: tuple[Callable[[Evaluated], Section | None], ...] = (
   image_quality.section,
   sample_quality.section,
   predicted_distributions.section,
+  variance_parts.section,
   recalibration.section,
   whiteness.section,
   consistency.section,
