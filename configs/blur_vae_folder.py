@@ -26,9 +26,10 @@ them none. C = 0.2 was chosen among 0.025 and 0.2 on the faces of docs/blur_vae.
 included.
 
 With --config.objective.kernel_gradient=latents, the latents learn from what their kernel G(z) does to
-the loss, as in the paper's equation 11: the default of `paper_loss` and of the rows of Table 1 that have a
-network of kernels. With `held` the kernel is a constant, the default of the densities. The kernel network
-itself learns from an error of its own (`objectives.alternating`).
+the loss, as in the paper's equation 11: the default of `paper_loss` and of the rows of Table 1 that have
+a network of kernels. With `held` the kernel is a constant: the default of `blur_vae`, `blur_vae_colour`,
+`wiener` and `inverse_eps`, since `blur_vae` had a better ELBO with it (docs/blur_vae.md). The kernel
+network itself learns from an error of its own (`objectives.alternating`).
 
 Reference: Bredell et al., "Explicitly Minimizing the Blur Error of Variational Autoencoders", 2023. The
 network is a quarter to a half as wide as the paper's.
