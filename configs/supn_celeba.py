@@ -22,6 +22,7 @@ them, because they are on Google Drive.
 | `vae_diagonal` `ae_diagonal` | the same networks, independent pixels: the comparison of families |
 | `diagonal` | a VAE whose mean and variances are trained together: the paper's baseline |
 | `dae` | denoising autoencoder for noise 0.1 in [-1, 1]: the baseline of table 4 |
+| `denoiser` | a U-Net for the same noise: a stronger baseline |
 
 Each has a small network for two CPU cores, with `_cpu` appended to its name.
 

@@ -22,7 +22,9 @@ The official archive is read from --config.data.options.manual_dir=FOLDER, or do
 | `diagonal` | a VAE whose mean and variances are trained together |
 
 The paper has no colour images. Networks, optimizer and steps are those of configs/supn_folder.py at this
-size; docs/supn.md has what a shorter training reaches. The recipes have not been trained to their ends.
+size. After 400 steps (`--config.train.steps=400 --config.optim.stages=mean:400`) on 20,000 images, the
+reconstructions of `vae_mean` have a PSNR of 19.28 +- 0.15 dB, and it has 7.013 +- 0.022 bits/dim (ELBO),
+on 256 test images. Nothing more has been trained here: neither a covariance on it, nor `tandem`.
 
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018.
 """

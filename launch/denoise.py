@@ -1,17 +1,20 @@
 """Removes white noise from images with a trained model, and reports the errors.
 
   python -m launch.denoise --workdir=runs/vae --sigma=0.1
-  python -m launch.denoise --workdir=runs/vae --sigma=0.1 --compare=runs/vae_diagonal,runs/dae
+  python -m launch.denoise --workdir=runs/vae --sigma=0.1 --compare=runs/vae_diagonal,runs/denoiser
   python -m launch.denoise --workdir=runs/vae --sigma=0.1 --files=one.png,two.jpg --noisy
 
 Adds noise of --sigma, in units of pixels in [-1, 1], to images of the test split or to --files. With
 --noisy the files are used as they are and are not scored. Methods: the posterior mean under p(x|z),
 with z from the noisy image; the same with z from the first estimate (--refinements=1); the paper's
 projection on --components eigenvectors, and on the number that is best for --best_components validation
-images (both take seconds per image of 64x64). Each run of --compare denoises by its posterior mean, or
-by its reconstruction if it is an autoencoder trained to denoise (its option input_noise).
+images (both take seconds per image of 64x64); and the linear filter by the covariance of the training
+images, for images of at most 8,192 values. Each run of --compare denoises by its posterior mean, or by
+its network if it was trained to denoise (--config.model.kind=denoiser, or an autoencoder's option
+input_noise); a denoiser as --workdir has no methods that need a model of images.
 
-Prints a table of PSNR and MSE with paired differences from the posterior mean, and writes report.md,
+Prints a table of PSNR, MSE and parameters with paired differences from the posterior mean, and the
+noise that networks were trained on, and writes report.md,
 scores.json, images.npz and a figure into WORKDIR/denoising, or --output.
 """
 
@@ -21,8 +24,9 @@ import numpy as np
 from absl import flags as absl_flags
 
 from launch import common_flags, flags
-from structured_obs.applications import denoise, denoising, subject
+from structured_obs.applications import denoise, denoising, linear_filter, subject
 from structured_obs.data import pixels
+from structured_obs.models import vae
 
 _RUN = common_flags.Run(seed='Seed of the noise.', output=True)
 _SIGMA = flags.define_float('sigma', 0.1, 'Standard deviation of the noise; pixels in [-1, 1].')
@@ -31,6 +35,9 @@ _NUM_IMAGES = flags.define_integer('num_images', 32, 'Use only the first N image
 _REFINEMENTS = flags.define_integer('refinements', 0, 'How often an estimate is encoded again.', 0)
 _PROJECTION = absl_flags.DEFINE_bool(
   'projection', True, 'Whether to include the projection of the paper.'
+)
+_FILTER = absl_flags.DEFINE_bool(
+  'linear_filter', True, 'Whether to include the linear filter of the training images.'
 )
 _COMPONENTS = flags.define_integer(
   'components', 0, 'Eigenvectors of the projection; 0 for 1000 at 64x64, in proportion.', 0
@@ -60,12 +67,22 @@ def main(arguments: Sequence[str]) -> None:
   noisy = clean if _NOISY.value else denoise.add_noise(_RUN.key, clean, settings.sigma)
   validation = prepared.images['validation'][: _BEST.value]
   found = denoising.methods(trained, noisy, settings, validation)
-  found = {'noisy': np.asarray(noisy), **found}
+  own = vae.num_parameters(trained.variables)
+  parameters = {name: own for name in found if name != denoising.DEVIATION}
+  found, notes = {'noisy': np.asarray(noisy), **found}, [denoising.noise_note(trained, settings)]
   for workdir in _COMPARE.value:
     other = _RUN.open_other(workdir)
     found[other.name] = denoising.other(other, trained, noisy, settings)
-  output = _RUN.directory('denoising')
-  print(denoising.write(output, trained, found, None if _NOISY.value else np.asarray(clean), settings))
+    parameters[other.name] = vae.num_parameters(other.variables)
+    notes.append(denoising.noise_note(other, settings))
+  if _FILTER.value and trained.model.image.size > linear_filter.LARGEST:
+    notes.append(f'The linear filter is left out: images have more than {linear_filter.LARGEST} values.')
+  elif _FILTER.value:
+    train, name = prepared.images['train'], denoising.FILTER
+    found[name], parameters[name] = denoising.filtered(trained, train, noisy, settings)
+  output, scored = _RUN.directory('denoising'), None if _NOISY.value else np.asarray(clean)
+  about = denoising.About(parameters, ' '.join(filter(None, notes)))
+  print(denoising.write(output, trained, found, scored, settings, about))
 
 
 if __name__ == '__main__':

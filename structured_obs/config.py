@@ -64,8 +64,9 @@ class ModelConfig:
 
   # 'vae'; 'ae', an autoencoder: one latent per image and no KL; 'covariance', a network from the known
   # mean of an image to its covariance, for data with means; 'distribution', one for all images, without
-  # a network; 'sr_vae', a VAE in two levels, a small image and the rest; or 'classifier', which models
-  # labels, not images: its features serve FID and KID.
+  # a network; 'sr_vae', a VAE in two levels, a small image and the rest; 'denoiser', a U-Net from an
+  # image with noise to the one without; or 'classifier', which models labels, not images: its features
+  # serve FID and KID.
   kind: str = 'vae'
   options: dict[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -175,7 +175,8 @@ def test_the_bounds_and_the_network_are_the_papers():
   ].bound
   assert bound == pytest.approx(-17630 - floor, abs=0.2)
   slices = sos_vae_nifti.get_config('beta_vae')
-  assert experiment.constraints_of(configuration.filled(slices))['kl_z'].bound == 15
+  held = experiment.constraints_of(configuration.filled(slices), ImageShape(64, 64, 1))
+  assert held['kl_z'].bound == 15
 
 
 @pytest.mark.parametrize('module', [supn_celeba, supn_cifar10, supn_folder, *SOS])

@@ -113,10 +113,20 @@ def paper_components(num_dims: int) -> int:
   return max(1, round(num_dims * 1000 / 4096))
 
 
+def variance(bound: Bound, noisy: Array) -> np.ndarray:
+  """Returns the variances of p(x|y) that a denoiser predicts for noisy images, [N, H, W, C]."""
+  return np.stack([jax.device_get(_variance(bound, image)) for image in noisy])
+
+
 def check(family: Family, scale: float = 1.0) -> None:
   """Raises a ValueError unless the family has a covariance and the noise has a positive scale."""
   if not elliptical.has_covariance(family):
     raise ValueError('Denoising needs a family with a covariance; this model has none.')
+  check_scale(scale)
+
+
+def check_scale(scale: float) -> None:
+  """Raises a ValueError unless the noise has a positive scale."""
   if not 0 < scale < float('inf'):
     raise ValueError(
       f'--sigma={scale} is out of range: the standard deviation of the noise, of pixels in [-1, 1], '
@@ -174,3 +184,8 @@ def _product(matrix: Array, image: Array) -> Array:
 @jax.jit
 def _reconstruct(bound: Bound, noisy: Array) -> Array:
   return bound.model.family.mean(_params(bound, noisy))
+
+
+@jax.jit
+def _variance(bound: Bound, noisy: Array) -> Array:
+  return gaussian.variance(bound.model.family, _params(bound, noisy))

@@ -175,8 +175,9 @@ def table(found: Resolved, truth: np.ndarray | None) -> tuple[str, dict[str, Any
     tree[name] = {'consistency_levels': distance._asdict()}
     cells = []
     if ratios:
-      ratio = likelihood.summarize(ratios[name])
-      difference = likelihood.paired_difference(ratios[name], ratios[AGAINST])
+      ratio = likelihood.summarize(*image_errors.without_exact(ratios[name]))
+      pair = image_errors.without_exact(ratios[name], ratios[AGAINST])
+      difference = likelihood.paired_difference(*pair)
       tree[name] |= {'psnr_db': ratio._asdict(), f'psnr_minus_{AGAINST}_db': difference._asdict()}
       cells = [tables.cell(ratio, 2), '' if name == AGAINST else tables.cell(difference, 2)]
     lines.append([name, *cells, tables.cell(distance, 2)])

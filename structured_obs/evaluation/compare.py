@@ -12,7 +12,15 @@ import numpy as np
 from structured_obs.data import prepare, sources
 from structured_obs.data.prepare import DataSpec, Prepared
 from structured_obs.devices import mesh
-from structured_obs.evaluation import explanation, passes, report, results, sections
+from structured_obs.evaluation import (
+  explanation,
+  passes,
+  report,
+  results,
+  sections,
+  tables,
+  training_spread,
+)
 from structured_obs.evaluation import features as featuress
 from structured_obs.evaluation.features import Extractor
 from structured_obs.evaluation.results import Result
@@ -90,7 +98,7 @@ def evaluate(
   if unfinished.is_dir():
     say(f'Resuming the interrupted evaluation in {unfinished}, as far as its work still applies.')
   where = passes.Where(mesh.make_mesh(), unfinished)
-  found = _scored(models, images, request, where)
+  found = _scored(models, images, request, where, own.images['train'])
   further = sections.make(
     base.Evaluated(
       found,
@@ -112,16 +120,20 @@ def evaluate(
   }
   written = report.write_evaluation(directory, found, images, about, further, shown)
   shutil.rmtree(unfinished, ignore_errors=True)
-  parts = [results.comparison_table(found), explanation.text(found)]
-  return Compared('\n\n'.join([*parts, *(section.text for section in further)]), written)
+  parts = [results.comparison_table(found), training_spread.text(found), explanation.text(found)]
+  return Compared(tables.paragraphs(*parts, *(section.text for section in further)), written)
 
 
 def _scored(
-  models: Sequence[Trained], images: np.ndarray, request: Request, where: passes.Where
+  models: Sequence[Trained],
+  images: np.ndarray,
+  request: Request,
+  where: passes.Where,
+  training: np.ndarray,
 ) -> list[Result]:
-  """Returns scores of all models, with the settings of the first one."""
+  """Returns scores of all models, with the settings of the first one, and q of training images."""
   settings = results.settings_of(models[0].config, models[0].spec, request.samples)
-  return [
+  found = [
     results.evaluate(
       trained,
       images,
@@ -131,6 +143,9 @@ def _scored(
     )
     for trained in models
   ]
+  if request.data or request.split == 'train':
+    return found
+  return training_spread.with_training(found, training, where)
 
 
 def other_data(trained: Trained, source: str, split: str) -> tuple[Prepared, str]:

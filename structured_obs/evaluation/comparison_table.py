@@ -40,6 +40,7 @@ LIKELIHOOD = Table('Likelihood', (
 COVARIANCE = Table('Predicted covariance', (
   Column('q / D', (*MODEL, 'mahalanobis_per_dim')),
   Column('spread of q', ('models', '{model}', 'calibration', 'spread'), 2),
+  Column('of training images', ('models', '{model}', 'training_calibration', 'spread'), 2),
   Column('temperature', ('models', '{model}', 'calibration', 'temperature')),
   Column('KS of q', ('models', '{model}', 'calibration', 'distance')),
   Column('as a Student t', ('recalibration', '{model}', 'student', 'after', 'distance')),

@@ -24,11 +24,27 @@ def text(results: Sequence[Result]) -> str:
   )
   lines = [
     *_measured(results),
+    *_denoisers(results),
     f'For negative densities and bounds, smaller is better. ± is the standard error over '
     f'{len(scores.elbo)} images, and for a difference that of the differences per image. '
     f'{_averaged(settings.importance_samples) if latent else ""}{distance if known else ""}'.strip(),
   ]
   return '\n\n'.join(lines)
+
+
+def _denoisers(results: Sequence[Result]) -> list[str]:
+  """Returns what the numbers of denoisers refer to, and which ones they have not."""
+  found = []
+  for one in (result.trained for result in results):
+    if one.model.traits.denoises:
+      noise, blind = (one.config.model.options[name] for name in ('noise', 'blind'))
+      found.append(
+        f'{one.name} is a denoiser: its density, q and images are those of p(x|y), where y is the image '
+        f'with noise of standard deviation {noise:g}{" at most" if blind else ""}, one draw per image. '
+        'They are not comparable with those of a model of images. It has no latents and no prior, so '
+        'bounds, KL and new images are left out.'
+      )
+  return found
 
 
 def _measured(results: Sequence[Result]) -> list[str]:

@@ -19,12 +19,15 @@ def of_images(values: np.ndarray) -> np.ndarray:
   return np.logical_and.reduce(np.isfinite(values), axis=tuple(range(1, values.ndim)))
 
 
-def sentences(values: Mapping[str, np.ndarray], images: str = 'images') -> str:
+def sentences(
+  values: Mapping[str, np.ndarray], images: str = 'images', so: str = 'so the result is NaN'
+) -> str:
   """Returns sentences about values that are not finite; '' if all are finite.
 
   Args:
     values: [N, ...] each, by name, such as 'low_rank: negative ELBO'.
-    images: name of the N rows.
+    images: name of the N rows, such as 'test images'.
+    so: what follows for the results.
 
   Returns:
     One sentence per set of images; values that are not finite for the same images share one.
@@ -35,8 +38,7 @@ def sentences(values: Mapping[str, np.ndarray], images: str = 'images') -> str:
     if len(bad):
       together.setdefault((len(rows), tuple(bad.tolist())), []).append(name)
   return ' '.join(
-    f'Not finite for {len(bad)} of {count} {images} ({_named(bad)}), so the result is NaN: '
-    f'{"; ".join(names)}.'
+    f'Not finite for {len(bad)} of {count} {images} ({_named(bad)}), {so}: {"; ".join(names)}.'
     for (count, bad), names in together.items()
   )
 

@@ -59,7 +59,8 @@ class Wanted(NamedTuple):
 
 def applies(trained: Trained) -> bool:
   """Returns whether a model reconstructs images of gray levels that are large enough for a Laplacian."""
-  known = trained.model.traits.has_latents and trained.spec.levels > 0
+  traits = trained.model.traits
+  known = (traits.has_latents or traits.denoises) and trained.spec.levels > 0
   return known and min(trained.model.image[:2]) >= 3
 
 
@@ -153,7 +154,7 @@ def _measure(job: passes.Pass, weights: Any, keys: Array, x: Array) -> dict[str,
   wanted, model, bound = job.options, job.model, job.bound(weights['model'])
   x, others = x[..., : x.shape[-1] - wanted.others], x[..., x.shape[-1] - wanted.others :]
   extractor, true = wanted.extractor, x[..., : wanted.channels]
-  params = bound.reconstruct(None, x)
+  params = bound.predict(keys, x)
   mean = clipped(jax.vmap(model.family.mean)(params))
   scores = {name: score(mean, true) for name, score in image_errors.SCORES.items()}
   scores['laplacian_variance'] = image_errors.laplacian_variance(mean)

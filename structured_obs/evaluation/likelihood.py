@@ -202,7 +202,7 @@ def _score(job: Pass, variables: Variables, keys: Array, x: Array) -> dict[str, 
   offset = {name: values - anchor[name][None] for name, values in log_p.items()}
   weights = sum_terms(offset) + of_latents
   family, counted = job.model.family, masks.counted(job.model, x)
-  params = job.bound(variables).reconstruct(None, x)
+  params = job.bound(variables).predict(keys, x)
   distance, inverse_dof = jnp.full_like(weights[0], math.nan), jnp.zeros_like(weights[0])
   if elliptical.has_covariance(family):
     distance = masks.distance(job.model, params, x)

@@ -10,7 +10,13 @@ import numpy as np
 
 from structured_obs import plotting, strict_json
 from structured_obs.data import pixels
-from structured_obs.evaluation import constraint_report, explanation, results, tables
+from structured_obs.evaluation import (
+  constraint_report,
+  explanation,
+  results,
+  tables,
+  training_spread,
+)
 from structured_obs.evaluation.figures import supn, views
 from structured_obs.evaluation.metrics import variance_inflation
 from structured_obs.evaluation.results import Result
@@ -105,6 +111,7 @@ def write_evaluation(
     f'# Evaluation of {named}',
     details,
     results.comparison_table(found),
+    training_spread.text(found),
     explanation.text(found),
     *(section.text for section in sections),
     _figure_text('Images', picture, directory),

@@ -135,7 +135,7 @@ def _measured(part: str, trained: Trained, images: np.ndarray, seed: int, where:
 def _measure(job: passes.Pass, weights: Mapping[str, Any], keys: Array, x: Array) -> dict[str, Any]:
   """Measures a batch x [B, H, W, C]; checks are 0 unless `weights` ask for them."""
   model, can, made = job.model, job.options, {}
-  params = job.bound(weights['model']).reconstruct(None, x)
+  params = job.bound(weights['model']).predict(keys, x)
   x = x[..., : model.image.channels]
   if can.residuals:
     made['lags'] = jax.vmap(functools.partial(autocorrelation.lags, model.family))(params, x)

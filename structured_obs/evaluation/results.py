@@ -27,6 +27,8 @@ class Result(NamedTuple):
   trained: Trained
   settings: likelihood.Settings
   scores: likelihood.Scores
+  # q / D and 1 / nu of training images, [N'] each; None where they were not measured.
+  training: tuple[np.ndarray, np.ndarray] | None = None
 
   @property
   def num_dims(self) -> int | np.ndarray:
@@ -105,10 +107,10 @@ def _images(trained: Trained) -> str:
 def comparison_table(results: Sequence[Result]) -> str:
   """Returns all scores with standard errors, and paired differences from the first result.
 
-  A Markdown table with aligned columns. For bounds and densities, smaller is better; the last two rows
-  are 1 for a perfect Gaussian, and appear if there is a model with a covariance. Differences between a
-  density and a probability of levels are shown in bits only. Sentences below name images whose scores
-  are not finite.
+  A Markdown table with aligned columns. For bounds and densities, smaller is better; the last rows, q
+  and its spread, are 1 for a perfect Gaussian, and appear if there is a model with a covariance, those
+  of training images where they were measured. Differences between a density and a probability of levels
+  are shown in bits only. Sentences below name images whose scores are not finite.
   """
   first, *others = results
   header = [f'mean over {len(first.scores.elbo)} images', *(r.trained.name for r in results)]
@@ -128,6 +130,7 @@ def comparison_table(results: Sequence[Result]) -> str:
   if any(found := [_calibration(result) for result in results]):
     spreads = [f'{one.spread:.3f}' if one else '' for one in found]
     lines.append(['its spread, sd(q) / sqrt(2 D)', *spreads, *('' for _ in others)])
+  lines += _training_lines(results)
   return tables.paragraphs(tables.markdown_table(lines), _not_finite(results))
 
 
@@ -172,7 +175,8 @@ def _quantities(results: Sequence[Result]) -> list[_Quantity]:
   bounds_of_prior = _latent_quantities(results) if latent else []
   encoded = any(result.trained.model.traits.has_latents for result in results)
   density = '-log p(x given mean of z), nats' if latent else '-log p(x given z), nats'
-  density = density if encoded else '-log p(x), nats'
+  denoise = all(result.trained.model.traits.denoises for result in results)
+  density = density if encoded else f'-log p(x{" given x with noise" if denoise else ""}), nats'
   found = [
     *(quantity._replace(of_prior=True) for quantity in bounds_of_prior),
     _Quantity('reconstruction_nats', density, lambda r: -r.scores.log_prob, 2, is_density=True),
@@ -232,6 +236,27 @@ def bits(result: Result, log_prob: np.ndarray) -> np.ndarray:
   return np.asarray(bounds.bits_per_dim(log_prob, result.num_dims, width))  # type: ignore[arg-type]
 
 
+def _training_lines(results: Sequence[Result]) -> list[list[str]]:
+  """Returns the lines of the table on training images; [] where none were measured."""
+  found = [_training_calibration(result) for result in results]
+  counts = {len(result.training[0]) for result in results if result.training is not None}
+  if not counts:
+    return []
+  label, empty = f'the first {max(counts)} training images', [''] * (len(results) - 1)
+  return [
+    [f'q / D of {label}', *(f'{one.mean:.3f}' if one else '' for one in found), *empty],
+    ['its spread', *(f'{one.spread:.3f}' if one else '' for one in found), *empty],
+  ]
+
+
+def _training_calibration(result: Result) -> calibration.Calibration | None:
+  """Returns the calibration on training images; None where they were not measured."""
+  if result.training is None:
+    return None
+  distances, inverse_dof = result.training
+  return calibration.calibration(distances, result.trained.model.image.size, inverse_dof)
+
+
 def _calibration(result: Result) -> calibration.Calibration | None:
   """Returns the calibration of a family with a covariance; None for others."""
   if not elliptical.has_covariance(result.trained.model.family):
@@ -241,7 +266,7 @@ def _calibration(result: Result) -> calibration.Calibration | None:
 
 
 def _model_json(result: Result, quantities: Sequence[_Quantity]) -> dict[str, Any]:
-  trained, found = result.trained, _calibration(result)
+  trained, found, training = result.trained, _calibration(result), _training_calibration(result)
   return {
     'workdir': trained.workdir,
     'step': trained.step,
@@ -255,4 +280,5 @@ def _model_json(result: Result, quantities: Sequence[_Quantity]) -> dict[str, An
       q.name: likelihood.summarize(q.values(result))._asdict() for q in quantities if _has(result, q)
     },
     'calibration': found._asdict() if found else None,
+    'training_calibration': training._asdict() if training else None,
   }

@@ -36,6 +36,7 @@ class Traits(NamedTuple):
   has_blur_kernels: bool = False  # its covariances are made of one: `blur_kernels`
   two_levels: bool = False  # a small image y first: `compress`, `upscale`, `super_resolve`, `regenerate`
   classifies: bool = False  # predicts the class of an image: `embed` and `maps`
+  denoises: bool = False  # its images are noisy ones, and p(x|..) is that of the clean image
   data_dependent: bool = False  # `init` needs a batch of images, at least two
 
 
@@ -121,6 +122,17 @@ class Bound:
     """
     self._need(self.model.traits.reconstructs, 'gives no distribution of images')
     return self._apply('reconstruct', keys, x)
+
+  def predict(self, keys: Array, x: Array) -> Params:
+    """Returns p(x|..) for images as evaluations score it.
+
+    At the mean of the latents' posterior; a denoiser sees each image with noise drawn by its key.
+
+    Args:
+      keys: [B], one per image.
+      x: as of `terms`.
+    """
+    return self.reconstruct(keys if self.model.traits.denoises else None, x)
 
   def generate(self, keys: Array, labels: Array | None = None) -> Params:
     """Returns p(x|..) of new images.

@@ -13,7 +13,7 @@ class SupnVariant(NamedTuple):
   family: str = 'diagonal'
   start: str = ''  # variant whose mean it takes over and keeps; '' learns the mean
   beta: float = 1.0
-  input_noise: float = 0.0  # standard deviation
+  input_noise: float = 0.0  # standard deviation of noise that is to be removed
   at_once: bool = False  # whether mean and variances of pixels are learnt together
   tandem: bool = False  # whether mean, covariance and then both are stages of one run
 
@@ -41,9 +41,20 @@ class SupnVariant(NamedTuple):
     rate, low = f'learning_rate={learning_rate:g}', f'learning_rate={learning_rate / 10:g}'
     return (f'mean:{mean}:{rate}', f'covariance:{each["covariance"] - both}:{rate}', f'all:{both}:{low}')
 
-  def model(self, network: Mapping[str, Any], covariance: Mapping[str, Any]) -> config.ModelConfig:
-    """Returns the model, of a network and that of its covariance, if it has one of its own."""
+  def model(
+    self, network: Mapping[str, Any], covariance: Mapping[str, Any], unet: tuple[int, ...] = ()
+  ) -> config.ModelConfig:
+    """Returns the model, of a network and that of its covariance, if it has one of its own.
+
+    Args:
+      network: latents, features and the like.
+      covariance: options of a decoder of the covariance.
+      unet: features of a denoiser; () takes those of the network.
+    """
     options: dict[str, Any] = {'scale': 'none' if self.at_once else 'learned'}
+    if self.kind == 'denoiser':
+      options |= {'features': unet or network['features'], 'norm': network.get('norm', 'none')}
+      return config.ModelConfig(self.kind, {**options, 'noise': self.input_noise})
     options['covariance'] = dict(covariance) if self.start or self.tandem else {}
     noise = {'input_noise': self.input_noise} if self.input_noise else {}
     return config.ModelConfig(self.kind, {**network, **options, **noise})
@@ -59,6 +70,7 @@ class Supn(NamedTuple):
   covariance_steps: int = 1500
   validate_every: int = 300
   learning_rate: float = 2e-3
+  unet: tuple[int, ...] = ()  # features of a denoiser; () takes the others
   workdirs: str = ''  # folder of the runs, in which a covariance finds its mean
 
 
@@ -73,15 +85,17 @@ def supn(data: config.DataConfig, recipe: Supn, variant: str) -> config.Config:
   one = SUPN[variant]
   steps = {'mean': recipe.mean_steps, 'covariance': recipe.covariance_steps}
   network = {'latents': recipe.latents, 'features': recipe.features, 'blocks': 0}
+  # A U-Net is deep and has no normalisation.
+  rate = recipe.learning_rate / 2 if one.kind == 'denoiser' else recipe.learning_rate
   options = dict(recipe.sparse) if one.family == 'sparse_precision' else {}
   return config.Config(
     data=data,
     # Seeing the mean makes up for the little that few channels can carry from z.
-    model=one.model(network, {'features': recipe.features, 'layers': 2, 'sees_mean': True}),
+    model=one.model(network, {'features': recipe.features, 'layers': 2, 'sees_mean': True}, recipe.unet),
     likelihood=config.LikelihoodConfig(one.family, distributions.options(one.family, **options)),
     objective=config.ObjectiveConfig(beta=one.beta),
     optim=config.OptimConfig(
-      learning_rate=recipe.learning_rate,
+      learning_rate=rate,
       schedule='cosine',
       clip_norm=1e4,
       stages=one.stages(steps, recipe.learning_rate),
@@ -109,4 +123,5 @@ SUPN: Mapping[str, SupnVariant] = {
   'tandem': SupnVariant('vae', 'sparse_precision', tandem=True),
   'diagonal': SupnVariant(at_once=True),
   'dae': SupnVariant('ae', input_noise=0.1),
+  'denoiser': SupnVariant('denoiser', input_noise=0.1),
 }

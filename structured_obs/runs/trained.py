@@ -53,6 +53,15 @@ class Trained(NamedTuple):
     """
     return _compiled(Bound.reconstruct, self.bound, keys, x)
 
+  def predict(self, x: Array, keys: Array) -> Params:
+    """Returns p(x|..) for images as evaluations score it.
+
+    Args:
+      x: [N, H, W, C], as of `reconstruct`.
+      keys: [N], of the noise that a denoiser sees; others do not use them.
+    """
+    return _compiled(Bound.predict, self.bound, keys, x)
+
   def generate(self, keys: Array, labels: Array | None = None) -> Params:
     """Returns p(x|..) of new images, one per key [N]; `labels` [N] are their classes, if given."""
     return _compiled(Bound.generate, self.bound, keys, labels)

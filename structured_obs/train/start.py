@@ -15,6 +15,7 @@ import numpy as np
 from structured_obs import names
 from structured_obs.config import Config
 from structured_obs.data import pixels
+from structured_obs.devices.keys import numbered_keys
 from structured_obs.distributions import gaussian
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import masks, observation
@@ -119,7 +120,7 @@ def residual_scale(experiment: Experiment, variables: PyTree, images: np.ndarray
   @jax.jit
   def squares(bound: Bound, batch: jax.Array) -> jax.Array:
     x = pixels.to_unit(batch, spec.levels)
-    params = bound.reconstruct(None, x)
+    params = bound.predict(numbered_keys(jax.random.key(0), len(x)), x)
     moved = masks.pixels(bound.model, x) - jax.vmap(family.mean)(params)
     mask = masks.of_images(bound.model, x)
     if mask is None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.applications import denoise
+from structured_obs.applications import denoise, linear_filter
 from structured_obs.distributions import base, gaussian, low_rank
 from structured_obs.models.base import Bound, Traits
 from structured_obs.objectives.terms import Terms
@@ -121,3 +121,24 @@ def test_what_cannot_be_is_refused():
     denoise.posterior_mean(BOUND, NOISY, 1.0, -1)
   with pytest.raises(ValueError, match='needs a family with a covariance'):
     denoise.check(MODEL.family._replace(gaussian=None))
+
+
+def test_the_linear_filter_is_the_best_one_in_expectation():
+  """Its matrix minimises the mean squared error, whose gradient is 0 there; by dense algebra."""
+  images = np.random.default_rng(1).normal(size=(30, *IMAGE)) @ np.diag([2.0])
+  images[..., 0] += images[:, ::-1, :, 0]
+  moments = linear_filter.moments(images.astype(np.float32), lambda x: x.astype(np.float64) / 2)
+  flat = images.astype(np.float32).reshape(30, -1).astype(np.float64) / 2
+  covariance = np.cov(flat.T, bias=True)
+  np.testing.assert_allclose(moments.covariance, covariance, rtol=1e-9, atol=1e-12)
+  gain = covariance @ np.linalg.inv(covariance + SIGMA**2 * np.eye(12))
+  mean, noisy = flat.mean(axis=0), np.asarray(NOISY, np.float64)
+  expected = mean + (noisy.reshape(2, -1) - mean) @ gain.T
+  found = linear_filter.denoise(moments, noisy, SIGMA)
+  np.testing.assert_allclose(found.reshape(2, -1), expected, rtol=1e-9)
+  assert moments.parameters == 12 + 12 * 13 // 2
+  # E|x - G y|^2 = tr((I - G) C (I - G)^T) + s^2 tr(G G^T): its gradient by G.
+  gradient = -2 * (np.eye(12) - gain) @ covariance + 2 * SIGMA**2 * gain
+  np.testing.assert_allclose(gradient, 0, atol=1e-12)
+  with pytest.raises(ValueError, match='at least 2 images of at most 8192 values; got 1 of 12'):
+    linear_filter.moments(images[:1], lambda x: x)

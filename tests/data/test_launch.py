@@ -1,11 +1,9 @@
 """The command line: overrides of a config, mistakes in one line, and the prepare_data script."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
+from tests import forks
 from tests.data import helpers
 
 _CONFIG = '''
@@ -37,13 +35,13 @@ def folder(tmp_path):
   return tmp_path
 
 
-def _run(command: list[str]) -> tuple[int, list[str], list[str]]:
-  done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
-  return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
-
-
 def _prepare(folder, *flags: str, config: str = 'config.py') -> tuple[int, list[str], list[str]]:
-  return _run(['-m', 'launch.prepare_data', f'--config={folder / config}', *flags])
+  return _lines('launch.prepare_data', f'--config={folder / config}', *flags)
+
+
+def _lines(program: str, *flags: str) -> tuple[int, list[str], list[str]]:
+  done = forks.run(program, *flags)
+  return done.status, done.output.splitlines(), done.errors
 
 
 def test_prepare_data_says_what_there_is(folder):
@@ -68,9 +66,9 @@ def test_prepare_data_says_what_there_is(folder):
   ],
 )
 def test_fields_can_be_overridden(folder, flag, key, expected):
-  program = _SHOW.replace('KEY', key)
-  # The flags are found in sys.argv, which `-c` leaves to the program.
-  status, printed, _ = _run(['-c', program, f'--config={folder / "config.py"}', flag])
+  program = folder / 'show.py'
+  program.write_text(_SHOW.replace('KEY', key))
+  status, printed, _ = _lines(str(program), f'--config={folder / "config.py"}', flag)
   assert (status, printed) == (0, [expected])
 
 
@@ -116,7 +114,7 @@ def test_a_config_that_cannot_be_read(folder, config, words):
 
 
 def test_a_missing_config_is_asked_for():
-  status, _, errors = _run(['-m', 'launch.prepare_data'])
+  status, _, errors = _lines('launch.prepare_data')
   assert (status, len(errors)) == (2, 1)
   assert 'a config file is required' in errors[0]
 

@@ -22,7 +22,6 @@ from structured_obs.evaluation.metrics import (
   autocorrelation,
   calibration,
   feature_distances,
-  image_errors,
   spectrum,
   temperature,
   variance_inflation,
@@ -102,19 +101,6 @@ def test_a_summary_is_of_all_images_or_nan(bad: float):
   assert math.isnan(likelihood.summarize(np.zeros(0)).mean)
 
 
-def test_an_exact_image_leaves_the_mean_finite():
-  true = RNG.uniform(-1, 1, (4, 3, 3, 1))
-  close = true + 0.02
-  methods = {'noisy': close, 'one': np.concatenate([true[:1], close[1:]])}
-  table, tree = denoising.comparison(methods, true, 'noisy')
-  assert tree['noisy']['psnr_db']['mean'] == pytest.approx(40)
-  assert tree['one']['psnr_db']['mean'] == pytest.approx((100 + 3 * 40) / 4)
-  assert math.isfinite(tree['one']['psnr_db']['standard_error'])
-  assert tree['one']['mse']['mean'] == pytest.approx(0.75 * 4e-4)
-  assert 'Exact images, whose infinite PSNR counts as 100 dB: 1 of 4 (one).' in table
-  assert 'Exact' not in denoising.comparison({'noisy': close}, true, 'noisy')[0]
-
-
 def test_an_image_that_is_not_finite_is_named_in_a_comparison():
   true = RNG.uniform(-1, 1, (4, 3, 3, 1))
   methods = {'good': true + 0.1, 'bad': _with(true, 2, math.nan)}
@@ -192,7 +178,7 @@ def test_a_precision_without_an_inverse(bad: float):
 def _measured(bad: float) -> dict[str, image_measures.Measured]:
   """Of originals and of one model, whose image 5 is exact and whose image 7 is bad."""
   psnr, sharp = np.full(30, 20.0), np.ones(30)
-  psnr[5], psnr[7] = image_errors.EXACT, bad
+  psnr[5], psnr[7] = math.inf, bad
   originals = {image_measures.ORIGINAL: REAL, image_measures.OTHERS: REAL[::-1] + 0.1}
   images = RNG.normal(size=(30, 4, 4, 1))
   return {
@@ -210,15 +196,26 @@ def _measured(bad: float) -> dict[str, image_measures.Measured]:
 def test_sections_on_images_name_the_one_that_is_not_finite(tmp_path: Path):
   measured = _measured(math.nan)
   extractor = extractors.of_user(lambda x: x, 'pixels')
-  distances = sample_quality.of_measured(measured, extractor)
+  distances = sample_quality.of_measured(measured, extractor, 'validation')
   assert distances is not None
   text, tree = sample_quality.text(distances), sample_quality.as_json(distances)
-  assert 'Not finite for 1 of 30 images (index 7), so the result is NaN: model: features' in text
+  assert 'nan' not in text
+  named = 'Not finite for 1 of 30 {} images (index 7), so they have no distance: model: features of {}'
+  assert named.format('validation', 'reconstructions') in text
+  assert named.format('new', 'new means; model: features of new samples') in text
   assert 'The Frechet distance needs' not in text
   strict = json.loads(strict_json.text(tree))['distances']
   assert strict['model new samples']['frechet'] is None
   assert strict['model new samples']['kid'] is None
   assert strict[image_measures.OTHERS]['coverage'] > 0
+  first = measured[image_measures.ORIGINAL]
+  features = {**first.features, image_measures.ORIGINAL: _with(REAL, 2, math.inf)}
+  bad = {**measured, image_measures.ORIGINAL: first._replace(features=features)}
+  distances = sample_quality.of_measured(bad, extractor)
+  assert distances is not None
+  text = sample_quality.text(distances)
+  assert '|' not in text
+  assert '1 of 30 test images (index 2), so they have no distance: original images' in text
   quality = reconstruction_quality.of_measured(measured)
   text = image_quality.text(quality, extractor)
   row = next(line for line in text.splitlines() if line.startswith('| PSNR'))
@@ -232,6 +229,11 @@ def test_sections_on_images_name_the_one_that_is_not_finite(tmp_path: Path):
 
 def test_sections_on_images_that_are_finite_say_nothing_of_it():
   measured = _measured(25.0)
+  quality = reconstruction_quality.of_measured(measured)
+  tree = image_quality.as_json(quality, extractors.of_user(lambda x: x, 'pixels'))
+  told = tree['models']['model']['psnr_db']
+  assert told['num_images'] == 29  # without the exact one
+  assert told['mean'] == pytest.approx((28 * 20 + 25) / 29)
   distances = sample_quality.of_measured(measured, extractors.of_user(lambda x: x, 'pixels'))
   assert distances is not None
   assert not distances.not_finite

@@ -1,8 +1,10 @@
 """Squared error, PSNR, SSIM, sharpness and the table of a comparison, by definition."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from skimage import metrics
@@ -19,7 +21,11 @@ def test_psnr_of_a_constant_error():
   np.testing.assert_allclose(image_errors.mean_squared_error(METHODS['better'], TRUE), 1e-4)
   decibels = image_errors.peak_signal_to_noise(METHODS['better'], TRUE)
   np.testing.assert_allclose(decibels, 10 * np.log10(4 / 1e-4))
-  np.testing.assert_allclose(image_errors.peak_signal_to_noise(TRUE, TRUE), image_errors.EXACT)
+  assert np.all(np.isposinf(image_errors.peak_signal_to_noise(TRUE, TRUE)))
+  assert np.all(np.isposinf(image_errors.ratio(jnp.asarray([0.0, 1e-12]))))
+  np.testing.assert_allclose(image_errors.ratio(np.array([4e-9, np.nan])), [90, np.nan])
+  pair = image_errors.without_exact(np.array([np.inf, 1, np.nan, 2]), np.array([1, 2, 3, np.inf]))
+  np.testing.assert_array_equal(pair, [[1, np.nan], [2, 3]])
 
 
 def _smooth(channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,6 +85,20 @@ def test_a_comparison_is_paired(tmp_path: Path):
   report = denoising.write_scores(tmp_path, table, tree, 'about it').read_text()
   assert table in report
   assert 'about it' in report
+
+
+def test_the_mean_leaves_an_exact_image_out_and_says_so():
+  true = RNG.uniform(-1, 1, (4, 3, 3, 1))
+  close = true + 0.02
+  methods = {'noisy': close, 'one': np.concatenate([true[:1], close[1:]])}
+  table, tree = denoising.comparison(methods, true, 'noisy')
+  assert tree['noisy']['psnr_db']['mean'] == pytest.approx(40)
+  assert tree['one']['psnr_db']['mean'] == pytest.approx(40)
+  assert tree['one']['psnr_db']['num_images'] == 3
+  assert math.isfinite(tree['one']['psnr_db']['standard_error'])
+  assert tree['one']['mse']['mean'] == pytest.approx(0.75 * 4e-4)
+  assert 'Exact images, whose PSNR is infinite, are left out of its means: 1 of 4 (one).' in table
+  assert 'Exact' not in denoising.comparison({'noisy': close}, true, 'noisy')[0]
 
 
 def test_images_of_other_shapes_are_refused():

@@ -1,28 +1,19 @@
 """One demo of a few steps, made once: its runs are what the other scripts are tried on."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import forks
+from tests.forks import Done
 
-
-class Done(NamedTuple):
-  """A program that ended."""
-
-  status: int
-  output: str
-  errors: list[str]  # lines
+ROOT = forks.ROOT
 
 
 def launch(script: str, *flags: str) -> Done:
   """Runs a launch script as a user does; it finds the compiled programs of earlier tests."""
-  command = [sys.executable, '-m', f'launch.{script}', *flags]
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-  return Done(done.returncode, done.stdout, done.stderr.splitlines())
+  return forks.run(f'launch.{script}', *flags)
 
 
 class Demo(NamedTuple):

@@ -33,6 +33,7 @@ SIZES: dict[str, Any] = {
   for name, value in sr_vae_networks.Options()._asdict().items()
   if isinstance(value, int) and name != 'factor'
 }
+WATCHED = jax.jit(intermediate_images.watched, static_argnums=1)
 FAMILY = distributions.family('discretized_logistic_mixture', components=2)
 MODE: Any = FAMILY.mode
 GRAY = {'compression': 'gray'}
@@ -148,8 +149,7 @@ def test_operations_show_the_small_image_they_go_through(method: Any):
   made = make()
   y = apply(made, made.x, method='compress')
   given = {Bound.generate: (), Bound.super_resolve: (y,)}.get(method, (made.x,))
-  watched = jax.jit(intermediate_images.watched, static_argnums=1)
-  params, shown = watched(Bound(made.model, made.variables), method, made.keys, *given)
+  params, shown = WATCHED(Bound(made.model, made.variables), method, made.keys, *given)
   assert set(shown) == {'y'}
   if method in (Bound.reconstruct, Bound.super_resolve):
     np.testing.assert_array_equal(shown['y'], y)
@@ -170,7 +170,7 @@ def test_without_keys_latents_are_at_their_means():
   inferred = apply(made, None, made.x, method='infer')
   np.testing.assert_allclose(inferred.u, u, rtol=1e-4, atol=1e-5)
   small = jax.vmap(MODE)(apply(made, u, method='decode_y'))
-  _, shown = intermediate_images.watched(Bound(made.model, made.variables), Bound.decode, inferred)
+  _, shown = WATCHED(Bound(made.model, made.variables), Bound.decode, inferred)
   np.testing.assert_allclose(shown['y'], small, atol=1e-6)
 
 
@@ -178,7 +178,7 @@ def test_by_mode_a_model_draws_modes():
   made = make()
   model = intermediate_images.by_mode(made.model, 'mode')
   bound = Bound(model, made.variables)
-  _, shown = intermediate_images.watched(bound, Bound.regenerate, made.keys, made.x)
+  _, shown = WATCHED(bound, Bound.regenerate, made.keys, made.x)
   y = apply(made, made.x, method='compress')
   u = latents(made, apply(made, y, method='encode_y'), 0)
   modes = jax.vmap(MODE)(apply(made, u, method='decode_y'))

@@ -12,6 +12,7 @@ SMALL = {  # by what the options are of: what makes a network small, and is no m
   'ae': {'latents': 2, 'features': (4, 4)},
   'covariance': {'features': (4, 4), 'window': 3, 'context': (4,)},
   'classifier': {'features': (4, 4)},
+  'denoiser': {'features': (4, 4)},
   'distribution': {},
   'sr_vae': {'latents': 2},
 }

@@ -135,10 +135,15 @@ def sample_grid(path: Path, models: Sequence[Trained], size: int, seed: int = 0)
   return plotting.image_grid(path, np.concatenate(blocks, axis=1), columns=headings)
 
 
+def _predicted(trained: Trained, x: Array) -> Any:
+  """Returns p(x|..) as evaluations score it; a denoiser sees the same noise in all figures."""
+  return trained.predict(x, numbered_keys(jax.random.key(0), len(x)))
+
+
 def _reconstructions(path: Path, models: Sequence[Trained], x: Array, key: Array) -> Path:
   rows = [plotting.Row('original', _shown(models[0], x))]
   for trained in models:
-    params = trained.reconstruct(x)
+    params = _predicted(trained, x)
     drawn = draw(trained.model.family, params, numbered_keys(key, len(x)))
     rows += _rows(trained.name, drawn)
   return plotting.image_rows(path, rows)
@@ -159,7 +164,7 @@ def _deviations(path: Path, models: Sequence[Trained], x: Array, key: Array) -> 
   """Draws standard deviations of all models on one scale, each with a residual sample."""
   rows, found = [plotting.Row('original', _shown(models[0], x))], []
   for trained in models:
-    params = trained.reconstruct(x)
+    params = _predicted(trained, x)
     drawn = draw(trained.model.family, params, numbered_keys(key, len(x)))
     variance = jax.device_get(_variance(trained.model.family, params))
     found.append((trained.name, np.sqrt(variance), drawn.residual))
@@ -175,7 +180,7 @@ def _correlations(path: Path, models: Sequence[Trained], x: Array) -> Path:
   pixel = row, column, channel = views.center(models[0].model)
   rows = [plotting.Row('original', _shown(models[0], x), mark=(row, column))]
   for trained in models:
-    params = trained.reconstruct(x)
+    params = _predicted(trained, x)
     found = jax.device_get(_correlation(trained.model.family, pixel, params))
     shown = found[..., channel : channel + 1]
     rows.append(plotting.Row(trained.name, shown, 'signed', mark=(row, column), limit=1.0))

@@ -84,7 +84,8 @@ def of_reconstructions(bound: Bound, x: Array, key: Array, request: Request) -> 
     ValueError: a number in the request is out of range.
   """
   _check(bound.model, len(x), request)
-  return _drawn(bound, Bound.reconstruct, (None, x), numbered_keys(key, len(x)), request)
+  keys = numbered_keys(jax.random.fold_in(key, len(x)), len(x))
+  return _drawn(bound, Bound.predict, (keys, x), numbered_keys(key, len(x)), request)
 
 
 def of_regenerations(bound: Bound, x: Array, key: Array, request: Request) -> Views | None:

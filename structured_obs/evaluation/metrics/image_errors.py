@@ -15,8 +15,7 @@ import numpy as np
 from structured_obs.objectives import reconstruction
 
 RANGE = 2.0  # of pixels in [-1, 1]
-# PSNR of an exact image, decibels. By definition it is infinite, which would make every mean infinite.
-# An image rounded to 256 levels has 59.
+# An image of this PSNR, decibels, counts as exact. One rounded to 256 levels has 59.
 EXACT = 100.0
 
 
@@ -37,7 +36,8 @@ def mean_squared_error(found: Images, true: Images) -> Any:
 def peak_signal_to_noise(found: Images, true: Images) -> Any:
   """Returns the PSNR of each image, [N], in decibels: 10 log10 of range^2 / MSE, with a range of 2.
 
-  An exact image, or one with errors below 1e-5 of the range, has 100 dB; `exact` counts them.
+  That of an exact image, or one with errors below 1e-5 of the range, is infinite. Means leave such
+  images out (`without_exact`), and a sentence counts them (`exact`).
   """
   return ratio(mean_squared_error(found, true))
 
@@ -46,21 +46,27 @@ def ratio(error: Any) -> Any:
   """Returns the PSNR of mean squared errors, of their shape, in decibels; see `peak_signal_to_noise`."""
   least = RANGE**2 / 10 ** (EXACT / 10)
   if isinstance(error, jax.Array):
-    return 10 * jnp.log10(RANGE**2 / jnp.maximum(error, least))
-  return 10 * np.log10(RANGE**2 / np.maximum(error, least))
+    return jnp.where(error < least, jnp.inf, 10 * jnp.log10(RANGE**2 / jnp.maximum(error, least)))
+  return np.where(error < least, np.inf, 10 * np.log10(RANGE**2 / np.maximum(error, least)))
+
+
+def without_exact(*ratios: np.ndarray) -> tuple[np.ndarray, ...]:
+  """Returns PSNR [M] each, of [N] each, for the images that are exact for none of the models."""
+  kept = ~np.logical_or.reduce([np.isposinf(values) for values in ratios])
+  return tuple(values[kept] for values in ratios)
 
 
 def exact(ratios: Mapping[str, np.ndarray]) -> str:
-  """Returns a sentence about images that are exact; '' if none is.
+  """Returns a sentence about images that means of PSNR leave out; '' if none is exact.
 
   Args:
     ratios: PSNR [N] by method or model, decibels.
   """
-  counts = {name: int(np.sum(values > EXACT - 1e-3)) for name, values in ratios.items()}
+  counts = {name: int(np.sum(np.isposinf(values))) for name, values in ratios.items()}
   found = [f'{count} of {len(ratios[name])} ({name})' for name, count in counts.items() if count]
   if not found:
     return ''
-  return f'Exact images, whose infinite PSNR counts as {EXACT:.0f} dB: {", ".join(found)}.'
+  return f'Exact images, whose PSNR is infinite, are left out of its means: {", ".join(found)}.'
 
 
 def structural_similarity(found: Images, true: Images) -> Any:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from structured_obs.data import pixels
+from structured_obs.devices.keys import numbered_keys
 from structured_obs.distributions import elliptical, gaussian
 from structured_obs.distributions.base import Family
 from structured_obs.models.base import Bound
@@ -74,4 +75,5 @@ def _inflation(levels: int, bound: Bound, images: jax.Array) -> jax.Array:
   x = pixels.to_unit(images, levels)
   inflation = functools.partial(gaussian.variance_inflation, bound.model.family)
   # One image after the other: exact variances may take more memory than the image.
-  return jax.lax.map(inflation, bound.reconstruct(None, x))
+  keys = numbered_keys(jax.random.key(0), len(x))
+  return jax.lax.map(inflation, bound.predict(keys, x))

@@ -21,6 +21,8 @@ from structured_obs.evaluation.metrics import image_errors
 from structured_obs.evaluation.sections.base import Evaluated, Figures, Section, extractor_of
 from structured_obs.evaluation.sections.reconstruction_quality import Quality, of_measured, score_name
 
+PSNR = 'psnr_db'
+
 
 class _Line(NamedTuple):
   """One line of the table."""
@@ -32,7 +34,7 @@ class _Line(NamedTuple):
 
 
 LINES = (
-  _Line('psnr_db', 'PSNR, dB', 2),
+  _Line(PSNR, 'PSNR, dB', 2),
   _Line('ssim', 'SSIM', 4),
   _Line('perceptual_distance', '1000 distance in features', 3, 1000),
   _Line('laplacian_variance', '1000 variance of the Laplacian', 2, 1000),
@@ -46,10 +48,10 @@ LINES = (
 
 EXPLANATION = """\
 Reconstructions are the means of p(x|z) at the mean of q(z|x), clipped to [-1, 1], beside the stored
-images without noise. PSNR and SSIM use a range of 2 for pixels, and larger is better; the PSNR of an
-exact image counts as 100 dB. SSIM uses 11 x 11 Gaussian windows and is averaged over channels. The
-variance of the Laplacian measures sharpness, or noise: it should equal the originals'. ± is the standard
-error over images, for a difference that of the differences per image.
+images without noise. PSNR and SSIM use a range of 2 for pixels, and larger is better; exact images,
+whose PSNR is infinite, are left out of its means. SSIM uses 11 x 11 Gaussian windows and is averaged
+over channels. The variance of the Laplacian measures sharpness, or noise: it should equal the
+originals'. ± is the standard error over images, for a difference that of the differences per image.
 
 The spectrum is log |F| of the orthonormal Fourier transform, averaged over at most 128 images. The table
 has its difference from the originals', averaged over frequencies, with its sign (below 0: blurred) and
@@ -81,7 +83,7 @@ def text(found: Mapping[str, Quality], extractor: extractors.Extractor) -> str:
       rows.append([line.label, *cells])
   in_features = OF_FEATURES.format(extractor) if 'perceptual_distance' in found[first].scores else ''
   table = tables.markdown_table(rows)
-  notes = image_errors.exact(_scores('psnr_db', found)), _not_finite(found)
+  notes = image_errors.exact(_scores(PSNR, found)), _not_finite(found)
   return tables.paragraphs('## Image quality', table, *notes, EXPLANATION, in_features)
 
 
@@ -95,7 +97,7 @@ def _not_finite(found: Mapping[str, Quality]) -> str:
   absolute = {score_name('absolute', kind) for kind in KINDS}
   return finite.sentences(
     {
-      f'{name}: {line.label}': values
+      f'{name}: {line.label}': np.where(np.isposinf(values), 0, values) if line.score == PSNR else values
       for line in LINES
       if line.score not in absolute
       for name, values in _scores(line.score, found).items()
@@ -170,10 +172,11 @@ def _summary(
 ) -> likelihood.Summary | None:
   """Returns a model's score, or its difference from another's, as a summary; None if there is none."""
   mine = found[name].scores.get(score)
+  known = image_errors.without_exact if score == PSNR else lambda *values: values
   if mine is None or not less:
-    return None if mine is None else likelihood.summarize(mine)
+    return None if mine is None else likelihood.summarize(*known(mine))
   other = found[less].scores.get(score)
-  return None if other is None else likelihood.paired_difference(mine, other)
+  return None if other is None else likelihood.paired_difference(*known(mine, other))
 
 
 def _cell(line: _Line, name: str, found: Mapping[str, Quality], less: str = '') -> str:

@@ -67,8 +67,9 @@ def _measure(job: passes.Pass, variables: Any, keys: Array, x: Array) -> Array:
 def _text(ratios: Mapping[str, np.ndarray], counted: np.ndarray) -> str:
   first, *others = ratios
   header = [f'mean over {len(counted)} images', *ratios, *(f'{other} - {first}' for other in others)]
-  cells = [tables.mean_cell(values, 2) for values in ratios.values()]
-  cells += [tables.difference_cell(ratios[other], ratios[first], 2) for other in others]
+  known = image_errors.without_exact
+  cells = [tables.mean_cell(*known(values), 2) for values in ratios.values()]
+  cells += [tables.difference_cell(*known(ratios[other], ratios[first]), 2) for other in others]
   table = tables.markdown_table([header, ['PSNR of the pixels that count, dB', *cells]])
   number = (
     f'An image has {np.mean(counted):.1f} values that count on average, at least {np.min(counted):.0f}.'
@@ -77,10 +78,11 @@ def _text(ratios: Mapping[str, np.ndarray], counted: np.ndarray) -> str:
 
 
 def _json(ratios: Mapping[str, np.ndarray], counted: np.ndarray) -> dict[str, Any]:
+  known = {name: image_errors.without_exact(values) for name, values in ratios.items()}
   return {
     'counted': likelihood.summarize(counted)._asdict(),
     'models': {
-      name: {'psnr_db': likelihood.summarize(values)._asdict()} for name, values in ratios.items()
+      name: {'psnr_db': likelihood.summarize(*values)._asdict()} for name, values in known.items()
     },
   }
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from structured_obs.evaluation import finite, tables
 from structured_obs.evaluation.features import extractor as extractors
-from structured_obs.evaluation.image_measures import ORIGINAL, Measured
+from structured_obs.evaluation.image_measures import KINDS, ORIGINAL, OTHERS, Measured
 from structured_obs.evaluation.metrics import feature_distances
 from structured_obs.evaluation.sections.base import Evaluated, Section, extractor_of
 
@@ -36,12 +36,15 @@ class Found(NamedTuple):
   not_finite: str = ''  # sentences about the images whose features are not finite
 
 
-def of_measured(measured: Mapping[str, Measured], extractor: extractors.Extractor) -> Found | None:
+def of_measured(
+  measured: Mapping[str, Measured], extractor: extractors.Extractor, split: str = 'test'
+) -> Found | None:
   """Returns distances of every model's images; None if there are too few images, or none generated.
 
   Args:
     measured: of `image_measures.of_models`, with this extractor.
     extractor: of the features.
+    split: of the evaluated images.
   """
   if not measured:
     return None
@@ -54,12 +57,18 @@ def of_measured(measured: Mapping[str, Measured], extractor: extractors.Extracto
   for name in models:
     for kind, new in measured[name].features.items():
       found[name, kind] = distance(real, new)
-  rows = {
-    f'{name}: features of {kind}': features_of
-    for name, one in measured.items()
-    for kind, features_of in one.features.items()
-  }
-  return Found(extractor, found, finite.sentences(rows))
+  return Found(extractor, found, _not_finite(measured, split))
+
+
+def _not_finite(measured: Mapping[str, Measured], split: str) -> str:
+  """Returns sentences that name images whose features are not finite, and their split."""
+  rows: dict[str, dict[str, np.ndarray]] = {}
+  for name, one in measured.items():
+    for kind, features in one.features.items():
+      images = {ORIGINAL: split, KINDS[0]: split, OTHERS: 'other original'}.get(kind, 'new')
+      rows.setdefault(f'{images} images', {})[f'{name}: features of {kind}'] = features
+  so = 'so they have no distance'
+  return ' '.join(filter(None, (finite.sentences(of, images, so) for images, of in rows.items())))
 
 
 def distance(real: np.ndarray, new: np.ndarray) -> Distance:
@@ -87,7 +96,8 @@ def text(found: Found) -> str:
   """Returns a Markdown section."""
   counts = sorted({one.images for one in found.distances.values()})
   rows = [['images', 'kind', 'Frechet', '1000 KID', 'precision', 'recall', 'density', 'coverage']]
-  for (name, kind), one in found.distances.items():
+  known = {pair: one for pair, one in found.distances.items() if np.isfinite(one.kernel.value)}
+  for (name, kind), one in known.items():
     spread = '' if np.isnan(one.kernel.deviation) else f' ± {1000 * one.kernel.deviation:.3f}'
     frechet = '' if one.frechet is None else f'{one.frechet:.4f}'
     rows.append(
@@ -102,6 +112,8 @@ def text(found: Found) -> str:
     else ''
   )
   said = f'Of {counts[0]} images of each kind, beside as many originals.'
+  if not known:
+    return tables.paragraphs(heading, found.not_finite)
   table = tables.markdown_table(rows)
   return tables.paragraphs(heading, table, found.not_finite, few, f'{said} {EXPLANATION}')
 
@@ -127,7 +139,7 @@ def as_json(found: Found) -> dict[str, Any]:
 
 def section(evaluated: Evaluated) -> Section | None:
   """Returns this section of an evaluation; None if models or data do not have it."""
-  found = of_measured(evaluated.measured, extractor_of(evaluated))
+  found = of_measured(evaluated.measured, extractor_of(evaluated), evaluated.split)
   if found is None:
     return None
   return Section('sample_quality', text(found), as_json(found))
