@@ -76,7 +76,8 @@ def get_config(variant: str = 'sos_vae') -> config.Config:
   )
   if variant == 'fixed_noise':
     paper = RECIPE._replace(low_rank={'rank': 25, 'noise_variance': EPS}, entropy_bound=5.46)
-    return recipes.sos_vae(base, paper, 'sos_vae')
+    published = dataclasses.replace(base, objective=config.ObjectiveConfig())
+    return recipes.sos_vae(published, paper, 'sos_vae')
   if variant == 'appendix_a':
     return _appendix_a(base)
   return recipes.sos_vae(base, RECIPE, variant)
