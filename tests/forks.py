@@ -48,8 +48,8 @@ def run(program: str, *arguments: str) -> Done:
 @functools.cache
 def _server() -> 'subprocess.Popen[str]':
   command = [sys.executable, '-m', 'tests.forks']
-  pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
-  server = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+  pipe = subprocess.PIPE
+  server = subprocess.Popen(command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe)
   atexit.register(server.communicate)  # it ends with its input
   return server
 

@@ -1,5 +1,7 @@
 """The recipes of Blur-VAE: every variant can be built, and differs in what it is about alone."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -59,7 +61,7 @@ def test_each_rotated_channel_has_a_kernel():
   params = shapes(config)
   assert params['kernel_generator']['Dense_1']['bias'].shape == (3 * 11 * 11,)
   config.objective.kernel_gradient = 'latents'
-  model = built(config).model
+  model: Any = built(config).model
   images = jax.ShapeDtypeStruct((2, 64, 64, 3), np.float32)
   terms, _ = jax.eval_shape(
     lambda key, x: model.clone(axis_name=None).init_with_output(key, jax.random.split(key, 2), x),

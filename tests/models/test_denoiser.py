@@ -1,5 +1,7 @@
 """The denoiser: noise by keys, residual prediction, and what it leaves out."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,7 +123,7 @@ def test_it_learns_to_remove_noise():
 
   def loss(params, key):
     x, keys = batch(key)
-    terms = model.apply({'params': params}, keys, x)
+    terms: Any = model.apply({'params': params}, keys, x)
     return -bounds.elbo(terms).mean(), jnp.mean(jnp.square(terms.images.mean - x))
 
   optimizer = optax.adam(2e-3)

@@ -11,7 +11,7 @@ from structured_obs.config import Config
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import KINDS
 from structured_obs.models.kind import Setting
-from structured_obs.runs import configuration, experiment
+from structured_obs.runs import checks, configuration
 
 FLAG = '--config.likelihood.wrapper'
 
@@ -29,7 +29,7 @@ def test_every_wrapper_has_its_options_and_the_stored_configuration_reads_back()
   assert options['colour']['rotation'] == 'fixed'
   assert options['student']['dof'] == 'predicted'
   assert configuration.from_dict(configuration.to_dict(config)) == config
-  outputs = experiment.family_of(config).outputs((4, 4, 3))
+  outputs = checks.family_of(config).outputs((4, 4, 3))
   assert {'colour_log_scale', 'log_dof'} <= set(outputs)
 
 
@@ -72,7 +72,7 @@ def test_typed_wrappers_bring_options_that_can_be_typed():
 @pytest.mark.parametrize('kind', ['vae', 'ae', 'covariance', 'distribution'])
 def test_an_output_that_images_share_is_one_array(kind: str):
   config = configuration.filled(_config(('colour',), kind, colour={'rotation': 'learned'}))
-  family, image = experiment.family_of(config), ImageShape(8, 8, 3)
+  family, image = checks.family_of(config), ImageShape(8, 8, 3)
   setting = Setting(axis_name=None, dtype=jnp.float32, frozen_mean=False, white=False)
   model: Any = KINDS[kind].build(config.model.options, family, image, setting)
   channels = 6 if kind == 'covariance' else 3

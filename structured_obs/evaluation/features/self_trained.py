@@ -200,7 +200,7 @@ def _scaled(widths: tuple[int, ...], weights: PyTree, images: np.ndarray, spec: 
 
 
 def _layers(widths: tuple[int, ...], weights: PyTree, images: Array) -> tuple[Array, ...]:
-  return network(widths).apply(weights['network'], images, False)
+  return _maps(widths, weights['network'], images)
 
 
 def _features(widths: tuple[int, ...], weights: PyTree, images: Array) -> Array:
@@ -209,5 +209,9 @@ def _features(widths: tuple[int, ...], weights: PyTree, images: Array) -> Array:
 
 
 def _means(widths: tuple[int, ...], weights: PyTree, images: Array) -> Array:
-  maps = network(widths).apply(weights, images, False)
-  return jnp.concatenate([y.mean((1, 2)) for y in maps], axis=-1)
+  return jnp.concatenate([y.mean((1, 2)) for y in _maps(widths, weights, images)], axis=-1)
+
+
+def _maps(widths: tuple[int, ...], weights: PyTree, images: Array) -> tuple[Array, ...]:
+  maps: Any = network(widths).apply(weights, images, False)
+  return maps

@@ -68,8 +68,9 @@ def _text(ratios: Mapping[str, np.ndarray], counted: np.ndarray) -> str:
   first, *others = ratios
   header = [f'mean over {len(counted)} images', *ratios, *(f'{other} - {first}' for other in others)]
   known = image_errors.without_exact
-  cells = [tables.mean_cell(*known(values), 2) for values in ratios.values()]
-  cells += [tables.difference_cell(*known(ratios[other], ratios[first]), 2) for other in others]
+  cells = [tables.mean_cell(known(values)[0], 2) for values in ratios.values()]
+  pairs = (known(ratios[other], ratios[first]) for other in others)
+  cells += [tables.difference_cell(own, base, 2) for own, base in pairs]
   table = tables.markdown_table([header, ['PSNR of the pixels that count, dB', *cells]])
   number = (
     f'An image has {np.mean(counted):.1f} values that count on average, at least {np.min(counted):.0f}.'
