@@ -46,7 +46,10 @@ def oracle(
     variance[mask] = float(one.deviation) ** 2
   seen = variance < np.inf
   gain = cov[:, seen] @ np.linalg.inv(cov[np.ix_(seen, seen)] + np.diag(variance[seen]))
-  return mean + gain @ (value - mean)[seen], cov - gain @ cov[seen], seen
+  rest, fixed = cov - gain @ cov[seen], variance == 0
+  assert np.max(np.abs(rest[fixed]), initial=0) < 1e-12 * np.max(cov)
+  rest[fixed], rest[:, fixed] = 0, 0  # exactly: a standard deviation has the square root of round-off
+  return mean + gain @ (value - mean)[seen], rest, seen
 
 
 @cases.each(GAUSSIAN)
