@@ -22,9 +22,9 @@ class: --config.data.labels.
 `fixed_noise` is the paper's model, whose samples have no visible noise, whose mean learns from the
 density, and whose density is poor by construction: the residual of rank 25 is far larger than eps I.
 The mean of the others learns from white pixels too (`mean_gradient`). `sos_vae` therefore learns the
-noise of each pixel; its bound applies to the entropy above that of the noise. `unconstrained` is the model of
-the paper's Appendix A with this recipe's safeguards. `appendix_a` has only one of them, first steps of
-the mean alone: a ResNet with batch norm, factors as the network gives them, a constant rate of 1e-4, no
+noise of each pixel; its bound applies to the entropy above that of the noise. `unconstrained` is the
+model of the paper's Appendix A with this recipe's safeguards. `appendix_a` has only one of them, first
+steps of the mean alone: a ResNet with batch norm, factors as the network gives them, a constant rate of 1e-4, no
 clipping, no average of the parameters, and a mean that learns from the density. It has not been trained
 here.
 
