@@ -60,7 +60,7 @@ def verdict(real: np.ndarray, rungs: Sequence[np.ndarray], known: Measured) -> V
     for one in ladder.CHECKS
   ]
   values = [feature_distances.kernel_distance(real, rows).value for rows in rungs]
-  errors = [float(known.errors[str(index)].mean()) for index in range(len(rungs))]
+  errors = [float(known.errors[index].mean()) for index in ladder.indices(known.rungs)]
   tree = {
     'in_order': all(step.passed for step in steps),
     'rungs': [

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structured_obs.distributions import base as distributions
-from structured_obs.evaluation import finite, ladder_checks, tables
+from structured_obs.evaluation import finite, ladder, ladder_checks, tables
 from structured_obs.evaluation.features import extractor as extractors
 from structured_obs.evaluation.image_measures import HALF, KINDS, ORIGINAL, OTHERS, Measured
 from structured_obs.evaluation.metrics import feature_distances
@@ -58,7 +58,7 @@ def of_measured(
   if len(real) <= feature_distances.NEIGHBOURS:
     return None
   beside = known.features.get(HALF, real)
-  rungs = [known.features[str(index)] for index in range(len(known.rungs))]
+  rungs = [known.features[index] for index in ladder.indices(known.rungs)]
   rungs = rungs if rungs and min(len(beside), len(rungs[0])) > feature_distances.NEIGHBOURS else []
   found = {
     (OTHERS, rung.name): distance(beside, rows) for rung, rows in zip(known.rungs, rungs, strict=False)
@@ -129,8 +129,8 @@ def text(found: Found, notes: str = '') -> str:
       + [f'{value:.3f}' for value in one.fidelity]
     )
   said = ' '.join(filter(None, (_compared(found), EXPLANATION)))
-  ladder = found.ladder.text if found.ladder else ladder_checks.NONE
-  parts = heading, tables.markdown_table(rows), found.not_finite, ladder, _few(found), notes, said
+  steps = found.ladder.text if found.ladder else ladder_checks.NONE
+  parts = heading, tables.markdown_table(rows), found.not_finite, steps, _few(found), notes, said
   return tables.paragraphs(*parts)
 
 
