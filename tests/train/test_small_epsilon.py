@@ -60,7 +60,8 @@ def trained(config: Config, images: np.ndarray, test: np.ndarray) -> float:
 
 @pytest.mark.slow
 def test_a_small_epsilon_costs_the_reconstructions_where_the_latents_learn_from_it():
-  digits = (datasets.load_digits().images[..., None] * 15).astype(np.uint8)
+  bunch: Any = datasets.load_digits()
+  digits = (bunch.images[..., None] * 15).astype(np.uint8)
   large, small = (trained(make_config(epsilon), digits[200:], digits[:200]) for epsilon in (0.0, 0.05))
   print(f'large epsilon {large:.2f} dB, small epsilon {small:.2f} dB')
   assert small < large - 1
