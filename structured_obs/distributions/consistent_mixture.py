@@ -1,3 +1,4 @@
+# One file of more than 300 lines: a family and all its operations.
 """Gray levels of an image whose small version is given: no other image has a probability.
 
 The means of blocks of f x f pixels, rounded to the grid (halves up), are the small image y. A block's
@@ -21,6 +22,7 @@ Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020
 independent pixels, for which y is only an input of the network. The truncation is ours.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -35,6 +37,9 @@ from structured_obs.distributions.discretized_logistic_mixture import (
 )
 
 Array = jax.Array
+
+
+QUANTILES = 16  # that a mean is made of
 
 
 class ConsistentMixture(NamedTuple):
@@ -88,7 +93,7 @@ def family(
     from_outputs,
     lambda params, x, mask=None: log_prob(params, x, levels, mask),
     lambda key, params: sample(key, params, levels),
-    mean,
+    lambda params: mean(params, levels),
     levels=levels,
     mode=lambda params: mode(params, levels),
     log_prob_by_pixel=lambda params, x: log_prob_by_pixel(params, x, levels),
@@ -165,19 +170,51 @@ def mode(params: ConsistentMixture, levels: int = 256) -> Array:
   return _decide(params, jnp.argmax(blocks.logits, axis=-1), None, levels)
 
 
-def mean(params: ConsistentMixture) -> Array:
-  """Returns the mean of the variables before they are truncated and rounded. [H, W, C].
+def mean(params: ConsistentMixture, levels: int = 256) -> Array:
+  """Returns the mean, nearly: each pixel's, given those before it in its block at theirs. [H, W, C].
 
-  It is the stated mean, moved so that a block's mean is that of y, and clipped to [-1, 1].
+  It is exact where no pixel is truncated; elsewhere a pixel's mean is not linear in those before it. A
+  block's mean is within half a level of y. Means of a truncated variable are averages of QUANTILES
+  quantiles.
 
   Args:
     params: of one image.
+    levels: of the grid.
   """
-  blocks, y = _in_blocks(params)
-  stated = _stated_mean(blocks)
-  moved = stated + (y - jnp.mean(stated, axis=0))[None]
-  unused = 0 * (jnp.sum(blocks.log_scales) + jnp.sum(blocks.coeffs))  # but for their validity
-  return base.all_or_nan(from_blocks(jnp.clip(moved, -1, 1)) + unused)
+  blocks, y = _in_blocks(params, levels)
+  target, number, top = _levels_of(y, levels), len(blocks.locs), levels - 1
+  weights = jax.nn.softmax(blocks.logits)
+  shares = (jnp.arange(QUANTILES, dtype=y.dtype) + 0.5) / QUANTILES
+
+  def next_mean(before: Array, pixel: Any) -> tuple[Array, Array]:
+    weights, locs, log_scales, coeffs, ahead, position = pixel
+    known = _known(target, before, ahead, position, number, levels)
+    least, largest = (2 * part / top - 1 for part in (known.least, known.largest))
+    off: list[Array] = []  # [h, w, M] each
+    means: list[Array] = []  # [h, w] each
+    for channel in range(locs.shape[-2]):
+      loc = locs[..., channel, :] + known.shift[..., channel, None]
+      loc = loc + _moved(jnp.moveaxis(coeffs, -2, -1), channel, off)
+      ends = least[..., channel, None], largest[..., channel, None]
+      of_share = functools.partial(_quantile, ends, loc, log_scales[..., channel, :], levels)
+      found = jnp.mean(jax.vmap(of_share)(shares), axis=0)
+      off.append(found - loc)
+      means.append(jnp.sum(weights * found, axis=-1))
+    mean = jnp.stack(means, axis=-1)
+    return before + (mean + 1) * (top / 2), mean
+
+  pixels = (weights, *blocks[1:], *_ahead(blocks))
+  _, found = jax.lax.scan(next_mean, jnp.zeros_like(target), pixels)
+  return base.all_or_nan(from_blocks(found))
+
+
+def _quantile(
+  ends: tuple[Array, Array], loc: Array, log_scale: Array, levels: int, share: Array
+) -> Array:
+  """Returns a quantile of truncated variables, from the least to the largest level."""
+  least, largest = ends
+  drawn = logistic_bins.draw(share, least, largest, loc, log_scale, levels)
+  return jnp.clip(drawn, least, largest)
 
 
 def to_blocks(image: Array, factor: int) -> Array:
