@@ -171,6 +171,50 @@ def draw(family: Family[P], way: Way, params: P, key: Array) -> Array:
   return grid(family, params, noises, way.steps, PATHS[way.path], way.pixel_noise)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def line(family: Family[P], way: Way, params: P, key: Array) -> Array:
+  """Returns the path between two new samples, the upper edge of the grid of `draw`. [T, H, W, C].
+
+  Args:
+    family: a Gaussian family.
+    way: steps, path and noise.
+    params: of one image.
+    key: of the samples.
+
+  Raises:
+    ValueError: as `grid`.
+  """
+  noises = corners(key, family, params)
+  image_of = _image_of(_primitives(family), way.pixel_noise)
+  vectors, unravel = _moving(noises, _fixed(family, noises))
+  t = jnp.linspace(0, 1, way.steps, dtype=vectors.dtype)
+  points = jax.vmap(PATHS[way.path], in_axes=(None, None, 0))(vectors[0], vectors[1], t)
+  return jax.lax.map(lambda point: image_of(params, unravel(point)), points)
+
+
+def line_between_images(bound: Bound, ends: Array, steps: int, path: str) -> Array:
+  """Returns what a model decodes between the latents of two images. [T, H, W, C].
+
+  Args:
+    bound: a model with latents.
+    ends: [2, H, W, C], floats in [-1, 1].
+    steps: T.
+    path: of `PATHS`.
+
+  Raises:
+    ValueError: the model has no latents.
+  """
+  _check_latents(bound)
+  latents = jax.jit(Bound.infer)(bound, None, ends)
+  t = jnp.linspace(0, 1, steps, dtype=ends.dtype)
+
+  def between(pair: Array) -> Array:
+    along = jax.vmap(PATHS[path], in_axes=(None, None, 0))
+    return along(pair[0].reshape(-1), pair[1].reshape(-1), t).reshape(steps, *pair.shape[1:])
+
+  return _row(bound, jax.tree.map(between, latents))
+
+
 def between_images(bound: Bound, ends: Array, steps: int, path: str) -> Array:
   """Returns what a model decodes on a grid between the latents of four images. [T, T, H, W, C].
 
@@ -186,8 +230,7 @@ def between_images(bound: Bound, ends: Array, steps: int, path: str) -> Array:
   Raises:
     ValueError: the model has no latents, there are fewer than two steps or not four images.
   """
-  if not bound.model.traits.has_latents:
-    raise ValueError('This model has no latents to interpolate; omit --images.')
+  _check_latents(bound)
   if steps < 2 or len(ends) != 4:
     raise ValueError(f'A grid needs at least 2 steps and 4 images; got {steps} and {len(ends)}.')
   latents = jax.jit(Bound.infer)(bound, None, ends)
@@ -216,6 +259,11 @@ def _latent_grid(steps: int, path: Path, ends: Array) -> Array:
 def check(family: Family) -> None:
   """Raises a ValueError unless the family has a covariance."""
   _primitives(family)
+
+
+def _check_latents(bound: Bound) -> None:
+  if not bound.model.traits.has_latents:
+    raise ValueError('This model has no latents to interpolate; omit --images.')
 
 
 def _fixed(family: Family, noises: Any) -> Any:
