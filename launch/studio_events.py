@@ -81,7 +81,7 @@ class Page:
     return session.Session() if session.fits(found, self.desk(run).image) else found
 
   def change(self, make: Callable[..., session.Session]) -> Callable[..., list[Any]]:
-    """Returns a function of an event: (session, desk, *values) -> session becomes what is shown of it."""
+    """Returns the function of an event that changes the session: (session, desk, *values) -> session."""
 
     def act(memory: Any, run: str, *values: Any) -> list[Any]:
       desk, before = self.desk(run), self.page(memory, run)

@@ -19,9 +19,11 @@ _KEEP = 'structured_obs_studio'  # in the browser's storage
 _PEN = """(tool, pen, gray, colour, deviation) => { window.soPen = {
   tool: tool.toLowerCase(), pen: Math.round(pen), gray, colour, deviation }; }"""
 _SAVE = """(text) => { if (!text) return; const { name, kind, file } = JSON.parse(text);
-  const bytes = Uint8Array.from(atob(file), (one) => one.charCodeAt(0)), link = document.createElement('a');
+  const bytes = Uint8Array.from(atob(file), (one) => one.charCodeAt(0));
+  const link = document.createElement('a');
   link.href = URL.createObjectURL(new Blob([bytes], { type: kind })); link.download = name; link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000); }"""
+_CORRELATE = "() => ['Correlation', { selected: 'Correlation', __type__: 'update' }]"
 _CANVAS = """<div class="so-canvas"><canvas aria-label="the image to paint on"></canvas></div>
 <p class="so-time" role="status"></p>"""
 _QUICK: dict[str, Any] = {'queue': False, 'show_progress': 'hidden', 'trigger_mode': 'multiple'}
@@ -63,15 +65,12 @@ def build(page: Page, beside: str = '') -> gr.Blocks:
   with gr.Blocks(title='structured_obs studio', analytics_enabled=False) as blocks:
     memory = gr.BrowserState({}, storage_key=_KEEP, secret=_KEEP)
     kept = gr.BrowserState(None, storage_key=f'{_KEEP}_choices', secret=_KEEP)
+    gr.Markdown(f'### structured_obs studio\n{_about(desk)}', elem_id='about')
     run, other = _runs(page, beside)
     with gr.Row():
       with gr.Column(scale=5, min_width=320):
-        canvas = gr.HTML(
-          None,
-          html_template=_CANVAS,
-          js_on_load=(HERE / 'studio_canvas.js').read_text(),
-          elem_id='canvas',
-        )
+        script = (HERE / 'studio_canvas.js').read_text(encoding='utf-8')
+        canvas = gr.HTML(None, html_template=_CANVAS, js_on_load=script, elem_id='canvas')
         sentence = gr.HTML(elem_id='sentence')
         pen = _pen(desk, able)
       with gr.Column(scale=7, min_width=320):
@@ -94,6 +93,14 @@ def build(page: Page, beside: str = '') -> gr.Blocks:
     started = blocks.load(begin, [memory, kept], [run, *shown, other, *choices])
     started.then(None, pen, js=_PEN).then(page.show, inputs, outputs)
   return blocks
+
+
+def _about(desk: desks.Desk) -> str:
+  """Returns a line about a run."""
+  trained, likelihood = desk.trained, desk.trained.config.likelihood
+  name = '+'.join([likelihood.family, *filter(None, likelihood.wrappers)])
+  shape = ' x '.join(map(str, desk.image))
+  return f'`{trained.workdir}`, step {trained.step}: {name}, images of {shape}, {trained.spec.source}'
 
 
 def _runs(page: Page, beside: str) -> tuple[Any, Any]:
@@ -119,16 +126,16 @@ def _pen(desk: desks.Desk, able: desks.Abilities) -> list[Any]:
     hue = gr.ColorPicker('#ffffff', label='Colour', visible=colour, min_width=80, scale=0)
   with gr.Row():
     gray = gr.Slider(
-      -1, 1, 1, step=0.01, label='Value, -1 black, 1 white', visible=not colour, min_width=140,
+      -1, 1, 1, step=0.01, label='Value, -1 to 1', visible=not colour, min_width=150,
       elem_id='value',
     )  # fmt: skip
     start = max(1, min(desk.image.height, desk.image.width) // 12)
     size = gr.Slider(
-      1, max(largest, 2), start, step=1, label='Pen, pixels', min_width=140, elem_id='pen'
+      1, max(largest, 2), start, step=1, label='Width, pixels', min_width=150, elem_id='pen'
     )
     softness = gr.Slider(
-      0, 1, 0, step=0.01, label='Softness (deviation), 0 is exact' if able.soft else 'Exact, for a Student t',
-      interactive=able.soft, min_width=140, elem_id='softness',
+      0, 1, 0, step=0.01, label='Softness, 0 is exact' if able.soft else 'Exact only',
+      interactive=able.soft, min_width=150, elem_id='softness',
     )  # fmt: skip
   return [tool, size, gray, hue, softness]
 
@@ -205,7 +212,9 @@ def _views(desk: desks.Desk, able: desks.Abilities) -> tuple[list[Any], _Views]:
       )
     with gr.Tab('Interpolate', id='Interpolate') as each['Interpolate'], gr.Row():
       kinds = [*views.BETWEEN] if able.latents else [views.NOISE]
-      between = gr.Radio(kinds, value=kinds[0], label='Between images, in latents, or samples, in noise')
+      between = gr.Radio(
+        kinds, value=kinds[0], label='Images, in latents; or samples, in noise', min_width=220
+      )
       other = gr.Number(1, label='To test image', precision=0, minimum=0, min_width=100)
       path = gr.Dropdown([*interpolate.PATHS], value=start.path, label='Path', min_width=100)
       steps = gr.Slider(2, views.MAX_STEPS, start.steps, step=1, label='Steps', min_width=140)
@@ -246,8 +255,7 @@ def _connect(page: Page, shown: Shown, run: Any, at: Sources) -> None:
   def when(event: Any, make: Any, more: Sequence[Any] = (), **how: Any) -> Any:
     return event(page.change(make), [*plain, *more], list(shown), **{**_QUICK, **how})
 
-  for event, make in ((shown.canvas.stroke, events.painted), (shown.canvas.look, events.looked)):
-    event(page.happen(make), plain, list(shown), **_QUICK)
+  shown.canvas.stroke(page.happen(events.painted), plain, list(shown), **_QUICK)
   shown.canvas.drag(page.drag, plain, shown.canvas, **_QUICK)
   for event in (shown.canvas.undo, at.undo.click):
     when(event, events.undo)
@@ -268,6 +276,8 @@ def _connect(page: Page, shown: Shown, run: Any, at: Sources) -> None:
 def _connect_views(page: Page, shown: Shown, inputs: list[Any], outputs: list[Any], at: _Views) -> None:
   """Connects all that changes the panel: the session, the tabs and the controls."""
   how: dict[str, Any] = {'show_progress': 'minimal', 'trigger_mode': 'always_last'}
+  looked = shown.canvas.look(page.happen(events.looked), inputs[:2], list(shown), **_QUICK)
+  looked.then(None, None, [at.chosen, at.tabs], js=_CORRELATE).then(page.show, inputs, outputs, **how)
   shown.memory.change(page.show, inputs, outputs, **how)
   for control in (*inputs[1:3], *inputs[4:]):
     control.change(page.show, inputs, outputs, **how)
@@ -276,9 +286,3 @@ def _connect_views(page: Page, shown: Shown, inputs: list[Any], outputs: list[An
   at.noise.click(None, at.seed, at.seed, js='(seed) => (seed || 0) + 1')
   amounts = inputs[-(len(inputs) - 2 - len(events.Choices._fields) + 2) :]
   at.zero.click(None, None, amounts, js=f'() => Array({len(amounts)}).fill(0)')
-  shown.canvas.look(
-    None,
-    None,
-    [at.chosen, at.tabs],
-    js="() => ['Correlation', {selected: 'Correlation', __type__: 'update'}]",
-  )

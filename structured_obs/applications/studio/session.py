@@ -46,7 +46,8 @@ class Session(NamedTuple):
 def act(session: Session, action: str | strokes.Stroke) -> Session:
   """Returns the session after a new action; what was undone is forgotten.
 
-  The choice of an image replaces the one just before, as when images are leafed through. The oldest actions are dropped above `MAX_ACTIONS`, but for the choice of the image.
+  The choice of an image replaces the one just before, as when images are leafed through. The oldest
+  actions are dropped above `MAX_ACTIONS`, but for the choice of the image.
   """
   before = session.actions[: session.done]
   if _is_subject(action) and _is_subject(before[-1]):

@@ -12,7 +12,7 @@ import numpy as np
 
 from structured_obs.applications import components, denoise, denoising, interpolate
 from structured_obs.applications.studio import desk as desks
-from structured_obs.applications.studio import session
+from structured_obs.applications.studio import session, strokes
 from structured_obs.applications.studio.desk import Desk, Draws
 from structured_obs.evaluation.metrics import image_errors
 
@@ -73,7 +73,7 @@ def edited(desk: Desk, page: session.Session, settings: Settings) -> View:
     pictures.append(Picture('standard deviation', spread, 'size'))
   else:
     note = 'This family has no exact standard deviations at this size.'
-  if page.strokes:
+  if page.strokes and not any(one.tool == strokes.HIDE for one in page.strokes):
     pictures.append(Picture('change of the mean', result.image - found.mean, 'signed'))
   return View(tuple(pictures), np.stack([*drawn, result.image]), note=note)
 
@@ -141,10 +141,12 @@ def correlated(desk: Desk, page: session.Session, settings: Settings) -> View:
   names = ('red', 'green', 'blue') if image.shape[-1] == 3 else ('',)
   own = f' {names[channel]}' if names[channel] else ''
   for i, name in enumerate(names):
-    caption = f'correlation of {name or "each pixel"} with {at}{own}'
+    caption = f'{name} with {at}{own}' if name else f'correlation with {at}'
     pictures.append(Picture(caption, image[..., i : i + 1], 'signed', (row, column), 1.0))
   scale = np.asarray(image[..., channel : channel + 1])
-  return View(tuple(pictures), scale[None], note='Blue is -1, white 0, red 1; before any stroke.')
+  return View(
+    tuple(pictures), scale[None], note='Correlations before any stroke: blue is -1, white 0, red 1.'
+  )
 
 
 def interpolated(desk: Desk, page: session.Session, settings: Settings) -> View:
