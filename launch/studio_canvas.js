@@ -23,7 +23,7 @@ function draw() {
   if (board.width !== width * k || board.height !== height * k) {
     board.width = width * k;
     board.height = height * k;
-    board.style.maxWidth = `calc(70vh * ${width / height})`;
+    board.style.maxWidth = `calc(60vh * ${width / height})`;
   }
   const context = board.getContext('2d');
   context.imageSmoothingEnabled = false;

@@ -224,15 +224,16 @@ def correlation(desk: Desk, page: session.Session, pixel: tuple[int, int, int]) 
 
 
 def warm_up(desk: Desk) -> None:
-  """Compiles what every stroke needs: the mean after exact and after soft strokes, and samples."""
+  """Compiles what strokes need: the mean after exact, soft and hidden ones, samples and deviations."""
   able, page = abilities(desk), session.Session()
-  for value in (0.0, 0.1) if able.soft else (0.0,):
-    stroke = strokes.Stroke(strokes.PAINT, ((0, 0),), deviation=value)
-    given = known(desk, session.act(page, stroke))
-    mean(desk, given)
-    if not value:
-      samples(desk, given, Draws())
-      deviation(desk, given)
+  stroke = strokes.Stroke(strokes.PAINT, ((0, 0),))
+  given = known(desk, session.act(page, stroke))
+  mean(desk, given)
+  samples(desk, given, Draws())
+  deviation(desk, given)
+  if able.soft:
+    mean(desk, known(desk, session.act(page, stroke._replace(deviation=0.1))))
+  known(desk, session.act(page, stroke._replace(tool=strokes.HIDE)))
 
 
 def _find(desk: Desk, page: session.Session) -> Base:
