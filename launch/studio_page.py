@@ -8,7 +8,7 @@ import gradio as gr
 
 from launch import studio_events as events
 from launch.studio_events import Page
-from structured_obs.applications import interpolate
+from structured_obs.applications import paths
 from structured_obs.applications.studio import desk as desks
 from structured_obs.applications.studio import strokes, views
 
@@ -216,7 +216,7 @@ def _views(desk: desks.Desk, able: desks.Abilities) -> tuple[list[Any], _Views]:
         kinds, value=kinds[0], label='Images, in latents; or samples, in noise', min_width=220
       )
       other = gr.Number(1, label='To test image', precision=0, minimum=0, min_width=100)
-      path = gr.Dropdown([*interpolate.PATHS], value=start.path, label='Path', min_width=100)
+      path = gr.Dropdown([*paths.PATHS], value=start.path, label='Path', min_width=100)
       steps = gr.Slider(2, views.MAX_STEPS, start.steps, step=1, label='Steps', min_width=140)
   with gr.Row():
     seed = gr.Number(0, label='Noise number', precision=0, minimum=0, maximum=2**31 - 1, min_width=90)

@@ -10,6 +10,8 @@ import numpy as np
 
 from structured_obs import distributions
 from structured_obs.applications.studio import desk as desks
+from structured_obs.applications.studio import session
+from structured_obs.applications.studio.strokes import Stroke
 from structured_obs.config import Config, LikelihoodConfig
 from structured_obs.data.prepare import DataSpec, Prepared
 from structured_obs.distributions import base
@@ -19,6 +21,18 @@ from structured_obs.objectives.terms import Terms
 from structured_obs.runs.trained import Trained
 
 IMAGES = 5
+SHAPE = base.ImageShape(4, 5, 1)
+DOT = Stroke('paint', ((1, 2),), 1, (0.5,))
+SOFT = Stroke('paint', ((2, 0), (2, 3)), 1, (-0.25,), 0.2)
+HIDE = Stroke('hide', ((0, 0), (3, 3)), 2)
+
+
+def with_strokes(*made: Stroke, subject: str = 'test:1') -> session.Session:
+  """A session on an image after these strokes."""
+  page = session.Session((subject,))
+  for stroke in made:
+    page = session.act(page, stroke)
+  return page
 
 
 class Halving(nn.Module):

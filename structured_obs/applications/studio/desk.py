@@ -121,8 +121,6 @@ def check(trained: Trained, flag: str = '--workdir') -> None:
       f'{flag}={trained.workdir}: the studio needs a family with a covariance, and {wrapped} has none; '
       'open a run of a Gaussian family or of a Student t.'
     )
-  if not trained.model.traits.reconstructs:
-    raise ValueError(f'{flag}={trained.workdir}: the studio needs a model that reconstructs images.')
 
 
 def abilities(desk: Desk) -> Abilities:

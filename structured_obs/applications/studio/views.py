@@ -31,7 +31,7 @@ class Settings(NamedTuple):
   pixel: tuple[int, int, int] = (0, 0, 0)  # row, column and channel that others are correlated with
   between: str = LATENTS  # of BETWEEN
   other: int = 1  # test image at the end of an interpolation in latents
-  path: str = 'gaussian'  # of `interpolate.PATHS`
+  path: str = 'gaussian'  # of `paths.PATHS`
   steps: int = 16  # T
 
 
