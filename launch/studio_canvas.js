@@ -6,7 +6,7 @@ const pen = () => window.soPen || { tool: 'paint', pen: 1, colour: '#ffffff', gr
 const canvas = () => element.querySelector('canvas');
 const say = (text) => { element.querySelector('.so-time').textContent = text; };
 const now = () => props.value || { height: 1, width: 1, cells: '', number: 0 };
-const scale = () => Math.max(1, Math.round(768 / Math.max(now().height, now().width)));
+const scale = () => Math.max(1, Math.round(640 / Math.max(now().height, now().width)));
 
 function covers(diameter) {
   // The same pixels as strokes.covered.
@@ -17,23 +17,39 @@ function covers(diameter) {
   return found;
 }
 
+function compose() {
+  // The picture with its outlines, once for every answer; the pen moves above it.
+  const { height, width, cells, mark } = now(), k = scale();
+  here.base = Object.assign(document.createElement('canvas'), { width: width * k, height: height * k });
+  const context = here.base.getContext('2d');
+  context.imageSmoothingEnabled = false;
+  context.drawImage(picture, 0, 0, width * k, height * k);
+  for (const [kind, colour] of [['1', '#ff2d55'], ['2', '#12b5cb']]) outline(context, k, cells, kind, colour);
+  if (mark) {
+    context.lineWidth = 3;
+    context.strokeStyle = '#ff00c8';
+    context.strokeRect(mark[1] * k, mark[0] * k, k, k);
+  }
+}
+
 function draw() {
-  const { height, width, cells, mark } = now(), k = scale(), board = canvas();
-  if (!board) return;
+  const { height, width } = now(), k = scale(), board = canvas();
+  if (!board || !here.base) return;
   if (board.width !== width * k || board.height !== height * k) {
     board.width = width * k;
     board.height = height * k;
     board.style.maxWidth = `calc(60vh * ${width / height})`;
   }
   const context = board.getContext('2d');
-  context.imageSmoothingEnabled = false;
-  if (picture.complete && picture.naturalWidth) context.drawImage(picture, 0, 0, board.width, board.height);
-  for (const [kind, colour] of [['1', '#ff2d55'], ['2', '#12b5cb']]) outline(context, k, cells, kind, colour);
-  const fresh = [...here.waiting, ...(here.stroke ? [here.stroke] : [])];
-  for (const stroke of fresh) fill(context, k, stroke);
-  if (mark) ring(context, k, mark, 1, '#ff00c8');
-  if (here.over) for (const [r, c] of covers(pen().tool === 'correlate' ? 1 : pen().pen))
-    ring(context, k, [here.over[0] + r, here.over[1] + c], 0, '#888');
+  context.drawImage(here.base, 0, 0);
+  for (const stroke of [...here.waiting, ...(here.stroke ? [here.stroke] : [])]) fill(context, k, stroke);
+  if (!here.over) return;
+  const size = pen().tool === 'correlate' ? 1 : pen().pen, shift = size % 2 ? 0.5 : 0;
+  context.lineWidth = 1.5;
+  context.strokeStyle = '#888';
+  context.beginPath();
+  context.arc((here.over[1] + shift) * k, (here.over[0] + shift) * k, size * k / 2, 0, 2 * Math.PI);
+  context.stroke();
 }
 
 function outline(context, k, cells, kind, colour) {
@@ -41,10 +57,12 @@ function outline(context, k, cells, kind, colour) {
   context.beginPath();
   for (let i = cells.indexOf(kind); i >= 0; i = cells.indexOf(kind, i + 1)) {
     const r = Math.floor(i / width), c = i % width, x = c * k, y = r * k;
-    for (const [dr, dc, line] of [[-1, 0, [x, y, x + k, y]], [1, 0, [x, y + k, x + k, y + k]], [0, -1, [x, y, x, y + k]], [0, 1, [x + k, y, x + k, y + k]]])
-      if (!is(r + dr, c + dc)) { context.moveTo(line[0], line[1]); context.lineTo(line[2], line[3]); }
+    if (!is(r - 1, c)) { context.moveTo(x, y); context.lineTo(x + k, y); }
+    if (!is(r + 1, c)) { context.moveTo(x, y + k); context.lineTo(x + k, y + k); }
+    if (!is(r, c - 1)) { context.moveTo(x, y); context.lineTo(x, y + k); }
+    if (!is(r, c + 1)) { context.moveTo(x + k, y); context.lineTo(x + k, y + k); }
   }
-  for (const [width_, style] of [[5, '#ffffffb0'], [2.5, colour]]) {
+  for (const [width_, style] of [[4, '#fff'], [2, colour]]) {
     context.lineWidth = width_;
     context.strokeStyle = style;
     context.stroke();
@@ -61,12 +79,6 @@ function fill(context, k, stroke) {
     for (let s = 0; s < steps; s++) for (const [r, c] of disc)
       context.fillRect((Math.round(column + (c1 - column) * s / steps) + c) * k, (Math.round(row + (r1 - row) * s / steps) + r) * k, k, k);
   });
-}
-
-function ring(context, k, [row, column], grow, style) {
-  context.lineWidth = 1.5 + 1.5 * grow;
-  context.strokeStyle = style;
-  context.strokeRect(column * k + 0.5, row * k + 0.5, k - 1, k - 1);
 }
 
 function place(event) {
@@ -138,7 +150,7 @@ document.addEventListener('keydown', (event) => {
 });
 
 function answer() {
-  const value = now();
+  const value = now(), arrived = performance.now();
   if (value.number && value.number < here.shown) return;  // overtaken by a later one
   here.shown = value.number || here.shown;
   if (here.busy && value.number === here.busy) {
@@ -146,11 +158,14 @@ function answer() {
     if (here.flying) { here.waiting.splice(0, here.flying); here.flying = 0; }
   }
   picture.onload = () => {
+    compose();
     draw();
+    if (!value.live) trigger('shown', {});
     if (value.number && value.milliseconds !== undefined && value.number === here.sent) {
       const total = Math.round(performance.now() - here.since);
       element.dataset.milliseconds = total;
       element.dataset.server = value.milliseconds;
+      element.dataset.arrived = Math.round(arrived - here.since);
       say(`The rest followed in ${total} ms, ${Math.round(value.milliseconds)} ms of them to condition.`);
     }
     next();

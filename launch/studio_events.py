@@ -128,7 +128,7 @@ class Page:
     try:
       desk = self.desk(run)
       page = painted(self.page(memory, run), desk, event)
-      return self.shown(desk, page, int(event._data.get('number', 0)))[0]
+      return {**self.shown(desk, page, int(event._data.get('number', 0)))[0], 'live': True}
     except ValueError:
       return gr.skip()
 

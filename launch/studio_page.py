@@ -91,7 +91,7 @@ def build(page: Page, beside: str = '') -> gr.Blocks:
       control.change(None, pen, js=_PEN)
     begin = page.restore(len(choices) + 2)
     started = blocks.load(begin, [memory, kept], [run, *shown, other, *choices])
-    started.then(None, pen, js=_PEN).then(page.show, inputs, outputs)
+    started.then(None, pen, js=_PEN)
   return blocks
 
 
@@ -278,7 +278,7 @@ def _connect_views(page: Page, shown: Shown, inputs: list[Any], outputs: list[An
   how: dict[str, Any] = {'show_progress': 'minimal', 'trigger_mode': 'always_last'}
   looked = shown.canvas.look(page.happen(events.looked), inputs[:2], list(shown), **_QUICK)
   looked.then(None, None, [at.chosen, at.tabs], js=_CORRELATE).then(page.show, inputs, outputs, **how)
-  shown.memory.change(page.show, inputs, outputs, **how)
+  shown.canvas.shown(page.show, inputs, outputs, **how)
   for control in (*inputs[1:3], *inputs[4:]):
     control.change(page.show, inputs, outputs, **how)
   for name, tab in at.each.items():

@@ -7,6 +7,7 @@ was painted or hidden. Later strokes replace earlier ones at the pixels they sha
 Letters: H W C image height, width, channels.
 """
 
+import functools
 import itertools
 import math
 import re
@@ -83,8 +84,9 @@ def from_json(tree: Any) -> Stroke:
     raise ValueError(f'This is not a stroke: {str(tree)[:80]}.') from error
 
 
+@functools.lru_cache(maxsize=1024)  # a session is drawn again after every stroke
 def covered(stroke: Stroke, image: ImageShape) -> np.ndarray:
-  """Returns the pixels under a stroke. [H, W] bool.
+  """Returns the pixels under a stroke, read-only. [H, W] bool.
 
   A pen of 1 covers the pixels of the path, 2 also those above and to the left, 3 a cross around them,
   and larger ones a disc of this diameter.
@@ -100,6 +102,7 @@ def covered(stroke: Stroke, image: ImageShape) -> np.ndarray:
     found[rows, columns] |= disc[
       rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
     ]
+  found.flags.writeable = False
   return found
 
 
