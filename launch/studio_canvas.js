@@ -1,12 +1,15 @@
 // The canvas of launch/studio.py: paints with the pen of the page, sends strokes one after the other.
 // A stroke waits here until the server has answered the one before, and is sent again if it has not.
 const picture = new Image();
+const WAITING = 'structured_obs_studio_waiting';  // strokes that no server has seen yet, kept over a reload
 const here = { shown: 0, sent: 0, busy: 0, since: 0, waiting: [], stroke: null, over: null };
 const pen = () => window.soPen || { tool: 'paint', pen: 1, colour: '#ffffff', gray: 1, deviation: 0 };
 const canvas = () => element.querySelector('canvas');
 const say = (text) => { element.querySelector('.so-time').textContent = text; };
 const now = () => props.value || { height: 1, width: 1, cells: '', number: 0 };
 const scale = () => Math.max(1, Math.round(640 / Math.max(now().height, now().width)));
+
+function keep() { sessionStorage.setItem(WAITING, JSON.stringify(here.waiting)); }
 
 function covers(diameter) {
   // The same pixels as strokes.covered.
@@ -133,6 +136,7 @@ element.addEventListener('pointermove', (event) => {
 function up(event) {
   if (!here.stroke) return;
   here.waiting.push(here.stroke);
+  keep();
   here.stroke = null;
   draw();
   next();
@@ -155,7 +159,7 @@ function answer() {
   here.shown = value.number || here.shown;
   if (here.busy && value.number === here.busy) {
     here.busy = 0;
-    if (here.flying) { here.waiting.splice(0, here.flying); here.flying = 0; }
+    if (here.flying) { here.waiting.splice(0, here.flying); here.flying = 0; keep(); }
   }
   picture.onload = () => {
     compose();
@@ -172,5 +176,6 @@ function answer() {
   };
   picture.src = value.image;
 }
+try { here.waiting = JSON.parse(sessionStorage.getItem(WAITING)) || []; } catch { /* as if there were none */ }
 watch('value', answer);
 if (props.value) answer();
