@@ -79,18 +79,20 @@ def serve(opened: dict[str, desks.Desk], host: str, port: int, beside: str = '')
     beside: name of the run that is shown beside the first.
   """
   os.environ.update(_OWN_SETTINGS)
-  import gradio as gr
+  from gradio import themes
 
   from launch import studio_events, studio_page
 
   blocks = studio_page.build(studio_events.Page(opened), beside)
-  fonts = {'font': ['system-ui', 'sans-serif'], 'font_mono': ['ui-monospace', 'monospace']}
+  fonts: dict[str, Any] = {
+    'font': ['system-ui', 'sans-serif'], 'font_mono': ['ui-monospace', 'monospace']
+  }  # fmt: skip
   blocks.queue(api_open=False, default_concurrency_limit=2)
   blocks.launch(
     server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, show_error=True,
     prevent_thread_lock=True, max_file_size=MAX_UPLOAD, footer_links=[], run_history=False,
     enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
-    theme=gr.themes.Default(**fonts), css_paths=studio_page.CSS,
+    theme=themes.Default(**fonts), css_paths=studio_page.CSS,
     app_kwargs={'middleware': _middleware(), 'docs_url': None, 'redoc_url': None, 'openapi_url': None},
   )  # fmt: skip
   return blocks

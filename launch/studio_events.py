@@ -42,7 +42,8 @@ class Choices(NamedTuple):
   def of(cls, values: tuple[Any, ...]) -> 'Choices':
     """Returns the choices of values, of which the last are the amounts."""
     fixed = len(cls._fields) - 1
-    return cls(*values[:fixed], tuple(float(one or 0) for one in values[fixed:]))
+    amounts = tuple(float(one or 0) for one in values[fixed:])
+    return cls(**dict(zip(cls._fields[:fixed], values[:fixed], strict=True)), amounts=amounts)
 
   def settings(self, page: session.Session, image: Any) -> views.Settings:
     """Returns the settings of the views."""

@@ -123,7 +123,8 @@ def test_sessions_come_back_from_json():
   for tree in (None, [], {'actions': ['reset'], 'done': 1, 'uploads': {}}, {'actions': [], 'done': 0}):
     with pytest.raises(ValueError, match='not a session'):
       session.from_json(tree)
-  for number in range(session.MAX_UPLOADS + 2):
+  last = session.MAX_UPLOADS + 1
+  for number in range(last + 1):
     page = session.upload(page, str(number), '')
   assert len(page.uploads) == session.MAX_UPLOADS
-  assert str(number) in page.uploads
+  assert str(last) in page.uploads
