@@ -130,9 +130,7 @@ def _pen(desk: desks.Desk, able: desks.Abilities) -> list[Any]:
       elem_id='value',
     )  # fmt: skip
     start = max(1, min(desk.image.height, desk.image.width) // 12)
-    size = gr.Slider(
-      1, max(largest, 2), start, step=1, label='Width, pixels', min_width=150, elem_id='pen'
-    )
+    size = gr.Slider(1, max(largest, 2), start, step=1, label='Width', min_width=150, elem_id='pen')
     softness = gr.Slider(
       0, 1, 0, step=0.01, label='Softness, 0 is exact' if able.soft else 'Exact only',
       interactive=able.soft, min_width=150, elem_id='softness',
@@ -217,10 +215,10 @@ def _views(desk: desks.Desk, able: desks.Abilities) -> tuple[list[Any], _Views]:
       )
       other = gr.Number(1, label='To test image', precision=0, minimum=0, min_width=100)
       path = gr.Dropdown([*paths.PATHS], value=start.path, label='Path', min_width=100)
-      steps = gr.Slider(2, views.MAX_STEPS, start.steps, step=1, label='Steps', min_width=140)
+      steps = gr.Slider(2, views.MAX_STEPS, start.steps, step=1, label='Steps', min_width=180)
   with gr.Row():
     seed = gr.Number(0, label='Noise number', precision=0, minimum=0, maximum=2**31 - 1, min_width=90)
-    temperature = gr.Slider(0.1, 2, 1, step=0.05, label='Temperature', min_width=140)
+    temperature = gr.Slider(0.1, 2, 1, step=0.05, label='Temperature', min_width=160)
     pixel_noise = gr.Checkbox(
       True, label='Pixel noise', interactive=able.pixel_noise, min_width=110, elem_id='pixel_noise'
     )
