@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: help demo test test-all campaigns lint bench clean
+.PHONY: help demo studio test test-all campaigns lint bench clean
 
 help:
 	@echo 'make demo      train two small VAEs on real images and compare them (a few minutes)'
+	@echo 'make studio    open the newest run of the demo in the browser: paint, hide, denoise'
 	@echo 'make test      run the quick tests, in float64 (ten minutes)'
 	@echo 'make test-all  run every test, in float64 and in float32'
 	@echo 'make campaigns kill, damage, fill the disk, differ, feed bad inputs; print counts (half an hour)'
@@ -18,6 +19,9 @@ help:
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m launch.demo
+
+studio: $(VENV)/.studio
+	$(BIN)/python -m launch.studio --workdir=runs/demo
 
 test: $(VENV)/.test
 	$(PYTEST) -m 'not slow'

@@ -22,14 +22,14 @@ from absl import flags as absl_flags
 
 from launch import common_flags, flags
 from structured_obs import plotting
-from structured_obs.applications import interpolate
+from structured_obs.applications import interpolate, paths
 from structured_obs.applications import subject as subjects
 
 _RUN = common_flags.Run(seed='Seed of the four samples.', output=True, pixel_noise=True)
 _SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
 _IMAGES = absl_flags.DEFINE_list('images', [], 'Four test images; interpolates between their latents.')
 _STEPS = flags.define_integer('steps', 9, 'Images on each side of the grid.', 2)
-_PATH = absl_flags.DEFINE_enum('path', 'slerp', list(interpolate.PATHS), 'Path between two noises.')
+_PATH = absl_flags.DEFINE_enum('path', 'slerp', list(paths.PATHS), 'Path between two noises.')
 
 
 def main(arguments: Sequence[str]) -> None:

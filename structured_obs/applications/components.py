@@ -114,6 +114,18 @@ def scale(
   )
 
 
+@jax.jit
+def shift(image: Array, scaled: Scaled, amounts: Array) -> Array:
+  """Returns an image moved along several components at once. [H, W, C].
+
+  Args:
+    image: [H, W, C].
+    scaled: the components.
+    amounts: [K], in their standard deviations.
+  """
+  return image + jnp.tensordot(amounts * scaled.deviations, scaled.vectors, axes=1)
+
+
 def warning(scaled: Scaled) -> str:
   """Returns a sentence if eigenvectors did not converge, otherwise ''."""
   wrong = [i + 1 for i, error in enumerate(np.asarray(scaled.residual)) if not error < WORST_RESIDUAL]

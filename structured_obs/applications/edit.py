@@ -108,15 +108,36 @@ def apply(family: Family[P], params: P, edits: Sequence[Edit], pixel_noise: bool
       is a Student t and edits are not exact, or without pixel noise.
   """
   check(family)
-  base.sampler(family, pixel_noise)
   merged = merge(edits, family.mean(params).shape)
   hard = all(isinstance(edit.deviation, float | int) and edit.deviation == 0 for edit in edits)
-  if family.student is not None and not (hard and pixel_noise):
+  return apply_merged(family, params, merged, hard, pixel_noise)
+
+
+def apply_merged(
+  family: Family[P], params: P, merged: Merged, exact: bool, pixel_noise: bool = True
+) -> Edited:
+  """Returns the distribution of an image after edits that are merged already; see `apply`.
+
+  It may be none at all: noise variances that are infinite everywhere.
+
+  Args:
+    family: a Gaussian family.
+    params: of one image.
+    merged: the edits; its arrays may be traced.
+    exact: whether every noise variance is 0 or infinite, which has its own program.
+    pixel_noise: as of `apply`.
+
+  Raises:
+    ValueError: as `apply`.
+  """
+  check(family)
+  base.sampler(family, pixel_noise)
+  if family.student is not None and not (exact and pixel_noise):
     raise ValueError(
       'Edits of a Student t have samples only if they are exact, and with pixel noise: leave out '
       'deviations, and do not leave out the noise.'
     )
-  return (_hard if hard else _soft)(family, pixel_noise, params, merged)
+  return (_hard if exact else _soft)(family, pixel_noise, params, merged)
 
 
 def warning(implausibility: Array | float) -> str:

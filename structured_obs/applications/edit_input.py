@@ -49,6 +49,13 @@ def parse_rectangle(text: str) -> Rectangle:
   return found
 
 
+def to_text(rectangle: Rectangle) -> str:
+  """Returns a rectangle as `parse_rectangle` reads it."""
+  row, column, height, width, value, deviation = rectangle
+  parts = [*map(str, (row, column, height, width)), '/'.join(map(str, value))]
+  return ','.join(parts + ([str(deviation)] if deviation else []))
+
+
 def of_rectangle(rectangle: Rectangle, image: ImageShape) -> edit.Edit:
   """Returns the edit of a rectangle, for images of this shape.
 

@@ -1,14 +1,7 @@
 """Interpolates between samples of one predicted distribution (in noise) and between images (in latents).
 
-A sample is an affine function of white noise; for a Student t, those of its typical size are. There are
-two paths between noises a and b:
-
-  slerp     (sin((1 - t) w) a + sin(t w) b) / sin w,  w the angle between a and b
-  gaussian  cos(pi t / 2) a + sin(pi t / 2) b
-
-The first is the paper's, with the angle between a / |a| and b / |b|, which its equation misprints. It
-keeps the length of vectors of equal length, but for independent normal a and b its points are not
-normal. The points of the second are, at every t: every image on the path is a sample.
+A sample is an affine function of white noise; for a Student t, those of its typical size are. The paths
+between two noises or latents are those of `paths`.
 
 Letters: n size of a noise; T steps; H W C image height, width, channels.
 
@@ -17,7 +10,6 @@ Autoencoders", 2022, equations 4 and 8, figure 4.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,65 +17,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from structured_obs.applications.paths import PATHS, Path, slerp
 from structured_obs.distributions import base, elliptical
 from structured_obs.distributions.base import Family, P
 from structured_obs.models.base import Bound, Latents
 
 Array = jax.Array
-Path = Callable[[Array, Array, Array | float], Array]  # (a, b, t) -> the point at t
-
-_NEARLY_LINEAR = 1e-6  # 1 - |cos w| below which a and b count as lying on one line
-
-
-def slerp(a: Array, b: Array, t: Array | float) -> Array:
-  """Returns the spherical linear interpolation, exactly a at t = 0 and b at t = 1. [n].
-
-  If the vectors are parallel, opposite or zero they span no plane, and the path is straight. Values and
-  derivatives are finite for all finite vectors.
-
-  Args:
-    a: [n], any n.
-    b: [n].
-    t: [], from 0 to 1.
-
-  Reference: SOS-VAE, equation 8, with the cosine (a / |a|) . (b / |b|).
-  """
-  t = jnp.asarray(t, a.dtype)
-  cosine = jnp.sum(_unit(a) * _unit(b))
-  # A zero vector has no direction; NaN must not count as one.
-  flat = (jnp.abs(cosine) > 1 - _NEARLY_LINEAR) | ~jnp.any(a != 0) | ~jnp.any(b != 0)
-  angle = jnp.arccos(jnp.where(flat, 0, cosine))
-  first = jnp.where(flat, 1 - t, jnp.sin((1 - t) * angle) / jnp.sin(angle))
-  last = jnp.where(flat, t, jnp.sin(t * angle) / jnp.sin(angle))
-  return first * a + last * b
-
-
-def gaussian_path(a: Array, b: Array, t: Array | float) -> Array:
-  """Returns a point of the quarter of an ellipse from a to b, standard normal if both are. [n].
-
-  Args:
-    a: [n], any n.
-    b: [n].
-    t: [], from 0 to 1.
-  """
-  t = jnp.asarray(t, a.dtype)
-  # The sine of the remaining angle, unlike the cosine, vanishes exactly at the end.
-  return jnp.sin((1 - t) * (math.pi / 2)) * a + jnp.sin(t * (math.pi / 2)) * b
-
-
-def straight(a: Array, b: Array, t: Array | float) -> Array:
-  """Returns the point (1 - t) a + t b of the straight path. [n], any n.
-
-  Args:
-    a: [n].
-    b: [n].
-    t: [], from 0 to 1.
-  """
-  t = jnp.asarray(t, a.dtype)
-  return (1 - t) * a + t * b
-
-
-PATHS: dict[str, Path] = {'slerp': slerp, 'gaussian': gaussian_path, 'straight': straight}
 
 
 def corners(key: Array, family: Family[P], params: P) -> Any:
@@ -171,6 +110,50 @@ def draw(family: Family[P], way: Way, params: P, key: Array) -> Array:
   return grid(family, params, noises, way.steps, PATHS[way.path], way.pixel_noise)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def line(family: Family[P], way: Way, params: P, key: Array) -> Array:
+  """Returns the path between two new samples, the upper edge of the grid of `draw`. [T, H, W, C].
+
+  Args:
+    family: a Gaussian family.
+    way: steps, path and noise.
+    params: of one image.
+    key: of the samples.
+
+  Raises:
+    ValueError: as `grid`.
+  """
+  noises = corners(key, family, params)
+  image_of = _image_of(_primitives(family), way.pixel_noise)
+  vectors, unravel = _moving(noises, _fixed(family, noises))
+  t = jnp.linspace(0, 1, way.steps, dtype=vectors.dtype)
+  points = jax.vmap(PATHS[way.path], in_axes=(None, None, 0))(vectors[0], vectors[1], t)
+  return jax.lax.map(lambda point: image_of(params, unravel(point)), points)
+
+
+def line_between_images(bound: Bound, ends: Array, steps: int, path: str) -> Array:
+  """Returns what a model decodes between the latents of two images. [T, H, W, C].
+
+  Args:
+    bound: a model with latents.
+    ends: [2, H, W, C], floats in [-1, 1].
+    steps: T.
+    path: of `PATHS`.
+
+  Raises:
+    ValueError: the model has no latents.
+  """
+  _check_latents(bound)
+  latents = jax.jit(Bound.infer)(bound, None, ends)
+  t = jnp.linspace(0, 1, steps, dtype=ends.dtype)
+
+  def between(pair: Array) -> Array:
+    along = jax.vmap(PATHS[path], in_axes=(None, None, 0))
+    return along(pair[0].reshape(-1), pair[1].reshape(-1), t).reshape(steps, *pair.shape[1:])
+
+  return _row(bound, jax.tree.map(between, latents))
+
+
 def between_images(bound: Bound, ends: Array, steps: int, path: str) -> Array:
   """Returns what a model decodes on a grid between the latents of four images. [T, T, H, W, C].
 
@@ -186,8 +169,7 @@ def between_images(bound: Bound, ends: Array, steps: int, path: str) -> Array:
   Raises:
     ValueError: the model has no latents, there are fewer than two steps or not four images.
   """
-  if not bound.model.traits.has_latents:
-    raise ValueError('This model has no latents to interpolate; omit --images.')
+  _check_latents(bound)
   if steps < 2 or len(ends) != 4:
     raise ValueError(f'A grid needs at least 2 steps and 4 images; got {steps} and {len(ends)}.')
   latents = jax.jit(Bound.infer)(bound, None, ends)
@@ -216,6 +198,11 @@ def _latent_grid(steps: int, path: Path, ends: Array) -> Array:
 def check(family: Family) -> None:
   """Raises a ValueError unless the family has a covariance."""
   _primitives(family)
+
+
+def _check_latents(bound: Bound) -> None:
+  if not bound.model.traits.has_latents:
+    raise ValueError('This model has no latents to interpolate; omit --images.')
 
 
 def _fixed(family: Family, noises: Any) -> Any:
@@ -253,15 +240,6 @@ def _moving(noises: Any, fixed: Any) -> tuple[Array, Callable[[Array], Any]]:
     )
 
   return jax.vmap(lambda some: ravel_pytree(some)[0])(moving), whole
-
-
-def _unit(v: Array) -> Array:
-  """Returns the vector of length 1 in this direction; zero for zero, with a derivative of zero."""
-  # Entries of at most 1 can be squared whatever the vector's size.
-  scale = jnp.max(jnp.abs(v))
-  some = scale > 0
-  scaled = v / jnp.where(some, jax.lax.stop_gradient(scale), 1)
-  return scaled * jax.lax.rsqrt(jnp.where(some, jnp.sum(jnp.square(scaled)), 1))
 
 
 def _primitives(family: Family[P]) -> base.Gaussian[P]:

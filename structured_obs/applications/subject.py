@@ -22,6 +22,8 @@ from structured_obs.evaluation.figures import views
 from structured_obs.models.base import classes_of
 from structured_obs.runs.trained import Trained
 
+Array = jax.Array
+
 FORMS = 'test:INDEX, prior:SEED, prior:SEED:CLASS or the path of an image file'
 _FILE_LEVELS = 256
 
@@ -41,6 +43,7 @@ class Subject(NamedTuple):
   name: str  # in titles and file names: 'test_3', 'prior_0', 'prior_0_class_7', the file's name
   params: Any  # of one image
   image: np.ndarray | None  # [H, W, C]  in [-1, 1], the encoded image; None for the prior
+  given: Array | None = None  # [H, W, ...]  what was encoded: the image and what comes with it
 
 
 def parse(text: str) -> Wanted:
@@ -79,24 +82,48 @@ def find(trained: Trained, prepared: Prepared, wanted: Wanted) -> Subject:
   """
   if wanted.kind == 'prior':
     return _new(trained, wanted.number, wanted.label)
-  if wanted.kind == 'test':
-    split = prepared.images['test']
-    if wanted.number >= len(split):
-      raise ValueError(
-        f'There is no test image {wanted.number}; the split has {len(split)}, counted from 0.'
-      )
-    name, levels = f'test_{wanted.number}', trained.spec.levels
-    stored = np.asarray(split[wanted.number : wanted.number + 1])
-  else:
-    if trained.spec.condition or trained.spec.masked:
-      raise ValueError(
-        f'The model of {trained.workdir} is given more than an image, which {wanted.path} does not '
-        'contain; use --subject=test:INDEX.'
-      )
-    name, levels = Path(wanted.path).stem, _FILE_LEVELS
-    stored = read_files(trained, [wanted.path])
+  if wanted.kind == 'file':
+    return of_file(trained, Path(wanted.path).stem, decode.decode(wanted.path, wanted.path))
+  split = prepared.images['test']
+  if wanted.number >= len(split):
+    raise ValueError(
+      f'There is no test image {wanted.number}; the split has {len(split)}, counted from 0.'
+    )
+  name, levels = f'test_{wanted.number}', trained.spec.levels
+  stored = np.asarray(split[wanted.number : wanted.number + 1])
+  return of_stored(trained, name, stored, levels)
+
+
+def of_file(trained: Trained, name: str, image: np.ndarray) -> Subject:
+  """Returns the predicted distribution of an image of a file, cropped and resized as the model's data.
+
+  Args:
+    trained: the model.
+    name: of the image.
+    image: uint8 [h, w, 1 or 3], of any size.
+
+  Raises:
+    ValueError: the model needs more than an image to predict a distribution.
+  """
+  if trained.spec.condition or trained.spec.masked:
+    raise ValueError(
+      f'The model of {trained.workdir} is given more than an image, which {name} does not '
+      'contain; use --subject=test:INDEX.'
+    )
+  return of_stored(trained, name, decode.fit(image, target(trained))[None], _FILE_LEVELS)
+
+
+def of_stored(trained: Trained, name: str, stored: np.ndarray, levels: int) -> Subject:
+  """Returns the predicted distribution of an image as it is stored, [1, H, W, ...] of gray levels.
+
+  Args:
+    trained: the model.
+    name: of the subject.
+    stored: uint8, with all that the model is given.
+    levels: number of gray levels; 0 for real numbers.
+  """
   x = pixels.to_unit(stored, levels)
-  return Subject(name, _first(trained.reconstruct(x)), views.observed(trained.model, x)[0])
+  return Subject(name, _first(trained.reconstruct(x)), views.observed(trained.model, x)[0], x[0])
 
 
 def images_at(trained: Trained, prepared: Prepared, indices: Sequence[str]) -> jax.Array:

@@ -172,16 +172,17 @@ def decode(file: BinaryIO | str, name: str) -> np.ndarray:
   return read(file, name).pixels
 
 
-def read(file: BinaryIO | str, name: str) -> Decoded:
+def read(file: BinaryIO | str, name: str, max_pixels: int = MAX_PIXELS) -> Decoded:
   """Reads one image file.
 
   Args:
     file: path or open binary file.
     name: of the file in messages.
+    max_pixels: largest number of pixels, compared with the header before anything is decoded.
 
   Raises:
     UnreadableImage: the file is damaged, truncated, not an image in one of FORMATS, or has more than
-      MAX_PIXELS pixels.
+      `max_pixels` pixels.
   """
   image_module = pillow()
   with reading(f'Image {name}'):
@@ -194,9 +195,9 @@ def read(file: BinaryIO | str, name: str) -> Decoded:
     with opened:
       if not opened.width * opened.height:
         raise ValueError('it has no pixels')
-      if opened.width * opened.height > MAX_PIXELS:
+      if opened.width * opened.height > max_pixels:
         raise ValueError(
-          f'it has {opened.width} x {opened.height} pixels, more than the limit of {MAX_PIXELS:,}; '
+          f'it has {opened.width} x {opened.height} pixels, more than the limit of {max_pixels:,}; '
           'shrink it'
         )
       return _decoded(opened)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from structured_obs.applications import interpolate
+from structured_obs.applications import interpolate, paths
 from structured_obs.distributions import diagonal, low_rank
 from structured_obs.models.base import Bound
 from tests.distributions import cases
@@ -17,7 +17,7 @@ from tests.train import stub
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(2, 7))
 TIMES = np.linspace(0, 1, 5)
-PATHS = pytest.mark.parametrize('path', list(interpolate.PATHS.values()))
+PATHS = pytest.mark.parametrize('path', list(paths.PATHS.values()))
 
 
 def array(values: Any) -> jax.Array:
@@ -31,18 +31,18 @@ def test_slerp_turns_in_equal_parts(t: float):
   angle = np.arccos(a @ b / 9)
   across = b - (a @ b) / 9 * a
   expected = np.cos(t * angle) * a + np.sin(t * angle) * 3 * across / np.linalg.norm(across)
-  cases.assert_close(interpolate.slerp(array(a), array(b), t), expected, 1e-12, 2e-6)
+  cases.assert_close(paths.slerp(array(a), array(b), t), expected, 1e-12, 2e-6)
 
 
 @pytest.mark.parametrize('t', TIMES)
 def test_slerp_of_vectors_of_any_length_is_the_papers(t: float):
   angle = np.arccos(A @ B / np.linalg.norm(A) / np.linalg.norm(B))
   expected = (np.sin((1 - t) * angle) * A + np.sin(t * angle) * 5 * B) / np.sin(angle)
-  cases.assert_close(interpolate.slerp(array(A), array(5 * B), t), expected, 1e-12, 2e-6)
+  cases.assert_close(paths.slerp(array(A), array(5 * B), t), expected, 1e-12, 2e-6)
 
 
 @PATHS
-def test_a_way_begins_and_ends_exactly(path: interpolate.Path):
+def test_a_way_begins_and_ends_exactly(path: paths.Path):
   np.testing.assert_array_equal(path(array(A), array(B), 0.0), array(A))
   np.testing.assert_array_equal(path(array(A), array(B), 1.0), array(B))
 
@@ -55,7 +55,7 @@ def test_a_way_begins_and_ends_exactly(path: interpolate.Path):
   ],
 )  # fmt: skip
 @PATHS
-def test_values_and_derivatives_are_finite(path: interpolate.Path, a: np.ndarray, b: np.ndarray):
+def test_values_and_derivatives_are_finite(path: paths.Path, a: np.ndarray, b: np.ndarray):
   """Wherever the two lie to each other, whatever their size."""
   size = max(np.abs(a).max(), np.abs(b).max(), 1e-30)
 
@@ -71,8 +71,8 @@ def test_values_and_derivatives_are_finite(path: interpolate.Path, a: np.ndarray
 
 
 def test_the_straight_way_where_there_is_no_plane():
-  np.testing.assert_allclose(interpolate.slerp(array(A), array(-3 * A), 0.25), 0 * A, atol=1e-6)
-  np.testing.assert_allclose(interpolate.slerp(array(0 * A), array(B), 0.25), 0.25 * B, rtol=1e-6)
+  np.testing.assert_allclose(paths.slerp(array(A), array(-3 * A), 0.25), 0 * A, atol=1e-6)
+  np.testing.assert_allclose(paths.slerp(array(0 * A), array(B), 0.25), 0.25 * B, rtol=1e-6)
 
 
 def test_the_derivative_of_slerp():
@@ -80,7 +80,7 @@ def test_the_derivative_of_slerp():
   direction = RNG.normal(size=7)
 
   def value(s: Any) -> Any:
-    return interpolate.slerp(array(A) + s * array(direction), array(B), 0.3)[2]
+    return paths.slerp(array(A) + s * array(direction), array(B), 0.3)[2]
 
   numerical = (value(array(step)) - value(array(-step))) / (2 * step)
   np.testing.assert_allclose(jax.grad(value)(array(0.0)), numerical, rtol=1e-3)
@@ -88,15 +88,15 @@ def test_the_derivative_of_slerp():
 
 def test_nan_stays_nan():
   bad = array(A).at[0].set(jnp.nan)
-  for path in interpolate.PATHS.values():
+  for path in paths.PATHS.values():
     assert np.isnan(path(bad, array(B), 0.5)).any()
-  assert np.isnan(interpolate.slerp(bad, array(B), 0.5)).all()
+  assert np.isnan(paths.slerp(bad, array(B), 0.5)).all()
 
 
 @pytest.mark.parametrize('t', TIMES)
 def test_the_gaussian_path_stays_standard_normal(t: float):
   """The Jacobian F by both ends has F F^T = I."""
-  by_both = jax.jacobian(lambda ab: interpolate.gaussian_path(ab[0], ab[1], t))(array([A, B]))
+  by_both = jax.jacobian(lambda ab: paths.gaussian_path(ab[0], ab[1], t))(array([A, B]))
   factor = np.asarray(by_both).reshape(7, 14)
   cases.assert_close(factor @ factor.T, np.eye(7), 1e-12, 1e-6)
 
@@ -105,7 +105,7 @@ CASE = cases.Case('low_rank', (('rank', 3),), (3, 4, 2))
 
 
 @PATHS
-def test_a_grid_of_a_low_rank_family_moves_the_factor_noise(path: interpolate.Path):
+def test_a_grid_of_a_low_rank_family_moves_the_factor_noise(path: paths.Path):
   problem = cases.make_problem(CASE)
   keys = jax.random.split(jax.random.key(0), 4)
   noises = jax.vmap(lambda key: low_rank.noise(key, problem.params))(keys)
@@ -130,7 +130,7 @@ def test_a_grid_of_any_other_family_moves_all_noise(name: str):
   problem = cases.make_problem(case)
   noises = interpolate.corners(jax.random.key(1), problem.family, problem.params)
   draw = jax.jit(interpolate.grid, static_argnums=(0, 3, 4))
-  found = draw(problem.family, problem.params, noises, 3, interpolate.gaussian_path)
+  found = draw(problem.family, problem.params, noises, 3, paths.gaussian_path)
   assert found.shape == (3, 3, 3, 4, 2)
   half = np.sqrt(0.5)
   u = np.asarray(noises, np.float64).reshape(4, -1)
