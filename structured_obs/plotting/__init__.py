@@ -11,10 +11,11 @@ from structured_obs.plotting.curves import (
   uniformity,
 )
 from structured_obs.plotting.grids import image_grid, mosaic
-from structured_obs.plotting.images import Row, image_rows
+from structured_obs.plotting.images import Row, image_blocks, image_rows
 
 __all__ = [
   'Row',
+  'image_blocks',
   'image_grid',
   'image_rows',
   'mosaic',
