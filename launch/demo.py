@@ -49,10 +49,10 @@ def main(arguments: Sequence[str]) -> None:
     found[trained.name] = overview.score(trained, images, _speed(root / trained.name))
   print('Drawing the picture', flush=True)
   picture = overview_picture.draw(root / 'figures' / 'overview.png', models, images)
-  report = overview.write(root, found, picture, _command())
+  report = overview.write(root, found, picture, _command(), models)
   print(f'\n{overview.table(found)}\n\n{overview.verdict(found)}\n')
   best = root / variants[-1]
-  print(f'picture  {picture}\nreport   {report}')
+  print(f'picture  {picture}\nreport   {report.with_suffix(".html")}')
   print('\nPaint on these digits in the browser:')
   print(f'  make studio        or: python -m launch.studio --workdir={best}')
   print('More scores, slowly:')

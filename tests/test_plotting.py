@@ -96,6 +96,17 @@ def test_places_left_empty_and_outlines(tmp_path: Path):
     plotting.image_rows(tmp_path / 'x.png', [row._replace(outline=outline[0])])
 
 
+def test_captions_make_room_under_their_row_alone(tmp_path: Path):
+  images = np.zeros((2, 8, 8, 1), np.float32)
+  sizes = []
+  for captions in ((), ('1 dB',), ('1 dB', 'two\nlines')):
+    row = plotting.Row('x', images, captions=captions)
+    path = plotting.image_rows(tmp_path / 'x.png', [row, plotting.Row('y', images)])
+    sizes.append(_read(path).shape)
+  assert sizes[0][0] < sizes[1][0] < sizes[2][0]
+  assert sizes[0][1] == sizes[2][1]
+
+
 def test_blocks_stand_side_by_side_with_one_scale_in_each_row(tmp_path: Path):
   small, large = (np.full((2, 4, 4, 1), value, np.float32) for value in (0.5, 1.0))
   outline = np.zeros((2, 4, 4), bool)

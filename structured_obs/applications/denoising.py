@@ -17,7 +17,7 @@ from structured_obs import plotting, strict_json
 from structured_obs.applications import denoise, linear_filter
 from structured_obs.data import pixels
 from structured_obs.distributions import elliptical
-from structured_obs.evaluation import finite, likelihood, tables
+from structured_obs.evaluation import finite, likelihood, page, tables
 from structured_obs.evaluation.metrics import image_errors
 from structured_obs.runs.trained import Trained
 
@@ -200,10 +200,16 @@ def write(
   """
   images = {name: array for name, array in found.items() if name != DEVIATION}
   rows = [] if clean is None else [plotting.Row('original', clean[:SHOWN])]
-  rows += [plotting.Row(name.replace(', ', ',\n'), x[:SHOWN]) for name, x in images.items()]
+  rows += [_row(name, x, clean) for name, x in images.items()]
   if DEVIATION in found:
-    rows.append(plotting.Row('its standard\ndeviation', found[DEVIATION][:SHOWN], 'size'))
-  title = f'Denoising: {trained.name}, step {trained.step}, noise {settings.sigma:g}'
+    whose = POSTERIOR if POSTERIOR in images else NETWORK
+    label = f'standard deviation\nof the {whose}'
+    after = 1 + max(i for i, row in enumerate(rows) if row.label.startswith(whose))
+    rows.insert(after, plotting.Row(label, found[DEVIATION][:SHOWN], 'size'))
+  title = (
+    f'Denoising {trained.spec.source}: {trained.name}, step {trained.step}, noise {settings.sigma:g}'
+    f'{"" if clean is None else "; PSNR in dB"}'
+  )
   plotting.image_rows(output / 'denoising.png', rows, title=title)
   arrays = {**images, 'standard deviation': found.get(DEVIATION), 'original': clean}
   arrays = {name: array for name, array in arrays.items() if array is not None}
@@ -223,6 +229,15 @@ def write(
   }  # fmt: skip
   write_scores(output, table, tree, about)
   return f'{table}\n\nwritten to {output}: report.md, scores.json, images.npz, denoising.png'
+
+
+def _row(name: str, images: np.ndarray, clean: np.ndarray | None) -> plotting.Row:
+  """Returns the row of a method, with the PSNR under each image where the clean one is known."""
+  shown, captions = images[:SHOWN], ()
+  if clean is not None:
+    ratios = image_errors.peak_signal_to_noise(shown, clean[:SHOWN])
+    captions = tuple(f'{ratio:.1f}' for ratio in ratios)
+  return plotting.Row(name.replace(', ', ',\n'), shown, captions=captions)
 
 
 def _best_components(trained: Trained, images: np.ndarray, settings: Settings) -> int:
@@ -283,7 +298,7 @@ def comparison(
 
 
 def write_scores(directory: Path, table: str, tree: Mapping[str, Any], about: str) -> Path:
-  """Writes report.md and scores.json; returns the path of the report.
+  """Writes report.md, report.html and scores.json; returns the path of the report.
 
   Args:
     directory: to write to.
@@ -293,6 +308,4 @@ def write_scores(directory: Path, table: str, tree: Mapping[str, Any], about: st
   """
   directory.mkdir(parents=True, exist_ok=True)
   (directory / 'scores.json').write_text(strict_json.text(tree))
-  path = directory / 'report.md'
-  path.write_text(f'# Denoising\n\n{about}\n\n{table}\n')
-  return path
+  return page.write(directory / 'report.md', ['# Denoising', about, table])

@@ -18,7 +18,7 @@ import numpy as np
 from structured_obs import strict_json
 from structured_obs.data import pixels
 from structured_obs.distributions import elliptical, gaussian
-from structured_obs.evaluation import likelihood, passes, tables
+from structured_obs.evaluation import likelihood, page, passes, tables
 from structured_obs.evaluation.metrics import calibration, image_errors
 from structured_obs.models import vae
 from structured_obs.objectives import bounds
@@ -127,7 +127,13 @@ def verdict(found: Mapping[str, Scores]) -> str:
   return '\n'.join(f'- {sentence}' for sentence in sentences)
 
 
-def write(directory: Path, found: Mapping[str, Scores], picture: Path, command: str) -> Path:
+def write(
+  directory: Path,
+  found: Mapping[str, Scores],
+  picture: Path,
+  command: str,
+  models: Sequence[Trained] = (),
+) -> Path:
   """Writes overview.json and the report, with the picture; returns the path of the report.
 
   Args:
@@ -135,17 +141,18 @@ def write(directory: Path, found: Mapping[str, Scores], picture: Path, command: 
     found: scores by the model's name.
     picture: inside the directory.
     command: that makes all of it again.
+    models: whose configurations the report as a page has.
   """
   (directory / 'overview.json').write_text(strict_json.text(as_json(found)))
-  shown = picture.relative_to(directory).as_posix()
-  path = directory / 'report.md'
-  path.write_text(
-    tables.paragraphs(
-      f'# {", ".join(found)} on the same images', table(found), verdict(found), EXPLANATION,
-      f'## Picture\n![Images of each model]({shown})', f'## Again\n```sh\n{command}\n```',
-    ) + '\n'
-  )  # fmt: skip
-  return path
+  parts = [
+    f'# {", ".join(found)} on the same images',
+    table(found),
+    verdict(found),
+    EXPLANATION,
+    f'## Picture\n![Images of each model]({picture.relative_to(directory).as_posix()})',
+    f'## Commands\n```sh\n{command}\n```',
+  ]
+  return page.write(directory / 'report.md', parts, page.configurations(models))
 
 
 def as_json(found: Mapping[str, Scores]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Row(NamedTuple):
   limit: float | None = None  # value of the strongest colour instead of the row's largest
   outline: np.ndarray | None = None  # [n, H, W] bool: pixels to outline
   empty: tuple[int, ...] = ()  # positions in the row that are left empty
+  captions: tuple[str, ...] = ()  # a short text under each image, or none
 
 
 def image_blocks(path: str | Path, blocks: Mapping[str, Sequence[Row]], title: str = '') -> Path:
@@ -93,8 +94,8 @@ def _image_rows(
   labels = [_label(row) for row in rows]
   width = max(shape[1] for shape in shapes) + 0.06
   heights = [  # a flat image still needs room for its label
-    max(shape[0] + 0.06, 0.14 * len(label.split('\n')) + 0.02)
-    for shape, label in zip(shapes, labels, strict=True)
+    max(shape[0] + 0.06, 0.14 * len(label.split('\n')) + 0.02) + _caption(row)
+    for row, shape, label in zip(rows, shapes, labels, strict=True)
   ]
   left = 0.1 + 0.075 * max(len(line) for label in labels for line in label.split('\n'))
   top = 0.08 + 0.3 * bool(title) + 0.2 * bool(headings)
@@ -106,17 +107,28 @@ def _image_rows(
   bottom = size[1] - top
   for row, label, height, shape in zip(rows, labels, heights, shapes, strict=True):
     bottom -= height
-    middle = (bottom + height / 2) / size[1]
+    image, caption = height - _caption(row), _caption(row)
+    middle = (bottom + caption + image / 2) / size[1]
     figure.text((left - 0.08) / size[0], middle, label, ha='right', va='center', fontsize=8)
     for i in range(len(row.images)):
-      corner = left + i * width, bottom + (height - shape[0]) / 2
+      corner = left + i * width, bottom + caption + (image - shape[0]) / 2
       if i not in row.empty:
         _draw(axes, row, i, _Place(*corner, *shape))
+      if i < len(row.captions):
+        place = (corner[0] + shape[1] / 2) / size[0], (corner[1] - 0.03) / size[1]
+        style = {'ha': 'center', 'va': 'top', 'fontsize': 6.5, 'color': figures.INK}
+        figure.text(*place, row.captions[i], **style)
   for i, heading in headings:
     x, y = left + (i + 0.5) * width, size[1] - top + 0.03
     style = {'ha': 'center', 'va': 'bottom', 'fontsize': 8, 'color': figures.INK}
     figure.text(x / size[0], y / size[1], heading, **style)
   return figures.save(figure, path)
+
+
+def _caption(row: Row) -> float:
+  """Returns the height of the text under the images of a row, in inches."""
+  lines = max((text.count('\n') + 1 for text in row.captions if text), default=0)
+  return 0.12 * lines
 
 
 def _outline_of(row: Row) -> np.ndarray:

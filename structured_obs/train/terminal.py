@@ -89,7 +89,7 @@ def _shown(name: str, values: Mapping[str, float]) -> bool:
   if kind in ('log_p', 'log_q'):
     return 'elbo' not in values
   if name == 'loss':
-    return values[name] != -values.get('elbo', math.nan)
+    return not math.isclose(values[name], -values.get('elbo', math.nan), rel_tol=1e-5)
   if kind == 'stats' and term in _CONSTRAINED:
     return f'multipliers/{term}' in values
   return name not in QUIET and not (name == 'skipped' and not values[name])
