@@ -6,7 +6,9 @@
 
 Images of the test split, or --files cut and resized to the model's size, are shrunk as in training and
 enlarged again. With --small the files are small images themselves, all of one size, and are not scored.
-The model's samples are shown beside the mean of many and interpolations without a model. With
+The model's samples are shown beside the mean of many, interpolations without a model, and regressions on
+training images: a linear one from 5 x 5 small pixels, and for small images of at most 256 values kernel
+ridge regression. With
 --sample_mode=mode a sample is the mode of p(x|y, z), as in the paper's figures. --nopixel_noise leaves
 the floor of independent pixel noise out of samples, in families that have one.
 
@@ -21,7 +23,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 from launch import common_flags, flags
-from structured_obs.applications import subject, super_resolve
+from structured_obs.applications import regression, subject, super_resolve
 from structured_obs.data import pixels
 from structured_obs.distributions.base import ImageShape
 from structured_obs.models import intermediate_images
@@ -56,7 +58,11 @@ def main(arguments: Sequence[str]) -> None:
     if _FILES.value:
       x = super_resolve.on_grid(trained, subject.read_files(trained, _FILES.value))
     y, truth = super_resolve.compress(trained, x), x
-  found = super_resolve.resolve(trained, y, settings)
+  learnt = {}
+  if truth is not None:
+    stored = prepared.images['train'][: regression.IMAGES]
+    learnt = super_resolve.regressions(trained, np.asarray(pixels.to_unit(stored, trained.spec.levels)))
+  found = super_resolve.resolve(trained, y, settings, learnt)
   output = _RUN.directory('super_resolution')
   title = f'{trained.name}, step {trained.step}'
   print(super_resolve.write(output, title, found, truth))

@@ -90,6 +90,9 @@ class ObjectiveConfig:
 
   # Weight of KL(q(z|x) || p(z)) in the training loss, for latents with a prior; evaluations use 1.
   beta: NotNegative = 1.0
+  beta_warmup_steps: CountOrNone = 0  # over which that weight grows from 0, linearly; 0: from the start
+  # Nats of KL for each latent that cost nothing: the loss has the larger of this and the mean KL.
+  free_bits: NotNegative = 0.0
   dequantize: bool = True  # add uniform noise of one gray level's width to the images
   # Constraints on means over the images, held by learnt multipliers, each with a bound, a damping, a
   # rate and a kind: 'at_most', 'at_least' or 'equal'. 'kl', in nats: KL(q(z|x) || p(z)). 'entropy', nats

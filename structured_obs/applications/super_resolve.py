@@ -2,8 +2,9 @@
 
 Given y, a model draws u ~ q(u|y), z ~ p(z|y, u) and x ~ p(x|y, z). One such x guesses the details, and
 has about twice the squared error of the mean of all of them. It is therefore shown beside the mean of
-p(x|y, z) over several draws of u and z, an estimate of E[x|y]. Nothing forces x to be consistent: for
-every method the report has the distance of d(x) from y, in gray levels; see `consistency`.
+p(x|y, z) over several draws of u and z, an estimate of E[x|y]. Beside them stand interpolations and two
+regressions learnt from the training images (`regression`). Only a model with the option `consistent` is
+forced to agree with y: for every method the report has the distance of d(x) from y, in gray levels.
 
 Letters: N images; S draws; H W C image height, width, channels; h w c those of y.
 
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import plotting, strict_json
+from structured_obs.applications import regression
 from structured_obs.data import decode, pixels
 from structured_obs.distributions import base
 from structured_obs.distributions.base import ImageShape
@@ -35,6 +37,7 @@ Array = jax.Array
 BASELINES = {'bilinear': 'bilinear', 'bicubic': 'cubic'}  # our names and those of `jax.image`
 AGAINST = 'bilinear'  # the method that the others are compared with
 MEAN = 'mean of draws'
+LINEAR, RIDGE = 'linear regression', 'kernel ridge regression'
 SHOWN = 8  # images in the figure
 
 
@@ -71,13 +74,27 @@ def compress(trained: Trained, x: np.ndarray) -> np.ndarray:
   return np.asarray(trained.compress(jnp.asarray(x)))
 
 
-def resolve(trained: Trained, y: np.ndarray, settings: Settings) -> Resolved:
+def regressions(trained: Trained, x: np.ndarray) -> dict[str, regression.Upscale]:
+  """Returns the regressions that the training images x [N, H, W, C] in [-1, 1] teach, by name."""
+  x = x[: regression.IMAGES]
+  y = np.concatenate([compress(trained, x[i : i + 200]) for i in range(0, len(x), 200)])
+  ridge = regression.kernel_ridge(y, x)
+  return {LINEAR: regression.local_linear(y, x)} | ({} if ridge is None else {RIDGE: ridge})
+
+
+def resolve(
+  trained: Trained,
+  y: np.ndarray,
+  settings: Settings,
+  learnt: Mapping[str, regression.Upscale] | None = None,
+) -> Resolved:
   """Enlarges small images by the model and by the baselines.
 
   Args:
     trained: a two-level model.
     y: [N, h, w, c], on the grid of gray levels.
     settings: what to draw.
+    learnt: other baselines, by name; their images are put on the grid.
 
   Raises:
     ValueError: the model has one level, there is nothing to draw, or the sample mode is unknown.
@@ -106,6 +123,8 @@ def resolve(trained: Trained, y: np.ndarray, settings: Settings) -> Resolved:
       large[name].append(np.asarray(bound.upscale(rows, method)))
   together = np.concatenate(samples, axis=1)
   methods = {name: np.concatenate(parts) for name, parts in large.items()}
+  for name, upscale in (learnt or {}).items():
+    methods[name] = np.asarray(base.round_to_levels(jnp.asarray(upscale(y)), trained.spec.levels))
   methods |= {settings.sample_mode: together[0], MEAN: np.concatenate(means)}
   distance = jax.jit(functools.partial(consistency.distance, model))
   distances = {name: np.asarray(distance(x, y), np.float64) for name, x in methods.items()}
@@ -196,7 +215,8 @@ def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -
   """
   text, tree = table(found, truth)
   rows = [plotting.Row('y', found.y[:SHOWN])]
-  rows += [plotting.Row(name, found.methods[name][:SHOWN]) for name in BASELINES]
+  baselines = [name for name in (*BASELINES, LINEAR, RIDGE) if name in found.methods]
+  rows += [plotting.Row(name, found.methods[name][:SHOWN]) for name in baselines]
   rows += [plotting.Row(f'sample {i + 1}', x[:SHOWN]) for i, x in enumerate(found.samples[:3])]
   rows.append(plotting.Row(MEAN, found.methods[MEAN][:SHOWN]))
   if truth is not None:

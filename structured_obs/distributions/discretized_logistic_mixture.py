@@ -102,16 +102,16 @@ def family(
     )
     return DiscretizedLogisticMixture(outputs['logits'], *parts)
 
-  on_grid = functools.partial(functools.partial, levels=levels)
+  of_levels = functools.partial(functools.partial, levels=levels)
   family = base.Family(
     outputs_of,
     from_outputs,
     lambda params, x, mask=None: log_prob(params, x, levels, mask),
-    on_grid(sample, exact=exact_sampling),
+    of_levels(sample, exact=exact_sampling),
     mean,
     levels=levels,
-    mode=on_grid(mode),
-    log_prob_by_pixel=on_grid(log_prob_by_pixel),
+    mode=of_levels(mode),
+    log_prob_by_pixel=of_levels(log_prob_by_pixel),
   )
   clip = fits.Bounded(min_log_scale, max_log_scale, start)
   fit = functools.partial(fits.logistic_mixture, family=family, log_scale=clip)
@@ -132,11 +132,11 @@ def log_prob(
     mask: [H, W, C] or [H, W, 1] bool, the pixels that count; None for all. The channels of a pixel are
       not independent: the result is NaN unless all of them count, or none.
   """
-  params = _checked(params)
+  params = checked(params)
   if mask is None:
-    return base.nan_unless_finite(_log_prob(levels)(*params, _on_grid(params, x, levels)))
+    return base.nan_unless_finite(_log_prob(levels)(*params, on_grid(params, x, levels)))
   mask = marginals.checked_mask(mask, params.locs.shape[:3])
-  x = _on_grid(params, marginals.masked(mask, x, jnp.ones_like(params.locs[..., 0])), levels)
+  x = on_grid(params, marginals.masked(mask, x, jnp.ones_like(params.locs[..., 0])), levels)
   whole = jnp.all(mask == mask[..., :1])
   counted = jnp.where(whole, mask[..., 0].astype(x.dtype), jnp.nan)
   return base.nan_unless_finite(_log_prob(levels, masked=True)(*params, x, counted))
@@ -150,12 +150,12 @@ def log_prob_by_pixel(params: DiscretizedLogisticMixture, x: Array, levels: int 
     x: [H, W, C].
     levels: gray levels of the grid.
   """
-  params = _checked(params)
-  each, _ = _of_components(params, _on_grid(params, x, levels), levels)
+  params = checked(params)
+  each, _ = _of_components(params, on_grid(params, x, levels), levels)
   return base.all_or_nan(jax.nn.logsumexp(each + jax.nn.log_softmax(params.logits), axis=-1))
 
 
-def _on_grid(params: DiscretizedLogisticMixture, x: Array, levels: int) -> Array:
+def on_grid(params: DiscretizedLogisticMixture, x: Array, levels: int) -> Array:
   """Returns the image on the grid, NaN at pixels that are not, without derivative. [H, W, C]."""
   image = base.check_shape('x', x, params.locs.shape[:3])
   nearest = base.round_to_levels(image, levels)
@@ -234,7 +234,7 @@ def sample(
     exact: whether a channel is rounded before the next one sees it, and the image is on the grid; else
       channels are only clipped to [-1, 1], as published, and have no probability.
   """
-  params = _checked(params)
+  params = checked(params)
   choice_key, noise_key = jax.random.split(key)
   chosen = _chosen(params, jax.random.categorical(choice_key, params.logits))
   noise = jax.random.logistic(noise_key, chosen.locs.shape[:3], chosen.locs.dtype)
@@ -246,7 +246,7 @@ def mode(params: DiscretizedLogisticMixture, levels: int = 256) -> Array:
 
   Reference: what srVAE shows and measures as its samples, where it is not rounded.
   """
-  params = _checked(params)
+  params = checked(params)
   chosen = _chosen(params, jnp.argmax(params.logits, axis=-1))
   return _decide(chosen, 0 * chosen.log_scales[..., 0], levels)
 
@@ -257,7 +257,7 @@ def mean(params: DiscretizedLogisticMixture) -> Array:
   Rounding moves a first channel by at most half a level. A later channel's location is taken at the
   component's means of those before it: exact but for what clipping at black and white adds.
   """
-  params = _checked(params)
+  params = checked(params)
   decided: list[Array] = []  # [H, W, M] each: every component's mean
   for channel in range(params.locs.shape[2]):
     loc = _location(params, channel, decided)
@@ -270,7 +270,7 @@ def _pairs(channels: int) -> int:
   return channels * (channels - 1) // 2
 
 
-def _checked(params: DiscretizedLogisticMixture) -> DiscretizedLogisticMixture:
+def checked(params: DiscretizedLogisticMixture) -> DiscretizedLogisticMixture:
   """Checks the shapes; turns infinite parameters into NaN, which no other component outweighs."""
   params = base.as_arrays(params, DiscretizedLogisticMixture._fields)
   base.check_shape('logits', params.logits, (None, None, None))

@@ -34,6 +34,7 @@ class Traits(NamedTuple):
   has_prior: bool = False  # latents have a prior: its Terms are those of a bound, and new images differ
   has_latents: bool = False  # `infer` and `decode`
   has_blur_kernels: bool = False  # its covariances are made of one: `blur_kernels`
+  families: tuple[str, ...] = ('family',)  # fields of the model with what it draws images from
   two_levels: bool = False  # a small image y first: `compress`, `upscale`, `super_resolve`, `regenerate`
   classifies: bool = False  # predicts the class of an image: `embed` and `maps`
   denoises: bool = False  # its images are noisy ones, and p(x|..) is that of the clean image

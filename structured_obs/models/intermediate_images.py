@@ -12,7 +12,6 @@ import flax.linen as nn
 import jax
 
 from structured_obs.distributions import base
-from structured_obs.distributions.base import Family
 from structured_obs.models.base import Bound, Model
 
 Array = jax.Array
@@ -66,14 +65,12 @@ def by_mode(model: Model, sample_mode: str) -> Model:
     raise ValueError(f'sample_mode must be one of {", ".join(SAMPLE_MODES)}; got {sample_mode!r}.')
   if sample_mode == 'sample':
     return model
-  mode = model.family.mode
-  if mode is None:
+  if model.family.mode is None:
     raise ValueError(
       "sample_mode 'mode' needs a family that is a mixture, such as discretized_logistic_mixture; "
       "with this model's family, take the mean."
     )
-  family: Family = model.family._replace(sample=lambda key, params: mode(params))
-  return model.clone(family=family)
+  return _drawing(model, lambda family: lambda key, params: family.mode(params))
 
 
 def by_pixel_noise(model: Model, pixel_noise: bool) -> Model:
@@ -84,5 +81,13 @@ def by_pixel_noise(model: Model, pixel_noise: bool) -> Model:
   """
   if pixel_noise:
     return model
-  family: Family = model.family._replace(sample=base.sampler(model.family, pixel_noise=False))
-  return model.clone(family=family)
+  return _drawing(model, lambda family: base.sampler(family, pixel_noise=False))
+
+
+def _drawing(model: Model, sampler: Callable[[Any], Callable[[Array, Any], Array]]) -> Model:
+  """Returns the model with another `sample` of each family that it draws images from."""
+  families = {name: getattr(model, name) for name in model.traits.families}
+  drawing = {
+    name: family._replace(sample=sampler(family)) for name, family in families.items() if family
+  }
+  return model.clone(**drawing)

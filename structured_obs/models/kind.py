@@ -30,7 +30,12 @@ class Kind(NamedTuple):
   labels: tuple[bool, ...] = (False,)  # what data.labels may be: whether it is given classes
 
 
-PRIOR = ('objective.beta', 'objective.constraints.kl')  # of latents that have a prior
+PRIOR = (  # of latents that have a prior
+  'objective.beta',
+  'objective.beta_warmup_steps',
+  'objective.free_bits',
+  'objective.constraints.kl',
+)
 IMAGES = (  # of a model that reports its images
   'objective.reconstruction',
   'objective.white_steps',

@@ -4,8 +4,9 @@
   q(y, z, u | x) = q(z | x) q(u | y) [y = d(x)]
 
 The latents u and z are [H / 4, W / 4, Z] each. The posteriors and p(z | y, u) are diagonal Gaussians
-with log variances within about +-7, x and y are of one family, and p(u) is any of `latent_priors`. As y
-is discrete and determined by x, E log q(y | x) = 0. It is not a term of the bound, which is
+with log variances within about +-7, and p(u) is any of `latent_priors`. x and y are discretised logistic
+mixtures; with the option `consistent`, x has a probability only where d(x) = y. As y is discrete and
+determined by x, E log q(y | x) = 0. It is not a term of the bound, which is
 
   RE_x + RE_y - KL_z - KL_u:  log p(x | y, z) + log p(y | u) - KL(q(z | x) || p(z | y, u)) - KL_u
 
@@ -28,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from structured_obs.distributions import base, diagonal
+from structured_obs.distributions import base, consistent_mixture, diagonal
 from structured_obs.models import (
   compression,
   encoder_decoder,
@@ -38,7 +39,7 @@ from structured_obs.models import (
 )
 from structured_obs.models.base import Traits
 from structured_obs.models.kind import IMAGES, Kind, Setting
-from structured_obs.models.networks import dense_blocks, dense_net
+from structured_obs.models.networks import dense_blocks, dense_net, sr_vae_networks
 from structured_obs.models.networks.sr_vae_networks import Options, XDecoder, YDecoder, ZNetwork
 from structured_obs.objectives.terms import Terms
 
@@ -60,16 +61,24 @@ class SrVAE(nn.Module):
   Keys come one per image. Images have a size that divides by 4.
   """
 
-  family: base.Family  # discrete, of x and of y
+  family: base.Family  # discrete, of x
   image: base.ImageShape
   latents: int = 16  # Z
   options: Options = Options()
   prior: str = 'realnvp'  # prior of u, one of `latent_priors.PRIORS`
   prior_options: Mapping[str, Any] = FrozenDict()
   dtype: Any = None  # of the networks' products, but the last ones; None: that of the images
+  small_family: base.Family | None = None  # of y; None: as of x
   label_classes = None
   masked = False
-  traits = Traits(generates=True, has_prior=True, has_latents=True, two_levels=True, data_dependent=True)
+  traits = Traits(
+    families=('family', 'small_family'),
+    generates=True,
+    has_prior=True,
+    has_latents=True,
+    two_levels=True,
+    data_dependent=True,
+  )
 
   def __post_init__(self) -> None:
     self.prior_options = FrozenDict(self.prior_options)  # hashable, so that a model can be static
@@ -78,7 +87,7 @@ class SrVAE(nn.Module):
   def setup(self) -> None:
     """Makes the networks."""
     options, grid = self.options, dense_net.latent_shape(self.image, self.latents)
-    self.compression = make_compression(self.family, options)
+    self.compression = sr_vae_networks.make_compression(self.family, options)
     self.small = compression.compressed_shape(self.compression, self.image)
     levels, width = _halvings(self.small, self.image), 2 * self.latents
     kind = dense_net.settings(self.dtype)
@@ -90,8 +99,9 @@ class SrVAE(nn.Module):
       width, options.x_encoder_growth, options.x_encoder_depth, dense_net.HALVINGS, **kind
     )
     self.z_network = ZNetwork(self.latents, levels, options, self.dtype)
-    self.y_decoder = YDecoder(self.family.outputs(self.small), levels, options, self.dtype)
-    self.decoder = XDecoder(self.family.outputs(self.image), options, self.dtype)
+    self.of_y = self.small_family or self.family
+    self.y_decoder = YDecoder(self.of_y.outputs(self.small), levels, options, self.dtype)
+    self.decoder = XDecoder(self.of_y.outputs(self.image), options, self.dtype)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
     """Draws u ~ q(u|y) and z ~ q(z|x) once per image, and reports every term of the bound.
@@ -110,11 +120,10 @@ class SrVAE(nn.Module):
     q_u, q_z = self.encode_y(y), self.encode_x(x)
     u, z = _draw(u_keys, q_u), _draw(z_keys, q_z)
     p_z = self.predict_z(y, u)
-    log_prob = jax.vmap(self.family.log_prob)
     return Terms(
       log_p={
-        'x': log_prob(self.decode_x(y, z), x),
-        'y': log_prob(self.decode_y(u), y),
+        'x': jax.vmap(self.family.log_prob)(self.decode_x(y, z), x),
+        'y': jax.vmap(self.of_y.log_prob)(self.decode_y(u), y),
         'z': jax.vmap(diagonal.log_prob)(p_z, z),
         'u': self.u_prior.log_prob(u, train),
       },
@@ -145,11 +154,18 @@ class SrVAE(nn.Module):
 
   def decode_y(self, u: Array) -> Any:
     """Returns the parameters of p(y|u)."""
-    return jax.vmap(self.family.from_outputs)(self.y_decoder(u))
+    return jax.vmap(self.of_y.from_outputs)(self.y_decoder(u))
 
   def decode_x(self, y: Array, z: Array) -> Any:
     """Returns the parameters of p(x|y, z)."""
-    return jax.vmap(self.family.from_outputs)(self.decoder(y, z))
+    outputs = self.decoder(y, z)
+    if self.options.skip != 'none':
+      large = self.upscale(y, 'cubic')
+      components = outputs['locs'].shape[-1] // large.shape[-1]
+      outputs['locs'] = outputs['locs'] + jnp.repeat(large, components, axis=-1)
+    if self.options.consistent:
+      outputs['y'] = y
+    return jax.vmap(self.family.from_outputs)(outputs)
 
   def infer(self, keys: Array | None, x: Array) -> Latents:
     """Returns latents drawn from q(u|d(x)) and q(z|x), or their means where keys is None."""
@@ -161,10 +177,10 @@ class SrVAE(nn.Module):
   def decode(self, latents: Latents) -> Any:
     """Returns the parameters of p(x|y, z) with y the mode of p(y|u).
 
-    a way through the latents moves both.
+    A way through the latents moves both.
     """
     params = self.decode_y(latents.u)
-    y = jax.vmap(self.family.mean if self.family.mode is None else self.family.mode)(params)
+    y = jax.vmap(self.of_y.mean if self.of_y.mode is None else self.of_y.mode)(params)
     return self._tell(y, latents.z)
 
   def reconstruct(self, keys: Array | None, x: Array) -> Any:
@@ -199,7 +215,7 @@ class SrVAE(nn.Module):
     return self._tell(y, _draw(z_keys, self.predict_z(y, u)))
 
   def _generate(self, u: Array, y_keys: Array, z_keys: Array) -> Any:
-    y = jax.vmap(self.family.sample)(y_keys, self.decode_y(u))
+    y = jax.vmap(self.of_y.sample)(y_keys, self.decode_y(u))
     return self._tell(y, _draw(z_keys, self.predict_z(y, u)))
 
   def _tell(self, y: Array, z: Array) -> Any:
@@ -210,7 +226,9 @@ class SrVAE(nn.Module):
 def check(model: SrVAE) -> None:
   """Raises ValueError, naming the invalid option, if the model does not fit its images."""
   grid = dense_net.latent_shape(model.image, model.latents)
-  small = compression.compressed_shape(make_compression(model.family, model.options), model.image)
+  small = compression.compressed_shape(
+    sr_vae_networks.make_compression(model.family, model.options), model.image
+  )
   latent_priors.make(model.prior, grid, model.prior_options)
   for name, growth, number in (
     ('x_decoder_growth', model.options.x_decoder_growth, dense_net.HALVINGS),
@@ -221,25 +239,6 @@ def check(model: SrVAE) -> None:
         f'--config.model.options.{name} must be at least {1 << (number - 1)}, since it is '
         f'halved with every doubling of an image; got {growth}.'
       )
-
-
-def make_compression(family: base.Family, options: Options) -> compression.Compression:
-  """Returns the definition of y, on the grid of a family.
-
-  Raises:
-    ValueError: an option is invalid, which is named, or the family is one of densities.
-  """
-  if not family.levels:
-    raise ValueError(
-      'An srVAE needs a family of gray levels, discretized_logistic_mixture: a compressed image is '
-      'discrete, and its density would not give a bound.'
-    )
-  if options.compression == 'downscale' and options.factor not in (2, dense_net.REDUCTION):
-    raise ValueError(
-      f"--config.model.options.factor must be 2 or {dense_net.REDUCTION}, since latents have a quarter "
-      f"of the image's sides and y must not be smaller; got {options.factor}."
-    )
-  return compression.make(family.levels, options.compression, options.factor, options.method)
 
 
 def _halvings(small: base.ImageShape, image: base.ImageShape) -> int:
@@ -280,7 +279,13 @@ def _build(
   prior, prior_options = options['prior'], options['prior_options']
   made = SrVAE(family, image, options['latents'], sizes, prior, prior_options, setting.dtype)
   check(made)
-  return made
+  return with_consistent_images(made) if sizes.consistent else made
+
+
+def with_consistent_images(model: SrVAE) -> SrVAE:
+  """Returns the model with p(x|y, z) over the images x with d(x) = y alone."""
+  family = consistent_mixture.family(model.family, model.options.factor)
+  return model.clone(family=family, small_family=model.family)
 
 
 KIND = Kind(

@@ -3,9 +3,10 @@
 Letters: B batch; K importance samples.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,18 @@ from structured_obs.objectives.terms import Terms
 Array = jax.Array
 # (terms, multipliers, step) -> (loss [], metrics: [] each)
 Objective = Callable[..., tuple[Array, dict[str, Array]]]
+
+
+class Weighting(NamedTuple):
+  """How a loss weights KL terms, besides beta.
+
+  References: Bowman et al., "Generating Sentences from a Continuous Space", 2016, section 3.1, for the
+  warm-up; Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016,
+  appendix C.8, for free bits, here of each latent, u and z, as a whole.
+  """
+
+  warmup_steps: int = 0  # over which the weight grows linearly from 0 to beta
+  free_bits: float = 0.0  # nats of each latent that cost nothing, and teach nothing
 
 
 def elbo(terms: Terms, beta: float = 1.0) -> Array:
@@ -119,6 +132,7 @@ def negative_elbo(
   constraints: Mapping[str, constrained.Constraint] | None = None,
   axis_name: str | None = None,
   fit: alternating.Fit = alternating.DENSITY,
+  weighting: Weighting | None = None,
 ) -> Objective:
   """Returns the objective: the mean over the batch of minus the ELBO, with KL terms weighted by beta.
 
@@ -135,7 +149,9 @@ def negative_elbo(
     constraints: by the name of a statistic; see `constraints.penalty`.
     axis_name: of the mapped axis over devices, if any; read by constraints and a white phase alone.
     fit: see `alternating`.
+    weighting: how the KL terms are weighted, besides beta.
   """
+  weighting = weighting or Weighting()
   constrained.check(constraints or {})
 
   def objective(
@@ -146,7 +162,10 @@ def negative_elbo(
     if fit != alternating.DENSITY:
       observed = alternating.log_likelihood(fit, terms, step, axis_name)
       fitted = terms._replace(log_p={**terms.log_p, 'x': observed})
-    loss = -jnp.mean(elbo(fitted, beta) + log_prior)
+    weight = _weight(beta, weighting, step, terms)
+    loss = -jnp.mean(elbo(fitted, weight) + log_prior)
+    if weighting.free_bits:
+      loss = loss + weight * _made_free(terms, weighting.free_bits, axis_name)
     if constraints:
       penalty = constrained.penalty(constraints, multipliers, terms.stats, axis_name)
       loss = loss + penalty.astype(loss.dtype)
@@ -159,6 +178,26 @@ def negative_elbo(
     return loss, {'loss': loss, 'elbo': jnp.mean(elbo(terms)), **term_means(terms), **reported}
 
   return objective
+
+
+def _weight(beta: float, weighting: Weighting, step: Array | int, terms: Terms) -> Any:
+  """Returns the weight of the KL terms after this many steps."""
+  if not weighting.warmup_steps:
+    return beta
+  dtype = next(iter(terms.log_p.values())).dtype
+  return beta * jnp.minimum(jnp.asarray(step).astype(dtype) / weighting.warmup_steps, 1)
+
+
+def _made_free(terms: Terms, free_bits: float, axis_name: str | None) -> Array:
+  """Returns what max(mean KL, free_bits), summed over latents, is above the sum of mean KLs. []."""
+  parts = []
+  for name in terms.log_q:
+    mean = jnp.mean(kl(terms, name))
+    whole = jax.lax.stop_gradient(mean)
+    if axis_name is not None:
+      whole = jax.lax.pmean(whole, axis_name)
+    parts.append(jnp.where(whole < free_bits, free_bits - mean, 0))
+  return functools.reduce(jnp.add, parts)
 
 
 def term_means(terms: Terms) -> dict[str, Array]:

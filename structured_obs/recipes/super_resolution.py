@@ -19,24 +19,35 @@ class SrVae(NamedTuple):
   levels: int = 256  # of the images
 
 
-SMALL_IMAGE = {'compression': 'downscale', 'factor': 2, 'method': 'area'}
+# As published: pixels independent of y but for what the network makes of it.
+SMALL_IMAGE = {
+  'compression': 'downscale', 'factor': 2, 'method': 'bilinear', 'consistent': False, 'skip': 'none',
+}  # fmt: skip
+# p(x|y, z) over the images whose blocks have the mean y, around y up-scaled.
+CONSISTENT = {
+  'compression': 'downscale',
+  'factor': 2,
+  'method': 'area',
+  'consistent': True,
+  'skip': 'bicubic',
+}
 SR_VAE = SrVae(  # the authors' sizes
   options=SMALL_IMAGE | {
     'y_encoder_growth': 64, 'y_encoder_depth': 3, 'y_decoder_growth': 128, 'y_decoder_depth': 4,
     'x_encoder_growth': 16, 'x_encoder_depth': 4, 'z_y_growth': 32, 'z_y_depth': 5, 'z_growth': 64,
-    'z_depth': 3, 'z_blocks': 3, 'x_decoder_growth': 64, 'x_decoder_depth': 8, 'x_growth': 64,
-    'x_depth': 5, 'x_blocks': 3,
+    'z_depth': 3, 'z_blocks': 3, 'x_decoder_growth': 64, 'x_decoder_depth': 8, 'x_y_depth': 0,
+    'x_growth': 64, 'x_depth': 5, 'x_blocks': 3,
   },
   prior={'scales': 2, 'couplings': 3, 'growth': 64, 'layers': 5},
   vae_growths=(16, 128),
   vae_steps=7,  # theirs has 8 in the encoder and 6 in the decoder
 )  # fmt: skip
 SR_VAE_SMALL = SrVae(
-  options=SMALL_IMAGE | {
+  options=CONSISTENT | {
     'y_encoder_growth': 16, 'y_encoder_depth': 2, 'y_decoder_growth': 32, 'y_decoder_depth': 2,
     'x_encoder_growth': 8, 'x_encoder_depth': 2, 'z_y_growth': 12, 'z_y_depth': 2, 'z_growth': 16,
-    'z_depth': 2, 'z_blocks': 1, 'x_decoder_growth': 24, 'x_decoder_depth': 2, 'x_growth': 12,
-    'x_depth': 2, 'x_blocks': 1,
+    'z_depth': 2, 'z_blocks': 1, 'x_decoder_growth': 24, 'x_decoder_depth': 2, 'x_y_depth': 4,
+    'x_growth': 12, 'x_depth': 2, 'x_blocks': 1,
   },
   prior={'scales': 2, 'couplings': 2, 'growth': 12, 'layers': 2},
   vae_growths=(8, 48),
@@ -45,11 +56,11 @@ SR_VAE_SMALL = SrVae(
   components=5,
 )  # fmt: skip
 SR_VAE_DIGITS = SrVae(
-  options=SMALL_IMAGE | {
+  options=CONSISTENT | {
     'y_encoder_growth': 8, 'y_encoder_depth': 1, 'y_decoder_growth': 24, 'y_decoder_depth': 2,
     'x_encoder_growth': 8, 'x_encoder_depth': 1, 'z_y_growth': 8, 'z_y_depth': 1,
     'z_growth': 16, 'z_depth': 1, 'z_blocks': 1, 'x_decoder_growth': 24, 'x_decoder_depth': 1,
-    'x_growth': 12, 'x_depth': 2, 'x_blocks': 1,
+    'x_y_depth': 3, 'x_growth': 12, 'x_depth': 2, 'x_blocks': 1,
   },
   prior={'scales': 1, 'couplings': 2, 'growth': 16, 'layers': 1},
   vae_growths=(8, 24),

@@ -28,7 +28,7 @@ def check(config: Config, flat: dict[str, Any], defaults: dict[str, Any]) -> Non
   """
   _check_unused(config, flat, defaults)
   _check_kernel(config)
-  _check_mean_loss(config)
+  _check_objective(config)
   _check_masks(config)
   _check_constraints(config)
   stages.check(config)
@@ -144,9 +144,12 @@ def _check_kernel(config: Config) -> None:
     )
 
 
-def _check_mean_loss(config: Config) -> None:
-  """Raises a ValueError if the loss of the mean has no effect."""
+def _check_objective(config: Config) -> None:
+  """Raises a ValueError if the loss of the mean, or how the KL is weighted, has no effect."""
   objective = config.objective
+  for name in ('beta_warmup_steps', 'free_bits'):
+    if getattr(objective, name) and not objective.beta:
+      raise ValueError(f'--config.objective.{name} has no effect with --config.objective.beta=0.')
   if objective.mean_loss and not objective.mean_gradient:
     raise ValueError(
       f'--config.objective.mean_loss={objective.mean_loss} has no effect with '
@@ -205,6 +208,7 @@ def coupling(config: Config) -> str:
     f'--config.optim.stages={config.optim.stages}, a loss of whole batches': stages.WHITE
     in stages.losses(stages.parse(config.optim.stages)),
     '--config.objective.mean_gradient': objective.mean_gradient > 0 and not objective.mean_loss,
+    '--config.objective.free_bits': objective.free_bits > 0,
   }
   return next((name for name, holds in whole.items() if holds), '')
 

@@ -59,7 +59,13 @@ def build(config: Config, spec: DataSpec) -> Experiment:
     image=image,
     family=family,
     model=model,
-    objective=bounds.negative_elbo(config.objective.beta, held, meshes.AXIS, fit_of(config)),
+    objective=bounds.negative_elbo(
+      config.objective.beta,
+      held,
+      meshes.AXIS,
+      fit_of(config),
+      bounds.Weighting(config.objective.beta_warmup_steps, config.objective.free_bits),
+    ),
     optimizer=optimizers.make_optimizer(
       config.optim,
       config.train.steps,

@@ -31,12 +31,13 @@ BATCH = 4
 SIZES: dict[str, Any] = {
   name: 2 if 'growth' in name else 1
   for name, value in sr_vae_networks.Options()._asdict().items()
-  if isinstance(value, int) and name != 'factor'
+  if name.endswith(('growth', 'depth', 'blocks')) and value
 }
 WATCHED = jax.jit(intermediate_images.watched, static_argnums=1)
 FAMILY = distributions.family('discretized_logistic_mixture', components=2)
 MODE: Any = FAMILY.mode
 GRAY = {'compression': 'gray'}
+CONSISTENT = {'consistent': True, 'skip': 'bicubic', 'x_y_depth': 1}
 
 
 class Made(NamedTuple):
@@ -50,7 +51,8 @@ class Made(NamedTuple):
 
 def model_of(shape: tuple[int, ...], prior: str = 'normal', **options: Any) -> sr_vae.SrVAE:
   made = sr_vae_networks.Options(**SIZES | options)
-  return sr_vae.SrVAE(FAMILY, ImageShape(*shape), 2, made, prior)
+  model = sr_vae.SrVAE(FAMILY, ImageShape(*shape), 2, made, prior)
+  return sr_vae.with_consistent_images(model) if made.consistent else model
 
 
 @functools.cache
@@ -73,7 +75,12 @@ def latents(made: Made, record: diagonal.Diagonal, index: int) -> jax.Array:
 
 @pytest.mark.parametrize(
   ('shape', 'options'),
-  [((8, 12, 3), {}), ((4, 8, 3), GRAY), ((8, 4, 1), {'factor': 4, 'method': 'bilinear'})],
+  [
+    ((8, 12, 3), {}),
+    ((4, 8, 3), GRAY | {'skip': 'bicubic', 'x_y_depth': 1}),
+    ((8, 4, 1), {'factor': 4, 'method': 'bilinear'}),
+    ((8, 4, 2), CONSISTENT | {'factor': 4}),
+  ],
 )
 @pytest.mark.slow
 def test_terms_are_finite_and_of_float32(shape: tuple[int, ...], options: dict[str, Any]):
@@ -159,6 +166,29 @@ def test_operations_show_the_small_image_they_go_through(method: Any):
   assert np.isfinite(jax.tree.leaves(params)[0]).all()
 
 
+def test_a_consistent_model_draws_images_that_shrink_to_y():
+  made = make((8, 4, 2), **CONSISTENT | {'factor': 4})
+  model, bound = made.model, Bound(made.model, made.variables)
+  params, shown = WATCHED(bound, Bound.generate, made.keys)
+  drawn, modes = jax.jit(jax.vmap(lambda k, p: (model.family.sample(k, p), model.family.mode(p))))(
+    made.keys, params
+  )
+  for x in (drawn, modes):
+    np.testing.assert_array_equal(bound.compress(x), shown['y'])
+
+
+def test_locations_begin_at_the_small_image_made_large():
+  made = make((8, 4, 2), **CONSISTENT | {'factor': 4})
+  zero = lambda path, leaf: leaf if path[-1].key == 'direction' else 0 * leaf  # noqa: E731
+  variables = jax.tree_util.tree_map_with_path(zero, made.variables)  # every output is 0
+  y = apply(made, made.x, method='compress')
+  z = apply(made, made.x, method='encode_x').mean
+  params = programs.apply(made.model, variables, y, z, method='decode_x')
+  large = jax.image.resize(y, made.x.shape, 'cubic')
+  expected = jnp.repeat(large[..., None], 2, axis=-1)
+  np.testing.assert_allclose(params.mixture.locs, jnp.clip(expected, -1, 1), atol=1.01 / 255)
+
+
 def test_without_keys_latents_are_at_their_means():
   made = make()
   y = apply(made, made.x, method='compress')
@@ -231,6 +261,9 @@ def test_devices_agree_with_one():
     ({'factor': 3}, 'factor must be one of 2, 4, but is 3'),
     ({'compression': 'label'}, "must be one of 'downscale', 'gray', but is 'label'"),
     (GRAY, "use 'downscale'"),
+    ({'consistent': True, 'method': 'bilinear'}, 'windows of .bilinear. overlap'),
+    ({**GRAY, 'consistent': True}, r"of --config\.model\.options\.compression='gray'"),
+    ({'skip': 'cubic'}, "skip must be one of 'none', 'bicubic'"),
     ({**GRAY, 'factor': 2}, r"of --config\.model\.options\.compression='gray'"),
     ({'x_decoder_growth': 1}, 'halved with every doubling'),
     ({'kind': 'vae', 'x_depth': 2}, "no such option of --config.model.kind='vae'"),

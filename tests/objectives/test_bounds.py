@@ -38,6 +38,29 @@ def test_objective_reports_the_unweighted_elbo(terms):
   assert {'loss', 'log_p/x', 'log_q/z', 'stats/kl_z'} <= set(metrics)
 
 
+def test_kl_is_weighted_by_the_share_of_the_warm_up(terms):
+  objective = bounds.negative_elbo(beta=2.0, weighting=bounds.Weighting(warmup_steps=4))
+  for step, weight in ((0, 0.0), (1, 0.5), (4, 2.0), (9, 2.0)):
+    loss, metrics = objective(terms, {}, step)
+    np.testing.assert_allclose(loss, -jnp.mean(bounds.elbo(terms, weight)), rtol=1e-6)
+    np.testing.assert_allclose(metrics['elbo'], jnp.mean(bounds.elbo(terms)), rtol=1e-6)
+
+
+@pytest.mark.parametrize('free', [0.5, 2.5])
+def test_free_bits_cost_nothing_and_teach_nothing(terms, free):
+  objective = bounds.negative_elbo(beta=2.0, weighting=bounds.Weighting(free_bits=free))
+
+  def loss(shift):
+    stats = {'kl_z': terms.stats['kl_z'] + shift}
+    log_q = {**terms.log_q, 'u': terms.log_p['u'] + 5}  # a KL of 5, above the bound
+    return objective(terms._replace(stats=stats, log_q=log_q), {})[0]
+
+  value, slope = jax.value_and_grad(loss)(0.0)
+  expected = -jnp.mean(terms.log_p['x']) + 2 * (max(2.0, free) + 5)
+  np.testing.assert_allclose(value, expected, rtol=1e-6)
+  assert slope == (2.0 if free < 2 else 0.0)
+
+
 def test_iwae_of_one_sample_is_its_weight_and_of_many_the_log_mean_exp():
   weights = jnp.asarray(np.random.default_rng(1).normal(size=(7, 4)) * 20)
   np.testing.assert_allclose(bounds.iwae(weights[:1]), weights[0], rtol=1e-6)

@@ -19,9 +19,12 @@ from structured_obs.distributions import base
 from structured_obs.models import compression
 from structured_obs.models.networks import convolutions, dense_blocks, dense_net
 from structured_obs.option_records import OneOf
-from structured_obs.option_values import Choice, Count
+from structured_obs.option_values import Choice, Count, CountOrNone
 
 Array = jax.Array
+
+
+SKIPS = ('none', 'bicubic')  # what the locations of x begin with: nothing, or y up-scaled
 
 
 class Downscale(NamedTuple):
@@ -29,6 +32,7 @@ class Downscale(NamedTuple):
 
   factor: Annotated[int, Choice((2, dense_net.REDUCTION))] = 2
   method: Annotated[str, Choice(compression.METHODS)] = 'area'
+  consistent: bool = False  # whether only images x with d(x) = y have a probability; for 'area'
 
 
 class Options(NamedTuple):
@@ -41,6 +45,8 @@ class Options(NamedTuple):
   compression: Annotated[str, OneOf({'downscale': Downscale, 'gray': None})] = 'downscale'
   factor: int = 2
   method: str = 'area'
+  consistent: bool = False
+  skip: Annotated[str, Choice(SKIPS)] = 'none'
   y_encoder_growth: Count = 64  # q(u | y)
   y_encoder_depth: Count = 3
   y_decoder_growth: Count = 128  # p(y | u)
@@ -54,9 +60,35 @@ class Options(NamedTuple):
   z_blocks: Count = 3
   x_decoder_growth: Count = 64  # p(x | y, z): what sees z
   x_decoder_depth: Count = 8
+  x_y_depth: CountOrNone = 0  # what sees y at its own size, of the same growth; 0: y is only up-scaled
   x_growth: Count = 64  # what sees both
   x_depth: Count = 5
   x_blocks: Count = 3
+
+
+def make_compression(family: base.Family, options: Options) -> compression.Compression:
+  """Returns the definition of y, on the grid of a family.
+
+  Raises:
+    ValueError: an option is invalid, which is named, or the family is one of densities.
+  """
+  if not family.levels:
+    raise ValueError(
+      'An srVAE needs a family of gray levels, discretized_logistic_mixture: a compressed image is '
+      'discrete, and its density would not give a bound.'
+    )
+  if options.compression == 'downscale' and options.factor not in (2, dense_net.REDUCTION):
+    raise ValueError(
+      f"--config.model.options.factor must be 2 or {dense_net.REDUCTION}, since latents have a quarter "
+      f"of the image's sides and y must not be smaller; got {options.factor}."
+    )
+  if options.consistent and (options.compression, options.method) != ('downscale', 'area'):
+    raise ValueError(
+      '--config.model.options.consistent needs --config.model.options.compression=downscale and '
+      "--config.model.options.method=area: the windows of 'bilinear' overlap, so that what one value of "
+      'y leaves possible depends on all others.'
+    )
+  return compression.make(family.levels, options.compression, options.factor, options.method)
 
 
 class ZNetwork(nn.Module):
@@ -112,17 +144,24 @@ class XDecoder(nn.Module):
   def __call__(self, y: Array, z: Array) -> dict[str, Array]:
     """Maps [B, h, w, c] and [B, H / 4, W / 4, Z] to one array [B, *shape] for each output."""
     options, kind = self.options, dense_net.settings(self.dtype)
-    width = dense_net.num_outputs(self.outputs)
+    width, dtype = dense_net.num_outputs(self.outputs), kind['dtype']
+    growth = options.x_decoder_growth
     x = dense_blocks.DenseDecoder(
-      width,
-      options.x_decoder_growth,
-      options.x_decoder_depth,
-      dense_net.HALVINGS,
-      dtype=kind['dtype'],
-      name='of_z',
+      width, growth, options.x_decoder_depth, dense_net.HALVINGS, dtype=dtype, name='of_z'
     )(z)
     large = jax.image.resize(y, (*x.shape[:3], y.shape[-1]), 'bilinear').astype(x.dtype)
+    seen = [large, x]
+    if options.x_y_depth:
+      doublings = (x.shape[1] // y.shape[1]).bit_length() - 1
+      seen.append(_of_y(width, growth, options.x_y_depth, doublings, dtype)(y))
     x = dense_blocks.DenseNet(
       width, options.x_growth, options.x_depth, options.x_blocks, **kind, name='of_both'
-    )(jnp.concatenate([large, x], axis=-1))
+    )(jnp.concatenate(seen, axis=-1))
     return dense_net.outputs_of(x, self.outputs)
+
+
+def _of_y(width: int, growth: int, depth: int, doublings: int, dtype: Any) -> nn.Module:
+  """Returns the network from y, at its own size, to channels of the size of x."""
+  if not doublings:
+    return dense_blocks.DenseNet(width, growth, depth, window=3, dtype=dtype, name='of_y')
+  return dense_blocks.DenseDecoder(width, growth, depth, doublings, dtype=dtype, name='of_y')
