@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from structured_obs import plotting, strict_json
-from structured_obs.applications import denoise, linear_filter
+from structured_obs import strict_json
+from structured_obs.applications import denoise, denoising_picture, linear_filter
+from structured_obs.applications.denoising_picture import DEVIATION, NETWORK, POSTERIOR
 from structured_obs.data import pixels
 from structured_obs.distributions import elliptical
 from structured_obs.evaluation import finite, likelihood, page, tables
@@ -23,11 +24,7 @@ from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 
-POSTERIOR = 'posterior mean'
-NETWORK = 'denoiser'
 FILTER = 'linear filter'
-DEVIATION = 'its standard deviation'
-SHOWN = 8  # images in the figure
 
 
 class Settings(NamedTuple):
@@ -199,18 +196,7 @@ def write(
     Text to print: the table of scores, if there is one, and where the files are.
   """
   images = {name: array for name, array in found.items() if name != DEVIATION}
-  rows = [] if clean is None else [plotting.Row('original', clean[:SHOWN])]
-  rows += [_row(name, x, clean) for name, x in images.items()]
-  if DEVIATION in found:
-    whose = POSTERIOR if POSTERIOR in images else NETWORK
-    label = f'standard deviation\nof the {whose}'
-    after = 1 + max(i for i, row in enumerate(rows) if row.label.startswith(whose))
-    rows.insert(after, plotting.Row(label, found[DEVIATION][:SHOWN], 'size'))
-  title = (
-    f'Denoising {trained.spec.source}: {trained.name}, step {trained.step}, noise {settings.sigma:g}'
-    f'{"" if clean is None else "; PSNR in dB"}'
-  )
-  plotting.image_rows(output / 'denoising.png', rows, title=title)
+  denoising_picture.draw(output / 'denoising.png', trained, found, clean, settings.sigma)
   arrays = {**images, 'standard deviation': found.get(DEVIATION), 'original': clean}
   arrays = {name: array for name, array in arrays.items() if array is not None}
   np.savez_compressed(output / 'images.npz', **arrays)  # type: ignore[arg-type]
@@ -229,15 +215,6 @@ def write(
   }  # fmt: skip
   write_scores(output, table, tree, about)
   return f'{table}\n\nwritten to {output}: report.md, scores.json, images.npz, denoising.png'
-
-
-def _row(name: str, images: np.ndarray, clean: np.ndarray | None) -> plotting.Row:
-  """Returns the row of a method, with the PSNR under each image where the clean one is known."""
-  shown, captions = images[:SHOWN], ()
-  if clean is not None:
-    ratios = image_errors.peak_signal_to_noise(shown, clean[:SHOWN])
-    captions = tuple(f'{ratio:.1f}' for ratio in ratios)
-  return plotting.Row(name.replace(', ', ',\n'), shown, captions=captions)
 
 
 def _best_components(trained: Trained, images: np.ndarray, settings: Settings) -> int:

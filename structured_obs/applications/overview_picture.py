@@ -13,7 +13,6 @@ import numpy as np
 from structured_obs import plotting
 from structured_obs.applications import completion
 from structured_obs.data import pixels
-from structured_obs.devices.keys import numbered_keys
 from structured_obs.evaluation.figures import views
 from structured_obs.runs.trained import Trained
 
@@ -44,7 +43,7 @@ def _block(trained: Trained, images: np.ndarray, seed: int) -> list[plotting.Row
   assert found.correlation is not None
   observed = np.ones(x.shape[1:], bool)
   observed[x.shape[1] // 2 :] = False
-  keys = numbered_keys(jax.random.key(seed + 1), len(x))
+  keys = jax.random.split(jax.random.key(seed + 1), len(x))
   completed = [
     jax.device_get(completion.complete(trained.bound, one, jnp.asarray(observed), key, CHAINS))
     for one, key in zip(x, keys, strict=True)

@@ -105,17 +105,8 @@ def evaluate(
     say(f'Resuming the interrupted evaluation in {unfinished}, as far as its work still applies.')
   where = passes.Where(mesh.make_mesh(), unfinished, say)
   found = _scored(models, images, request, where, own.images['train'])
-  further = sections.make(
-    base.Evaluated(
-      found,
-      split,
-      images,
-      own.images,
-      where=where,
-      extractor=extractor,
-      **_asked(request),
-    )
-  )
+  asked = {'where': where, 'extractor': extractor, **_asked(request)}
+  further = sections.make(base.Evaluated(found, split, images, own.images, **asked))
   about: dict[str, Any] = {
     'data': data.spec.source,
     'split': split,
