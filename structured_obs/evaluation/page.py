@@ -80,13 +80,14 @@ def write(path: Path, parts: Sequence[str], folded: Mapping[str, str] = NOTHING)
   Args:
     path: of the Markdown; figures are found from its directory.
     parts: of the text; empty ones are left out.
-    folded: plain text that the page alone has, closed at first, by its heading.
+    folded: plain text at the end by its heading, which the page has closed at first.
 
   Returns:
     The path of the Markdown.
   """
   text = tables.paragraphs(*parts)
-  path.write_text(text + '\n')
+  rest = [f'## {heading}\n```\n{content}\n```' for heading, content in folded.items()]
+  path.write_text(tables.paragraphs(text, *rest) + '\n')
   path.with_suffix('.html').write_text(page(text, path.parent, folded), encoding='utf-8')
   return path
 

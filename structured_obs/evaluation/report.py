@@ -203,7 +203,6 @@ def _commands(trained: Trained, command: str) -> str:
   return '\n'.join(
     [
       '## Next steps',
-      'The whole configuration is in `run.json`, and in report.html.',
       '```sh',
       f'{command}  # resumes the training',
       f'python -m launch.evaluate --workdir={trained.workdir}',

@@ -60,7 +60,7 @@ def _made(tmp_path: Path):
   (tmp_path / 'figures').mkdir()
   (tmp_path / 'figures' / 'x.png').write_bytes(PNG)
   path = page.write(tmp_path / 'report.md', [TEXT.strip(), ''], {'Configuration of a': 'x = <1>'})
-  assert path.read_text() == TEXT
+  assert path.read_text() == TEXT + '\n## Configuration of a\n```\nx = <1>\n```\n'
   parser = _Parser()
   source = (tmp_path / 'report.html').read_text(encoding='utf-8')
   parser.feed(source)
