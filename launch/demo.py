@@ -47,10 +47,10 @@ def main(arguments: Sequence[str]) -> None:
   for trained in models:
     print(f'Scoring {trained.name} on {len(images)} test images', flush=True)
     found[trained.name] = overview.score(trained, images, _speed(root / trained.name))
+  print(f'\n{overview.table(found)}\n\n{overview.verdict(found)}\n')
   print('Drawing the picture', flush=True)
   picture = overview_picture.draw(root / 'figures' / 'overview.png', models, images)
   report = overview.write(root, found, picture, _command(), models)
-  print(f'\n{overview.table(found)}\n\n{overview.verdict(found)}\n')
   best = root / variants[-1]
   print(f'picture  {picture}\nreport   {report.with_suffix(".html")}')
   print('\nPaint on these digits in the browser:')
