@@ -1,5 +1,7 @@
 """Completions of half-seen images: against dense conditionals, for a model whose chain is known."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +42,8 @@ def _params(seed, level):
 
 @pytest.fixture(name='bound')
 def _bound():
-  return Bound(Known(), {'two': (_params(0, -0.6), _params(1, 0.6))})
+  model: Any = Known()
+  return Bound(model, {'two': (_params(0, -0.6), _params(1, 0.6))})
 
 
 def _dense(params, x, observed):
@@ -81,6 +84,7 @@ def test_numbers_out_of_range_are_refused(bound, wrong):
 
 
 def test_a_model_without_a_prior_is_refused(bound):
-  bound.model.traits = Traits()
+  model: Any = bound.model
+  model.traits = Traits()
   with pytest.raises(ValueError, match='a prior of latents and a family with a covariance'):
     completion.check(bound.model)
