@@ -8,7 +8,7 @@ UV := $(shell command -v uv 2>/dev/null)
 .PHONY: help demo studio test test-all campaigns lint bench clean
 
 help:
-	@echo 'make demo      train two small VAEs on real images and compare them (a few minutes)'
+	@echo 'make demo      train three small VAEs on MNIST digits and compare them (minutes)'
 	@echo 'make studio    open the newest run of the demo in the browser: paint, hide, denoise'
 	@echo 'make test      run the quick tests, in float64 (ten minutes)'
 	@echo 'make test-all  run every test, in float64 and in float32'

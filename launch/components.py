@@ -37,8 +37,9 @@ def main(arguments: Sequence[str]) -> None:
   found = components.scale(family, subject.params, sample, count)
 
   output = _RUN.directory('components')
-  about = f'{subject.name} of {trained.name}, step {trained.step}'
-  headings = [f'{factor:g}' for factor in components.FACTORS]
+  about = f'{subject.name} of {trained.name}, step {trained.step}, {trained.spec.source}'
+  marks = {1.0: 'original', -1.0: 'mirrored', 0.0: 'without'}
+  headings = _headings(marks)
   labels = [f'{i + 1}' for i in range(count)]
   plotting.image_grid(
     output / f'{subject.name}.png',
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
   labels = [f'{i + 1}, {deviation:.2g}' for i, deviation in enumerate(np.asarray(found.deviations))]
   plotting.image_grid(
     output / f'{subject.name}_alone.png',
-    np.asarray(found.alone), labels, headings,
+    np.asarray(found.alone), labels, _headings({0.0: 'mean'}),
     f"{about}: the mean plus multiples (column) of the component's deviation (row: number, size)",
   )  # fmt: skip
   arrays = {name: np.asarray(array) for name, array in found._asdict().items()}
@@ -58,6 +59,15 @@ def main(arguments: Sequence[str]) -> None:
   message = components.warning(found)
   if message:
     print(message)
+
+
+def _headings(marks: dict[float, str]) -> list[str]:
+  """Returns the factors, some of them with what their images are."""
+  found = []
+  for factor in components.FACTORS:
+    name = marks.get(factor)
+    found.append(f'{name}\n{factor:g}' if name else f'{factor:g}')
+  return found
 
 
 if __name__ == '__main__':

@@ -53,8 +53,8 @@ def main(arguments: Sequence[str]) -> None:
   history = edit_history.run(trained.model.family, subject.params, edits, _RUN.key, draws)
 
   output = _RUN.directory('editing')
-  rows, headings = edit_history.rows(history)
-  title = f'Edits of {subject.name}: {trained.name}, step {trained.step}'
+  rows, headings = edit_history.rows(history, edits)
+  title = f'Edits of {subject.name}: {trained.name}, step {trained.step}, {trained.spec.source}'
   plotting.image_rows(output / f'{subject.name}.png', rows, headings, title)
   np.savez_compressed(output / f'{subject.name}.npz', **edit_history.arrays(history))  # type: ignore[arg-type]
   print(f'written to {output}: {subject.name}.png, {subject.name}.npz')

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
   )
   print(found.text)
   where = found.report.parent
-  print(f'\nwritten to {where}: report.md, evaluation.json, per_image.npz, figures')
+  print(f'\nwritten to {where}: report.html, report.md, evaluation.json, per_image.npz, figures')
 
 
 if __name__ == '__main__':

@@ -30,7 +30,8 @@ from structured_obs.option_values import (
 class DataConfig:
   """Which images to use, how they are cropped to one size, and how they reach the device."""
 
-  # 'digits', 'photos', 'splines', 'ellipses', 'folder:PATH', 'npz:PATH', 'nifti:PATH' or 'tfds:NAME'
+  # 'digits', 'mnist_sample', 'photos', 'splines', 'ellipses', 'folder:PATH', 'npz:PATH', 'nifti:PATH'
+  # or 'tfds:NAME'
   source: str = 'digits'
   options: dict[str, Any] = dataclasses.field(default_factory=dict)  # options of the source
   height: CountOrNone = 0  # pixels; 0 keeps the source's height

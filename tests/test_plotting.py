@@ -96,6 +96,55 @@ def test_places_left_empty_and_outlines(tmp_path: Path):
     plotting.image_rows(tmp_path / 'x.png', [row._replace(outline=outline[0])])
 
 
+def test_captions_make_room_under_their_row_alone(tmp_path: Path):
+  images = np.zeros((2, 8, 8, 1), np.float32)
+  sizes = []
+  for captions in ((), ('1 dB',), ('1 dB', 'two\nlines')):
+    row = plotting.Row('x', images, captions=captions)
+    path = plotting.image_rows(tmp_path / 'x.png', [row, plotting.Row('y', images)])
+    sizes.append(_read(path).shape)
+  assert sizes[0][0] < sizes[1][0] < sizes[2][0]
+  assert sizes[0][1] == sizes[2][1]
+
+
+def test_blocks_stand_side_by_side_with_one_scale_in_each_row(tmp_path: Path):
+  small, large = (np.full((2, 4, 4, 1), value, np.float32) for value in (0.5, 1.0))
+  outline = np.zeros((2, 4, 4), bool)
+  outline[:, :2] = True
+  blocks = {
+    name: [plotting.Row('x', np.zeros_like(images), outline=outline), plotting.Row('s', images, 'size')]
+    for name, images in (('a', small), ('b', large))
+  }
+  found = _read(plotting.image_blocks(tmp_path / 'two.png', blocks, 'A title'))
+  one = _read(plotting.image_blocks(tmp_path / 'one.png', {'a': blocks['a']}, 'A title'))
+  assert found.shape[0] == one.shape[0]
+  assert found.shape[1] > 1.8 * one.shape[1]
+  bright = np.array([0.988, 0.998, 0.645])  # the strongest colour: of the larger block alone
+  places = np.argwhere((np.abs(found[..., :3] - bright) < 0.01).all(axis=-1))
+  assert len(places)
+  assert places[:, 1].min() > found.shape[1] / 2
+  assert ((np.abs(one[..., :3] - bright) < 0.01).all(axis=-1)).any()
+  red = np.argwhere((found[..., 0] > 0.9) & (found[..., 1:3] < 0.1).all(axis=-1))
+  assert red[:, 1].min() < found.shape[1] / 2 < red[:, 1].max()
+
+
+def test_blocks_that_differ_are_refused(tmp_path: Path):
+  rows = [plotting.Row('x', _images((4, 4, 1)))]
+  for other in ([plotting.Row('y', _images((4, 4, 1)))], [plotting.Row('x', _images((4, 4, 1), 2))]):
+    with pytest.raises(ValueError, match='blocks of the same rows'):
+      plotting.image_blocks(tmp_path / 'x.png', {'a': rows, 'b': other})
+  with pytest.raises(ValueError, match='blocks of the same rows'):
+    plotting.image_blocks(tmp_path / 'x.png', {})
+
+
+def test_a_mosaic_has_the_dots_of_a_grid():
+  images = np.stack([np.full((1, 2, 2, 1), value, np.float32) for value in (-1.0, 1.0)])
+  dots = plotting.mosaic(images)
+  assert dots.dtype == np.uint8
+  assert (dots[: len(dots) // 2 - 2] == 0).all()
+  assert (dots[len(dots) // 2 + 2 :] == 255).all()
+
+
 def test_a_grid_shows_every_pixel_in_its_place(tmp_path: Path):
   images = np.linspace(-1, 1, 2 * 3 * 4 * 5).reshape(2, 3, 4, 5, 1)
   path = plotting.image_grid(tmp_path / 'new' / 'x.png', images)

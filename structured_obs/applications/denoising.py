@@ -13,21 +13,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from structured_obs import plotting, strict_json
-from structured_obs.applications import denoise, linear_filter
+from structured_obs import strict_json
+from structured_obs.applications import denoise, denoising_picture, linear_filter
+from structured_obs.applications.denoising_picture import DEVIATION, NETWORK, POSTERIOR
 from structured_obs.data import pixels
 from structured_obs.distributions import elliptical
-from structured_obs.evaluation import finite, likelihood, tables
+from structured_obs.evaluation import finite, likelihood, page, tables
 from structured_obs.evaluation.metrics import image_errors
 from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 
-POSTERIOR = 'posterior mean'
-NETWORK = 'denoiser'
 FILTER = 'linear filter'
-DEVIATION = 'its standard deviation'
-SHOWN = 8  # images in the figure
 
 
 class Settings(NamedTuple):
@@ -199,12 +196,7 @@ def write(
     Text to print: the table of scores, if there is one, and where the files are.
   """
   images = {name: array for name, array in found.items() if name != DEVIATION}
-  rows = [] if clean is None else [plotting.Row('original', clean[:SHOWN])]
-  rows += [plotting.Row(name.replace(', ', ',\n'), x[:SHOWN]) for name, x in images.items()]
-  if DEVIATION in found:
-    rows.append(plotting.Row('its standard\ndeviation', found[DEVIATION][:SHOWN], 'size'))
-  title = f'Denoising: {trained.name}, step {trained.step}, noise {settings.sigma:g}'
-  plotting.image_rows(output / 'denoising.png', rows, title=title)
+  denoising_picture.draw(output / 'denoising.png', trained, found, clean, settings.sigma)
   arrays = {**images, 'standard deviation': found.get(DEVIATION), 'original': clean}
   arrays = {name: array for name, array in arrays.items() if array is not None}
   np.savez_compressed(output / 'images.npz', **arrays)  # type: ignore[arg-type]
@@ -283,7 +275,7 @@ def comparison(
 
 
 def write_scores(directory: Path, table: str, tree: Mapping[str, Any], about: str) -> Path:
-  """Writes report.md and scores.json; returns the path of the report.
+  """Writes report.md, report.html and scores.json; returns the path of the report.
 
   Args:
     directory: to write to.
@@ -293,6 +285,4 @@ def write_scores(directory: Path, table: str, tree: Mapping[str, Any], about: st
   """
   directory.mkdir(parents=True, exist_ok=True)
   (directory / 'scores.json').write_text(strict_json.text(tree))
-  path = directory / 'report.md'
-  path.write_text(f'# Denoising\n\n{about}\n\n{table}\n')
-  return path
+  return page.write(directory / 'report.md', ['# Denoising', about, table])

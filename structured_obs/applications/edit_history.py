@@ -79,17 +79,23 @@ def run(
   )
 
 
-def rows(history: History) -> tuple[list[plotting.Row], list[str]]:
+def rows(history: History, edits: Sequence[edit.Edit] = ()) -> tuple[list[plotting.Row], list[str]]:
   """Returns rows and headings of the paper's figure 6: the image, an edit, the image after it, ...
 
   Below them are the change by each edit, standard deviations, and samples.
+
+  Args:
+    history: of the edits.
+    edits: the edits, whose values and softness are written under their images; or none.
   """
   count = len(history.touched)
   at_edits, after = tuple(range(1, 2 * count, 2)), history.means[1:]
   outline = np.zeros((2 * count + 1, *history.masks.shape[1:3]), bool)
   outline[1::2] = history.masks.any(axis=-1)
   line = _between(history.means, history.touched)
-  found = [plotting.Row('mean', line, outline=outline)]
+  said = [text for one in edits for text in (described(one), '')]
+  captions = ('', *said) if edits else ()
+  found = [plotting.Row('mean', line, outline=outline, captions=captions)]
   change = _between(np.zeros_like(history.means), after * 0)
   change[2::2] = after - history.means[:-1]
   found.append(plotting.Row('change', change, 'signed', empty=(0, *at_edits)))
@@ -101,6 +107,20 @@ def rows(history: History) -> tuple[list[plotting.Row], list[str]]:
     found.append(plotting.Row(f'sample {i + 1}', drawn, empty=at_edits))
   headings = ['predicted', *(heading for i in range(count) for heading in (f'edit {i + 1}', 'after'))]
   return found, headings
+
+
+def described(one: edit.Edit) -> str:
+  """Returns the value and the softness of an edit, such as '0.5, exact' or '-1 to 1, ± 0.1'."""
+  values, mask = np.asarray(one.value, np.float64), np.asarray(one.mask)
+  parts = []
+  for channel in range(values.shape[-1]):
+    inside = values[..., channel][mask[..., channel]]
+    if inside.size:
+      low, high = f'{inside.min():.2g}', f'{inside.max():.2g}'
+      parts.append(low if low == high else f'{low} to {high}')
+  deviation = float(one.deviation)
+  softness = f'soft, ± {deviation:.2g}' if deviation else 'exact'
+  return f'{"/".join(parts)}\n{softness}'
 
 
 def arrays(history: History) -> dict[str, np.ndarray]:

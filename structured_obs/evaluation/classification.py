@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.evaluation import finite, likelihood, passes, tables
+from structured_obs.evaluation import finite, likelihood, page, passes, tables
 from structured_obs.models.base import Variables
 from structured_obs.runs.trained import Trained
 
@@ -58,5 +58,4 @@ def write_report(trained: Trained, images: Mapping[str, np.ndarray]) -> Path:
     f'```sh\npython -m launch.evaluate --workdir=RUN --features=classifier:{trained.workdir}\n```',
   ]
   path = Path(trained.workdir) / 'report.md'
-  path.write_text(tables.paragraphs(*parts) + '\n')
-  return path
+  return page.write(path, parts, page.configurations([trained]))

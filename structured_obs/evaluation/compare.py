@@ -1,6 +1,7 @@
 """Evaluates trained runs on the same images and compares them, in one table and one report."""
 
 import dataclasses
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -102,30 +103,35 @@ def evaluate(
   unfinished = Path(directory) / UNFINISHED
   if unfinished.is_dir():
     say(f'Resuming the interrupted evaluation in {unfinished}, as far as its work still applies.')
-  where = passes.Where(mesh.make_mesh(), unfinished)
+  where = passes.Where(mesh.make_mesh(), unfinished, say)
   found = _scored(models, images, request, where, own.images['train'])
-  further = sections.make(
-    base.Evaluated(
-      found,
-      split,
-      images,
-      own.images,
-      where=where,
-      extractor=extractor,
-      **_asked(request),
-    )
-  )
+  asked = {'where': where, 'extractor': extractor, **_asked(request)}
+  further = sections.make(base.Evaluated(found, split, images, own.images, **asked))
   about: dict[str, Any] = {
     'data': data.spec.source,
     'split': split,
     'checkpoint': request.checkpoint,
     'seed': request.seed,
     'devices': f'{len(jax.devices())} x {jax.devices()[0].device_kind}',
+    'command': command(workdirs, request),
   }
   written = report.write_evaluation(directory, found, images, about, further, shown)
   shutil.rmtree(unfinished, ignore_errors=True)
   parts = [results.comparison_table(found), training_spread.text(found), explanation.text(found)]
   return Compared(tables.paragraphs(*parts, *(section.text for section in further)), written)
+
+
+def command(workdirs: Mapping[str, str | Path], request: Request) -> str:
+  """Returns the command line of an evaluation, without what is the default."""
+  first, *others = map(str, workdirs.values())
+  words = ['python -m launch.evaluate', f'--workdir={first}']
+  words += [f'--compare={",".join(others)}'] if others else []
+  for field, value in request._asdict().items():
+    if value == getattr(DEFAULT, field) or not isinstance(value, str | int):
+      continue
+    name = 'data_source' if field == 'data' else field
+    words.append(f'--no{name}' if value is False else f'--{name}={value}')
+  return shlex.join(words).replace("'python -m launch.evaluate'", words[0])
 
 
 def _asked(request: Request) -> dict[str, Any]:

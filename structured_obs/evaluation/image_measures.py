@@ -137,7 +137,9 @@ def _passes(
       continue
     wanted = Wanted(drawing.extractor.static, trained.model.image.channels, features=last <= limit)
     size, levels = trained.config.eval.batch_size, trained.spec.levels
-    job = passes.Pass(measure, trained.model, levels, batch_size=size, options=wanted)
+    job = passes.Pass(
+      measure, trained.model, levels, batch_size=size, options=wanted, name='image quality'
+    )
     keep = _everything if last <= KEPT else _without_images
     of_part, least = jax.random.fold_in(drawing.key, first), min(len(images), KEPT)
     found.append(passes.over_images(job, weights, part, of_part, drawing.where, keep=keep, least=least))

@@ -175,7 +175,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> Summary:
 def _pass(measure: Callable[..., Any], model: Model, settings: Settings) -> Pass:
   """Returns the pass over images with `measure`, which gets the settings as its options."""
   return Pass(
-    measure, model, settings.levels, settings.dequantize, settings.batch_size, options=settings
+    measure, model, settings.levels, settings.dequantize, settings.batch_size, settings, 'likelihoods'
   )
 
 

@@ -36,6 +36,7 @@ class Pass(NamedTuple):
   dequantize: bool = False  # add uniform noise of one level's width, one draw per image
   batch_size: int = 64  # images at a time over all devices, rounded up to a multiple of them
   options: Any = None  # anything else that `measure` needs, hashable
+  name: str = 'images'  # what is measured, in lines of progress
 
   def bound(self, variables: Any) -> Bound:
     """Returns the model with its variables, inside `measure`."""
@@ -49,9 +50,36 @@ class Where(NamedTuple):
   mesh: Mesh | None = None
   # Directory of unfinished work, see `resume`; None keeps nothing.
   keep: Path | None = None
+  say: Callable[[str], None] | None = None  # receives the progress of long passes
 
 
 HERE = Where()
+QUIET = 10.0  # seconds between two lines of progress
+
+
+class Progress:
+  """Says now and then how far a pass is, and when it will end by the speed since its first batch."""
+
+  def __init__(self, name: str, count: int, say: Callable[[str], None] | None):
+    """Begins a pass over `count` images."""
+    self._name, self._count, self._say = name, count, say
+    self._first: tuple[int, float] | None = None  # where the speed is measured from
+    self._last = time.monotonic()
+
+  def tell(self, done: int) -> None:
+    """Says that `done` images are done, unless it has just said so, or the pass is at its end."""
+    now = time.monotonic()
+    first = self._first
+    if first is None:
+      self._first = done, now  # the first batch compiles
+    if self._say is None or done >= self._count or now - self._last < QUIET:
+      return
+    self._last = now
+    left = ''
+    if first is not None and done > first[0]:
+      seconds = round((now - first[1]) / (done - first[0]) * (self._count - done))
+      left = f', ETA {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'
+    self._say(f'  {self._name}: {done:,} of {self._count:,} images{left}')
 
 
 def over_images(
@@ -97,12 +125,14 @@ def over_images(
   parts, done = resume.load(work)
   weights, key = jax.device_put((weights, key), NamedSharding(mesh, PartitionSpec()))
   begun = saved = time.monotonic()
+  progress = Progress(measured.name, count, where.say)
   for first in range(done, count, batch_size):
     rows = np.arange(first, first + batch_size, dtype=np.int32)
     # The last batch is padded with the last image, and its surplus rows are dropped.
     batch = _spread(np.asarray(images[np.minimum(rows, count - 1)]), mesh)
     found = _measure_batch(measured, mesh, weights, key, _spread(rows, mesh), batch)
     parts.append(jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(keep(found))))
+    progress.tell(min(first + batch_size, count))
     # A finished pass is kept as a whole, unless it was short.
     since = begun if first + batch_size >= count else saved
     if time.monotonic() - since >= resume.SECONDS:

@@ -1,6 +1,5 @@
 """Writes reports in Markdown with figures, about a finished training or an evaluation."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from structured_obs.data import pixels
 from structured_obs.evaluation import (
   constraint_report,
   explanation,
+  page,
   results,
   tables,
   training_spread,
@@ -34,7 +34,7 @@ EIGEN_SIZE = 16384  # largest D for which the report of a training shows princip
 def write_report(
   trained: Trained, images: Images, records: Sequence[Mapping[str, Any]], command: str
 ) -> Path:
-  """Writes `report.md` and its figures into the workdir of a finished run.
+  """Writes `report.md`, the same as `report.html`, and figures into the workdir of a finished run.
 
   Scores are quick: one sample of z per image, and at most the first 1000 images of a split, so that the
   report is cheap compared with its training. It names the command for full scores.
@@ -66,9 +66,8 @@ def write_report(
     *(_figure_text(title, path, workdir) for title, path in figures.items() if path),
     _commands(trained, command),
     _data(trained),
-    _config(trained),
   ]
-  return _write(workdir / 'report.md', parts)
+  return page.write(workdir / 'report.md', parts, page.configurations([trained]))
 
 
 def write_evaluation(
@@ -79,7 +78,7 @@ def write_evaluation(
   sections: Sequence[Section] = (),
   shown: Sequence[Trained] = (),
 ) -> Path:
-  """Writes evaluation.json, per_image.npz, report.md and its figures.
+  """Writes evaluation.json, per_image.npz, report.md, the same as report.html, and figures.
 
   Args:
     directory: to write to; created if missing.
@@ -106,7 +105,7 @@ def write_evaluation(
   for section in sections:
     further |= section.draw(directory / 'figures') if section.draw else {}
   named = ', '.join(f'`{trained.workdir}` (step {trained.step})' for trained in models)
-  details = '; '.join(f'{name} {value}' for name, value in about.items())
+  details = '; '.join(f'{name} {value}' for name, value in about.items() if name != 'command')
   parts = [
     f'# Evaluation of {named}',
     details,
@@ -116,8 +115,9 @@ def write_evaluation(
     *(section.text for section in sections),
     _figure_text('Images', picture, directory),
     *(_figure_text(title, path, directory) for title, path in further.items()),
+    page.commands(models, about.get('command', '')),
   ]
-  return _write(directory / 'report.md', parts)
+  return page.write(directory / 'report.md', parts, page.configurations(models))
 
 
 def comparison_picture(
@@ -128,36 +128,49 @@ def comparison_picture(
   Args:
     path: of the PNG file.
     models: of the same images.
-    images: [N, H, W, C] uint8; the first 8 are shown.
+    images: [N, H, W, C] uint8; the first 8 are shown, and as many new samples of each model.
     samples: rows of samples per model.
     seed: of the samples.
   """
   x = pixels.to_unit(images[:SHOWN], models[0].spec.levels)
   rows = [plotting.Row('original', views.observed(models[0].model, x))]
   for trained in models:
-    request = views.Request(views.center(trained.model), samples, components=0)
+    request = request_of(trained, samples)
     found = views.of_reconstructions(trained.bound, x, jax.random.key(seed), request)
     rows.append(plotting.Row(f'{trained.name}\nmean', found.mean))
     for i, sample in enumerate(found.samples, 1):
       rows.append(plotting.Row(f'{trained.name}\nsample {i}', sample))
-  return plotting.image_rows(path, rows)
+  for trained in models:
+    if trained.model.traits.has_prior:
+      new = views.of_prior(trained.bound, SHOWN, jax.random.key(seed), request_of(trained, samples=1))
+      rows.append(plotting.Row(f'{trained.name}\nnew sample', new.samples[0]))
+  names = ', '.join(f'{trained.name} (step {trained.step})' for trained in models)
+  return plotting.image_rows(path, rows, title=f'{models[0].spec.source}: {names}')
+
+
+def request_of(trained: Trained, samples: int) -> views.Request:
+  """Returns the request of means and samples alone."""
+  return views.Request(views.center(trained.model), samples, components=0)
 
 
 def _picture(trained: Trained, images: np.ndarray | None, name: str) -> Path | None:
   """Draws views of the prior, or of reconstructions if there are images."""
   model, path = trained.model, Path(trained.workdir) / 'figures' / name
+  about = f'{trained.name}, step {trained.step}, {trained.spec.source}'
   # Components of larger images take long; launch.sample draws them on request.
   components = min(3, model.image.size) if model.image.size <= EIGEN_SIZE else 0
   request = views.Request(views.center(model), components=components)
   key = jax.random.key(0)
   if images is None:
     found = views.of_prior(trained.bound, SHOWN, key, request)
-    return plotting.image_rows(path, views.rows(found, request))
+    title = f'New images: {about}'
+    return plotting.image_rows(path, views.rows(found, request), title=title)
   if not len(images):
     return None
   x = pixels.to_unit(images[:SHOWN], trained.spec.levels)
   found = views.of_reconstructions(trained.bound, x, key, request)
-  return plotting.image_rows(path, views.rows(found, request, views.observed(model, x)))
+  rows = views.rows(found, request, views.observed(model, x))
+  return plotting.image_rows(path, rows, title=f'Test images: {about}')
 
 
 def _scores(trained: Trained, images: Images) -> str:
@@ -213,18 +226,5 @@ def _data(trained: Trained) -> str:
   )
 
 
-def _config(trained: Trained) -> str:
-  lines = ['## Configuration', '```']
-  for section, fields in dataclasses.asdict(trained.config).items():
-    values = ', '.join(f'{name}={value!r}' for name, value in fields.items())
-    lines.append(f'{section}: {values}')
-  return '\n'.join([*lines, '```'])
-
-
 def _figure_text(title: str, path: Path, directory: Path) -> str:
   return f'## {title}\n![{title}]({path.relative_to(directory).as_posix()})'
-
-
-def _write(path: Path, parts: Sequence[str]) -> Path:
-  path.write_text(tables.paragraphs(*parts) + '\n')
-  return path

@@ -125,7 +125,7 @@ def _measured(part: str, trained: Trained, images: np.ndarray, seed: int, where:
     can = Can(part == 'checks', part != 'checks')
   job = passes.Pass(
     _measure, trained.model, trained.spec.levels, trained.config.objective.dequantize,
-    batch if can.checks else LARGE, options=can,
+    batch if can.checks else LARGE, options=can, name='residuals',
   )  # fmt: skip
   weights = {'model': trained.variables, 'checks': np.asarray(part == 'checks')}
   keep = operator.itemgetter(part)

@@ -10,13 +10,15 @@ from structured_obs.plotting.curves import (
   training_curves,
   uniformity,
 )
-from structured_obs.plotting.grids import image_grid
-from structured_obs.plotting.images import Row, image_rows
+from structured_obs.plotting.grids import image_grid, mosaic
+from structured_obs.plotting.images import Row, image_blocks, image_rows
 
 __all__ = [
   'Row',
+  'image_blocks',
   'image_grid',
   'image_rows',
+  'mosaic',
   'points_with_errors',
   'quantile_quantile',
   'signals',

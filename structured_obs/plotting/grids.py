@@ -43,7 +43,12 @@ def image_grid(
   dots = _mosaic(images, _scale(images.shape))
   high, wide = (size / figures.DPI for size in dots.shape[:2])
   left = 0.1 + 0.075 * max((len(label) for label in rows), default=0)
-  top = 0.08 + 0.3 * bool(title) + 0.2 * bool(columns)
+  top = (
+    0.08
+    + 0.3 * bool(title)
+    + 0.07 * bool(columns)
+    + 0.13 * max((text.count('\n') + 1 for text in columns), default=0)
+  )
   width, height = max(left + wide, 0.09 * len(title)) + 0.08, top + high + 0.08
   figure = figures.make((width, height))
   offset = round(left * figures.DPI), round(0.08 * figures.DPI)
@@ -58,6 +63,15 @@ def image_grid(
     x, y = left + wide * (i + 0.5) / images.shape[1], 0.08 + high + 0.03
     figure.text(x / width, y / height, heading, ha='center', va='bottom', **style)
   return figures.save(figure, path)
+
+
+def mosaic(images: np.ndarray) -> np.ndarray:
+  """Returns images side by side, without labels, as dots: uint8 [height, width, 3].
+
+  Args:
+    images: as of `image_grid`.
+  """
+  return np.round(255 * _mosaic(images, _scale(images.shape))).astype(np.uint8)
 
 
 def _scale(shape: tuple[int, ...]) -> int:

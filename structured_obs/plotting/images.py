@@ -3,7 +3,7 @@
 Letters: n images in a row; H W C image height, width, channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,38 @@ class Row(NamedTuple):
   limit: float | None = None  # value of the strongest colour instead of the row's largest
   outline: np.ndarray | None = None  # [n, H, W] bool: pixels to outline
   empty: tuple[int, ...] = ()  # positions in the row that are left empty
+  captions: tuple[str, ...] = ()  # a short text under each image, or none
+
+
+def image_blocks(path: str | Path, blocks: Mapping[str, Sequence[Row]], title: str = '') -> Path:
+  """Draws blocks of rows side by side, each under its name; rows of one place have one label and scale.
+
+  Args:
+    path: of the PNG file; its directory is created.
+    blocks: rows by the name of the block: as many in each, of as many images.
+    title: above everything, or none.
+
+  Returns:
+    The path.
+
+  Raises:
+    ValueError: there are no blocks, or they differ in rows, images or kinds of rows.
+  """
+  lined = list(zip(*blocks.values(), strict=True)) if blocks else []
+  if not lined or any(len({(len(r.images), r.kind, r.label) for r in row}) > 1 for row in lined):
+    raise ValueError('image_blocks needs blocks of the same rows, each of as many images.')
+  rows, count = [], len(lined[0][0].images)
+  for row in lined:
+    gap = np.zeros_like(row[0].images[:1])
+    parts = [part for one in row for part in (gap, one.images)][1:]
+    outline = row[0].outline
+    if outline is not None:
+      marks = [part for one in row for part in (outline[:1] & False, _outline_of(one))][1:]
+      outline = np.concatenate(marks)
+    empty = tuple(i for i in range(len(row) * (count + 1) - 1) if i % (count + 1) == count)
+    rows.append(row[0]._replace(images=np.concatenate(parts), outline=outline, empty=empty))
+  groups = [(i * (count + 1) + (count - 1) / 2, name) for i, name in enumerate(blocks)]
+  return _image_rows(path, rows, groups, title)
 
 
 def image_rows(
@@ -46,6 +78,13 @@ def image_rows(
   Raises:
     ValueError: there are no rows, or a row has no images with 1 or 3 channels.
   """
+  return _image_rows(path, rows, list(enumerate(columns)), title)
+
+
+def _image_rows(
+  path: str | Path, rows: Sequence[Row], headings: Sequence[tuple[float, str]], title: str
+) -> Path:
+  """Draws `image_rows` with headings at any place, counted in columns from the first."""
   if not rows:
     raise ValueError('image_rows needs at least one row.')
   for row in rows:
@@ -55,11 +94,11 @@ def image_rows(
   labels = [_label(row) for row in rows]
   width = max(shape[1] for shape in shapes) + 0.06
   heights = [  # a flat image still needs room for its label
-    max(shape[0] + 0.06, 0.14 * len(label.split('\n')) + 0.02)
-    for shape, label in zip(shapes, labels, strict=True)
+    max(shape[0] + 0.06, 0.14 * len(label.split('\n')) + 0.02) + _caption(row)
+    for row, shape, label in zip(rows, shapes, labels, strict=True)
   ]
   left = 0.1 + 0.075 * max(len(line) for label in labels for line in label.split('\n'))
-  top = 0.08 + 0.3 * bool(title) + 0.2 * bool(columns)
+  top = 0.08 + 0.3 * bool(title) + 0.2 * bool(headings)
   size = max(left + count * width, 0.09 * len(title)) + 0.08, top + sum(heights) + 0.05
   figure = figures.make(size)
   axes = figures.inches(figure)  # one for all images, because axes are slower to make than an image
@@ -68,17 +107,32 @@ def image_rows(
   bottom = size[1] - top
   for row, label, height, shape in zip(rows, labels, heights, shapes, strict=True):
     bottom -= height
-    middle = (bottom + height / 2) / size[1]
+    image, caption = height - _caption(row), _caption(row)
+    middle = (bottom + caption + image / 2) / size[1]
     figure.text((left - 0.08) / size[0], middle, label, ha='right', va='center', fontsize=8)
     for i in range(len(row.images)):
-      corner = left + i * width, bottom + (height - shape[0]) / 2
+      corner = left + i * width, bottom + caption + (image - shape[0]) / 2
       if i not in row.empty:
         _draw(axes, row, i, _Place(*corner, *shape))
-  for i, heading in enumerate(columns):
+      if i < len(row.captions):
+        place = (corner[0] + shape[1] / 2) / size[0], (corner[1] - 0.03) / size[1]
+        style = {'ha': 'center', 'va': 'top', 'fontsize': 6.5, 'color': figures.INK}
+        figure.text(*place, row.captions[i], **style)
+  for i, heading in headings:
     x, y = left + (i + 0.5) * width, size[1] - top + 0.03
     style = {'ha': 'center', 'va': 'bottom', 'fontsize': 8, 'color': figures.INK}
     figure.text(x / size[0], y / size[1], heading, **style)
   return figures.save(figure, path)
+
+
+def _caption(row: Row) -> float:
+  """Returns the height of the text under the images of a row, in inches."""
+  lines = max((text.count('\n') + 1 for text in row.captions if text), default=0)
+  return 0.12 * lines
+
+
+def _outline_of(row: Row) -> np.ndarray:
+  return np.zeros(row.images.shape[:-1], bool) if row.outline is None else row.outline
 
 
 def _check_row(row: Row) -> None:

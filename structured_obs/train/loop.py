@@ -21,13 +21,14 @@ from structured_obs.data.prepare import Prepared
 from structured_obs.devices import hosts
 from structured_obs.devices import mesh as meshes
 from structured_obs.evaluation import likelihood
+from structured_obs.evaluation.figures import validation
 from structured_obs.evaluation.metrics import variance_inflation
 from structured_obs.models.base import Bound
 from structured_obs.runs import checkpoint, initial, metrics_file
 from structured_obs.runs import workdir as workdirs
 from structured_obs.runs.experiment import Experiment
 from structured_obs.runs.state import TrainState, evaluation_variables
-from structured_obs.train import feed, metrics, nonfinite, resume
+from structured_obs.train import feed, metrics, nonfinite, resume, terminal
 from structured_obs.train import start as starts
 from structured_obs.train import step as steps
 from structured_obs.train.signals import Stopper
@@ -101,7 +102,7 @@ def train(
     workdirs.write(workdir, about)
   hosts.barrier('workdir')
   with contextlib.ExitStack() as stack:
-    recorder = metrics.Recorder(workdir, config.steps, tensorboard, hosts.primary())
+    recorder = metrics.Recorder(workdir, config.steps, tensorboard, hosts.primary(), _coding(experiment))
     run = Run(
       experiment, prepared, meshes.make_mesh(), workdir, about,
       workdir / checkpoint.CHECKPOINTS, workdir / checkpoint.BEST,
@@ -110,6 +111,14 @@ def train(
     state, standing = _begin(run, allow_older)
     stopper = stack.enter_context(Stopper())
     return _Loop(run, state, standing).drive(stopper)
+
+
+def _coding(experiment: Experiment) -> terminal.Coding | None:
+  """Returns how the terminal shows an ELBO in bits/dim; None for models whose ELBO is no code length."""
+  if not experiment.model.traits.has_prior:
+    return None
+  dequantize = experiment.config.objective.dequantize
+  return terminal.coding(experiment.spec, dequantize, experiment.family.levels > 0)
 
 
 def _begin(run: Run, allow_older: bool) -> tuple[TrainState, Standing]:
@@ -198,6 +207,8 @@ class _Loop:
       improved = validate and self._validate()
       if save or improved or self._out_of_patience():
         self._save(improved)
+      if validate or stop:
+        self._draw()
 
   def _retire(self, remaining: int) -> None:
     """Waits for the oldest steps until at most `remaining` are in flight."""
@@ -251,6 +262,20 @@ class _Loop:
     else:
       self.standing = self.standing._replace(waited=self.standing.waited + 1)
     return improved
+
+  def _draw(self) -> None:
+    """Writes the picture of a validation; a run does not end where that fails."""
+    run = self.run
+    if not hosts.primary():
+      return
+    try:
+      variables = evaluation_variables(self.state)
+      image = validation.write(run.workdir, run.experiment, variables, run.prepared, self.step)
+    except OSError as error:
+      run.recorder.say(f'Warning: {run.workdir / validation.FILE} is not written: {error}')
+      return
+    if image is not None:
+      run.recorder.picture(self.step, image)
 
   def _summarize(self, elbo: np.ndarray) -> dict[str, float]:
     """Returns mean and standard error; both are NaN, with a warning, if any value is not finite."""

@@ -18,6 +18,7 @@ import rich.progress
 
 from structured_obs import strict_json
 from structured_obs.runs import metrics_file
+from structured_obs.train import terminal
 
 FIRST = ('loss',)  # metrics to show before the others
 
@@ -75,14 +76,6 @@ def _finite_mean(values: list[float]) -> float:
   return math.fsum(finite) / len(finite) if finite else math.nan
 
 
-def _shown(name: str, values: Mapping[str, float]) -> bool:
-  """Returns whether the terminal shows a metric: sampled latent terms and norms are left out."""
-  kind, _, term = name.partition('/')
-  sampled = kind in ('log_p', 'log_q') and f'log_q/{term}' in values
-  quiet = name in ('param_norm', 'learning_rate') or (name == 'skipped' and not values[name])
-  return not sampled and not quiet
-
-
 class Recorder:
   """Writes records to metrics.jsonl and optionally to TensorBoard, and shows them.
 
@@ -90,8 +83,16 @@ class Recorder:
   plain line. `active=False` silences it, for processes other than 0 of a run on several hosts.
   """
 
-  def __init__(self, workdir: Path, steps: int, tensorboard: bool = False, active: bool = True):
+  def __init__(
+    self,
+    workdir: Path,
+    steps: int,
+    tensorboard: bool = False,
+    active: bool = True,
+    code: terminal.Coding | None = None,
+  ):
     self._active = active
+    self._code = code
     self._steps = steps
     self._workdir = Path(workdir)
     self._tensorboard = tensorboard
@@ -159,19 +160,23 @@ class Recorder:
         self._events.add_scalar(f'{kind}/{name}', value, step)
     self._show(step, kind, values)
 
+  def picture(self, step: int, image: Any) -> None:
+    """Gives TensorBoard, where it is used, a picture, uint8 [height, width, 3]."""
+    if self._events is not None:
+      self._events.add_image('validation/images', image, step, dataformats='HWC')
+
   def say(self, text: str) -> None:
     """Prints one message, above the progress bar if there is one."""
     if self._active:
       self._console.print(text, markup=False)
 
   def _show(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-    shown = [name for name in values if _shown(name, values)]
-    terms = '  '.join(f'{name} {values[name]:.5g}' for name in shown)
+    text = terminal.terms(values, self._code)
     if kind == 'train' and not self._bar.disable:
-      self._bar.update(self._task, completed=step, description=terms)
+      self._bar.update(self._task, completed=step, description=text)
     else:
       left = f'  ETA {self._eta(step)}' if kind == 'train' else ''
-      self.say(f'{kind} {step}/{self._steps}  {terms}{left}')
+      self.say(terminal.line(kind, step, self._steps, text + left))
 
   def _eta(self, step: int) -> str:
     if self._began is None or step <= self._began[0]:

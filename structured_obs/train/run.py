@@ -38,6 +38,7 @@ class Options(NamedTuple):
   allow_config_change: bool = False  # continue although the configuration or the data changed
   allow_older_checkpoint: bool = False  # resume although that loses more than an hour of training
   cluster: hosts.Cluster = hosts.Cluster()
+  report: bool = True  # write a report at the end
 
 
 def run(config: Config, options: Options, say: Callable[[str], None] = _say) -> loop.Outcome | None:
@@ -106,7 +107,8 @@ def _run(
         experiment, prepared, workdir, about, options.tensorboard, options.allow_older_checkpoint
       )
     with during('writing the report'):
-      report = training_report.write(workdir) if outcome.reason != 'stopped' else None
+      ended = options.report and outcome.reason != 'stopped'
+      report = training_report.write(workdir) if ended else None
   if hosts.primary():
     if report:
       say(f'Report: {report}')

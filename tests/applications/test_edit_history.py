@@ -64,3 +64,15 @@ def test_no_samples_can_be_asked_for(tmp_path):
   assert history.samples.shape == (2, 0, 3, 4, 1)
   rows, headings = edit_history.rows(history)
   assert plotting.image_rows(tmp_path / 'x.png', rows, headings).stat().st_size > 2000
+
+
+def test_the_picture_says_value_and_softness_of_every_edit():
+  mask = np.zeros((4, 5, 3), bool)
+  mask[1:3, 2:4] = True
+  values = np.full((4, 5, 3), 0.5) * np.array([1.0, -0.4, 0.0])
+  one = edit.Edit(jnp.asarray(values), jnp.asarray(mask))
+  assert edit_history.described(one) == '0.5/-0.2/0\nexact'
+  values = np.linspace(-1, 1, 60).reshape(4, 5, 3)
+  soft = edit.Edit(jnp.asarray(values[..., :1]), jnp.asarray(mask[..., :1]), 0.125)
+  low, high = values[1, 2, 0], values[2, 3, 0]
+  assert edit_history.described(soft) == f'{low:.2g} to {high:.2g}\nsoft, ± 0.12'

@@ -217,7 +217,8 @@ def test_report_of_a_training(tmp_path: Path):
   text = path.read_text()
   for expected in (
     'low_rank on npz:x', 'step 40', 'all 4 validation images', 'all 9 test images',
-    'python -m this', f'launch.evaluate --workdir={tmp_path}', 'by hand', "family='low_rank'",
+    'python -m this', f'launch.evaluate --workdir={tmp_path}', 'by hand',
+    "likelihood.family = 'low_rank'",
   ):  # fmt: skip
     assert expected in text
   _check_figures(path, 3)

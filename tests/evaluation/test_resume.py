@@ -145,3 +145,18 @@ def test_a_model_is_known_by_what_it_computes(name: str, option: str):
 
   assert digest() == digest()
   assert digest() != digest(**{option: 0.02})
+
+
+def test_long_passes_say_how_far_they_are_and_when_they_end(monkeypatch):
+  now, said = [0.0], []
+  monkeypatch.setattr(passes.time, 'monotonic', lambda: now[0])
+  progress = passes.Progress('likelihoods', 1000, said.append)
+  for done, seconds in ((100, 40.0), (200, 45.0), (300, 52.0), (400, 55.0), (500, 64.0), (1000, 99.0)):
+    now[0] = seconds
+    progress.tell(done)
+  assert said == [
+    '  likelihoods: 100 of 1,000 images',  # the first batch, which compiles, tells no speed
+    '  likelihoods: 300 of 1,000 images, ETA 0:00:42',
+    '  likelihoods: 500 of 1,000 images, ETA 0:00:30',
+  ]
+  passes.Progress('likelihoods', 1000, None).tell(1)

@@ -26,9 +26,9 @@ class Demo(NamedTuple):
 
 @pytest.fixture(scope='session')
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-  """Both variants after three steps, evaluated with four samples."""
+  """Both variants of 8x8 digits after three steps, scored on a few images."""
   workdir = tmp_path_factory.mktemp('demo') / 'runs'
-  flags = (f'--workdir={workdir}', '--steps=3', '--samples=4')
+  flags = (f'--workdir={workdir}', '--recipe=digits', '--steps=3', '--num_images=12')
   done = launch('demo', *flags)
   assert done.status == 0, '\n'.join(done.errors)
   return Demo(workdir, flags, done)

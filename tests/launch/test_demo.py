@@ -1,32 +1,36 @@
-"""The demo: two trainings, one table, one picture; a second time without training."""
+"""The demo: its trainings, one table, one picture; a second time without training."""
 
 import json
 
 import numpy as np
 import pytest
 
+from configs import demo as recipe
+from structured_obs.runs import configuration
 from tests.launch import conftest
 
 
-def test_demo_prints_one_table(demo: conftest.Demo):
+def test_demo_prints_one_table_a_verdict_and_what_comes_next(demo: conftest.Demo):
   text = demo.done.output
-  assert text.count('negative ELBO, nats ') == 1
+  assert text.count('| code length (negative ELBO), bits per pixel ') == 1
   for expected in (
-    'mean over ', 'low_rank - diagonal', 'negative IWAE-4, bits/dim',
-    'squared Mahalanobis distance', 'spread', '17 gray levels is 0.125 wide', 'figures/samples.png',
+    'mean over 12 test images', 'low_rank - diagonal', '- PSNR of the mean: ', '- Calibration: ',
+    'figures/overview.png', 'make studio', f'--workdir={demo.workdir / "low_rank"}', 'launch.evaluate',
   ):  # fmt: skip
     assert expected in text
 
 
-def test_demo_writes_its_numbers_and_pictures(demo: conftest.Demo):
-  tree = json.loads((demo.workdir / 'evaluation.json').read_text())
-  arrays = np.load(demo.workdir / 'per_image.npz')
-  difference = arrays['low_rank/elbo'] - arrays['diagonal/elbo']
-  told = tree['differences']['low_rank - diagonal']['negative_elbo_nats']
-  assert difference.shape == (tree['images'],)
-  np.testing.assert_allclose(told['mean'], -difference.mean())
-  np.testing.assert_allclose(told['standard_error'], difference.std(ddof=1) / tree['images'] ** 0.5)
-  assert (demo.workdir / 'figures' / 'samples.png').stat().st_size > 5000
+def test_demo_writes_its_numbers_and_its_picture(demo: conftest.Demo):
+  tree = json.loads((demo.workdir / 'overview.json').read_text())
+  assert list(tree) == ['diagonal', 'low_rank']
+  report = (demo.workdir / 'report.md').read_text()
+  for scores in tree.values():
+    bits = scores['scores']['bits_per_dim']
+    assert bits['num_images'] == 12
+    assert np.isfinite(bits['mean'])
+    assert f'{bits["mean"]:.3f} ± {bits["standard_error"]:.3f}' in report
+  assert '--recipe=digits --steps=3 --num_images=12' in report
+  assert (demo.workdir / 'figures' / 'overview.png').stat().st_size > 5000
 
 
 def test_both_variants_have_one_network(demo: conftest.Demo):
@@ -39,6 +43,21 @@ def test_both_variants_have_one_network(demo: conftest.Demo):
   assert configs[0] == configs[1]
 
 
+def test_the_variants_on_mnist_differ_in_the_distribution_alone():
+  configs = [configuration.flatten(recipe.get_config(variant)) for variant in recipe.VARIANTS]
+  for config in configs:
+    assert config['data.source'] == 'mnist_sample'
+    different = {name for name in config if config[name] != configs[0].get(name)}
+    assert all(name.startswith('likelihood.') for name in different)
+  floors = [config.get('likelihood.options.min_scale') for config in configs]
+  assert floors == [0.05, None, 0.05]
+  assert configs[1]['likelihood.options.min_variance'] == pytest.approx(0.05**2)
+
+
+def _told(output: str) -> str:
+  return output[output.index('| mean over') : output.index('picture ')]
+
+
 @pytest.mark.slow
 def test_a_second_time_nothing_is_trained(demo: conftest.Demo):
   metrics = demo.workdir / 'low_rank' / 'metrics.jsonl'
@@ -46,5 +65,12 @@ def test_a_second_time_nothing_is_trained(demo: conftest.Demo):
   done = conftest.launch('demo', *demo.flags)
   assert done.status == 0, done.errors
   assert metrics.read_text() == before
-  tables = [output[output.index('| mean over') :] for output in (done.output, demo.done.output)]
-  assert tables[0] == tables[1]
+  assert _told(done.output) == _told(demo.done.output)
+
+
+@pytest.mark.slow
+def test_the_demo_on_mnist_has_three_models(tmp_path):
+  flags = (f'--workdir={tmp_path}', '--steps=1', '--num_images=4')
+  done = conftest.launch('demo', *flags)
+  assert done.status == 0, done.errors
+  assert list(json.loads((tmp_path / 'overview.json').read_text())) == list(recipe.VARIANTS)

@@ -108,7 +108,8 @@ def test_without_a_terminal_every_record_is_one_plain_line(
 ):
   record(tmp_path, 1, 2)
   lines = capsys.readouterr().out.splitlines()
-  assert [line.split('  ')[0] for line in lines] == ['train 1/100', 'train 2/100']
+  assert [line.split('  ')[0] for line in lines] == ['train', 'train']
+  assert [line.split()[1] for line in lines] == ['1/100', '2/100']
   assert '\x1b' not in ''.join(lines)
 
 

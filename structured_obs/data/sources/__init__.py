@@ -18,6 +18,7 @@ from structured_obs.option_values import Choice, Where
 
 SOURCES = {  # by the module that has it, which is imported when needed
   'digits': 'digits',
+  'mnist_sample': 'mnist_sample',
   'photos': 'photos',
   'folder': 'folder',
   'npz': 'npz',

@@ -141,23 +141,24 @@ def _predicted(trained: Trained, x: Array) -> Any:
 
 
 def _reconstructions(path: Path, models: Sequence[Trained], x: Array, key: Array) -> Path:
-  rows = [plotting.Row('original', _shown(models[0], x))]
+  rows, found = [plotting.Row('original', _shown(models[0], x))], []
   for trained in models:
     params = _predicted(trained, x)
     drawn = draw(trained.model.family, params, numbered_keys(key, len(x)))
-    rows += _rows(trained.name, drawn)
-  return plotting.image_rows(path, rows)
+    found.append((trained, drawn))
+  rows += _rows(found)
+  return plotting.image_rows(path, rows, title=_title('Reconstructions', models))
 
 
 def _prior(path: Path, models: Sequence[Trained], key: Array) -> Path:
-  rows = []
+  found = []
   for trained in models:
     if not trained.model.traits.has_prior:
       continue
     params = trained.generate(numbered_keys(key, SHOWN))
     drawn = draw(trained.model.family, params, numbered_keys(jax.random.fold_in(key, 1), SHOWN))
-    rows += _rows(trained.name, drawn)
-  return plotting.image_rows(path, rows)
+    found.append((trained, drawn))
+  return plotting.image_rows(path, _rows(found), title=_title('New images', models))
 
 
 def _deviations(path: Path, models: Sequence[Trained], x: Array, key: Array) -> Path:
@@ -172,7 +173,7 @@ def _deviations(path: Path, models: Sequence[Trained], x: Array, key: Array) -> 
   for name, deviation, residual in found:
     rows.append(plotting.Row(f'{name}\nstandard deviation', deviation, 'size', limit=largest))
     rows.append(plotting.Row('residual sample', residual, 'signed', limit=3 * largest))
-  return plotting.image_rows(path, rows)
+  return plotting.image_rows(path, rows, title=_title('Standard deviations', models))
 
 
 def _correlations(path: Path, models: Sequence[Trained], x: Array) -> Path:
@@ -184,7 +185,9 @@ def _correlations(path: Path, models: Sequence[Trained], x: Array) -> Path:
     found = jax.device_get(_correlation(trained.model.family, pixel, params))
     shown = found[..., channel : channel + 1]
     rows.append(plotting.Row(trained.name, shown, 'signed', mark=(row, column), limit=1.0))
-  return plotting.image_rows(path, rows, title=f'Correlation with the pixel ({row}, {column})')
+  return plotting.image_rows(
+    path, rows, title=_title(f'Correlation with the pixel ({row}, {column})', models)
+  )
 
 
 def _ways(path: Path, trained: Trained, x: Array, key: Array) -> Path:
@@ -193,15 +196,29 @@ def _ways(path: Path, trained: Trained, x: Array, key: Array) -> Path:
     for other in (x[way, :, ::-1], x[(way + 1) % len(x)]):
       drawn = interpolation(trained, jnp.stack([x[way], other]), jax.random.fold_in(key, way))
       rows += [plotting.Row('mean', drawn.mean), plotting.Row('sample', drawn.mean + drawn.residual)]
-  return plotting.image_rows(path, rows, title='The noise is fixed along each path')
+  return plotting.image_rows(
+    path, rows, title=_title('Paths between latents, the noise fixed,', [trained])
+  )
 
 
-def _rows(name: str, drawn: Drawn) -> list[plotting.Row]:
-  return [
-    plotting.Row(f'{name}\nmean', drawn.mean),
-    plotting.Row('residual sample', drawn.residual, 'signed'),
-    plotting.Row('their sum', drawn.mean + drawn.residual),
-  ]
+def _rows(found: Sequence[tuple[Trained, Drawn]]) -> list[plotting.Row]:
+  """Returns the rows of all models; their residuals have one scale."""
+  largest = max(float(np.quantile(np.abs(drawn.residual), 0.999)) for _, drawn in found)
+  limit = largest if np.isfinite(largest) and largest > 0 else None
+  rows = []
+  for trained, drawn in found:
+    rows += [
+      plotting.Row(f'{trained.name}\nmean', drawn.mean),
+      plotting.Row('residual sample', drawn.residual, 'signed', limit=limit),
+      plotting.Row('their sum', drawn.mean + drawn.residual),
+    ]
+  return rows
+
+
+def _title(what: str, models: Sequence[Trained]) -> str:
+  """Returns a title that says models, steps and data."""
+  names = ', '.join(f'{trained.name} (step {trained.step})' for trained in models)
+  return f'{what} of {models[0].spec.source}: {names}'
 
 
 def _way(steps: int, ends: Array) -> Array:

@@ -152,8 +152,11 @@ def rows(views: Views, request: Request, originals: np.ndarray | None = None) ->
     found.append(
       plotting.Row(f'correlation with\npixel {name}', correlation, 'signed', (row, column), 1.0)
     )
-  for i, component in enumerate(() if views.components is None else views.components):
-    found.append(plotting.Row(f'component {i + 1}', component, 'signed'))
+  components = () if views.components is None else views.components
+  finite = [np.abs(one[np.isfinite(one)]).max(initial=0.0) for one in components]
+  strongest = float(max(finite, default=0.0)) or None  # one scale for all of them
+  for i, component in enumerate(components):
+    found.append(plotting.Row(f'component {i + 1}', component, 'signed', limit=strongest))
   return found
 
 

@@ -79,8 +79,9 @@ def of_model(
   """
   count = min(max(len(images), DRAWS[0]), DRAWS[-1], max(LEAST, NUMBERS // trained.model.image.size))
   job = passes.Pass(
-    _measure, trained.model, trained.spec.levels, batch_size=trained.config.eval.batch_size
-  )
+    _measure, trained.model, trained.spec.levels, batch_size=trained.config.eval.batch_size,
+    name='draws of the latents',
+  )  # fmt: skip
   key = jax.random.key(seed)
   rows = np.broadcast_to(images[:1], (count, *images.shape[1:]))
   found = passes.over_images(job, trained.variables, rows, key, where)
