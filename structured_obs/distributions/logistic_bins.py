@@ -89,7 +89,8 @@ def log_truncated(
 
 @log_truncated.defjvp
 def _log_truncated_jvp(levels: int, primals: tuple[Any, ...], tangents: tuple[Any, ...]):
-  found, by_loc, by_log_scale = _truncated(*primals, levels)
+  value, least, largest, loc, log_scale = primals
+  found, by_loc, by_log_scale = _truncated(value, least, largest, loc, log_scale, levels)
   return found, by_loc * tangents[3] + by_log_scale * tangents[4]
 
 

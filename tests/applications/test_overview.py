@@ -1,6 +1,7 @@
 """The small table: scores against dense float64 algebra, who wins, and what is not told apart."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ def test_scores_of_an_image_are_those_of_dense_algebra():
   seen = np.arange(12) < 6
   gain = cov[np.ix_(~seen, seen)] @ np.linalg.inv(cov[np.ix_(seen, seen)])
   given = mean[~seen] + gain @ (image - mean)[seen]
-  rest = cov[np.ix_(~seen, ~seen)] - gain @ cov[np.ix_(seen, ~seen)]
+  rest: Any = cov[np.ix_(~seen, ~seen)] - gain @ cov[np.ix_(seen, ~seen)]
   score = np.abs(image - mean) / np.sqrt(np.diag(cov))
   expected = {
     'error': np.mean((image - mean) ** 2),

@@ -19,7 +19,7 @@ Dec = decimal.Decimal
 
 
 @functools.cache
-def family(levels: int, factor: int = 2, components: int = 2) -> base.Family:
+def family(levels: int, factor: int = 2, components: int = 2) -> Any:
   inner = distributions.family('discretized_logistic_mixture', components=components, levels=levels)
   return consistent_mixture.family(inner, factor)
 
