@@ -18,14 +18,15 @@ and 3.30 s and 2.7 GiB in the authors' PyTorch code (torch 2.13; medians of step
 reports 3.65 bits/dim, of RE_x 5107, RE_y 1241, KL_z 619 and KL_u 819 nats.
 Flips and translations by up to 2 pixels are its augmentations; a tenth of the training images validates.
 
-`small`, of 1,106,487 parameters, is for a CPU: `recipes.SR_VAE_SMALL` and `recipes.sr_vae_in_minutes`. Only
-images whose blocks have the means y have a probability under its p(x|y, z), and locations begin at y
-up-scaled. After 1,000 of its steps on 20,000 of the images it takes 4.44 bits/dim, 0.43 less than `small` of
-configs/vae_cifar10.py after 1,500 (the paper: 0.14 more), and the mean of its draws of super-resolution is
-nearer to the image than bilinear up-scaling by 1.83 +- 0.02 dB; docs/sr_vae.md has the tables.
+`small`, of 1,106,487 parameters, is for a CPU: `recipes.SR_VAE_SMALL` and `recipes.sr_vae_in_minutes`.
+Only images whose blocks have the means y have a probability under its p(x|y, z), and locations begin
+at y up-scaled. After 1,000 of its steps on 20,000 of the images it takes 4.44 bits/dim, 0.43 less than
+`small` of configs/vae_cifar10.py after 1,500 (the paper: 0.14 more), and the mean of its draws of
+super-resolution is nearer to the image than bilinear up-scaling by 1.83 +- 0.02 dB; docs/sr_vae.md has
+the tables.
 
-Ours in `full`: latents' log variances are clipped softly; both inputs of the last network of p(z|y, u) go
-through an ELU, theirs one; the baseline has dense blocks of 7 steps, theirs 8 and 6.
+Ours in `full`: log variances of latents are clipped softly; both inputs of the last network of
+p(z|y, u) go through an ELU, theirs one; the baseline has dense blocks of 7 steps, theirs 8 and 6.
 
 Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020, section 4, appendix A.
 """
