@@ -8,9 +8,8 @@ Images of the test split, or --files cut and resized to the model's size, are sh
 enlarged again. With --small the files are small images themselves, all of one size, and are not scored.
 The model's samples are shown beside the mean of many, interpolations without a model, and regressions on
 training images: a linear one from 5 x 5 small pixels, and for small images of at most 256 values kernel
-ridge regression. With
---sample_mode=mode a sample is the mode of p(x|y, z), as in the paper's figures. --nopixel_noise leaves
-the floor of independent pixel noise out of samples, in families that have one.
+ridge regression. With --sample_mode=mode a sample is the mode of p(x|y, z), as in the paper's figures.
+--nopixel_noise leaves the floor of independent pixel noise out of samples, in families that have one.
 
 Prints PSNR with paired differences from bilinear interpolation, and the error between the small image
 and the result shrunk again. Writes super_resolution.png, images.npz, report.md and scores.json into

@@ -77,7 +77,8 @@ def compress(trained: Trained, x: np.ndarray) -> np.ndarray:
 def regressions(trained: Trained, x: np.ndarray) -> dict[str, regression.Upscale]:
   """Returns the regressions that the training images x [N, H, W, C] in [-1, 1] teach, by name."""
   x = x[: regression.IMAGES]
-  y = np.concatenate([compress(trained, x[i : i + 200]) for i in range(0, len(x), 200)])
+  starts = range(0, len(x), regression.CHUNK)
+  y = np.concatenate([compress(trained, x[i : i + regression.CHUNK]) for i in starts])
   ridge = regression.kernel_ridge(y, x)
   return {LINEAR: regression.local_linear(y, x)} | ({} if ridge is None else {RIDGE: ridge})
 

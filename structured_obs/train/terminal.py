@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from structured_obs.data import pixels
 from structured_obs.data.prepare import DataSpec
+from structured_obs.objectives import bounds
 
 # Names of metrics.jsonl in the order of a line, and those of a line. Others follow under their own.
 NAMES = {
@@ -48,7 +49,7 @@ class Coding(NamedTuple):
 
   def bits(self, elbo: float) -> float:
     """Returns bits per dimension."""
-    return -elbo / (self.num_dims * math.log(2)) - math.log2(self.width)
+    return float(bounds.bits_per_dim(elbo, self.num_dims, self.width))  # type: ignore[arg-type]
 
 
 def coding(spec: DataSpec, dequantize: bool, discrete: bool) -> Coding | None:
