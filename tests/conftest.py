@@ -11,6 +11,7 @@ devices.
 import gc
 import os
 import tempfile
+from pathlib import Path
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
@@ -21,7 +22,10 @@ import pytest
 from structured_obs import compiled
 
 NUM_DEVICES = 4
-MOST_MEMORY = 4 * 2**30  # bytes of one process; the programs that it has compiled are then forgotten
+# Of one process, which then forgets the programs that it has compiled. Each program takes a few memory
+# maps, and Linux ends a process that would have more than 65,530.
+MOST_MEMORY = 4 * 2**30  # bytes
+MOST_MAPS = 30_000
 _most = MOST_MEMORY
 
 
@@ -32,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
   for about in (
     'x64: needs float64, or does not depend on precision; skipped under --float32',
-    'slow: trains long, or starts processes; `make test` leaves it out, `make test-all` runs it',
+    'slow: takes long, or starts processes; `make test` leaves it out, `make test-all` runs it',
     'float32: about float32 arrays in any mode; runs under --float32 alone',
   ):
     config.addinivalue_line('markers', about)
@@ -51,10 +55,18 @@ def _forget_compiled_programs():
   """Bounds the memory of a long run; what is compiled stays in the persistent cache."""
   yield
   global _most
-  if psutil.Process().memory_info().rss > _most:
+  if psutil.Process().memory_info().rss > _most or _number_of_maps() > MOST_MAPS:
     jax.clear_caches()
+    gc.collect()
     # Not all that was freed returns to the system, so that this would happen after every module.
     _most = max(MOST_MEMORY, psutil.Process().memory_info().rss + 2**30)
+
+
+def _number_of_maps() -> int:
+  try:
+    return Path('/proc/self/maps').read_bytes().count(b'\n')
+  except OSError:  # not Linux
+    return 0
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,12 @@ def counted(model: Masked, x: Array) -> Array:
   mask = of_images(model, x)
   if mask is None:
     return jnp.full_like(x, model.image.size, shape=x.shape[:1])
-  return model.image.channels * jnp.sum(mask, axis=(1, 2, 3), dtype=x.dtype)
+  return count(mask, model.image.channels, x.dtype)
+
+
+def count(mask: Array, channels: int, dtype: Any) -> Array:
+  """Returns the number of values that count in images of a mask [B, H, W, 1]. [B]."""
+  return channels * jnp.sum(mask, axis=(1, 2, 3), dtype=dtype)
 
 
 def log_prob(model: Any, params: Any, x: Array) -> Array:

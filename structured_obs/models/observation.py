@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from structured_obs.distributions import base, elliptical, gaussian, low_rank, low_rank_update
+from structured_obs.models import masks
 from structured_obs.models.networks import ARCHITECTURES, kernel_generator
 from structured_obs.models.optimal_scale import OptimalScale
 from structured_obs.models.own_decoder import Maker
@@ -199,7 +200,7 @@ def images(predicted: Predicted, x: Array, mask: Array | None = None) -> Images:
   mean, counted = predicted.mean, None
   if mask is not None:
     mean = jnp.where(mask, mean, 0)
-    counted = x.shape[-1] * jnp.sum(mask, axis=(1, 2, 3), dtype=x.dtype)
+    counted = masks.count(mask, x.shape[-1], x.dtype)
   kernels = predicted.kernel, predicted.latent_kernel, predicted.kernel_axes
   return Images(x, mean, kernels[0], counted, *kernels[1:])
 

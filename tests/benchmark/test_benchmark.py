@@ -252,6 +252,7 @@ def _launch(*flags: str) -> subprocess.CompletedProcess[str]:
   )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_command_writes_json(tmp_path):
   out = tmp_path / 'benchmark.json'
   tiny = ('--sizes=4', '--filters=3', '--batches=1', '--repeats=1', '--suite=sparse', '--xla_flag')
@@ -264,6 +265,7 @@ def test_command_writes_json(tmp_path):
   assert list(dict.fromkeys(names)) == SPARSE_TASKS
 
 
+@pytest.mark.slow
 def test_a_wrong_flag_gives_one_sentence():
   done = _launch('--sizes=big')
   assert done.returncode == 1

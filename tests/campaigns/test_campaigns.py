@@ -18,6 +18,7 @@ def test_bad_inputs_are_read_rightly_or_refused_in_a_sentence(kind: str):
   assert not outcomes.faults([outcomes.judge(case) for case in cases])
 
 
+@pytest.mark.slow
 def test_damaged_files_change_no_number_without_a_word():
   assert not outcomes.faults(damage.run(6, seed=0))
 

@@ -45,6 +45,7 @@ def test_shapes(case: Case):
 
 
 @each(DEFAULTS)
+@pytest.mark.slow
 def test_jit_equals_eager(case: Case):
   params, x, key, *_ = cases.arguments(case)
   eager = operations.plain_operations(cases.family_of(case), params, x, key)
@@ -53,6 +54,7 @@ def test_jit_equals_eager(case: Case):
 
 
 @each(MAIN + GENERIC)
+@pytest.mark.slow
 def test_vmap_equals_loop(case: Case):
   batch = [cases.arguments(case, seed) for seed in range(3)]
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batch)

@@ -31,6 +31,7 @@ def _samples(family: base.Family[Any], params: Any, count: int = COUNT) -> jax.A
 
 
 @fitted.every(gaussian=False)
+@pytest.mark.slow
 def test_a_fit_is_better_than_the_truth_on_its_own_samples(family: base.Family[Any]):
   """From a bad start it would not be. (Of Gaussian families, projections say more.)"""
   params = fitted.params(family)

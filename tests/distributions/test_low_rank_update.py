@@ -100,6 +100,7 @@ def test_every_primitive(name: str):
 
 @pytest.mark.x64
 @pytest.mark.parametrize('name', ['low_rank', 'scaled_circulant'])
+@pytest.mark.slow
 def test_bases_that_whiten_into_several_arrays_or_are_wrapped(name: str):
   family, (_, params, cov, x) = FAMILY[name], _problem(name)
   assert family.gaussian is not None
@@ -113,6 +114,7 @@ def test_bases_that_whiten_into_several_arrays_or_are_wrapped(name: str):
 
 @pytest.mark.x64
 @EACH
+@pytest.mark.slow
 def test_conditionals_and_posteriors(name: str):
   family, (_, params, cov, x) = FAMILY[name], _problem(name)
   mean = np.asarray(family.mean(params))

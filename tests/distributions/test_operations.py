@@ -39,6 +39,7 @@ def _with(case: Case, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.x64
 @each(MAIN)
+@pytest.mark.slow
 def test_entropy_is_minus_the_mean_of_log_prob(case: Case):
   """log p is quadratic, so E log p = log p(mean) + tr(Hessian cov) / 2, without sampling."""
   problem = cases.make_problem(case)

@@ -75,6 +75,7 @@ def test_the_floor_and_the_rest_are_the_whole(case: Case):
 
 
 @pytest.mark.parametrize('wrapper', ['colour', 'low_rank_update'])
+@pytest.mark.slow
 def test_wrappers_have_the_floor_of_their_base(wrapper: str):
   family = WRAPPERS[wrapper](circulant.family(3))
   rng = np.random.default_rng(0)

@@ -43,6 +43,7 @@ def _divergence(family: Family[Any], params: Any, mean: Any, covariance: Any) ->
 
 
 @fitted.every(gaussian=True)
+@pytest.mark.slow
 def test_a_member_is_its_own_projection(family: Family[Any]):
   params = fitted.params(family)
   found = distributions.project(family, family.mean(params), _covariance_of(family)(params))

@@ -144,6 +144,7 @@ def test_wrong_arguments_are_refused():
 
 
 @pytest.mark.x64
+@pytest.mark.slow
 def test_float32_is_accurate_where_pixels_lean_heavily_on_each_other():
   """The nearest factor of a smooth covariance, through which rounding could grow from block to block."""
   shape, filter_size = (20, 20), 7

@@ -88,6 +88,7 @@ def test_the_scale_multiplies_every_standard_deviation():
 
 
 @pytest.mark.parametrize('kind', [VAE, Autoencoder])
+@pytest.mark.slow
 def test_a_frozen_mean_has_no_gradient_and_the_covariance_the_same_one(kind):
   free = make(kind)
   frozen = make(kind, OWN._replace(frozen_mean=True))
@@ -100,6 +101,7 @@ def test_a_frozen_mean_has_no_gradient_and_the_covariance_the_same_one(kind):
 
 
 @pytest.mark.parametrize('kind', [VAE, Autoencoder])
+@pytest.mark.slow
 def test_batch_norm_of_a_frozen_mean_uses_and_keeps_its_running_statistics(kind):
   fields = {'architecture': 'strided', 'norm': 'batch'}
   model, variables, keys, x = make(kind, OWN._replace(frozen_mean=True), **fields)

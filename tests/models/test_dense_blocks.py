@@ -88,6 +88,7 @@ def test_the_first_batch_has_mean_0_and_the_stated_deviation(layer, shape, compi
 
 
 @pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.slow
 def test_every_layer_of_a_network_is_normalised_in_one_pass(name, monkeypatch: pytest.MonkeyPatch):
   # So that every layer has an output.
   monkeypatch.setattr(dense_blocks, 'is_less_together', lambda *_: False)
@@ -174,6 +175,7 @@ def test_a_block_appends_behind_its_input_and_attention_scales_channels():
   np.testing.assert_allclose(ratio, jnp.broadcast_to(ratio[:, :1, :1], ratio.shape), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_it_with_float32_parameters_and_outputs():
   x = images()
   block = dense_blocks.DenseBlock(3, steps=2, dtype=jnp.bfloat16)

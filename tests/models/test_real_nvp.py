@@ -43,6 +43,7 @@ def back(flow: Any, variables: Any, noise: Any) -> Any:
 
 @pytest.mark.x64
 @pytest.mark.parametrize('name', CASES)
+@pytest.mark.slow
 def test_log_determinant_is_that_of_the_jacobian(name):
   event, options = CASES[name]
   flow, variables, z = make(event, options, jnp.float64)
@@ -56,6 +57,7 @@ def test_log_determinant_is_that_of_the_jacobian(name):
 
 
 @pytest.mark.parametrize('name', CASES)
+@pytest.mark.slow
 def test_inverse_round_trip_in_float32(name):
   flow, variables, z = make(*CASES[name])
   noise, log_det = through(flow, variables, z)
@@ -107,6 +109,7 @@ def test_squeeze_orders_by_channel_and_the_diagonal_goes_on():
   np.testing.assert_array_equal(real_nvp._join(goes_on, leaves), y)
 
 
+@pytest.mark.slow
 def test_log_determinant_is_float32_where_products_are_bfloat16():
   flow, variables, z = make((4, 4, 2), SMALL)
   half = RealNVP(flow.event, flow.options, jnp.bfloat16)

@@ -117,6 +117,7 @@ def test_an_autoencoder_may_have_it_too():
   assert 'BatchNorm_0' in variables['params']['encoder']
 
 
+@pytest.mark.slow
 def test_gradient_reaches_every_parameter():
   model, variables, keys, x = make(norm='batch')
 
@@ -152,6 +153,7 @@ def test_the_covariance_may_have_a_resnet_of_its_own():
   assert shapes(model.apply)(variables, keys, x).log_p['x'].shape == (4,)
 
 
+@pytest.mark.slow
 def test_batch_norm_is_over_all_devices_of_the_axis():
   model, variables, keys, x = make(norm='batch', axis_name=mesh.AXIS)
   alone, _, _, _ = make(init=shapes, norm='batch')

@@ -77,7 +77,7 @@ def latents(made: Made, record: diagonal.Diagonal, index: int) -> jax.Array:
   ('shape', 'options'),
   [
     ((8, 12, 3), {}),
-    ((4, 8, 3), GRAY | {'skip': 'bicubic', 'x_y_depth': 1}),
+    ((4, 8, 3), GRAY | {'skip': 'linear', 'x_y_depth': 1}),
     ((8, 4, 1), {'factor': 4, 'method': 'bilinear'}),
     ((8, 4, 2), CONSISTENT | {'factor': 4}),
   ],
@@ -94,6 +94,7 @@ def test_terms_are_finite_and_of_float32(shape: tuple[int, ...], options: dict[s
     assert np.isfinite(leaf).all()
 
 
+@pytest.mark.slow
 def test_terms_are_what_their_names_say():
   made = make()
   terms, y = apply(made, made.keys, made.x), apply(made, made.x, method='compress')
@@ -142,6 +143,7 @@ def test_gradient_reaches_every_parameter():
     assert one_input or np.any(leaf != 0), path
 
 
+@pytest.mark.slow
 def test_an_image_does_not_feel_the_batch_it_is_in():
   made = make()
   together = apply(made, made.keys, made.x)
@@ -166,6 +168,7 @@ def test_operations_show_the_small_image_they_go_through(method: Any):
   assert np.isfinite(jax.tree.leaves(params)[0]).all()
 
 
+@pytest.mark.slow
 def test_a_consistent_model_draws_images_that_shrink_to_y():
   made = make((8, 4, 2), **CONSISTENT | {'factor': 4})
   model, bound = made.model, Bound(made.model, made.variables)
@@ -189,6 +192,27 @@ def test_locations_begin_at_the_small_image_made_large():
   np.testing.assert_allclose(params.mixture.locs, jnp.clip(expected, -1, 1), atol=1.01 / 255)
 
 
+@pytest.mark.parametrize('shape', [(4, 8, 3), (6, 6, 1)])
+def test_a_linear_skip_is_one_map_of_the_small_pixels_around_each_block(shape: tuple[int, int, int]):
+  random, (height, width, channels) = np.random.default_rng(0), shape
+  y = np.float32(random.normal(size=(2, height // 2, width // 2, channels)))
+  skip = sr_vae_networks.LinearSkip(ImageShape(*shape))
+  variables = skip.init(jax.random.key(0), y)
+  np.testing.assert_array_equal(skip.apply(variables, y), 0)
+  kernel = np.float32(random.normal(size=(5, 5, channels, 4 * channels)))
+  bias = np.float32(random.normal(size=4 * channels))
+  found = skip.apply({'params': {'Conv_0': {'kernel': kernel, 'bias': bias}}}, jnp.asarray(y))
+  rows, columns = np.arange(-2, height // 2 + 2), np.arange(-2, width // 2 + 2)
+  padded = y[:, rows.clip(0, height // 2 - 1)][:, :, columns.clip(0, width // 2 - 1)]
+  expected = np.zeros((2, *shape))
+  for i, j in np.ndindex(height, width):
+    around = padded[:, i // 2 : i // 2 + 5, j // 2 : j // 2 + 5]
+    part = slice((i % 2 * 2 + j % 2) * channels, (i % 2 * 2 + j % 2 + 1) * channels)
+    expected[:, i, j] = np.einsum('nabc,abcd->nd', around, kernel[..., part]) + bias[part]
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.slow
 def test_without_keys_latents_are_at_their_means():
   made = make()
   y = apply(made, made.x, method='compress')
@@ -263,7 +287,7 @@ def test_devices_agree_with_one():
     (GRAY, "use 'downscale'"),
     ({'consistent': True, 'method': 'bilinear'}, 'windows of .bilinear. overlap'),
     ({**GRAY, 'consistent': True}, r"of --config\.model\.options\.compression='gray'"),
-    ({'skip': 'cubic'}, "skip must be one of 'none', 'bicubic'"),
+    ({'skip': 'cubic'}, "skip must be one of 'none', 'bicubic', 'linear'"),
     ({**GRAY, 'factor': 2}, r"of --config\.model\.options\.compression='gray'"),
     ({'x_decoder_growth': 1}, 'halved with every doubling'),
     ({'kind': 'vae', 'x_depth': 2}, "no such option of --config.model.kind='vae'"),

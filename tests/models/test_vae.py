@@ -57,6 +57,7 @@ def test_terms_are_what_their_names_say():
   np.testing.assert_allclose(terms.stats['kl_z'], closed(*images), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_sampled_and_closed_kl_agree_on_average():
   model, variables, _, x = make(batch=1)
   keys = jax.random.split(jax.random.key(5), 4000)

@@ -49,7 +49,7 @@ def text(function: Any, *arguments: Any) -> str:
 class Built:
   """What a configuration becomes, part by part, each made when it is asked for."""
 
-  PARTS = ('read', 'schedule', 'images', 'samples', 'optimizer', 'program')
+  PARTS = ('read', 'schedule', 'images', 'samples', 'state', 'optimizer', 'program')
 
   def __init__(self, config: Config):
     self.config = configuration.resolve(config)
@@ -95,9 +95,13 @@ class Built:
     draw = lambda key, outputs: family.sample(key, family.from_outputs(outputs))  # noqa: E731
     return text(draw, jax.random.key(0), outputs)
 
+  def state(self) -> Any:
+    """Shapes of the parameters, and of what the optimizer keeps."""
+    return initial.state_shapes(self.experiment)
+
   def optimizer(self) -> str:
     """The update by a gradient."""
-    state = initial.state_shapes(self.experiment)
+    state = self.part('state')
     gradient = lambda g, s, p: self.experiment.optimizer.update(g, s, p)  # noqa: E731
     return text(gradient, state.params, state.opt_state, state.params)
 
@@ -249,6 +253,7 @@ def choices() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize('kind', list(KINDS))
+@pytest.mark.slow
 def test_every_option_counts_for_every_kind_of_model(kind: str):
   assert ignored(small.config_of(kind)) == []
 
@@ -270,6 +275,7 @@ def test_so_do_those_of_whatever_a_model_chooses(kind: str, name: str, value: st
 
 
 @pytest.mark.parametrize('family', list(distributions.FAMILIES))
+@pytest.mark.slow
 def test_so_do_those_of_every_family(family: str):
   config = small.config_of('vae')
   config.likelihood.family = family
@@ -282,6 +288,7 @@ def test_so_do_those_of_every_family(family: str):
 
 # The others have the record of 'l1'.
 @pytest.mark.parametrize('loss', ['', 'l1', reconstruction.PAPER_LOSS])
+@pytest.mark.slow
 def test_so_do_those_of_a_loss_and_of_a_network_of_kernels(loss: str):
   config = small.config_of('vae')
   config.likelihood.family = 'circulant'

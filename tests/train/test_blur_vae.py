@@ -46,6 +46,7 @@ def started() -> tuple[experiments.Experiment, Any, Any, Any]:
   return experiment, state, keys, x
 
 
+@pytest.mark.slow
 def test_the_kernel_network_learns_from_its_own_loss_and_the_rest_from_the_density(started):
   experiment, state, keys, x = started
 
@@ -123,6 +124,7 @@ def along(gradient: Any, way: Any) -> float:
 @pytest.mark.x64
 @pytest.mark.parametrize('name', ['density', 'paper_loss'])
 @pytest.mark.parametrize('network', ['encoder', 'decoder'])
+@pytest.mark.slow
 def test_latents_learn_from_all_that_their_kernel_does(gradients: Gradients, name: str, network: str):
   slope, way = numerical(gradients, name, network)
   np.testing.assert_allclose(along(gradients.of[name, 'latents'][network], way), slope, rtol=1e-6)

@@ -47,6 +47,7 @@ def test_a_resumed_run_has_the_multipliers_of_an_uninterrupted_one(tmp_path: Pat
   assert float(whole.params['multipliers']['excess_entropy']) > 0
 
 
+@pytest.mark.slow
 def test_bounds_hold_at_the_end_and_multipliers_settle(tmp_path: Path):
   config = _config(600, rate=0.3)  # faster ones jump with every batch's noise
   config.train = dataclasses.replace(config.train, log_every=50, checkpoint_every=600)
@@ -85,6 +86,7 @@ def test_a_bound_that_never_bound_in_any_part_of_a_run_is_told_at_its_end(tmp_pa
   assert 'The bound on the KL has not bound since step 1' in said[-1]
 
 
+@pytest.mark.slow
 def test_without_the_bound_the_entropy_is_larger(tmp_path: Path):
   config = _config(300, entropy=0.0)
   config.train = dataclasses.replace(config.train, log_every=100, checkpoint_every=300)
@@ -93,6 +95,7 @@ def test_without_the_bound_the_entropy_is_larger(tmp_path: Path):
   assert metrics_file.read(tmp_path)[-2]['stats/excess_entropy'] > 1.5 * 2 * ENTROPY
 
 
+@pytest.mark.slow
 def test_devices_agree_with_one():
   config, prepared = _config(3, trace=2.0), stub.make_prepared()
   held = config.objective.constraints
