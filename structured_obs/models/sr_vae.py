@@ -102,8 +102,6 @@ class SrVAE(nn.Module):
     self.of_y = self.small_family or self.family
     self.y_decoder = YDecoder(self.of_y.outputs(self.small), levels, options, self.dtype)
     self.decoder = XDecoder(self.of_y.outputs(self.image), options, self.dtype)
-    if options.skip == 'linear':
-      self.linear_skip = sr_vae_networks.LinearSkip(self.image)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
     """Draws u ~ q(u|y) and z ~ q(z|x) once per image, and reports every term of the bound.
@@ -163,8 +161,6 @@ class SrVAE(nn.Module):
     outputs = self.decoder(y, z)
     if self.options.skip != 'none':
       large = self.upscale(y, 'cubic')
-      if self.options.skip == 'linear':
-        large = large + self.linear_skip(y)
       components = outputs['locs'].shape[-1] // large.shape[-1]
       outputs['locs'] = outputs['locs'] + jnp.repeat(large, components, axis=-1)
     if self.options.consistent:

@@ -50,7 +50,7 @@ SR_VAE_SMALL = SrVae(
     'x_growth': 12, 'x_depth': 2, 'x_blocks': 1,
   },
   prior={'scales': 2, 'couplings': 2, 'growth': 12, 'layers': 2},
-  vae_growths=(8, 48),
+  vae_growths=(8, 42),
   vae_steps=3,
   latents=8,
   components=5,

@@ -77,7 +77,7 @@ def latents(made: Made, record: diagonal.Diagonal, index: int) -> jax.Array:
   ('shape', 'options'),
   [
     ((8, 12, 3), {}),
-    ((4, 8, 3), GRAY | {'skip': 'linear', 'x_y_depth': 1}),
+    ((4, 8, 3), GRAY | {'skip': 'bicubic', 'x_y_depth': 1}),
     ((8, 4, 1), {'factor': 4, 'method': 'bilinear'}),
     ((8, 4, 2), CONSISTENT | {'factor': 4}),
   ],
@@ -192,26 +192,6 @@ def test_locations_begin_at_the_small_image_made_large():
   np.testing.assert_allclose(params.mixture.locs, jnp.clip(expected, -1, 1), atol=1.01 / 255)
 
 
-@pytest.mark.parametrize('shape', [(4, 8, 3), (6, 6, 1)])
-def test_a_linear_skip_is_one_map_of_the_small_pixels_around_each_block(shape: tuple[int, int, int]):
-  random, (height, width, channels) = np.random.default_rng(0), shape
-  y = np.float32(random.normal(size=(2, height // 2, width // 2, channels)))
-  skip = sr_vae_networks.LinearSkip(ImageShape(*shape))
-  variables = skip.init(jax.random.key(0), y)
-  np.testing.assert_array_equal(skip.apply(variables, y), 0)
-  kernel = np.float32(random.normal(size=(5, 5, channels, 4 * channels)))
-  bias = np.float32(random.normal(size=4 * channels))
-  found = skip.apply({'params': {'Conv_0': {'kernel': kernel, 'bias': bias}}}, jnp.asarray(y))
-  rows, columns = np.arange(-2, height // 2 + 2), np.arange(-2, width // 2 + 2)
-  padded = y[:, rows.clip(0, height // 2 - 1)][:, :, columns.clip(0, width // 2 - 1)]
-  expected = np.zeros((2, *shape))
-  for i, j in np.ndindex(height, width):
-    around = padded[:, i // 2 : i // 2 + 5, j // 2 : j // 2 + 5]
-    part = slice((i % 2 * 2 + j % 2) * channels, (i % 2 * 2 + j % 2 + 1) * channels)
-    expected[:, i, j] = np.einsum('nabc,abcd->nd', around, kernel[..., part]) + bias[part]
-  np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
 @pytest.mark.slow
 def test_without_keys_latents_are_at_their_means():
   made = make()
@@ -287,7 +267,7 @@ def test_devices_agree_with_one():
     (GRAY, "use 'downscale'"),
     ({'consistent': True, 'method': 'bilinear'}, 'windows of .bilinear. overlap'),
     ({**GRAY, 'consistent': True}, r"of --config\.model\.options\.compression='gray'"),
-    ({'skip': 'cubic'}, "skip must be one of 'none', 'bicubic', 'linear'"),
+    ({'skip': 'cubic'}, "skip must be one of 'none', 'bicubic'"),
     ({**GRAY, 'factor': 2}, r"of --config\.model\.options\.compression='gray'"),
     ({'x_decoder_growth': 1}, 'halved with every doubling'),
     ({'kind': 'vae', 'x_depth': 2}, "no such option of --config.model.kind='vae'"),

@@ -24,9 +24,7 @@ from structured_obs.option_values import Choice, Count, CountOrNone
 Array = jax.Array
 
 
-# What the locations of x begin with: nothing; y up-scaled; that and a learnt linear map of y.
-SKIPS = ('none', 'bicubic', 'linear')
-SKIP_WINDOW = 5  # small pixels across, which the learnt map sees
+SKIPS = ('none', 'bicubic')  # what the locations of x begin with: nothing, or y up-scaled
 
 
 class Downscale(NamedTuple):
@@ -113,24 +111,6 @@ class ZNetwork(nn.Module):
     seen = convolutions.elu(jnp.concatenate([of_y, of_u], axis=-1))
     kind = dense_net.settings(self.dtype)
     return dense_blocks.DenseNet(2 * self.latents, *blocks, **kind, name='of_both')(seen)
-
-
-class LinearSkip(nn.Module):
-  """A learnt linear map from the small pixels around each block to its pixels; at first 0."""
-
-  image: base.ImageShape
-
-  @nn.compact
-  def __call__(self, y: Array) -> Array:
-    """Maps [B, h, w, c] to [B, H, W, C]; beyond its edges y is continued by its last pixels."""
-    batch, height, width, _ = y.shape
-    rows, columns = self.image.height // height, self.image.width // width
-    around = SKIP_WINDOW // 2
-    padded = jnp.pad(y, ((0, 0), (around, around), (around, around), (0, 0)), 'edge')
-    features, window = rows * columns * self.image.channels, (SKIP_WINDOW, SKIP_WINDOW)
-    blocks = nn.Conv(features, window, padding='VALID', kernel_init=nn.initializers.zeros)(padded)
-    cut = blocks.reshape(batch, height, width, rows, columns, self.image.channels)
-    return jnp.swapaxes(cut, 2, 3).reshape(batch, *self.image)
 
 
 class YDecoder(nn.Module):
