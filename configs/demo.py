@@ -30,7 +30,7 @@ def get_config(variant: str = 'sparse_precision') -> config.Config:
     model=config.ModelConfig('vae', {'architecture': 'strided', 'latents': 8, 'features': (16, 32)}),
     optim=config.OptimConfig(learning_rate=2e-3, schedule='cosine', clip_norm=1e4),
     train=config.TrainConfig(
-      steps=500, batch_size=32, validate_every=250, checkpoint_every=500, log_every=50
+      steps=500, batch_size=32, validate_every=500, checkpoint_every=500, log_every=50
     ),
     eval=config.EvalConfig(batch_size=100, importance_samples=20, chunk=5),
   )

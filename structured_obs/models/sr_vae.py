@@ -102,6 +102,8 @@ class SrVAE(nn.Module):
     self.of_y = self.small_family or self.family
     self.y_decoder = YDecoder(self.of_y.outputs(self.small), levels, options, self.dtype)
     self.decoder = XDecoder(self.of_y.outputs(self.image), options, self.dtype)
+    if options.skip == 'linear':
+      self.linear_skip = sr_vae_networks.LinearSkip(self.image)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
     """Draws u ~ q(u|y) and z ~ q(z|x) once per image, and reports every term of the bound.
@@ -122,7 +124,7 @@ class SrVAE(nn.Module):
     p_z = self.predict_z(y, u)
     return Terms(
       log_p={
-        'x': jax.vmap(self.family.log_prob)(self.decode_x(y, z), x),
+        'x': jax.vmap(self.family.log_prob)(self.decode_x(y, z, x), x),
         'y': jax.vmap(self.of_y.log_prob)(self.decode_y(u), y),
         'z': jax.vmap(diagonal.log_prob)(p_z, z),
         'u': self.u_prior.log_prob(u, train),
@@ -156,11 +158,13 @@ class SrVAE(nn.Module):
     """Returns the parameters of p(y|u)."""
     return jax.vmap(self.of_y.from_outputs)(self.y_decoder(u))
 
-  def decode_x(self, y: Array, z: Array) -> Any:
-    """Returns the parameters of p(x|y, z)."""
+  def decode_x(self, y: Array, z: Array, truth: Array | None = None) -> Any:
+    """Returns the parameters of p(x|y, z); a truth matters where the model is initialised alone."""
     outputs = self.decoder(y, z)
     if self.options.skip != 'none':
       large = self.upscale(y, 'cubic')
+      if self.options.skip == 'linear':
+        large = large + self.linear_skip(y, None if truth is None else truth - large)
       components = outputs['locs'].shape[-1] // large.shape[-1]
       outputs['locs'] = outputs['locs'] + jnp.repeat(large, components, axis=-1)
     if self.options.consistent:

@@ -77,7 +77,7 @@ def latents(made: Made, record: diagonal.Diagonal, index: int) -> jax.Array:
   ('shape', 'options'),
   [
     ((8, 12, 3), {}),
-    ((4, 8, 3), GRAY | {'skip': 'bicubic', 'x_y_depth': 1}),
+    ((4, 8, 3), GRAY | {'skip': 'linear', 'x_y_depth': 1}),
     ((8, 4, 1), {'factor': 4, 'method': 'bilinear'}),
     ((8, 4, 2), CONSISTENT | {'factor': 4}),
   ],
@@ -267,7 +267,7 @@ def test_devices_agree_with_one():
     (GRAY, "use 'downscale'"),
     ({'consistent': True, 'method': 'bilinear'}, 'windows of .bilinear. overlap'),
     ({**GRAY, 'consistent': True}, r"of --config\.model\.options\.compression='gray'"),
-    ({'skip': 'cubic'}, "skip must be one of 'none', 'bicubic'"),
+    ({'skip': 'cubic'}, "skip must be one of 'none', 'bicubic', 'linear'"),
     ({**GRAY, 'factor': 2}, r"of --config\.model\.options\.compression='gray'"),
     ({'x_decoder_growth': 1}, 'halved with every doubling'),
     ({'kind': 'vae', 'x_depth': 2}, "no such option of --config.model.kind='vae'"),
