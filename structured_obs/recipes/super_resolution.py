@@ -23,13 +23,13 @@ class SrVae(NamedTuple):
 SMALL_IMAGE = {
   'compression': 'downscale', 'factor': 2, 'method': 'bilinear', 'consistent': False, 'skip': 'none',
 }  # fmt: skip
-# p(x|y, z) over the images whose blocks have the mean y, around a linear regression on y.
+# p(x|y, z) over the images whose blocks have the mean y, around y up-scaled.
 CONSISTENT = {
   'compression': 'downscale',
   'factor': 2,
   'method': 'area',
   'consistent': True,
-  'skip': 'linear',
+  'skip': 'bicubic',
 }
 SR_VAE = SrVae(  # the authors' sizes
   options=SMALL_IMAGE | {

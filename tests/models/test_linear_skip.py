@@ -23,8 +23,8 @@ def test_it_is_a_regression_on_the_first_batch(
   monkeypatch.setattr(regression, 'RIDGE', sr_vae_networks.SKIP_RIDGE)
   random, (height, width, channels) = np.random.default_rng(0), shape
   small = height // 2, width // 2, channels
-  y, other = (np.float32(random.normal(size=(number, *small))) for number in (30, 2))
-  x = np.float32(0.1 * random.normal(size=(30, *shape)))
+  y, other = (random.normal(size=(number, *small)).astype(np.float32) for number in (30, 2))
+  x = (0.1 * random.normal(size=(30, *shape))).astype(np.float32)
   skip = sr_vae_networks.LinearSkip(ImageShape(*shape))
   variables = skip.init(jax.random.key(0), y, x)
   expected = regression.local_linear(y, x)(other)
@@ -52,7 +52,8 @@ def test_locations_of_a_model_begin_at_it():
   z = programs.apply(model, variables, x, method='encode_x').mean
   skip = sr_vae_networks.LinearSkip(model.image)
   large = cast(jax.Array, model.apply(variables, y, 'cubic', method='upscale'))
-  fitted = skip.init(jax.random.key(0), y, x - large)['params']['weights']
+  found: Any = skip.init(jax.random.key(0), y, x - large)
+  fitted = found['params']['weights']
   params = variables['params']
   np.testing.assert_allclose(params['linear_skip']['weights'], fitted, atol=1e-4)
   assert np.max(np.abs(fitted)) > 0.01
