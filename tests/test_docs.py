@@ -8,7 +8,6 @@ resolved with all their changes, but nothing trains: `slow` tests run the first 
 import configparser
 import contextlib
 import doctest
-import importlib
 import re
 import runpy
 import subprocess
@@ -21,12 +20,10 @@ from typing import Any
 import jax
 import pytest
 from absl import flags as absl_flags
-from absl.testing import flagsaver
 
-import launch
 from launch import flags
 from structured_obs.runs import configuration
-from tests import documents
+from tests import documents, scripts
 from tests.campaigns import registry
 from tests.documents import Block, Command
 
@@ -98,21 +95,8 @@ def test_every_block_is_of_a_known_language():
 
 @pytest.fixture(scope='module', autouse=True)
 def _flags_of_no_script() -> Iterator[None]:
-  """Takes the flags away that scripts imported by other tests have defined, and brings them back."""
-  registered = absl_flags.FLAGS
-  scripts = {f'launch.{path.stem}' for path in (ROOT / 'launch').glob('*.py')} - {'launch.flags'}
-  theirs = [
-    (module, flag)
-    for module, defined in registered.flags_by_module_dict().items()
-    for flag in defined
-    if module in scripts or flag.name.partition('.')[0] == 'config'
-  ]
-  for name in {flag.name for _, flag in theirs}:
-    delattr(registered, name)
-  yield
-  for module, flag in theirs:
-    registered[flag.name] = flag
-    registered.register_flag_by_module(module, flag)
+  with scripts.flags_of_no_script():
+    yield
 
 
 def parse(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, run: bool = False) -> Any:
@@ -126,17 +110,11 @@ def parse(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, ru
   """
   line = [f'launch/{script}.py', *arguments]
   monkeypatch.setattr(sys, 'argv', line)
-  monkeypatch.delitem(sys.modules, f'launch.{script}', raising=False)
-  with flagsaver.flagsaver():
-    try:
-      module = importlib.import_module(f'launch.{script}')
-      rest = flags._parse(line)
-      if run:
-        module.main(rest)
-      return absl_flags.FLAGS['config'].value if 'config' in absl_flags.FLAGS else None
-    finally:  # its flags go with `flagsaver`: whoever imports it next must define them again
-      sys.modules.pop(f'launch.{script}', None)
-      launch.__dict__.pop(script, None)
+  with scripts.imported(script) as module:
+    rest = flags._parse(line)
+    if run:
+      module.main(rest)
+    return absl_flags.FLAGS['config'].value if 'config' in absl_flags.FLAGS else None
 
 
 def _check_launch(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from PIL import Image
 
 from structured_obs.applications.studio import desk as desks
 from structured_obs.runs import restore
+from tests import scripts
 from tests.applications.studio_problem import problem
 
 gradio = pytest.importorskip('gradio', reason='the page needs gradio')
@@ -36,9 +38,13 @@ PATIENCE = 60_000  # milliseconds; programs are compiled where they are first ne
 
 
 @pytest.fixture(scope='module')
-def address() -> Iterator[str]:
-  from launch import studio
+def studio() -> Iterator[ModuleType]:
+  with scripts.flags_of_no_script(), scripts.imported('studio') as module:
+    yield module
 
+
+@pytest.fixture(scope='module')
+def address(studio: ModuleType) -> Iterator[str]:
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
     port = probe.getsockname()[1]
@@ -219,9 +225,7 @@ def test_the_policy_keeps_the_page_at_home(opened: Any):
 # Flags
 
 
-def test_mistakes_come_before_anything_is_opened():
-  from launch import studio
-
+def test_mistakes_come_before_anything_is_opened(studio: ModuleType):
   with pytest.raises(FileNotFoundError, match='There is no run in runs/none_such'):
     studio.runs_of('runs/none_such')
   with pytest.raises(ValueError, match='--port=99999 is out of range'):
@@ -230,9 +234,7 @@ def test_mistakes_come_before_anything_is_opened():
     studio.free_port('no such host', 0)
 
 
-def test_a_port_that_is_in_use():
-  from launch import studio
-
+def test_a_port_that_is_in_use(studio: ModuleType):
   with socket.socket() as taken:
     taken.bind(('127.0.0.1', 0))
     taken.listen()
@@ -241,9 +243,9 @@ def test_a_port_that_is_in_use():
       studio.free_port('127.0.0.1', port)
 
 
-def test_a_folder_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
-  from launch import studio
-
+def test_a_folder_of_runs(
+  studio: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
   for name in ('first', 'other', 'none'):
     (tmp_path / name).mkdir()
     (tmp_path / name / 'run.json').write_text('{}')
