@@ -277,7 +277,9 @@ def expand(
       given[name] = typed[name]
       chosen = possible(one.records.get(chosen_name(one, given[name])))
       others = {other for inner in one.records.values() for other in possible(inner)} - chosen
-      place = given[one.options] = dict(given.get(one.options, {})) if one.options else given
+      place = given
+      if one.options:
+        place = given[one.options] = dict(given.get(one.options, {}))
       gone += [other for other in sorted(others) if place.pop(other, None) is not None]
   known = available(record, given, Where('--config', '--config'), strict=False)
   found = {name: _as_typed(option, given.get(name, _default(option))) for name, option in known.items()}
