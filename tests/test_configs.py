@@ -139,6 +139,7 @@ SOS = [sos_vae_celeba, sos_vae_celeba64_gray, sos_vae_digits, sos_vae_folder, so
     if name not in ('conditional', 'equal')  # of the parameters of `sos_vae`
   ],
 )
+@pytest.mark.slow
 def test_every_variant_of_sos_vae_can_be_built(module, variant: str):
   config = module.get_config(variant)
   params = shapes(config)

@@ -36,7 +36,7 @@ COMMANDS = [
   command for block in BLOCKS if block.language == 'bash' for command in documents.commands(block)
 ]
 LANGUAGES = {'bash', 'python', 'text'}  # text shows what is not code, such as a tree of folders
-SLOW = {'your_decoder.md', 'fitting.md'}  # compiles many small programs
+SLOW = {'families.md', 'fitting.md', 'your_decoder.md'}  # compiles many small programs
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

@@ -39,7 +39,7 @@ from structured_obs.models import (
 )
 from structured_obs.models.base import Traits
 from structured_obs.models.kind import IMAGES, Kind, Setting
-from structured_obs.models.networks import dense_blocks, dense_net, sr_vae_networks
+from structured_obs.models.networks import dense_blocks, dense_net, sr_vae_networks, upscaling
 from structured_obs.models.networks.sr_vae_networks import Options, XDecoder, YDecoder, ZNetwork
 from structured_obs.objectives.terms import Terms
 
@@ -102,8 +102,7 @@ class SrVAE(nn.Module):
     self.of_y = self.small_family or self.family
     self.y_decoder = YDecoder(self.of_y.outputs(self.small), levels, options, self.dtype)
     self.decoder = XDecoder(self.of_y.outputs(self.image), options, self.dtype)
-    if options.skip == 'linear':
-      self.linear_skip = sr_vae_networks.LinearSkip(self.image)
+    self.start = sr_vae_networks.make_start(self.compression, self.image, options, self.dtype)
 
   def __call__(self, keys: Array, x: Array, train: bool = False) -> Terms:
     """Draws u ~ q(u|y) and z ~ q(z|x) once per image, and reports every term of the bound.
@@ -122,9 +121,11 @@ class SrVAE(nn.Module):
     q_u, q_z = self.encode_y(y), self.encode_x(x)
     u, z = _draw(u_keys, q_u), _draw(z_keys, q_z)
     p_z = self.predict_z(y, u)
+    begun = None if self.start is None else self.start(y, x)
+    log_p_x = jax.vmap(self.family.log_prob)(self._decode(y, z, begun), x)
     return Terms(
       log_p={
-        'x': jax.vmap(self.family.log_prob)(self.decode_x(y, z, x), x),
+        'x': log_p_x + upscaling.learning(x, begun),
         'y': jax.vmap(self.of_y.log_prob)(self.decode_y(u), y),
         'z': jax.vmap(diagonal.log_prob)(p_z, z),
         'u': self.u_prior.log_prob(u, train),
@@ -158,15 +159,16 @@ class SrVAE(nn.Module):
     """Returns the parameters of p(y|u)."""
     return jax.vmap(self.of_y.from_outputs)(self.y_decoder(u))
 
-  def decode_x(self, y: Array, z: Array, truth: Array | None = None) -> Any:
-    """Returns the parameters of p(x|y, z); a truth matters where the model is initialised alone."""
+  def decode_x(self, y: Array, z: Array) -> Any:
+    """Returns the parameters of p(x|y, z)."""
+    return self._decode(y, z, None if self.start is None else self.start(y))
+
+  def _decode(self, y: Array, z: Array, begun: Array | None) -> Any:
     outputs = self.decoder(y, z)
-    if self.options.skip != 'none':
-      large = self.upscale(y, 'cubic')
-      if self.options.skip == 'linear':
-        large = large + self.linear_skip(y, None if truth is None else truth - large)
-      components = outputs['locs'].shape[-1] // large.shape[-1]
-      outputs['locs'] = outputs['locs'] + jnp.repeat(large, components, axis=-1)
+    if begun is not None:
+      components = outputs['locs'].shape[-1] // begun.shape[-1]
+      begun = jnp.repeat(jax.lax.stop_gradient(begun), components, axis=-1)
+      outputs['locs'] = outputs['locs'] + begun
     if self.options.consistent:
       outputs['y'] = y
     return jax.vmap(self.family.from_outputs)(outputs)

@@ -23,13 +23,13 @@ class SrVae(NamedTuple):
 SMALL_IMAGE = {
   'compression': 'downscale', 'factor': 2, 'method': 'bilinear', 'consistent': False, 'skip': 'none',
 }  # fmt: skip
-# p(x|y, z) over the images whose blocks have the mean y, around y up-scaled.
+# p(x|y, z) over the images whose blocks have the mean y, around y up-scaled by regression.
 CONSISTENT = {
   'compression': 'downscale',
   'factor': 2,
   'method': 'area',
   'consistent': True,
-  'skip': 'bicubic',
+  'skip': 'learnt',
 }
 SR_VAE = SrVae(  # the authors' sizes
   options=SMALL_IMAGE | {
@@ -60,10 +60,10 @@ SR_VAE_DIGITS = SrVae(
     'y_encoder_growth': 8, 'y_encoder_depth': 1, 'y_decoder_growth': 24, 'y_decoder_depth': 2,
     'x_encoder_growth': 8, 'x_encoder_depth': 1, 'z_y_growth': 8, 'z_y_depth': 1,
     'z_growth': 16, 'z_depth': 1, 'z_blocks': 1, 'x_decoder_growth': 24, 'x_decoder_depth': 1,
-    'x_y_depth': 3, 'x_growth': 12, 'x_depth': 2, 'x_blocks': 1,
+    'x_y_depth': 3, 'x_growth': 12, 'x_depth': 2, 'x_blocks': 1, 'skip_features': 64,
   },
   prior={'scales': 1, 'couplings': 2, 'growth': 16, 'layers': 1},
-  vae_growths=(8, 24),
+  vae_growths=(8, 42),
   vae_steps=2,
   latents=4,
   components=3,

@@ -85,6 +85,7 @@ def _check_agreement(record: dict[str, Any]) -> None:
     assert row['error'] is None or row['error'] < 1e-5, (record['task'], row)
 
 
+@pytest.mark.slow
 def test_peers_of_the_sparse_factor():
   peers = {'scipy': 'LAPACK tbtrs', 'torch': 'torch, 1 thread'}
   records = _records('sparse')
@@ -229,6 +230,7 @@ def test_every_family_is_timed():
   assert len(set(outputs)) == len(outputs)
 
 
+@pytest.mark.slow
 def test_the_published_table():
   """Its settings are valid, and records of every kind of task have a line."""
   for settings in suites.PUBLISHED:

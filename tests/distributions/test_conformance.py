@@ -106,6 +106,7 @@ def test_shard_map_equals_one_device(case: Case):
 
 
 @each(MAIN + GENERIC)
+@pytest.mark.slow
 def test_matrix_products_are_at_the_highest_precision(case: Case):
   """The default of a GPU (TF32) or TPU (bfloat16) would cost hundreds of nats; a CPU cannot tell."""
   program = cases.compiled(case).lower(*cases.arguments(case)).as_text()

@@ -93,6 +93,7 @@ def test_gradients_are_differences(case: Case):
 
 @pytest.mark.x64
 @each(MAIN)
+@pytest.mark.slow
 def test_samples_and_conditionals_are_differentiable(case: Case):
   family, image, params, x, *_ = cases.make_problem(case)
   observed = jnp.asarray(cases.random_mask(image, seed=3))

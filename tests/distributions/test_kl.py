@@ -59,6 +59,7 @@ def test_pairs_without_a_closed_form_take_dense_matrices(name: str):
 
 @pytest.mark.x64
 @pytest.mark.parametrize('case', [p for p, q in PAIRS if p == q], ids=str)
+@pytest.mark.slow
 def test_zero_between_equals(case: Case):
   problem = cases.make_problem(case)
   value = kl.kl_divergence(problem.family, problem.params, problem.family, problem.params)

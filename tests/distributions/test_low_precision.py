@@ -33,6 +33,7 @@ def _assert_all_float32(tree: Any) -> None:
 
 
 @each(CASES + cases.gaussian_only(cases.generic_cases()))
+@pytest.mark.slow
 def test_every_result_is_float32(case: Case):
   params, x, key, mask, variance = cases.arguments(case)
   params, x, variance = _low((params, x, variance), jnp.bfloat16)

@@ -144,6 +144,7 @@ def test_an_observed_pixel_that_is_not_a_number_leaves_none(case: Case):
 
 
 @each([case for case in WITH_GENERIC if case.generic or not case.options])
+@pytest.mark.slow
 def test_conditionals_are_linear_at_any_scale(case: Case):
   """Of a mean of 0, in float32, where squares of such numbers are 0 or infinite."""
   problem = cases.make_problem(case)
@@ -197,6 +198,7 @@ def test_posterior_mean(case: Case, noise_variance: float):
 
 
 @each(WITH_GENERIC)
+@pytest.mark.slow
 def test_posterior_mean_between_its_limits(case: Case):
   """No noise gives the image back; infinite noise at some pixels is conditioning on the others."""
   problem = cases.make_problem(case)

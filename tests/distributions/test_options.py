@@ -51,6 +51,7 @@ def test_wrong_types_are_refused_by_name(name: str, option: str):
 
 
 @each_option
+@pytest.mark.slow
 def test_a_number_is_refused_by_name_or_works(name: str, option: str):
   """What is accepted gives a distribution: of its samples, the log density is a number."""
   kind = type(distributions.options(name)[option])

@@ -37,6 +37,7 @@ FORMULAS: dict[type, Callable[[Any], Any]] = {Diagonal: _diagonal, LowRank: _low
 
 
 @each(ALL)
+@pytest.mark.slow
 def test_reparameterize_is_affine(case: Case):
   problem, results = cases.make_problem(case), cases.results(case)
   assert_close(results['reparameterize_nothing'].ravel(), problem.mean, 1e-15, 1e-7)

@@ -52,6 +52,7 @@ def test_a_member_is_its_own_projection(family: Family[Any]):
 
 
 @fitted.every(gaussian=True)
+@pytest.mark.slow
 def test_the_projection_is_nearer_than_other_members(family: Family[Any]):
   covariance, mean = _covariance(), jnp.full(IMAGE, 0.2)
   found = distributions.project(family, mean, covariance)

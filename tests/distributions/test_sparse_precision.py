@@ -71,6 +71,7 @@ def test_the_number_of_links_is_the_stated_one(channels):
 @pytest.mark.x64
 @pytest.mark.parametrize('channels', COUPLINGS)
 @pytest.mark.parametrize('filter_size', [1, 3, 5])
+@pytest.mark.slow
 def test_from_covariance_inverts_the_family(channels, filter_size):
   chosen, params = _random((3, 4, 2), filter_size=filter_size, channels=channels)
   covariance = gaussian.covariance(chosen, params)
@@ -137,6 +138,7 @@ def test_the_autoregressive_outputs_predict_each_pixel_from_the_later_ones():
 
 
 @pytest.mark.parametrize('channels', ['none', 'full'])
+@pytest.mark.slow
 def test_trailing_rows_are_marginal_and_given(channels):
   chosen, params = _random((4, 3, 2), filter_size=5, channels=channels)
   covariance = np.asarray(gaussian.covariance(chosen, params), np.float64)
@@ -212,6 +214,7 @@ def test_sizes_that_no_pattern_has_are_told():
 
 @pytest.mark.x64
 @pytest.mark.parametrize('image', [(64, 64, 1), (24, 24, 3)])
+@pytest.mark.slow
 def test_float32_is_close_to_float64_on_large_images(image):
   channels = 'none' if image[-1] == 1 else 'full'
   size = 7 if image[-1] == 1 else 3

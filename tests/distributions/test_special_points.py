@@ -121,6 +121,7 @@ def test_derivatives_at_special_points_are_differences(case: Case):
 
 @pytest.mark.x64
 @each(GAUSSIAN)
+@pytest.mark.slow
 def test_derivatives_by_the_noise_at_its_ends_are_differences(case: Case):
   """To one side, as a variance is not negative; infinite ones stay where they are."""
   for point in _points(case)[::2]:

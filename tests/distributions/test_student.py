@@ -193,6 +193,7 @@ def _integrated(problem: Problem, noise: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 @pytest.mark.x64
+@pytest.mark.slow
 def test_derivatives_of_everything():
   """By outputs and image, with nu among them, against differences."""
   family, problem = FAMILY['diagonal'], _problem('diagonal')
@@ -287,6 +288,7 @@ def test_what_is_refused():
     student.family(INNER['diagonal'], initial_dof=2.0)
 
 
+@pytest.mark.slow
 def test_around_and_inside_other_wrappers():
   """The transform of a Student t is the Student t of the transformed Gaussian."""
   inside = haar.family(student.family(INNER['diagonal'], dof='predicted'))
@@ -306,6 +308,7 @@ def test_around_and_inside_other_wrappers():
 
 @pytest.mark.x64
 @pytest.mark.parametrize('name', ['diagonal', 'low_rank'])
+@pytest.mark.slow
 def test_second_derivatives_of_the_density(name: str):
   """Those of the formula, without the rule that takes the base's derivatives."""
   family, (params, *_, x, _) = FAMILY[name], _problem(name)

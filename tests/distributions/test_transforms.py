@@ -33,6 +33,7 @@ def images(key: int) -> jax.Array:
 
 @pytest.mark.parametrize('operation', ['whiten', 'precision_matvec', 'covariance_matvec'])
 @pytest.mark.parametrize('name', GAUSSIAN)
+@pytest.mark.slow
 def test_products_can_be_transposed(name: str, operation: str):
   """<y, A x> = <A^T y, x>, mapped over parameters and images."""
   family = FAMILIES[name]()
@@ -154,6 +155,7 @@ def test_arrays_on_an_explicit_mesh_give_the_same():
 @pytest.mark.x64
 @pytest.mark.parametrize('platform', ['cuda', 'tpu'])
 @pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.slow
 def test_programs_are_lowered_for_other_platforms(name: str, platform: str):
   family = FAMILIES[name]()
   with jax.enable_x64(False):

@@ -139,6 +139,7 @@ def test_a_mixture_is_that_of_its_components(name: str, wrappers: tuple[str, ...
 
 
 @_each([case for case in ONE if case[0] in ('diagonal', 'circulant')])
+@pytest.mark.slow
 def test_batches_gradients_and_samples(name: str, wrappers: tuple[str, ...]):
   family, params, x = _problem(name, wrappers)
 

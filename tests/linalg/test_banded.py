@@ -89,6 +89,7 @@ def test_layouts():
 @pytest.mark.parametrize(
   ('height', 'width', 'filter_size'), [(6, 9, 5), (4, 3, 3), (1, 8, 5), (7, 1, 3)]
 )
+@pytest.mark.slow
 def test_grid(height: int, width: int, filter_size: int):
   pattern = offsets(filter_size)
   factor = random_factor(height, width, pattern)
@@ -140,6 +141,7 @@ def test_gradient_is_the_dense_one():
   assert_close(gradient, banded.from_dense(expected, 4))
 
 
+@pytest.mark.slow
 def test_vmap_over_matrices_and_right_hand_sides():
   _, band, rhs = problem(20, 3)
   scale = jnp.asarray([1.0, 2.0, 3.0], band.dtype)

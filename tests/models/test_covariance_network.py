@@ -35,6 +35,7 @@ def _spread(variables: Any) -> Any:
 
 @pytest.mark.parametrize('kind', ['patch', 'mlp'])
 @pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.slow
 def test_density_of_the_image_around_the_mean_it_is_given(family: str, kind: str):
   model, (keys, x) = _model(family, network=kind), _batch()
   variables = _spread(init(model, jax.random.key(0), keys, x))

@@ -31,6 +31,7 @@ def make(kind, event=(3,)):
 
 @pytest.mark.parametrize('kind', latent_priors.PRIORS)
 @pytest.mark.parametrize('event', [(3,), (4, 4, 2)])
+@pytest.mark.slow
 def test_one_density_per_latent_and_one_sample_per_key(kind, event):
   prior, variables, z = make(kind, event)
   log_prob = apply(prior, variables, z, method='log_prob')

@@ -68,6 +68,7 @@ def test_inverse_round_trip_in_float32(name):
 
 
 @pytest.mark.parametrize('name', ['vector', 'image'])
+@pytest.mark.slow
 def test_every_number_is_changed_and_depends_on_others(name):
   flow, variables, z = make(*CASES[name])
   noise, _ = through(flow, variables, z)

@@ -52,6 +52,7 @@ def test_any_size_gives_outputs_near_0(shape):
     assert np.mean(array != 0) > 0.9  # a factor of 0 would stay 0
 
 
+@pytest.mark.slow
 def test_terms_are_finite_and_the_posterior_begins_near_the_prior():
   model, variables, keys, x = make((9, 7, 3))
   terms = jax.jit(model.apply)(variables, keys, x)

@@ -31,7 +31,9 @@ BATCH = 4
 SIZES: dict[str, Any] = {
   name: 2 if 'growth' in name else 1
   for name, value in sr_vae_networks.Options()._asdict().items()
-  if name.endswith(('growth', 'depth', 'blocks')) and value
+  if name.endswith(('growth', 'depth', 'blocks'))
+  and name not in sr_vae_networks.Learnt._fields
+  and value
 }
 WATCHED = jax.jit(intermediate_images.watched, static_argnums=1)
 FAMILY = distributions.family('discretized_logistic_mixture', components=2)
@@ -77,7 +79,7 @@ def latents(made: Made, record: diagonal.Diagonal, index: int) -> jax.Array:
   ('shape', 'options'),
   [
     ((8, 12, 3), {}),
-    ((4, 8, 3), GRAY | {'skip': 'linear', 'x_y_depth': 1}),
+    ((4, 8, 3), GRAY | {'skip': 'learnt', 'x_y_depth': 1}),
     ((8, 4, 1), {'factor': 4, 'method': 'bilinear'}),
     ((8, 4, 2), CONSISTENT | {'factor': 4}),
   ],
@@ -180,6 +182,7 @@ def test_a_consistent_model_draws_images_that_shrink_to_y():
     np.testing.assert_array_equal(bound.compress(x), shown['y'])
 
 
+@pytest.mark.slow
 def test_locations_begin_at_the_small_image_made_large():
   made = make((8, 4, 2), **CONSISTENT | {'factor': 4})
   zero = lambda path, leaf: leaf if path[-1].key == 'direction' else 0 * leaf  # noqa: E731
@@ -267,7 +270,7 @@ def test_devices_agree_with_one():
     (GRAY, "use 'downscale'"),
     ({'consistent': True, 'method': 'bilinear'}, 'windows of .bilinear. overlap'),
     ({**GRAY, 'consistent': True}, r"of --config\.model\.options\.compression='gray'"),
-    ({'skip': 'cubic'}, "skip must be one of 'none', 'bicubic', 'linear'"),
+    ({'skip': 'cubic'}, "skip must be one of 'none', 'bicubic', 'learnt'"),
     ({**GRAY, 'factor': 2}, r"of --config\.model\.options\.compression='gray'"),
     ({'x_decoder_growth': 1}, 'halved with every doubling'),
     ({'kind': 'vae', 'x_depth': 2}, "no such option of --config.model.kind='vae'"),

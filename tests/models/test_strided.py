@@ -87,6 +87,7 @@ def test_shapes_of_large_and_smallest_images(name, shape):
 
 
 @pytest.mark.parametrize('name', NAMES)
+@pytest.mark.slow
 def test_it_starts_near_the_prior_and_with_outputs_near_0(name):
   model, variables, keys, x = make(name, (9, 7, 3), init=jax.jit)
   terms, params = jax.jit(
@@ -168,6 +169,7 @@ def test_heads_of_a_pixel_see_its_neighbours():
 
 
 @pytest.mark.parametrize('name', NAMES)
+@pytest.mark.slow
 def test_gradient_reaches_every_parameter(name):
   model, variables, keys, x = make(name, norm='batch', init=filled)
 

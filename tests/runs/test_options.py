@@ -259,6 +259,7 @@ def test_every_option_counts_for_every_kind_of_model(kind: str):
 
 
 @pytest.mark.parametrize(('kind', 'name', 'value'), choices())
+@pytest.mark.slow
 def test_so_do_those_of_whatever_a_model_chooses(kind: str, name: str, value: str):
   config = small.config_of(kind)
   config.model.options = config.model.options | {name: value}

@@ -184,6 +184,7 @@ def test_devices_agree_with_one():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), a, b)
 
 
+@pytest.mark.slow
 def test_the_kernel_network_has_a_learning_rate_of_its_own():
   config = make_config()
   moved = []

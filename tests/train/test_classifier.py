@@ -41,6 +41,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
   return folder / 'run'
 
 
+@pytest.mark.slow
 def test_the_report_tells_the_accuracy(workdir: Path):
   restored = restore.restore(workdir)
   trained, prepared = restore.reopen(workdir)

@@ -17,17 +17,22 @@ import jax.numpy as jnp
 
 from structured_obs.distributions import base
 from structured_obs.models import compression
-from structured_obs.models.networks import convolutions, dense_blocks, dense_net
+from structured_obs.models.networks import convolutions, dense_blocks, dense_net, upscaling
 from structured_obs.option_records import OneOf
 from structured_obs.option_values import Choice, Count, CountOrNone
 
 Array = jax.Array
 
 
-# What the locations of x begin with: nothing; y up-scaled; that and a linear regression on y.
-SKIPS = ('none', 'bicubic', 'linear')
-SKIP_WINDOW = 5  # small pixels across, which the regression sees
-SKIP_RIDGE = 1e-3  # its penalty, of the mean square of a feature
+class Learnt(NamedTuple):
+  """Options of up-scaling by regression; see `upscaling`."""
+
+  skip_features: Count = 32
+  skip_blocks: CountOrNone = 2  # residual blocks, of two convolutions each
+
+
+# What the locations of x begin with: nothing; y up-scaled; y up-scaled by regression.
+SKIPS: dict[str, type[NamedTuple] | None] = {'none': None, 'bicubic': None, 'learnt': Learnt}
 
 
 class Downscale(NamedTuple):
@@ -49,7 +54,9 @@ class Options(NamedTuple):
   factor: int = 2
   method: str = 'area'
   consistent: bool = False
-  skip: Annotated[str, Choice(SKIPS)] = 'none'
+  skip: Annotated[str, OneOf(SKIPS)] = 'none'
+  skip_features: int = 32
+  skip_blocks: int = 2
   y_encoder_growth: Count = 64  # q(u | y)
   y_encoder_depth: Count = 3
   y_decoder_growth: Count = 128  # p(y | u)
@@ -94,6 +101,16 @@ def make_compression(family: base.Family, options: Options) -> compression.Compr
   return compression.make(family.levels, options.compression, options.factor, options.method)
 
 
+def make_start(
+  small: compression.Compression, image: base.ImageShape, options: Options, dtype: Any
+) -> upscaling.Start | None:
+  """Returns the network that locations of x begin at, or None."""
+  if options.skip == 'none':
+    return None
+  sizes = options.skip == 'learnt', options.skip_features, options.skip_blocks
+  return upscaling.Start(small, image, *sizes, dense_net.settings(dtype)['dtype'])
+
+
 class ZNetwork(nn.Module):
   """From y and u to the mean and the log variance of z."""
 
@@ -114,57 +131,6 @@ class ZNetwork(nn.Module):
     seen = convolutions.elu(jnp.concatenate([of_y, of_u], axis=-1))
     kind = dense_net.settings(self.dtype)
     return dense_blocks.DenseNet(2 * self.latents, *blocks, **kind, name='of_both')(seen)
-
-
-class LinearSkip(nn.Module):
-  """A linear regression of the pixels of each block on the small pixels around it.
-
-  It is fitted to the first batch, where parameters are made, and has no gradient: steps of the size that
-  suits networks would move it far, since the small pixels around a block are nearly the same.
-  """
-
-  image: base.ImageShape
-
-  @nn.compact
-  def __call__(self, y: Array, truth: Array | None = None) -> Array:
-    """Maps [B, h, w, c] to [B, H, W, C]; beyond its edges y is continued by its last pixels.
-
-    Args:
-      y: small images.
-      truth: [B, H, W, C], what it is fitted to where parameters are made; None makes them 0.
-    """
-    batch, height, width, _ = y.shape
-    rows, columns = self.image.height // height, self.image.width // width
-    around = SKIP_WINDOW // 2
-    padded = jnp.pad(y, ((0, 0), (around, around), (around, around), (0, 0)), 'edge')
-    window = (SKIP_WINDOW, SKIP_WINDOW)
-    seen = jax.lax.conv_general_dilated_patches(
-      jnp.moveaxis(padded, -1, 1), window, (1, 1), 'VALID', precision=jax.lax.Precision.HIGHEST
-    )
-    seen = jnp.moveaxis(seen, 1, -1)
-    seen = jnp.concatenate([seen, jnp.ones_like(seen[..., :1])], axis=-1)
-    features = rows * columns * self.image.channels
-
-    def fit(_: Array) -> Array:
-      if truth is None:
-        return jnp.zeros((seen.shape[-1], features), seen.dtype)
-      cut = truth.reshape(batch, height, rows, width, columns, self.image.channels)
-      blocks = jnp.swapaxes(cut, 2, 3).reshape(-1, features)
-      return _ridge_regression(seen.reshape(-1, seen.shape[-1]), blocks)
-
-    weights = jax.lax.stop_gradient(self.param('weights', fit))
-    cut = jnp.matmul(seen, weights, precision='highest')
-    cut = cut.reshape(batch, height, width, rows, columns, self.image.channels)
-    return jnp.swapaxes(cut, 2, 3).reshape(batch, *self.image)
-
-
-def _ridge_regression(seen: Array, wanted: Array) -> Array:
-  """Returns the weights [F, K] from features [N, F] to values [N, K]."""
-  gram = jnp.matmul(seen.T, seen, precision='highest')
-  moments = jnp.matmul(seen.T, wanted, precision='highest')
-  penalty = SKIP_RIDGE * jnp.trace(gram) / len(gram)
-  factor = jax.scipy.linalg.cho_factor(gram + penalty * jnp.eye(len(gram), dtype=gram.dtype))
-  return jax.scipy.linalg.cho_solve(factor, moments)
 
 
 class YDecoder(nn.Module):
