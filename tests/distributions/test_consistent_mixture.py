@@ -44,6 +44,7 @@ def unit(image: np.ndarray, levels: int) -> jax.Array:
 
 
 @pytest.mark.parametrize(('factor', 'channels', 'levels'), [(2, 1, 4), (2, 2, 2), (3, 1, 2)])
+@pytest.mark.x64
 def test_probabilities_of_the_images_that_agree_with_y_sum_to_one(factor, channels, levels):
   shape = (factor, factor, channels)
   images = all_images(shape, levels)
