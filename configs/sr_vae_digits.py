@@ -9,9 +9,10 @@
 is the one-level model. The flow of the prior has one scale, because 2 x 2 latents are not halved
 further.
 
-After 1,000 steps (--config.train.steps=1000; 359 test images, three seeds): 2.056 bits/dim by the ELBO and
-2.044 by IWAE-100 (`vae`: 1.939 and 1.866), and the mean of 8 draws of super-resolution is 20.22 dB from
-the image, where bilinear up-scaling of the 4 x 4 image is 12.74 dB and kernel ridge regression 19.87 dB.
+After 1,000 steps (--config.train.steps=1000; 359 test images, three seeds): 2.056 bits/dim by the ELBO
+and 2.044 by IWAE-100 (`vae`: 1.939 and 1.866), and the mean of 8 draws of super-resolution is 20.22 dB
+from the image, where bilinear up-scaling of the 4 x 4 image is 12.74 dB and kernel ridge regression
+19.87 dB.
 
 Reference: Gatopoulos et al., "Super-resolution Variational Auto-Encoders", 2020. The networks are small
 ones, for digits.
