@@ -79,7 +79,9 @@ def run(
   )
 
 
-def rows(history: History, edits: Sequence[edit.Edit] = ()) -> tuple[list[plotting.Row], list[str]]:
+def rows(
+  history: History, edits: Sequence[edit.Edit] = (), hides: bool = False
+) -> tuple[list[plotting.Row], list[str]]:
   """Returns rows and headings of the paper's figure 6: the image, an edit, the image after it, ...
 
   Below them are the change by each edit, standard deviations, and samples.
@@ -87,6 +89,7 @@ def rows(history: History, edits: Sequence[edit.Edit] = ()) -> tuple[list[plotti
   Args:
     history: of the edits.
     edits: the edits, whose values and softness are written under their images; or none.
+    hides: whether the first edit is what can be seen of an image, and not a change of it.
   """
   count = len(history.touched)
   at_edits, after = tuple(range(1, 2 * count, 2)), history.means[1:]
@@ -105,8 +108,8 @@ def rows(history: History, edits: Sequence[edit.Edit] = ()) -> tuple[list[plotti
   for i in range(history.samples.shape[1]):
     drawn = _between(history.samples[:, i], after * 0)
     found.append(plotting.Row(f'sample {i + 1}', drawn, empty=at_edits))
-  headings = ['predicted', *(heading for i in range(count) for heading in (f'edit {i + 1}', 'after'))]
-  return found, headings
+  names = ['seen pixels'] * hides + [f'edit {i + 1}' for i in range(count - hides)]
+  return found, ['predicted', *(heading for name in names for heading in (name, 'after'))]
 
 
 def described(one: edit.Edit) -> str:

@@ -1,9 +1,10 @@
-"""Parses a user's edits: rectangles as text, and pairs of image files.
+"""Parses a user's edits: rectangles and hidden regions as text, and pairs of image files.
 
 Values are in the model's units, pixels in [-1, 1] from black to white.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from structured_obs.applications import edit
 from structured_obs.data import decode, pixels
 from structured_obs.distributions.base import ImageShape
 
+REGION_FORM = 'row,column,height,width: 4,6,3,3'
 FORM = 'row,column,height,width,value or red/green/blue, optionally a deviation: 4,6,3,3,-0.5,0.1'
 _LEVELS = 256  # of an image file
 
@@ -63,11 +65,7 @@ def of_rectangle(rectangle: Rectangle, image: ImageShape) -> edit.Edit:
     ValueError: the rectangle is not inside, or has more values than the image has channels.
   """
   row, column, height, width, value, deviation = rectangle
-  if row + height > image.height or column + width > image.width:
-    raise ValueError(
-      f'The rectangle of rows {row} to {row + height - 1} and columns {column} to {column + width - 1} '
-      f'does not lie in the image of {image.height} x {image.width} pixels, counted from 0.'
-    )
+  _check_inside('rectangle', Region(row, column, height, width), image)
   if len(value) not in (1, image.channels):
     raise ValueError(
       f'A rectangle has {len(value)} values, but the image has {image.channels} channel(s); give one '
@@ -77,6 +75,46 @@ def of_rectangle(rectangle: Rectangle, image: ImageShape) -> edit.Edit:
   mask[row : row + height, column : column + width] = True
   values = np.broadcast_to(np.asarray(value, np.float32), image)
   return edit.Edit(jnp.asarray(values), jnp.asarray(mask), deviation)
+
+
+class Region(NamedTuple):
+  """Pixels to hide, counted from the top left."""
+
+  row: int
+  column: int
+  height: int
+  width: int
+
+
+def parse_region(text: str) -> Region:
+  """Parses a region, 'row,column,height,width'.
+
+  Raises:
+    ValueError: the text has another form, or the region is empty.
+  """
+  parts = [part.strip() for part in text.split(',')]
+  if len(parts) != 4 or not all(part.isdecimal() for part in parts):
+    raise ValueError(f'--hide={text} is invalid; it must be {REGION_FORM}.')
+  found = Region(*map(int, parts))
+  if not found.height or not found.width:
+    raise ValueError(f'--hide={text} is invalid; it must be at least one pixel high and wide.')
+  return found
+
+
+def of_regions(regions: Sequence[Region], image: ImageShape) -> np.ndarray:
+  """Returns the pixels that regions hide, for images of this shape. [H, W] bool.
+
+  Raises:
+    ValueError: a region is not inside, or all pixels are hidden.
+  """
+  hidden = np.zeros((image.height, image.width), bool)
+  for region in regions:
+    _check_inside('region', region, image)
+    row, column, height, width = region
+    hidden[row : row + height, column : column + width] = True
+  if hidden.all():
+    raise ValueError('--hide hides all pixels, so that nothing is left to see; hide fewer.')
+  return hidden
 
 
 class Painted(NamedTuple):
@@ -130,6 +168,15 @@ def read_image(path: str) -> np.ndarray:
   if not Path(path).is_file():
     raise FileNotFoundError(f'There is no image file {path}.')
   return decode.decode(path, path)
+
+
+def _check_inside(what: str, region: Region, image: ImageShape) -> None:
+  row, column, height, width = region
+  if row + height > image.height or column + width > image.width:
+    raise ValueError(
+      f'The {what} of rows {row} to {row + height - 1} and columns {column} to {column + width - 1} '
+      f'does not lie in the image of {image.height} x {image.width} pixels, counted from 0.'
+    )
 
 
 def _number(part: str, text: str) -> float:

@@ -64,6 +64,28 @@ def test_what_does_not_fit_the_image(text: str, message: str):
     edit_input.of_rectangle(edit_input.parse_rectangle(text), GRAY)
 
 
+def test_regions_hide_their_pixels():
+  regions = [edit_input.parse_region(text) for text in ('0,0,2,3', ' 5, 7,1,1')]
+  hidden = edit_input.of_regions(regions, GRAY)
+  expected = np.zeros(GRAY[:2], bool)
+  expected[:2, :3] = expected[5, 7] = True
+  np.testing.assert_array_equal(hidden, expected)
+  assert not edit_input.of_regions([], GRAY).any()
+
+
+@pytest.mark.parametrize('text', ['1,2,3', '1,2,3,4,0', '-1,2,3,4', '1,2,x,4', '1,2,0,4', '1,2,3,0'])
+def test_what_is_no_region(text: str):
+  with pytest.raises(ValueError, match=r'--hide=.* is invalid; it must be'):
+    edit_input.parse_region(text)
+
+
+def test_regions_that_cannot_be_hidden():
+  with pytest.raises(ValueError, match='The region of rows 4 to 6 and columns 0 to 0 does not lie'):
+    edit_input.of_regions([edit_input.Region(4, 0, 3, 1)], GRAY)
+  with pytest.raises(ValueError, match='nothing is left to see'):
+    edit_input.of_regions([edit_input.Region(0, 0, 6, 8)], GRAY)
+
+
 def save(path: Path, pixels: np.ndarray) -> str:
   Image.fromarray(pixels).save(path)
   return str(path)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from structured_obs.applications import edit, interpolate
+from structured_obs.applications import edit, edit_input, interpolate
 from structured_obs.applications.studio import desk as desks
 from structured_obs.applications.studio import recipes, strokes, views
 from structured_obs.applications.studio.strokes import Stroke
@@ -184,11 +184,26 @@ def test_python_recipes_give_what_is_shown(
         np.testing.assert_allclose(space['frames'][1], image, atol=1e-5)
 
 
+@pytest.mark.parametrize('peek', [False, True])
+def test_the_command_line_hides_the_same_pixels(peek: bool):
+  desk, page = problem(), with_strokes(HIDE, DOT)
+  words = shlex.split(recipes.command(desk, page, views.Settings(peek=peek), 'Edit'))
+  texts = [word.removeprefix('--hide=') for word in words if word.startswith('--hide=')]
+  hidden = edit_input.of_regions([*map(edit_input.parse_region, texts)], SHAPE)
+  np.testing.assert_array_equal(hidden, strokes.paint(page.strokes, SHAPE).hidden)
+  assert hidden.any()
+  assert ('--peek' in words) == peek
+
+
+def test_what_was_erased_leaves_the_command_of_an_untouched_image():
+  desk, page = problem(), with_strokes(DOT, DOT._replace(tool='erase'))
+  assert 'launch.sample' in recipes.command(desk, page, views.Settings(), 'Edit')
+  assert 'rectangles' not in recipes.python(desk, page, views.Settings(), 'Edit')
+
+
 def test_the_command_line_has_the_same_rectangles():
   desk, page = problem(), with_strokes(DOT, SOFT)
   words = shlex.split(recipes.command(desk, page, views.Settings(), 'Edit'))
   assert words[:5] == ['python', '-m', 'launch.edit', '--workdir=runs/a_run', '--checkpoint=7']
   assert '--rectangle=1,2,1,1,0.5' in words
   assert '--rectangle=2,0,1,4,-0.25,0.2' in words
-  hidden = recipes.command(desk, with_strokes(HIDE), views.Settings(), 'Edit')
-  assert hidden.startswith('# Hidden regions have no flag')

@@ -67,6 +67,22 @@ def test_edit_by_rectangles_and_files(demo: conftest.Demo, tmp_path: Path):
   assert arrays['masks'].sum(axis=(1, 2, 3)).tolist() == [4, 1, 2]
 
 
+def test_edit_hides_a_region(demo: conftest.Demo, tmp_path: Path):
+  done = conftest.launch(
+    'edit', f'--workdir={demo.workdir / "low_rank"}', '--subject=test:3', '--hide=4,0,4,8',
+    '--samples=2', f'--output={tmp_path}',
+  )  # fmt: skip
+  assert done.status == 0, done.errors
+  assert '32 pixels hidden' in done.output
+  arrays = written(tmp_path, 'test_3')
+  seen = arrays['masks'][0]
+  assert seen[:4].all()
+  assert not seen[4:].any()
+  for image in (arrays['means'][1], *arrays['samples'][1]):
+    np.testing.assert_array_equal(image[:4], arrays['touched'][0][:4])
+  assert np.ptp(arrays['samples'][1], axis=0)[4:].min() > 0
+
+
 @pytest.mark.parametrize(
   ('script', 'flags', 'message'),
   [
@@ -75,6 +91,8 @@ def test_edit_by_rectangles_and_files(demo: conftest.Demo, tmp_path: Path):
     ('edit', ('--rectangle=7,0,2,1,0',), 'does not lie in the image of 8 x 8'),
     ('edit', ('--edit_image=a.png',), 'needs an --edit_mask'),
     ('edit', (), 'nothing to edit'),
+    ('edit', ('--hide=0,0,8,8',), '--hide hides all pixels'),
+    ('edit', ('--rectangle=0,0,1,1,0', '--peek'), '--peek is about what --hide hides'),
   ],
 )
 def test_mistakes_are_one_line(demo: conftest.Demo, script: str, flags: tuple[str, ...], message: str):

@@ -15,19 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from structured_obs.applications import components, edit, subject
+from structured_obs.applications import components, edit, hiding, subject
 from structured_obs.applications.studio import files, session, strokes
 from structured_obs.data.prepare import Prepared
 from structured_obs.distributions import base, elliptical, gaussian
 from structured_obs.distributions.base import Family
-from structured_obs.models.base import Bound, classes_of
+from structured_obs.models.base import classes_of
 from structured_obs.runs import restore
 from structured_obs.runs.trained import Trained
 
 Array = jax.Array
 
 MAX_KNOWN = 32  # subjects whose distributions are kept
-ROUNDS = 3  # how often an image with hidden pixels is encoded, each time with a better guess of them
 
 
 class Desk(NamedTuple):
@@ -166,18 +165,16 @@ def known(desk: Desk, page: session.Session, peek: bool = False) -> Known:
     desk: the run.
     page: the session.
     peek: whether the latents of an image with hidden pixels are those of the whole image. Otherwise it
-      is encoded `ROUNDS` times, with the conditional mean of before in place of what is hidden.
+      is encoded as by `hiding.encode`.
   """
   found = find(desk, page)
   painting = strokes.paint(page.strokes, desk.image)
-  counted = None
-  if desk.trained.spec.masked and found.given is not None:
-    counted = np.asarray(found.given[..., -1] > 0)
+  counted = hiding.counted(desk.trained, found.given)
   merged, exact = strokes.observed(painting, found.image, counted), strokes.is_exact(painting)
   merged = edit.Merged(*(jnp.asarray(one, found.mean.dtype) for one in merged))
   params = found.params
   if painting.hidden.any() and not peek and found.given is not None:
-    params = _encode_visible(desk.family, exact, desk.trained.bound, found.given, merged)
+    params = hiding.encode(desk.family, exact, desk.trained.bound, found.given, merged)
   return Known(params, merged, exact)
 
 
@@ -243,9 +240,7 @@ def _find(desk: Desk, page: session.Session) -> Base:
   else:
     found = subject.find(desk.trained, desk.prepared, subject.parse(page.subject))
   mean = np.asarray(desk.family.mean(found.params))
-  image = found.image
-  if image is None:  # a new image has no original: one of its samples stands for it
-    image = np.asarray(desk.family.sample(jax.random.key(0), found.params))
+  image = hiding.image_of(desk.family, found)
   return Base(found.params, image.astype(mean.dtype), found.given, mean)
 
 
@@ -279,21 +274,3 @@ def _deviation(family: Family, exact: bool, given: Known, temperature: Array) ->
 def _correlation(family: Family, params: Any, pixel: Array) -> Array:
   at: Any = tuple(pixel)
   return gaussian.correlation(family, params, at)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _encode_visible(family: Family, exact: bool, bound: Bound, given: Array, merged: edit.Merged) -> Any:
-  """Returns p(x|z) with z from what is known alone; what is not begins gray."""
-  channels = merged.value.shape[-1]
-  is_known = merged.noise_variance < jnp.inf
-
-  def encode(guess: Array) -> Any:
-    image = jnp.where(is_known, merged.value, guess)
-    x = jnp.concatenate([image, given[..., channels:]], axis=-1)
-    return jax.tree.map(lambda leaf: leaf[0], bound.reconstruct(None, x[None]))
-
-  def improve(_: Array, guess: Array) -> Array:
-    return edit.apply_merged(family, encode(guess), merged, exact).mean
-
-  guess = jax.lax.fori_loop(0, ROUNDS - 1, improve, jnp.zeros_like(merged.value))
-  return encode(guess)

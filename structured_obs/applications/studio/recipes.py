@@ -68,14 +68,15 @@ class _Command(NamedTuple):
 
 def _edit_command(desk: Desk, page: session.Session, settings: Settings) -> _Command:
   draws = settings.draws
-  if _hides(desk, page):
-    return _Command('', said='Hidden regions have no flag of launch.edit; the Python does the same.')
-  if not page.strokes:
+  painting = strokes.paint(page.strokes, desk.image)
+  if not painting.painted.any() and not painting.hidden.any():
     pixel = ''.join(f'{number},' for number in settings.pixel).rstrip(',')
     words = [*_up_to(page, 'num'), f'--samples={draws.samples}', f'--pixel={pixel}']
     words += [f'--temperature={draws.temperature:g}', *_drawn(settings)]
     return _Command('sample', words, _LAST if page.subject.startswith('test:') else _OWN_NUMBERS)
   words = [f'--subject={_subject(page)}']
+  words += [f'--hide={",".join(map(str, one))}' for one in strokes.regions(painting)]
+  words += ['--peek'] * (settings.peek and bool(painting.hidden.any()))
   words += [f'--rectangle={text}' for text in _rectangles(desk, page)]
   warm = draws.temperature != 1
   said = 'The samples of launch.edit have temperature 1.' if warm else ''
@@ -125,7 +126,7 @@ def _edit(desk: Desk, page: session.Session, settings: Settings) -> Sequence[str
   draws = settings.draws
   lines = [] if draws.temperature == 1 else ['from structured_obs.distributions import gaussian']
   lines += [f'keys = jax.random.split(jax.random.key({draws.seed}), {draws.samples})']
-  if page.strokes:
+  if strokes.paint(page.strokes, desk.image).painted.any():
     texts = ''.join(f'  {text!r},\n' for text in _rectangles(desk, page))
     lines += [f'rectangles = [\n{texts}]', 'edits = [']
     lines += ['  edit_input.of_rectangle(edit_input.parse_rectangle(text), trained.model.image)']

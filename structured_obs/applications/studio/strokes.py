@@ -162,16 +162,16 @@ def is_exact(painting: Painting) -> bool:
   return not np.any(painting.deviation[painting.painted] > 0)
 
 
+def regions(painting: Painting) -> list[edit_input.Region]:
+  """Returns disjoint regions that cover exactly what was hidden."""
+  return _disjoint(painting.hidden, painting.hidden[..., None])
+
+
 def rectangles(painting: Painting) -> list[edit_input.Rectangle]:
   """Returns disjoint rectangles of one value and deviation that cover exactly what was painted."""
-  left, found = painting.painted.copy(), []
+  found = []
   keys = np.concatenate([painting.value, painting.deviation[..., None]], axis=-1)
-  while left.any():
-    row, column = divmod(int(np.argmax(left)), left.shape[1])
-    same = left & (keys == keys[row, column]).all(axis=-1)
-    width = _run(same[row, column:])
-    height = _run(same[row:, column : column + width].all(axis=1))
-    left[row : row + height, column : column + width] = False
+  for row, column, height, width in _disjoint(painting.painted, keys):
     value = tuple(float(str(number)) for number in painting.value[row, column])  # as short as it can be
     if len(set(value)) == 1:
       value = value[:1]
@@ -217,6 +217,19 @@ def to_json(stroke: Stroke) -> Mapping[str, Any]:
   """Returns a stroke as JSON; see `from_json`."""
   points, value = [[*point] for point in stroke.points], [*stroke.value]
   return {**stroke._asdict(), 'points': points, 'value': value}
+
+
+def _disjoint(where: np.ndarray, keys: np.ndarray) -> list[edit_input.Region]:
+  """Returns disjoint regions of equal keys [H, W, K] that cover exactly `where` [H, W]."""
+  left, found = where.copy(), []
+  while left.any():
+    row, column = divmod(int(np.argmax(left)), left.shape[1])
+    same = left & (keys == keys[row, column]).all(axis=-1)
+    width = _run(same[row, column:])
+    height = _run(same[row:, column : column + width].all(axis=1))
+    left[row : row + height, column : column + width] = False
+    found.append(edit_input.Region(row, column, height, width))
+  return found
 
 
 def _clip(start: int, size: int, limit: int) -> slice:
