@@ -30,13 +30,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from structured_obs.distributions import base, consistent_mixture, diagonal
-from structured_obs.models import (
-  compression,
-  encoder_decoder,
-  intermediate_images,
-  latent_priors,
-  vae,
-)
+from structured_obs.models import compression, encoder_decoder, intermediate_images, latent_priors, vae
 from structured_obs.models.base import Traits
 from structured_obs.models.kind import IMAGES, Kind, Setting
 from structured_obs.models.networks import dense_blocks, dense_net, sr_vae_networks, upscaling

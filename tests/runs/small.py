@@ -37,8 +37,9 @@ def config_of(kind: str) -> Config:
   return config
 
 
-def _names(kind: str) -> set[str]:
-  return option_records.possible(KINDS[kind].options)
+def _names(kind: str) -> list[str]:
+  possible = option_records.possible(KINDS[kind].options)
+  return [name for name in possible if not name.startswith('skip_')]  # of a choice that is not made
 
 
 def spec_of(config: Config) -> DataSpec:
