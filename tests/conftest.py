@@ -8,6 +8,7 @@ of their time is compilation. Both runs forbid implicit promotion of dtypes and 
 devices.
 """
 
+import collections
 import gc
 import os
 import tempfile
@@ -27,6 +28,7 @@ NUM_DEVICES = 4
 MOST_MEMORY = 4 * 2**30  # bytes
 MOST_MAPS = 30_000
 _most = MOST_MEMORY
+_number_of: collections.Counter[str] = collections.Counter()  # cases collected, of every test
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
   for about in (
     'x64: needs float64, or does not depend on precision; skipped under --float32',
     'slow: takes long, or starts processes; `make test` leaves it out, `make test-all` runs it',
+    'few(n): cases that are alike; `make test` runs one of n, `make test-all` all',
     'float32: about float32 arrays in any mode; runs under --float32 alone',
   ):
     config.addinivalue_line('markers', about)
@@ -101,6 +104,18 @@ def _persist_compilations(config: pytest.Config) -> None:
   # An entry that another process is writing, or left half written, is compiled again.
   unreadable = 'ignore:Error (reading|writing) persistent compilation cache:UserWarning'
   config.addinivalue_line('filterwarnings', unreadable)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_itemcollected(item: pytest.Item) -> None:
+  """Marks the cases of a test as slow, but for the first of every n, where it is marked `few(n)`."""
+  few = item.get_closest_marker('few')
+  if few is None:
+    return
+  cases = item.nodeid.partition('[')[0]
+  _number_of[cases] += 1
+  if (_number_of[cases] - 1) % few.args[0]:
+    item.add_marker('slow')
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -57,6 +57,7 @@ FOLDER = [*supn_folder.VARIANTS, *(f'vae,{size}' for size in supn_folder.FEATURE
     *((supn_folder, name) for name in FOLDER),
   ],
 )
+@pytest.mark.few(2)
 def test_every_variant_can_be_built(module, variant: str):
   config = module.get_config(variant)
   one = recipes.SUPN[variant.removesuffix('_cpu').split(',')[0]]

@@ -40,6 +40,7 @@ def test_low_rank_is_the_papers_formula():
 
 
 @cases.each([cases.Case(name, (), (3, 4, 1)) for name in FAMILIES])
+@pytest.mark.few(3)
 def test_every_family_against_dense_eigenvectors(case: cases.Case):
   problem = cases.make_problem(case)
   if problem.family.gaussian is None:

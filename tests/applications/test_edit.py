@@ -54,6 +54,7 @@ def oracle(
 
 @cases.each(GAUSSIAN)
 @pytest.mark.parametrize('deviations', [(0.0, 0), (0.5, 0.2), (0.0, 0.3)], ids=['hard', 'soft', 'mixed'])
+@pytest.mark.few(3)
 def test_every_family_against_dense_matrices(case: cases.Case, deviations: tuple[float, float]):
   problem, edits = cases.make_problem(case), two_edits(deviations)
   found = edit.apply(problem.family, problem.params, edits)
@@ -98,6 +99,7 @@ def test_implausible_edits_are_told():
 
 @cases.each([LOW_RANK, GENERIC])
 @pytest.mark.parametrize('deviations', [(0.0, 0.0), (0.0, 0.6)], ids=['hard', 'mixed'])
+@pytest.mark.few(2)
 def test_samples_have_the_mean_and_the_covariance(case: cases.Case, deviations: tuple[float, float]):
   problem, edits = cases.make_problem(case), two_edits(deviations)
   found = edit.apply(problem.family, problem.params, edits)
@@ -147,6 +149,7 @@ def test_float32_is_within_a_thousandth_of_float64(image: Any, smooth: float, si
 
 
 @cases.each([LOW_RANK, GENERIC])
+@pytest.mark.few(2)
 def test_what_is_not_finite_gives_nan_everywhere(case: cases.Case):
   problem, (one, two) = cases.make_problem(case), two_edits((0.0, 0.0))
   apply = jax.jit(functools.partial(edit.apply, problem.family))  # traces the deviations
@@ -211,6 +214,7 @@ def test_a_later_edit_overwrites_an_earlier_one():
 
 
 @pytest.mark.parametrize('deviations', [(0.0, 0), (0.5, 0.2)], ids=['hard', 'soft'])
+@pytest.mark.few(2)
 def test_samples_without_pixel_noise_have_the_dense_mean_and_covariance(deviations: tuple[float, float]):
   """Of the smooth part given the edits, by averages over keys; pixels of exact edits are as edited."""
   problem, edits = cases.make_problem(LOW_RANK), two_edits(deviations)

@@ -42,6 +42,7 @@ def conditional(mean: np.ndarray, covariance: np.ndarray, merged: edit.Merged):
     ('diagonal', ('student',), (DOT, SOFT)),
   ],
 )
+@pytest.mark.few(3)
 def test_the_rest_follows(name: str, wrappers: tuple[str, ...], made: tuple[Stroke, ...]):
   desk, page = problem(name, wrappers=wrappers), with_strokes(*made)
   given = desks.known(desk, page)
@@ -148,6 +149,7 @@ def test_a_model_without_a_covariance_is_refused():
 @pytest.mark.parametrize(
   ('view', 'made'), [*((view, ()) for view in views.VIEWS), ('Edit', (DOT, SOFT)), ('Edit', (HIDE, DOT))]
 )
+@pytest.mark.few(2)
 def test_python_recipes_give_what_is_shown(
   view: str, made: tuple[Stroke, ...], monkeypatch: pytest.MonkeyPatch
 ):

@@ -97,6 +97,7 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
     ('verify', 'write flags as --name=value'),
   ],
 )
+@pytest.mark.few(3)
 def test_a_mistake_is_answered_with_one_line(folder, flag, words):
   status, printed, errors = _prepare(folder, flag)
   assert (status, printed, len(errors)) == (2, [], 1)

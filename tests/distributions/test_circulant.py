@@ -70,6 +70,7 @@ def _random(image: tuple[int, ...], shape: tuple[int, ...], spectrum: Spectrum, 
 @pytest.mark.parametrize('reflect', [False, True], ids=['periodic', 'reflecting'])
 @pytest.mark.parametrize('spectrum', SPECTRA, ids=lambda spectrum: spectrum.parametrization)
 @pytest.mark.parametrize(('image', 'shape'), [*zip(IMAGES, KERNELS, strict=True)], ids=str)
+@pytest.mark.few(3)
 def test_densities_are_the_dense_gaussians(image: Any, shape: Any, spectrum: Spectrum, reflect: bool):
   params, cov, x = _random(image, shape, spectrum, reflect)
   assert isinstance(params, circulant.Reflective if reflect else circulant.Circulant)

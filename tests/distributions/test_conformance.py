@@ -66,6 +66,7 @@ def test_vmap_equals_loop(case: Case):
 
 @each(DEFAULTS + GENERIC)
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64], ids=['float32', 'float64'])
+@pytest.mark.few(3)
 def test_dtype_in_is_dtype_out(case: Case, dtype: Any):
   params = cases.random_params(case, dtype=dtype)
   _, x, key, mask, variance = cases.arguments(case)
@@ -77,6 +78,7 @@ def test_dtype_in_is_dtype_out(case: Case, dtype: Any):
 
 
 @each(DEFAULTS)
+@pytest.mark.few(2)
 def test_shard_map_equals_one_device(case: Case):
   family = cases.family_of(case)
   params, x, key, *_ = cases.arguments(case)
@@ -186,6 +188,7 @@ def test_outputs_are_checked_by_name(case: Case):
 
 
 @each(MAIN)
+@pytest.mark.few(2)
 def test_zero_outputs_are_valid(case: Case):
   family, image = cases.family_of(case), ImageShape(*case.image)
   params = family.from_outputs({n: jnp.zeros(s) for n, s in family.outputs(image).items()})

@@ -77,6 +77,7 @@ def test_samples_have_these_probabilities():
 
 
 @pytest.mark.parametrize('factor', [2, 4])
+@pytest.mark.few(2)
 def test_samples_and_modes_shrink_to_y_exactly(factor):
   shape, draw = (8, 12, 3), np.random.default_rng(1)
   definition = compression.make(256, factor=factor)

@@ -95,6 +95,7 @@ def _exact(loc: float, log_scale: float, level: int, levels: int) -> float:
 
 
 @pytest.mark.parametrize('log_scale', [-9.0, -7.0, -6.307, -3.0, 0.0, 4.0, 12.0])
+@pytest.mark.few(3)
 def test_bins_against_differences_in_sixty_digits(log_scale: float):
   """Of one component, at locations inside, on and far beyond the grid's ends."""
   for loc in (-3.0, -1.0, -0.26171875, 0.5, 1.25):

@@ -45,6 +45,7 @@ def test_a_fit_is_better_than_the_truth_on_its_own_samples(family: base.Family[A
 
 
 @pytest.mark.parametrize(('name', 'options'), CLOSED_FORMS)
+@pytest.mark.few(2)
 def test_closed_forms_are_optima(name: str, options: dict[str, Any]):
   """The gradient by all that is free vanishes, and so it does for a mean that is given."""
   family, images = distributions.family(name, **options), fitted.images(COUNT)

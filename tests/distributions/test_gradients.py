@@ -57,6 +57,7 @@ def _differentiate(function: Any, family: Family[Any], *args: Any, order: int = 
 @pytest.mark.x64
 @each(MAIN)
 @pytest.mark.parametrize('order', [1, 2])
+@pytest.mark.few(3)
 def test_log_prob_derivatives_are_the_naive_ones(case: Case, order: int):
   family, _, params, x, *_ = cases.make_problem(case)
   actual = _differentiate(gaussian.log_prob, family, params, x, order=order)
@@ -107,6 +108,7 @@ def test_samples_and_conditionals_are_differentiable(case: Case):
 
 
 @each(MAIN)
+@pytest.mark.few(3)
 def test_value_and_grad_under_jit_and_vmap(case: Case):
   """The gradient of a batch's sum is each image's gradient."""
   problem = cases.make_problem(case)

@@ -37,6 +37,7 @@ def _dense_kl(p: cases.Problem, q: cases.Problem) -> float:
 
 
 @pytest.mark.parametrize(('case_p', 'case_q'), PAIRS, ids=str)
+@pytest.mark.few(4)
 def test_closed_forms(case_p: Case, case_q: Case):
   p, q = cases.make_problem(case_p), cases.make_problem(case_q, seed=1)
   function = jax.jit(lambda a, b: kl.kl_divergence(p.family, a, q.family, b))
@@ -49,6 +50,7 @@ def test_closed_forms(case_p: Case, case_q: Case):
 
 @pytest.mark.x64
 @pytest.mark.parametrize('name', ['diagonal', 'low_rank', 'sparse_precision', 'dense_precision'])
+@pytest.mark.few(2)
 def test_pairs_without_a_closed_form_take_dense_matrices(name: str):
   chosen = OF_FAMILY[name][-1], OF_FAMILY['dense_precision'][-1]
   p, q = (cases.make_problem(case, seed) for seed, case in enumerate(chosen))

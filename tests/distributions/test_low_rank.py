@@ -185,6 +185,7 @@ def test_a_zero_factor_is_a_stationary_point():
 
 @pytest.mark.parametrize('variance', [0.0, -1e-5, np.inf, np.nan])
 @pytest.mark.parametrize('by_pixel', [False, True], ids=['scalar', 'by pixel'])
+@pytest.mark.few(2)
 def test_variances_that_are_none_give_nan(variance: float, by_pixel: bool):
   params, x = _small(np.random.default_rng(1).normal(size=(12, 3)))
   if by_pixel:

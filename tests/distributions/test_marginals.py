@@ -55,6 +55,7 @@ def _unread(problem: cases.Problem, masks: np.ndarray) -> jax.Array:
 @_slow_unless(
   [case for case in ALL if case in OWN or not (case.options or case.name.startswith('disc'))]
 )
+@pytest.mark.few(2)
 def test_log_prob_of_some_pixels(case: Case):
   problem = cases.make_problem(case)
   masks, bad = _masks(problem), _bad_parameters(problem)

@@ -56,6 +56,7 @@ def test_entropy_is_minus_the_mean_of_log_prob(case: Case):
 
 @each(MAIN)
 @pytest.mark.parametrize('kind', MASKS)
+@pytest.mark.few(4)
 def test_condition(case: Case, kind: str):
   _check_condition(case, kind)
 
@@ -87,6 +88,7 @@ def _check_condition(case: Case, kind: str) -> None:
 
 
 @each(WITH_GENERIC)
+@pytest.mark.few(3)
 def test_chain_rule(case: Case):
   """log p(x) = log p(x_O) + log p(x_A | x_O)."""
   problem = cases.make_problem(case)
@@ -119,6 +121,7 @@ def test_conditional_samples(case: Case):
 
 
 @each(WITH_GENERIC)
+@pytest.mark.few(3)
 def test_unobserved_pixels_are_not_read(case: Case):
   problem = cases.make_problem(case)
   observed = jnp.asarray(cases.random_mask(problem.image, seed=3))
@@ -184,6 +187,7 @@ def test_condition_refuses_masks_of_other_types_and_shapes():
 
 @each(ALL)
 @pytest.mark.parametrize('noise_variance', [1e-2, 1e-6])
+@pytest.mark.few(4)
 def test_posterior_mean(case: Case, noise_variance: float):
   problem = cases.make_problem(case)
   noise = noise_variance**0.5 * np.random.default_rng(0).normal(size=problem.size)
@@ -227,6 +231,7 @@ def test_principal_components(case: Case):
 
 
 @each(WITH_GENERIC)
+@pytest.mark.few(3)
 def test_leading_principal_components(case: Case):
   problem = cases.make_problem(case)
   for k in (1, 4):

@@ -69,6 +69,7 @@ def _assert_whole(family: Family[Any], params: Any, cov: Any) -> None:
 
 
 @each([case for case in CASES if _floor(cases.family_of(case)) is not None])
+@pytest.mark.few(2)
 def test_the_floor_and_the_rest_are_the_whole(case: Case):
   problem = cases.make_problem(case)
   _assert_whole(problem.family, problem.params, problem.cov)

@@ -56,6 +56,7 @@ def _check(actual: Any, expected: Any, float64: float, float32: float) -> None:
 
 
 @EACH
+@pytest.mark.few(3)
 def test_a_network_predicts_the_standard_deviations(name: str):
   """Whatever the base is: the output through the soft clip is the marginal variance."""
   outputs, params, cov, _ = _problem(name)
@@ -70,6 +71,7 @@ def test_a_network_predicts_the_standard_deviations(name: str):
 
 
 @EACH
+@pytest.mark.few(3)
 def test_density_and_samples(name: str):
   family, (_, params, cov, x) = FAMILY[name], _problem(name)
   assert family.gaussian is not None
@@ -91,6 +93,7 @@ def test_density_and_samples(name: str):
 
 
 @EACH
+@pytest.mark.few(3)
 def test_conditionals_and_posteriors(name: str):
   family, (_, params, cov, x) = FAMILY[name], _problem(name)
   mean = np.asarray(family.mean(params))

@@ -177,6 +177,7 @@ def test_unseen_pixels_of_a_noisy_image_are_not_read(case: Case):
 
 
 @each(GAUSSIAN)
+@pytest.mark.few(2)
 def test_one_negative_noise_variance_leaves_nothing(case: Case):
   family = cases.family_of(case)
   params, noisy = family.from_outputs(_zeros(family)), jnp.zeros(IMAGE)

@@ -110,6 +110,7 @@ def test_density_entropy_and_moments(name: str):
 
 
 @EACH
+@pytest.mark.few(3)
 def test_conditionals(name: str):
   """Given what is seen: scipy's joint density over its marginal one, and moments by linear algebra."""
   family, problem = FAMILY[name], _problem(name)

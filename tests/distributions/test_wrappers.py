@@ -92,6 +92,7 @@ def _factor(primitives: base.Gaussian[Any], params: Any) -> jax.Array:
 
 
 @_each([case for case in BUILT if 'mixture' not in case[1]])
+@pytest.mark.few(4)
 def test_against_dense_algebra(name: str, wrappers: tuple[str, ...]):
   (family, params, x), found = _problem(name, wrappers), _found(name, wrappers)
   cov = found['factor'] @ found['factor'].T
@@ -125,6 +126,7 @@ def _blocks(cov: NDArray[Any]) -> NDArray[Any]:
 
 
 @_each([case for case in BUILT if case[1][-1] == 'mixture'])
+@pytest.mark.few(2)
 def test_a_mixture_is_that_of_its_components(name: str, wrappers: tuple[str, ...]):
   (_, params, x), found = _problem(name, wrappers), _found(name, wrappers)
   inner = distributions.family(name, **SMALL.get(name, {}))

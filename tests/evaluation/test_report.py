@@ -211,6 +211,7 @@ def _check_figures(path: Path, count: int) -> None:
   assert all((path.parent / figure).stat().st_size > 1000 for figure in figures)
 
 
+@pytest.mark.slow
 def test_report_of_a_training(tmp_path: Path):
   records = [{'step': 1, 'kind': 'train', 'elbo': -3.0, 'stats/kl_z': 1.0}]
   path = report.write_report(_trained(tmp_path, 'low_rank'), _images(), records, 'python -m this')

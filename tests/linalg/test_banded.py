@@ -40,6 +40,7 @@ def assert_close(actual, expected):
 
 
 @sizes
+@pytest.mark.few(2)
 def test_cholesky(size: int, bandwidth: int):
   matrix, band, _ = problem(size, bandwidth)
   chol = jax.jit(banded.cholesky)(band)
@@ -52,6 +53,7 @@ def test_cholesky(size: int, bandwidth: int):
 
 
 @sizes
+@pytest.mark.few(2)
 def test_solves(size: int, bandwidth: int):
   matrix, band, rhs = problem(size, bandwidth)
   chol, lower = banded.cholesky(band), np.linalg.cholesky(matrix)
@@ -64,6 +66,7 @@ def test_solves(size: int, bandwidth: int):
 
 
 @sizes
+@pytest.mark.few(2)
 def test_inverse(size: int, bandwidth: int):
   matrix, band, _ = problem(size, bandwidth)
   inverse, chol = np.linalg.inv(matrix), banded.cholesky(band)
@@ -111,6 +114,7 @@ def test_an_indefinite_matrix_gives_nan(where: int):
 
 @pytest.mark.x64
 @pytest.mark.parametrize(('size', 'bandwidth'), [(5, 0), (20, 2)])
+@pytest.mark.few(2)
 def test_derivatives(size: int, bandwidth: int):
   _, band, rhs = problem(size, bandwidth)
   band = jnp.nan_to_num(band)

@@ -68,6 +68,7 @@ def _matrix(basis: spectral.Basis, values: jax.Array, grid: tuple[int, int]) -> 
 
 @EACH_GRID
 @pytest.mark.parametrize('shape', KERNELS, ids=str)
+@pytest.mark.few(3)
 def test_periodic_transfer(grid: tuple[int, int], shape: tuple[int, int]):
   kernel = _random(*shape)
   blur = periodic_blur(np.asarray(kernel), grid)

@@ -77,6 +77,7 @@ def test_elu_and_its_derivative():
     (dense_blocks.upsample(2, deviation=0.01), (5, 12, 16, 2)),
   ],
 )
+@pytest.mark.few(2)
 def test_the_first_batch_has_mean_0_and_the_stated_deviation(layer, shape, compiled):
   x = images() * 3 + 2
   begin = jax.jit(layer.init) if compiled else layer.init

@@ -51,6 +51,7 @@ def gradients(model: Any, variables: Any, keys: Any, x: Any) -> Any:
 
 
 @pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.few(2)
 def test_every_image_has_the_same_distribution_of_any_family(name: str):
   family = FAMILIES[name]
   model, variables, keys, x = make(family, options=observation.Options(learn_scale=True))

@@ -87,6 +87,7 @@ def test_density_of_two_numbers_integrates_to_1():
 
 
 @pytest.mark.parametrize('name', ['vector', 'image'])
+@pytest.mark.few(2)
 def test_samples_come_from_noise_of_one_key_each(name):
   flow, variables, _ = make(*CASES[name])
   keys = jax.random.split(jax.random.key(7), 3)

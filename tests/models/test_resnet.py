@@ -41,6 +41,7 @@ def shapes(function: Any) -> Any:
 
 
 @pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.few(3)
 def test_any_size_gives_outputs_near_0(shape):
   image = ImageShape(*shape)
   decoder = resnet.Decoder(image, FAMILY.outputs(image), (8, 8, 8), 1, 'none', None)
@@ -63,6 +64,7 @@ def test_terms_are_finite_and_the_posterior_begins_near_the_prior():
 @pytest.mark.parametrize(
   ('shape', 'millions'), [((218, 178, 3), 31.12), ((64, 64, 3), 21.54), ((64, 64, 1), 21.54)]
 )
+@pytest.mark.few(3)
 def test_it_has_the_size_of_the_papers(shape, millions):
   family = distributions.family('low_rank', rank=25)
   paper = {'latents': 128, 'features': (64, 128, 256, 512), 'blocks': 2, 'norm': 'batch'}

@@ -156,6 +156,7 @@ def test_an_image_does_not_feel_the_batch_it_is_in():
 @pytest.mark.parametrize(
   'method', [Bound.generate, Bound.reconstruct, Bound.regenerate, Bound.super_resolve]
 )
+@pytest.mark.few(2)
 def test_operations_show_the_small_image_they_go_through(method: Any):
   made = make()
   y = apply(made, made.x, method='compress')

@@ -81,6 +81,7 @@ def test_any_size_gives_the_familys_outputs(name, shape):
 
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('shape', [(218, 178, 3), (1, 1, 1)])
+@pytest.mark.few(2)
 def test_shapes_of_large_and_smallest_images(name, shape):
   model, variables, keys, x = make(name, shape, features=(4, 8, 8, 8))
   assert shapes(model.apply)(variables, keys, x).log_p['x'].shape == (4,)

@@ -97,6 +97,7 @@ def test_its_evaluation_has_bits_and_no_covariance(trained: Path, tmp_path: Path
   assert (tmp_path / 'figures' / 'residuals.png').is_file()
 
 
+@pytest.mark.slow
 def test_other_data_of_the_same_kind(trained: Path, tmp_path: Path):
   """The digits again, unsplit: all of them, and the report says of which data."""
   request = compare.Request(samples=1, num_images=12, data='digits')

@@ -32,6 +32,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
   return path
 
 
+@pytest.mark.slow
 def test_a_kept_checkpoint_reconstructs_what_it_did(kept: Path):
   restored = restore.restore(kept, 'latest')
   x = np.sin(np.arange(2 * 64, dtype=np.float32)).reshape(2, 8, 8, 1)

@@ -29,6 +29,7 @@ def whole() -> tuple[state.TrainState, Any]:
 @pytest.mark.parametrize(
   ('mapping', 'accumulate'), [('single', 4), ('single', 16), ('shard_map', 2), ('pmap', 4)]
 )
+@pytest.mark.few(2)
 def test_a_step_in_parts_is_the_step(mapping: str, accumulate: int, whole: Any):
   found = run(mapping, accumulate)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), found, whole)

@@ -61,6 +61,7 @@ def test_records_are_written_once_in_order(whole: tuple[loop.Outcome, Path]):
 
 
 @pytest.mark.parametrize('change', [{'mapping': 'pmap'}, {'residency': 'host'}, {'steps_in_flight': 1}])
+@pytest.mark.few(3)
 def test_how_the_steps_are_run_changes_nothing(
   change: dict[str, Any], whole: tuple[loop.Outcome, Path], tmp_path: Path
 ):

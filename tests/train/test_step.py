@@ -23,6 +23,7 @@ def run(mapping: str, norm: bool, num_devices: int = 4, steps: int = STEPS) -> s
 
 @pytest.mark.parametrize('norm', [False, True])
 @pytest.mark.parametrize('mapping', ['shard_map', 'pmap'])
+@pytest.mark.few(2)
 def test_mapped_step_equals_the_single_device_step(mapping: str, norm: bool):
   reference, mapped = run('single', norm), run(mapping, norm)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), reference, mapped)
@@ -45,6 +46,7 @@ def test_the_average_starts_at_once_and_then_decays_as_asked():
 
 
 @pytest.mark.parametrize('family', distributions.FAMILIES)
+@pytest.mark.few(3)
 def test_a_step_is_lowered_for_accelerators(family: str):
   """Without one: what could not be lowered would be found by the first user who has one."""
   config = stub.make_config()
