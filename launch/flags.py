@@ -3,7 +3,8 @@
 `--config=configs/digits.py:low_rank` reads a config file, with a variant after the colon, and
 `--config.optim.learning_rate=3e-4` changes one of its fields, checked against the field's type. Tuples
 are written as `--config.model.options.features='(32, 64)'`. A choice, such as a kind of model, has its
-own options. In paths, `~` is the user's directory.
+own options. `--config.model.options.covariance=none` leaves a group of options out. In paths, `~` is
+the user's directory.
 
 Every program keeps its compiled programs in the user's cache folder, so that its next start is faster:
 `--compile_cache=PATH` names another folder, and `--nocompile_cache` switches this off.
@@ -23,7 +24,7 @@ from ml_collections import config_flags
 
 from launch import errors, interrupts, parsers
 from launch.parsers import Mistake
-from structured_obs import compiled, names, option_values
+from structured_obs import compiled, names, option_records, option_values
 from structured_obs.config import Config
 from structured_obs.devices import hosts
 from structured_obs.runs import configuration
@@ -31,6 +32,7 @@ from structured_obs.runs import configuration
 _CONFIG = 'config'
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
 _CACHE = 'compile_cache'
+_arguments: list[str] = []  # the command line as the flag of a config reads it
 flags.DEFINE_flag(
   flags.Flag(
     parsers.PathParser(_CACHE), None, _CACHE, 'true',
@@ -42,7 +44,10 @@ flags.disclaim_key_flags()  # `--help` lists flags defined below with the script
 
 def define_config() -> flags.FlagHolder[Any]:
   """Defines the required flag `--config`; its value is the config that the file returns."""
-  holder = config_flags.DEFINE_config_file(_CONFIG, None, 'Config file, as configs/NAME.py:VARIANT.')
+  _arguments[:] = sys.argv
+  holder = config_flags.DEFINE_config_file(
+    _CONFIG, None, 'Config file, as configs/NAME.py:VARIANT.', sys_argv=_arguments
+  )
   flag = flags.FLAGS[_CONFIG]
   flag.parser = cast(Any, parsers.ConfigParser(flag.parser, _CONFIG, sys.argv))
   flags.register_validator(
@@ -164,7 +169,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
   """Parses the command line; prints what is wrong with it and exits with status 2."""
   try:
     config = _load(arguments) if _CONFIG in flags.FLAGS else None
-    _check_names(arguments, config)
+    _arguments[:] = arguments = _check_names(arguments, config)
     rest = _parse_values(arguments, config)
     if rest[1:]:
       raise Mistake(f'{rest[1]!r} is not a flag; write flags as --name=value.')
@@ -186,7 +191,7 @@ def _load(arguments: Sequence[str]) -> Any:
   ]
   if not given:
     return None
-  path = _value(arguments, given[0])
+  path = parsers.value(arguments, given[0])
   file = path.partition(':')[0]
   if not os.path.isfile(file):
     folder = os.path.dirname(file)
@@ -227,17 +232,26 @@ def read_config(path: str) -> Any:
   return config
 
 
-def _check_names(arguments: Sequence[str], config: Any) -> None:
-  """Checks that every `--config.a.b` names a field of the config."""
-  for argument in arguments if config is not None else ():
-    name = argument.lstrip('-').partition('=')[0].removeprefix('no')
+def _check_names(arguments: Sequence[str], config: Any) -> Sequence[str]:
+  """Checks that every `--config.a.b` names a field of the config, or leaves a group out.
+
+  Returns:
+    The arguments but for groups that are left out, as `--config.a=none`: the config is without them.
+  """
+  done: set[int] = set()
+  for index, argument in enumerate(arguments if config is not None else ()):
+    name, equals, _ = argument.lstrip('-').partition('=')
+    name = name.removeprefix('no')
     if argument.startswith('-') and name.startswith(f'{_CONFIG}.'):
       node = _look_up(config, name, arguments)
-      if dataclasses.is_dataclass(node) or isinstance(node, dict):
+      if node == {} and parsers.value(arguments, index) == option_records.NONE:
+        done |= {index} if equals else {index, index + 1}
+      elif dataclasses.is_dataclass(node) or isinstance(node, dict):
         raise Mistake(
           f'--{name} is a group of fields; set one of '
-          f'{", ".join(f"--{name}.{field}" for field in _fields(node))}.'
+          f'{", ".join(f"--{name}.{field}" for field in parsers.fields(node))}.'
         )
+  return [argument for index, argument in enumerate(arguments) if index not in done]
 
 
 def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
@@ -257,24 +271,11 @@ def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
     raise Mistake(f'--{named[1]}={value} is invalid; it must be of type {wanted}.') from error
 
 
-def _value(arguments: Sequence[str], index: int) -> str:
-  """Returns the value of a flag, given as --flag=value or --flag value."""
-  _, equals, value = arguments[index].partition('=')
-  return value if equals or index + 1 == len(arguments) else arguments[index + 1]
-
-
-def _fields(node: Any) -> list[str]:
-  """Returns the names below a node of the config."""
-  if dataclasses.is_dataclass(node):
-    return [field.name for field in dataclasses.fields(node)]
-  return list(node) if isinstance(node, dict) else []
-
-
 def _look_up(config: Any, name: str, arguments: Sequence[str]) -> Any:
   """Returns the value at a dotted name in the config; errors suggest known names."""
   node, seen = config, _CONFIG
   for part in name.split('.')[1:]:
-    known = _fields(node)
+    known = parsers.fields(node)
     if isinstance(node, dict) and part not in known:
       node[part] = parsers.literal(parsers.typed(arguments, _CONFIG)[name.partition('.')[2]])
       _check_fields(config)

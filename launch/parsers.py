@@ -1,6 +1,7 @@
 """Parsers of flags that absl lacks: paths on this machine, finite numbers, and configs."""
 
 import ast
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -116,3 +117,16 @@ def literal(text: str) -> Any:
     return ast.literal_eval(text)
   except (ValueError, SyntaxError):
     return text
+
+
+def value(arguments: Sequence[str], index: int) -> str:
+  """Returns the value of a flag, given as --flag=value or --flag value."""
+  _, equals, value = arguments[index].partition('=')
+  return value if equals or index + 1 == len(arguments) else arguments[index + 1]
+
+
+def fields(node: Any) -> list[str]:
+  """Returns the names below a node of the config."""
+  if dataclasses.is_dataclass(node):
+    return [field.name for field in dataclasses.fields(node)]
+  return list(node) if isinstance(node, dict) else []

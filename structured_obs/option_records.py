@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, NoReturn
 from structured_obs import names
 from structured_obs.option_values import KINDS, Option, When, Where, checked_value, option_of, shown
 
+NONE = 'none'  # leaves a group out, or all of several, when it is typed as their value
 Record = Any  # a class or function with annotated fields, a tuple of such, or None
 
 
@@ -48,7 +49,7 @@ class OneOf(NamedTuple):
 
 
 class Group(NamedTuple):
-  """A dict of options; if one is given the others have their defaults. {} for none."""
+  """A dict of options; if one is given the others have their defaults. {} for none, typed as NONE."""
 
   record: Record
 
@@ -258,7 +259,8 @@ def expand(
   """Returns every option with the value it has before the command line's values are read.
 
   Typed choices are made here, so that their own options exist and can be typed too, as are groups of
-  which one option is typed. Nothing else is checked; see `fill`.
+  which one option is typed; and groups of which NONE is typed are left out. Nothing else is checked; see
+  `fill`.
 
   Args:
     record: of the options.
@@ -282,10 +284,12 @@ def expand(
         place = given[one.options] = dict(given.get(one.options, {}))
       gone += [other for other in sorted(others) if place.pop(other, None) is not None]
   known = available(record, given, Where('--config', '--config'), strict=False)
+  known = {name: _ruled(name, option, rules) for name, option in known.items()}
+  given |= {name: {} for name in known if typed.get(name) == NONE and _is_group(known[name])}
   found = {name: _as_typed(option, given.get(name, _default(option))) for name, option in known.items()}
   found |= {name: value for name, value in given.items() if name not in known}  # refused by `fill`
   for name in known:
-    gone += _expand_nested(found, name, _ruled(name, known[name], rules), typed)
+    gone += _expand_nested(found, name, known[name], typed)
   return found, gone
 
 
@@ -318,6 +322,10 @@ def _expand_nested(
       made, more = expand(inner, found[name].get(key, {}), below(f'{name}.{key}'))
       found[name], gone = {**found[name], key: made}, gone + more
   return gone
+
+
+def _is_group(option: Option) -> bool:
+  return option.rule(Group) is not None or option.rule(Groups) is not None
 
 
 def _as_typed(option: Option, value: Any) -> Any:

@@ -73,6 +73,23 @@ def test_fields_can_be_overridden(folder, flag, key, expected):
 
 
 @pytest.mark.parametrize(
+  'flag', [('--config.objective.constraints=none',), ('--config.objective.constraints', 'none')]
+)
+def test_a_group_is_left_out(folder, flag):
+  text = (
+    (folder / 'config.py')
+    .read_text()
+    .replace('  return', "  result.objective.constraints = {'kl': {'bound': 3.0}}\n  return")
+  )
+  (folder / 'bounded.py').write_text(text)
+  program = folder / 'show.py'
+  program.write_text(_SHOW.replace('KEY', 'objective.constraints'))
+  arguments = str(program), f'--config={folder / "bounded.py"}'
+  assert _lines(*arguments)[1][0].startswith("{'kl': {'bound': 3.0")
+  assert _lines(*arguments, *flag)[:2] == (0, ['{}'])
+
+
+@pytest.mark.parametrize(
   ('flag', 'words'),
   [
     ('--config.optim.lerning_rate=1', 'did you mean --config.optim.learning_rate'),

@@ -7,7 +7,7 @@ import pytest
 
 from structured_obs import option_records
 from structured_obs.models import KINDS
-from structured_obs.option_records import OneOf, Where
+from structured_obs.option_records import Group, Groups, OneOf, Where
 from structured_obs.option_values import NOTHING
 
 pytestmark = pytest.mark.x64
@@ -40,6 +40,22 @@ def test_options_below_a_choice_do_too():
   assert found == ({'shape': 'line', 'shape_options': {'width': 3}}, [])
   found, gone = option_records.expand(Below, given, {'shape': 'point'})
   assert (found, gone) == ({'shape': 'point', 'shape_options': {}}, ['width'])
+
+
+class Grouped(NamedTuple):
+  inside: Annotated[Mapping[str, Any], Group(Wide)] = NOTHING
+  several: Annotated[Mapping[str, Any], Groups({'one': Wide})] = NOTHING
+  word: str = 'some'
+
+
+def test_groups_are_left_out_by_name():
+  given = {'inside': {'width': 5}, 'several': {'one': {'width': 5}}, 'word': 'some'}
+  for name in ('inside', 'several'):
+    found, gone = option_records.expand(Grouped, given, {name: 'none'})
+    assert (found, gone) == (given | {name: {}}, [])
+  again, _ = option_records.expand(Grouped, given, {'inside': 'none', 'inside.width': '7'})
+  assert again == given | {'inside': {'width': 3}}  # into which 7 is read
+  assert option_records.expand(Grouped, given, {'word': 'none'}) == (given, [])
 
 
 @pytest.mark.parametrize('kind', list(KINDS))
