@@ -27,6 +27,7 @@ def test_a_script_shows_what_the_studio_shows(name: str, peek: bool, made: tuple
     found, edits = hiding.hide(trained, found, painting.hidden, edits, peek)
     history = edit_history.run(desk.family, found.params, edits, jax.random.key(4))
   assert history.deviations is not None
+  assert expected[1] is not None
   np.testing.assert_allclose(history.means[-1], expected[0], atol=1e-5)
   np.testing.assert_allclose(history.deviations[-1], expected[1], atol=1e-5)
   np.testing.assert_allclose(history.samples[-1], drawn, atol=1e-5)
@@ -38,6 +39,7 @@ def test_pixels_that_do_not_count_are_not_seen():
   spec = desk.trained.spec._replace(masked=True)
   trained = desk.trained._replace(spec=spec)
   found = subject.find(desk.trained, desk.prepared, subject.parse('test:1'))
+  assert found.given is not None
   counts = np.ones(SHAPE[:2], bool)
   counts[0] = False
   found = found._replace(
