@@ -25,6 +25,7 @@ class Covariances(NamedTuple):
   min_scale: float  # smallest standard deviation of a pixel, in [-1, 1]
   initial_scale: float  # standard deviation of a pixel at outputs of 0
   rank: int = 16
+  factor_scale: float = 0.1  # of the low-rank family: entries of P at outputs of 1
   filter_size: int = 5
   kernel_size: int = 11
   noise: float = 0.2  # C of the circulant families
@@ -57,6 +58,7 @@ def covariances(base: config.Config, recipe: Covariances, variant: str) -> confi
     'diagonal': scales,
     'low_rank': {
       'rank': recipe.rank,
+      'factor_scale': recipe.factor_scale,
       'learn_diag': True,
       'min_variance': recipe.min_scale**2,
       'noise_variance': recipe.initial_scale**2,
