@@ -32,7 +32,7 @@ _RUN = common_flags.Run(seed='Seed of the samples.', output=True, pixel_noise=Tr
 _SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
 _RECTANGLE = absl_flags.DEFINE_multi_string('rectangle', [], edit_input.FORM)
 _HIDE = absl_flags.DEFINE_multi_string(
-  'hide', [], f'A region that cannot be seen, {edit_input.REGION_FORM}; all other pixels can.'
+  'hide', [], f'Region to hide, {edit_input.REGION_FORM}; all other pixels are seen.'
 )
 _PEEK = absl_flags.DEFINE_bool('peek', False, 'Whether latents see what --hide hides.')
 _IMAGE = flags.define_multi_path('edit_image', 'File with the values of an edit.')

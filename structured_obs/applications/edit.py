@@ -109,8 +109,12 @@ def apply(family: Family[P], params: P, edits: Sequence[Edit], pixel_noise: bool
   """
   check(family)
   merged = merge(edits, family.mean(params).shape)
-  hard = all(isinstance(edit.deviation, float | int) and edit.deviation == 0 for edit in edits)
-  return apply_merged(family, params, merged, hard, pixel_noise)
+  return apply_merged(family, params, merged, are_exact(edits), pixel_noise)
+
+
+def are_exact(edits: Sequence[Edit]) -> bool:
+  """Returns whether every deviation is the Python number 0."""
+  return all(isinstance(edit.deviation, float | int) and edit.deviation == 0 for edit in edits)
 
 
 def apply_merged(

@@ -65,14 +65,13 @@ def of_rectangle(rectangle: Rectangle, image: ImageShape) -> edit.Edit:
     ValueError: the rectangle is not inside, or has more values than the image has channels.
   """
   row, column, height, width, value, deviation = rectangle
-  _check_inside('rectangle', Region(row, column, height, width), image)
+  covered = _covered('rectangle', Region(row, column, height, width), image)
   if len(value) not in (1, image.channels):
     raise ValueError(
       f'A rectangle has {len(value)} values, but the image has {image.channels} channel(s); give one '
       'value, or one per channel.'
     )
-  mask = np.zeros(image, bool)
-  mask[row : row + height, column : column + width] = True
+  mask = np.broadcast_to(covered[..., None], image)
   values = np.broadcast_to(np.asarray(value, np.float32), image)
   return edit.Edit(jnp.asarray(values), jnp.asarray(mask), deviation)
 
@@ -109,9 +108,7 @@ def of_regions(regions: Sequence[Region], image: ImageShape) -> np.ndarray:
   """
   hidden = np.zeros((image.height, image.width), bool)
   for region in regions:
-    _check_inside('region', region, image)
-    row, column, height, width = region
-    hidden[row : row + height, column : column + width] = True
+    hidden |= _covered('region', region, image)
   if hidden.all():
     raise ValueError('--hide hides all pixels, so that nothing is left to see; hide fewer.')
   return hidden
@@ -170,13 +167,17 @@ def read_image(path: str) -> np.ndarray:
   return decode.decode(path, path)
 
 
-def _check_inside(what: str, region: Region, image: ImageShape) -> None:
+def _covered(what: str, region: Region, image: ImageShape) -> np.ndarray:
+  """Returns the pixels of a region, [H, W] bool; raises a ValueError if it is not inside."""
   row, column, height, width = region
   if row + height > image.height or column + width > image.width:
     raise ValueError(
       f'The {what} of rows {row} to {row + height - 1} and columns {column} to {column + width - 1} '
       f'does not lie in the image of {image.height} x {image.width} pixels, counted from 0.'
     )
+  covered = np.zeros((image.height, image.width), bool)
+  covered[row : row + height, column : column + width] = True
+  return covered
 
 
 def _number(part: str, text: str) -> float:

@@ -79,10 +79,9 @@ def hide(
   if peek or found.given is None:
     return found, edits
   merged = edit.merge(edits, trained.model.image)
-  exact = all(one.deviation == 0 for one in edits)
-  return found._replace(
-    params=encode(trained.model.family, exact, trained.bound, found.given, merged)
-  ), edits
+  exact = edit.are_exact(edits)
+  params = encode(trained.model.family, exact, trained.bound, found.given, merged)
+  return found._replace(params=params), edits
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

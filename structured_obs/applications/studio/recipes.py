@@ -77,7 +77,7 @@ def _edit_command(desk: Desk, page: session.Session, settings: Settings) -> _Com
   words = [f'--subject={_subject(page)}']
   words += [f'--hide={",".join(map(str, one))}' for one in strokes.regions(painting)]
   words += ['--peek'] * (settings.peek and bool(painting.hidden.any()))
-  words += [f'--rectangle={text}' for text in _rectangles(desk, page)]
+  words += [f'--rectangle={text}' for text in _rectangles(painting)]
   warm = draws.temperature != 1
   said = 'The samples of launch.edit have temperature 1.' if warm else ''
   return _Command('edit', [*words, f'--samples={draws.samples}', *_drawn(settings)], said)
@@ -126,8 +126,9 @@ def _edit(desk: Desk, page: session.Session, settings: Settings) -> Sequence[str
   draws = settings.draws
   lines = [] if draws.temperature == 1 else ['from structured_obs.distributions import gaussian']
   lines += [f'keys = jax.random.split(jax.random.key({draws.seed}), {draws.samples})']
-  if strokes.paint(page.strokes, desk.image).painted.any():
-    texts = ''.join(f'  {text!r},\n' for text in _rectangles(desk, page))
+  painting = strokes.paint(page.strokes, desk.image)
+  if painting.painted.any():
+    texts = ''.join(f'  {text!r},\n' for text in _rectangles(painting))
     lines += [f'rectangles = [\n{texts}]', 'edits = [']
     lines += ['  edit_input.of_rectangle(edit_input.parse_rectangle(text), trained.model.image)']
     lines += ['  for text in rectangles', ']']
@@ -259,6 +260,6 @@ def _alone(page: session.Session) -> session.Session:
   )
 
 
-def _rectangles(desk: Desk, page: session.Session) -> list[str]:
+def _rectangles(painting: strokes.Painting) -> list[str]:
   """Returns the painted pixels as `edit_input.parse_rectangle` reads them."""
-  return [edit_input.to_text(one) for one in strokes.rectangles(strokes.paint(page.strokes, desk.image))]
+  return [edit_input.to_text(one) for one in strokes.rectangles(painting)]
