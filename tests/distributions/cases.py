@@ -102,15 +102,19 @@ def gaussian_only(cases: list[Case]) -> list[Case]:
 
 
 def each(cases: list[Case], argument: str = 'case') -> pytest.MarkDecorator:
-  """Parametrises a test over cases; in float32 over the main ones, as shapes do not change rounding."""
-  marked = [
-    pytest.param(case, id=str(case), marks=() if _main(case) else pytest.mark.x64) for case in cases
-  ]
+  """Parametrises a test over cases; in float32 over the main ones, as shapes do not change rounding.
+
+  Of a family that is the same on many shapes the quick run takes the main one and the thin ones.
+  """
+  marked = [pytest.param(case, id=str(case), marks=_marks(case)) for case in cases]
   return pytest.mark.parametrize(argument, marked)
 
 
-def _main(case: Case) -> bool:
-  return case.image == MAIN_IMAGE and not case.generic
+def _marks(case: Case) -> list[pytest.MarkDecorator]:
+  if case.image == MAIN_IMAGE and not case.generic:
+    return []
+  wide = case.image in IMAGES and 1 not in case.image[:2]
+  return [pytest.mark.x64, *([pytest.mark.slow] if wide and case.name not in FEWER_IMAGES else [])]
 
 
 @functools.cache
@@ -188,9 +192,11 @@ def run(function: Callable[..., Any], problem: Problem, *args: Any, **static: An
 
 
 @functools.cache
-def compiled(case: Case, mapped: bool = False) -> Any:
-  """`operations.all_operations` of a case, or its map over a batch of all arguments."""
-  operation = functools.partial(operations.all_operations, family_of(case))
+def compiled(
+  case: Case, operation: Callable[..., Any] = operations.all_operations, mapped: bool = False
+) -> Any:
+  """One function of `operations` for a case, or its map over a batch of all arguments."""
+  operation = functools.partial(operation, family_of(case))
   return jax.jit(jax.vmap(operation) if mapped else operation)
 
 
@@ -211,8 +217,8 @@ def arguments(
 
 @functools.cache
 def results(case: Case) -> dict[str, Any]:
-  """Everything about a case, with the default arguments."""
-  return compiled(case)(*arguments(case))
+  """`operations.dense_operations` of a case, with the default arguments."""
+  return compiled(case, operations.dense_operations)(*arguments(case)[:3])
 
 
 def tolerance(float64: float, float32: float) -> float:
@@ -233,3 +239,16 @@ def assert_within(actual: Any, expected: Any, unit: Any, float64: float, float32
   assert np.all(np.isfinite(actual)), actual
   error = np.max(np.abs(actual - expected) / unit, initial=0)
   assert error <= tolerance(float64, float32), f'error {error:.3g}'
+
+
+def check_components(problem: Problem, found: Any, k: int | None = None) -> None:
+  """Compares the k leading components, or all, with those of the dense covariance."""
+  k = problem.size if k is None else k
+  spectrum = np.linalg.eigvalsh(problem.cov)[::-1]
+  values, vectors = np.asarray(found.values, np.float64), np.asarray(found.vectors, np.float64)
+  assert vectors.shape == (k, *problem.image)
+  rows = vectors.reshape(k, -1)
+  assert np.max(np.abs(values - spectrum[:k])) <= tolerance(1e-12, 3e-6) * spectrum[0]
+  assert_close(rows @ rows.T, np.eye(k), 1e-10, 1e-5)
+  error = rows @ problem.cov - values[:, None] * rows
+  assert np.max(np.abs(error)) <= tolerance(1e-10, 4e-6) * spectrum[0]

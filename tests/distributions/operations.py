@@ -1,4 +1,4 @@
-"""Every operation of a family once, as one function: compiled once per case, it feeds most tests.
+"""Every operation of a family once, as two functions: compiled once per case, they feed most tests.
 
 It needs nothing but jax and the package, so that it runs in a bare environment too.
 """
@@ -19,12 +19,27 @@ def all_operations(
   family: Family[Any], params: Any, x: Array, key: Array, observed: Array, noise_variance: Array
 ) -> dict[str, Any]:
   """Results of every operation by name; the Gaussian ones only where the family is Gaussian."""
+  results = dense_operations(family, params, x, key)
+  if family.gaussian is None:
+    return results
+  return results | conditional_operations(family, params, x, key, observed, noise_variance)
+
+
+def dense_operations(family: Family[Any], params: Any, x: Array, key: Array) -> dict[str, Any]:
+  """The plain operations, the matrices behind them and what is made of the whole covariance."""
   results = plain_operations(family, params, x, key)
   if family.gaussian is None:
     return results
-  results |= _matrices(family, params, x) | _on_top(family, params, x)
+  return results | _matrices(family, params, x) | _on_top(family, params, x)
+
+
+def conditional_operations(
+  family: Family[Any], params: Any, x: Array, key: Array, observed: Array, noise_variance: Array
+) -> dict[str, Any]:
+  """What is known of an image of which some pixels, or noisy ones, are seen; and its density."""
   given = gaussian.condition(family, params, x, observed)
-  return results | {
+  return {
+    'log_prob': gaussian.log_prob(family, params, x),
     'condition.mean': given.mean,
     'condition.variance': given.variance,
     'condition.sample': given.sample(key),

@@ -13,7 +13,7 @@ import pytest
 
 from structured_obs.distributions import gaussian
 from structured_obs.linalg import dense
-from tests.distributions import cases
+from tests.distributions import cases, operations
 from tests.distributions.cases import Case, assert_close, assert_within, each
 
 MAIN = cases.gaussian_only(cases.main_cases())
@@ -33,8 +33,8 @@ def _mask(kind: str, problem: cases.Problem) -> Any:
 
 
 def _with(case: Case, **changes: Any) -> dict[str, Any]:
-  """Results of every operation with other arguments: an image, a mask or a noise variance."""
-  return cases.compiled(case)(*cases.arguments(case, **changes))
+  """Conditionals and posteriors with other arguments: an image, a mask or a noise variance."""
+  return cases.compiled(case, operations.conditional_operations)(*cases.arguments(case, **changes))
 
 
 @pytest.mark.x64
@@ -225,29 +225,12 @@ def test_posterior_mean_refuses_negative_noise():
   assert np.all(np.isnan(mean))
 
 
-@each(ALL)
-def test_principal_components(case: Case):
-  _check_components(cases.make_problem(case), cases.results(case)['principal_components'])
-
-
 @each(WITH_GENERIC)
 @pytest.mark.few(3)
 def test_leading_principal_components(case: Case):
   problem = cases.make_problem(case)
   for k in (1, 4):
-    _check_components(problem, cases.run(gaussian.principal_components, problem, k=k), k)
-
-
-def _check_components(problem: cases.Problem, found: Any, k: int | None = None) -> None:
-  k = problem.size if k is None else k
-  spectrum = np.linalg.eigvalsh(problem.cov)[::-1]
-  values, vectors = np.asarray(found.values, np.float64), np.asarray(found.vectors, np.float64)
-  assert vectors.shape == (k, *problem.image)
-  rows = vectors.reshape(k, -1)
-  assert np.max(np.abs(values - spectrum[:k])) <= cases.tolerance(1e-12, 3e-6) * spectrum[0]
-  assert_close(rows @ rows.T, np.eye(k), 1e-10, 1e-5)
-  error = rows @ problem.cov - values[:, None] * rows
-  assert np.max(np.abs(error)) <= cases.tolerance(1e-10, 4e-6) * spectrum[0]
+    cases.check_components(problem, cases.run(gaussian.principal_components, problem, k=k), k)
 
 
 @each(WITH_GENERIC)
@@ -256,19 +239,6 @@ def test_more_components_than_pixels_are_refused(case: Case):
   for k in (0, problem.size + 1):
     with pytest.raises(ValueError, match=f'k must be .*{problem.size}'):
       gaussian.principal_components(problem.family, problem.params, k)
-
-
-@each(MAIN)
-def test_temper_scales_the_covariance(case: Case):
-  problem, tempered = cases.make_problem(case), cases.results(case)['temper']
-  np.testing.assert_array_equal(problem.family.mean(tempered), problem.family.mean(problem.params))
-  warm = cases.compiled(case)(tempered, *cases.arguments(case)[1:])
-  assert_close(warm['covariance'], 0.09 * problem.cov, 1e-12, 1e-6)
-  expected = dense.log_prob(problem.mean, 0.09 * problem.cov, problem.x)
-  assert float(warm['log_prob']) == pytest.approx(expected, rel=cases.tolerance(1e-9, 1e-4))
-  for temperature in (0.0, -1.0):
-    none = gaussian.temper(problem.family, problem.params, temperature)
-    assert np.isnan(cases.compiled(case)(none, *cases.arguments(case)[1:])['log_prob'])
 
 
 @each(MAIN)

@@ -17,10 +17,11 @@ from structured_obs.distributions import gaussian
 from structured_obs.distributions.diagonal import Diagonal
 from structured_obs.distributions.low_rank import LowRank
 from structured_obs.linalg import dense
-from tests.distributions import cases
+from tests.distributions import cases, operations
 from tests.distributions.cases import Case, assert_close, each
 
-ALL = cases.gaussian_only(cases.main_cases() + cases.shape_cases())
+MAIN = cases.gaussian_only(cases.main_cases())
+ALL = MAIN + cases.gaussian_only(cases.shape_cases())
 
 
 def _diagonal(params: Diagonal) -> Any:
@@ -36,6 +37,13 @@ def _low_rank(params: LowRank) -> Any:
 FORMULAS: dict[type, Callable[[Any], Any]] = {Diagonal: _diagonal, LowRank: _low_rank}
 
 
+def _dense_operations(case: Case, params: Any = None, x: Any = None) -> dict[str, Any]:
+  """Everything about a case with other parameters or another image."""
+  own, image, key, *_ = cases.arguments(case, x=x)
+  operation = cases.compiled(case, operations.dense_operations)
+  return operation(own if params is None else params, image, key)
+
+
 @each(ALL)
 @pytest.mark.slow
 def test_reparameterize_is_affine(case: Case):
@@ -47,7 +55,8 @@ def test_reparameterize_is_affine(case: Case):
   assert_close(results['sample'], results['reparameterize'], 1e-14, 1e-6)
 
 
-@each(cases.gaussian_only(cases.main_cases()))
+@pytest.mark.x64
+@each(MAIN)
 def test_noise_is_white(case: Case):
   """4,096 draws: means and covariances within 6 standard errors of 0 and I."""
   problem, num = cases.make_problem(case), 4096
@@ -143,7 +152,24 @@ def test_log_prob_far_from_the_mean(case: Case):
   """A residual that the model does not explain, where the quadratic form is large."""
   problem = cases.make_problem(case)
   x = problem.x + 0.5
-  results = cases.compiled(case)(*cases.arguments(case, x=x))
-  actual = float(results['log_prob'])
+  actual = float(_dense_operations(case, x=x)['log_prob'])
   expected = dense.log_prob(problem.mean, problem.cov, x)
   assert actual == pytest.approx(expected, rel=cases.tolerance(1e-9, 1e-4))
+
+
+@each(ALL)
+def test_principal_components(case: Case):
+  cases.check_components(cases.make_problem(case), cases.results(case)['principal_components'])
+
+
+@each(MAIN)
+def test_temper_scales_the_covariance(case: Case):
+  problem, tempered = cases.make_problem(case), cases.results(case)['temper']
+  np.testing.assert_array_equal(problem.family.mean(tempered), problem.family.mean(problem.params))
+  warm = _dense_operations(case, tempered)
+  assert_close(warm['covariance'], 0.09 * problem.cov, 1e-12, 1e-6)
+  expected = dense.log_prob(problem.mean, 0.09 * problem.cov, problem.x)
+  assert float(warm['log_prob']) == pytest.approx(expected, rel=cases.tolerance(1e-9, 1e-4))
+  for temperature in (0.0, -1.0):
+    none = gaussian.temper(problem.family, problem.params, temperature)
+    assert np.isnan(_dense_operations(case, none)['log_prob'])

@@ -24,6 +24,7 @@ def _vector(shape, seed=1):
 
 @EACH
 @pytest.mark.parametrize('name', ['matvec', 'matvec_transposed', 'solve', 'solve_transposed'])
+@pytest.mark.few(3)
 def test_operations_are_the_dense_ones(name, shape, offsets):
   grid = grids.make(shape, offsets)
   matrix = grid.dense.T if name.endswith('transposed') else grid.dense
@@ -36,17 +37,24 @@ def test_operations_are_the_dense_ones(name, shape, offsets):
 
 @EACH
 @pytest.mark.parametrize('transposed', [False, True])
+@pytest.mark.few(3)
 def test_packed_solves_are_the_dense_ones(shape, offsets, transposed):
   grid = grids.make(shape, offsets)
   flat, image = _vector(shape)
-  packed = wavefront.pack(grid.factor.diag, grid.factor.weights, offsets, transposed)
-  actual = wavefront.solve(packed, image, offsets, transposed)
+
+  @jax.jit
+  def solve(factor, image):
+    packed = wavefront.pack(factor.diag, factor.weights, offsets, transposed)
+    return wavefront.solve(packed, image, offsets, transposed)
+
+  actual = solve(grid.factor, image)
   expected = np.linalg.solve(grid.dense.T if transposed else grid.dense, flat)
   assert_close(np.ravel(actual), expected, 1e-12, 1e-5)
 
 
 @pytest.mark.parametrize('transposed', [False, True])
 @pytest.mark.parametrize('packed', [False, True])
+@pytest.mark.few(3)
 def test_many_images_with_many_right_hand_sides(transposed, packed):
   shape, offsets = (5, 6), sparse_triangular.offsets(5)
   several = [grids.make(shape, offsets, seed) for seed in range(25)]  # more than one chunk
@@ -70,6 +78,7 @@ def test_many_images_with_many_right_hand_sides(transposed, packed):
     assert_close(other[i].reshape(3, -1), expected, 1e-12, 1e-5)
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize(('count', 'size'), [(1, 3), (2, 3), (2, 1)])
 def test_more_right_hand_sides_than_are_solved_at_a_time(count, size):
   shape, offsets, sides = (3, 4), sparse_triangular.offsets(size), 2 * row_scan.SIDES + 1
@@ -84,18 +93,22 @@ def test_more_right_hand_sides_than_are_solved_at_a_time(count, size):
     assert_close(actual[i].reshape(sides, -1), expected, 1e-12, 1e-5)
 
 
+@pytest.mark.x64
 def test_packing_many_images_side_by_side_is_packing_each():
   offsets = sparse_triangular.offsets(3)
   several = [grids.make((4, 5), offsets, seed) for seed in range(3)]
   factors = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(grid.factor for grid in several))
   _, images = _vector((3, 4, 5))
-  packed = jax.vmap(lambda f: wavefront.pack(f.diag, f.weights, offsets, True), out_axes=-1)(factors)
-  solve = jax.vmap(lambda p, b: wavefront.solve(p, b, offsets, True), in_axes=(-1, 0))
-  each = [
-    wavefront.pack_and_solve(g.factor.diag, g.factor.weights, images[i], offsets, True)
-    for i, g in enumerate(several)
-  ]
-  assert_close(solve(packed, images), jnp.stack(each), 1e-14, 1e-6)
+
+  @jax.jit
+  def together(factors, images):
+    packed = jax.vmap(lambda f: wavefront.pack(f.diag, f.weights, offsets, True), out_axes=-1)(factors)
+    solve = jax.vmap(lambda p, b: wavefront.solve(p, b, offsets, True), in_axes=(-1, 0))
+    return solve(packed, images)
+
+  alone = jax.jit(lambda f, b: wavefront.pack_and_solve(f.diag, f.weights, b, offsets, True))
+  each = [alone(grid.factor, images[i]) for i, grid in enumerate(several)]
+  assert_close(together(factors, images), np.stack(each), 1e-14, 1e-6)
 
 
 @pytest.mark.x64
@@ -122,9 +135,9 @@ def test_log_density_and_its_gradient_are_the_dense_ones(shape, offsets):
   flat, image = _vector(shape)
   covariance = np.linalg.inv(grid.dense @ grid.dense.T)
   log_diag = jnp.log(grid.factor.diag)
-  value, gradient = jax.value_and_grad(sparse_triangular.log_density, argnums=(0, 1, 2))(
-    log_diag, grid.factor.weights, image, offsets
-  )
+  density = jax.jit(functools.partial(sparse_triangular.log_density, offsets=offsets))
+  value_and_grad = jax.jit(jax.value_and_grad(density, argnums=(0, 1, 2)))
+  value, gradient = value_and_grad(log_diag, grid.factor.weights, image)
   log_det = np.linalg.slogdet(2 * np.pi * covariance)[1]
   expected = -0.5 * (log_det + flat @ np.linalg.solve(covariance, flat))
   assert_close(value, expected, 1e-12, np.inf)
@@ -132,7 +145,7 @@ def test_log_density_and_its_gradient_are_the_dense_ones(shape, offsets):
   assert_close(np.ravel(gradient[2]), -grid.dense @ z, 1e-12, np.inf)
   assert_close(np.ravel(gradient[0]), 1 - z * flat * np.ravel(grid.factor.diag), 1e-12, np.inf)
   check_grads(
-    lambda l, w, r: sparse_triangular.log_density(l, w, r, offsets),
+    density,
     (log_diag, grid.factor.weights, image),
     order=2,
     modes=['fwd', 'rev'],
@@ -141,6 +154,7 @@ def test_log_density_and_its_gradient_are_the_dense_ones(shape, offsets):
   )
 
 
+@pytest.mark.x64
 def test_solving_stores_no_scan_for_its_gradient():
   shape, offsets = (24, 24), sparse_triangular.offsets(5)
   grid = grids.make(shape, offsets)
@@ -155,6 +169,7 @@ def test_solving_stores_no_scan_for_its_gradient():
   assert temporary[1] - temporary[0] < 4 * weights, (temporary, weights)
 
 
+@pytest.mark.x64
 def test_weights_out_of_the_image_are_masked_and_never_read():
   shape, offsets = (4, 5), sparse_triangular.offsets(5)
   grid = grids.make(shape, offsets)
@@ -162,12 +177,15 @@ def test_weights_out_of_the_image_are_masked_and_never_read():
   spoilt = Factor(grid.factor.diag, jnp.where(masked == 0, jnp.nan, grid.factor.weights))
   _, image = _vector(shape)
   for name in ('solve', 'solve_transposed'):
-    actual = getattr(sparse_triangular, name)(Factor(grid.factor.diag, masked), image, offsets)
-    assert_close(actual, getattr(sparse_triangular, name)(grid.factor, image, offsets), 1e-14, 1e-6)
-  packed = wavefront.pack_and_solve(spoilt.diag, spoilt.weights, image, offsets, True)
+    solve = jax.jit(getattr(sparse_triangular, name), static_argnums=2)
+    actual = solve(Factor(grid.factor.diag, masked), image, offsets)
+    assert_close(actual, solve(grid.factor, image, offsets), 1e-14, 1e-6)
+  pack_and_solve = jax.jit(wavefront.pack_and_solve, static_argnums=(3, 4))
+  packed = pack_and_solve(spoilt.diag, spoilt.weights, image, offsets, True)
   assert np.all(np.isfinite(packed))
 
 
+@pytest.mark.x64
 def test_wrong_arguments_are_told():
   grid = grids.make((4, 5), sparse_triangular.offsets(3))
   image = jnp.zeros((4, 5))

@@ -68,7 +68,7 @@ def _matrix(basis: spectral.Basis, values: jax.Array, grid: tuple[int, int]) -> 
 
 @EACH_GRID
 @pytest.mark.parametrize('shape', KERNELS, ids=str)
-@pytest.mark.few(3)
+@pytest.mark.few(7)
 def test_periodic_transfer(grid: tuple[int, int], shape: tuple[int, int]):
   kernel = _random(*shape)
   blur = periodic_blur(np.asarray(kernel), grid)
@@ -83,6 +83,7 @@ def test_periodic_transfer(grid: tuple[int, int], shape: tuple[int, int]):
 
 @EACH_GRID
 @pytest.mark.parametrize('shape', KERNELS, ids=str)
+@pytest.mark.few(5)
 def test_reflecting_transfer(grid: tuple[int, int], shape: tuple[int, int]):
   """Of a kernel without symmetry it is the symmetric part's."""
   kernel = np.asarray(_random(*shape))
@@ -101,6 +102,7 @@ def test_the_mirror_is_the_one_of_scipy():
 
 @BASES
 @EACH_GRID
+@pytest.mark.few(5)
 def test_transforms_are_orthonormal(basis: spectral.Basis, grid: tuple[int, int]):
   image = _random(*grid, 2)
   spectrum = basis.forward(image)
@@ -115,6 +117,7 @@ def test_transforms_are_orthonormal(basis: spectral.Basis, grid: tuple[int, int]
 
 @BASES
 @EACH_GRID
+@pytest.mark.few(5)
 def test_modes_are_the_eigenvectors(basis: spectral.Basis, grid: tuple[int, int]):
   """Of any values, made symmetric: eigenpairs, diagonal and symmetry of their matrix."""
   height, width = grid
@@ -130,8 +133,10 @@ def test_modes_are_the_eigenvectors(basis: spectral.Basis, grid: tuple[int, int]
   np.testing.assert_allclose(diagonal, np.diag(matrix), atol=_bound(1e-13, 1e-5))
 
 
+@pytest.mark.x64
 @BASES
 @EACH_GRID
+@pytest.mark.few(5)
 def test_a_blur_is_symmetric_already(basis: spectral.Basis, grid: tuple[int, int]):
   power = spectral.power(basis.transfer(_random(3, 4), *grid))
   np.testing.assert_allclose(basis.symmetric(power, grid[1]), power, atol=_bound(1e-12, 1e-5))
@@ -150,6 +155,7 @@ def test_float32_transfer_of_a_large_kernel(basis: spectral.Basis):
     assert np.max(np.abs(np.asarray(one, np.float64) - np.asarray(other))) < 4e-7
 
 
+@pytest.mark.x64
 @BASES
 def test_a_removed_frequency_has_a_gradient(basis: spectral.Basis):
   """|F|^2 of a kernel of zeros: its derivative is 0, not NaN."""
