@@ -58,6 +58,7 @@ def test_probabilities_of_the_images_that_agree_with_y_sum_to_one(factor, channe
     np.testing.assert_allclose(np.sum(np.exp(found)), 1, rtol=1e-9)
 
 
+@pytest.mark.x64
 def test_samples_have_these_probabilities():
   levels, number = 4, 20000
   params = params_of((2, 2, 1), np.full((1, 1, 1), 1), levels)
@@ -76,6 +77,7 @@ def test_samples_have_these_probabilities():
   assert counts[expected == 0].sum() == 0
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize('factor', [2, 4])
 @pytest.mark.few(2)
 def test_samples_and_modes_shrink_to_y_exactly(factor):
@@ -97,6 +99,7 @@ def test_samples_and_modes_shrink_to_y_exactly(factor):
   np.testing.assert_allclose(jnp.sum(by_pixel), log_prob(params, drawn[0]))
 
 
+@pytest.mark.x64
 def test_mean_is_that_of_samples_where_nothing_is_truncated():
   y = np.full((1, 2, 2), 128)
   params = params_of((2, 4, 2), y, 256, log_scale=-2.5)
@@ -108,6 +111,7 @@ def test_mean_is_that_of_samples_where_nothing_is_truncated():
   assert np.all(np.abs(np.mean(drawn, axis=0) - family(256).mean(params)) < error)
 
 
+@pytest.mark.x64
 def test_mean_is_near_that_of_samples_where_much_is_truncated():
   y = np.array([[[0], [3], [15], [8]]])
   params = params_of((2, 8, 1), y, 16, log_scale=-1.0)
@@ -205,6 +209,7 @@ def test_gradients_agree_with_differences():
   jax.test_util.check_grads(log_prob, (params.mixture,), 1, ['fwd', 'rev'])
 
 
+@pytest.mark.x64
 def test_what_is_invalid_is_nan_or_refused():
   made, shape = family(256), (2, 2, 1)
   params = params_of(shape, np.full((1, 1, 1), 9), 256)

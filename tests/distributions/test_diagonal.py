@@ -17,6 +17,7 @@ def _random(shape: tuple[int, ...]) -> tuple[Diagonal, jax.Array]:
   return Diagonal(mean, log_scale), x
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize('shape', [(), (7,), (3, 2), (4, 3, 2), (2, 3, 2, 2)], ids=str)
 def test_any_event_shape(shape: tuple[int, ...]):
   params, x = _random(shape)
@@ -36,6 +37,7 @@ def test_gradient_by_log_scale():
   assert_close(gradient.log_scale, z**2 - 1, 1e-12, 1e-5)
 
 
+@pytest.mark.x64
 def test_outputs_are_kept_between_the_scales():
   family = diagonal.family(min_scale=0.01, max_scale=2.0, initial_scale=0.5)
   outputs = jnp.asarray([-1e3, 0.0, 1e3]).reshape(1, 3, 1)
@@ -45,6 +47,7 @@ def test_outputs_are_kept_between_the_scales():
   assert 0.4 < scale[1] < 0.6
 
 
+@pytest.mark.x64
 def test_shapes_of_the_fields_must_agree():
   params, x = _random((4, 3, 2))
   with pytest.raises(ValueError, match='log_scale must have shape'):

@@ -30,7 +30,7 @@ def test_terms_of_a_batch(by_pixel: bool):
   factor = rng.normal(size=(batch, *image, 4))
   diag = rng.uniform(0.1, 1, size=(batch, *image) if by_pixel else (batch,))
   params = LowRank(*(jnp.asarray(part) for part in (mean, factor, diag)))
-  parts = jax.vmap(low_rank_parts.log_prob_parts)(params, jnp.asarray(x))
+  parts = jax.jit(jax.vmap(low_rank_parts.log_prob_parts))(params, jnp.asarray(x))
   terms = low_rank_parts.add_up(parts)
   for i in range(batch):
     rows = factor[i].reshape(-1, 4)

@@ -231,6 +231,7 @@ def test_float32_of_almost_equal_columns_over_a_sparse_base():
     assert error <= 1e-3 * max(np.linalg.norm(slope), 1e-30)
 
 
+@pytest.mark.x64
 def test_without_columns_it_is_the_base():
   inner = INNER['diagonal']
   _, params, _, x = _problem('diagonal')
@@ -265,6 +266,7 @@ def test_bad_numbers_end_in_no_number():
     assert np.isnan(result[1:]).all()
 
 
+@pytest.mark.x64
 def test_what_is_refused_and_what_is_passed_on():
   with pytest.raises(ValueError, match='Gaussian family as its base'):
     update.family(INNER['circulant']._replace(gaussian=None))

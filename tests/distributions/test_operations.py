@@ -120,6 +120,7 @@ def test_conditional_samples(case: Case):
   assert np.max(np.abs(white @ white.T / num - np.eye(len(white)))) < 6 * (2 / num) ** 0.5
 
 
+@pytest.mark.x64
 @each(WITH_GENERIC)
 @pytest.mark.few(3)
 def test_unobserved_pixels_are_not_read(case: Case):
@@ -176,6 +177,7 @@ def _centred(params: Any) -> Any:
   return params._replace(base=_centred(params.base))
 
 
+@pytest.mark.x64
 def test_condition_refuses_masks_of_other_types_and_shapes():
   problem = cases.make_problem(MAIN[0])
   condition = functools.partial(gaussian.condition, problem.family, problem.params, problem.x)
@@ -219,12 +221,14 @@ def test_posterior_mean_between_its_limits(case: Case):
   assert_within(np.asarray(variance)[~observed], scale**2, scale**2, 1e-7, 2e-3)
 
 
+@pytest.mark.x64
 def test_posterior_mean_refuses_negative_noise():
   problem = cases.make_problem(MAIN[0])
   mean, _ = gaussian.posterior_mean(problem.family, problem.params, problem.x, -1.0)
   assert np.all(np.isnan(mean))
 
 
+@pytest.mark.x64
 @each(WITH_GENERIC)
 @pytest.mark.few(3)
 def test_leading_principal_components(case: Case):
@@ -233,6 +237,7 @@ def test_leading_principal_components(case: Case):
     cases.check_components(problem, cases.run(gaussian.principal_components, problem, k=k), k)
 
 
+@pytest.mark.x64
 @each(WITH_GENERIC)
 def test_more_components_than_pixels_are_refused(case: Case):
   problem = cases.make_problem(case)
@@ -241,6 +246,7 @@ def test_more_components_than_pixels_are_refused(case: Case):
       gaussian.principal_components(problem.family, problem.params, k)
 
 
+@pytest.mark.x64
 @each(MAIN)
 def test_dense_covariance_is_refused_for_large_images(case: Case):
   problem = cases.make_problem(case)
@@ -248,6 +254,7 @@ def test_dense_covariance_is_refused_for_large_images(case: Case):
     gaussian.covariance(problem.family, problem.params, max_size=23)
 
 
+@pytest.mark.x64
 def test_operations_need_a_gaussian():
   family = cases.family_of(MAIN[0])._replace(gaussian=None)
   with pytest.raises(ValueError, match='needs a Gaussian family'):

@@ -55,6 +55,7 @@ def _check(actual: Any, expected: Any, float64: float, float32: float) -> None:
   assert error <= _bound(float64, float32) * np.max(np.abs(expected))
 
 
+@pytest.mark.x64
 @EACH
 @pytest.mark.few(3)
 def test_a_network_predicts_the_standard_deviations(name: str):
@@ -114,6 +115,7 @@ def test_conditionals_and_posteriors(name: str):
   _check(variance, np.diag(spread), 1e-9, 1e-4)
 
 
+@pytest.mark.x64
 def test_what_the_base_has_is_there():
   """Kernels, priors, excess entropies and innovations are the base's; innovations by s^2."""
   outputs, params, *_ = _problem('circulant')
@@ -135,6 +137,7 @@ def test_what_the_base_has_is_there():
   np.testing.assert_allclose(family.gaussian.innovation_variance(params), innovation, rtol=1e-6)
 
 
+@pytest.mark.x64
 def test_circulant_correlations_do_not_depend_on_the_place():
   """The registered family: variances differ, correlations at one shift do not."""
   family = scaled.circulant_family(5)
@@ -147,6 +150,7 @@ def test_circulant_correlations_do_not_depend_on_the_place():
   assert np.ptp(np.asarray(gaussian.variance(family, params))) > 0.01
 
 
+@pytest.mark.x64
 def test_what_is_refused():
   with pytest.raises(ValueError, match='Gaussian family as its base'):
     scaled.family(INNER['circulant']._replace(gaussian=None))

@@ -1,5 +1,6 @@
 """The sparse precision: what the conformance tests of all families do not say."""
 
+import functools
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from structured_obs.linalg import dense
 from tests.distributions.cases import assert_close, default_dtype
 
 COUPLINGS = ('none', 'pixel', 'full')
+_from_covariance = jax.jit(sparse_precision.from_covariance, static_argnums=(2, 3))
 
 
 def _random(image: tuple[int, int, int], seed: int = 0, scale: float = 0.4, **options: Any):
@@ -54,12 +56,14 @@ def test_whitening_is_by_the_factor_as_defined(channels, filter_size, image):
   _, params = _random(image, filter_size=filter_size, channels=channels)
   factor = _dense_factor(params)
   residual = np.random.default_rng(1).normal(size=image)
-  actual = sparse_precision.whiten(params, jnp.asarray(residual, default_dtype()))
+  whiten = jax.jit(sparse_precision.whiten)
+  actual = whiten(params, jnp.asarray(residual, default_dtype()))
   assert_close(np.ravel(actual), factor.T @ residual.ravel(), 1e-13, 1e-5)
-  diagonal_of = sparse_precision.precision_diagonal(params)
+  diagonal_of = jax.jit(sparse_precision.precision_diagonal)(params)
   assert_close(np.ravel(diagonal_of), np.diag(factor @ factor.T), 1e-13, 1e-5)
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize('channels', COUPLINGS)
 def test_the_number_of_links_is_the_stated_one(channels):
   stated = {'none': 3 * 12, 'pixel': 3 * 12 + 3, 'full': 9 * 12 + 3}  # of an inner pixel, f = 5
@@ -88,7 +92,7 @@ def test_from_covariance_is_the_nearest_of_the_family():
   factor = rng.normal(size=(20, 20))
   covariance = jnp.asarray(factor @ factor.T + np.eye(20))
   mean = jnp.zeros((4, 5, 1))
-  best = sparse_precision.from_covariance(mean, covariance, 3)
+  best = _from_covariance(mean, covariance, 3)
 
   def cross_entropy(params):
     columns = covariance.reshape(4, 5, 1, 20)
@@ -96,18 +100,20 @@ def test_from_covariance_is_the_nearest_of_the_family():
     trace = jnp.trace(products.reshape(20, 20))
     return 0.5 * (trace + sparse_precision.log_det(params)), trace
 
-  gradient, trace = jax.grad(cross_entropy, has_aux=True)(best)
+  gradient, trace = jax.jit(jax.grad(cross_entropy, has_aux=True))(best)
   assert trace == pytest.approx(20, rel=1e-12)
   for leaf in gradient:
     assert np.all(np.abs(leaf) < 1e-10)
 
 
+@pytest.mark.x64
 def test_a_covariance_that_is_none_gives_nan():
   covariance = -jnp.eye(6)
-  params = sparse_precision.from_covariance(jnp.zeros((2, 3, 1)), covariance, 3)
+  params = _from_covariance(jnp.zeros((2, 3, 1)), covariance, 3)
   assert np.all(np.isnan(params.log_diag))
 
 
+@pytest.mark.x64
 def test_a_filter_of_one_pixel_is_the_diagonal_family():
   chosen, params = _random((3, 4, 2), filter_size=1)
   same = diagonal.Diagonal(params.mean, -params.log_diag)
@@ -118,12 +124,15 @@ def test_a_filter_of_one_pixel_is_the_diagonal_family():
   assert_close(chosen.sample(key, params), diagonal.sample(key, same), 1e-13, 1e-5)
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize('parametrization', ['autoregressive', 'raw'])
 def test_outputs_of_zero_are_white_at_the_initial_scale(parametrization):
   chosen, params = _random((4, 4, 1), scale=0.0, parametrization=parametrization, initial_scale=0.3)
-  assert_close(gaussian.covariance(chosen, params), 0.09 * np.eye(16), 1e-3, 1e-3)
+  covariance = jax.jit(functools.partial(gaussian.covariance, chosen))(params)
+  assert_close(covariance, 0.09 * np.eye(16), 1e-3, 1e-3)
 
 
+@pytest.mark.x64
 def test_the_autoregressive_outputs_predict_each_pixel_from_the_later_ones():
   chosen = family('sparse_precision', filter_size=3, initial_scale=0.5)
   outputs = {n: jnp.zeros(s) for n, s in chosen.outputs(ImageShape(3, 3, 1)).items()}
@@ -131,7 +140,8 @@ def test_the_autoregressive_outputs_predict_each_pixel_from_the_later_ones():
   params = chosen.from_outputs(outputs)
   x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 1)), default_dtype())
   seen = np.arange(9).reshape(3, 3, 1) > 4
-  given = gaussian.condition(chosen, params, x, jnp.asarray(seen))
+  condition = jax.jit(functools.partial(gaussian.condition, chosen))
+  given = condition(params, x, jnp.asarray(seen))
   expected = 0.1 * x[1, 2] + 0.2 * x[2, 0] + 0.3 * x[2, 1] + 0.4 * x[2, 2]
   assert_close(given.mean[1, 1], expected, 1e-12, 1e-5)
   assert given.variance is not None
@@ -155,17 +165,20 @@ def test_trailing_rows_are_marginal_and_given(channels):
     sparse_precision.given_last_rows(params, x, 4)
 
 
+@pytest.mark.x64
 def test_exploding_marginal_variances_are_found():
   """Pixels that double what they are given have a harmless density and useless samples."""
   chosen = family('sparse_precision', filter_size=3)
   outputs = {n: jnp.zeros(s) for n, s in chosen.outputs(ImageShape(1, 30, 1)).items()}
   outputs['off_diag'] = outputs['off_diag'].at[..., 0].set(2.0)
-  inflation = gaussian.variance_inflation(chosen, chosen.from_outputs(outputs))
+  inflation_of = jax.jit(functools.partial(gaussian.variance_inflation, chosen))
+  inflation = inflation_of(chosen.from_outputs(outputs))
   assert inflation == pytest.approx((4.0**30 - 1) / 3, rel=1e-3)
   white = chosen.from_outputs({n: jnp.zeros_like(v) for n, v in outputs.items()})
-  assert gaussian.variance_inflation(chosen, white) == pytest.approx(1)
+  assert inflation_of(white) == pytest.approx(1)
 
 
+@pytest.mark.x64
 def test_a_family_without_an_order_has_no_inflation():
   low_rank = family('low_rank', rank=2)
   zeros = {n: jnp.zeros(s) for n, s in low_rank.outputs(ImageShape(2, 2, 1)).items()}
@@ -205,6 +218,7 @@ def test_the_wishart_prior_is_that_of_the_precision():
   assert values[0] == pytest.approx(values[1], abs=1e-10)
 
 
+@pytest.mark.x64
 def test_sizes_that_no_pattern_has_are_told():
   _, params = _random((3, 4, 2), filter_size=3)
   with pytest.raises(ValueError, match='neighbours'):

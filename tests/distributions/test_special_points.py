@@ -210,6 +210,7 @@ def test_the_mean_of_a_logistic_mixture_is_smooth(log_scale: float):
   assert float(jax.grad(mean, 1)(0.3, log_scale)) == pytest.approx(float(differences), abs=1e-8)
 
 
+@pytest.mark.x64
 def test_the_optimal_scale_of_the_mean_itself_has_a_derivative():
   family = cases.make_family('circulant', ())
   params = family.from_outputs(_zeros(family))

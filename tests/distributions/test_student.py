@@ -139,6 +139,7 @@ def test_conditionals(name: str):
   assert stats.kstest(np.sum(z**2, axis=1) / mean.size, STATS.f(mean.size, dof).cdf).pvalue > 1e-3
 
 
+@pytest.mark.x64
 def test_samples_have_the_law_of_distances():
   family, params = FAMILY['low_rank'], _problem('low_rank').params
 
@@ -243,6 +244,7 @@ def test_a_large_nu_is_the_gaussian():
     _check(one, other, 1e-6, 1e-4)
 
 
+@pytest.mark.x64
 def test_degrees_of_freedom_by_outputs():
   family = student.family(INNER['diagonal'], initial_dof=7.0)
   shapes = family.outputs(IMAGE)
@@ -263,6 +265,7 @@ def test_degrees_of_freedom_by_outputs():
   assert np.isinf(gaussian.variance(fixed, params)).all()
 
 
+@pytest.mark.x64
 def test_bad_values_give_nan():
   family, problem = FAMILY['diagonal'], _problem('diagonal')
 
@@ -282,6 +285,7 @@ def test_bad_values_give_nan():
     family.log_prob(problem.params._replace(dof=jnp.ones(2)), problem.x)
 
 
+@pytest.mark.x64
 def test_what_is_refused():
   with pytest.raises(ValueError, match='Gaussian family as its base'):
     student.family(FAMILY['diagonal'])

@@ -94,12 +94,14 @@ def test_power_of_two():
   assert products.power_of_two(jnp.zeros(0, jnp.float32)) == 2
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize('rhs', [jnp.ones((2, 2)), jnp.ones(3, int), jnp.ones(())])
 def test_a_right_hand_side_is_one_vector(rhs):
   with pytest.raises(ValueError, match='rhs must be one vector'):
     iterative.conjugate_gradient(lambda v: v, rhs)
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize('k', [True, 1.0])
 def test_the_number_of_eigenpairs_is_whole(k):
   with pytest.raises(TypeError, match='k must be a whole number'):
@@ -117,6 +119,7 @@ def test_top_eigenpairs(monkeypatch, dense_size):
   assert np.all(pairs.residual < 1e-2)
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize('k', [0, 61])
 def test_an_impossible_number_of_eigenpairs_is_refused(k):
   with pytest.raises(ValueError, match='k must be from 1 to the number of pixels, 60'):

@@ -44,6 +44,7 @@ def matrices() -> tuple[jax.Array, jax.Array, jax.Array]:
   return table.at[3].set(table[0]), scale.at[3].set(scale[0]), ridge.at[3].set(ridge[0])
 
 
+@jax.jit
 def plainly(table: jax.Array, scale: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Array]:
   matrix = scale[:, :, None] * table * scale[:, None, :] + jax.vmap(jnp.diag)(ridge)
   inverse = jnp.linalg.inv(matrix)
@@ -86,6 +87,7 @@ def test_derivatives_of_dense_matrices(operation):
     np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-10 * np.max(np.abs(wanted)))
 
 
+@pytest.mark.x64
 def test_only_what_is_used_is_computed(operation):
   def flops(function) -> float:
     costs = jax.jit(function).lower(*matrices()).compile().cost_analysis()
@@ -95,6 +97,7 @@ def test_only_what_is_used_is_computed(operation):
   assert flops(lambda *x: operation(*x)[0]) < 0.9 * flops(operation)
 
 
+@pytest.mark.x64
 def test_a_matrix_that_is_not_positive_definite_gives_nan(operation):
   table, scale, ridge = matrices()
   log_det, inverse = operation(table.at[1].multiply(-1), scale, ridge)
@@ -113,7 +116,8 @@ def on_grid(factor: Factor, scale: jax.Array, ridge: jax.Array, offsets: Offsets
 @pytest.mark.parametrize(('height', 'width', 'offsets'), GRIDS)
 def test_sparse_factors(height: int, width: int, offsets: Offsets):
   factor, (scale, ridge) = random_factor(height, width, offsets), problem((height, width))
-  found = grid_regularized.log_det_and_inverse_diagonal(factor, scale, ridge, offsets)
+  operation = jax.jit(grid_regularized.log_det_and_inverse_diagonal, static_argnums=3)
+  found = operation(factor, scale, ridge, offsets)
   for actual, wanted in zip(found, on_grid(factor, scale, ridge, offsets), strict=True):
     np.testing.assert_allclose(actual, wanted, rtol=tolerance(1e-12, 1e-5), atol=tolerance(1e-12, 1e-5))
 
@@ -136,6 +140,6 @@ def test_every_one_of_a_batch_of_sparse_factors():
   operation = functools.partial(grid_regularized.log_det_and_inverse_diagonal, offsets=pattern)
   stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), factor)
   many = jax.jit(jax.vmap(operation, in_axes=(0, None, None)))(stacked, scale, ridge)
-  single = operation(jax.tree.map(lambda leaf: 2 * leaf, factor), scale, ridge)
+  single = jax.jit(operation)(jax.tree.map(lambda leaf: 2 * leaf, factor), scale, ridge)
   for actual, wanted in zip(many, single, strict=True):
     np.testing.assert_allclose(actual[1], wanted, rtol=tolerance(1e-13, 1e-5))
