@@ -36,7 +36,7 @@ def _trained(workdir: Path, family: str = 'diagonal') -> opened.Trained:
   )
   model = vae.VAE(distributions.family(family), IMAGE, latents=2, features=(4,), blocks=0)
   x = jnp.zeros((1, *IMAGE), jnp.float32)
-  variables = model.init(jax.random.key(0), jax.random.key(0)[None], x)
+  variables = jax.jit(model.init)(jax.random.key(0), jax.random.key(0)[None], x)
   return opened.Trained(family, str(workdir), chosen, SPEC, model, dict(variables), 40)
 
 

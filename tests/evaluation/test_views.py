@@ -84,7 +84,7 @@ def test_other_families_have_means_and_samples():
 def model() -> Bound:
   module = vae.VAE(FAMILY, IMAGE, latents=2, features=(4,), blocks=0)
   x = jnp.zeros((1, *IMAGE), jnp.float32)
-  return Bound(module, module.init(jax.random.key(0), jax.random.key(0)[None], x))
+  return Bound(module, jax.jit(module.init)(jax.random.key(0), jax.random.key(0)[None], x))
 
 
 def test_views_of_a_model(model: Bound):

@@ -14,7 +14,8 @@ from configs import digits
 from structured_obs.config import Config
 from structured_obs.data import prepare
 from structured_obs.evaluation import compare
-from structured_obs.runs import experiment, initial, restore
+from structured_obs.runs import experiment, initial
+from structured_obs.runs import trained as opened
 from structured_obs.train import run
 
 FAMILY = 'discretized_logistic_mixture'
@@ -36,6 +37,13 @@ def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
   workdir = tmp_path_factory.mktemp('runs') / 'dlm'
   assert run.run(config, run.Options(workdir=str(workdir))) is not None
   return workdir
+
+
+@pytest.fixture(scope='module')
+def untrained(config: Config) -> opened.Trained:
+  """What is read of a run before its data are chosen: no numbers of its model."""
+  spec = prepare.prepare(config.data).spec
+  return opened.Trained('dlm', 'dlm', config, spec, experiment.build(config, spec).model, {}, 4)
 
 
 def _changed(config: Config, section: str, **fields: Any) -> Config:
@@ -73,7 +81,7 @@ def test_a_step_sees_images_on_the_grid(config: Config):
   keys = jax.random.split(jax.random.key(0), 3)
   x = initial.make_preprocess(config, prepared.spec)(keys, jnp.asarray(prepared.images['train'][:3]))
   variables = initial.init_state(built, jax.random.key(1))
-  terms = built.model.apply({'params': variables.params['model']}, keys, x)
+  terms = jax.jit(built.model.apply)({'params': variables.params['model']}, keys, x)
   assert np.all(np.isfinite(terms.log_p['x']))
   assert np.all(np.asarray(terms.log_p['x']) < 0)
 
@@ -114,19 +122,17 @@ def test_other_data_of_the_same_kind(trained: Path, tmp_path: Path):
     (np.zeros((5, 9, 8, 3), np.uint8), '9 x 8 x 3 pixels of 256 levels, but'),
   ],
 )
-def test_other_data_of_another_kind_are_refused(trained: Path, tmp_path: Path, array, message: str):
+def test_other_data_of_another_kind_are_refused(untrained, tmp_path: Path, array, message: str):
   path = tmp_path / 'images.npz'
   np.savez(path, image=array)
-  model, _ = restore.load(trained)
   with pytest.raises(ValueError, match=f'{message} .* use images of the same kind'):
-    compare.other_data(model, f'npz:{path}', 'test')
+    compare.other_data(untrained, f'npz:{path}', 'test')
 
 
-def test_other_data_without_the_split_are_refused(trained: Path, tmp_path: Path):
+def test_other_data_without_the_split_are_refused(untrained: opened.Trained, tmp_path: Path):
   path = tmp_path / 'images.npz'
   np.savez(path, train=np.zeros((5, 8, 8), np.uint8), validation=np.ones((2, 8, 8), np.uint8))
-  model, _ = restore.load(trained)
-  model = model._replace(spec=model.spec._replace(levels=256))
+  model = untrained._replace(spec=untrained.spec._replace(levels=256))
   with pytest.raises(ValueError, match='has no test images; use --split with one of train, validation'):
     compare.other_data(model, f'npz:{path}', 'test')
   found, split = compare.other_data(model, f'npz:{path}', 'validation')
