@@ -1,5 +1,7 @@
 """Scaled components against the paper's formula by NumPy's SVD, and a dense eigendecomposition."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,11 @@ from tests.distributions import cases
 
 FACTORS = (-5.0, 0.0, 1.0, 2.5)
 RNG = np.random.default_rng(0)
+
+
+def scaled_by_factors(family: Any, params: Any, sample: jax.Array, count: int) -> components.Scaled:
+  """`components.scale` by the factors, as one program."""
+  return jax.jit(lambda p, x: components.scale(family, p, x, count, FACTORS))(params, sample)
 
 
 def test_the_papers_factors():
@@ -27,7 +34,7 @@ def test_low_rank_is_the_papers_formula():
   params = low_rank.LowRank(*(jnp.asarray(a, dtype) for a in (mean, factor, variance)))
   noise = low_rank.Noise(jnp.asarray(w, dtype), jnp.asarray(u, dtype))
   sample = low_rank.reparameterize(params, noise)
-  found = components.scale(low_rank.family(rank=rank), params, sample, 4, FACTORS)
+  found = scaled_by_factors(low_rank.family(rank=rank), params, sample, 4)
   left, singular, right = np.linalg.svd(factor.reshape(-1, rank), full_matrices=False)
   for k in range(4):
     for i, a in enumerate(FACTORS):
@@ -45,7 +52,7 @@ def test_every_family_against_dense_eigenvectors(case: cases.Case):
   problem = cases.make_problem(case)
   if problem.family.gaussian is None:
     pytest.skip('is not Gaussian')
-  found = components.scale(problem.family, problem.params, problem.x, 2, FACTORS)
+  found = scaled_by_factors(problem.family, problem.params, problem.x, 2)
   values, columns = np.linalg.eigh(problem.cov)
   gap = np.abs(values[-2] - values[-3]) / values[-1]
   assert found.samples.shape == found.alone.shape == (2, 4, *problem.image)

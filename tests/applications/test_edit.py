@@ -35,6 +35,12 @@ def two_edits(deviations: tuple[Any, Any]) -> list[edit.Edit]:
   ]
 
 
+def apply(problem: cases.Problem, edits: list[edit.Edit], **options: Any) -> edit.Edited:
+  """`edit.apply` as one program, in which deviations stay the numbers that they are."""
+  one = functools.partial(edit.apply, problem.family, edits=edits, **options)
+  return jax.jit(one)(problem.params)
+
+
 def oracle(
   mean: np.ndarray, cov: np.ndarray, edits: list[edit.Edit]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,7 +63,7 @@ def oracle(
 @pytest.mark.few(3)
 def test_every_family_against_dense_matrices(case: cases.Case, deviations: tuple[float, float]):
   problem, edits = cases.make_problem(case), two_edits(deviations)
-  found = edit.apply(problem.family, problem.params, edits)
+  found = apply(problem, edits)
   mean, cov, seen = oracle(problem.mean, problem.cov, edits)
   cases.assert_close(np.ravel(found.mean), mean, 1e-7, 2e-4)
   assert found.deviation is not None
@@ -82,7 +88,7 @@ def test_the_implausibility_is_of_the_factor_noise_given_the_edits_alone():
     residual = np.ravel(one.value)[mask] - problem.mean[mask]
     m = factor[mask].T @ np.linalg.solve(problem.cov[np.ix_(mask, mask)], residual)
     wanted = one._replace(mask=jnp.asarray(mask.reshape(IMAGE)))
-    found = edit.apply(problem.family, problem.params, [wanted]).implausibility
+    found = apply(problem, [wanted]).implausibility
     cases.assert_close(found, m @ m / min(3, pixels), 1e-8, 1e-3)
 
 
@@ -91,7 +97,7 @@ def test_implausible_edits_are_told():
   usual = one._replace(value=problem.x)
   far = one._replace(value=problem.x + 30)
   for wanted, message in ((usual, ''), (far, 'standard deviations away')):
-    found = edit.apply(problem.family, problem.params, [wanted]).implausibility
+    found = apply(problem, [wanted]).implausibility
     assert message in edit.warning(found)
     assert bool(message) == bool(edit.warning(found))
   assert 'not finite' in edit.warning(float('nan'))
@@ -102,7 +108,7 @@ def test_implausible_edits_are_told():
 @pytest.mark.few(2)
 def test_samples_have_the_mean_and_the_covariance(case: cases.Case, deviations: tuple[float, float]):
   problem, edits = cases.make_problem(case), two_edits(deviations)
-  found = edit.apply(problem.family, problem.params, edits)
+  found = apply(problem, edits)
   count = 6000
   drawn = jax.lax.map(found.sample, jax.random.split(jax.random.key(0), count))
   samples = np.asarray(drawn, np.float64).reshape(count, -1)
@@ -134,7 +140,8 @@ def test_float32_is_within_a_thousandth_of_float64(image: Any, smooth: float, si
   mask = np.zeros(image, bool)
   mask[2 : 2 + size, 3 : 3 + size] = True
   value = np.float32(np.full(image, 0.7) if kind == 'flat' else mean + factor @ w)
-  found = edit.apply(low_rank.family(25), params, [edit.Edit(jnp.asarray(value), jnp.asarray(mask))])
+  wanted = [edit.Edit(jnp.asarray(value), jnp.asarray(mask))]
+  found = jax.jit(lambda params: edit.apply(low_rank.family(25), params, wanted))(params)
   assert found.mean.dtype == jnp.float32
   # Dense, but least squares in the place of an inverse that would lose digits in float64 too.
   seen = mask.ravel()
@@ -152,24 +159,23 @@ def test_float32_is_within_a_thousandth_of_float64(image: Any, smooth: float, si
 @pytest.mark.few(2)
 def test_what_is_not_finite_gives_nan_everywhere(case: cases.Case):
   problem, (one, two) = cases.make_problem(case), two_edits((0.0, 0.0))
-  apply = jax.jit(functools.partial(edit.apply, problem.family))  # traces the deviations
+  traced = jax.jit(functools.partial(edit.apply, problem.family))  # also the deviations
   bad_value = one._replace(value=one.value.at[0, 1, 0].set(jnp.nan))
-  results = [edit.apply(problem.family, problem.params, [bad_value, two])]
+  results = [apply(problem, [bad_value, two])]
   wrong = bad_value._replace(deviation=0.1), one._replace(deviation=-0.1)
-  results += [apply(problem.params, [first, two]) for first in wrong]
+  results += [traced(problem.params, [first, two]) for first in wrong]
   for found in results:
     assert found.deviation is not None
     for array in (found.mean, found.deviation, found.implausibility, found.sample(jax.random.key(0))):
       assert np.isnan(array).all()
   unread = one._replace(value=one.value.at[2, 3, 0].set(jnp.nan))
-  found = edit.apply(problem.family, problem.params, [unread, two])
-  expected = edit.apply(problem.family, problem.params, [one, two])
+  found, expected = (apply(problem, [first, two]) for first in (unread, one))
   np.testing.assert_array_equal(found.mean, expected.mean)
 
 
 def test_hard_edits_whose_deviation_is_traced_come_to_the_same():
   problem, edits = cases.make_problem(LOW_RANK), two_edits((0.0, 0.0))
-  expected = edit.apply(problem.family, problem.params, edits)
+  expected = apply(problem, edits)
   found = jax.jit(functools.partial(edit.apply, problem.family))(problem.params, edits)
   cases.assert_close(found.mean, expected.mean, 1e-8, 1e-4)
   cases.assert_close(found.deviation, expected.deviation, 1e-6, 1e-4)

@@ -143,18 +143,23 @@ def random_params(case: Case, seed: int = 0, dtype: Any = None) -> Any:
   shapes = family.outputs(ImageShape(*case.image))
   scale = OUTPUT_SCALES.get(case.name, 1.0)
   outputs = {name: jnp.asarray(rng.normal(scale=scale, size=s), dtype) for name, s in shapes.items()}
-  return family.from_outputs(outputs)
+  return jax.jit(family.from_outputs)(outputs)
 
 
 def noise_factor(family: Family[Any], params: Any) -> NDArray[np.float64]:
   """F [D, N] of the affine map x = mean + F noise: its Jacobian, evaluated in float64."""
   assert family.gaussian is not None
   gaussian = family.gaussian
-  with jax.enable_x64(True):
-    params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), params)
+
+  @jax.jit
+  def factor(params: Any) -> jax.Array:
     flat, unravel = ravel_pytree(gaussian.noise(jax.random.key(0), params))
-    image_of = jax.jit(lambda noise: gaussian.reparameterize(params, unravel(noise)).ravel())
-    return np.asarray(jax.jacfwd(image_of)(jnp.zeros_like(flat)))
+    image_of = lambda noise: gaussian.reparameterize(params, unravel(noise)).ravel()  # noqa: E731
+    return jax.jacfwd(image_of)(jnp.zeros_like(flat))
+
+  with jax.enable_x64(True):
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    return np.asarray(factor(params))
 
 
 @functools.cache
@@ -165,7 +170,7 @@ def make_problem(case: Case, seed: int = 0) -> Problem:
   mean = np.asarray(family.mean(params), np.float64).ravel()
   image = ImageShape(*case.image)
   if family.gaussian is None:
-    x = family.sample(jax.random.key(seed), params)
+    x = jax.jit(family.sample)(jax.random.key(seed), params)
     return Problem(family, image, params, x, mean, np.zeros((mean.size, 0)))
   factor = noise_factor(family, params)
   x = mean + factor @ np.random.default_rng(seed + 1).normal(size=factor.shape[1])

@@ -69,37 +69,47 @@ def test_every_method_has_the_leading_axes():
   made = Distribution(family('diagonal'), diagonal.Diagonal(zeros, zeros))
   tempered = made.temper(jnp.asarray([0.5, 1.0, 2.0]))
   assert tempered.batch_shape == BATCH
-  x = made.sample(KEY)
-  given = made.condition(x, jnp.ones(IMAGE, bool).at[0].set(False))
-  numbers = {
-    'log_prob': made.log_prob(x),
-    'entropy': tempered.entropy(),
-    'excess_entropy': made.excess_entropy(),
-    'mahalanobis': made.mahalanobis(x),
-    'kl': made.kl_divergence(tempered),
-    'given.log_prob': given.log_prob(x),
-    'given.iterations': given.iterations,
-    'given.residual': given.residual,
-    'monte_carlo': made.entropy_monte_carlo(KEY, 2).value,
-  }
-  assert {name: a.shape for name, a in numbers.items()} == dict.fromkeys(numbers, BATCH)
-  images = {
-    'sample': x,
-    'mean': made.mean(),
-    'variance': made.variance(),
-    'correlation': made.correlation((0, 1, -1)),
-    'column': made.covariance_column((0, 1, -1)),
-    'given': given.mean,
-    'given.variance': given.variance,
-    'given.sample': given.sample(KEY, 2)[1],
-    'posterior_mean': made.posterior_mean(x, 0.1)[0],
-    'white': made.white_image(x),
-  }
-  assert {name: jnp.shape(a) for name, a in images.items()} == dict.fromkeys(images, (*BATCH, *IMAGE))
-  assert made.covariance().shape == (*BATCH, 6, 6)
-  assert made.channel_covariance().shape == (*BATCH, *IMAGE, 1)
-  assert made.principal_components(2).vectors.shape == (*BATCH, 2, *IMAGE)
   np.testing.assert_allclose(tempered.variance()[0, :, 0, 0, 0], [0.25, 1, 4])
+
+  def numbers(made: Distribution, tempered: Distribution) -> dict[str, Any]:
+    x = made.sample(KEY)
+    given = made.condition(x, jnp.ones(IMAGE, bool).at[0].set(False))
+    return {
+      'log_prob': made.log_prob(x),
+      'entropy': tempered.entropy(),
+      'excess_entropy': made.excess_entropy(),
+      'mahalanobis': made.mahalanobis(x),
+      'kl': made.kl_divergence(tempered),
+      'given.log_prob': given.log_prob(x),
+      'given.iterations': given.iterations,
+      'given.residual': given.residual,
+      'monte_carlo': made.entropy_monte_carlo(KEY, 2).value,
+    }
+
+  def images(made: Distribution) -> dict[str, Any]:
+    x = made.sample(KEY)
+    given = made.condition(x, jnp.ones(IMAGE, bool).at[0].set(False))
+    return {
+      'sample': x,
+      'mean': made.mean(),
+      'variance': made.variance(),
+      'correlation': made.correlation((0, 1, -1)),
+      'column': made.covariance_column((0, 1, -1)),
+      'given': given.mean,
+      'given.variance': given.variance,
+      'given.sample': given.sample(KEY, 2)[1],
+      'posterior_mean': made.posterior_mean(x, 0.1)[0],
+      'white': made.white_image(x),
+    }
+
+  for found, shape in (
+    (jax.eval_shape(numbers, made, tempered), BATCH), (jax.eval_shape(images, made), (*BATCH, *IMAGE))
+  ):  # fmt: skip
+    assert {name: a.shape for name, a in found.items()} == dict.fromkeys(found, shape)
+  assert jax.eval_shape(made.covariance).shape == (*BATCH, 6, 6)
+  assert jax.eval_shape(made.channel_covariance).shape == (*BATCH, *IMAGE, 1)
+  components = jax.eval_shape(lambda: made.principal_components(2))
+  assert components.vectors.shape == (*BATCH, 2, *IMAGE)
 
 
 def _params(mean: Any = (), factor: Any = (), diag: Any = ()) -> LowRank:
@@ -161,7 +171,7 @@ def test_images_broadcast_against_parameters():
 
 def test_pairs_of_families_broadcast():
   p, q = _diagonal(3), _diagonal(2, 1)
-  found = p.kl_divergence(q)
+  found = jax.jit(Distribution.kl_divergence)(p, q)
   assert found.shape == (2, 3)
   one, other = jax.tree.map(lambda a: a[1], p.params), jax.tree.map(lambda a: a[0, 0], q.params)
   np.testing.assert_allclose(found[0, 1], kl.kl_divergence(p.family, one, q.family, other), rtol=1e-9)

@@ -254,7 +254,7 @@ def _invalid(params: Any) -> list[Any]:
 
 
 @each(CASES)
-@pytest.mark.few(2)
+@pytest.mark.few(3)
 def test_invalid_parameters_leave_no_number(case: Case):
   family, params = cases.family_of(case), cases.random_params(case)
   operations = dict(_own_operations(family))

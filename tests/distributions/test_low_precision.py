@@ -134,7 +134,8 @@ def test_complex_numbers_are_refused(case: Case):
 
 def test_parts_of_a_large_density_are_float32():
   params = low_rank.LowRank(jnp.zeros((3, 2, 1)), jnp.ones((3, 2, 1, 2)), jnp.ones(()))
-  parts = low_rank_parts.log_prob_parts(_low(params, jnp.float16), jnp.ones((3, 2, 1), jnp.bfloat16))
+  x = jnp.ones((3, 2, 1), jnp.bfloat16)
+  parts = jax.eval_shape(low_rank_parts.log_prob_parts, _low(params, jnp.float16), x)
   _assert_all_float32(parts)
 
 

@@ -49,6 +49,7 @@ def _problem(name: str) -> Problem:
 
 @pytest.mark.x64
 @EACH
+@pytest.mark.few(2)
 def test_every_primitive(name: str):
   family, (_, params, cov, x) = FAMILY[name], _problem(name)
   primitives = family.gaussian

@@ -1,5 +1,6 @@
 """The floor of independent pixel noise of every family that has one, against dense covariances."""
 
+import functools
 from typing import Any
 
 import jax
@@ -46,25 +47,26 @@ def _assert_whole(family: Family[Any], params: Any, cov: Any) -> None:
   floor, mean = _floor(family), family.mean(params)
   assert floor is not None
   assert family.gaussian is not None
-  noise = family.gaussian.noise(KEY, params)
   basis = jnp.eye(mean.size).reshape(-1, *mean.shape)
+  primitives = family.gaussian
 
   @jax.jit
-  def matrices(noise: Any) -> tuple[Any, ...]:
+  def matrices(params: Any) -> tuple[Any, ...]:
+    noise = primitives.noise(KEY, params)
     smooth = jax.jacfwd(lambda noise: floor.without(params, noise).ravel())(noise)
     product = jax.vmap(lambda v: floor.covariance_matvec(params, v).ravel())(basis)
     drawn = jax.vmap(lambda v: floor.draw(params, v).ravel())(basis)
-    return smooth, product, drawn, gaussian.sample(KEY, family, params, pixel_noise=False)
+    twice = floor.covariance_matvec(gaussian.temper(family, params, 2.0), basis[0])
+    sample = gaussian.sample(KEY, family, params, pixel_noise=False)
+    return noise, smooth, product, drawn, sample, twice
 
-  smooth, product, drawn, sample = matrices(noise)
+  noise, smooth, product, drawn, sample, twice = matrices(params)
   root = np.concatenate([np.reshape(leaf, (mean.size, -1)) for leaf in jax.tree.leaves(smooth)], -1)
   cases.assert_close(root @ root.T + product, cov, 1e-9, 1e-5)
   cases.assert_close(drawn.T @ drawn, product, 1e-9, 1e-5)
   assert np.linalg.eigvalsh(product).min() > 0
   flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(noise)])
   np.testing.assert_allclose(np.ravel(sample), np.ravel(mean) + root @ flat, atol=1e-9)
-  tempered = gaussian.temper(family, params, 2.0)
-  twice = floor.covariance_matvec(tempered, basis[0])
   np.testing.assert_allclose(np.ravel(twice), 4 * product[0], rtol=1e-9, atol=1e-12)
 
 
@@ -98,7 +100,8 @@ def test_families_that_are_not_gaussian_pass_it_on():
     family = colour.family(inner)
     params = family.from_outputs({n: jnp.zeros(tuple(s)) for n, s in family.outputs(image).items()})
     if inner.gaussian is None:
-      sample = gaussian.sample(KEY, family, params, pixel_noise=False)
+      draw = functools.partial(gaussian.sample, KEY, family, pixel_noise=False)
+      sample = jax.jit(draw)(params)
       np.testing.assert_allclose(sample, family.mean(params), atol=1e-12)
     else:
       with pytest.raises(ValueError, match='floor of independent pixel noise'):
@@ -112,4 +115,5 @@ def test_an_invalid_parameter_leaves_no_number():
     if floor is not None and not case.options:
       last = jax.tree.leaves(params)[-1]
       broken = jax.tree.map(lambda leaf, last=last: leaf * jnp.nan if leaf is last else leaf, params)
-      assert jnp.isnan(gaussian.sample(KEY, cases.family_of(case), broken, pixel_noise=False)).all()
+      draw = functools.partial(gaussian.sample, KEY, cases.family_of(case), pixel_noise=False)
+      assert jnp.isnan(jax.jit(draw)(broken)).all()

@@ -51,7 +51,7 @@ def _dense_factor(params: sparse_precision.SparsePrecision) -> np.ndarray:
 @pytest.mark.parametrize('channels', COUPLINGS)
 @pytest.mark.parametrize('filter_size', [1, 3, 5])
 @pytest.mark.parametrize('image', [(4, 5, 1), (3, 4, 3)])
-@pytest.mark.few(3)
+@pytest.mark.few(7)
 def test_whitening_is_by_the_factor_as_defined(channels, filter_size, image):
   _, params = _random(image, filter_size=filter_size, channels=channels)
   factor = _dense_factor(params)

@@ -181,39 +181,48 @@ def test_unseen_pixels_of_a_noisy_image_are_not_read(case: Case):
 def test_one_negative_noise_variance_leaves_nothing(case: Case):
   family = cases.family_of(case)
   params, noisy = family.from_outputs(_zeros(family)), jnp.zeros(IMAGE)
+  posterior_mean = jax.jit(functools.partial(gaussian.posterior_mean, family))
   for bad in (jnp.asarray(-1e-3), jnp.zeros(IMAGE).at[0, 1, 0].set(-1), jnp.asarray(np.nan)):
-    found: Any = gaussian.posterior_mean(family, params, noisy, bad)
+    found: Any = posterior_mean(params, noisy, bad)
     assert np.isnan(found).all()
     closed_form: Any = family.gaussian and family.gaussian.posterior_mean
     if closed_form and (found := closed_form(params, noisy, bad)) is not None:
       assert np.isnan(found).all()
 
 
+@jax.jit
+def mean(loc: jax.Array, log_scale: jax.Array) -> jax.Array:
+  """Of one logistic component, [], compiled once for all locations and scales."""
+  return dlm.mean(dlm.DiscretizedLogisticMixture(
+    jnp.zeros((1, 1, 1)), jnp.full((1, 1, 1, 1), loc), jnp.full((1, 1, 1, 1), log_scale),
+    jnp.zeros((1, 1, 0, 1)),
+  ))[0, 0, 0]  # fmt: skip
+
+
+by_loc, by_loc_twice, by_log_scale = (
+  jax.jit(one) for one in (jax.grad(mean), jax.grad(jax.grad(mean)), jax.grad(mean, 1))
+)
+
+
 @pytest.mark.x64
 @pytest.mark.parametrize('log_scale', [-3.0, 0.0, np.log(2.0), 2.0])
 def test_the_mean_of_a_logistic_mixture_is_smooth(log_scale: float):
   """It is odd in the location: no fold at 0, or where the two forms of wide and narrow scales meet."""
-
-  def mean(loc, log_scale):
-    return dlm.mean(dlm.DiscretizedLogisticMixture(
-      jnp.zeros((1, 1, 1)), jnp.full((1, 1, 1, 1), loc), jnp.full((1, 1, 1, 1), log_scale),
-      jnp.zeros((1, 1, 0, 1)),
-    ))[0, 0, 0]  # fmt: skip
-
   scale = np.exp(log_scale)
   expected = np.tanh(0.5 / scale)  # F(1 / s) - F(-1 / s), the probability of no clipping
   for loc in (-1e-9, 0.0, 1e-9):
-    assert float(jax.grad(mean)(loc, log_scale)) == pytest.approx(expected, rel=1e-7)
-  assert float(jax.grad(jax.grad(mean))(0.0, log_scale)) == pytest.approx(0, abs=1e-12)
+    assert float(by_loc(loc, log_scale)) == pytest.approx(expected, rel=1e-7)
+  assert float(by_loc_twice(0.0, log_scale)) == pytest.approx(0, abs=1e-12)
   step = 1e-5
   differences = (mean(0.3, log_scale + step) - mean(0.3, log_scale - step)) / (2 * step)
-  assert float(jax.grad(mean, 1)(0.3, log_scale)) == pytest.approx(float(differences), abs=1e-8)
+  assert float(by_log_scale(0.3, log_scale)) == pytest.approx(float(differences), abs=1e-8)
 
 
 @pytest.mark.x64
 def test_the_optimal_scale_of_the_mean_itself_has_a_derivative():
   family = cases.make_family('circulant', ())
   params = family.from_outputs(_zeros(family))
-  value, gradient = jax.value_and_grad(circulant.optimal_scale, 1)(params, params.mean)
+  value_and_grad = jax.jit(jax.value_and_grad(circulant.optimal_scale, 1))
+  value, gradient = value_and_grad(params, params.mean)
   assert value == 0
   np.testing.assert_array_equal(gradient, 0)

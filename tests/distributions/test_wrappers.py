@@ -92,7 +92,7 @@ def _factor(primitives: base.Gaussian[Any], params: Any) -> jax.Array:
 
 
 @_each([case for case in BUILT if 'mixture' not in case[1]])
-@pytest.mark.few(4)
+@pytest.mark.few(7)
 def test_against_dense_algebra(name: str, wrappers: tuple[str, ...]):
   (family, params, x), found = _problem(name, wrappers), _found(name, wrappers)
   cov = found['factor'] @ found['factor'].T

@@ -55,6 +55,7 @@ def test_errors_by_generalised_eigenvalues():
 
 
 @cases.each(cases.gaussian_only(cases.main_cases()))
+@pytest.mark.few(2)
 def test_precision_of_any_family(case: cases.Case):
   problem = cases.make_problem(case)
   params = jax.tree.map(lambda leaf: leaf[None], problem.params)

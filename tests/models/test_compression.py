@@ -56,6 +56,7 @@ def compressed_levels(options: compression.Compression, image: np.ndarray) -> np
 @pytest.mark.parametrize('levels', [2, 17, 256])
 @pytest.mark.parametrize('method', ['area', 'bilinear'])
 @pytest.mark.parametrize('factor', [2, 4])
+@pytest.mark.few(5)
 def test_downscaling_is_exact(levels: int, method: str, factor: int):
   image = levels_of((8, 12, 3), levels)
   options = compression.make(levels, factor=factor, method=method)

@@ -54,6 +54,7 @@ def _value_and_gradients(function, x, kernel):
     ((2, 4), (3, 2), 'VALID'),
   ],
 )
+@pytest.mark.few(2)
 def test_any_window_has_the_gradients_of_xla(sides, strides, padding):
   x, kernel = _random(3, 5, 4, 2), _random(*sides, 2, 3)
 

@@ -1,5 +1,6 @@
 """One distribution for all images: its densities, gradients and places in a training."""
 
+import functools
 from typing import Any
 
 import jax
@@ -61,7 +62,7 @@ def test_every_image_has_the_same_distribution_of_any_family(name: str):
   for leaf in jax.tree.leaves(params):
     assert leaf.shape[0] == len(x)
     np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
-  expected = jax.vmap(family.log_prob)(params, x)
+  expected = jax.jit(jax.vmap(family.log_prob))(params, x)
   np.testing.assert_allclose(terms.log_p['x'], expected, rtol=1e-5)
   np.testing.assert_allclose(bounds.elbo(terms), expected, rtol=1e-5)
   assert terms.log_q == {}
@@ -113,7 +114,8 @@ def test_the_natural_gradient_is_the_covariance_times_the_gradient():
   plain = gradients(model, variables, keys, x)
   natural = gradients(Distribution(LOW_RANK, IMAGE, options, True), variables, keys, x)
   params = jax.tree.map(lambda a: a[0], apply(model, variables, keys, method='generate'))
-  covariance = np.asarray(gaussian.covariance(LOW_RANK, params), np.float64)
+  covariance_of = jax.jit(functools.partial(gaussian.covariance, LOW_RANK))
+  covariance = np.asarray(covariance_of(params), np.float64)
   for name, gradient in plain['decoder']['heads'].items():
     expected = covariance @ np.asarray(gradient, np.float64).reshape(IMAGE.size, -1)
     found = np.asarray(natural['decoder']['heads'][name]).reshape(expected.shape)

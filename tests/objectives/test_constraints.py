@@ -1,5 +1,7 @@
 """Constraints against problems whose multipliers are known, and against finite differences."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,7 +141,8 @@ def test_the_entropy_above_a_fixed_floor_and_the_trace_are_those_of_dense_covari
     jnp.zeros((2, 4, 3, 1)), jnp.asarray(factor).reshape(2, 4, 3, 1, rank),
     jnp.asarray(diag).reshape(2, 4, 3, 1),
   )  # fmt: skip
-  stats = observation.stats(low_rank.family(rank, learn_diag=True), params)
+  family = low_rank.family(rank, learn_diag=True)
+  stats = jax.jit(functools.partial(observation.stats, family))(params)
   dense = factor @ factor.transpose(0, 2, 1)
   options = {'bound': 0.5, 'damping': 10.0, 'kind': 'at_most', 'floor': floor}
   made = constraints.make('entropy', options, rank, size)
@@ -160,7 +163,7 @@ def test_a_base_and_its_update_are_one_factor():
   family, outputs = low_rank_update.family(inner, 3, 0.5), {}
   for name, shape in family.outputs((2, 2, 1)).items():
     outputs[name] = jax.random.normal(jax.random.key(len(outputs)), (1, *shape))
-  stats = observation.stats(family, jax.vmap(family.from_outputs)(outputs))
+  stats = jax.jit(lambda o: observation.stats(family, jax.vmap(family.from_outputs)(o)))(outputs)
   trace = 0.1**2 * jnp.sum(outputs['cov_factor'] ** 2) + 0.5**2 * jnp.sum(outputs['update_factor'] ** 2)
   np.testing.assert_allclose(stats['factor_variance'], trace[None] / 4, rtol=1e-10)
 
