@@ -133,6 +133,7 @@ def float32_problem(image: tuple[int, int, int], smooth: float) -> tuple[low_ran
 
 @pytest.mark.parametrize(('image', 'smooth', 'size'), [((8, 8, 1), 0.5, 3), ((64, 48, 3), 4.0, 10)])
 @pytest.mark.parametrize('kind', ['flat', 'likely'])
+@pytest.mark.few(3)
 def test_float32_is_within_a_thousandth_of_float64(image: Any, smooth: float, size: int, kind: str):
   """Hard edits at noise of variance 1e-5: of one colour, and of a sample's own pixels."""
   params, w = float32_problem(image, smooth)

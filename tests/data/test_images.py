@@ -10,6 +10,7 @@ from structured_obs.data import pixels
 
 @pytest.mark.parametrize('levels', [2, 3, 17, 42, 83, 256])
 @pytest.mark.parametrize('compile_it', [False, True])
+@pytest.mark.few(5)
 def test_levels_map_to_unit_and_back(levels, compile_it):
   wrap = jax.jit if compile_it else (lambda function: function)
   k = np.arange(levels, dtype=np.uint8)

@@ -65,6 +65,7 @@ def test_prepare_data_says_what_there_is(folder):
     ('--config.data.flip', 'data.flip', 'True'),
   ],
 )
+@pytest.mark.few(2)
 def test_fields_can_be_overridden(folder, flag, key, expected):
   program = folder / 'show.py'
   program.write_text(_SHOW.replace('KEY', key))

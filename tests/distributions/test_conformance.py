@@ -128,6 +128,7 @@ def test_the_key_alone_decides_the_sample(case: Case):
 
 @each(MAIN)
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+@pytest.mark.few(2)
 def test_bad_parameters_give_nan(case: Case, value: float):
   problem = cases.make_problem(case)
   log_prob = jax.jit(problem.family.log_prob)

@@ -94,6 +94,7 @@ def _own_operations(family: Family[Any]) -> dict[str, Callable[[Any], Any]]:
 
 
 @each(CASES)
+@pytest.mark.few(2)
 def test_images_of_another_shape_are_refused(case: Case):
   """Also of a shape that would broadcast to that of the image."""
   family, params = cases.family_of(case), cases.random_params(case)

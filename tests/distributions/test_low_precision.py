@@ -68,6 +68,7 @@ def test_noise_and_images_alone_are_upcast(case: Case):
 
 @each(CASES)
 @pytest.mark.parametrize('dtype', LOW, ids=['bfloat16', 'float16'])
+@pytest.mark.few(3)
 def test_outputs_of_a_network_give_float32_parameters(case: Case, dtype: Any):
   family = cases.family_of(case)
   shapes = family.outputs(ImageShape(*case.image))

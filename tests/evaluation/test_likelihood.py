@@ -53,7 +53,8 @@ def _assert_equal(first: Scores, second: Scores) -> None:
     np.testing.assert_allclose(values, expected[name], rtol=2e-6, atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize('samples', [1, 3])
+@pytest.mark.parametrize('samples', [3, 1])
+@pytest.mark.few(2)
 def test_bounds_are_tight_for_the_exact_posterior(samples: int):
   """Every weight is then p(x) itself. The single-sample ELBO has noise, the importance weights none."""
   tree = linear_gaussian.variables(IMAGE)

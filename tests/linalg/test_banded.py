@@ -135,6 +135,7 @@ def test_grid(height: int, width: int, filter_size: int):
 
 @pytest.mark.x64
 @pytest.mark.parametrize('where', [0, 20, 39])
+@pytest.mark.few(3)
 def test_an_indefinite_matrix_gives_nan(where: int):
   _, band, rhs = problem(40, 2)
   band = band.at[where, 0].set(-1.0)

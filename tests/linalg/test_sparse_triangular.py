@@ -129,7 +129,7 @@ def test_derivatives_are_differences(name):
 
 @pytest.mark.x64
 @EACH
-@pytest.mark.few(2)
+@pytest.mark.few(3)
 def test_log_density_and_its_gradient_are_the_dense_ones(shape, offsets):
   grid = grids.make(shape, offsets)
   flat, image = _vector(shape)

@@ -130,7 +130,8 @@ def test_the_natural_gradient_by_the_mean_leads_to_the_average_of_the_images():
   np.testing.assert_allclose(mean - found, jnp.mean(x, axis=0), atol=1e-5)
 
 
-@pytest.mark.parametrize('natural', [False, True])
+@pytest.mark.parametrize('natural', [True, False])
+@pytest.mark.few(2)
 def test_gradients_alone_find_the_closed_form(natural: bool):
   rng = np.random.default_rng(0)
   factor = rng.normal(size=(IMAGE.size, 2)) * [1.0, 0.7]  # variances of about 12 and 6

@@ -65,12 +65,9 @@ def make(shape: tuple[int, ...] = (8, 12, 3), initialised: bool = False, **optio
   keys, x = jax.random.split(jax.random.key(0), BATCH), pixels.to_unit(jnp.asarray(levels))
   if initialised:
     return Made(model, programs.init(model, jax.random.key(1), keys, x), keys, x)
-
-  def number(shape: jax.ShapeDtypeStruct) -> jax.Array:
-    return jnp.asarray(0.5 * draw.normal(size=shape.shape), shape.dtype)
-
   shapes = jax.eval_shape(model.init, jax.random.key(1), keys, x)
-  return Made(model, jax.tree.map(number, shapes), keys, x)
+  fill = lambda leaf: jnp.asarray(0.5 * draw.normal(size=leaf.shape), leaf.dtype)  # noqa: E731
+  return Made(model, jax.tree.map(fill, shapes), keys, x)
 
 
 def apply(made: Made, *arguments: Any, method: str | None = None) -> Any:

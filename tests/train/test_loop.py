@@ -72,6 +72,7 @@ def test_how_the_steps_are_run_changes_nothing(
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.few(2)
 def test_a_signal_saves_and_the_next_start_goes_on(
   number: signal.Signals, whole: tuple[loop.Outcome, Path], tmp_path: Path,
   monkeypatch: pytest.MonkeyPatch,
