@@ -43,10 +43,10 @@ def main(arguments: Sequence[str]) -> None:
   opened = [restore.load(root / variant, 'best', variant) for variant in variants]
   models, prepared = [trained for trained, _ in opened], opened[0][1]
   images = prepared.images['test'][: _NUM_IMAGES.value or None]
-  found = {}
-  for trained in models:
-    print(f'Scoring {trained.name} on {len(images)} test images', flush=True)
-    found[trained.name] = overview.score(trained, images, _speed(root / trained.name))
+  print(f'Scoring {", ".join(variants)} on {len(images)} test images', flush=True)
+  found = overview.of_each(
+    lambda trained: overview.score(trained, images, _speed(root / trained.name)), models
+  )
   print(f'\n{overview.table(found)}\n\n{overview.verdict(found)}\n')
   print('Drawing the picture', flush=True)
   picture = overview_picture.draw(root / 'figures' / 'overview.png', models, images)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.applications import completion
+from structured_obs.applications import completion, overview
 from structured_obs.data import pixels
 from structured_obs.evaluation.figures import views
 from structured_obs.runs.trained import Trained
@@ -31,7 +31,8 @@ def draw(path: Path, models: Sequence[Trained], images: np.ndarray, seed: int = 
   """
   first = models[0]
   title = f'{first.spec.source}: test images, and what {len(models)} models make of them'
-  blocks = {f'{one.name}, step {one.step}': _block(one, images[:SHOWN], seed) for one in models}
+  rows = overview.of_each(lambda one: _block(one, images[:SHOWN], seed), models)
+  blocks = {f'{one.name}, step {one.step}': rows[one.name] for one in models}
   return plotting.image_blocks(path, blocks, title)
 
 
