@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null)
 help:
 	@echo 'make demo      train three small VAEs on MNIST digits and compare them (minutes)'
 	@echo 'make studio    open the newest run of the demo in the browser: paint, hide, denoise'
-	@echo 'make test      run the quick tests, in float64 and in float32 (half an hour)'
+	@echo 'make test      run the quick tests, in float64 and in float32 (25 minutes)'
 	@echo 'make test-all  run every test, in float64 and in float32 (an hour)'
 	@echo 'make campaigns kill, damage, fill the disk, differ, feed bad inputs; print counts (half an hour)'
 	@echo 'make lint      ruff and pyright, strict for linalg and distributions'
