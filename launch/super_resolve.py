@@ -25,6 +25,7 @@ from launch import common_flags, flags
 from structured_obs.applications import regression, subject, super_resolve
 from structured_obs.data import pixels
 from structured_obs.distributions.base import ImageShape
+from structured_obs.evaluation.figures import labels
 from structured_obs.models import intermediate_images
 
 _RUN = common_flags.Run(seed='Seed of everything that is drawn.', output=True, pixel_noise=True)
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
     learnt = super_resolve.regressions(trained, np.asarray(pixels.to_unit(stored, trained.spec.levels)))
   found = super_resolve.resolve(trained, y, settings, learnt)
   output = _RUN.directory('super_resolution')
-  title = f'{trained.name}, step {trained.step}'
+  title = labels.title('Super-resolution', [trained], 'files' if _FILES.value else '')
   print(super_resolve.write(output, title, found, truth))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from structured_obs import plotting
-from structured_obs.evaluation.metrics import image_errors
+from structured_obs.evaluation.figures import labels
 from structured_obs.runs.trained import Trained
 
 POSTERIOR = 'posterior mean'
@@ -40,19 +40,11 @@ def draw(
   for name, images in found.items():
     if name == DEVIATION:
       continue
-    rows.append(_row(name, images, clean))
+    known = None if clean is None else clean[:SHOWN]
+    rows.append(labels.scored_row(name.replace(', ', ',\n'), images[:SHOWN], known))
     if [name] == owner and DEVIATION in found:
       label = 'standard deviation\nof the ' + name.replace(', ', ',\n')
       rows.append(plotting.Row(label, found[DEVIATION][:SHOWN], 'size'))
-  title = f'Denoising {trained.spec.source}: {trained.name}, step {trained.step}, noise {sigma:g}'
+  title = labels.title(f'Denoising (noise {sigma:g})', [trained])
   title += '' if clean is None else '; PSNR in dB'
   return plotting.image_rows(path, rows, title=title)
-
-
-def _row(name: str, images: np.ndarray, clean: np.ndarray | None) -> plotting.Row:
-  """Returns the row of a method, with the PSNR under each image where the clean one is known."""
-  shown, captions = images[:SHOWN], ()
-  if clean is not None:
-    ratios = image_errors.peak_signal_to_noise(shown, clean[:SHOWN])
-    captions = tuple(f'{ratio:.1f}' for ratio in ratios)
-  return plotting.Row(name.replace(', ', ',\n'), shown, captions=captions)

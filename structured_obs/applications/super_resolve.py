@@ -26,6 +26,7 @@ from structured_obs.data import decode, pixels
 from structured_obs.distributions import base
 from structured_obs.distributions.base import ImageShape
 from structured_obs.evaluation import finite, likelihood, tables
+from structured_obs.evaluation.figures import labels
 from structured_obs.evaluation.metrics import image_errors
 from structured_obs.evaluation.sections import consistency
 from structured_obs.models import intermediate_images, latent_priors
@@ -217,12 +218,15 @@ def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -
   text, tree = table(found, truth)
   rows = [plotting.Row('y', found.y[:SHOWN])]
   baselines = [name for name in (*BASELINES, LINEAR, RIDGE) if name in found.methods]
-  rows += [plotting.Row(name, found.methods[name][:SHOWN]) for name in baselines]
-  rows += [plotting.Row(f'sample {i + 1}', x[:SHOWN]) for i, x in enumerate(found.samples[:3])]
-  rows.append(plotting.Row(MEAN, found.methods[MEAN][:SHOWN]))
-  if truth is not None:
-    rows.append(plotting.Row('original', truth[:SHOWN]))
-  plotting.image_rows(output / 'super_resolution.png', rows, title=f'Super-resolution: {title}')
+  drawn = {name: found.methods[name] for name in baselines}
+  drawn |= {f'sample {i + 1}': x for i, x in enumerate(found.samples[:3])}
+  known = None if truth is None else truth[:SHOWN]
+  for name, x in (drawn | {MEAN: found.methods[MEAN]}).items():
+    rows.append(labels.scored_row(name, x[:SHOWN], known))
+  if known is not None:
+    rows.append(plotting.Row('original', known))
+  unit = '' if truth is None else '; PSNR in dB'
+  plotting.image_rows(output / 'super_resolution.png', rows, title=f'{title}{unit}')
   arrays: Mapping[str, Any] = {
     'y': found.y,
     'samples': found.samples,
@@ -235,7 +239,7 @@ def write(output: Path, title: str, found: Resolved, truth: np.ndarray | None) -
     'PSNR is per image, the peak from black to white; ± is the standard error over images, and for a '
     'difference that of the differences per image. d(x) is the large image shrunk again.'
   )
-  (output / 'report.md').write_text(f'# Super-resolution: {title}\n\n{text}\n\n{about}\n')
+  (output / 'report.md').write_text(f'# {title}\n\n{text}\n\n{about}\n')
   return f'{text}\nwritten to {output}: super_resolution.png, images.npz, report.md, scores.json'
 
 

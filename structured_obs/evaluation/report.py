@@ -17,7 +17,7 @@ from structured_obs.evaluation import (
   tables,
   training_spread,
 )
-from structured_obs.evaluation.figures import supn, views
+from structured_obs.evaluation.figures import labels, supn, views
 from structured_obs.evaluation.metrics import variance_inflation
 from structured_obs.evaluation.results import Result
 from structured_obs.evaluation.sections.base import Section
@@ -144,8 +144,7 @@ def comparison_picture(
     if trained.model.traits.has_prior:
       new = views.of_prior(trained.bound, SHOWN, jax.random.key(seed), request_of(trained, samples=1))
       rows.append(plotting.Row(f'{trained.name}\nnew sample', new.samples[0]))
-  names = ', '.join(f'{trained.name} (step {trained.step})' for trained in models)
-  return plotting.image_rows(path, rows, title=f'{models[0].spec.source}: {names}')
+  return plotting.image_rows(path, rows, title=labels.title('Reconstructions and new images', models))
 
 
 def request_of(trained: Trained, samples: int) -> views.Request:

@@ -45,16 +45,17 @@ def training_curves(path: str | Path, records: Sequence[Mapping[str, Any]]) -> P
   return figures.save(figure, path)
 
 
-def signals(path: str | Path, curves: Mapping[str, np.ndarray]) -> Path:
+def signals(path: str | Path, curves: Mapping[str, np.ndarray], title: str = '') -> Path:
   """Draws signals of several kinds over each other, one panel per example.
 
   Args:
     path: of the PNG file; its directory is created.
     curves: by name, [n, points] each: one curve in each of n panels. The first kind is dashed.
+    title: above everything, or none.
   """
-  count = len(next(iter(curves.values())))
+  count, above = len(next(iter(curves.values()))), 0.2 * bool(title)
   columns = min(count, 3)
-  figure = figures.make((2.4 * columns, 0.35 + 1.5 * math.ceil(count / columns)))
+  figure = figures.make((2.4 * columns, 0.35 + above + 1.5 * math.ceil(count / columns)))
   panels = figure.subplots(math.ceil(count / columns), columns, squeeze=False).flat
   for i, axes in enumerate(panels):
     for j, (name, values) in enumerate(curves.items() if i < count else ()):
@@ -65,8 +66,11 @@ def signals(path: str | Path, curves: Mapping[str, np.ndarray]) -> Path:
     axes.set_visible(i < count)
     _tidy(axes)
   handles, names = figure.axes[0].get_legend_handles_labels()
-  figure.legend(handles, names, frameon=False, fontsize=7, loc='upper center', ncols=len(names))
-  figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 / figure.get_size_inches()[1]))
+  height = figure.get_size_inches()[1]
+  at = {'loc': 'upper center', 'bbox_to_anchor': (0.5, 1 - above / height)}
+  figure.legend(handles, names, frameon=False, fontsize=7, ncols=len(names), **at)
+  figure.text(0.02, 1 - 0.06 / height, title, va='top', fontsize=8, color=figures.INK)
+  figure.tight_layout(rect=(0, 0, 1, 1 - (0.25 + above) / height))
   return figures.save(figure, path)
 
 

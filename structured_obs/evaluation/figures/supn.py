@@ -23,7 +23,7 @@ from structured_obs.data import pixels
 from structured_obs.devices.keys import numbered_keys
 from structured_obs.distributions import elliptical, gaussian
 from structured_obs.distributions.base import Family
-from structured_obs.evaluation.figures import views
+from structured_obs.evaluation.figures import labels, views
 from structured_obs.models import masks
 from structured_obs.runs.trained import Trained
 
@@ -132,7 +132,8 @@ def sample_grid(path: Path, models: Sequence[Trained], size: int, seed: int = 0)
     blocks += [np.ones_like(images[:, :1]), images] if blocks else [images]
     heading = ['', *([''] * (size // 2)), trained.name] + [''] * (size - size // 2 - 1)
     headings += heading if headings else heading[1:]
-  return plotting.image_grid(path, np.concatenate(blocks, axis=1), columns=headings)
+  title = labels.title('New samples', models)
+  return plotting.image_grid(path, np.concatenate(blocks, axis=1), columns=headings, title=title)
 
 
 def _predicted(trained: Trained, x: Array) -> Any:
@@ -147,7 +148,7 @@ def _reconstructions(path: Path, models: Sequence[Trained], x: Array, key: Array
     drawn = draw(trained.model.family, params, numbered_keys(key, len(x)))
     found.append((trained, drawn))
   rows += _rows(found)
-  return plotting.image_rows(path, rows, title=_title('Reconstructions', models))
+  return plotting.image_rows(path, rows, title=labels.title('Reconstructions', models))
 
 
 def _prior(path: Path, models: Sequence[Trained], key: Array) -> Path:
@@ -158,7 +159,7 @@ def _prior(path: Path, models: Sequence[Trained], key: Array) -> Path:
     params = trained.generate(numbered_keys(key, SHOWN))
     drawn = draw(trained.model.family, params, numbered_keys(jax.random.fold_in(key, 1), SHOWN))
     found.append((trained, drawn))
-  return plotting.image_rows(path, _rows(found), title=_title('New images', models))
+  return plotting.image_rows(path, _rows(found), title=labels.title('New images', models))
 
 
 def _deviations(path: Path, models: Sequence[Trained], x: Array, key: Array) -> Path:
@@ -173,7 +174,7 @@ def _deviations(path: Path, models: Sequence[Trained], x: Array, key: Array) -> 
   for name, deviation, residual in found:
     rows.append(plotting.Row(f'{name}\nstandard deviation', deviation, 'size', limit=largest))
     rows.append(plotting.Row('residual sample', residual, 'signed', limit=3 * largest))
-  return plotting.image_rows(path, rows, title=_title('Standard deviations', models))
+  return plotting.image_rows(path, rows, title=labels.title('Standard deviations', models))
 
 
 def _correlations(path: Path, models: Sequence[Trained], x: Array) -> Path:
@@ -186,7 +187,7 @@ def _correlations(path: Path, models: Sequence[Trained], x: Array) -> Path:
     shown = found[..., channel : channel + 1]
     rows.append(plotting.Row(trained.name, shown, 'signed', mark=(row, column), limit=1.0))
   return plotting.image_rows(
-    path, rows, title=_title(f'Correlation with the pixel ({row}, {column})', models)
+    path, rows, title=labels.title(f'Correlation with the pixel ({row}, {column})', models)
   )
 
 
@@ -197,7 +198,7 @@ def _ways(path: Path, trained: Trained, x: Array, key: Array) -> Path:
       drawn = interpolation(trained, jnp.stack([x[way], other]), jax.random.fold_in(key, way))
       rows += [plotting.Row('mean', drawn.mean), plotting.Row('sample', drawn.mean + drawn.residual)]
   return plotting.image_rows(
-    path, rows, title=_title('Paths between latents, the noise fixed,', [trained])
+    path, rows, title=labels.title('Paths between latents, the noise fixed,', [trained])
   )
 
 
@@ -213,12 +214,6 @@ def _rows(found: Sequence[tuple[Trained, Drawn]]) -> list[plotting.Row]:
       plotting.Row('their sum', drawn.mean + drawn.residual),
     ]
   return rows
-
-
-def _title(what: str, models: Sequence[Trained]) -> str:
-  """Returns a title that says models, steps and data."""
-  names = ', '.join(f'{trained.name} (step {trained.step})' for trained in models)
-  return f'{what} of {models[0].spec.source}: {names}'
 
 
 def _way(steps: int, ends: Array) -> Array:

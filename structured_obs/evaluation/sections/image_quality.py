@@ -16,6 +16,7 @@ import numpy as np
 from structured_obs import plotting
 from structured_obs.evaluation import finite, likelihood, tables
 from structured_obs.evaluation.features import extractor as extractors
+from structured_obs.evaluation.figures import labels
 from structured_obs.evaluation.image_measures import KINDS, ORIGINAL
 from structured_obs.evaluation.metrics import image_errors
 from structured_obs.evaluation.sections.base import Evaluated, Figures, Section, extractor_of
@@ -158,7 +159,7 @@ def draw_spectra(path: Path, found: Mapping[str, Quality]) -> Path:
   return plotting.image_rows(path, rows, KINDS, title)
 
 
-def draw_grid(path: Path, found: Mapping[str, Quality]) -> Path:
+def draw_grid(path: Path, found: Mapping[str, Quality], title: str = '') -> Path:
   """Draws the originals above every model's reconstructions, and means of new images beside them."""
   originals = found[ORIGINAL].shown[ORIGINAL]
   count = len(originals)
@@ -169,7 +170,7 @@ def draw_grid(path: Path, found: Mapping[str, Quality]) -> Path:
     rows.append(np.concatenate([old, blank[:1], new]))
   headings = [''] * (2 * count + 1)
   headings[count // 2], headings[count + 1 + count // 2] = KINDS[:2]
-  return plotting.image_grid(path, np.stack(rows), rows=list(found), columns=headings)
+  return plotting.image_grid(path, np.stack(rows), rows=list(found), columns=headings, title=title)
 
 
 def _summary(
@@ -195,7 +196,8 @@ def section(evaluated: Evaluated) -> Section | None:
     return None
 
   def figures(directory: Path) -> Figures:
-    grid = draw_grid(directory / 'grid.png', found)
+    title = labels.title('Image quality', [result.trained for result in evaluated.found])
+    grid = draw_grid(directory / 'grid.png', found, title)
     spectra = draw_spectra(directory / 'spectra.png', found)
     return {'Reconstructions, and means of new images': grid, 'Log spectra': spectra}
 

@@ -5,6 +5,7 @@ Letters: N images; H W C image height, width, channels; D = H W C.
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018, figures 3 to 6.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from structured_obs import plotting
 from structured_obs.data.sources import synthetic
 from structured_obs.evaluation import finite
+from structured_obs.evaluation.figures import labels
 from structured_obs.evaluation.sections import true_covariance
 from structured_obs.evaluation.sections.base import Evaluated, Section
 from structured_obs.runs.trained import Trained
@@ -43,11 +45,12 @@ def write(
     trained.name: _covariance(trained, shown) for trained in models
   }
   samples = {name: _samples(truth.mean, found) for name, found in covariances.items()}
+  of = functools.partial(labels.title, models=models)
   x = truth.mean + truth.residual.reshape(truth.mean.shape)
   return {
-    'Covariances': _matrices(directory / 'covariances.png', covariances),
-    'Samples': _drawn(directory / 'true_samples.png', truth.mean, x, samples),
-    **_columns(directory / 'columns.png', covariances, truth.mean),
+    'Covariances': _matrices(directory / 'covariances.png', covariances, of('Covariances')),
+    'Samples': _drawn(directory / 'true_samples.png', truth.mean, x, samples, of('Samples')),
+    **_columns(directory / 'columns.png', covariances, truth.mean, of('Covariances with single pixels')),
   }
 
 
@@ -68,26 +71,30 @@ def _samples(mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
   return mean + (root @ noise).reshape(SAMPLES, *mean.shape)
 
 
-def _matrices(path: Path, covariances: dict[str, np.ndarray]) -> Path:
+def _matrices(path: Path, covariances: dict[str, np.ndarray], title: str) -> Path:
   largest = float(np.abs(covariances['truth']).max())
   rows = [
     plotting.Row(name, found[..., None], 'signed', limit=largest) for name, found in covariances.items()
   ]
-  return plotting.image_rows(path, rows)
+  return plotting.image_rows(path, rows, title=title)
 
 
-def _drawn(path: Path, mean: np.ndarray, x: np.ndarray, samples: dict[str, np.ndarray]) -> Path:
+def _drawn(
+  path: Path, mean: np.ndarray, x: np.ndarray, samples: dict[str, np.ndarray], title: str
+) -> Path:
   """Draws samples of every distribution; as signals, if the images are one pixel high or wide."""
   if 1 in mean.shape[1:3]:
     flat = {'mean': mean, 'x': x} | {name: found[0] for name, found in samples.items()}
-    return plotting.signals(path, {name: f.reshape(len(mean), -1) for name, f in flat.items()})
+    return plotting.signals(path, {name: f.reshape(len(mean), -1) for name, f in flat.items()}, title)
   rows = [plotting.Row('mean', mean), plotting.Row('x', x)]
   for i in range(SAMPLES):
     rows += [plotting.Row(f'{name}\nsample {i + 1}', found[i]) for name, found in samples.items()]
-  return plotting.image_rows(path, rows)
+  return plotting.image_rows(path, rows, title=title)
 
 
-def _columns(path: Path, covariances: dict[str, np.ndarray], mean: np.ndarray) -> dict[str, Path]:
+def _columns(
+  path: Path, covariances: dict[str, np.ndarray], mean: np.ndarray, title: str
+) -> dict[str, Path]:
   """Draws covariances of all pixels with a few, for images; for signals the matrices show them."""
   height, width, channels = mean.shape[1:]
   if 1 in (height, width):
@@ -101,7 +108,7 @@ def _columns(path: Path, covariances: dict[str, np.ndarray], mean: np.ndarray) -
       plotting.Row(f'{name}\n({row}, {column})', found[..., :1], 'signed', (row, column), largest)
       for name, found in picked.items()
     ]
-  return {'Covariances with single pixels': plotting.image_rows(path, rows)}
+  return {'Covariances with single pixels': plotting.image_rows(path, rows, title=title)}
 
 
 def section(evaluated: Evaluated) -> Section | None:
