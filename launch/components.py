@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
   found = components.scale(family, subject.params, sample, count)
 
   output = _RUN.directory('components')
-  about = f'{subject.name} of {trained.name}, step {trained.step}, {trained.spec.source}'
+  about = f'{subject.name} of {trained.about}'
   marks = {1.0: 'original', -1.0: 'mirrored', 0.0: 'without'}
   headings = _headings(marks)
   labels = [f'{i + 1}' for i in range(count)]

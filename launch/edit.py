@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 
   output = _RUN.directory('editing')
   rows, headings = edit_history.rows(history, edits, hides=bool(hidden.any()))
-  title = f'Edits of {subject.name}: {trained.name}, step {trained.step}, {trained.spec.source}'
+  title = f'Edits of {subject.name}: {trained.about}'
   plotting.image_rows(output / f'{subject.name}.png', rows, headings, title)
   np.savez_compressed(output / f'{subject.name}.npz', **edit_history.arrays(history))  # type: ignore[arg-type]
   print(f'written to {output}: {subject.name}.png, {subject.name}.npz')

@@ -24,7 +24,6 @@ from launch import common_flags, flags
 from structured_obs import plotting
 from structured_obs.applications import interpolate, paths
 from structured_obs.applications import subject as subjects
-from structured_obs.runs.trained import Trained
 
 _RUN = common_flags.Run(seed='Seed of the four samples.', output=True, pixel_noise=True)
 _SUBJECT = flags.define_path('subject', 'test:0', subjects.FORMS)
@@ -42,8 +41,7 @@ def main(arguments: Sequence[str]) -> None:
   if _IMAGES.value:
     x = subjects.images_at(trained, prepared, _IMAGES.value)
     images = interpolate.between_images(trained.bound, x, int(_STEPS.value), str(_PATH.value))
-    about = _about(trained)
-    title = f'Between the latents of four images ({_PATH.value}): {about}'
+    title = f'Between the latents of four images ({_PATH.value}): {trained.about}'
     plotting.image_grid(output / 'latents.png', np.asarray(images), title=title)
     np.savez_compressed(output / 'latents.npz', grid=np.asarray(images))
     print(f'written to {output}: latents.png, latents.npz')
@@ -54,16 +52,11 @@ def main(arguments: Sequence[str]) -> None:
   way = interpolate.Way(_STEPS.value, _PATH.value, _RUN.pixel_noise)
   images = interpolate.draw(family, way, subject.params, _RUN.key)
 
-  about = _about(trained)
-  title = f'Between four samples of {subject.name} ({_PATH.value}): {about}'
+  title = f'Between four samples of {subject.name} ({_PATH.value}): {trained.about}'
   plotting.image_grid(output / f'{subject.name}.png', np.asarray(images), title=title)
   mean = np.asarray(family.mean(subject.params))
   np.savez_compressed(output / f'{subject.name}.npz', grid=np.asarray(images), mean=mean)
   print(f'written to {output}: {subject.name}.png, {subject.name}.npz')
-
-
-def _about(trained: Trained) -> str:
-  return f'{trained.name}, step {trained.step}, {trained.spec.source}'
 
 
 if __name__ == '__main__':

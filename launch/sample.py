@@ -64,9 +64,7 @@ def main(arguments: Sequence[str]) -> None:
     found['prior'] = views.of_prior(bound, _NUM.value, prior_key, request)
 
   output = _RUN.directory('samples')
-  title = (
-    f'{trained.name}, step {trained.step}, {trained.spec.source}, temperature {_TEMPERATURE.value:g}'
-  )
+  title = f'{trained.about}, temperature {_TEMPERATURE.value:g}'
   arrays = views.write(output, found, request, original, title)
   np.savez_compressed(output / 'samples.npz', **arrays)  # type: ignore[arg-type]
   if _GRID.value:

@@ -155,21 +155,20 @@ def request_of(trained: Trained, samples: int) -> views.Request:
 def _picture(trained: Trained, images: np.ndarray | None, name: str) -> Path | None:
   """Draws views of the prior, or of reconstructions if there are images."""
   model, path = trained.model, Path(trained.workdir) / 'figures' / name
-  about = f'{trained.name}, step {trained.step}, {trained.spec.source}'
   # Components of larger images take long; launch.sample draws them on request.
   components = min(3, model.image.size) if model.image.size <= EIGEN_SIZE else 0
   request = views.Request(views.center(model), components=components)
   key = jax.random.key(0)
   if images is None:
     found = views.of_prior(trained.bound, SHOWN, key, request)
-    title = f'New images: {about}'
+    title = f'New images: {trained.about}'
     return plotting.image_rows(path, views.rows(found, request), title=title)
   if not len(images):
     return None
   x = pixels.to_unit(images[:SHOWN], trained.spec.levels)
   found = views.of_reconstructions(trained.bound, x, key, request)
   rows = views.rows(found, request, views.observed(model, x))
-  return plotting.image_rows(path, rows, title=f'Test images: {about}')
+  return plotting.image_rows(path, rows, title=f'Test images: {trained.about}')
 
 
 def _scores(trained: Trained, images: Images) -> str:

@@ -36,6 +36,11 @@ class Trained(NamedTuple):
   step: int
 
   @property
+  def about(self) -> str:
+    """Name, step and data, for the titles of figures."""
+    return f'{self.name}, step {self.step}, {self.spec.source}'
+
+  @property
   def bound(self) -> Bound:
     """The model with its variables, for use inside compiled programs."""
     return Bound(self.model, self.variables)
