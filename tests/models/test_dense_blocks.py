@@ -143,8 +143,9 @@ def test_a_constant_batch_is_refused_or_gives_nan():
 
 
 def test_two_convolutions_are_one_of_the_product_of_their_kernels(monkeypatch: pytest.MonkeyPatch):
-  block, x = dense_blocks.DenseBlock(3, steps=3), images()
+  block, x = dense_blocks.DenseBlock(3, steps=3, dtype=jnp.float64), images()
   variables: Any = init(block, jax.random.key(1), x)
+  variables, x = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (variables, x))
   found = []
   for together in (False, True):
     monkeypatch.setattr(dense_blocks, 'is_less_together', lambda *_, together=together: together)
@@ -155,7 +156,7 @@ def test_two_convolutions_are_one_of_the_product_of_their_kernels(monkeypatch: p
 
     found.append(jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables, x))
   assert float(jnp.max(jnp.abs(variables['params']['narrow_0']['bias']))) > 0.01  # seen at the border
-  jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, 1e-5, 2e-4), *found)
+  jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, 1e-9, 1e-9), *found)
 
 
 def test_they_are_one_where_that_takes_fewer_products():
