@@ -37,10 +37,10 @@ def models() -> list[opened.Trained]:
   return [first._replace(spec=spec), second._replace(spec=spec)]
 
 
-def of_models(models: list[opened.Trained], images: np.ndarray) -> Any:
+def of_models(models: list[opened.Trained], images: np.ndarray, generated: int = 0) -> Any:
   originals = image_measures.Originals(images, images)
   extractor = random_conv.random_conv(IMAGE)
-  measured = image_measures.of_models(models, originals, extractor)
+  measured = image_measures.of_models(models, originals, extractor, generated=generated)
   return reconstruction_quality.of_measured(measured)
 
 
@@ -74,6 +74,16 @@ def test_other_originals_tell_what_chance_does(
   np.testing.assert_allclose(told.mean(), expected, rtol=1e-5)
   assert found['diagonal'].scores['psnr_db'].shape == (7,)
   assert found['diagonal'].scores['log_spectrum_signed_new_samples'].shape == (3,)
+
+
+@pytest.mark.parametrize('generated', [4, 12])
+def test_spectra_of_fewer_or_more_new_images_than_originals(
+  models: list[opened.Trained], generated: int
+):
+  found = of_models(models[:1], IMAGES, generated)['diagonal']
+  assert found.scores['log_spectrum_signed_new_samples'].shape == (min(generated, 7),)
+  assert found.scores['log_spectrum_signed_reconstructions'].shape == (7,)
+  assert np.isfinite(found.scores['log_spectrum_absolute_new_samples']).all()
 
 
 def _evaluated(models: list[opened.Trained]) -> base.Evaluated:

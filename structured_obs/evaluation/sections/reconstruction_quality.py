@@ -57,10 +57,14 @@ def of_measured(measured: Mapping[str, Measured]) -> dict[str, Quality]:
 
 
 def _quality(one: Measured, spectra: Mapping[str, np.ndarray], true: np.ndarray) -> Quality:
-  """Returns quality from log spectra [M, H, W] of each kind, compared with the originals' [M, H, W]."""
+  """Returns quality from log spectra [M, H, W] of each kind, compared with the originals' [M, H, W].
+
+  Where there are more of one than of the other, only as many of its first ones are compared.
+  """
   scores = dict(one.scores)
   for kind, own in spectra.items():
-    for field, values in spectrum.difference(own, true)._asdict().items():
+    count = min(len(own), len(true))
+    for field, values in spectrum.difference(own[:count], true[:count])._asdict().items():
       scores[score_name(field, kind)] = values
   return Quality(
     scores,
