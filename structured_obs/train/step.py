@@ -53,9 +53,8 @@ def make_train_step(
   """Returns the update `(state, key, batch) -> (state, metrics)`, pure and without host calls.
 
   `batch` is uint8 [B, H, W, C], this device's share of the global batch, and `key` that of the run. An
-  update whose loss or gradient is not finite is dropped: parameters, model state, optimizer state and
-    moving
-  average stay unchanged, and only the counters advance.
+  update whose loss or gradient is not finite is dropped: parameters, model state, optimizer state
+  and moving average stay unchanged, and only the counters advance.
 
   Args:
     model: to train.
