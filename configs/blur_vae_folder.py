@@ -22,8 +22,8 @@ The second command is the ablation of Table 1, whose other row is `paper_loss`.
 
 All share the network, the number of steps and a bound on the KL, 150 nats, held by a multiplier. A
 density with a small C spends its weight on frequencies that the mean does not reach; `paper_loss` gives
-them none. C = 0.2 has the best reconstructions of validation images among 0.025, 0.05, 0.1, 0.2 and 0.4 on
-32x32 faces, and 0.15 bits/dim less density than 0.025 (docs/blur_vae.md).
+them none. C = 0.2 has the best reconstructions of validation images among 0.025, 0.05, 0.1, 0.2 and 0.4
+on 32x32 faces, and a density 0.15 bits/dim worse than 0.025 (docs/blur_vae.md).
 
 With --config.objective.kernel_gradient=latents, the latents learn from what their kernel G(z) does to
 the loss, as in the paper's equation 11: the default of `paper_loss` and of the rows of Table 1 that have

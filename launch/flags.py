@@ -267,8 +267,8 @@ def _parse_values(arguments: Sequence[str], config: Any) -> list[str]:
         raise Mistake(f'--{_CONFIG} is missing: {str(error).partition(": ")[2]}') from error
       raise
     value = str(error)[named.end() :].partition(': ')[0]
-    wanted = type(_look_up(config, named[1], arguments)).__name__
-    raise Mistake(f'--{named[1]}={value} is invalid; it must be of type {wanted}.') from error
+    current = _look_up(config, named[1], arguments)
+    raise parsers.mistyped(named[1], value, current) from error
 
 
 def _look_up(config: Any, name: str, arguments: Sequence[str]) -> Any:

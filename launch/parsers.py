@@ -100,6 +100,21 @@ def unknown(name: str, config: str) -> Mistake:
   return Mistake(f'{said}{hint}')
 
 
+def mistyped(name: str, text: str, current: Any) -> Mistake:
+  """Returns the error of a value of the wrong type; that of a tuple shows how to write it.
+
+  Args:
+    name: of the flag, without dashes.
+    text: the value as typed.
+    current: the field's value.
+  """
+  wanted = f'of type {type(current).__name__}'
+  if isinstance(current, tuple):
+    parts = tuple(part.strip() for part in text.split(','))
+    wanted = f'a tuple, quoted for the shell, such as --{name}="{parts}"'
+  return Mistake(f'--{name}={text} is invalid; it must be {wanted}.')
+
+
 def typed(arguments: Sequence[str], name: str) -> dict[str, str]:
   """Returns the texts of all flags --NAME.FIELD, by field."""
   found = {}

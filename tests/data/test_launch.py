@@ -99,6 +99,7 @@ def test_a_group_is_left_out(folder, flag):
     ('--noconfig.data.flp', 'did you mean --config.data.flip?'),
     ('--config.optim.learning_rate=abc', "=abc is invalid; it must be of type float"),
     ('--config.likelihood.options.rank=abc', "=abc is invalid; it must be of type int"),
+    ('--config.optim.stages=mean:4,all:2', """--config.optim.stages="('mean:4', 'all:2')"."""),
     ('--config.data.flip=maybe', "=maybe is invalid; it must be of type bool"),
     (
       "--config.model.options.features=(1, 'a')",
