@@ -16,6 +16,7 @@ The default takes 1 min 45 s of one CPU core's time, data included. On the 1,000
   truth      18.50 +- 0.44   0                 0                                0
   dense      18.57           0.07 +- 0.01       0.06 +- 0.00        0            0.24
   mlp        19.56           1.07 +- 0.05       1.16 +- 0.02        0            1.13
+  mlp_paper  20.18           1.69 +- 0.07       1.77 +- 0.03        0            1.40
   f7         18.83           0.34 +- 0.03       0.42 +- 0.01        0.40         0.34
   f5         19.45           0.95 +- 0.04       1.05 +- 0.01        1.02         0.69
   f3         20.43           1.93 +- 0.06       2.15 +- 0.01        2.14         1.73
@@ -27,8 +28,8 @@ example, given the truth.)
 `mlp_paper` is the paper's: two layers of 100 units with batch norm and ReLU, a last layer of 1275 units
 without a normalisation before it, Adam at a constant 1e-4 and 200 epochs, 68,000 steps. Ours in it:
 batches of 100, which the paper does not give, batch norm before the ReLU, a parametrisation of the
-factor whose diagonal is positive, and the 1,000 examples that choose the checkpoint. It has not been
-trained here.
+factor whose diagonal is positive, and the 1,000 examples that choose the checkpoint. It took 10 min and
+has -log p(x) 20.18 +- 0.44, 1.69 +- 0.07 above the truth, and a KL(model || truth) of 1.77 +- 0.03.
 
 Differences of the others from the paper: except for `mlp`, the output at a point is one function of the
 means within 12 points and of a summary of the whole signal. Half of the training signals are reversed, a
