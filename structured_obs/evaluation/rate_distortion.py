@@ -69,8 +69,12 @@ def curves(trees: Trees) -> dict[str, dict[str, np.ndarray]]:
 
 
 def draw(path: str | Path, trees: Trees) -> Path:
-  """Draws the curves, a panel for each number."""
-  return plotting.points_with_errors(path, curves(trees), 'rate: KL, nats per image')
+  """Draws the curves, a panel for each number, under the data and the steps of the models."""
+  first = next(iter(trees.values()))[0]
+  steps = [m['step'] for found in trees.values() for tree in found for m in tree['models'].values()]
+  span = f'step {min(steps)}' if min(steps) == max(steps) else f'steps {min(steps)} to {max(steps)}'
+  title = f'Rate and distortion, {first["split"]} images of {first["data"]}, {span}'
+  return plotting.points_with_errors(path, curves(trees), 'rate: KL, nats per image', title)
 
 
 def _names(trees: Trees) -> list[str]:

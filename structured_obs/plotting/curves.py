@@ -136,7 +136,7 @@ def uniformity(
 
 
 def points_with_errors(
-  path: str | Path, panels: Mapping[str, Mapping[str, np.ndarray]], label: str
+  path: str | Path, panels: Mapping[str, Mapping[str, np.ndarray]], label: str, title: str = ''
 ) -> Path:
   """Draws numbers of several models against another one, a panel for each kind of number.
 
@@ -145,29 +145,32 @@ def points_with_errors(
     panels: by the number's name and the model's, [N, 3]: abscissa, ordinate and its error, which may be
       NaN. Points that are not finite are left out.
     label: of the abscissa.
+    title: above everything, or none.
   """
   names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
   columns, lines = min(2, len(panels)), math.ceil(len(panels) / 2)
-  legend = 0.1 + 0.15 * math.ceil(len(names) / 4)  # inches, above the panels
-  figure = figures.make((3.2 * columns, 2.4 * lines + legend))
+  above = 0.2 * bool(title)  # inches
+  legend = above + 0.1 + 0.15 * math.ceil(len(names) / 4)
+  height = 2.4 * lines + legend
+  figure = figures.make((3.2 * columns, height))
   grid = figure.subplots(lines, columns, squeeze=False)
   for axes in list(grid.flat)[len(panels) :]:
     axes.set_visible(False)
-  for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
+  for axes, (number, curves) in zip(grid.flat, panels.items(), strict=False):
     for name, points in curves.items():
       kept = points[np.isfinite(points[:, :2]).all(axis=1)]
       color = figures.COLORS[names.index(name) % len(figures.COLORS)]
       style = {'color': color, 'lw': 1, 'marker': 'o', 'ms': 2.5, 'elinewidth': 0.8, 'capsize': 2}
       axes.errorbar(kept[:, 0], kept[:, 1], np.nan_to_num(kept[:, 2]), label=name, **style)
-    axes.set(xlabel=label, ylabel=title)
+    axes.set(xlabel=label, ylabel=number)
     _tidy(axes)
   handles = {}
   for axes in figure.axes:
     handles |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-  figure.legend(
-    [handles[name] for name in names], names, frameon=False, fontsize=7, loc='upper center', ncols=4
-  )
-  figure.tight_layout(rect=(0, 0, 1, 1 - legend / (2.4 * lines + legend)))
+  place = {'loc': 'upper center', 'bbox_to_anchor': (0.5, 1 - above / height)}
+  figure.legend([handles[name] for name in names], names, frameon=False, fontsize=7, ncols=4, **place)
+  figure.text(0.02, 1 - 0.06 / height, title, va='top', fontsize=8, color=figures.INK)
+  figure.tight_layout(rect=(0, 0, 1, 1 - legend / height))
   return figures.save(figure, path)
 
 
