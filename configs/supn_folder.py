@@ -53,7 +53,8 @@ covariance of 7,902 faces of another set, which `launch.denoise` adds to its tab
 
 `denoiser` is the fair baseline: a network of about the VAE's size that predicts the noise, trained at
 0.1, or with --config.model.options.noise=0.4 --config.model.options.blind=True on all noise up to 0.4.
-`launch.denoise` shows the parameters of every method. It has not been trained to its end here.
+`launch.denoise` shows the parameters of every method. At 32x32 and 0.1 it is better than `vae`: 2.79
+against 3.44, and 3.30 if blind (docs/supn.md).
 
 Reference: Dorta et al., "Structured Uncertainty Prediction Networks", 2018. The networks are small ones,
 and the covariance's sees the mean besides z.
