@@ -53,9 +53,9 @@ def signals(path: str | Path, curves: Mapping[str, np.ndarray], title: str = '')
     curves: by name, [n, points] each: one curve in each of n panels. The first kind is dashed.
     title: above everything, or none.
   """
-  count, above = len(next(iter(curves.values()))), 0.2 * bool(title)
+  count = len(next(iter(curves.values())))
   columns = min(count, 3)
-  figure = figures.make((2.4 * columns, 0.35 + above + 1.5 * math.ceil(count / columns)))
+  figure = figures.make((2.4 * columns, 0.35 + _above(title) + 1.5 * math.ceil(count / columns)))
   panels = figure.subplots(math.ceil(count / columns), columns, squeeze=False).flat
   for i, axes in enumerate(panels):
     for j, (name, values) in enumerate(curves.items() if i < count else ()):
@@ -66,11 +66,7 @@ def signals(path: str | Path, curves: Mapping[str, np.ndarray], title: str = '')
     axes.set_visible(i < count)
     _tidy(axes)
   handles, names = figure.axes[0].get_legend_handles_labels()
-  height = figure.get_size_inches()[1]
-  at = {'loc': 'upper center', 'bbox_to_anchor': (0.5, 1 - above / height)}
-  figure.legend(handles, names, frameon=False, fontsize=7, ncols=len(names), **at)
-  figure.text(0.02, 1 - 0.06 / height, title, va='top', fontsize=8, color=figures.INK)
-  figure.tight_layout(rect=(0, 0, 1, 1 - (0.25 + above) / height))
+  _head(figure, title, dict(zip(names, handles, strict=True)), 0.25, columns=len(names))
   return figures.save(figure, path)
 
 
@@ -149,10 +145,8 @@ def points_with_errors(
   """
   names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
   columns, lines = min(2, len(panels)), math.ceil(len(panels) / 2)
-  above = 0.2 * bool(title)  # inches
-  legend = above + 0.1 + 0.15 * math.ceil(len(names) / 4)
-  height = 2.4 * lines + legend
-  figure = figures.make((3.2 * columns, height))
+  legend = 0.1 + 0.15 * math.ceil(len(names) / 4)  # inches, above the panels
+  figure = figures.make((3.2 * columns, 2.4 * lines + legend + _above(title)))
   grid = figure.subplots(lines, columns, squeeze=False)
   for axes in list(grid.flat)[len(panels) :]:
     axes.set_visible(False)
@@ -167,11 +161,22 @@ def points_with_errors(
   handles = {}
   for axes in figure.axes:
     handles |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-  place = {'loc': 'upper center', 'bbox_to_anchor': (0.5, 1 - above / height)}
-  figure.legend([handles[name] for name in names], names, frameon=False, fontsize=7, ncols=4, **place)
-  figure.text(0.02, 1 - 0.06 / height, title, va='top', fontsize=8, color=figures.INK)
-  figure.tight_layout(rect=(0, 0, 1, 1 - legend / height))
+  _head(figure, title, {name: handles[name] for name in names}, legend, columns=4)
   return figures.save(figure, path)
+
+
+def _above(title: str) -> float:
+  """Returns the inches that a title takes."""
+  return 0.2 * bool(title)
+
+
+def _head(figure: Any, title: str, lines: Mapping[str, Any], legend: float, columns: int) -> None:
+  """Puts a title, if any, and a legend of so many inches above the panels."""
+  height, above = figure.get_size_inches()[1], _above(title)
+  at = {'loc': 'upper center', 'bbox_to_anchor': (0.5, 1 - above / height)}
+  figure.legend([*lines.values()], [*lines], frameon=False, fontsize=7, ncols=columns, **at)
+  figure.text(0.02, 1 - 0.06 / height, title, va='top', fontsize=8, color=figures.INK)
+  figure.tight_layout(rect=(0, 0, 1, 1 - (legend + above) / height))
 
 
 def _series(records: Sequence[Mapping[str, Any]], kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:

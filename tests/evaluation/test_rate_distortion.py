@@ -18,8 +18,9 @@ def _tree(rate: float, psnr: float | None = None) -> dict[str, Any]:
     name: {'step': 7 + i, 'scores': {'kl_nats': _summary(rate + i)}} for i, name in enumerate(('a', 'b'))
   }
   quality = {} if psnr is None else {'a': {'psnr_db': _summary(psnr)}}
-  about = {'data': 'digits', 'split': 'test'}
-  return {**about, 'models': models, 'image_quality': {'models': quality}}
+  return {
+    'data': 'digits', 'split': 'test', 'models': models, 'image_quality': {'models': quality}
+  }  # fmt: skip
 
 
 TREES = {'50': [_tree(48, 20), _tree(50, 22)], '9': [_tree(9, 15), _tree(9, 15)]}
