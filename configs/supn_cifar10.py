@@ -24,7 +24,8 @@ The official archive is read from --config.data.options.manual_dir=FOLDER, or do
 The paper has no colour images. Networks, optimizer and steps are those of configs/supn_folder.py at this
 size. On 20,000 images, `vae_mean` after 400 steps (`--config.train.steps=400
 --config.optim.stages=mean:400`), the others after 400 more (`--config.optim.stages=covariance:400`) and
-`tandem` after 800 (stages of 400, 270 and 130), one seed, 256 test images:
+`tandem` after 800 (--config.optim.stages="('mean:400:learning_rate=0.002',
+'covariance:270:learning_rate=0.002', 'all:130:learning_rate=0.0002')"), one seed, 256 test images:
 
 | | -IWAE-5, bits/dim | PSNR, dB |
 |---|---|---|
